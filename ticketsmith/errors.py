@@ -1,0 +1,69 @@
+"""Errors that a user can cause and mend: a message that names the place and the mend, and an exit status.
+
+A command prints the message of any of these without a traceback and ends with its ``exit_status``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class Exit(IntEnum):
+    """What the process exit status means; pipelines may rely on it."""
+
+    OK = 0
+    INTERNAL = 1  # a fault of TicketSmith itself
+    BAD_INPUT = 2
+    GATE_FAILED = 3  # the ticket at its target sparsity fails its gate
+    DIVERGED = 4  # at least one run ended in NaN or infinity
+    INCOMPLETE = 5  # runs are missing: the store failed, a worker died, memory ran out
+    INCONCLUSIVE = 6  # the gate at the target sparsity cannot be decided: too few replicates
+    INTERRUPTED = 130
+
+
+class TicketSmithError(Exception):
+    """Base of every error that a user can mend."""
+
+    exit_status: Exit = Exit.BAD_INPUT
+
+
+class RecipeError(TicketSmithError):
+    """The recipe is wrong; the message names path, line, and the mend."""
+
+
+class DataError(TicketSmithError):
+    """A data set is missing, damaged or of the wrong form."""
+
+
+class PruningError(TicketSmithError):
+    """A mask cannot be made as asked, for example because a layer would be left empty."""
+
+
+class TaskError(TicketSmithError):
+    """A task, model or data set does not fit the others."""
+
+
+class DivergedError(TicketSmithError):
+    """Training produced a loss that is not finite."""
+
+    exit_status = Exit.DIVERGED
+
+
+class StoreError(TicketSmithError):
+    """The store cannot be read or written."""
+
+    exit_status = Exit.INCOMPLETE
+
+
+class DamagedRunError(StoreError):
+    """A sealed run does not hold the bytes that its manifest promises."""
+
+
+def disk_error(error: OSError, path: Path | str) -> StoreError:
+    """What a failed write means to a user: which place, and what to do about it."""
+    reason = error.strerror or str(error)
+    return StoreError(
+        f"{path}: cannot write: {reason}. Free space or choose another place with `store:` or `--store`; "
+        "sealed runs are safe, and the same command goes on from them."
+    )

@@ -1,0 +1,97 @@
+"""One sealed run, as evidence sees it: what was asked, what was measured. Plain data, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["validation", "test"]
+At = Literal["final", "early_stop"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured quantity: ``accuracy`` in ``%``, ``loss`` without a unit."""
+
+    name: str
+    higher_is_better: bool
+    unit: str = ""
+    decimals: int = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of one state of the weights: those after the last step, or those at the early-stop iteration."""
+
+    step: int
+    validation: Mapping[str, float]
+    test: Mapping[str, float]
+
+    def on(self, split: Split) -> Mapping[str, float]:
+        """The metrics by name on one split."""
+        return self.validation if split == "validation" else self.test
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One row of ``curve.csv``: after ``step`` iterations. ``validation`` holds the task's metrics by name."""
+
+    step: int
+    train_loss: float
+    validation: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LayerDensity:
+    """Weights of one prunable layer: all, and those that the mask keeps."""
+
+    total: int
+    kept: int
+
+    @property
+    def density(self) -> float:
+        return self.kept / self.total
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run. ``final`` and ``early_stop`` are None when the run diverged.
+
+    ``seed`` is the replicate, ``level`` the pruning level (0 is dense), ``draw`` tells several controls of one ticket
+    apart. ``seconds`` is the wall-clock training time, None when it is not known. ``training_flops`` counts the dense
+    arithmetic that training did, in floating-point operations.
+    """
+
+    variant: str
+    seed: int
+    level: int
+    draw: int
+    key: str
+    path: str
+    diverged: bool
+    total: int
+    kept: int
+    steps: int
+    metrics: Mapping[str, Metric]
+    layers: Mapping[str, LayerDensity]
+    final: Measured | None
+    early_stop: Measured | None
+    diverged_at: int | None = None
+    training_flops: float = 0.0
+    seconds: float | None = None
+    curve: Sequence[CurvePoint] = field(default=())
+
+    @property
+    def density(self) -> float:
+        """Kept prunable weights over all prunable weights, 0..1."""
+        return self.kept / self.total
+
+    @property
+    def sparsity(self) -> float:
+        """Removed prunable weights over all prunable weights, 0..1."""
+        return 1.0 - self.density
+
+    def measured(self, at: At) -> Measured | None:
+        """The metrics after the last step, or at the early-stop iteration."""
+        return self.final if at == "final" else self.early_stop

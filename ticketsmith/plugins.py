@@ -1,0 +1,137 @@
+"""The one door for extensions: a built-in name, or a user's own ``package.module:attribute``, with checked options.
+
+Tasks, models, data sets, criteria and runtimes are all named in a recipe in the same way::
+
+    model: mnist_cnn                                  # a built-in
+    model: {name: mnist_cnn, width: 16}               # with options
+    model: {name: "my_package.nets:TinyNet", depth: 3}  # a user's own class or function
+
+The built-in ones use this door too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from ticketsmith.errors import RecipeError
+
+Builtins = Mapping[str, str]
+
+
+def is_dotted(name: str) -> bool:
+    """True for ``package.module:attribute``."""
+    return ":" in name
+
+
+def nearest(word: str, choices: Mapping[str, Any] | list[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest of ``choices``, or their list when none is near."""
+    names = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(sorted(names))}." if names else ""
+
+
+def make_importable(folder: Path) -> None:
+    """Lets dotted names be found beside the recipe and in the current directory, as a script's would be."""
+    for place in (str(folder.resolve()), str(Path.cwd())):
+        if place not in sys.path:
+            sys.path.append(place)
+
+
+def resolve(kind: str, name: str, builtins: Builtins) -> Callable[..., Any]:
+    """The callable that ``name`` stands for.
+
+    Raises RecipeError when a built-in name is unknown (the nearest is suggested), or when a dotted name cannot be
+    imported (the reason is told).
+    """
+    target = name if is_dotted(name) else builtins.get(name)
+    if target is None:
+        raise RecipeError(
+            f"unknown {kind} {name!r}.{nearest(name, list(builtins))} Your own goes by 'package.module:attribute'."
+        )
+    module_name, _, attribute = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"{kind} {name!r}: cannot import {error.name!r}. Put the module beside the recipe, in the current "
+            "directory, or install it."
+        ) from error
+    except AttributeError as error:
+        raise RecipeError(f"{kind} {name!r}: module {module_name!r} has no {attribute!r}.") from error
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise RecipeError(f"{kind} {name!r}: importing it failed: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise RecipeError(f"{kind} {name!r} is not callable: name a class or a function.")
+    return found  # type: ignore[no-any-return]
+
+
+def check_options(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any], *given: str) -> None:
+    """Refuses options that ``target`` does not take, or lacks, by its signature.
+
+    ``given`` names the parameters that the caller itself will pass. Raises RecipeError.
+    """
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return
+    parameters = {
+        parameter.name: parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    known = [parameter for parameter in parameters if parameter not in given]
+    for option in options:
+        if option in given or (option not in parameters and not open_ended):
+            raise RecipeError(f"{kind} {name!r} takes no option {option!r}.{nearest(option, known)}")
+    for parameter in known:
+        if parameters[parameter].default is inspect.Parameter.empty and parameter not in options:
+            raise RecipeError(f"{kind} {name!r} needs the option {parameter!r}.")
+
+
+def build(kind: str, name: str, builtins: Builtins, options: Mapping[str, Any], **given: Any) -> Any:
+    """Calls the component with its options (type-checked against its annotations) and what the caller gives.
+
+    Raises RecipeError for a wrong option; errors of the component itself pass through.
+    """
+    target = resolve(kind, name, builtins)
+    check_options(kind, name, target, options, *given)
+    checked = target if inspect.isclass(target) and target.__init__ is object.__init__ else _typed(target)
+    try:
+        return checked(**given, **options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{kind} {name!r}: option {place!r}: {first['msg']} (got {first['input']!r}).") from error
+
+
+def _typed(target: Callable[..., Any]) -> Callable[..., Any]:
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    try:
+        return validate_call(config=config)(target)
+    except Exception:  # annotations that pydantic cannot read are the user's right
+        return target
+
+
+def source_fingerprint(name: str) -> str | None:
+    """SHA-256 of the file that defines a dotted name, so that an edited model is another spec; None for built-ins."""
+    if not is_dotted(name):
+        return None
+    module = importlib.import_module(name.partition(":")[0])
+    source = getattr(module, "__file__", None)
+    if source is None:
+        return None
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
