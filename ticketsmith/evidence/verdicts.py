@@ -63,8 +63,8 @@ class GatePolicy:
 class Verdict:
     """One gate, asked of one level of one variant on one split.
 
-    ``estimate`` is the mean worsening against dense, paired by replicate (positive is worse; a fraction when the gate is
-    relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
+    ``estimate`` is the mean worsening against dense, paired by replicate (positive is worse; a fraction when the gate
+    is relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
     ``point`` method. ``reason`` says in words why.
     """
 
@@ -102,11 +102,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class SweetSpot:
-    """The sparsest level of the winning ticket that passes, chosen on the validation split, confirmed on the test split.
+    """The sparsest level of the winning ticket that passes: chosen on the validation split, confirmed on test.
 
-    ``verdicts`` are the test split's verdicts at that level; ``status`` their conjunction. ``contiguous`` is True when
-    every level before it passes too: only then does the confidence of one test hold for the whole search (fixed-sequence
-    testing); ``caveat`` says in words what else the reader should know, empty when nothing.
+    ``verdicts`` are the test split's verdicts at that level; ``status`` their conjunction. ``contiguous`` is True
+    when every level before it passes too: only then does the confidence of one test hold for the whole search
+    (fixed-sequence testing). ``cliff_reached`` is False when it is also the sparsest level that was trained: the
+    true limit may lie beyond. ``confirmed`` is the sparsest level, up to this one, that the test split passes as well,
+    and its sparsity: this level itself when ``status`` is PASS, None when there is none. ``caveat`` says in words what
+    else the reader should know, empty when nothing.
     """
 
     variant: str
@@ -116,3 +119,5 @@ class SweetSpot:
     verdicts: tuple[Verdict, ...]
     contiguous: bool
     caveat: str
+    cliff_reached: bool = True
+    confirmed: tuple[int, float] | None = None

@@ -1,0 +1,45 @@
+"""Networks of the lottery-ticket papers, and the door for a user's own ``nn.Module``.
+
+A model is a callable ``(input_shape, classes, **options) -> nn.Module``. A user's own class may leave out
+``input_shape`` or ``classes`` if it does not need them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ticketsmith.errors import TaskError, TicketSmithError
+from ticketsmith.plugins import build, resolve
+
+BUILTINS = {
+    "lenet_300_100": "ticketsmith.models.lenet:lenet_300_100",
+    "mnist_cnn": "ticketsmith.models.cnn:MnistCnn",
+    "conv2": "ticketsmith.models.conv:conv2",
+    "conv4": "ticketsmith.models.conv:conv4",
+    "conv6": "ticketsmith.models.conv:conv6",
+    "resnet20": "ticketsmith.models.resnet:ResNet20",
+    "vgg16": "ticketsmith.models.vgg:VGG16",
+}
+
+
+def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A fresh model for inputs of ``input_shape`` (without the batch) and ``classes`` logits.
+
+    Raises RecipeError for an unknown name or option, TaskError when the model cannot be built.
+    """
+    accepted = inspect.signature(resolve("model", name, BUILTINS)).parameters
+    given = {"input_shape": input_shape, "classes": classes}
+    given = {key: value for key, value in given.items() if key in accepted and key not in options}
+    try:
+        model = build("model", name, BUILTINS, options, **given)
+    except TicketSmithError:
+        raise
+    except Exception as error:  # a user's own model may fail in any way
+        raise TaskError(f"task.model {name!r} cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"task.model {name!r} gives a {type(model).__name__}, not a torch.nn.Module.")
+    return model

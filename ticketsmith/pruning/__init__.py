@@ -1,0 +1,1 @@
+"""Masks, criteria and the arithmetic of rounds: pure functions on tensors."""

@@ -1,0 +1,151 @@
+"""From a YAML file to a ``Recipe``: every mistake named by file, line, field and mend."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ticketsmith.config.schema import Recipe
+from ticketsmith.config.yaml_lines import Lines, parse
+from ticketsmith.errors import RecipeError
+from ticketsmith.plugins import make_importable, nearest
+
+_TAGS = {"classification", "own", "NamedComponent", "Draws", "Plain", "Finetune"}  # union tags in pydantic's locations
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe; ``overrides`` are ``field.path=value`` in YAML, as given to ``--set``.
+
+    The recipe's folder becomes a place to import the user's own components from. Raises RecipeError.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file. `ticketsmith init {path.name or 'recipe.yaml'}` writes one.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not UTF-8 text.") from None
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    return parse_recipe(text, str(path), path.parent, overrides)
+
+
+def parse_recipe(text: str, name: str, base: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from its text; ``name`` stands for it in messages. Raises RecipeError."""
+    plain, lines = parse(text, name)
+    if not isinstance(plain, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping of fields, beginning with `experiment: <name>`.")
+    origins: dict[tuple[str | int, ...], str] = {}
+    for override in overrides:
+        origins[_override(plain, override)] = f"--set {override}"
+    try:
+        recipe = Recipe.model_validate(plain)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, name, lines, origins)) from error
+    make_importable(base)
+    recipe._base = base.resolve()
+    recipe._source = yaml.safe_dump(plain, sort_keys=False) if overrides else text
+    return recipe
+
+
+def _override(plain: dict[str, Any], override: str) -> tuple[str | int, ...]:
+    field, equals, text = override.partition("=")
+    path = tuple(field.strip().split("."))
+    if not equals or not all(path):
+        raise RecipeError(f"--set {override}: expected `field.path=value`, for example `--set training.lr=0.05`.")
+    value, _ = parse(text, f"--set {override}")
+    place = plain
+    for part in path[:-1]:
+        inner = place.setdefault(part, {})
+        if isinstance(inner, str) and part in ("data", "model", "criterion"):
+            inner = place[part] = {"name": inner}
+        if inner is None:
+            inner = place[part] = {}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override}: {part!r} is not a mapping, so it has no field {path[-1]!r}.")
+        place = inner
+    place[path[-1]] = value
+    return path
+
+
+def _explain(
+    error: ValidationError, name: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]
+) -> str:
+    messages: dict[str, None] = {}
+    for problem in _one_per_place(error):
+        path = _path(problem["loc"])
+        place = next((f"{name}: {origin}" for set_, origin in origins.items() if path[: len(set_)] == set_), None)
+        if place is None:
+            known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
+            place = f"{name}:{lines.get(known, 1)}"
+        field = ".".join(str(part) for part in path) or "recipe"
+        messages[f"{place}: {field}: {_words(problem, path)}"] = None
+    return "\n".join(messages)
+
+
+def _one_per_place(error: ValidationError) -> list[Any]:
+    """Of the alternatives of a union that all failed, the last word: the most structured one."""
+    by_place: dict[tuple[Any, ...], Any] = {}
+    for problem in error.errors():
+        place = tuple(_path(problem["loc"]))
+        if place in by_place and problem["type"] in ("string_type", "literal_error"):
+            continue
+        by_place[place] = problem
+    for place in list(by_place):
+        if any(other != place and other[: len(place)] == place for other in by_place):
+            del by_place[place]
+    return list(by_place.values())
+
+
+def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    return tuple(
+        part
+        for index, part in enumerate(location)
+        if not (index and isinstance(part, str) and (part in _TAGS or "[" in part or part.endswith("str")))
+    )
+
+
+def _words(problem: Any, path: tuple[str | int, ...]) -> str:
+    if problem["type"] == "extra_forbidden":
+        fields = _fields_at(path[:-1])
+        elsewhere = [f"{outer}.{path[-1]}" for outer in Recipe.model_fields if path[-1] in _fields_at((outer,))]
+        hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else nearest(str(path[-1]), fields)
+        return f"unknown key.{hint}"
+    if problem["type"] == "missing":
+        return f"is needed but not given. {_description(path)}".strip()
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    given = problem["input"]
+    shown = "" if isinstance(given, Mapping | BaseModel) else f" (got {given!r:.60})"
+    return f"{message}{shown}."
+
+
+def _fields_at(path: tuple[str | int, ...]) -> list[str]:
+    model = _model_at(path)
+    return list(model.model_fields) if model else []
+
+
+def _description(path: tuple[str | int, ...]) -> str:
+    model = _model_at(path[:-1])
+    field = model.model_fields.get(str(path[-1])) if model else None
+    return (field.description or "") if field else ""
+
+
+def _model_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
+    found: type[BaseModel] | None = Recipe
+    for part in path:
+        field = found.model_fields.get(str(part)) if found else None
+        found = _first_model(field.annotation) if field else None
+    return found
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType) or hasattr(annotation, "__metadata__"):
+        return next((model for model in map(_first_model, get_args(annotation)) if model), None)
+    return None

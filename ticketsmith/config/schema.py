@@ -1,0 +1,247 @@
+"""What a recipe may say. Descriptions here become the JSON Schema and ``docs/recipe.md``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
+
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
+from ticketsmith.plugins import is_dotted
+from ticketsmith.spec import Duration, Frozen, Training
+from ticketsmith.store.contract import check_name
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class NamedComponent(BaseModel, extra="allow", frozen=True):
+    """A component with options: `{name: mnist_cnn, width: 32}`; the options are those of the component itself."""
+
+    name: str = Field(min_length=1, description="A built-in name, or your own `package.module:attribute`.")
+
+
+def _component(value: str | NamedComponent) -> str | dict[str, Any]:
+    return value if isinstance(value, str) else {"name": value.name, **(value.model_extra or {})}
+
+
+Component = Annotated[str, Field(min_length=1)] | NamedComponent
+
+
+class ClassificationTask(Frozen):
+    """Classification of images or signals: data, model, and how they meet."""
+
+    name: Literal["classification"] = "classification"
+    data: Component = Field(
+        description="Data set: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `mnist1d`; your own as `{name: npz, path: ...}`, "
+        "`{name: images, path: ...}`, `{name: parquet, path: ...}`, or a function `package.module:function`."
+    )
+    model: Component = Field(
+        description="Network: `lenet_300_100`, `mnist_cnn`, `conv2`, `conv4`, `conv6`, `resnet20`, `vgg16`, or your own "
+        "`package.module:Class`; options beside `name`."
+    )
+    validation: int = Field(5000, ge=1, description="Training examples held out for validation.")
+    augment: Literal["none", "crop_flip"] = Field("none", description="Random crops and mirroring, as for CIFAR.")
+
+
+class OwnTask(BaseModel, extra="allow", frozen=True):
+    """A task of your own: `name: package.module:Class`, and its options."""
+
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _dotted(cls, name: str) -> str:
+        if not is_dotted(name):
+            raise ValueError("unknown task; built in is 'classification', your own goes by 'package.module:Class'")
+        return name
+
+
+def _task_kind(value: Any) -> str:
+    name = value.get("name", "classification") if isinstance(value, dict) else getattr(value, "name", "")
+    return "classification" if name == "classification" else "own"
+
+
+class Pruning(Frozen):
+    """Iterative magnitude pruning: what goes in each round, and how many rounds."""
+
+    levels: int = Field(ge=1, le=1000, description="Rounds of pruning; level 0 is the dense network.")
+    fraction: Fraction = Field(0.2, description="Part of the surviving weights that a round removes.")
+    scope: Literal["layer", "global"] = Field(
+        "layer", description="`layer`: the same part of every layer. `global`: the smallest weights of all layers together."
+    )
+    criterion: Component = Field(
+        "magnitude", description="What a weight is worth: `magnitude`, `random`, or your own `package.module:function`."
+    )
+    rates: dict[str, Fraction] = Field(
+        default_factory=dict, description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; `scope: layer` only."
+    )
+    exclude: tuple[str, ...] = Field((), strict=False, description="Layers that stay dense, by name or pattern.")
+    include: tuple[str, ...] = Field(
+        (), strict=False, description="Parameters to prune that are not by default (biases, norms, embeddings), by name or pattern."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Pruning:
+        if self.scope == "global" and self.rates:
+            raise ValueError("`rates` are for `scope: layer`; with `scope: global` keep layers dense by `exclude`")
+        return self
+
+
+class Draws(Frozen):
+    """A control with chance in it."""
+
+    draws: int = Field(1, ge=1, le=100, description="How many per ticket.")
+
+
+class Plain(Frozen):
+    """A variant without options."""
+
+
+class Finetune(Frozen):
+    """Fine-tuning: the weights stay, the rate is low and constant."""
+
+    lr: float = Field(gt=0, description="The constant learning rate.")
+    duration: Duration = Field(description="Length of training at each level.")
+
+
+class Variants(Frozen):
+    """What is compared with the winning ticket, level by level. `false` switches one off."""
+
+    random_reinit: Draws | Literal[False] = Field(
+        Draws(), description="The ticket's mask on newly drawn initial weights: is it the initial weights?"
+    )
+    random_ticket: Draws | Literal[False] = Field(
+        Draws(), description="The rewound weights under the ticket's mask, shuffled within each layer: is it the place?"
+    )
+    random_pruning: Draws | Literal[False] = Field(
+        False, description="A random mask, drawn before training, of the same sparsity."
+    )
+    one_shot: Plain | Literal[False] = Field(
+        False, description="All of a level's pruning in one round on the dense network, then rewound."
+    )
+    finetune: Finetune | Literal[False] = Field(False, description="Prune, then train on at a low constant rate.")
+    lr_rewind: Plain | Literal[False] = Field(
+        False, description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020)."
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_on(cls, value: Any) -> Any:
+        return {} if value is None or value is True else value
+
+
+class GateSettings(Frozen):
+    """The tolerated loss of one metric against dense; one of the two."""
+
+    max_drop: float | None = Field(None, gt=0, description="Absolute, in the metric's unit: 2.0 is two points of accuracy.")
+    max_relative_increase: float | None = Field(
+        None, gt=0, description="Relative to dense: 0.05 tolerates a loss higher by 5 %."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> GateSettings:
+        if (self.max_drop is None) == (self.max_relative_increase is None):
+            raise ValueError("give `max_drop` or `max_relative_increase`, one of the two")
+        return self
+
+
+class Gates(Frozen):
+    """When a sparse network is good enough."""
+
+    metrics: dict[str, GateSettings] = Field(
+        default_factory=lambda: {"accuracy": GateSettings(max_drop=2.0)},
+        min_length=1,
+        description="Tolerated loss by metric, e.g. `{accuracy: {max_drop: 2.0}}`.",
+    )
+    method: Literal["non-inferiority", "point"] | None = Field(
+        None,
+        description="`non-inferiority`: a one-sided paired test over replicates. `point`: the mean alone. By default the "
+        "test when there are two or more replicates.",
+    )
+    confidence: float = Field(0.95, ge=0.5, lt=1, description="Confidence of each test.")
+    at: Literal["final", "early_stop"] = Field(
+        "final", description="Which weights are judged: after the last iteration, or at the minimum of the validation loss."
+    )
+    target_sparsity: Fraction | None = Field(
+        None, description="The sparsity that must pass: decides the exit status of `prune` and `gate`."
+    )
+
+
+class BenchmarkSettings(Frozen):
+    """Wall-clock inference, measured at the end of `prune`."""
+
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        (1, 32), strict=False, min_length=1, description="Inputs a call."
+    )
+    rounds: int = Field(100, ge=10, le=100_000, description="Interleaved rounds over all models.")
+
+
+class Recipe(Frozen):
+    """One experiment."""
+
+    experiment: str = Field(description="Name of the experiment: its folder in the store.")
+    task: Annotated[
+        Annotated[ClassificationTask, Tag("classification")] | Annotated[OwnTask, Tag("own")], Discriminator(_task_kind)
+    ] = Field(description="Data, model and what is measured.")
+    training: Training = Field(description="How the dense network and every ticket are trained.")
+    pruning: Pruning = Field(description="How tickets are found.")
+    rewind: Duration = Field(
+        "0it", description="Where tickets are rewound to: `0it` is the initial weights, more is late rewinding."
+    )
+    replicates: int = Field(3, ge=1, le=1000, description="Seeds 0, 1, 2, ...: each trains everything anew.")
+    variants: Variants = Field(default_factory=Variants, description="Controls and rivals of the winning ticket.")
+    gates: Gates = Field(default_factory=Gates, description="When a sparse network is good enough.")
+    benchmark: BenchmarkSettings = Field(default_factory=BenchmarkSettings, description="Measured inference speed.")
+    store: str = Field("runs", min_length=1, description="Folder that holds all experiments.")
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _source: str = PrivateAttr(default="")
+
+    @field_validator("experiment")
+    @classmethod
+    def _folder_name(cls, name: str) -> str:
+        try:
+            return check_name(name, "the name")
+        except Exception as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths in ``task`` are taken from: the recipe's own."""
+        return self._base
+
+    @property
+    def source(self) -> str:
+        """The YAML text that this recipe is."""
+        return self._source
+
+    @property
+    def task_component(self) -> dict[str, Any]:
+        """The task as a component: its name, and its options with defaults left out."""
+        if isinstance(self.task, OwnTask):
+            return {"name": self.task.name, **(self.task.model_extra or {})}
+        plain = self.task.model_dump(exclude_defaults=True)
+        return {"name": "classification", **plain, "data": _component(self.task.data), "model": _component(self.task.model)}
+
+    @property
+    def criterion(self) -> str | dict[str, Any]:
+        """The pruning criterion as a component."""
+        return _component(self.pruning.criterion)
+
+    @property
+    def policy(self) -> GatePolicy:
+        """The gates as the evidence judges them."""
+        method = self.gates.method or ("non-inferiority" if self.replicates > 1 else "point")
+        gates = tuple(
+            Gate(name, settings.max_drop, settings.max_relative_increase) for name, settings in self.gates.metrics.items()
+        )
+        return GatePolicy(gates, method, self.gates.confidence, self.gates.at, self.gates.target_sparsity)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the recipe says, whatever its comments and layout."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"store"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""scikit-learn's digits: 1,797 images of 8x8, cut once and for all into train and test."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ticketsmith.data.arrays import make_dataset
+from ticketsmith.data.cards import DIGITS
+from ticketsmith.data.dataset import Dataset
+from ticketsmith.data.extras import need
+from ticketsmith.data.holdout import holdout
+
+TEST = 360
+SEED = 0
+LEVELS = 16  # the published grey values are 0..16
+
+
+def load() -> Dataset:
+    """1,437 + 360 images ``[1, 8, 8]``, ``uint8`` over 0..255; stratified, always the same cut."""
+    source = need("sklearn.datasets", "the data set 'digits'").load_digits()
+    images = np.round(source.images * (255 / LEVELS)).astype(np.uint8)
+    labels = source.target.astype(np.int64)
+    train, test = holdout(labels, TEST, SEED)
+    return make_dataset(
+        "digits",
+        (images[train], labels[train]),
+        (images[test], labels[test]),
+        layout="HW",
+        about=DIGITS.about,
+        licence=DIGITS.licence,
+        citation=DIGITS.citation,
+        class_names=[str(digit) for digit in range(10)],
+    )

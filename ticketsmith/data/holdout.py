@@ -1,0 +1,46 @@
+"""Cutting a test split from examples that came without one: seeded, and with every class in proportion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.errors import DataError
+
+
+def holdout(labels: Any, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of train and test, each ascending; test holds ``count`` examples, as many of each class as is its share.
+
+    The same labels, count and seed always give the same cut. Every class keeps an example in train.
+    """
+    classes, members = np.unique(np.asarray(labels), return_inverse=True)
+    sizes = np.bincount(members, minlength=len(classes))
+    if not 0 < count <= len(members) - len(classes):
+        raise DataError(
+            f"cannot hold out {count} of {len(members)} examples in {len(classes)} classes: test needs at least one, "
+            "and train one of every class. Change `test_fraction`."
+        )
+    # RandomState: its streams are frozen, so the cut is the same with every version of NumPy.
+    stream = np.random.RandomState(seed)
+    test = [stream.permutation(np.flatnonzero(members == c))[:n] for c, n in enumerate(_quotas(sizes, count))]
+    chosen = np.zeros(len(members), dtype=bool)
+    chosen[np.concatenate(test)] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def _quotas(sizes: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """How many of each class: its exact share rounded down, and the rest to the largest remainders."""
+    exact = sizes * count / sizes.sum()
+    quotas: NDArray[np.int64] = np.minimum(exact.astype(np.int64), sizes - 1)
+    while quotas.sum() < count:
+        quotas[np.argmax(np.where(quotas < sizes - 1, exact - quotas, -np.inf))] += 1
+    return quotas
+
+
+def fraction_count(total: int, fraction: float) -> int:
+    """``fraction`` of ``total``, as a number of examples; DataError unless it lies between 0 and 1."""
+    if not 0 < fraction < 1:
+        raise DataError(f"test_fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
+    return max(1, round(total * fraction))

@@ -1,0 +1,122 @@
+"""Loading a data set by its name in a recipe, and saying what in that name and its options decides the content."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ticketsmith import plugins
+from ticketsmith.data import userfiles
+from ticketsmith.errors import DataError, TicketSmithError
+
+if TYPE_CHECKING:
+    from ticketsmith.data.dataset import Dataset
+
+KIND = "data set"
+BUILTINS = {
+    name: f"ticketsmith.data.{name}:load"
+    for name in ("mnist", "fashion_mnist", "cifar10", "digits", "mnist1d", "npz", "images", "parquet")
+}
+# Of a user's own files: what lists them. Their content, not their place, is what a run depends on.
+FILES = {name: f"ticketsmith.data.{name}:files" for name in ("npz", "images", "parquet")}
+# Options that say where the files lie; they never change the content.
+PLACES = {
+    "fashion_mnist": ("root",),
+    "cifar10": ("root",),
+    "npz": ("path",),
+    "images": ("path",),
+    "parquet": ("path", "train", "test"),
+}
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+_loaded: dict[str, Dataset] = {}
+
+
+def load(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dataset:
+    """The data set ``name``: a built-in, or a user's ``package.module:function``.
+
+    A user's function returns a Dataset, or the arrays x_train, y_train, x_test, y_test as a tuple or a dict. Relative
+    paths in ``options`` are taken from ``base`` (the recipe's folder) if they exist there, else from the current
+    directory. The same data set is loaded once in a process; its arrays cannot be written to. Raises RecipeError for a
+    wrong name or option, DataError for data that is missing, damaged or of the wrong form.
+    """
+    key = json.dumps(identity(name, options, base), sort_keys=True, default=repr)
+    if key not in _loaded:
+        _loaded[key] = read(name, options, base)
+    return _loaded[key]
+
+
+def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dataset:
+    """As ``load``, but always from the files."""
+    options = _settled(name, options, base)
+    if not plugins.is_dotted(name):
+        return plugins.build(KIND, name, BUILTINS, options)  # type: ignore[no-any-return]
+    try:
+        return _as_dataset(name, plugins.build(KIND, name, BUILTINS, options))
+    except TicketSmithError:
+        raise
+    except Exception as error:  # a user's function may fail in any way
+        raise DataError(f"{KIND} {name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None) -> str | None:
+    """SHA-256 of what the content comes from, where the name alone does not fix it.
+
+    Of the user's files for ``npz``, ``images`` and ``parquet``; of the source file for a dotted name (data that such a
+    function reads is not seen); None for the published sets, whose content is fixed by their checksums.
+    """
+    _check(name, options)
+    if name in FILES:
+        files = plugins.build(KIND, name, FILES, _settled(name, options, base))
+        return userfiles.digest(files)
+    return plugins.source_fingerprint(name)
+
+
+def identity(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, Any]:
+    """What goes into a run's spec: ``name``, ``options`` that change the content, ``fingerprint``; no empty parts.
+
+    Options at their default, and those that only say where files lie, are left out: neither moving a file nor writing
+    a default down changes a key.
+    """
+    found = fingerprint(name, options, base)
+    parameters = inspect.signature(plugins.resolve(KIND, name, BUILTINS)).parameters
+    telling = {
+        option: value
+        for option, value in sorted(options.items())
+        if option not in PLACES.get(name, ()) and not (option in parameters and parameters[option].default == value)
+    }
+    return {"name": name} | ({"options": telling} if telling else {}) | ({"fingerprint": found} if found else {})
+
+
+def _check(name: str, options: Mapping[str, Any]) -> None:
+    plugins.check_options(KIND, name, plugins.resolve(KIND, name, BUILTINS), options)
+
+
+def _settled(name: str, options: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    """``options`` with the built-in sets' paths resolved; a value of the wrong type is left for the check of types."""
+
+    def settle(value: Any) -> Any:
+        if isinstance(value, list):
+            return [settle(part) for part in value]
+        return userfiles.settle(value, base) if isinstance(value, str) else value
+
+    return {option: settle(value) if option in PLACES.get(name, ()) else value for option, value in options.items()}
+
+
+def _as_dataset(name: str, made: Any) -> Dataset:
+    from ticketsmith.data.arrays import check, make_dataset
+    from ticketsmith.data.dataset import Dataset
+
+    if isinstance(made, Dataset):
+        return check(made)
+    if isinstance(made, Mapping) and set(made) == set(ARRAYS):
+        made = [made[key] for key in ARRAYS]
+    if not isinstance(made, list | tuple) or len(made) != len(ARRAYS):
+        raise DataError(
+            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
+            "as a tuple or a dict."
+        )
+    return make_dataset(name, (made[0], made[1]), (made[2], made[3]))

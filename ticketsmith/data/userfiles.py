@@ -1,0 +1,58 @@
+"""Paths in a user's options: how they are resolved, and what the files behind them hold."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from ticketsmith.errors import DataError
+
+
+def settle(value: str, base: Path | None) -> str:
+    """``value`` with ``~`` expanded; a relative path or pattern is taken from ``base`` if it leads somewhere there."""
+    path = Path(value).expanduser()
+    if path.is_absolute() or base is None:
+        return str(path)
+    there = base / path
+    return str(there) if there.exists() or glob.glob(str(there), recursive=True) else str(path)
+
+
+def existing(path: str, what: str, folder: bool = False) -> Path:
+    """``path`` if it is a file (or a folder); DataError (beginning with ``what``) otherwise."""
+    found = Path(path)
+    if found.is_dir() if folder else found.is_file():
+        return found
+    kind = "folder" if folder else "file"
+    raise DataError(
+        f"{what}: there is no {kind} {path}. A relative path is looked for beside the recipe, then in the current "
+        "directory."
+    )
+
+
+def expand(paths: str | list[str], what: str) -> list[Path]:
+    """The files that ``paths`` (a file, a pattern, or a list of these) stand for, patterns in sorted order."""
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        matches = [Path(path)] if Path(path).is_file() else [Path(m) for m in sorted(glob.glob(path, recursive=True))]
+        if not any(match.is_file() for match in matches):
+            existing(path, what)
+        found.extend(match for match in matches if match.is_file())
+    return found
+
+
+def digest(files: list[tuple[str, Path]]) -> str:
+    """SHA-256 over the roles and contents of ``files``, in this order; where they lie does not matter."""
+    total = hashlib.sha256()
+    for role, path in files:
+        status = path.stat()
+        total.update(f"{role}\0{_sha256(path, status.st_size, status.st_mtime_ns)}\n".encode())
+    return total.hexdigest()
+
+
+@lru_cache(maxsize=200_000)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Of the file's content; asked again in this process only when its size or time has changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

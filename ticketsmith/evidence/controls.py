@@ -1,0 +1,93 @@
+"""Is the ticket special? Its controls at equal sparsity, compared by seed, and what that says of each level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ticketsmith.evidence.gates import level_status
+from ticketsmith.evidence.results import At, Metric, Result, Split
+from ticketsmith.evidence.statistics import Interval, mean, t_interval
+from ticketsmith.evidence.summarise import replicate_values
+from ticketsmith.evidence.sweet_spot import by_level
+from ticketsmith.evidence.variants import CONTROLS, TICKET, ordered
+from ticketsmith.evidence.verdicts import Status, Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A control against the method at one level. ``advantage`` is how much better the method is, in the metric's unit,
+    paired by seed (positive: the method is better), with its two-sided interval.
+    """
+
+    control: str
+    level: int
+    sparsity: float
+    metric: str
+    split: Split
+    advantage: Interval
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes zero; never with one replicate."""
+        low, high = self.advantage.low, self.advantage.high
+        return low is not None and high is not None and (low > 0 or high < 0)
+
+
+class Regime(StrEnum):
+    """What a level proves, after the regimes of Frankle et al. 2020 (arXiv 1912.05671, section 4).
+
+    TRIVIAL: a control passes the gate too, so the ticket proves nothing. TICKET: the method passes and every control
+    fails. LOST: the method fails. UNDECIDED: some gate is inconclusive, or there is no control.
+    """
+
+    TRIVIAL = "trivial"
+    TICKET = "ticket"
+    LOST = "lost"
+    UNDECIDED = "undecided"
+
+
+def compare(
+    results: Sequence[Result],
+    metric: Metric,
+    split: Split,
+    at: At,
+    confidence: float = 0.95,
+    variant: str = TICKET,
+) -> list[Comparison]:
+    """Every control at every level where it and ``variant`` share at least one seed; draws are averaged first."""
+    comparisons = []
+    for control in ordered(run.variant for run in results if run.variant in CONTROLS):
+        for level in sorted({run.level for run in results if run.variant == control}):
+            rivals = [run for run in results if (run.variant, run.level) == (control, level)]
+            ours = replicate_values(
+                [run for run in results if (run.variant, run.level) == (variant, level)], metric.name, split, at
+            )
+            theirs = replicate_values(rivals, metric.name, split, at)
+            sign = 1.0 if metric.higher_is_better else -1.0
+            gains = [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+            if gains:
+                sparsity = mean([run.sparsity for run in rivals])
+                interval = t_interval(gains, confidence)
+                comparisons.append(Comparison(control, level, sparsity, metric.name, split, interval))
+    return comparisons
+
+
+def regimes(verdicts: Iterable[Verdict], variant: str = TICKET) -> dict[int, Regime]:
+    """The regime of every level of ``variant``, from the verdicts of one split."""
+    given = list(verdicts)
+    rivals = {control: by_level(given, control) for control in CONTROLS}
+    found = {}
+    for level, own in sorted(by_level(given, variant).items()):
+        status = level_status(own)
+        others = [level_status(levels[level]) for levels in rivals.values() if level in levels]
+        if status is Status.FAIL:
+            found[level] = Regime.LOST
+        elif status is Status.PASS and Status.PASS in others:
+            found[level] = Regime.TRIVIAL
+        elif status is Status.PASS and others and set(others) == {Status.FAIL}:
+            found[level] = Regime.TICKET
+        else:
+            found[level] = Regime.UNDECIDED
+    return found

@@ -1,0 +1,153 @@
+"""The answer in two sentences: how far pruning goes before quality drops, and whether the ticket is special."""
+
+from __future__ import annotations
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.controls import Comparison
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.gates import TOLERANCE, level_status
+from ticketsmith.evidence.sweet_spot import by_level
+from ticketsmith.evidence.variants import RANDOM_REINIT, RANDOM_TICKET, TICKET, display
+from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict
+
+
+def headline(findings: Findings) -> str:
+    """One honest sentence that answers "at what sparsity does quality actually drop?" with numbers."""
+    if not findings.policy.gates:
+        return "No quality gate was set, so that nothing was judged: the curves below are measurements only."
+    if not by_level(findings.validation, findings.subject):
+        return "Only the dense baseline has been trained so far: there is nothing to compare it with yet."
+    spot = findings.sweet_spot
+    return _found(findings, spot) if spot else _nothing_passes(findings)
+
+
+def special(findings: Findings) -> str:
+    """One or two sentences on the controls: does the ticket beat them, and so prove anything?"""
+    if not findings.controls:
+        return "No control was trained, so that this result says nothing of whether these weights are special."
+    level = _level_of_interest(findings)
+    here = [comparison for comparison in findings.comparisons if comparison.level == level]
+    if not here:
+        return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
+    spot = findings.sweet_spot
+    lead = "At that sparsity" if spot and spot.status is Status.PASS else f"At {words.share(here[0].sparsity)} sparsity"
+    return f"{lead} {'; '.join(_against(findings, comparison) for comparison in here)}."
+
+
+def basis(findings: Findings, replicates: int) -> str:
+    """What a claim rests on: ``95 % confidence, 5 seeds`` or ``1 seed: a point estimate, no confidence``."""
+    seeds = words.plural(replicates, "seed")
+    if findings.policy.method == "point" or replicates < 2:
+        return f"{seeds}: a point estimate, no confidence"
+    return f"{words.percent(findings.policy.confidence)} confidence, {seeds}"
+
+
+def condition(findings: Findings, dropping: bool = False, split: str = "test ") -> str:
+    """The gates in words: ``test accuracy drops by more than 2 points or test loss rises by more than 5 %``."""
+    parts = []
+    for gate in findings.policy.gates:
+        metric = findings.metrics[gate.metric]
+        verb = ("dropping" if dropping else "drops") if metric.higher_is_better else ("rising" if dropping else "rises")
+        name = metric.name.replace("_", " ")
+        parts.append(f"{split}{name} {verb} by more than {words.margin(gate, metric)}")
+    return words.listed(parts, "or")
+
+
+def _found(findings: Findings, spot: SweetSpot) -> str:
+    sparsity = words.share(spot.sparsity)
+    replicates = min((verdict.replicates for verdict in spot.verdicts), default=0)
+    grounds = basis(findings, replicates)
+    if spot.status is not Status.PASS:
+        return _unconfirmed(findings, spot, replicates)
+    if not spot.cliff_reached:
+        return (
+            f"At least {sparsity} of the weights can go without {condition(findings, dropping=True)} ({grounds}); "
+            "the sparsest level that was trained still passes."
+        )
+    scope = "" if spot.contiguous or findings.policy.method == "point" else ", at this level alone"
+    return f"Up to {sparsity} of the weights can go before {condition(findings)} ({grounds}{scope})."
+
+
+def _unconfirmed(findings: Findings, spot: SweetSpot, replicates: int) -> str:
+    """Leads with what both splits support, when there is such a level; then says what the test split did not confirm."""
+    chosen = words.share(spot.sparsity)
+    if spot.status is Status.FAIL:
+        doubt = f"{chosen} passed on the validation split, but not on the test split"
+    else:
+        doubt = f"{chosen} passed on the validation split, but the test split cannot tell yet"
+    if spot.confirmed is None:
+        seeds = words.plural(replicates, "seed")
+        if spot.status is Status.FAIL:
+            return f"Not confirmed: {doubt}, where {condition(findings, split='')} ({seeds})."
+        return f"Not confirmed: {doubt} whether {condition(findings, split='')} ({seeds})."
+    grounds = basis(findings, replicates)
+    safe = f"Up to {words.share(spot.confirmed[1])} of the weights can go before {condition(findings)}"
+    return f"{safe} ({grounds}); {doubt}."
+
+
+def _nothing_passes(findings: Findings) -> str:
+    levels = by_level(findings.validation, findings.subject)
+    shallowest = min(levels.values(), key=lambda verdicts: verdicts[0].sparsity)
+    replicates = min(verdict.replicates for verdict in shallowest)
+    if any(level_status(verdicts) is Status.INCONCLUSIVE for verdicts in levels.values()):
+        seeds, verb = words.plural(replicates, "seed"), "is" if replicates == 1 else "are"
+        estimates = [verdicts[0].sparsity for verdicts in levels.values() if all(map(_within, verdicts))]
+        hint = f"; by the point estimate {words.share(max(estimates))} can go (no confidence)" if estimates else ""
+        return f"Inconclusive: {seeds} {verb} too few to show at which sparsity {condition(findings)}{hint}."
+    return (
+        f"No tested sparsity is safe: already at {words.share(shallowest[0].sparsity)}, the mildest level, "
+        f"{condition(findings, split='validation ')} ({basis(findings, replicates)})."
+    )
+
+
+def _within(verdict: Verdict) -> bool:
+    return verdict.estimate is not None and verdict.estimate <= verdict.gate.margin + TOLERANCE
+
+
+def _level_of_interest(findings: Findings) -> int | None:
+    """The sweet spot; without one the target, and without that the sparsest level that has controls."""
+    if findings.sweet_spot:
+        return findings.sweet_spot.level
+    if findings.target:
+        return findings.target[0]
+    return max((comparison.level for comparison in findings.comparisons), default=None)
+
+
+def _against(findings: Findings, comparison: Comparison) -> str:
+    metric = findings.metrics[comparison.metric]
+    name = _in_sentence(display(comparison.control))
+    gain = comparison.advantage
+    if gain.low is None or gain.high is None:
+        verb = "worse" if gain.mean >= 0 else "better"
+        amount = words.difference(metric, abs(gain.mean))
+        return f"{name} is {amount} {verb} in the one seed that was trained (no confidence)"
+    level = words.percent(findings.policy.confidence)
+    if not comparison.significant:
+        span = words.span(metric, gain.low, gain.high)
+        rival = "the ticket" if findings.subject == TICKET else _in_sentence(display(findings.subject))
+        meaning = _meaning(comparison.control, None)
+        return f"{name} cannot be told apart from {rival} ({level} interval of the difference: {span}){meaning}"
+    nearest, farthest = sorted((abs(gain.low), abs(gain.high)))
+    span = f"{level} interval {words.span(metric, nearest, farthest)}"
+    verb = "loses" if gain.mean > 0 else "wins"
+    amount = words.difference(metric, abs(gain.mean))
+    return f"{name} {verb} {amount} ({span}){_meaning(comparison.control, gain.mean > 0)}"
+
+
+def _meaning(control: str, ticket_better: bool | None) -> str:
+    """What it means that the ticket is better (True), worse (False), or that neither could be shown (None)."""
+    if ticket_better is False:
+        return ", so that the ticket is not special"
+    if control == RANDOM_REINIT:
+        if ticket_better:
+            return ", so that the initial weights matter, not only the sparsity pattern"
+        return ", so that nothing here shows that the initial weights matter beyond the sparsity pattern"
+    if control == RANDOM_TICKET:
+        if ticket_better:
+            return ", so that it matters which weights are kept, not only how many in each layer"
+        return ", so that nothing here shows that it matters which weights of a layer are kept"
+    return ""
+
+
+def _in_sentence(name: str) -> str:
+    return name[:1].lower() + name[1:]

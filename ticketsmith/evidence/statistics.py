@@ -1,0 +1,94 @@
+"""Small-sample statistics: the t interval of a mean, one-sided bounds, replicates needed. Pure functions on numbers.
+
+Every function treats its values as independent draws from one distribution (the replicates of an experiment). Paired
+comparisons are the same functions on differences: pairing by seed takes the variation that two variants share (initial
+weights, data order) out of the comparison.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its two-sided confidence interval; ``low`` and ``high`` are None with one value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(probability: float, degrees: int) -> float:
+    """The quantile of Student's t distribution with ``degrees`` degrees of freedom (at least 1)."""
+    from scipy.special import stdtrit  # half a second to import: only those who ask for statistics pay for it
+
+    return float(stdtrit(float(degrees), probability))
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean, summed without loss (``math.fsum``), so that the order of the replicates cannot matter."""
+    if not values:
+        raise ValueError("the mean of no values is not defined")
+    return math.fsum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation (n - 1 in the denominator); needs at least two values."""
+    if len(values) < 2:
+        raise ValueError("a standard deviation needs at least two values")
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The two-sided t interval of a mean: ``mean ± t(1 - (1 - confidence) / 2, n - 1) · s / √n`` (Student 1908).
+
+    Values without any spread give an interval of zero width: the data hold no sign of variation.
+    """
+    _check(confidence)
+    centre = mean(values)
+    if len(values) < 2:
+        return Interval(centre, None, None, len(values))
+    reach = t_quantile(0.5 + confidence / 2, len(values) - 1) * deviation(values) / math.sqrt(len(values))
+    return Interval(centre, centre - reach, centre + reach, len(values))
+
+
+def one_sided_bounds(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """The lower and the upper one-sided t bound of a mean, each by itself at ``confidence``; None with fewer than two.
+
+    For differences that are paired by seed the upper one is the bound of the paired non-inferiority test (Wellek 2010,
+    *Testing Statistical Hypotheses of Equivalence and Noninferiority*, section 5.2): the test passes at level
+    ``1 - confidence`` exactly when the bound does not exceed the margin.
+    """
+    _check(confidence)
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    reach = t_quantile(confidence, len(values) - 1) * deviation(values) / math.sqrt(len(values))
+    return centre - reach, centre + reach
+
+
+def replicates_needed(values: Sequence[float], margin: float, confidence: float = 0.95, limit: int = 100) -> int | None:
+    """How many replicates would put the one-sided bound on one side of ``margin``, were mean and spread to stay.
+
+    That is the size at which about half of such experiments decide: a guide, not a promise. None when it cannot be said
+    (fewer than two values, a mean at the margin) or is beyond ``limit``.
+    """
+    if len(values) < 2:
+        return None
+    distance, spread = abs(margin - mean(values)), deviation(values)
+    for n in range(len(values) + 1, limit + 1):
+        if t_quantile(confidence, n - 1) * spread / math.sqrt(n) < distance:
+            return n
+    return None
+
+
+def _check(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"a confidence lies between 0 and 1, not {confidence}")

@@ -1,0 +1,70 @@
+"""Means over replicates with their confidence intervals, one for each variant, level and metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from ticketsmith.evidence.results import At, Result, Split
+from ticketsmith.evidence.statistics import mean, t_interval
+from ticketsmith.evidence.variants import ordered
+from ticketsmith.evidence.verdicts import Summary
+
+
+def summarise(
+    results: Sequence[Result], metrics: Iterable[str], split: Split, at: At, confidence: float = 0.95
+) -> list[Summary]:
+    """One summary for each variant, level and metric that at least one replicate measured.
+
+    The draws of one replicate (several controls of one ticket) share its seed and are not independent: they are
+    averaged first, and the interval counts replicates. Diverged runs and values that are not finite are left out.
+    """
+    summaries = []
+    for variant, level in groups(results):
+        runs = [run for run in results if (run.variant, run.level) == (variant, level)]
+        for metric in metrics:
+            by_seed = replicate_values(runs, metric, split, at)
+            if not by_seed:
+                continue
+            values = tuple(by_seed[seed] for seed in sorted(by_seed))
+            interval = t_interval(values, confidence)
+            summaries.append(
+                Summary(
+                    variant=variant,
+                    level=level,
+                    sparsity=mean([run.sparsity for run in runs]),
+                    metric=metric,
+                    split=split,
+                    at=at,
+                    mean=interval.mean,
+                    low=interval.low,
+                    high=interval.high,
+                    replicates=interval.n,
+                    values=values,
+                )
+            )
+    return summaries
+
+
+def groups(results: Iterable[Result]) -> list[tuple[str, int]]:
+    """Every (variant, level) once, in the order of the story."""
+    pairs = {(run.variant, run.level) for run in results}
+    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in pairs))}
+    return sorted(pairs, key=lambda pair: (place[pair[0]], pair[1]))
+
+
+def measured_value(run: Result, metric: str, split: Split, at: At) -> float | None:
+    """What one run scored; None when it diverged, does not measure this, or the value is not finite."""
+    state = run.measured(at)
+    value = None if run.diverged or state is None else state.on(split).get(metric)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def replicate_values(runs: Iterable[Result], metric: str, split: Split, at: At) -> dict[int, float]:
+    """One value for each seed: the mean of its draws."""
+    draws: dict[int, list[float]] = {}
+    for run in runs:
+        value = measured_value(run, metric, split, at)
+        if value is not None:
+            draws.setdefault(run.seed, []).append(value)
+    return {seed: mean(values) for seed, values in draws.items()}

@@ -1,0 +1,51 @@
+"""The variants that the field knows: their names for a reader, their order, and which of them are controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+DENSE = "dense"
+TICKET = "ticket"
+RANDOM_REINIT = "random_reinit"
+RANDOM_TICKET = "random_ticket"
+RANDOM_PRUNING = "random_pruning"
+
+_NAMES = {
+    DENSE: "Dense baseline",
+    TICKET: "Winning ticket (IMP)",
+    "lr_rewind": "Learning-rate rewinding",
+    "finetune": "Fine-tuning",
+    "one_shot": "One-shot",
+    RANDOM_REINIT: "Random re-initialisation",
+    RANDOM_TICKET: "Random ticket (shuffled mask)",
+    RANDOM_PRUNING: "Random pruning",
+}
+
+# A control takes one ingredient of the ticket away: the initial weights, the places of the kept weights, or both.
+CONTROLS = (RANDOM_REINIT, RANDOM_TICKET, RANDOM_PRUNING)
+
+
+def display(variant: str) -> str:
+    """The name for a reader; a variant that is not known here is shown as it is."""
+    return _NAMES.get(variant, variant)
+
+
+def ordered(variants: Iterable[str]) -> tuple[str, ...]:
+    """Each variant once, in the order of the story: dense, the known methods, unknown names, controls."""
+    known = list(_NAMES)
+    methods = known[: known.index(RANDOM_REINIT)]
+
+    def place(variant: str) -> tuple[int, int, str]:
+        if variant in methods:
+            return (0, methods.index(variant), "")
+        if variant in CONTROLS:
+            return (2, CONTROLS.index(variant), "")
+        return (1, 0, variant)
+
+    return tuple(sorted(set(variants), key=place))
+
+
+def subject(variants: Iterable[str]) -> str:
+    """The variant that the experiment is about: the ticket, or the first method that is neither dense nor a control."""
+    methods = [variant for variant in ordered(variants) if variant != DENSE and variant not in CONTROLS]
+    return methods[0] if methods else TICKET

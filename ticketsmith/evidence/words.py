@@ -1,0 +1,107 @@
+"""Numbers in words: one way to write a percentage, a measured value, a difference and a list, wherever it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.verdicts import Gate
+
+MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
+
+
+def share(fraction: float) -> str:
+    """A part of a whole: ``89.3 %``, with as many decimals as keep two figures of the smaller part (``99.964 %``)."""
+    rest = min(abs(fraction), abs(1.0 - fraction))
+    decimals = 1 if rest == 0.0 else min(6, max(1, 1 - math.floor(math.log10(rest * 100))))
+    return f"{100 * fraction:.{decimals}f} %"
+
+
+def percent(fraction: float) -> str:
+    """A fraction that somebody set, as they would write it: ``0.95 -> "95 %"``, ``0.005 -> "0.5 %"``."""
+    return f"{number(100 * fraction, 2)} %"
+
+
+def number(value: float, decimals: int) -> str:
+    """At most ``decimals`` decimals, without trailing zeros, and a true minus sign: ``2``, ``0.35``."""
+    text = f"{value:.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text.replace("-", MINUS)
+
+
+def value(metric: Metric, measured: float) -> str:
+    """A measured value with its unit: ``98.94 %``, ``0.0312``."""
+    text = f"{measured:.{metric.decimals}f}".replace("-", MINUS)
+    return f"{text} {metric.unit}" if metric.unit else text
+
+
+def difference(metric: Metric, amount: float) -> str:
+    """A difference of two values of ``metric``: points for a percentage (never %, which would read as relative)."""
+    text = f"{amount:.{max(metric.decimals, 2)}f}"
+    text = text.lstrip("-") if not float(text) else text  # no minus zero
+    return f"{text.replace('-', MINUS)}{_unit(metric)}"
+
+
+def span(metric: Metric, low: float, high: float) -> str:
+    """An interval of differences, the unit once: ``0.12 to 0.55 points``."""
+    return f"{difference(metric, low).removesuffix(_unit(metric))} to {difference(metric, high)}"
+
+
+def worsening(gate: Gate, metric: Metric, amount: float) -> str:
+    """A worsening in the terms of the gate: ``0.42 points``, or ``3.1 %`` of the dense value for a relative gate."""
+    if gate.relative:
+        text = f"{100 * amount:.1f}"
+        return f"{text.lstrip('-') if not float(text) else text.replace('-', MINUS)} %"
+    return difference(metric, amount)
+
+
+def worse(gate: Gate, metric: Metric, amount: float) -> str:
+    """``0.42 points worse`` or, for a negative worsening, ``0.42 points better``."""
+    return f"{worsening(gate, metric, abs(amount))} {'better' if amount < 0 else 'worse'}"
+
+
+def margin(gate: Gate, metric: Metric) -> str:
+    """The tolerated worsening: ``2 points``, ``5 %``."""
+    if gate.relative:
+        return percent(gate.margin)
+    text = number(gate.margin, max(metric.decimals, 4))
+    return f"{text} point" if metric.unit == "%" and text == "1" else f"{text}{_unit(metric)}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 seed``, ``5 seeds``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(items: Sequence[str], word: str = "and") -> str:
+    """``a, b and c``."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {word} {items[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """``0.8 s``, ``42 s``, ``12 min 5 s``, ``3 h 20 min``, ``2 d 4 h``: two figures that matter, no more."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = (whole % size) // small
+            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def flops(amount: float) -> str:
+    """Floating-point operations with a decimal prefix: ``3.2 PFLOP``."""
+    for size, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if amount >= size:
+            return f"{amount / size:.3g} {prefix}FLOP"
+    return f"{amount:.3g} FLOP"
+
+
+def _unit(metric: Metric) -> str:
+    if metric.unit == "%":
+        return " points"
+    return f" {metric.unit}" if metric.unit else ""

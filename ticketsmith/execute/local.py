@@ -1,0 +1,257 @@
+"""The local executor: runs that are ready are made side by side, one single-threaded process each. Stateless."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
+
+from ticketsmith.errors import Exit
+from ticketsmith.execute.worker import Ended, Settings, Stepped, work
+from ticketsmith.plan import Node, Plan
+from ticketsmith.store.contract import SealedRun, Store
+
+if TYPE_CHECKING:
+    from ticketsmith.training.produce import Job
+
+Event = Stepped | Ended
+_BUSY_WAIT = 1.0  # seconds before asking again for a run that another process is making
+_MAX_CRASHES = 2  # of one run, before it is given up
+
+
+@dataclass
+class Outcome:
+    """What came of an execution. ``failed``: message by key."""
+
+    trained: int = 0
+    cached: int = 0
+    diverged: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    worst: int = 0
+    interrupted: bool = False
+
+    @property
+    def exit_status(self) -> Exit:
+        """OK, or the gravest of what happened."""
+        if self.interrupted:
+            return Exit.INTERRUPTED
+        if self.failed:
+            return Exit(self.worst or Exit.INCOMPLETE)
+        return Exit.DIVERGED if self.diverged else Exit.OK
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    node: Node | None = None
+
+
+def default_workers(device: str) -> int:
+    """One process a core; one in all on a GPU."""
+    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))
+
+
+def execute(
+    plan: Plan,
+    store: Store,
+    job_of: Callable[[Node], Job],
+    settings: Settings,
+    workers: int,
+    on_event: Callable[[Event], None],
+) -> Outcome:
+    """Makes what is missing of a plan, in dependency order; returns when nothing more can be made.
+
+    The winning tickets go first, since everything else waits for them. On Ctrl-C or SIGTERM every worker saves a
+    checkpoint and ends; the same call goes on from there.
+    """
+    outcome = Outcome()
+    sealed = sealed_keys(plan, store)
+    outcome.cached = len(sealed)
+    outcome.diverged = [key for key, status in sealed.items() if status == "diverged"]
+    todo = {node.key: node for node in plan.nodes if node.key not in sealed}
+    if not todo:
+        return outcome
+    run = _Execution(plan, job_of, settings, on_event, outcome, todo, set(sealed))
+    with _raise_on_sigterm():
+        run.run(min(workers, len(todo)))
+    return outcome
+
+
+def sealed_keys(plan: Plan, store: Store) -> dict[str, str]:
+    """Status by key of the plan's runs that are sealed under its experiment."""
+    folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
+    found: dict[str, str] = {}
+    for node in plan.nodes:
+        folder = folders.get(node.key[:8])
+        if folder is not None:
+            run = SealedRun(store, folder)
+            if run.key == node.key:
+                found[node.key] = run.status
+    return found
+
+
+class _Execution:
+    def __init__(
+        self,
+        plan: Plan,
+        job_of: Callable[[Node], Job],
+        settings: Settings,
+        on_event: Callable[[Event], None],
+        outcome: Outcome,
+        todo: dict[str, Node],
+        done: set[str],
+    ) -> None:
+        self.plan, self.job_of, self.settings, self.on_event = plan, job_of, settings, on_event
+        self.outcome, self.todo, self.done = outcome, todo, done
+        self.workers: list[_Worker] = []
+        self.not_before: dict[str, float] = {}
+        self.crashes: dict[str, int] = {}
+
+    def run(self, count: int) -> None:
+        try:
+            self.workers = [_start(self.settings) for _ in range(count)]
+            while self.todo:
+                self._block_children()
+                self._assign()
+                if not any(worker.node for worker in self.workers) and not self.not_before:
+                    break
+                self._listen()
+        except KeyboardInterrupt:
+            self.outcome.interrupted = True
+        finally:
+            self._end()
+
+    def _assign(self) -> None:
+        running = {worker.node.key for worker in self.workers if worker.node}
+        now = time.monotonic()
+        ready = [
+            node
+            for key, node in self.todo.items()
+            if key not in running
+            and self.not_before.get(key, 0.0) <= now
+            and all(parent in self.done for parent in node.spec.parents)
+        ]
+        ready.sort(key=lambda node: (node.variant in _FIRST, -node.level), reverse=True)
+        for worker, node in zip([w for w in self.workers if w.node is None], ready, strict=False):
+            worker.node = node
+            self.not_before.pop(node.key, None)
+            worker.pipe.send(self.job_of(node))
+
+    def _block_children(self) -> None:
+        lost = {*self.outcome.failed, *self.outcome.blocked}
+        for key, node in list(self.todo.items()):
+            if any(parent in lost for parent in node.spec.parents):
+                del self.todo[key]
+                lost.add(key)
+                self.outcome.blocked.append(key)
+
+    def _listen(self) -> None:
+        pipes = {worker.pipe: worker for worker in self.workers}
+        for pipe in wait(list(pipes), timeout=_BUSY_WAIT):
+            worker = pipes[pipe]  # type: ignore[index]
+            try:
+                event: Event = worker.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                self._replace(worker)
+                continue
+            if isinstance(event, Ended):
+                worker.node = None
+                self._settle(event)
+            self.on_event(event)
+
+    def _settle(self, event: Ended) -> None:
+        key, outcome = event.key, self.outcome
+        if event.outcome == "busy":
+            self.not_before[key] = time.monotonic() + _BUSY_WAIT
+            return
+        if event.outcome == "interrupted":
+            return
+        self.todo.pop(key, None)
+        if event.outcome == "failed":
+            outcome.failed[key] = event.message
+            outcome.worst = outcome.worst or event.exit_status
+        elif event.outcome == "blocked":
+            outcome.blocked.append(key)
+        else:
+            self.done.add(key)
+            outcome.trained += event.outcome in ("trained", "diverged")
+            outcome.cached += event.outcome == "reused"
+            if event.outcome == "diverged":
+                outcome.diverged.append(key)
+
+    def _replace(self, worker: _Worker) -> None:
+        """A worker died: killed by hand, or by the system when memory ran out. Its run is tried again, twice at most."""
+        worker.process.join()
+        node = worker.node
+        self.workers[self.workers.index(worker)] = _start(self.settings)
+        if node is None:
+            return
+        self.crashes[node.key] = self.crashes.get(node.key, 0) + 1
+        if self.crashes[node.key] > _MAX_CRASHES:
+            code = worker.process.exitcode
+            why = "killed (out of memory?)" if code == -signal.SIGKILL else f"ended with status {code}"
+            event = Ended(node.key, "failed", 0.0, f"its process was {why} {self.crashes[node.key]} times", Exit.INCOMPLETE)
+            self._settle(event)
+            self.on_event(event)
+
+    def _end(self) -> None:
+        """Idle workers end; working ones are asked to save a checkpoint, and waited for."""
+        for worker in self.workers:
+            if worker.node is None:
+                try:
+                    worker.pipe.send(None)
+                except OSError:
+                    continue
+            else:
+                worker.process.terminate()
+        for worker in self.workers:
+            while worker.process.is_alive():
+                try:
+                    if worker.pipe.poll(0.1) and isinstance(worker.pipe.recv(), Ended):
+                        worker.pipe.send(None)
+                except (EOFError, OSError):
+                    worker.process.join(5)
+
+
+_FIRST = ("dense", "rewind_point", "ticket", "finetune", "lr_rewind")
+
+
+def _start(settings: Settings) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, settings), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+class _raise_on_sigterm:
+    """SIGTERM does what Ctrl-C does, while inside. (Only the main thread can ask for that.)"""
+
+    def __enter__(self) -> None:
+        try:
+            self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        except ValueError:
+            self._before = None  # type: ignore[assignment]
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def statuses(plan: Plan, store: Store) -> Mapping[str, str]:
+    """Status by key: ``trained``, ``diverged``, ``in part`` (a checkpoint is there) or ``missing``."""
+    sealed = sealed_keys(plan, store)
+    found = {}
+    for node in plan.nodes:
+        partial = store.get(f".work/{node.key}.checkpoint") is not None if node.key not in sealed else False
+        found[node.key] = sealed.get(node.key, "in part" if partial else "missing")
+    return found

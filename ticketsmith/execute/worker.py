@@ -1,0 +1,103 @@
+"""A worker process: takes jobs from a pipe, makes one run after another, tells what happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Literal
+
+from ticketsmith.errors import DivergedError, TicketSmithError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all jobs of a worker."""
+
+    store: str
+    device: str
+    checkpoint_every: float
+    import_from: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A run is under way."""
+
+    key: str
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run has ended. ``blocked``: one that it needs diverged. ``failed``: ``message`` says why, ``exit_status`` how bad."""
+
+    key: str
+    outcome: Literal["trained", "diverged", "reused", "busy", "interrupted", "blocked", "failed"]
+    seconds: float
+    message: str = ""
+    exit_status: int = 0
+
+
+def work(pipe: Connection, settings: Settings) -> None:
+    """The body of the process. It ends with its parent: nothing goes on unseen."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported, below
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    for place in settings.import_from:
+        if place not in sys.path:
+            sys.path.append(place)
+
+    from ticketsmith.store import open_store
+    from ticketsmith.training.device import prepare
+    from ticketsmith.training.produce import Hooks, Interrupted, Job, produce
+
+    store = open_store(settings.store)
+    device = prepare(settings.device)
+    while True:
+        try:
+            job: Job | None = pipe.recv()
+        except EOFError:
+            return
+        if job is None:
+            return
+        key = job.spec.key
+
+        def report(step: int, steps: int, loss: float, key: str = key) -> None:
+            pipe.send(Stepped(key, step, steps, loss))
+
+        began = time.monotonic()
+        message, exit_status = "", 0
+        outcome: str
+        try:
+            outcome = produce(job, store, device, Hooks(report, stopping.is_set, settings.checkpoint_every))
+        except Interrupted:
+            outcome = "interrupted"
+        except DivergedError as error:
+            outcome, message, exit_status = "blocked", str(error), int(error.exit_status)
+        except TicketSmithError as error:
+            outcome, message, exit_status = "failed", str(error), int(error.exit_status)
+        except MemoryError:
+            outcome, message, exit_status = "failed", "out of memory: use fewer --workers or a smaller batch_size.", 5
+        except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
+            outcome, exit_status = "failed", 1
+        pipe.send(Ended(key, outcome, time.monotonic() - began, message, exit_status))  # type: ignore[arg-type]
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)  # the parent was killed; a checkpoint and the claims of this process take care of themselves

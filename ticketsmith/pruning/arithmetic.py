@@ -1,0 +1,75 @@
+"""How many weights survive a round: exact integers, no tensors. The plan uses it as well as the pruning itself.
+
+LeNet-300-100 at 20/20/10 % a round keeps 51.28 % of its weights after 3 rounds and 2.87 % after 16, the very labels of
+Frankle & Carbin (ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from ticketsmith.errors import PruningError
+from ticketsmith.plugins import nearest
+from ticketsmith.spec import PruneRule
+
+
+def survivors(count: int, fraction: float, rounds: int = 1) -> int:
+    """Weights that survive when each round removes ``fraction`` of the ``count`` left, each to the nearest whole weight."""
+    for _ in range(rounds):
+        count -= round(count * fraction)
+    return count
+
+
+def matches(parameter: str, pattern: str) -> bool:
+    """Whether a pattern (``fc3``, ``conv*``, ``fc3.weight``) names a parameter or its layer."""
+    return fnmatchcase(parameter, pattern) or fnmatchcase(parameter.rpartition(".")[0], pattern)
+
+
+def check_patterns(patterns: Mapping[str, object] | tuple[str, ...], parameters: list[str], field: str) -> None:
+    """Refuses a pattern that names no layer, so that a typing error never silently prunes something else."""
+    for pattern in patterns:
+        if not any(matches(parameter, pattern) for parameter in parameters):
+            raise PruningError(
+                f"pruning.{field}: {pattern!r} matches no layer.{nearest(pattern, [p.rpartition('.')[0] for p in parameters])}"
+            )
+
+
+def pruned_layers(rule: PruneRule, parameters: list[str]) -> list[str]:
+    """The parameters that a round of this rule removes weights from. Raises PruningError for a pattern without a match."""
+    check_patterns(rule.exclude, parameters, "exclude")
+    check_patterns(rule.rates, parameters, "rates")
+    chosen = [name for name in parameters if not any(matches(name, pattern) for pattern in rule.exclude)]
+    if not chosen:
+        raise PruningError("pruning.exclude leaves no layer to prune. Remove a pattern from it.")
+    return chosen
+
+
+def rate(rule: PruneRule, parameter: str) -> float:
+    """The fraction that a round removes from this parameter: the last matching entry of ``rates``, else ``fraction``."""
+    found = rule.fraction
+    for pattern, value in rule.rates.items():
+        if matches(parameter, pattern):
+            found = value
+    return found
+
+
+def targets(rule: PruneRule, alive: Mapping[str, int]) -> dict[str, int]:
+    """Weights to keep per parameter under ``scope: layer``, given those alive now.
+
+    Raises PruningError when a layer would be left empty.
+    """
+    keep = {name: survivors(count, rate(rule, name), rule.rounds) for name, count in alive.items()}
+    for name, count in keep.items():
+        refuse_empty(name, count)
+    return keep
+
+
+def refuse_empty(name: str, kept: int) -> None:
+    """Raises PruningError when a layer keeps nothing: the network could not carry a signal any more."""
+    if kept == 0:
+        layer = name.rpartition(".")[0] or name
+        raise PruningError(
+            f"this round would leave layer {layer!r} without any weight. Use fewer `pruning.levels`, a smaller rate for it "
+            f"under `pruning.rates`, or keep it dense with `pruning.exclude: [{layer}]`."
+        )

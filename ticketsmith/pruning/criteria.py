@@ -1,0 +1,92 @@
+"""Criteria: what a weight is worth. The lowest scores are removed first.
+
+A criterion is a function ``(Scoring) -> {parameter name: tensor of scores}``. Name your own in the recipe as
+``pruning.criterion: my_package.my_module:my_criterion``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.errors import PruningError
+from ticketsmith.plugins import build
+from ticketsmith.pruning.arithmetic import check_patterns, matches
+from ticketsmith.pruning.masks import Masks
+
+if TYPE_CHECKING:
+    from ticketsmith.tasks.task import Task
+
+BUILTINS = {
+    "magnitude": "ticketsmith.pruning.criteria:magnitude",
+    "random": "ticketsmith.pruning.criteria:random",
+}
+
+_PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a criterion may look at: the prunable weights (pruned ones are zero), their masks, the whole model and task.
+
+    ``generator`` is the replicate's own stream for masks, on the CPU.
+    """
+
+    weights: Mapping[str, Tensor]
+    masks: Masks
+    model: nn.Module
+    task: Task
+    generator: torch.Generator
+
+
+def magnitude(scoring: Scoring) -> dict[str, Tensor]:
+    """|w| (Han et al. 2015; Frankle & Carbin 2019)."""
+    return {name: weight.detach().abs() for name, weight in scoring.weights.items()}
+
+
+def random(scoring: Scoring) -> dict[str, Tensor]:
+    """Uniform chance: the control that any criterion must beat."""
+    return {name: torch.rand(weight.shape, generator=scoring.generator) for name, weight in scoring.weights.items()}
+
+
+def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Tensor]:
+    """Scores of every prunable weight by the named criterion, on the CPU.
+
+    Raises PruningError when a criterion of the user's own gives scores that cannot be ranked.
+    """
+    options = {} if isinstance(criterion, str) else {k: v for k, v in criterion.items() if k != "name"}
+    name = criterion if isinstance(criterion, str) else str(criterion["name"])
+    scores = build("criterion", name, BUILTINS, options, scoring=scoring)
+    for parameter, mask in scoring.masks.items():
+        given = scores.get(parameter) if isinstance(scores, Mapping) else None
+        if not isinstance(given, Tensor) or given.shape != mask.shape:
+            raise PruningError(f"criterion {name!r} must give a tensor of shape {tuple(mask.shape)} for {parameter!r}.")
+        if not bool(torch.isfinite(given).all()):
+            raise PruningError(f"criterion {name!r} gave scores for {parameter!r} that are not finite numbers.")
+    return {parameter: scores[parameter].detach().cpu() for parameter in scoring.masks}
+
+
+def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The weights that sparsity is counted over, in the model's own order.
+
+    Those of linear and convolution layers; biases, normalisation and embeddings only where ``include`` names them.
+    A weight that several layers share is counted once. Raises PruningError for a pattern that matches nothing, and for a
+    model without any such layer.
+    """
+    parameters = dict(model.named_parameters())
+    check_patterns(include, list(parameters), "include")
+    by_default = {
+        f"{name}.weight" if name else "weight" for name, module in model.named_modules() if isinstance(module, _PRUNABLE)
+    }
+    chosen = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if name in by_default or any(matches(name, pattern) for pattern in include)
+    }
+    if not chosen:
+        raise PruningError("the model has no linear or convolution layer; name parameters under `pruning.include`.")
+    return chosen

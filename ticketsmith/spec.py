@@ -1,0 +1,224 @@
+"""What a run is: everything that can change its weights, and a key over it.
+
+A run is a pure function of its ``RunSpec``. Specs refer to other runs by key, so a key is a Merkle hash over the whole
+history of a run: a ticket's key holds its dense run's key, that one's training, and so on. Fields at their default are
+left out of the canonical form, so that a new field with a default changes no key that exists.
+
+    task      which data, model, loss and metrics          (the identity: content, not paths)
+    training  optimizer, schedule, batch size, duration
+    seed      the replicate: initial weights, data order, augmentation and masks, each from its own stream
+    weights   init(draw) | rewind(point, step) | continue(run)
+    mask      dense | prune(run, rule) | same(run) | shuffle(run, draw) | at_init(rule)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+SCIENCE_VERSION = 1
+"""Raised by hand whenever the same spec would train to other weights; part of every key."""
+
+
+class Frozen(BaseModel):
+    """Strict, immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(it|ep)")
+
+
+def _normal_duration(value: Any) -> str:
+    text = f"{value}it" if isinstance(value, int) and not isinstance(value, bool) else value
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None or (match[2] == "it" and "." in match[1]):
+        raise ValueError("expected a duration such as '500it' (iterations), '20ep' (epochs), or a whole number of iterations")
+    return f"{float(match[1]):g}ep" if match[2] == "ep" else f"{int(match[1])}it"
+
+
+Duration = Annotated[
+    str,
+    BeforeValidator(_normal_duration),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*(it|ep)$"}, {"type": "integer", "minimum": 0}]}),
+]
+"""A length of training: ``500it`` (iterations) or ``20ep`` (epochs); kept as text, in one normal form."""
+
+
+def in_steps(duration: str, train_size: int, batch_size: int) -> int:
+    """The duration in iterations, rounded up: an epoch is ``train_size / batch_size`` iterations."""
+    number, unit = duration[:-2], duration[-2:]
+    if unit == "it":
+        return int(number)
+    return -int(-(float(number) * train_size) // batch_size)
+
+
+class Training(Frozen):
+    """How weights are trained."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(description="The optimizer.")
+    lr: float = Field(gt=0, description="Learning rate at its peak.")
+    batch_size: int = Field(ge=1, le=1_000_000, description="Examples an iteration.")
+    duration: Duration = Field(description="Length of training, e.g. `50000it` or `160ep`.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of `sgd`.")
+    nesterov: bool = Field(False, description="Nesterov's form of the momentum.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay: L2 for `adam` and `sgd`, decoupled for `adamw`.")
+    schedule: Literal["constant", "step", "cosine", "linear"] = Field(
+        "constant", description="What the learning rate does after warm-up; `cosine` and `linear` fall to zero."
+    )
+    milestones: tuple[Duration, ...] = Field((), strict=False, description="When `step` multiplies the rate by `gamma`.")
+    gamma: float = Field(0.1, gt=0, le=1, description="Factor at each milestone.")
+    warmup: Duration = Field("0it", description="Linear warm-up from zero.")
+    evaluate_every: Duration = Field("1ep", description="Interval of the validation curve and of early stopping.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="`bfloat16`: mixed precision; weights and optimizer stay in float32."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("`schedule: step` and `milestones` need each other")
+        if self.optimizer != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError("`momentum` and `nesterov` belong to `optimizer: sgd`")
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a `momentum` above 0")
+        for name in ("duration", "evaluate_every"):
+            if float(getattr(self, name)[:-2]) <= 0:
+                raise ValueError(f"`{name}` must be more than zero")
+        return self
+
+
+class PruneRule(Frozen):
+    """Which weights a round of pruning removes.
+
+    ``fraction`` of the surviving weights goes in each round, within each layer (``scope: layer``) or over all layers
+    together (``scope: global``). ``rounds`` > 1 removes at once what that many rounds would remove. ``criterion_source`` is
+    the fingerprint of a criterion of the user's own.
+    """
+
+    criterion: str | dict[str, Any] = "magnitude"
+    criterion_source: str | None = None
+    fraction: float = Field(gt=0, lt=1)
+    scope: Literal["layer", "global"] = "layer"
+    rates: dict[str, float] = Field(default_factory=dict)
+    exclude: tuple[str, ...] = Field((), strict=False)
+    include: tuple[str, ...] = Field((), strict=False)
+    rounds: int = Field(1, ge=1)
+
+
+class Init(Frozen):
+    """Fresh weights from the replicate's init stream; ``draw`` 0 is the dense baseline's own, others are re-initialisations."""
+
+    kind: Literal["init"] = "init"
+    draw: int = 0
+
+
+class Rewind(Frozen):
+    """Weights rewound to an early state: the final weights of the rewind point ``run``, which is the dense run stopped
+    after ``step`` iterations. Training goes on from that step of the schedule and of the data order."""
+
+    kind: Literal["rewind"] = "rewind"
+    run: str
+    step: int = 0
+
+
+class Continue(Frozen):
+    """The final weights of ``run``; the schedule begins anew."""
+
+    kind: Literal["continue"] = "continue"
+    run: str
+
+
+class Dense(Frozen):
+    """No mask."""
+
+    kind: Literal["dense"] = "dense"
+
+
+class Prune(Frozen):
+    """The mask of ``run`` with more removed, scored on its final weights."""
+
+    kind: Literal["prune"] = "prune"
+    run: str
+    rule: PruneRule
+
+
+class Same(Frozen):
+    """The mask of ``run``."""
+
+    kind: Literal["same"] = "same"
+    run: str
+
+
+class Shuffle(Frozen):
+    """The mask of ``run``, shuffled within each layer: the same density, another place."""
+
+    kind: Literal["shuffle"] = "shuffle"
+    run: str
+    draw: int = 0
+
+
+class AtInit(Frozen):
+    """A mask scored on the starting weights, before any training."""
+
+    kind: Literal["at_init"] = "at_init"
+    rule: PruneRule
+    draw: int = 0
+
+
+Weights = Annotated[Init | Rewind | Continue, Field(discriminator="kind")]
+Mask = Annotated[Dense | Prune | Same | Shuffle | AtInit, Field(discriminator="kind")]
+
+
+class RunSpec(Frozen):
+    """One trained network. ``stop_after`` ends training early, which is how a late rewind point is made."""
+
+    task: dict[str, Any]
+    training: Training
+    seed: int = Field(ge=0)
+    weights: Weights = Init()
+    mask: Mask = Dense()
+    stop_after: int | None = None
+
+    @cached_property
+    def canonical(self) -> dict[str, Any]:
+        """The spec as plain data, fields at their default left out."""
+        plain = self.model_dump(mode="json", exclude_defaults=True)
+        for part in ("weights", "mask"):
+            value = getattr(self, part)
+            plain[part] = {"kind": value.kind, **value.model_dump(mode="json", exclude_defaults=True)}
+        return plain
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 over the canonical form and the version of the science, 64 hex digits."""
+        text = json.dumps({"science": SCIENCE_VERSION, **self.canonical}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Keys of the runs that must exist before this one can be made."""
+        weights = () if isinstance(self.weights, Init) else (self.weights.run,)
+        mask = () if isinstance(self.mask, Dense | AtInit) else (self.mask.run,)
+        return tuple(dict.fromkeys(weights + mask))
+
+    def until(self, step: int) -> RunSpec:
+        """The rewind point: this run stopped after ``step`` iterations, so that it ends with the weights of that step."""
+        return RunSpec(
+            task=self.task,
+            training=self.training,
+            seed=self.seed,
+            weights=self.weights,
+            mask=self.mask,
+            stop_after=step,
+        )
+
+
+def from_canonical(plain: dict[str, Any]) -> RunSpec:
+    """The spec that ``RunSpec.canonical`` came from."""
+    return RunSpec.model_validate_json(json.dumps(plain))

@@ -1,0 +1,139 @@
+"""Classification of images or signals that fit in memory: cross-entropy and accuracy.
+
+Inputs stay in memory in their stored type (one byte a pixel) and are normalised a batch at a time: no loader processes,
+no copy of the data set in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ticketsmith import data, models
+from ticketsmith.errors import TaskError
+from ticketsmith.evidence.results import Metric
+from ticketsmith.streams import derive
+from ticketsmith.tasks.task import Batch, split_component
+
+_EVALUATION_BATCH = 1000
+_SPLIT_SEED = 0  # validation is the same for every replicate: replicates differ in training, not in what they are judged on
+
+
+class Classification:
+    """A data set of labelled inputs, a model that gives one logit a class.
+
+    ``validation`` training examples are held out at random (the same for every replicate); the published test split is
+    measured once, at the end. ``augment: crop_flip`` pads by 4, crops, and mirrors at random, as for CIFAR.
+    """
+
+    metrics = (
+        Metric("accuracy", higher_is_better=True, unit="%", decimals=2),
+        Metric("loss", higher_is_better=False, decimals=4),
+    )
+
+    def __init__(
+        self,
+        data: str | dict[str, Any],
+        model: str | dict[str, Any],
+        validation: int = 5000,
+        augment: Literal["none", "crop_flip"] = "none",
+        *,
+        base: Path,
+    ) -> None:
+        self._data = _load(data, base)
+        self._model = model
+        self._augment = augment
+        if not 0 < validation < len(self._data.train):
+            raise TaskError(
+                f"task.validation is {validation}, but {self._data.name!r} has {len(self._data.train)} training examples: "
+                "hold out at least 1 and fewer than all."
+            )
+        if augment == "crop_flip" and len(self._data.input_shape) != 3:
+            raise TaskError(
+                f"task.augment: crop_flip is for images; inputs of {self._data.name!r} have shape {self._data.input_shape}."
+            )
+        order = np.random.default_rng(derive(_SPLIT_SEED, "validation")).permutation(len(self._data.train))
+        held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+        train = self._data.train
+        self._splits = {
+            "train": _tensors(train.inputs[kept], train.labels[kept]),
+            "validation": _tensors(train.inputs[held_out], train.labels[held_out]),
+            "test": _tensors(self._data.test.inputs, self._data.test.labels),
+        }
+        self.train_size = len(kept)
+        shape = (1, -1) + (1,) * (len(self._data.input_shape) - 1)
+        self._mean = torch.tensor(self._data.mean).view(shape)
+        self._std = torch.tensor(self._data.std).view(shape)
+
+    def build_model(self) -> nn.Module:
+        name, options = split_component(self._model)
+        return models.create(name, options, self._data.input_shape, self._data.classes)
+
+    def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
+        inputs, labels = self._splits["train"]
+        chosen = self._normal(inputs[indices])
+        if self._augment == "crop_flip":
+            chosen = crop_flip(chosen, generator)
+        return chosen.to(device), labels[indices].to(device)
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        inputs, labels = batch
+        return F.cross_entropy(self._logits(model, inputs), labels)
+
+    def evaluate(
+        self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
+    ) -> Mapping[str, float]:
+        inputs, labels = self._splits[split]
+        loss, correct = 0.0, 0
+        for start in range(0, len(labels), _EVALUATION_BATCH):
+            chosen = slice(start, start + _EVALUATION_BATCH)
+            logits = self._logits(model, self._normal(inputs[chosen]).to(device))
+            target = labels[chosen].to(device)
+            loss += float(F.cross_entropy(logits.float(), target, reduction="sum"))
+            correct += int((logits.argmax(1) == target).sum())
+        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
+
+    def example(self, batch_size: int) -> Tensor:
+        inputs, labels = self._splits["test"]
+        return self._normal(inputs[torch.arange(batch_size) % len(labels)])
+
+    def _normal(self, inputs: Tensor) -> Tensor:
+        scaled = inputs.float().div_(255.0) if inputs.dtype == torch.uint8 else inputs
+        return (scaled - self._mean) / self._std
+
+    def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        logits = model(inputs)
+        if not isinstance(logits, Tensor) or logits.shape != (len(inputs), self._data.classes):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise TaskError(
+                f"task.model gives {got} for {len(inputs)} inputs, but {self._data.name!r} has {self._data.classes} classes: "
+                f"the output must have shape ({len(inputs)}, {self._data.classes})."
+            )
+        return logits
+
+
+def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pads each image (``[b, c, h, w]``) by 4 zeros, crops it back at random, and mirrors half of them."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (4, 4, 4, 4))
+    down = torch.randint(0, 9, (count, 1, 1), generator=generator) + torch.arange(height).view(1, -1, 1)
+    right = torch.randint(0, 9, (count, 1, 1), generator=generator) + torch.arange(width).view(1, 1, -1)
+    mirrored = torch.rand((count, 1, 1), generator=generator) < 0.5
+    right = torch.where(mirrored, right.flip(2), right)
+    rows = torch.arange(count).view(-1, 1, 1)
+    return padded.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2).contiguous()
+
+
+def _load(component: str | dict[str, Any], base: Path) -> data.Dataset:
+    name, options = split_component(component)
+    return data.load(name, options, base=base)
+
+
+def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(labels)

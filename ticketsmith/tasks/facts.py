@@ -1,0 +1,59 @@
+"""What a plan needs to know of a task, found by building it once: that it works, and how large it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ticketsmith.errors import TaskError, TicketSmithError
+from ticketsmith.pruning.criteria import prunable
+from ticketsmith.tasks.flops import forward_flops
+from ticketsmith.tasks.task import create, identity
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """``layers``: prunable weights by parameter name. ``forward_flops``: of one example, dense."""
+
+    identity: Mapping[str, Any]
+    train_size: int
+    metrics: tuple[str, ...]
+    layers: Mapping[str, int]
+    parameters: int
+    forward_flops: int
+
+
+def examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, ...] = ()) -> TaskFacts:
+    """Builds the task and tries one small training batch on its model.
+
+    Raises the errors of data and task, TaskError when the model does not fit, PruningError when nothing can be pruned.
+    """
+    task = create(component, base)
+    for promised in ("metrics", "train_size", "build_model", "batch", "loss", "evaluate", "example"):
+        if not hasattr(task, promised):
+            raise TaskError(f"task {type(task).__name__} has no {promised!r}: see ticketsmith.tasks.task.Task.")
+    names = tuple(metric.name for metric in task.metrics)
+    if "loss" not in names:
+        raise TaskError(f"task {type(task).__name__} must measure 'loss' (it decides early stopping); it has {names}.")
+    torch.manual_seed(0)
+    model = task.build_model()
+    try:
+        generator = torch.Generator().manual_seed(0)
+        batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
+        loss = task.loss(model, batch, generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        flops = forward_flops(task)
+    except TicketSmithError:
+        raise
+    except Exception as error:  # a user's model may fail in any way
+        shape = tuple(task.example(1).shape[1:])
+        raise TaskError(
+            f"task.model does not fit the data (inputs of shape {shape}): {type(error).__name__}: {error}"
+        ) from error
+    layers = {name: parameter.numel() for name, parameter in prunable(model, include).items()}
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return TaskFacts(identity(component, base), task.train_size, names, layers, total, flops)

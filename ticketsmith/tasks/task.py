@@ -1,0 +1,93 @@
+"""The contract of a task: data, model, loss and metrics, and nothing about pruning, stores or schedules.
+
+The training loop, the evidence and the benchmark know only this protocol. Name your own in a recipe as
+``task: {name: "my_package.my_module:MyTask", ...options}``; ``docs/extending.md`` has a worked example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith import data
+from ticketsmith.evidence.results import Metric
+from ticketsmith.plugins import build, source_fingerprint
+
+BUILTINS = {"classification": "ticketsmith.tasks.classification:Classification"}
+
+Batch = tuple[Tensor, ...]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What a run needs to know about a task."""
+
+    metrics: Sequence[Metric]
+    """What ``evaluate`` measures; the first is the one that reports lead with. ``loss`` must be among them."""
+
+    train_size: int
+    """Training examples, validation held out."""
+
+    def build_model(self) -> nn.Module:
+        """A fresh model, on the CPU. All chance comes from torch's global generator, which the caller has seeded."""
+        ...
+
+    def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
+        """The training examples at ``indices`` (``[b]``, 0 .. train_size - 1), augmented with ``generator``."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The scalar to minimise; chance that the loss needs (noise, say) comes from ``generator``."""
+        ...
+
+    def evaluate(
+        self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
+    ) -> Mapping[str, float]:
+        """Every metric of ``metrics`` on a split, by name. ``model`` is in evaluation mode; must be deterministic."""
+        ...
+
+    def example(self, batch_size: int) -> Tensor:
+        """Real inputs for counting operations and timing inference: the first ``batch_size`` test inputs, repeated."""
+        ...
+
+
+def create(component: str | Mapping[str, Any], base: Path) -> Task:
+    """The task that a recipe's ``task`` names. Relative paths in its options are taken from ``base``.
+
+    Raises RecipeError for unknown names and options, DataError and TaskError for what does not fit.
+    """
+    name, options = split_component(component)
+    given = {"base": base} if name in BUILTINS else {}
+    task: Task = build("task", name, BUILTINS, options, **given)
+    return task
+
+
+def identity(component: str | Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """What of a task enters a run's key: names and options, the content of its data, the source of a user's own parts.
+
+    Options called ``data`` and ``model`` are components themselves, in the built-in tasks as in a user's own.
+    """
+    name, options = split_component(component)
+    plain: dict[str, Any] = {"name": name, **options}
+    if "data" in options:
+        plain["data"] = data.identity(*split_component(options["data"]), base=base)
+    if "model" in options:
+        model_name, model_options = split_component(options["model"])
+        plain["model"] = _with_source({"name": model_name, **model_options}, model_name)
+    return _with_source(plain, name)
+
+
+def split_component(component: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``mnist_cnn`` or ``{name: mnist_cnn, width: 16}``."""
+    if isinstance(component, str):
+        return component, {}
+    return str(component["name"]), {key: value for key, value in component.items() if key != "name"}
+
+
+def _with_source(plain: dict[str, Any], name: str) -> dict[str, Any]:
+    source = source_fingerprint(name)
+    return plain if source is None else {**plain, "source": source}

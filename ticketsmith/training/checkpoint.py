@@ -1,0 +1,79 @@
+"""Checkpoints of a run that is not finished: everything that the rest of its training depends on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ticketsmith.errors import DamagedRunError
+from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.store.contract import Store
+from ticketsmith.training.loop import Learner, Progress, snapshot
+from ticketsmith.training.tensors import from_bytes, to_bytes
+
+
+def path(key: str) -> str:
+    """Where the checkpoint of a run lies in its store."""
+    return f".work/{key}.checkpoint"
+
+
+def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: float) -> None:
+    """Writes a checkpoint, whole or not at all. ``seconds`` is the time spent on the run so far."""
+    tensors = {f"model/{name}": value for name, value in snapshot(learner.model).items()}
+    tensors |= {f"best/{name}": value for name, value in progress.best.items()}
+    for index, state in learner.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value.detach().cpu() for name, value in state.items() if value is not None}
+    note = {
+        "key": key,
+        "seconds": seconds,
+        "step": progress.step,
+        "interval_loss": progress.interval_loss,
+        "interval_start": progress.interval_start,
+        "best_step": progress.best_step,
+        "curve": [asdict(point) for point in progress.curve],
+    }
+    store.put(path(key), to_bytes(tensors, note))
+
+
+def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] | None:
+    """Puts model and optimizer back where the last checkpoint was; progress and seconds, or None to begin anew.
+
+    A checkpoint that cannot be read is thrown away: it costs time, never a result.
+    """
+    content = store.get(path(key))
+    if content is None:
+        return None
+    try:
+        tensors, note = from_bytes(content, path(key))
+        progress = _progress(note, key)
+    except (DamagedRunError, KeyError, TypeError, ValueError):
+        store.delete(path(key))
+        return None
+    parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    progress.best = parts["best"]
+    learner.model.load_state_dict(parts["model"])
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in parts["optimizer"].items():
+        index, _, field = name.partition("/")
+        state.setdefault(int(index), {})[field] = value
+    groups = learner.optimizer.state_dict()["param_groups"]
+    learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return progress, float(note["seconds"])
+
+
+def _progress(note: Any, key: str) -> Progress:
+    if note["key"] != key:
+        raise ValueError("the checkpoint of another run")
+    curve = [CurvePoint(**point) for point in note["curve"]]
+    best = next((point.validation["loss"] for point in curve if point.step == note["best_step"]), float("inf"))
+    return Progress(
+        step=note["step"],
+        interval_loss=note["interval_loss"],
+        interval_start=note["interval_start"],
+        curve=curve,
+        best_step=note["best_step"],
+        best_loss=best,
+    )

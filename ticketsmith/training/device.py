@@ -1,0 +1,29 @@
+"""How a process computes: device, threads, and the settings that make the same spec give the same bytes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ticketsmith.errors import RecipeError
+
+
+def prepare(device: str) -> torch.device:
+    """Sets this process up for one replicate: one CPU thread, deterministic kernels. ``auto`` takes a GPU when there is one.
+
+    One single-threaded replicate a core is faster than one on all cores, and its sums do not depend on the machine's
+    number of cores. Raises RecipeError for a device that is not here.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_flush_denormal(True)  # Adam's moments of dying units; denormal arithmetic is many times slower
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        chosen = torch.device(name)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return chosen

@@ -1,0 +1,138 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.spec import Training, in_steps
+from ticketsmith.streams import derive
+from ticketsmith.tasks.task import Batch, Task
+from ticketsmith.training.optimization import learning_rate, make_optimizer
+from ticketsmith.training.order import DataOrder
+
+
+@dataclass
+class Progress:
+    """Where a training stands; with the model and the optimizer, all that is needed to go on.
+
+    ``best`` holds the model's state at the early-stop iteration so far: the minimum of the validation loss.
+    ``interval_loss`` is the sum of the training losses since the last evaluation.
+    """
+
+    step: int = 0
+    interval_loss: float = 0.0
+    interval_start: int = 0
+    curve: list[CurvePoint] = field(default_factory=list)
+    best_step: int = -1
+    best_loss: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    diverged: bool = False
+
+
+class Learner:
+    """A model and the one step that changes it. A masked weight is zero before, during and after every step.
+
+    Gradients of masked weights are zeroed before the optimizer sees them, so its state (momentum, second moments) is
+    zero there too, and weight decay decays zero.
+    """
+
+    def __init__(self, task: Task, model: nn.Module, masks: Mapping[str, Tensor], training: Training) -> None:
+        self.task, self.model = task, model
+        self.device = next(model.parameters()).device
+        self.optimizer = make_optimizer(model, training)
+        self._mixed = training.dtype == "bfloat16"
+        parameters = dict(model.named_parameters())
+        pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
+        self._masked = [parameters[name] for name in pruned]
+        self._keep = [pruned[name].to(parameters[name].dtype) for name in pruned]
+        with torch.no_grad():
+            for parameter, mask in zip(self._masked, pruned.values(), strict=True):
+                parameter.masked_fill_(~mask, 0.0)
+
+    def step(self, batch: Batch, lr: float, generator: torch.Generator) -> Tensor:
+        """One iteration on ``batch``; returns the loss before it."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
+            loss = self.task.loss(self.model, batch, generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [parameter.grad for parameter in self._masked if parameter.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, self._keep)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.detach()
+
+
+def train(
+    learner: Learner,
+    training: Training,
+    seed: int,
+    progress: Progress,
+    stop: int,
+    after_step: Callable[[Progress, Tensor], None],
+) -> None:
+    """Trains from ``progress.step`` to ``stop``, in place; ends early when the loss is no longer finite.
+
+    Everything that a step draws depends on ``seed`` and the step alone, so it does not matter where training began,
+    what ran before, or what runs beside it. ``after_step`` may save ``progress``, show it, or raise to interrupt.
+    """
+    task, model, device = learner.task, learner.model, learner.device
+    rate = learning_rate(training, task.train_size)
+    every = in_steps(training.evaluate_every, task.train_size, training.batch_size)
+    order = DataOrder(seed, task.train_size, training.batch_size)
+    generator = torch.Generator()
+    model.train()
+    while progress.step < stop and not progress.diverged:
+        step = progress.step
+        generator.manual_seed(derive(seed, "augmentation", step))
+        _seed_layers(derive(seed, "dropout", step), device)
+        batch = task.batch(order.indices(step), device, generator)
+        loss = learner.step(batch, rate(step), generator)
+        progress.interval_loss += float(loss)
+        progress.step += 1
+        if progress.step % every == 0 or progress.step == stop:
+            evaluate(learner, progress)
+        after_step(progress, loss)
+
+
+def _seed_layers(seed: int, device: torch.device) -> None:
+    """Seeds what dropout and the like draw from. (``torch.manual_seed`` does the same, 60 times slower.)"""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def evaluate(learner: Learner, progress: Progress) -> None:
+    """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far."""
+    train_loss = progress.interval_loss / (progress.step - progress.interval_start)
+    progress.interval_loss, progress.interval_start = 0.0, progress.step
+    metrics = measure(learner.task, learner.model, "validation", learner.device)
+    if not math.isfinite(train_loss) or not all(math.isfinite(value) for value in metrics.values()):
+        progress.diverged = True
+        return
+    progress.curve.append(CurvePoint(progress.step, train_loss, metrics))
+    if metrics["loss"] < progress.best_loss:
+        progress.best_step, progress.best_loss = progress.step, metrics["loss"]
+        progress.best = snapshot(learner.model)
+
+
+def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> dict[str, float]:
+    """The task's metrics on ``validation`` or ``test``, the model left in training mode as it was."""
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        metrics = dict(task.evaluate(model, split, device))  # type: ignore[arg-type]
+    model.train(was_training)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's state, on the CPU, each tensor with memory of its own."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}

@@ -1,0 +1,167 @@
+"""Spec and store in, sealed run out. Executors call ``produce``; it knows nothing of how or where it is called."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ticketsmith.errors import StoreError
+from ticketsmith.pruning.masks import Masks
+from ticketsmith.spec import RunSpec, in_steps
+from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store, find_sealed, manifest_of, to_json
+from ticketsmith.tasks.flops import forward_flops
+from ticketsmith.tasks.task import Task, create
+from ticketsmith.training import checkpoint
+from ticketsmith.training.environment import describe
+from ticketsmith.training.loop import Learner, Progress, snapshot, train
+from ticketsmith.training.record import measured_files
+from ticketsmith.training.start import starting_masks, starting_model
+from ticketsmith.training.tensors import masks_to_bytes, to_bytes
+
+Outcome = Literal["trained", "diverged", "reused", "busy"]
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; its checkpoint is saved."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make. ``task`` and ``base`` say how to build the task here (paths); ``spec.task`` says what it is."""
+
+    spec: RunSpec
+    folder: RunFolder
+    task: str | Mapping[str, Any]
+    base: Path
+    recipe_hash: str
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What an executor wants to know and do while a run is trained.
+
+    ``report(step, steps, loss)`` is called a few times a second. ``stop()`` True saves a checkpoint and raises
+    Interrupted. ``checkpoint_every`` is in seconds.
+    """
+
+    report: Callable[[int, int, float], None] = lambda step, steps, loss: None
+    stop: Callable[[], bool] = lambda: False
+    checkpoint_every: float = 30.0
+
+
+def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outcome:
+    """Makes one run and seals it, unless it is there already.
+
+    ``busy``: another process is making it. ``reused``: it was in the store, perhaps under another experiment. Resumes from a
+    checkpoint when there is one. Raises Interrupted, DivergedError when a run that this one needs has diverged, and the
+    errors of data, task and store.
+    """
+    key = job.spec.key
+    with store.claim(key) as granted:
+        if not granted:
+            return "busy"
+        if reuse(store, job.folder, key):
+            return "reused"
+        task, flops = prepared(json.dumps(job.task, sort_keys=True), job.base)
+        parent = _parent(store, job.folder.experiment, job.spec.parents)
+        model = starting_model(job.spec, task, parent)
+        masks = starting_masks(job.spec, task, model, parent)
+        learner = Learner(task, model.to(device), masks, job.spec.training)
+        progress, seconds = _train(job, store, learner, hooks)
+        files = _files(job, learner, progress, masks, flops)
+        status = "diverged" if progress.diverged else "trained"
+        # The ledger is no part of the sealed run: how long it took is not a function of the spec.
+        store.put(f"{job.folder.experiment}/ledger/{key}.json", ledger_entry(job, device, seconds))
+        store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)})
+        store.delete(checkpoint.path(key))
+        return status
+
+
+def reuse(store: Store, folder: RunFolder, key: str) -> bool:
+    """True when the run is sealed: here, or under another experiment of the store, from which it is then copied."""
+    if store.get(f"{folder}/{MANIFEST}") is not None:
+        return True
+    elsewhere = find_sealed(store, [key]).get(key[:8])
+    if elsewhere is None:
+        return False
+    run = SealedRun(store, elsewhere)
+    if run.key != key:
+        return False
+    files = {name: run.read(name) for name in run.files}
+    ledger = store.get(f"{elsewhere.experiment}/ledger/{key}.json")
+    if ledger is not None:
+        store.put(f"{folder.experiment}/ledger/{key}.json", ledger)
+    store.publish(folder, {**files, MANIFEST: manifest_of(key, run.status, files)})
+    return True
+
+
+@lru_cache(maxsize=2)
+def prepared(component: str, base: Path) -> tuple[Task, int]:
+    """The task of a component given as JSON, and its forward FLOPs; kept, because a worker trains many runs on one task."""
+    task = create(json.loads(component), base)
+    return task, forward_flops(task)
+
+
+def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Progress, float]:
+    spec, task = job.spec, learner.task
+    begin = spec.weights.step if spec.weights.kind == "rewind" else 0
+    stop = spec.stop_after
+    if stop is None:
+        stop = in_steps(spec.training.duration, task.train_size, spec.training.batch_size)
+    progress, spent = checkpoint.restore(store, spec.key, learner) or (
+        Progress(step=begin, interval_start=begin),
+        0.0,
+    )
+    started = saved = reported = time.monotonic()
+
+    def after_step(progress: Progress, loss: Tensor) -> None:
+        nonlocal saved, reported
+        now = time.monotonic()
+        if now - reported > 0.2:
+            reported = now
+            hooks.report(progress.step, stop, float(loss))
+        stopping = hooks.stop()
+        if stopping or now - saved > hooks.checkpoint_every:
+            checkpoint.save(store, spec.key, learner, progress, spent + now - started)
+            saved = time.monotonic()
+        if stopping:
+            raise Interrupted
+
+    hooks.report(progress.step, stop, float("nan"))
+    train(learner, spec.training, spec.seed, progress, stop, after_step)
+    return progress, spent + time.monotonic() - started
+
+
+def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
+    files = {"mask.safetensors": masks_to_bytes(masks)}
+    if not progress.diverged:
+        files["model.safetensors"] = to_bytes(snapshot(learner.model))
+    # Measuring comes last: it may load the early-stop weights into the model.
+    files |= measured_files(job.spec, learner, progress, masks, flops)
+    files["environment.json"] = to_json(describe(learner.device, job.recipe_hash))
+    return files
+
+
+def ledger_entry(job: Job, device: torch.device, seconds: float) -> bytes:
+    """What making a run took. It may differ from one making to the next; the sealed run may not."""
+    return to_json({"key": job.spec.key, "run": str(job.folder), "seconds": round(seconds, 3), "device": device.type})
+
+
+def _parent(store: Store, experiment: str, keys: tuple[str, ...]) -> Callable[[str], SealedRun]:
+    here = {folder.key8: folder for folder in store.folders(experiment)} if keys else {}
+
+    def find(key: str) -> SealedRun:
+        folder = here.get(key[:8])
+        if folder is None:
+            raise StoreError(f"{store.url}: the run {key[:8]} that this one needs is not sealed.")
+        return SealedRun(store, folder)
+
+    return find

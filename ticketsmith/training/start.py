@@ -1,0 +1,62 @@
+"""Where a run starts: the weights and the mask that its spec names, read from the sealed runs it refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.errors import DivergedError
+from ticketsmith.pruning.criteria import Scoring, prunable, score
+from ticketsmith.pruning.masks import Masks, full, prune, shuffle
+from ticketsmith.spec import AtInit, Dense, Init, PruneRule, RunSpec, Same, Shuffle
+from ticketsmith.store.contract import SealedRun
+from ticketsmith.streams import derive
+from ticketsmith.tasks.task import Task
+from ticketsmith.training.tensors import from_bytes, masks_from_bytes
+
+Parent = Callable[[str], SealedRun]
+"""Finds a sealed run by key."""
+
+
+def starting_model(spec: RunSpec, task: Task, parent: Parent) -> nn.Module:
+    """The model with its starting weights, on the CPU, not yet masked."""
+    draw = spec.weights.draw if isinstance(spec.weights, Init) else 0
+    torch.manual_seed(derive(spec.seed, "init", draw))
+    model = task.build_model()
+    if not isinstance(spec.weights, Init):
+        model.load_state_dict(read_weights(parent(spec.weights.run)))
+    return model
+
+
+def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) -> Masks:
+    """The mask that the spec names, over every prunable weight of ``model``, on the CPU."""
+    mask = spec.mask
+    if isinstance(mask, Dense):
+        return full(prunable(model))
+    if isinstance(mask, AtInit):
+        return _pruned(spec, task, model, full(prunable(model, mask.rule.include)), mask.rule, mask.draw)
+    source = parent(mask.run)
+    masks = masks_from_bytes(source.read("mask.safetensors"), f"{source.folder}/mask.safetensors")
+    if isinstance(mask, Same):
+        return masks
+    if isinstance(mask, Shuffle):
+        return shuffle(masks, torch.Generator().manual_seed(derive(spec.seed, "masks", mask.draw)))
+    trained = task.build_model()
+    trained.load_state_dict(read_weights(source))
+    everything = full(prunable(trained, mask.rule.include))  # the dense run's mask knows nothing of `include`
+    return _pruned(spec, task, trained, {**everything, **masks}, mask.rule, 0)
+
+
+def _pruned(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, rule: PruneRule, draw: int) -> Masks:
+    weights = {name: parameter for name, parameter in model.named_parameters() if name in masks}
+    generator = torch.Generator().manual_seed(derive(spec.seed, "masks", draw))
+    return prune(masks, score(rule.criterion, Scoring(weights, masks, model, task, generator)), rule)
+
+
+def read_weights(run: SealedRun) -> dict[str, Tensor]:
+    """The final weights and buffers of a sealed run. Raises DamagedRunError; DivergedError when it has none."""
+    if "model.safetensors" not in run.files:
+        raise DivergedError(f"{run.folder} diverged and left no weights to go on from.")
+    return from_bytes(run.read("model.safetensors"), f"{run.folder}/model.safetensors")[0]
