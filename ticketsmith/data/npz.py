@@ -63,10 +63,10 @@ def load(
 
 
 def _read(file: Path, needed: list[str], optional: list[str]) -> dict[str, Any]:
+    if not zipfile.is_zipfile(file):
+        raise DataError(f"{file} is not a whole .npz archive; make it with numpy.savez(path, x_train=..., ...).")
     try:
         with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{file} is not an .npz archive; make it with numpy.savez(path, x_train=..., ...).")
             missing = [key for key in needed if key not in archive.files]
             if missing:
                 raise DataError(

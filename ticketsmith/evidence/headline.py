@@ -69,7 +69,7 @@ def _found(findings: Findings, spot: SweetSpot) -> str:
 
 
 def _unconfirmed(findings: Findings, spot: SweetSpot, replicates: int) -> str:
-    """Leads with what both splits support, when there is such a level; then says what the test split did not confirm."""
+    """Leads with what both splits support, if there is such a level, then says what test did not confirm."""
     chosen = words.share(spot.sparsity)
     if spot.status is Status.FAIL:
         doubt = f"{chosen} passed on the validation split, but not on the test split"
@@ -91,17 +91,27 @@ def _nothing_passes(findings: Findings) -> str:
     replicates = min(verdict.replicates for verdict in shallowest)
     if any(level_status(verdicts) is Status.INCONCLUSIVE for verdicts in levels.values()):
         seeds, verb = words.plural(replicates, "seed"), "is" if replicates == 1 else "are"
-        estimates = [verdicts[0].sparsity for verdicts in levels.values() if all(map(_within, verdicts))]
+        estimates = [verdicts[0].sparsity for verdicts in levels.values() if all(map(_point_passes, verdicts))]
         hint = f"; by the point estimate {words.share(max(estimates))} can go (no confidence)" if estimates else ""
         return f"Inconclusive: {seeds} {verb} too few to show at which sparsity {condition(findings)}{hint}."
+    if any(
+        _within(verdict) and verdict.status is Status.FAIL for verdict in shallowest
+    ):  # not for its quality: diverged
+        reason = next(verdict.reason for verdict in shallowest if verdict.status is Status.FAIL)
+        return f"No tested sparsity passes its gate: the mildest, {words.share(shallowest[0].sparsity)}, {reason}."
     return (
         f"No tested sparsity is safe: already at {words.share(shallowest[0].sparsity)}, the mildest level, "
         f"{condition(findings, split='validation ')} ({basis(findings, replicates)})."
     )
 
 
+def _point_passes(verdict: Verdict) -> bool:
+    return verdict.estimate is not None and verdict.status is not Status.FAIL and _within(verdict)
+
+
 def _within(verdict: Verdict) -> bool:
-    return verdict.estimate is not None and verdict.estimate <= verdict.gate.margin + TOLERANCE
+    """Whether no measured value speaks against the level; a run that diverged has none."""
+    return verdict.estimate is None or verdict.estimate <= verdict.gate.margin + TOLERANCE
 
 
 def _level_of_interest(findings: Findings) -> int | None:

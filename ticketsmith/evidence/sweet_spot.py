@@ -116,7 +116,7 @@ def by_level(verdicts: Iterable[Verdict], variant: str) -> dict[int, list[Verdic
 def _last_in_sequence(
     order: Sequence[int], validation: Mapping[int, Status], test: Mapping[int, Sequence[Verdict]]
 ) -> int | None:
-    """The last of the levels in their order before the first that does not pass on both splits: fixed-sequence again."""
+    """The last level before the first that does not pass on both splits: a fixed-sequence test again."""
     last = None
     for level in order:
         if validation[level] is not Status.PASS or level_status(test.get(level, ())) is not Status.PASS:

@@ -9,8 +9,18 @@ import torch
 from ticketsmith.errors import RecipeError
 
 
+def check_device(device: str) -> str:
+    """The device's name; ``auto`` takes a GPU when there is one. Raises RecipeError for a device that is not here."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RecipeError(f"--device {device}: cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
+
+
 def prepare(device: str) -> torch.device:
-    """Sets this process up for one replicate: one CPU thread, deterministic kernels. ``auto`` takes a GPU when there is one.
+    """Sets this process up for one replicate: one CPU thread, deterministic kernels.
 
     One single-threaded replicate a core is faster than one on all cores, and its sums do not depend on the machine's
     number of cores. Raises RecipeError for a device that is not here.
@@ -19,11 +29,5 @@ def prepare(device: str) -> torch.device:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    torch.set_flush_denormal(True)  # Adam's moments of dying units; denormal arithmetic is many times slower
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        chosen = torch.device(name)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return chosen
+    torch.set_flush_denormal(True)  # Adam's moments of dying units: denormal arithmetic is many times slower
+    return torch.device(check_device(device))

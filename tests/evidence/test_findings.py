@@ -1,0 +1,171 @@
+"""What is concluded, and the sentences in which it is told."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ticketsmith.errors import TicketSmithError
+from ticketsmith.evidence import words
+from ticketsmith.evidence.caveats import caveats
+from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.headline import headline, special
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
+
+from .synthetic import ACCURACY, LOSS, experiment, result
+
+POLICY = GatePolicy((Gate("accuracy", max_drop=2.0),), target_sparsity=0.5)
+POINT = GatePolicy(POLICY.gates, method="point")
+
+
+def ladder(scores: list[float], seeds: int = 5, test: list[float] | None = None) -> list[Result]:
+    """A ticket with these accuracies at levels 1, 2, ..., and a dense network of 99 %; the seeds scatter a little."""
+    noise = [0.1 * (seed % 3 - 1) for seed in range(seeds)]
+    runs = [result("dense", 0, seed, 99.0) for seed in range(seeds)]
+    for level, score in enumerate(scores, start=1):
+        shown = score if test is None else test[level - 1]
+        runs += [result("ticket", level, seed, score + noise[seed], test=shown + noise[seed]) for seed in range(seeds)]
+    return runs
+
+
+def found(runs: list[Result], policy: GatePolicy = POLICY) -> Findings:
+    return conclude("name", runs, policy)
+
+
+def test_up_to() -> None:
+    sentence = headline(found(ladder([99, 98.5, 90])))
+    assert sentence == (
+        "Up to 36.0 % of the weights can go before test accuracy drops by more than 2 points "
+        "(95 % confidence, 5 seeds)."
+    )
+
+
+def test_at_least() -> None:
+    sentence = headline(found(ladder([99, 98.5])))
+    assert sentence.startswith("At least 36.0 % of the weights can go without test accuracy dropping by more than 2")
+    assert sentence.endswith("(95 % confidence, 5 seeds); the sparsest level that was trained still passes.")
+
+
+def test_nothing_passes() -> None:
+    sentence = headline(found(ladder([90, 80])))
+    assert sentence == (
+        "No tested sparsity is safe: already at 20.0 %, the mildest level, validation accuracy drops by more than "
+        "2 points (95 % confidence, 5 seeds)."
+    )
+
+
+def test_nothing_passes_because_training_diverged() -> None:
+    runs = [result("dense", 0, 0, 99.0), result("dense", 0, 1, 99.0)]
+    runs += [result("ticket", 1, 0, None), result("ticket", 1, 1, 99.0)]
+    sentence = headline(found(runs))
+    assert sentence == "No tested sparsity passes its gate: the mildest, 20.0 %, diverged: seed 0 at iteration 412."
+    assert any("1 run diverged" in note for note in caveats(found(runs)))
+
+
+def test_inconclusive() -> None:
+    sentence = headline(found(ladder([99, 90], seeds=1)))
+    assert sentence == (
+        "Inconclusive: 1 seed is too few to show at which sparsity test accuracy drops by more than 2 points; "
+        "by the point estimate 20.0 % can go (no confidence)."
+    )
+
+
+def test_a_point_estimate_claims_no_confidence() -> None:
+    assert "(1 seed: a point estimate, no confidence)" in headline(found(ladder([99, 90], seeds=1), POINT))
+    assert "(5 seeds: a point estimate, no confidence)" in headline(found(ladder([99, 90]), POINT))
+
+
+def test_what_the_test_split_does_not_confirm_does_not_lead() -> None:
+    findings = found(ladder([99, 98.5, 90], test=[99, 90, 90]))
+    assert headline(findings) == (
+        "Up to 20.0 % of the weights can go before test accuracy drops by more than 2 points (95 % confidence, "
+        "5 seeds); 36.0 % passed on the validation split, but not on the test split."
+    )
+    assert "contradicts" in caveats(findings)[0]
+    nothing = found(ladder([99, 90], test=[90, 90]))
+    assert headline(nothing).startswith("Not confirmed: 20.0 % passed on the validation split, but not on the test")
+
+
+def test_a_gap_limits_the_confidence() -> None:
+    assert "at this level alone)" in headline(found(ladder([99, 90, 98.5, 90])))
+
+
+def test_a_relative_gate_and_two_gates() -> None:
+    gates = (Gate("accuracy", max_drop=1.0), Gate("loss", max_relative_increase=0.05))
+    sentence = headline(found(ladder([99, 90]), GatePolicy(gates)))
+    assert "before test accuracy drops by more than 1 point or test loss rises by more than 5 % (" in sentence
+
+
+def test_no_gate_and_no_ticket() -> None:
+    assert headline(found(ladder([99]), GatePolicy(()))).startswith("No quality gate was set")
+    assert headline(found([result("dense", 0, 0, 99.0)])).startswith("Only the dense baseline")
+
+
+def test_no_results() -> None:
+    with pytest.raises(TicketSmithError, match="'empty' has no runs yet"):
+        conclude("empty", [], POLICY)
+
+
+def test_controls_in_words() -> None:
+    assert "says nothing" in special(found(ladder([99, 90])))
+    text = special(found(experiment()))
+    assert "random re-initialisation loses" in text
+    assert "so that the initial weights matter" in text
+    same = ladder([99, 98.5, 90])
+    same += [result("random_reinit", 2, seed, 98.5 + 0.1 * (seed % 2)) for seed in range(5)]
+    text = special(found(same))
+    assert text.startswith("At that sparsity random re-initialisation cannot be told apart from the ticket")
+    assert "nothing here shows that the initial weights matter" in text
+
+
+def test_a_better_control_is_admitted() -> None:
+    runs = ladder([99, 98.5, 90]) + [result("random_ticket", 2, seed, 99.5) for seed in range(5)]
+    assert "wins 1.0" in special(found(runs))
+    assert "not special" in special(found(runs))
+
+
+def test_the_order_of_results_does_not_matter() -> None:
+    runs = experiment(3, 6)
+    mixed = runs[:]
+    random.Random(1).shuffle(mixed)
+    assert found(runs) == found(mixed)
+
+
+def test_missing_runs_are_a_caveat() -> None:
+    findings = conclude("name", ladder([99, 90]), POLICY, planned=20)
+    assert any("5 of 20 planned runs are missing" in note for note in caveats(findings))
+
+
+def test_the_evidence_of_a_whole_experiment() -> None:
+    findings = found(experiment())
+    assert findings.variants == ("dense", "ticket", "random_reinit", "random_ticket")
+    assert findings.sweet_spot is not None
+    assert findings.knee is not None
+    assert findings.target is not None
+    assert findings.cost.ratio == findings.sweet_spot.level + 1
+    summary = findings.summary("ticket", 3)
+    assert summary is not None
+    assert summary.replicates == 5
+    assert [entry.level for entry in findings.series("ticket")] == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.893, "89.3 %"), (0.99964, "99.964 %"), (0.0287, "2.9 %"), (1.0, "100.0 %"), (0.0, "0.0 %"), (0.9853, "98.5 %")],
+)
+def test_shares_never_round_to_the_whole(fraction: float, text: str) -> None:
+    assert words.share(fraction) == text
+
+
+def test_numbers_in_words() -> None:
+    assert words.value(ACCURACY, 98.938) == "98.94 %"
+    assert words.difference(ACCURACY, -0.001) == "0.00 points"
+    assert words.difference(LOSS, -0.0312) == "\u22120.0312"
+    assert words.span(ACCURACY, 0.1, 0.25) == "0.10 to 0.25 points"
+    assert [words.duration(s) for s in (0.84, 42, 60, 725, 12000, 187000)] == [
+        "0.8 s", "42 s", "1 min", "12 min 5 s", "3 h 20 min", "2 d 3 h",
+    ]  # fmt: skip
+    assert words.flops(3.21e15) == "3.21 PFLOP"
+    assert words.listed(["a", "b", "c"]) == "a, b and c"

@@ -1,0 +1,174 @@
+"""The gates: pairing, direction, the margin itself, what is missing, and the error rate that they promise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ticketsmith.errors import TicketSmithError
+from ticketsmith.evidence.gates import judge, level_status
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.verdicts import Gate, GatePolicy, Method, Status, Verdict
+
+from .synthetic import result
+
+DROP = Gate("accuracy", max_drop=2.0)
+STRICT = GatePolicy((DROP,))
+POINT = GatePolicy((DROP,), method="point")
+
+
+def pairs(dense: list[float], ticket: list[float | None]) -> list[Result]:
+    runs = [result("dense", 0, seed, value) for seed, value in enumerate(dense)]
+    return runs + [result("ticket", 1, seed, value) for seed, value in enumerate(ticket)]
+
+
+def only(results: list[Result], policy: GatePolicy = STRICT) -> Verdict:
+    (verdict,) = judge(results, policy, "test")
+    return verdict
+
+
+def test_dense_is_not_judged() -> None:
+    assert judge([result("dense", 0, 0, 99.0)], STRICT, "test") == []
+
+
+def test_pass_and_fail_and_inconclusive() -> None:
+    dense = [99.0, 98.8, 99.2]
+    assert only(pairs(dense, [98.9, 98.7, 99.0])).status is Status.PASS
+    assert only(pairs(dense, [90.0, 91.0, 90.5])).status is Status.FAIL
+    torn = only(pairs(dense, [97.9, 96.2, 97.4]))
+    assert torn.status is Status.INCONCLUSIVE
+    assert "replicates would decide it" in torn.reason
+    assert "margin 2 points" in torn.reason
+
+
+@given(st.lists(st.tuples(st.floats(50, 99), st.floats(40, 99)), min_size=2, max_size=8))
+def test_estimate_and_bound_are_those_of_a_paired_t_test(scores: list[tuple[float, float]]) -> None:
+    drops = np.array([dense - ticket for dense, ticket in scores])
+    verdict = only(pairs([dense for dense, _ in scores], [ticket for _, ticket in scores]))
+    error = drops.std(ddof=1) / np.sqrt(len(drops))
+    assert verdict.estimate == pytest.approx(drops.mean(), abs=1e-9)
+    assert verdict.bound == pytest.approx(drops.mean() + stats.t.ppf(0.95, len(drops) - 1) * error, abs=1e-6)
+
+
+@given(
+    st.lists(st.floats(-3, 3), min_size=5, max_size=5),
+    st.lists(st.integers(-20, 20), min_size=5, max_size=5),
+    st.permutations(range(5)),
+)
+def test_only_the_differences_within_a_seed_matter(drops: list[float], shifts: list[int], order: list[int]) -> None:
+    plain = only(pairs([64.0] * 5, [64.0 - drop for drop in drops]))
+    dense = [64.0 + shifts[seed] for seed in order]
+    shifted = only(pairs(dense, [dense[place] - drops[seed] for place, seed in enumerate(order)]))
+    assert shifted.estimate == pytest.approx(plain.estimate, abs=1e-9)
+    assert shifted.bound == pytest.approx(plain.bound, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["point", "non-inferiority"])
+def test_a_drop_of_exactly_the_margin_passes(method: Method) -> None:
+    verdict = only(pairs([98.9, 98.9], [96.9, 96.9]), replace(STRICT, method=method))
+    assert verdict.status is Status.PASS
+    assert only(pairs([98.9, 98.9], [96.8999, 96.8999]), replace(STRICT, method=method)).status is Status.FAIL
+
+
+def test_a_metric_where_lower_is_better_worsens_by_rising() -> None:
+    runs = [result("dense", 0, seed, 99.0, loss=0.10) for seed in range(3)]
+    runs += [result("ticket", 1, seed, 99.0, loss=0.12) for seed in range(3)]
+    relative = only(runs, GatePolicy((Gate("loss", max_relative_increase=0.05),)))
+    assert relative.status is Status.FAIL
+    assert relative.estimate == pytest.approx(0.2)
+    assert "20.0 % worse" in relative.reason
+    absolute = only(runs, GatePolicy((Gate("loss", max_drop=0.05),)))
+    assert absolute.status is Status.PASS
+    assert absolute.estimate == pytest.approx(0.02 * 1.03)
+
+
+def test_a_relative_drop_is_of_the_dense_value_of_its_own_seed() -> None:
+    runs = [result("dense", 0, 0, 50.0), result("dense", 0, 1, 100.0)]
+    runs += [result("ticket", 1, 0, 45.0), result("ticket", 1, 1, 80.0)]
+    verdict = only(runs, GatePolicy((Gate("accuracy", max_relative_increase=0.2),), method="point"))
+    assert verdict.estimate == pytest.approx((0.1 + 0.2) / 2)
+
+
+def test_a_relative_gate_on_a_dense_value_of_zero_is_told() -> None:
+    runs = [result("dense", 0, 0, 99.0, loss=0.0), result("ticket", 1, 0, 99.0, loss=0.1)]
+    verdict = only(runs, GatePolicy((Gate("loss", max_relative_increase=0.2),)))
+    assert verdict.status is Status.INCONCLUSIVE
+    assert "not defined (seed 0)" in verdict.reason
+
+
+def test_one_replicate() -> None:
+    assert only(pairs([99.0], [98.9])).status is Status.INCONCLUSIVE
+    point = only(pairs([99.0], [98.9]), POINT)
+    assert (point.status, point.bound) == (Status.PASS, None)
+    assert "no confidence" in point.reason
+
+
+def test_a_diverged_replicate_fails_its_level_and_is_named() -> None:
+    verdict = only(pairs([99.0, 99.0, 99.0], [99.0, None, 99.0]))
+    assert verdict.status is Status.FAIL
+    assert "diverged: seed 1 at iteration 412" in verdict.reason
+    assert verdict.replicates == 2
+
+
+def test_a_value_that_is_not_finite_counts_as_diverged() -> None:
+    assert only(pairs([99.0, 99.0], [99.0, float("nan")])).status is Status.FAIL
+
+
+def test_missing_runs_are_told() -> None:
+    runs = pairs([99.0, 99.1, 98.9], [98.9, 99.0, 98.8])
+    short = only([run for run in runs if (run.variant, run.seed) != ("ticket", 1)])
+    assert (short.replicates, short.status) == (2, Status.PASS)
+    assert "1 replicate missing (seed 1)" in short.reason
+    orphan = only([run for run in runs if (run.variant, run.seed) != ("dense", 2)])
+    assert orphan.replicates == 2
+    assert "no dense run to compare with for seed 2" in orphan.reason
+    alone = only([run for run in runs if run.variant != "dense"])
+    assert (alone.status, alone.estimate) == (Status.INCONCLUSIVE, None)
+
+
+def test_draws_of_one_seed_are_one_replicate() -> None:
+    runs = [result("dense", 0, seed, 99.0 + seed) for seed in range(2)]
+    runs += [
+        result("random_reinit", 1, seed, 97.0 + seed + draw, draw=draw, test=97.0 + seed + draw)
+        for seed in range(2)
+        for draw in range(3)
+    ]
+    verdict = only(runs)
+    assert verdict.replicates == 2
+    assert verdict.estimate == pytest.approx(1.0)
+
+
+def test_several_gates_are_a_conjunction() -> None:
+    runs = pairs([99.0, 99.0], [99.0, 99.0])
+    verdicts = judge(runs, GatePolicy((DROP, Gate("loss", max_drop=0.1))), "test")
+    assert [verdict.gate.metric for verdict in verdicts] == ["accuracy", "loss"]
+    assert level_status(verdicts) is Status.PASS
+    failed, torn = replace(verdicts[0], status=Status.FAIL), replace(verdicts[0], status=Status.INCONCLUSIVE)
+    assert level_status([verdicts[0], torn]) is Status.INCONCLUSIVE
+    assert level_status([verdicts[0], torn, failed]) is Status.FAIL
+    assert level_status([]) is Status.INCONCLUSIVE
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(TicketSmithError, match="'f1' cannot be judged: the runs measure accuracy and loss"):
+        judge(pairs([99.0], [99.0]), GatePolicy((Gate("f1", max_drop=1.0),)), "test")
+
+
+def test_false_passes_at_the_margin_are_as_rare_as_promised() -> None:
+    """A ticket that is truly worse by the margin passes in 5 % of experiments, whatever the spread between seeds."""
+    random = np.random.default_rng(20240501)
+    trials, passes, fails = 3000, 0, 0
+    for _ in range(trials):
+        level = random.normal(98.0, 1.0, 5)
+        drops = random.normal(2.0, 0.4, 5)
+        status = only(pairs(list(level), list(level - drops))).status
+        passes += status is Status.PASS
+        fails += status is Status.FAIL
+    error = 3 * np.sqrt(0.05 * 0.95 / trials)
+    assert abs(passes / trials - 0.05) < error
+    assert abs(fails / trials - 0.05) < error

@@ -1,0 +1,115 @@
+"""The sweet spot is chosen on validation and told with test; the target; the knee."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ticketsmith.evidence.results import Split
+from ticketsmith.evidence.sweet_spot import find, knee, target
+from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Summary, Verdict
+
+PASS, FAIL, UNSURE = Status.PASS, Status.FAIL, Status.INCONCLUSIVE
+GATE = Gate("accuracy", max_drop=2.0)
+
+
+def ladder(statuses: list[Status], split: Split = "validation", variant: str = "ticket") -> list[Verdict]:
+    return [
+        Verdict(variant, level, 1 - 0.8**level, split, GATE, status, 0.5, 0.9, 5, f"reason {level}")
+        for level, status in enumerate(statuses, start=1)
+    ]
+
+
+def test_the_sparsest_level_that_passes() -> None:
+    spot = find(ladder([PASS, PASS, FAIL]), ladder([PASS, PASS, FAIL], "test"))
+    assert spot is not None
+    assert (spot.level, spot.status, spot.contiguous, spot.cliff_reached, spot.caveat) == (2, PASS, True, True, "")
+    assert spot.confirmed == (2, 1 - 0.8**2)
+    assert spot.verdicts[0].split == "test"
+
+
+def test_the_test_split_does_not_choose() -> None:
+    spot = find(ladder([PASS, PASS, FAIL]), ladder([PASS, PASS, PASS], "test"))
+    assert spot is not None
+    assert spot.level == 2
+
+
+@pytest.mark.parametrize(("said", "word"), [(FAIL, "contradicts"), (UNSURE, "cannot confirm")])
+def test_what_test_does_not_confirm_is_said(said: Status, word: str) -> None:
+    spot = find(ladder([PASS, PASS, FAIL]), ladder([PASS, said, FAIL], "test"))
+    assert spot is not None
+    assert (spot.level, spot.status) == (2, said)
+    assert word in spot.caveat
+    assert "reason 2" in spot.caveat
+    assert spot.confirmed == (1, 1 - 0.8)
+
+
+def test_a_gap_in_the_sequence_is_said() -> None:
+    spot = find(ladder([PASS, FAIL, PASS, FAIL]), ladder([PASS, FAIL, PASS, FAIL], "test"))
+    assert spot is not None
+    assert (spot.level, spot.contiguous) == (3, False)
+    assert "36.0 % (FAIL)" in spot.caveat
+
+
+def test_a_cliff_that_was_not_reached_is_said() -> None:
+    spot = find(ladder([PASS, PASS]), ladder([PASS, PASS], "test"))
+    assert spot is not None
+    assert not spot.cliff_reached
+    assert "cliff was not reached" in spot.caveat
+
+
+def test_nothing_passes_or_nothing_of_this_variant() -> None:
+    assert find(ladder([FAIL, UNSURE]), ladder([FAIL, UNSURE], "test")) is None
+    assert find(ladder([PASS]), ladder([PASS]), variant="one_shot") is None
+
+
+def test_the_target_is_the_first_level_at_least_as_sparse() -> None:
+    verdicts = ladder([PASS, PASS, FAIL], "test")
+    assert target(verdicts, GatePolicy((GATE,), target_sparsity=0.36)) == (2, PASS)
+    assert target(verdicts, GatePolicy((GATE,), target_sparsity=0.37)) == (3, FAIL)
+    assert target(verdicts, GatePolicy((GATE,), target_sparsity=0.9)) is None
+    assert target(verdicts, GatePolicy((GATE,))) is None
+
+
+def curve(values: list[float], spread: float | None = 0.05) -> list[Summary]:
+    return [
+        Summary(
+            "ticket" if level else "dense",
+            level,
+            1 - 0.8**level,
+            "accuracy",
+            "validation",
+            "final",
+            value,
+            None if spread is None else value - spread,
+            None if spread is None else value + spread,
+            3,
+            (value,) * 3,
+        )
+        for level, value in enumerate(values)
+    ]
+
+
+def test_the_knee_of_a_broken_line_is_where_it_breaks() -> None:
+    bend = knee(curve([99, 99, 99, 99, 99, 99, 90, 81]))
+    assert bend is not None
+    assert bend.level == 5
+    rising = knee(curve([0.1, 0.1, 0.1, 0.1, 0.5, 0.9]), higher_is_better=False)
+    assert rising is not None
+    assert rising.level == 3
+
+
+def test_the_knee_is_on_log_density() -> None:
+    """Quality falls with the square of the pruning level; on that axis the chord's farthest point is the middle."""
+    bend = knee(curve([99 - 0.1 * level**2 for level in range(11)]))
+    assert bend is not None
+    assert bend.level == 5
+    assert math.isclose(bend.sparsity, 1 - 0.8**5)
+
+
+def test_no_knee() -> None:
+    assert knee(curve([99, 90])) is None
+    assert knee(curve([99, 99.1, 99.2, 99.3])) is None
+    assert knee(curve([99, 98, 97, 96])) is None
+    assert knee(curve([99.0, 99.1, 99.0, 98.96])) is None

@@ -1,0 +1,35 @@
+"""TicketSmith: at what sparsity does quality actually drop, and how much compute do we save?
+
+    import ticketsmith
+
+    recipe = ticketsmith.load("configs/imp_mnist.yaml")
+    experiment = ticketsmith.run(recipe)
+    experiment.table()                      # pandas DataFrame, one row a level of a variant
+    experiment.sweet_spot()                 # the sparsest level that passes its gates
+    model = experiment.ticket(sparsity=0.8) # a ready torch.nn.Module
+
+Importing this package is cheap: torch is imported when something is trained.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Experiment", "TicketSmithError", "load", "open_experiment", "run"]
+
+if TYPE_CHECKING:
+    from ticketsmith.api import Experiment, load, open_experiment, run
+    from ticketsmith.errors import TicketSmithError
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TicketSmithError":
+        from ticketsmith.errors import TicketSmithError
+
+        return TicketSmithError
+    if name in __all__:
+        from ticketsmith import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'ticketsmith' has no attribute {name!r}")

@@ -1,0 +1,312 @@
+"""The Python API; the commands are thin over it.
+
+``load`` a recipe, ``run`` it, and ask the ``Experiment`` what was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ticketsmith import collect
+from ticketsmith.config import Recipe, load_recipe
+from ticketsmith.config.load import parse_recipe
+from ticketsmith.errors import DataError, RecipeError, StoreError, TicketSmithError
+from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.serving import Benchmark
+from ticketsmith.evidence.verdicts import SweetSpot
+from ticketsmith.execute.local import Event, Outcome, default_workers, execute
+from ticketsmith.execute.worker import Settings
+from ticketsmith.plan import Plan, check_schedule, make_plan
+from ticketsmith.plugins import nearest, source_fingerprint
+from ticketsmith.store import open_store
+from ticketsmith.store.contract import SealedRun, Store, to_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from ticketsmith.tasks.facts import TaskFacts
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe; ``overrides`` such as ``"training.lr=0.05"``. Raises RecipeError."""
+    return load_recipe(path, overrides)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose task was built and tried, and its plan."""
+
+    recipe: Recipe
+    facts: TaskFacts
+    plan: Plan
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Checks everything that can be checked before training: data, model, gates, the pruning schedule; makes the plan.
+
+    Raises the TicketSmithError of whatever is wrong.
+    """
+    from ticketsmith.pruning.criteria import BUILTINS
+    from ticketsmith.plugins import resolve
+    from ticketsmith.tasks.facts import examine
+
+    facts = examine(recipe.task_component, recipe.base, recipe.pruning.include)
+    for metric in recipe.gates.metrics:
+        if metric not in facts.metrics:
+            raise RecipeError(f"gates.metrics: the task does not measure {metric!r}.{nearest(metric, list(facts.metrics))}")
+    criterion = recipe.criterion if isinstance(recipe.criterion, str) else str(recipe.criterion["name"])
+    resolve("criterion", criterion, BUILTINS)
+    check_schedule(recipe, facts.layers)
+    plan = make_plan(recipe, facts.identity, facts.train_size, source_fingerprint(criterion))
+    return Prepared(recipe, facts, plan)
+
+
+def run(
+    recipe: Recipe,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    variants: Iterable[str] | None = None,
+    benchmark: bool = True,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Experiment:
+    """Trains what is missing of an experiment, judges it, times it and writes its report.
+
+    ``workers``: processes side by side, by default one a core. ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+    ``variants`` limits what is trained (with everything that it needs). What went wrong with single runs is told by
+    ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
+    """
+    experiment = train(prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event)
+    if not experiment.outcome.interrupted and experiment.results:
+        experiment.judge()
+        if benchmark:
+            experiment.time_inference()
+        experiment.report()
+    return experiment
+
+
+def train(
+    prepared: Prepared,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    variants: Iterable[str] | None = None,
+    checkpoint_every: float = 30.0,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Experiment:
+    """The part of ``run`` that trains. ``checkpoint_every`` is in seconds."""
+    from ticketsmith.training.device import check_device
+    from ticketsmith.training.produce import Job
+
+    recipe, plan = prepared.recipe, prepared.plan
+    device = check_device(device)
+    store = open_store(recipe.store)
+    store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
+    store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
+    settings = Settings(recipe.store, device, checkpoint_every, (str(recipe.base), str(Path.cwd())))
+    experiment = Experiment(store, recipe.experiment, recipe)
+    experiment.outcome = execute(
+        plan if variants is None else plan.only(variants),
+        store,
+        lambda node: Job(
+            node.spec, node.folder(plan.experiment), recipe.task_component, recipe.base, recipe.sha256
+        ),
+        settings,
+        workers or default_workers(device),
+        on_event,
+    )
+    return experiment
+
+
+def open_experiment(name: str, store: str | Path = "runs") -> Experiment:
+    """An experiment that is in a store already. Raises StoreError when it is not there."""
+    opened = open_store(store)
+    collect.read_plan(opened, name)
+    return Experiment(opened, name)
+
+
+class Experiment:
+    """What a store holds of one experiment. Read lazily; nothing here trains."""
+
+    def __init__(self, store: Store, name: str, recipe: Recipe | None = None) -> None:
+        self.store, self.name = store, name
+        self.outcome = Outcome()
+        self._recipe = recipe
+
+    @cached_property
+    def plan(self) -> Plan:
+        """All runs that the experiment consists of."""
+        return collect.read_plan(self.store, self.name)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that it was last run with. Relative paths in it are taken from the current directory."""
+        if self._recipe is not None:
+            return self._recipe
+        text = self.store.get(f"{self.name}/recipe.yaml")
+        if text is None:
+            raise StoreError(f"{self.store.url}/{self.name}: recipe.yaml is missing; run the recipe again.")
+        return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", Path.cwd())
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Every sealed run of the plan. Raises DamagedRunError when one was changed."""
+        return collect.read_results(self.store, self.plan)
+
+    @property
+    def findings(self) -> Findings:
+        """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
+        recipe = self.recipe
+        return conclude(
+            self.name,
+            self.results,
+            recipe.policy,
+            recipe_text=recipe.source,
+            planned=len(self.plan.results),
+            benchmark=self.benchmark,
+            facts=_facts(recipe),
+            environment=collect.read_environment(self.store, self.plan),
+        )
+
+    @property
+    def benchmark(self) -> Benchmark | None:
+        """The measured inference speed, None when it was not measured."""
+        from ticketsmith.evidence.serving import from_json
+
+        content = self.store.get(f"{self.name}/benchmark.json")
+        if content is None:
+            return None
+        try:
+            return from_json(json.loads(content))
+        except ValueError as error:
+            raise StoreError(f"{self.store.url}/{self.name}/benchmark.json cannot be read: measure again.") from error
+
+    def table(self) -> pd.DataFrame:
+        """One row a level of a variant: sparsity, the mean of each metric on the test split, gate, measured speed-up."""
+        from ticketsmith.report.tables import frame
+
+        return frame(self.findings)
+
+    def sweet_spot(self) -> SweetSpot | None:
+        """The sparsest level of the winning ticket that passes its gates, or None when none does."""
+        return self.findings.sweet_spot
+
+    def ticket(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> nn.Module:
+        """A trained sparse model in evaluation mode, on the CPU: the first level at least as sparse as ``sparsity`` (0..1).
+
+        Without ``sparsity``: that of the sweet spot. Raises TicketSmithError when there is no such run.
+        """
+        if sparsity is None:
+            spot = self.sweet_spot()
+            if spot is None:
+                raise TicketSmithError(f"{self.name}: no level passes its gates; ask for a sparsity.")
+            sparsity = spot.sparsity
+        found = [r for r in self.results if (r.variant, r.seed) == (variant, seed) and not r.diverged]
+        found = sorted((r for r in found if r.sparsity >= sparsity - 5e-4), key=lambda r: r.level)
+        if not found:
+            raise TicketSmithError(
+                f"{self.name}: no sealed {variant!r} run of seed {seed} is {sparsity:.1%} sparse or more."
+            )
+        return self.model(found[0])
+
+    def model(self, result: Result) -> nn.Module:
+        """The trained model of one run, in evaluation mode, on the CPU."""
+        from ticketsmith.training.start import read_weights
+
+        model = self._task.build_model()
+        model.load_state_dict(read_weights(self._sealed(result)))
+        return model.eval()
+
+    def judge(self) -> Findings:
+        """Judges every level of every variant, and writes ``gates.json``."""
+        findings = self.findings
+        document = {
+            "policy": dataclasses.asdict(findings.policy),
+            "sweet_spot": dataclasses.asdict(findings.sweet_spot) if findings.sweet_spot else None,
+            "target": findings.target,
+            "validation": [dataclasses.asdict(verdict) for verdict in findings.validation],
+            "test": [dataclasses.asdict(verdict) for verdict in findings.test],
+        }
+        self.store.put(f"{self.name}/gates.json", to_json(document))
+        return findings
+
+    def time_inference(
+        self,
+        *,
+        batch_sizes: Sequence[int] | None = None,
+        rounds: int | None = None,
+        seed: int = 0,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Benchmark | None:
+        """Measures inference of the replicate ``seed``, dense against every sparse run; writes ``benchmark.json``.
+
+        A benchmark of the same runs and settings is kept unless ``force``. None when there is no dense run.
+        """
+        from ticketsmith.inference.experiment import time_runs
+
+        runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
+        dense = next((r for r in runs if r.variant == "dense"), None)
+        if dense is None:
+            return None
+        settings = self.recipe.benchmark
+        sizes = tuple(batch_sizes or settings.batch_sizes)
+        before = None if force else self.benchmark
+        wanted = {(r.key, size) for r in runs if r is not dense for size in sizes}
+        if before is not None and wanted <= {(t.key, t.batch_size) for t in before.timings}:
+            return before
+        benchmark = time_runs(dense, runs, self.model, self._task.example, sizes, rounds or settings.rounds, progress)
+        from ticketsmith.evidence.serving import to_json as plain
+
+        self.store.put(f"{self.name}/benchmark.json", to_json(plain(benchmark)))
+        return benchmark
+
+    def report(self) -> Path | None:
+        """Writes the report into the store, ``<experiment>/report/``; the page's path when the store is a folder."""
+        from ticketsmith.report.render import render
+
+        for name, content in render(self.findings).items():
+            self.store.put(f"{self.name}/report/{name}", content)
+        root = getattr(self.store, "root", None)
+        return root / self.name / "report" / "index.html" if root is not None else None
+
+    @cached_property
+    def _task(self) -> Any:
+        from ticketsmith.tasks.task import create
+
+        try:
+            return create(self.recipe.task_component, self.recipe.base)
+        except DataError as error:
+            raise DataError(f"{error}\nThe recipe's relative paths are taken from {self.recipe.base}.") from error
+
+    def _sealed(self, result: Result) -> SealedRun:
+        folder = next(f for f in self.store.folders(self.name) if str(f) == result.path)
+        return SealedRun(self.store, folder)
+
+
+def _facts(recipe: Recipe) -> dict[str, str]:
+    task, training, pruning = recipe.task_component, recipe.training, recipe.pruning
+    facts = {"Task": _named(task)}
+    facts |= {part.capitalize(): _named(task[part]) for part in ("data", "model") if part in task}
+    return facts | {
+        "Training": f"{training.optimizer}, learning rate {training.lr:g} ({training.schedule}), batch "
+        f"{training.batch_size}, {training.duration}",
+        "Pruning": f"{_named(recipe.criterion)}, {pruning.scope} scope, {pruning.fraction:.0%} a round, {pruning.levels} rounds",
+        "Rewound to": recipe.rewind,
+        "Replicates": str(recipe.replicates),
+    }
+
+
+def _named(component: str | dict[str, Any]) -> str:
+    if isinstance(component, str):
+        return component
+    options = ", ".join(f"{k}={v}" for k, v in component.items() if k not in ("name", "data", "model"))
+    return f"{component['name']} ({options})" if options else str(component["name"])
