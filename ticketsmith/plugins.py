@@ -119,7 +119,7 @@ def build(kind: str, name: str, builtins: Builtins, options: Mapping[str, Any], 
 
 
 def _typed(target: Callable[..., Any]) -> Callable[..., Any]:
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    config = ConfigDict(arbitrary_types_allowed=True)
     try:
         return validate_call(config=config)(target)
     except Exception:  # annotations that pydantic cannot read are the user's right

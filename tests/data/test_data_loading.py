@@ -136,10 +136,12 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_users_own_function(module: str) -> None:
     for form in ("tuple", "dict"):
         loaded = data.load(f"{module}:arrays", {"n": 9, "form": form})
-        assert loaded.train.inputs.shape == (9, 1, 4) and loaded.classes == 3
+        assert loaded.train.inputs.shape == (9, 1, 4)
+        assert loaded.classes == 3
     assert isinstance(data.load(f"{module}:dataset", {}), Dataset)
     told = data.identity(f"{module}:arrays", {"n": 9})
-    assert told["options"] == {"n": 9} and len(told["fingerprint"]) == 64
+    assert told["options"] == {"n": 9}
+    assert len(told["fingerprint"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -161,11 +163,13 @@ def test_the_catalogue_shows_every_published_set(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TICKETSMITH_DATA", str(tmp_path))
     entries = {entry.card.name: entry for entry in data.catalogue()}
     assert set(entries) == {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"}
-    assert entries["mnist"].where == "packaged" and entries["mnist"].here
+    assert entries["mnist"].where == "packaged"
+    assert entries["mnist"].here
     assert all(entry.card.licence and entry.card.citation for entry in entries.values())
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"")
     (again,) = [entry for entry in data.catalogue() if entry.card.name == "cifar10"]
-    assert again.here and again.where == str(tmp_path / "cifar-10-binary.tar.gz")
+    assert again.here
+    assert again.where == str(tmp_path / "cifar-10-binary.tar.gz")
 
 
 def test_verify_tells_what_it_saw(mine: Path) -> None:

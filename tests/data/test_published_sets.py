@@ -41,7 +41,8 @@ def test_digits_are_cut_in_proportion_and_always_alike() -> None:
     assert first.test.inputs.shape == (360, 1, 8, 8)
     assert first.train.inputs.dtype == np.uint8
     assert first.train.inputs.max() == 255
-    assert np.bincount(first.test.labels).min() >= 34 and np.bincount(first.test.labels).max() <= 37
+    assert np.bincount(first.test.labels).min() >= 34
+    assert np.bincount(first.test.labels).max() <= 37
     assert np.array_equal(first.test.inputs, again.test.inputs)
     assert hashlib.sha256(first.test.labels.tobytes()).hexdigest()[:16] == "06e99a9a9bc21a29"
 
@@ -52,7 +53,8 @@ def test_mnist1d_is_the_published_set_and_follows_its_seed() -> None:
     assert loaded.test.inputs.shape == (1000, 1, 40)
     assert loaded.train.inputs.dtype == np.float32
     everything = np.concatenate([loaded.train.inputs, loaded.test.inputs]).astype(np.float64)
-    assert abs(everything.mean()) < 1e-6 and abs(everything.std() - 1) < 1e-6
+    assert abs(everything.mean()) < 1e-6
+    assert abs(everything.std() - 1) < 1e-6
     assert np.array_equal(np.bincount(np.concatenate([loaded.train.labels, loaded.test.labels])), [500] * 10)
     # The first values and labels of the file that its authors publish (seed 42).
     assert loaded.train.inputs[0, 0, :3] == pytest.approx([-0.332006, -0.47191, -0.778697], abs=1e-5)

@@ -39,9 +39,11 @@ def npz(tmp_path: Path) -> Callable[..., str]:
 def test_npz_with_four_arrays(npz: Callable[..., str]) -> None:
     x = grey(20)
     loaded = read("npz", {"path": npz(x_train=x)})
-    assert loaded.train.inputs.shape == (20, 1, 6, 6) and loaded.test.inputs.shape == (8, 1, 6, 6)
+    assert loaded.train.inputs.shape == (20, 1, 6, 6)
+    assert loaded.test.inputs.shape == (8, 1, 6, 6)
     assert np.array_equal(loaded.train.inputs[:, 0], x)
-    assert loaded.classes == 4 and loaded.train.labels.dtype == np.int64
+    assert loaded.classes == 4
+    assert loaded.train.labels.dtype == np.int64
     assert loaded.mean[0] == pytest.approx((x / 255).mean(), rel=1e-5)
     assert loaded.std[0] == pytest.approx((x / 255).std(), rel=1e-5)
 
@@ -78,9 +80,11 @@ def test_channels_last_keeps_every_pixel_in_place(npz: Callable[..., str]) -> No
 def test_names_and_other_numbers_become_classes_in_sorted_order(npz: Callable[..., str]) -> None:
     loaded = read("npz", {"path": npz(y_train=np.array(["cat", "ant"] * 10), y_test=np.array(["cat"] * 8))})
     assert loaded.class_names == ("ant", "cat")
-    assert loaded.train.labels[:2].tolist() == [1, 0] and loaded.test.labels.tolist() == [1] * 8
+    assert loaded.train.labels[:2].tolist() == [1, 0]
+    assert loaded.test.labels.tolist() == [1] * 8
     loaded = read("npz", {"path": npz(y_train=np.array([7, -1] * 10), y_test=np.array([[7]] * 8))})
-    assert loaded.class_names == ("-1", "7") and loaded.test.labels.tolist() == [1] * 8
+    assert loaded.class_names == ("-1", "7")
+    assert loaded.test.labels.tolist() == [1] * 8
 
 
 def test_renamed_arrays_and_a_seeded_test_fraction(npz: Callable[..., str]) -> None:
@@ -153,7 +157,8 @@ def test_a_holdout_that_leaves_a_class_without_examples_is_refused(count: int) -
     with pytest.raises(DataError, match="cannot hold out"):
         holdout([0, 0, 0, 0, 0, 0, 0, 0, 1, 1], count, 0)
     train, test = holdout([0, 0, 0, 0, 0, 0, 0, 0, 1, 1], 8, 0)
-    assert len(test) == 8 and {int(i) < 8 for i in train} == {True, False}
+    assert len(test) == 8
+    assert {int(i) < 8 for i in train} == {True, False}
 
 
 def picture(path: Path, side: int = 8, mode: str = "RGB", **options: Any) -> None:
@@ -176,8 +181,10 @@ def test_image_folders(tree: Path) -> None:
     from PIL import Image
 
     loaded = read("images", {"path": str(tree)})
-    assert loaded.train.inputs.shape == (12, 3, 8, 8) and loaded.test.inputs.shape == (4, 3, 8, 8)
-    assert loaded.class_names == ("ant", "dog") and loaded.train.labels.tolist() == [0] * 6 + [1] * 6
+    assert loaded.train.inputs.shape == (12, 3, 8, 8)
+    assert loaded.test.inputs.shape == (4, 3, 8, 8)
+    assert loaded.class_names == ("ant", "dog")
+    assert loaded.train.labels.tolist() == [0] * 6 + [1] * 6
     assert np.array_equal(loaded.train.inputs[7].transpose(1, 2, 0), np.asarray(Image.open(tree / "train/dog/1.png")))
     small = read("images", {"path": str(tree), "size": 4, "mode": "L"})
     assert small.input_shape == (1, 4, 4)
@@ -188,7 +195,8 @@ def test_one_tree_of_classes_is_cut_with_a_fraction(tree: Path) -> None:
     with pytest.raises(DataError, match=r"test_fraction: 0\.2"):
         read("images", {"path": one})
     loaded = read("images", {"path": one, "test_fraction": 1 / 3})
-    assert np.bincount(loaded.train.labels).tolist() == [4, 4] and np.bincount(loaded.test.labels).tolist() == [2, 2]
+    assert np.bincount(loaded.train.labels).tolist() == [4, 4]
+    assert np.bincount(loaded.test.labels).tolist() == [2, 2]
 
 
 def test_bad_images_are_named(tree: Path) -> None:
@@ -244,8 +252,10 @@ def test_parquet_by_folder_by_files_and_by_pattern(tmp_path: Path) -> None:
     second = table(tmp_path / "train-1.parquet", rows(4), {"huggingface": names})
     test = table(tmp_path / "test-0.parquet", rows(2), {"huggingface": names})
     whole = read("parquet", {"path": str(tmp_path)})
-    assert whole.train.inputs.shape == (10, 3, 8, 8) and len(whole.test) == 2
-    assert whole.class_names == ("ant", "bee", "cow") and whole.classes == 3
+    assert whole.train.inputs.shape == (10, 3, 8, 8)
+    assert len(whole.test) == 2
+    assert whole.class_names == ("ant", "bee", "cow")
+    assert whole.classes == 3
     for train in ([first, second], str(tmp_path / "train-*.parquet")):
         same = read("parquet", {"train": train, "test": test})
         assert np.array_equal(same.train.inputs, whole.train.inputs)
@@ -288,8 +298,10 @@ def test_parquet_refusals(tmp_path: Path) -> None:
 def test_a_real_hugging_face_file() -> None:
     pytest.importorskip("pyarrow")
     loaded = read("parquet", {"train": str(JPEG75 / "test-*.parquet"), "test_fraction": 0.1})
-    assert len(loaded.train) == 9_000 and len(loaded.test) == 1_000
-    assert loaded.input_shape == (3, 32, 32) and loaded.classes == 10
+    assert len(loaded.train) == 9_000
+    assert len(loaded.test) == 1_000
+    assert loaded.input_shape == (3, 32, 32)
+    assert loaded.classes == 10
     assert loaded.mean == pytest.approx((0.494, 0.485, 0.450), abs=0.005)
     assert loaded.class_names[0] == "airplane"
 

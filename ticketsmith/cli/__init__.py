@@ -1,0 +1,1 @@
+"""The doors: commands, thin over the Python API."""

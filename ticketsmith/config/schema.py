@@ -39,7 +39,7 @@ class ClassificationTask(Frozen):
         "`{name: images, path: ...}`, `{name: parquet, path: ...}`, or a function `package.module:function`."
     )
     model: Component = Field(
-        description="Network: `lenet_300_100`, `mnist_cnn`, `conv2`, `conv4`, `conv6`, `resnet20`, `vgg16`, or your own "
+        description="Network: `lenet_300_100`, `mlp`, `mnist_cnn`, `conv2`, `conv4`, `conv6`, `resnet20`, `vgg16`, or your own "
         "`package.module:Class`; options beside `name`."
     )
     validation: int = Field(5000, ge=1, description="Training examples held out for validation.")

@@ -10,6 +10,7 @@ channels]`` or ``[n, channels, height, width]`` (images). Left to itself (``layo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -216,3 +217,13 @@ def check(dataset: Dataset) -> Dataset:
     if dataset.train.inputs.shape[1:] != dataset.test.inputs.shape[1:]:
         raise DataError(f"data set {dataset.name!r}: train and test inputs differ in shape.")
     return dataset
+
+
+def digest(dataset: Dataset) -> str:
+    """SHA-256 over the content of a data set: shapes, types and values of its arrays, and its statistics."""
+    found = hashlib.sha256(repr((dataset.classes, dataset.mean, dataset.std)).encode())
+    for split in (dataset.train, dataset.test):
+        for array in (split.inputs, split.labels):
+            found.update(repr((array.shape, array.dtype.str)).encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()

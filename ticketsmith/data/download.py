@@ -44,11 +44,11 @@ class Patience:
     pause: float = 1.0
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """This mirror does not have the file: no use to ask again."""
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """The connection failed or broke off: try again, from where it stopped."""
 
 
@@ -97,7 +97,7 @@ def _from_any_mirror(
         try:
             _from_mirror(remote, address, target, progress, patience)
             return
-        except (_Refused, _Broken) as error:
+        except (_RefusedError, _BrokenError) as error:
             answers.append(f"  {address}: {error}")
     raise DataError(f"cannot fetch {remote.name}:\n" + "\n".join(answers))
 
@@ -120,12 +120,12 @@ def _from_mirror(remote: RemoteFile, address: str, target: Path, progress: Progr
             _transfer(remote, address, part, progress, patience.timeout)
             if _md5(part) != remote.md5:
                 part.unlink()  # damaged on the way, or pieced together from different files
-                raise _Broken("the content has another md5 than the published file")
-            os.replace(part, target)
+                raise _BrokenError("the content has another md5 than the published file")
+            part.replace(target)
             return
-        except _Broken as error:
+        except _BrokenError as error:
             if attempt == patience.tries:
-                raise _Broken(f"{error} ({patience.tries} tries)") from error
+                raise _BrokenError(f"{error} ({patience.tries} tries)") from error
             time.sleep(patience.pause * 2 ** (attempt - 1))
 
 
@@ -146,18 +146,18 @@ def _transfer(remote: RemoteFile, address: str, part: Path, progress: Progress |
             resumed = answer.status == 206 and _range_start(answer) == have
             if answer.status == 206 and not resumed:
                 part.unlink()
-                raise _Broken("the server sent another range than was asked for")
+                raise _BrokenError("the server sent another range than was asked for")
             _append(answer, part, remote, have if resumed else 0, progress)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the server's file is shorter than our part
             part.unlink(missing_ok=True)
         if error.code in (408, 416, 429) or error.code >= 500:
-            raise _Broken(f"the server answered {error.code} {error.reason}") from error
-        raise _Refused(f"the server answered {error.code} {error.reason}") from error
+            raise _BrokenError(f"the server answered {error.code} {error.reason}") from error
+        raise _RefusedError(f"the server answered {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise _Broken(f"no connection: {error.reason}") from error
+        raise _BrokenError(f"no connection: {error.reason}") from error
     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _Broken(f"the connection broke off: {error or type(error).__name__}") from error
+        raise _BrokenError(f"the connection broke off: {error or type(error).__name__}") from error
 
 
 def _append(
@@ -173,9 +173,9 @@ def _append(
                 progress(remote.name, have, remote.size)
     if have > remote.size:
         part.unlink()
-        raise _Refused(f"the file there is larger than the published {remote.size:,} bytes")
+        raise _RefusedError(f"the file there is larger than the published {remote.size:,} bytes")
     if have < remote.size:
-        raise _Broken(f"it ended after {have:,} of {remote.size:,} bytes")
+        raise _BrokenError(f"it ended after {have:,} of {remote.size:,} bytes")
 
 
 def _range_start(answer: http.client.HTTPResponse) -> int | None:

@@ -43,7 +43,17 @@ def load(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
     directory. The same data set is loaded once in a process; its arrays cannot be written to. Raises RecipeError for a
     wrong name or option, DataError for data that is missing, damaged or of the wrong form.
     """
+    if plugins.is_dotted(name):
+        return _own(name, options, base)
     key = json.dumps(identity(name, options, base), sort_keys=True, default=repr)
+    if key not in _loaded:
+        _loaded[key] = read(name, options, base)
+    return _loaded[key]
+
+
+def _own(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset:
+    """What a user's function gives: called once in a process, since only its result tells what its content is."""
+    key = json.dumps([name, dict(options), str(base)], sort_keys=True, default=repr)
     if key not in _loaded:
         _loaded[key] = read(name, options, base)
     return _loaded[key]
@@ -65,14 +75,18 @@ def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
 def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None) -> str | None:
     """SHA-256 of what the content comes from, where the name alone does not fix it.
 
-    Of the user's files for ``npz``, ``images`` and ``parquet``; of the source file for a dotted name (data that such a
-    function reads is not seen); None for the published sets, whose content is fixed by their checksums.
+    Of the user's files for ``npz``, ``images`` and ``parquet``; of the arrays that a user's function gives; None for the
+    published sets, whose content is fixed by their checksums.
     """
     _check(name, options)
     if name in FILES:
         files = plugins.build(KIND, name, FILES, _settled(name, options, base))
         return userfiles.digest(files)
-    return plugins.source_fingerprint(name)
+    if plugins.is_dotted(name):
+        from ticketsmith.data.arrays import digest
+
+        return digest(_own(name, options, base))
+    return None
 
 
 def identity(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, Any]:

@@ -19,8 +19,8 @@ SYSTEM = Path("/usr/share/datasets")
 
 def cache() -> Path:
     """The user's own folder for fetched data: ``$XDG_CACHE_HOME/ticketsmith/data`` or below ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ticketsmith" / "data"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "ticketsmith" / "data"
 
 
 def search_path(root: str | None) -> list[Path]:

@@ -16,7 +16,7 @@ def settle(value: str, base: Path | None) -> str:
     if path.is_absolute() or base is None:
         return str(path)
     there = base / path
-    return str(there) if there.exists() or glob.glob(str(there), recursive=True) else str(path)
+    return str(there) if there.exists() or _matches(str(there)) else str(path)
 
 
 def existing(path: str, what: str, folder: bool = False) -> Path:
@@ -35,11 +35,16 @@ def expand(paths: str | list[str], what: str) -> list[Path]:
     """The files that ``paths`` (a file, a pattern, or a list of these) stand for, patterns in sorted order."""
     found: list[Path] = []
     for path in [paths] if isinstance(paths, str) else paths:
-        matches = [Path(path)] if Path(path).is_file() else [Path(m) for m in sorted(glob.glob(path, recursive=True))]
+        matches = [Path(path)] if Path(path).is_file() else _matches(path)
         if not any(match.is_file() for match in matches):
             existing(path, what)
         found.extend(match for match in matches if match.is_file())
     return found
+
+
+def _matches(pattern: str) -> list[Path]:
+    """What ``pattern`` stands for, sorted; unlike ``Path.glob`` this takes absolute patterns and ones with ``..``."""
+    return sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
 
 
 def digest(files: list[tuple[str, Path]]) -> str:

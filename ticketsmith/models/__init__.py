@@ -17,6 +17,7 @@ from ticketsmith.plugins import build, resolve
 
 BUILTINS = {
     "lenet_300_100": "ticketsmith.models.lenet:lenet_300_100",
+    "mlp": "ticketsmith.models.lenet:LeNet",
     "mnist_cnn": "ticketsmith.models.cnn:MnistCnn",
     "conv2": "ticketsmith.models.conv:conv2",
     "conv4": "ticketsmith.models.conv:conv4",

@@ -136,4 +136,4 @@ def _load(component: str | dict[str, Any], base: Path) -> data.Dataset:
 
 
 def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(labels)
+    return torch.tensor(inputs), torch.tensor(labels)

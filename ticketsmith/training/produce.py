@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ticketsmith.errors import StoreError
+from ticketsmith.errors import StoreError, TaskError
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.spec import RunSpec, in_steps
 from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store, find_sealed, manifest_of, to_json
 from ticketsmith.tasks.flops import forward_flops
-from ticketsmith.tasks.task import Task, create
+from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
 from ticketsmith.training.loop import Learner, Progress, snapshot, train
@@ -70,7 +70,7 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
             return "busy"
         if reuse(store, job.folder, key):
             return "reused"
-        task, flops = prepared(json.dumps(job.task, sort_keys=True), job.base)
+        task, flops = prepared(json.dumps(job.task, sort_keys=True), job.base, json.dumps(job.spec.task, sort_keys=True))
         parent = _parent(store, job.folder.experiment, job.spec.parents)
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
@@ -104,9 +104,16 @@ def reuse(store: Store, folder: RunFolder, key: str) -> bool:
 
 
 @lru_cache(maxsize=2)
-def prepared(component: str, base: Path) -> tuple[Task, int]:
-    """The task of a component given as JSON, and its forward FLOPs; kept, because a worker trains many runs on one task."""
+def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
+    """The task of a component, and its forward FLOPs; kept, because a worker trains many runs on one task.
+
+    ``component`` and the identity that was ``planned`` are JSON. Raises TaskError when data or code have changed since the
+    plan was made: the key would no longer tell what was trained.
+    """
     task = create(json.loads(component), base)
+    now = json.dumps(identity(json.loads(component), base), sort_keys=True)
+    if now != json.dumps(json.loads(planned), sort_keys=True):
+        raise TaskError("data or code of the task differ from those that were planned. Do not change them during a run.")
     return task, forward_flops(task)
 
 

@@ -1,0 +1,111 @@
+"""Small candidates, a clock that tests move by hand, and runtimes that do what no runtime should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.inference.eager import Eager
+from ticketsmith.inference.measure import Candidate
+from ticketsmith.inference.runtimes import Call, CannotRunError
+from ticketsmith.models.lenet import lenet_300_100
+
+
+def lenet(sparsity: float = 0.0) -> nn.Module:
+    model = lenet_300_100((1, 28, 28), 10)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(torch.rand(parameter.shape, generator=generator) >= sparsity)
+    return model
+
+
+def candidate(level: int = 0, sparsity: float = 0.0, model: nn.Module | None = None) -> Candidate:
+    variant = "ticket" if level else "dense"
+    return Candidate(variant, level, 0, f"key{level}", sparsity, lenet(sparsity) if model is None else model)
+
+
+def images(batch_size: int) -> Tensor:
+    return torch.rand(batch_size, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+class Clock:
+    """Time passes only when somebody lets it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Clocked:
+    """Eager PyTorch whose calls take as long as ``seconds()`` says, on a clock of the test's."""
+
+    def __init__(self, name: str, clock: Clock, seconds: Callable[[], float]) -> None:
+        self.name, self.clock, self.seconds = name, clock, seconds
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        outputs = Eager().prepare(model, example)(example)
+
+        def call(inputs: Tensor) -> Tensor:
+            self.clock.now += self.seconds()
+            return outputs
+
+        return call
+
+
+class Lying:
+    """Fast, and wrong."""
+
+    name = "lying"
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        return lambda inputs: torch.zeros(len(inputs), 10)
+
+
+class Slow:
+    """Does everything three times."""
+
+    name = "slow"
+
+    def __init__(self, times: int = 3) -> None:
+        self.times = times
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        eager = Eager().prepare(model, example)
+
+        def call(inputs: Tensor) -> Tensor:
+            for _ in range(self.times - 1):
+                eager(inputs)
+            return eager(inputs)
+
+        return call
+
+
+class Fussy:
+    """Runs no model at all."""
+
+    name = "fussy"
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        raise CannotRunError("this machine lacks the instructions.")
+
+
+class Broken:
+    """Fails when it is called."""
+
+    name = "broken"
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        def call(inputs: Tensor) -> Tensor:
+            raise ValueError("no kernel\nfor this")
+
+        return call
+
+
+class Nameless:
+    """No runtime."""

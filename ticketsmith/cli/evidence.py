@@ -1,0 +1,196 @@
+"""Commands that read a store: status, gate, report, verify. Nothing here trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ticketsmith.cli import options
+
+if TYPE_CHECKING:
+    from ticketsmith.api import Experiment
+
+
+@click.command()
+@options.runs_prefix
+@options.experiment
+@options.as_json
+def status(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
+    """Show the runs of every experiment: sealed, in part, missing, diverged."""
+    from ticketsmith.execute.local import statuses
+
+    listed = []
+    for found in experiments(runs_prefix, experiment):
+        states = statuses(found.plan, found.store)
+        results = {result.key: result for result in found.results}
+        for node in found.plan.results:
+            result = results.get(node.key)
+            listed.append(
+                {
+                    "experiment": found.name,
+                    "variant": node.variant,
+                    "level": node.level,
+                    "seed": node.seed,
+                    "draw": node.draw,
+                    "key": node.key,
+                    "status": states[node.key],
+                    "sparsity": result.sparsity if result else None,
+                    "test": dict(result.final.test) if result and result.final else None,
+                    "seconds": result.seconds if result else None,
+                }
+            )
+    if as_json:
+        options.print_json(listed)
+        return
+    for name in dict.fromkeys(str(row["experiment"]) for row in listed):
+        rows = [row for row in listed if row["experiment"] == name]
+        sealed = sum(row["status"] in ("trained", "diverged") for row in rows)
+        shown = [
+            {
+                "variant": str(row["variant"]),
+                "level": str(row["level"]),
+                "seed": str(row["seed"]),
+                "key": str(row["key"])[:8],
+                "status": str(row["status"]),
+                "sparsity": "" if row["sparsity"] is None else f"{row['sparsity']:.2%}",
+                "test": ", ".join(f"{k} {v:.4g}" for k, v in row["test"].items()) if isinstance(row["test"], dict) else "",
+                "seconds": "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            }
+            for row in rows
+        ]
+        options.print_table(shown, f"{name}: {sealed} of {len(rows)} runs sealed")
+
+
+@click.command()
+@options.runs_prefix
+@options.experiment
+@click.option("--config", metavar="FILE", help="Judge by the gates of this recipe instead of the stored one.")
+@options.as_json
+def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: bool) -> int:
+    """Judge every level of every variant by its gates; the exit status is for pipelines."""
+    from ticketsmith.api import Experiment
+    from ticketsmith.config import load_recipe
+
+    recipe = load_recipe(config) if config else None
+    worst, documents = 0, []
+    for found in experiments(runs_prefix, experiment or (recipe.experiment if recipe else None)):
+        judged = Experiment(found.store, found.name, recipe) if recipe else found
+        findings = judged.judge()
+        worst = max(worst, int(judged.exit_status))
+        rows = [
+            {
+                "experiment": found.name,
+                "variant": verdict.variant,
+                "level": verdict.level,
+                "sparsity": verdict.sparsity,
+                "metric": verdict.gate.metric,
+                "margin": verdict.gate.margin,
+                "relative": verdict.gate.relative,
+                "status": verdict.status.value,
+                "estimate": verdict.estimate,
+                "bound": verdict.bound,
+                "replicates": verdict.replicates,
+                "reason": verdict.reason,
+            }
+            for verdict in findings.test
+        ]
+        documents += rows
+        if not as_json:
+            shown = [
+                {
+                    "variant": str(row["variant"]),
+                    "level": str(row["level"]),
+                    "sparsity": f"{row['sparsity']:.2%}",
+                    "gate": str(row["status"]),
+                    "metric": str(row["metric"]),
+                    "margin": f"{row['margin']:g}",
+                    "worse by": "" if row["estimate"] is None else f"{row['estimate']:.3f}",
+                    "bound": "" if row["bound"] is None else f"{row['bound']:.3f}",
+                    "n": str(row["replicates"]),
+                }
+                for row in rows
+            ]
+            options.print_table(shown, f"{found.name}: gates on the test split")
+            say_verdict(judged)
+    if as_json:
+        options.print_json(documents)
+    return worst
+
+
+@click.command()
+@options.runs_prefix
+@options.experiment
+@options.as_json
+def report(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
+    """Write the report of every experiment below a folder, and a page that compares them."""
+    from ticketsmith.report.render import render_comparison
+
+    found = experiments(runs_prefix, experiment)
+    pages = {}
+    for one in found:
+        one.judge()
+        pages[one.name] = str(one.report())
+        if not as_json:
+            say_verdict(one)
+            click.echo(f"report: {pages[one.name]}")
+    if len(found) > 1:
+        store = found[0].store
+        for name, content in render_comparison([one.findings for one in found]).items():
+            store.put(f"report/{name}", content)
+        pages["comparison"] = str(Path(store.url) / "report" / "index.html")
+        if not as_json:
+            click.echo(f"comparison: {pages['comparison']}")
+    if as_json:
+        options.print_json(pages)
+
+
+@click.command()
+@options.runs_prefix
+@options.experiment
+@options.as_json
+def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
+    """Re-hash every file of every sealed run against its manifest."""
+    from ticketsmith.errors import DamagedRunError, Exit
+    from ticketsmith.store.contract import SealedRun
+
+    damaged, count = [], 0
+    for found in experiments(runs_prefix, experiment):
+        for folder in found.store.folders(found.name):
+            count += 1
+            try:
+                SealedRun(found.store, folder).verify()
+            except DamagedRunError as error:
+                damaged.append({"run": str(folder), "problem": str(error)})
+    if as_json:
+        options.print_json({"runs": count, "damaged": damaged})
+    else:
+        for entry in damaged:
+            click.echo(f"damaged: {entry['problem']}", err=True)
+        click.echo(f"{count} sealed runs, {len(damaged)} damaged")
+    return int(Exit.INCOMPLETE if damaged else Exit.OK)
+
+
+def say_verdict(experiment: Experiment) -> None:
+    """The answer, in the report's own words."""
+    from ticketsmith.evidence.headline import headline, special
+
+    findings = experiment.findings
+    click.echo(f"{experiment.name}: {headline(findings)}")
+    click.echo(special(findings))
+
+
+def experiments(prefix: str, name: str | None) -> Sequence[Experiment]:
+    from ticketsmith.api import open_experiment
+    from ticketsmith.errors import TicketSmithError
+    from ticketsmith.store import open_store
+
+    place = Path(prefix)
+    if "\0" not in prefix and (place / "plan.json").is_file():
+        place, name = place.resolve().parent, place.resolve().name
+    names = [name] if name else open_store(place).experiments()
+    if not names:
+        raise TicketSmithError(f"{prefix}: no runs here. Make some: ticketsmith prune --config configs/imp_mnist.yaml")
+    return [open_experiment(one, place) for one in names]

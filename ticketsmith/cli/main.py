@@ -1,0 +1,64 @@
+"""``ticketsmith <verb>``: all commands, and how errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from ticketsmith import __version__
+from ticketsmith.cli.benchmark import benchmark
+from ticketsmith.cli.data import data
+from ticketsmith.cli.evidence import gate, report, status, verify
+from ticketsmith.cli.recipe import init, plan, schema, validate
+from ticketsmith.cli.training import prune, train
+from ticketsmith.errors import Exit, TicketSmithError
+
+_EPILOG = """\b
+Exit status: 0 all well, 2 bad input, 3 the ticket at its target sparsity fails its gate, 4 training diverged,
+5 runs are missing (store, memory, a killed worker), 6 the gate at the target is inconclusive, 130 interrupted."""
+
+
+class _InOrder(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="ticketsmith")
+def group() -> None:
+    """At what sparsity does quality actually drop, and how much compute do we save?
+
+    An experiment factory for the Lottery Ticket Hypothesis: a recipe (YAML) in, an executive report out.
+    """
+
+
+for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, verify, data, schema):
+    group.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Entry point of ``ticketsmith``."""
+    enter(group)
+
+
+def enter(command: click.Command) -> NoReturn:
+    """Runs a command and ends the process: a user's mistake is one message and an exit status, never a traceback."""
+    try:
+        status_ = command.main(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status_ if isinstance(status_, int) else Exit.OK)
+    except TicketSmithError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(Exit.BAD_INPUT)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, `| head` for example
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)

@@ -1,0 +1,62 @@
+"""Options that several commands share, and how they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ticketsmith.config import Recipe
+
+config = click.option("--config", "config", metavar="FILE", required=True, help="The recipe.")
+overrides = click.option(
+    "--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field, e.g. --set training.lr=0.05."
+)
+store = click.option("--store", metavar="FOLDER", help="Where experiments live, instead of the recipe's `store`.")
+workers = click.option("--workers", type=click.IntRange(1, 1024), help="Runs side by side; by default one a core.")
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+runs_prefix = click.option(
+    "--runs-prefix", default="runs", show_default=True, metavar="FOLDER", help="A folder of experiments, or one of them."
+)
+experiment = click.option("--experiment", metavar="NAME", help="One experiment of the folder.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+
+
+def read_recipe(config: str, overrides: Sequence[str], store: str | None) -> Recipe:
+    """The recipe with its overrides; ``--store`` is one of them."""
+    from ticketsmith.config import load_recipe
+
+    return load_recipe(config, [*overrides, *([f"store={json.dumps(store)}"] if store else [])])
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
+    """A table as wide as the terminal, or as wide as it needs to be elsewhere."""
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for heading in rows[0] if rows else ():
+        table.add_column(heading, justify="left" if heading in ("variant", "run", "name") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+
+
+def flops(value: float) -> str:
+    """``3.1 TFLOP``."""
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if value < 1000:
+            break
+        value /= 1000
+    return f"{value:.3g} {unit}FLOP"

@@ -1,0 +1,117 @@
+"""Commands on recipes: write, check, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ticketsmith.cli import options
+
+
+@click.command()
+@click.argument("path", default="recipe.yaml")
+def init(path: str) -> None:
+    """Write a commented recipe to PATH (recipe.yaml)."""
+    from importlib.resources import files
+
+    from ticketsmith.errors import RecipeError, disk_error
+
+    place = Path(path)
+    template = files("ticketsmith.config").joinpath("template.yaml").read_text()
+    try:
+        with place.open("x") as file:
+            file.write(template)
+    except FileExistsError:
+        raise RecipeError(f"{path} is there already and was left as it is; give another name.") from None
+    except OSError as error:
+        raise disk_error(error, place) from error
+    click.echo(f"wrote {path}; next: ticketsmith prune --config {path}")
+
+
+@click.command()
+@options.config
+@options.overrides
+@options.as_json
+def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Check a recipe, its data and its model, without training."""
+    from ticketsmith.api import prepare
+
+    prepared = prepare(options.read_recipe(config, overrides, None))
+    facts, plan_ = prepared.facts, prepared.plan
+    if as_json:
+        options.print_json({"valid": True, "runs": len(plan_.nodes), "parameters": facts.parameters, "layers": facts.layers})
+        return
+    click.echo(f"{config}: valid")
+    click.echo(
+        f"{len(plan_.nodes)} runs; model of {facts.parameters:,} parameters, {sum(facts.layers.values()):,} of them "
+        f"prunable in {len(facts.layers)} layers; {facts.train_size:,} training examples"
+    )
+
+
+@click.command()
+@options.config
+@options.overrides
+@options.store
+@options.as_json
+def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool) -> None:
+    """Show the runs of a recipe: what is there, what would be trained, and how much arithmetic that is."""
+    from ticketsmith.api import Prepared, prepare
+    from ticketsmith.execute.local import statuses
+    from ticketsmith.store import open_store
+
+    prepared: Prepared = prepare(options.read_recipe(config, overrides, store))
+    states = statuses(prepared.plan, open_store(prepared.recipe.store))
+    rows: list[dict[str, Any]] = [
+        {
+            "variant": node.variant,
+            "level": node.level,
+            "seed": node.seed,
+            "draw": node.draw,
+            "key": node.key,
+            "parents": list(node.spec.parents),
+            "status": states[node.key],
+            "steps": prepared.steps(node),
+            "training_flops": prepared.training_flops(node),
+        }
+        for node in prepared.plan.nodes
+    ]
+    if as_json:
+        options.print_json({"experiment": prepared.recipe.experiment, "nodes": rows})
+        return
+    options.print_table(_grouped(rows), f"{prepared.recipe.experiment}: {len(rows)} runs")
+    missing = [row for row in rows if row["status"] in ("missing", "in part")]
+    click.echo(
+        f"{len(rows) - len(missing)} cached, {len(missing)} to train: "
+        f"{options.flops(sum(row['training_flops'] for row in missing))} of dense training arithmetic"
+    )
+
+
+def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """One line a level of a variant: the replicates and draws together."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["level"]), []).append(row)
+    names = {row["key"]: f"{row['variant']} {row['level']}" for row in rows}
+    return [
+        {
+            "variant": variant,
+            "level": str(level),
+            "needs": ", ".join(dict.fromkeys(names[parent] for row in group for parent in row["parents"])) or "-",
+            "runs": str(len(group)),
+            "cached": str(sum(row["status"] not in ("missing", "in part") for row in group)),
+            "to train": str(sum(row["status"] in ("missing", "in part") for row in group)),
+            "FLOPs": options.flops(sum(row["training_flops"] for row in group)),
+        }
+        for (variant, level), group in sorted(groups.items(), key=lambda item: (item[0][1], list(groups).index(item[0])))
+    ]
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from ticketsmith.config.json_schema import recipe_schema
+
+    options.print_json(recipe_schema())

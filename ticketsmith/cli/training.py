@@ -1,0 +1,129 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from ticketsmith.cli import options
+
+if TYPE_CHECKING:
+    from ticketsmith.api import Experiment
+
+
+@click.command()
+@options.config
+@options.overrides
+@options.store
+@options.workers
+@options.device
+@click.option("--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run.")
+def train(
+    config: str, overrides: Sequence[str], store: str | None, workers: int | None, device: str, checkpoint_every: float
+) -> int:
+    """Train the dense baselines only, one for each seed."""
+    experiment = _train(config, overrides, store, workers, device, checkpoint_every, ("dense",))
+    _say_outcome(experiment)
+    for result in experiment.results:
+        final = result.final
+        measured = (
+            "diverged"
+            if final is None
+            else ", ".join(f"test {name} {value:.4g}{result.metrics[name].unit}" for name, value in final.test.items())
+        )
+        click.echo(f"{result.variant} seed {result.seed}: {measured}  {experiment.store.url}/{result.path}")
+    return int(experiment.outcome.exit_status)
+
+
+@click.command()
+@options.config
+@options.overrides
+@options.store
+@options.workers
+@options.device
+@click.option("--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run.")
+@click.option("--benchmark/--no-benchmark", default=True, help="Measure inference speed at the end.")
+def prune(
+    config: str,
+    overrides: Sequence[str],
+    store: str | None,
+    workers: int | None,
+    device: str,
+    checkpoint_every: float,
+    benchmark: bool,
+) -> int:
+    """Run a whole experiment: dense, tickets, controls, gates, benchmark, report.
+
+    What is in the store already is not trained again; after an interruption the same command goes on.
+    """
+    from ticketsmith.api import BENCHMARK_SECONDS
+    from ticketsmith.cli.evidence import say_verdict
+    from ticketsmith.cli.progress import note
+
+    experiment = _train(config, overrides, store, workers, device, checkpoint_every, None)
+    _say_outcome(experiment)
+    if experiment.outcome.interrupted or not experiment.results:
+        return int(experiment.exit_status)
+    experiment.judge()
+    if benchmark:
+        note("measuring inference speed ...")
+        experiment.time_inference(seconds=BENCHMARK_SECONDS)
+    note("writing the report ...")
+    page = experiment.report()
+    say_verdict(experiment)
+    click.echo(f"report: {page}")
+    return int(experiment.exit_status)
+
+
+def _train(
+    config: str,
+    overrides: Sequence[str],
+    store: str | None,
+    workers: int | None,
+    device: str,
+    checkpoint_every: float,
+    variants: tuple[str, ...] | None,
+) -> Experiment:
+    from ticketsmith import api
+    from ticketsmith.cli.progress import note, view
+    from ticketsmith.execute.local import sealed_keys
+    from ticketsmith.store import open_store
+
+    recipe = options.read_recipe(config, overrides, store)
+    note(f"{recipe.experiment}: reading data, checking the model ...")
+    prepared = api.prepare(recipe)
+    plan = prepared.plan if variants is None else prepared.plan.only(variants)
+    sealed = sealed_keys(plan, open_store(recipe.store))
+    with view(prepared, plan, sealed) as on_event:
+        return api.train(
+            prepared,
+            workers=workers,
+            device=device,
+            variants=variants,
+            checkpoint_every=checkpoint_every,
+            on_event=on_event,
+        )
+
+
+def _say_outcome(experiment: Experiment) -> None:
+    outcome, by_key = experiment.outcome, experiment.plan.by_key
+
+    def name(key: str) -> str:
+        node = by_key[key]
+        return f"{node.variant} level {node.level} seed {node.seed} ({key[:8]})"
+
+    click.echo(f"{outcome.trained} trained, {outcome.cached} cached", err=True)
+    for key in outcome.diverged:
+        click.echo(f"diverged: {name(key)}: its loss is not finite; its gate fails", err=True)
+    causes: dict[str, list[str]] = {}
+    for key, message in outcome.failed.items():
+        causes.setdefault(message, []).append(key)
+    for message, keys in causes.items():
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        click.echo(f"failed: {name(keys[0])}{more}: {message}", err=True)
+    if outcome.blocked:
+        click.echo(f"not made, since a run that they need is missing: {len(outcome.blocked)}", err=True)
+    if outcome.interrupted:
+        click.echo("interrupted; nothing is lost: the same command goes on from here", err=True)

@@ -1,0 +1,51 @@
+"""From a figure to pixels and vectors, without a network: PNG and SVG by vl-convert, and the script for the page."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+from functools import lru_cache
+from typing import Any
+
+from ticketsmith.report.figures.base import Figure
+from ticketsmith.report.theme import config
+
+VEGA_LITE = "6.4"
+WIDTH = 720  # pixels of the plotting area of a figure that stands alone
+SCALE = 2.0  # image pixels a pixel: sharp on paper and on dense screens
+
+
+def svg(figure: Figure, titled: bool = True) -> str:
+    """The figure as SVG; ``titled=False`` where a page writes the title itself."""
+    import vl_convert
+
+    return str(vl_convert.vegalite_to_svg(standalone(figure, titled), vl_version=VEGA_LITE))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG on white, at twice its size in pixels."""
+    import vl_convert
+
+    spec = standalone(figure, titled=True)
+    spec["background"] = "white"
+    return bytes(vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=SCALE))
+
+
+def standalone(figure: Figure, titled: bool) -> dict[str, Any]:
+    """The specification with a fixed width, its theme and its title."""
+    spec = copy.deepcopy(dict(figure.spec))
+    spec["width"] = WIDTH
+    spec["config"] = config()
+    spec["padding"] = 12
+    if titled:
+        lines = textwrap.wrap(figure.title, 96)
+        spec["title"] = {"text": lines, "subtitle": textwrap.wrap(figure.caption, 135), "offset": 18}
+    return spec
+
+
+@lru_cache(maxsize=1)
+def javascript() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script that fetches nothing; it defines ``vegaEmbed``."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE))

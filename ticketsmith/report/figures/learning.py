@@ -1,0 +1,95 @@
+"""How fast does each level learn? The early-stop iteration against the weights that remain."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.learning import EarlyStop
+from ticketsmith.evidence.statistics import Interval
+from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.report.figures.base import HEIGHT, MARGIN, Figure, Label, Row, density_axis, finished, rule
+from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.theme import variant_series
+
+
+def learning_figures(findings: Findings) -> list[Figure]:
+    """One figure, or none when no pruned run has an early-stop iteration."""
+    entries = [entry for entry in findings.learning if entry.variant != DENSE]
+    if not entries:
+        return []
+    dense = next((entry for entry in findings.learning if entry.variant == DENSE), None)
+    rows = [_row(entry.variant, entry) for entry in entries]
+    if dense is not None:
+        rows.insert(0, _row(findings.subject, dense))
+    top = 1.08 * max(value for row in rows for value in (row["mean"], row["high"]) if value is not None) or 1.0
+    x = density_axis([row["density"] for row in rows])
+    y = alt.Y(
+        "mean:Q",
+        scale=alt.Scale(domain=[0, top], nice=False),
+        axis=alt.Axis(
+            title="Iteration of the lowest validation loss", tickCount=6, labelExpr="format(datum.value, ',')"
+        ),
+    )
+    series = variant_series(findings.variants)
+    layers, labels = [], []
+    if dense is not None:
+        layers.append(rule(dense.step.mean, y, "#4D4D4D", 1.2))
+        labels = [Label(entry, dense.step.mean, entry.label) for entry in series if entry.key == DENSE]
+    tooltip = ["Variant", "Weights remaining", "Sparsity", "Early stop", "Interval", "Speed of learning", "Seeds"]
+    lines = [entry for entry in series if entry.key != DENSE]
+    layers += band_lines(rows, lines, x, y, tooltip, lambda value: (top - value) / top * HEIGHT, labels)
+    title = _title(findings)
+    return [
+        Figure(
+            name="learning-speed",
+            section="learning",
+            title=title,
+            caption=(
+                "Early stop: the iteration with the lowest validation loss, found after training in full. Lower learns "
+                f"faster. Mean over seeds with {words.percent(findings.policy.confidence)} confidence band."
+            ),
+            alt=f"Early-stop iteration against the share of weights remaining, one line a variant. {title}.",
+            spec=finished(alt.layer(*layers)),
+            legend=tuple(series),
+            margin=MARGIN,
+        )
+    ]
+
+
+def _row(series: str, entry: EarlyStop) -> Row:
+    step = entry.step
+    low = None if step.low is None else max(0.0, step.low)  # no iteration is negative, whatever a t interval says
+    return {
+        "series": series,
+        "density": 100 * (1 - entry.sparsity),
+        "mean": step.mean,
+        "low": low,
+        "high": step.high,
+        "Variant": display(entry.variant),
+        "Weights remaining": words.share(1 - entry.sparsity),
+        "Sparsity": words.share(entry.sparsity),
+        "Early stop": f"iteration {step.mean:,.0f}",
+        "Interval": "one seed" if low is None or step.high is None else f"{low:,.0f} to {step.high:,.0f}",
+        "Speed of learning": _times(entry.faster) if entry.faster else "reference",
+        "Seeds": str(step.n),
+    }
+
+
+def _times(faster: Interval) -> str:
+    span = "" if faster.low is None or faster.high is None else f" ({faster.low:.2f} to {faster.high:.2f})"
+    return f"{faster.mean:.2f}\u00d7 dense{span}"
+
+
+def _title(findings: Findings) -> str:
+    """The level that differs most from dense, if its interval excludes equal speed; a tie otherwise."""
+    name = display(findings.subject)
+    own = [entry for entry in findings.learning if entry.variant == findings.subject and entry.faster is not None]
+    sure = [entry for entry in own if entry.faster and entry.faster.low is not None and entry.faster.low > 1.0]
+    if sure:
+        best = max(sure, key=lambda entry: entry.faster.mean if entry.faster else 0.0)
+        assert best.faster is not None
+        kept = words.share(1 - best.sparsity)
+        return f"{name}: learns up to {best.faster.mean:.1f}\u00d7 as fast as dense, at {kept} of the weights"
+    return f"{name}: not shown to learn faster than dense at any level"

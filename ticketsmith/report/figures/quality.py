@@ -1,0 +1,213 @@
+"""At what sparsity does quality drop? Mean and confidence band of every variant, the gate, the sweet spot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import altair as alt
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.controls import Regime
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.gates import level_status
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.verdicts import Gate, Status, Summary
+from ticketsmith.report.figures.base import (
+    HEIGHT,
+    MARGIN,
+    Figure,
+    Label,
+    Row,
+    data,
+    density_axis,
+    finished,
+    note,
+    reading,
+    rule,
+)
+from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.theme import SOFT, STATUS_INK, variant_series
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The range of the y axis: what decides (dense, the gate, the way down) fills it; collapsed curves leave it."""
+
+    low: float
+    high: float
+    cut: bool
+
+    def place(self, value: float) -> float:
+        """Pixels from the top."""
+        return (self.high - value) / (self.high - self.low) * HEIGHT
+
+
+def quality_figures(findings: Findings) -> list[Figure]:
+    """One figure for each gated metric, or of the experiment's own metric when no gate was set."""
+    names = list(dict.fromkeys(gate.metric for gate in findings.policy.gates)) or [findings.metric.name]
+    return [figure for name in names if (figure := _figure(findings, findings.metrics[name])) is not None]
+
+
+def _figure(findings: Findings, metric: Metric) -> Figure | None:
+    pruned = [variant for variant in findings.variants if variant != DENSE]
+    rows = [_row(findings, metric, variant, s) for variant in pruned for s in findings.series(variant, metric.name)]
+    if not rows:
+        return None
+    dense = findings.summary(DENSE, 0, metric.name)
+    gate = next((gate for gate in findings.policy.gates if gate.metric == metric.name), None)
+    limit = _limit(dense, gate, metric)
+    if dense is not None:  # the method starts at the dense network
+        rows.insert(0, _row(findings, metric, findings.subject, dense))
+    series = variant_series(findings.variants)
+    frame = _frame(rows, dense, limit, metric)
+    x = density_axis([row["density"] for row in rows])
+    y = alt.Y(
+        "mean:Q",
+        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
+        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
+    )
+    layers = _spot(findings, x)
+    labels = []
+    if dense is not None:
+        layers.append(rule(dense.mean, y, "#4D4D4D", 1.2))
+        labels = [Label(entry, dense.mean, entry.label) for entry in series if entry.key == DENSE]
+    if limit is not None and gate is not None:
+        last = min((row for row in rows if row["series"] == findings.subject), key=lambda r: float(r["density"]))
+        crossed = last["mean"] < limit if metric.higher_is_better else last["mean"] > limit
+        layers += _gate(limit, y, gate, metric, crossed)
+    tooltip = ["Variant", "Weights remaining", "Sparsity", _heading(metric), "Interval", "Seeds", "Gate"]
+    lines = [entry for entry in series if entry.key != DENSE]
+    layers += band_lines(rows, lines, x, y, tooltip, frame.place, labels)
+    title = _title(findings)
+    return Figure(
+        name="quality" if metric == findings.metric else f"quality-{metric.name}",
+        section="quality",
+        title=title if metric == findings.metric else f"{_heading(metric)}: {title[0].lower()}{title[1:]}",
+        caption=_caption(findings, metric, frame),
+        alt=f"Test {metric.name} against the share of weights remaining, one line a variant. {title}.",
+        spec=finished(alt.layer(*layers)),
+        legend=tuple(series),
+        margin=MARGIN,
+    )
+
+
+def _heading(metric: Metric) -> str:
+    return metric.name.replace("_", " ").capitalize()
+
+
+def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> Row:
+    interval = (
+        "one seed"
+        if summary.low is None or summary.high is None
+        else (f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}")
+    )
+    verdicts = findings.verdicts(summary.variant, summary.level)
+    return {
+        "series": variant,
+        "density": 100 * (1 - summary.sparsity),
+        "mean": summary.mean,
+        "low": summary.low,
+        "high": summary.high,
+        "Variant": display(summary.variant),
+        "Weights remaining": words.share(1 - summary.sparsity),
+        "Sparsity": words.share(summary.sparsity),
+        _heading(metric): words.value(metric, summary.mean),
+        "Interval": interval,
+        "Seeds": str(summary.replicates),
+        "Gate": str(level_status(verdicts)) if verdicts else "reference",
+    }
+
+
+def _limit(dense: Summary | None, gate: Gate | None, metric: Metric) -> float | None:
+    """The gate as a height: the dense mean, worsened by the margin."""
+    if dense is None or gate is None:
+        return None
+    margin = gate.margin * abs(dense.mean) if gate.relative else gate.margin
+    return dense.mean - margin if metric.higher_is_better else dense.mean + margin
+
+
+def _frame(rows: Sequence[Row], dense: Summary | None, limit: float | None, metric: Metric) -> _Frame:
+    bounds = [row[name] for row in rows for name in ("mean", "low", "high") if row[name] is not None]
+    low, high = min(bounds), max(bounds)
+    if dense is not None:
+        low, high = min(low, dense.mean), max(high, dense.mean)
+    cut = False
+    if dense is not None and limit is not None:
+        # Four more margins of the way down show the cliff; a control at chance level would flatten all of it.
+        reach = 5 * abs(dense.mean - limit)
+        if metric.higher_is_better and low < dense.mean - reach:
+            low, cut = dense.mean - reach, True
+        elif not metric.higher_is_better and high > dense.mean + reach:
+            high, cut = dense.mean + reach, True
+        low, high = min(low, limit), max(high, limit)
+    room = (high - low) or abs(high) or 1.0
+    return _Frame(low - 0.03 * room, high + 0.12 * room, cut)
+
+
+def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
+    """The line, named at its right end on the side where no curve is: above it once the curves have crossed it."""
+    text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+    dy = -9 if crossed == metric.higher_is_better else 12
+    look = {"dx": -6, "dy": dy, "align": "right", "color": STATUS_INK["FAIL"]}
+    return [
+        rule(limit, y, "#D55E00", 1.6, (7, 4)),
+        note(text, x=alt.value("width"), y=reading(y, "y"), rows=[{"y": limit}], **look),
+    ]
+
+
+def _spot(findings: Findings, x: alt.X) -> list[alt.Chart]:
+    spot = findings.sweet_spot
+    if spot is None:
+        return []
+    rows = [{"density": 100 * (1 - spot.sparsity)}]
+    line = alt.Chart(data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
+    doubt = "" if spot.status is Status.PASS else " (not confirmed)"
+    # Near the right edge there is no room to the right of the line; in the first half there is none to its left.
+    side = {"align": "left", "dx": 6} if spot.sparsity < 0.7 else {"align": "right", "dx": -6}
+    text = f"Sweet spot: {words.share(spot.sparsity)} removed{doubt}"
+    return [line, note(text, x=x, y=alt.value(8), rows=rows, fontWeight=600, **side)]
+
+
+def _title(findings: Findings) -> str:
+    spot = findings.sweet_spot
+    name = display(findings.subject)
+    if spot is None:
+        return f"{name}: no level is shown to hold the gate"
+    kept = words.share(1 - spot.sparsity)
+    if spot.status is not Status.PASS and spot.confirmed is None:
+        return f"{name}: quality holds down to {kept} of the weights on validation, not confirmed on test"
+    if spot.status is not Status.PASS and spot.confirmed is not None:
+        safe = words.share(1 - spot.confirmed[1])
+        return f"{name}: quality holds down to {safe} of the weights; {kept} is not confirmed on test"
+    more = "" if spot.cliff_reached else ", the sparsest level trained"
+    return f"{name}: quality holds down to {kept} of the weights{more}"
+
+
+def _caption(findings: Findings, metric: Metric, frame: _Frame) -> str:
+    level = words.percent(findings.policy.confidence)
+    parts = [f"Mean over seeds on the test split; the bands are {level} confidence intervals of the mean."]
+    if findings.replicates == 1:
+        parts = ["One seed on the test split: without replicates there is no confidence band."]
+    parts.append("Further right is sparser.")
+    if frame.cut:
+        parts.append(
+            f"The axis is cut at the {'bottom' if metric.higher_is_better else 'top'}: curves beyond it leave it."
+        )
+    if findings.knee is not None and metric == findings.metric:
+        parts.append(f"The curve of the method bends (knee) at {words.share(findings.knee.sparsity)} sparsity.")
+    parts += _regimes(findings)
+    return " ".join(parts)
+
+
+def _regimes(findings: Findings) -> list[str]:
+    """Which levels prove something, in words."""
+    sparsity = {verdict.level: verdict.sparsity for verdict in findings.test if verdict.variant == findings.subject}
+    proven = [sparsity[level] for level, regime in findings.regimes.items() if regime is Regime.TICKET]
+    if not proven:
+        return []
+    where = words.share(min(proven))
+    if len(proven) > 1:
+        where = f"{where} to {words.share(max(proven))}"
+    return [f"Only the method, and none of its controls, passes the gate at {where} sparsity."]
