@@ -67,7 +67,8 @@ class Plan:
 
     @cached_property
     def by_key(self) -> Mapping[str, Node]:
-        return {node.key: node for node in self.nodes}
+        """Each run once: where two variants share one, the first gives it its name."""
+        return {node.key: node for node in reversed(self.nodes)}
 
     @property
     def results(self) -> tuple[Node, ...]:

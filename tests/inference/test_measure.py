@@ -16,7 +16,7 @@ from ticketsmith.inference.agreement import WrongOutputError
 from ticketsmith.inference.csr import Csr
 from ticketsmith.inference.eager import Eager
 from ticketsmith.inference.measure import FEWEST_ROUNDS, measure
-from ticketsmith.inference.runtimes import CannotRunError
+from ticketsmith.inference.runtimes import CannotRunError, Runtime
 
 
 def test_a_runtime_that_lies_is_refused_before_anything_is_timed() -> None:
@@ -31,7 +31,7 @@ def test_a_runtime_that_lies_is_refused_before_anything_is_timed() -> None:
             rounds=10,
             clock=clock,
         )
-    assert clock.now == 0.0 or clock.now < 0.02  # one checked call a copy of the reference, no samples
+    assert clock.now < 0.0055  # the five copies of the reference were checked by a call each, and none was timed
 
 
 def test_a_slow_runtime_measures_slow() -> None:
@@ -41,7 +41,8 @@ def test_a_slow_runtime_measures_slow() -> None:
     slow = [timing for timing in benchmark.timings if timing.runtime == "slow"]
     assert len(slow) == 2
     for timing in slow:
-        assert timing.claimed and timing.speedup_high < 1.0
+        assert timing.claimed
+        assert timing.speedup_high < 1.0
         assert 0.1 < timing.speedup < 0.6
 
 
@@ -64,10 +65,13 @@ def test_ratios_latencies_and_throughput_are_those_of_the_clock() -> None:
     assert (quick.median_ms, quick.p10_ms, quick.p90_ms) == pytest.approx((1.0, 1.0, 1.0))
     assert quick.throughput == pytest.approx(8000)
     assert (quick.speedup, quick.speedup_low, quick.speedup_high) == pytest.approx((3.0, 3.0, 3.0))
-    assert quick.claimed and quick.rounds == 12 and quick.threads == 1
-    assert plain.speedup == pytest.approx(1.0) and not plain.claimed
+    assert quick.claimed
+    assert (quick.rounds, quick.threads) == (12, 1)
+    assert plain.speedup == pytest.approx(1.0)
+    assert not plain.claimed
     assert (benchmark.reference, benchmark.reference_key) == ("plain", "key0")
-    assert "noise" not in benchmark.machine and "0.0%" in benchmark.machine["resolution"]
+    assert "noise" not in benchmark.machine
+    assert "up to 0 % at batch size 1, 0 % at batch size 8." in benchmark.machine["resolution"]
 
 
 def test_equal_models_on_a_noisy_clock_are_not_told_apart() -> None:
@@ -88,7 +92,8 @@ def test_a_small_but_steady_gain_is_found_in_the_noise() -> None:
     rivals = [runtime("plain", 1e-3), runtime("quick", 0.8e-3)]
     benchmark = measure(candidate(), [], images, runtimes=rivals, batch_sizes=[1], rounds=100, clock=clock)
     quick = benchmark.timings[1]
-    assert quick.claimed and quick.speedup_low < 1.25 < quick.speedup_high
+    assert quick.claimed
+    assert quick.speedup_low < 1.25 < quick.speedup_high
 
 
 def test_a_machine_that_slows_down_is_told_and_the_ratios_stand() -> None:
@@ -141,13 +146,13 @@ def test_a_budget_leaves_out_rounds_and_says_so() -> None:
 
 def test_what_cannot_run_is_listed_with_its_reason() -> None:
     clock = Clock()
-    runtimes = [Clocked("plain", clock, lambda: 1e-3), Fussy(), Broken(), Csr()]
+    runtimes: list[Runtime] = [Clocked("plain", clock, lambda: 1e-3), Fussy(), Broken(), Csr()]
     benchmark = measure(candidate(), [], images, runtimes=runtimes, batch_sizes=[2], rounds=10, clock=clock)
     assert [timing.runtime for timing in benchmark.timings] == ["plain"]
     reasons = {refusal.runtime: refusal.reason for refusal in benchmark.refusals}
     assert reasons["fussy"] == "this machine lacks the instructions."
     assert reasons["broken"].endswith("fails: ValueError: no kernel")
-    assert "no linear layer has 70% zeros" in reasons["torch_csr"]
+    assert "no linear layer has 70 % zeros" in reasons["torch_csr"]
     with pytest.raises(CannotRunError, match="instructions"):
         measure(candidate(), [], images, runtimes=[Fussy(), Eager()], batch_sizes=[1], rounds=10)
 

@@ -57,6 +57,7 @@ def _timing(**changes: Any) -> dict[str, Any]:
         (_document(refusals=[{}]), r"`refusals\[0\]` lacks the field `batch_size`"),
         (_timing(median_ms="0.1"), r"`timings\[0\].median_ms` must be a float"),
         (_timing(median_ms=float("nan")), r"`timings\[0\].median_ms` must be a finite"),
+        (_timing(median_ms=10**400), r"`timings\[0\].median_ms` must be a finite"),
         (_timing(p90_ms=-1.0), r"`timings\[0\].p90_ms`"),
         (_timing(rounds=2.5), r"`timings\[0\].rounds` must be a int"),
         (_timing(level=True), r"`timings\[0\].level`"),

@@ -43,14 +43,14 @@ class _Log:
 
     def __init__(self, plan: Plan, sealed: Mapping[str, str]) -> None:
         self.plan, self.done, self.began = plan, len(sealed), time.monotonic()
-        note(f"{len(plan.nodes)} runs, {self.done} of them cached")
+        note(f"{len(plan.by_key)} runs, {self.done} of them cached")
 
     def show(self, event: Event) -> None:
         if not isinstance(event, Ended) or event.outcome == "busy":
             return
         self.done += event.outcome in ("trained", "diverged", "reused")
         elapsed = time.monotonic() - self.began
-        text = f"[{elapsed:6.1f} s] {self.done}/{len(self.plan.nodes)} {_name(self.plan.by_key[event.key])}: {event.outcome}"
+        text = f"[{elapsed:6.1f} s] {self.done}/{len(self.plan.by_key)} {_name(self.plan.by_key[event.key])}: {event.outcome}"
         if event.outcome == "trained":
             text += f" in {event.seconds:.1f} s"
         note(f"{text}: {event.message}" if event.message else text)
@@ -71,7 +71,7 @@ class _Live:
             TimeElapsedColumn(),
             console=console,
         )
-        steps = {node.key: prepared.steps(node) for node in plan.nodes}
+        steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
         self.steps, self.at = steps, {key: steps[key] for key in sealed if key in steps}
         self.count = len(self.at)
         self.total = self.runs.add_task("", total=sum(steps.values()), completed=sum(self.at.values()), loss="")
@@ -104,5 +104,5 @@ class _Live:
         self._overall()
 
     def _overall(self) -> None:
-        text = f"{self.plan.experiment}: {self.count}/{len(self.plan.nodes)} runs"
+        text = f"{self.plan.experiment}: {self.count}/{len(self.plan.by_key)} runs"
         self.runs.update(self.total, completed=sum(self.at.values()), description=text)

@@ -42,11 +42,11 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     prepared = prepare(options.read_recipe(config, overrides, None))
     facts, plan_ = prepared.facts, prepared.plan
     if as_json:
-        options.print_json({"valid": True, "runs": len(plan_.nodes), "parameters": facts.parameters, "layers": facts.layers})
+        options.print_json({"valid": True, "runs": len(plan_.by_key), "parameters": facts.parameters, "layers": facts.layers})
         return
     click.echo(f"{config}: valid")
     click.echo(
-        f"{len(plan_.nodes)} runs; model of {facts.parameters:,} parameters, {sum(facts.layers.values()):,} of them "
+        f"{len(plan_.by_key)} runs; model of {facts.parameters:,} parameters, {sum(facts.layers.values()):,} of them "
         f"prunable in {len(facts.layers)} layers; {facts.train_size:,} training examples"
     )
 
@@ -76,7 +76,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
             "steps": prepared.steps(node),
             "training_flops": prepared.training_flops(node),
         }
-        for node in prepared.plan.nodes
+        for node in prepared.plan.by_key.values()
     ]
     if as_json:
         options.print_json({"experiment": prepared.recipe.experiment, "nodes": rows})

@@ -145,7 +145,7 @@ def conclude(
         learning=tuple(early_stops(runs, policy.confidence)),
         comparisons=tuple(compare(runs, metric, "test", policy.at, policy.confidence, about)),
         regimes=regimes(test, about),
-        cost=cost(runs, spot.level if spot else None, about),
+        cost=cost(runs, spot.answer[0] if spot else None, about),
         planned=len(runs) if planned is None else planned,
         benchmark=benchmark,
         facts=dict(facts or {}),

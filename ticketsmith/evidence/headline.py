@@ -30,8 +30,9 @@ def special(findings: Findings) -> str:
     if not here:
         return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
     spot = findings.sweet_spot
-    lead = "At that sparsity" if spot and spot.status is Status.PASS else f"At {words.share(here[0].sparsity)} sparsity"
-    return f"{lead} {'; '.join(_against(findings, comparison) for comparison in here)}."
+    lead = "At that sparsity" if spot and spot.confirmed else f"At {words.share(here[0].sparsity)} sparsity"
+    told = [_against(findings, comparison) for comparison in here]
+    return " ".join([f"{lead} {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:])])
 
 
 def basis(findings: Findings, replicates: int) -> str:
@@ -115,9 +116,9 @@ def _within(verdict: Verdict) -> bool:
 
 
 def _level_of_interest(findings: Findings) -> int | None:
-    """The sweet spot; without one the target, and without that the sparsest level that has controls."""
+    """The level that the headline names; without one the target, and without that the sparsest level that has controls."""
     if findings.sweet_spot:
-        return findings.sweet_spot.level
+        return findings.sweet_spot.answer[0]
     if findings.target:
         return findings.target[0]
     return max((comparison.level for comparison in findings.comparisons), default=None)
@@ -132,16 +133,16 @@ def _against(findings: Findings, comparison: Comparison) -> str:
         amount = words.difference(metric, abs(gain.mean))
         return f"{name} is {amount} {verb} in the one seed that was trained (no confidence)"
     level = words.percent(findings.policy.confidence)
+    rival = "the ticket" if findings.subject == TICKET else _in_sentence(display(findings.subject))
     if not comparison.significant:
         span = words.span(metric, gain.low, gain.high)
-        rival = "the ticket" if findings.subject == TICKET else _in_sentence(display(findings.subject))
         meaning = _meaning(comparison.control, None)
         return f"{name} cannot be told apart from {rival} ({level} interval of the difference: {span}){meaning}"
     nearest, farthest = sorted((abs(gain.low), abs(gain.high)))
     span = f"{level} interval {words.span(metric, nearest, farthest)}"
     verb = "loses" if gain.mean > 0 else "wins"
     amount = words.difference(metric, abs(gain.mean))
-    return f"{name} {verb} {amount} ({span}){_meaning(comparison.control, gain.mean > 0)}"
+    return f"{name} {verb} {amount} against {rival} ({span}){_meaning(comparison.control, gain.mean > 0)}"
 
 
 def _meaning(control: str, ticket_better: bool | None) -> str:

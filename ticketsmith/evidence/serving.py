@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar, get_type_hints
@@ -146,6 +146,6 @@ def _value(place: str, kind: type, value: Any) -> Any:
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or isinstance(value, bool):
         raise DocumentError(f"benchmark: {place} must be a {kind.__name__}, not {value!r:.60}.")
-    if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
-        raise DocumentError(f"benchmark: {place} must be a finite number, 0 or more, not {value!r}.")
+    if isinstance(value, int | float) and not 0 <= value <= sys.float_info.max:
+        raise DocumentError(f"benchmark: {place} must be a finite number, 0 or more, not {value!r:.60}.")
     return kind(value)

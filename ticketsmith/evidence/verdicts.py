@@ -121,3 +121,8 @@ class SweetSpot:
     caveat: str
     cliff_reached: bool = True
     confirmed: tuple[int, float] | None = None
+
+    @property
+    def answer(self) -> tuple[int, float]:
+        """The level and sparsity to act on: the sparsest that both splits support, else the one that was chosen."""
+        return self.confirmed or (self.level, self.sparsity)

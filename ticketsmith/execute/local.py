@@ -76,7 +76,7 @@ def execute(
     sealed = sealed_keys(plan, store)
     outcome.cached = len(sealed)
     outcome.diverged = [key for key, status in sealed.items() if status == "diverged"]
-    todo = {node.key: node for node in plan.nodes if node.key not in sealed}
+    todo = {key: node for key, node in plan.by_key.items() if key not in sealed}
     if not todo:
         return outcome
     run = _Execution(plan, job_of, settings, on_event, outcome, todo, set(sealed))

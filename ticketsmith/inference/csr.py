@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
+from ticketsmith.evidence.words import percent
 from ticketsmith.inference.eager import Eager
 from ticketsmith.inference.runtimes import Call, CannotRunError
 
@@ -37,7 +38,7 @@ class Csr:
         chosen = {module for module in model.modules() if self._takes(module)}
         if not chosen:
             raise CannotRunError(
-                f"no linear layer has {self.min_sparsity:.0%} zeros and {self.min_weights:,} weights or more: "
+                f"no linear layer has {percent(self.min_sparsity)} zeros and {self.min_weights:,} weights or more: "
                 "it would run like dense PyTorch."
             )
         with warnings.catch_warnings():

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TaskError
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
+from ticketsmith.evidence.words import percent
 from ticketsmith.inference import agreement, facts
 from ticketsmith.inference.eager import Eager
 from ticketsmith.inference.runtimes import Call, CannotRunError, Runtime
@@ -112,7 +113,9 @@ def measure(
             allowance = None if end is None else max(0.0, end - clock()) / (len(batch_sizes) - index)
             latencies = _race(rivals, inputs, rounds, stopwatch, allowance, told)
             timings += _timings(rivals, latencies, batch_size, threads, confidence)
-            resolutions.append(f"{resolution(latencies[:, :_COPIES]) - 1:.1%} at batch size {batch_size}")
+            resolutions.append(
+                f"{percent(round(resolution(latencies[:, :_COPIES]) - 1, 3))} at batch size {batch_size}"
+            )
             noises += [f"at batch size {batch_size} {sign}" for sign in noise(latencies[:, 0])]
     machine = facts.describe(device)
     machine["resolution"] = f"Identical copies of the reference differ by up to {', '.join(resolutions)}."

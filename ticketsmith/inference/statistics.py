@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsmith.evidence.words import percent
+
 Rounds = NDArray[np.float64]
 """One latency in seconds a round, ``[rounds]``."""
 
@@ -71,6 +73,6 @@ def noise(reference: Rounds) -> list[str]:
     if len(reference) >= _FEWEST_FOR_DRIFT:
         drift = float(np.median(reference[-third:]) / np.median(reference[:third]))
         if not 1 / _DRIFT <= drift <= _DRIFT:
-            way = "slower" if drift > 1 else "faster"
-            found.append(f"the reference got {abs(drift - 1):.0%} {way} from the first third of the rounds to the last")
+            change = f"{percent(round(abs(drift - 1), 2))} {'slower' if drift > 1 else 'faster'}"
+            found.append(f"the reference got {change} from the first third of the rounds to the last")
     return found

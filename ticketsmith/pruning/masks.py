@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -59,21 +60,26 @@ def shuffle(masks: Mapping[str, Tensor], generator: torch.Generator) -> Masks:
     return shuffled
 
 
-def pack(masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Bit-packed masks and the shapes needed to unpack them: 1/32 of the weights' size."""
+Shapes = list[tuple[str, list[int]]]
+"""Names and shapes of masks, in the model's order: ties are broken by it."""
+
+
+def pack(masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Shapes]:
+    """Bit-packed masks, and the shapes needed to unpack them: 1/32 of the weights' size."""
     bits = {name: torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1))) for name, mask in masks.items()}
-    shapes = {name: ",".join(str(size) for size in mask.shape) for name, mask in masks.items()}
-    return bits, shapes
+    return bits, [(name, list(mask.shape)) for name, mask in masks.items()]
 
 
-def unpack(bits: Mapping[str, Tensor], shapes: Mapping[str, str]) -> Masks:
+def unpack(bits: Mapping[str, Tensor], shapes: Shapes) -> Masks:
     """The inverse of ``pack``. Raises DamagedRunError when bits and shapes do not fit."""
     masks = {}
-    for name, packed in bits.items():
-        try:
-            shape = tuple(int(size) for size in shapes[name].split(","))
-            flat = np.unpackbits(packed.numpy(), count=int(np.prod(shape)))
+    try:
+        for name, shape in shapes:
+            count, packed = math.prod(shape), bits[name].numpy()
+            if len(packed) != -(-count // 8):
+                raise ValueError(f"{len(packed)} bytes for {count} weights")
+            flat = np.unpackbits(packed, count=count)
             masks[name] = torch.from_numpy(flat.astype(bool).reshape(shape))
-        except (KeyError, ValueError) as error:
-            raise DamagedRunError(f"the mask of {name!r} does not fit its shape: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedRunError(f"a mask does not fit its shape: {error}") from error
     return masks

@@ -34,9 +34,11 @@ def png(figure: Figure) -> bytes:
 def standalone(figure: Figure, titled: bool) -> dict[str, Any]:
     """The specification with a fixed width, its theme and its title."""
     spec = copy.deepcopy(dict(figure.spec))
+    spec["layer"] = [layer for layer in spec["layer"] if layer.get("name") != "hover"]  # nobody hovers over paper
     spec["width"] = WIDTH
     spec["config"] = config()
-    spec["padding"] = 12
+    # Whoever draws the SVG may have a wider typeface than the one that measured its labels.
+    spec["padding"] = {"left": 12, "top": 12, "bottom": 12, "right": 44}
     if titled:
         lines = textwrap.wrap(figure.title, 96)
         spec["title"] = {"text": lines, "subtitle": textwrap.wrap(figure.caption, 135), "offset": 18}

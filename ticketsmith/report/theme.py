@@ -90,7 +90,7 @@ def config() -> dict[str, Any]:
             "labelLimit": 220,
         },
         "axisX": {"grid": False},
-        "axisY": {"domain": False, "ticks": False},
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 7},
         "title": {"anchor": "start", "color": INK, "fontSize": 16, "subtitleColor": SOFT, "subtitleFontSize": 12},
         "text": {"fontSize": 12, "color": INK},
         # A chart must never hold a finger back that wants to scroll the page.

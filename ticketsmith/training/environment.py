@@ -13,6 +13,7 @@ import numpy
 import torch
 
 import ticketsmith
+from ticketsmith.machine import cpu_name
 
 
 def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
@@ -33,18 +34,6 @@ def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
-
-
-@cache
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 @cache

@@ -25,7 +25,8 @@ def from_bytes(content: bytes, what: str) -> tuple[dict[str, Tensor], Any]:
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         note = json.loads(header.get("__metadata__", {}).get(_NOTE, "null"))
-        return load(content), note
+        # Sorted, since safetensors gives them in another order in each process.
+        return dict(sorted(load(content).items())), note
     except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedRunError(f"{what} cannot be read: {error}") from error
 
@@ -39,4 +40,4 @@ def masks_to_bytes(masks: Masks) -> bytes:
 def masks_from_bytes(content: bytes, what: str) -> Masks:
     """The inverse of ``masks_to_bytes``. Raises DamagedRunError."""
     bits, shapes = from_bytes(content, what)
-    return unpack(bits, shapes or {})
+    return unpack(bits, shapes or [])

@@ -13,7 +13,6 @@ import altair as alt
 from ticketsmith.report.theme import INK, SOFT, Series
 
 HEIGHT = 340  # pixels of the plotting area
-MARGIN = 180  # pixels right of a plot whose lines are named there
 LABEL_HEIGHT = 16  # pixels that one line of a direct label needs
 Row = dict[str, Any]
 
@@ -23,8 +22,7 @@ class Figure:
     """One chart and its words.
 
     ``spec`` is Vega-Lite without a title, as wide as its container. ``title`` says the finding, ``caption`` how to read
-    it, ``alt`` what a reader who cannot see it should know. ``legend`` are the series that can be highlighted, and
-    ``margin`` the pixels right of the plot that direct labels need.
+    it, ``alt`` what a reader who cannot see it should know. ``legend`` are the series that can be highlighted.
     """
 
     name: str
@@ -34,7 +32,6 @@ class Figure:
     alt: str
     spec: Mapping[str, Any]
     legend: tuple[Series, ...] = ()
-    margin: int = 8
 
 
 def finished(chart: alt.LayerChart | alt.FacetChart, height: int = HEIGHT) -> dict[str, Any]:

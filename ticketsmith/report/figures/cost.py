@@ -100,9 +100,9 @@ def _by_level(findings: Findings) -> Figure | None:
             }
         )
     spot = findings.sweet_spot
-    x = alt.X("level:O", axis=alt.Axis(title="Pruning level", labelAngle=0))
+    x = alt.X("level:O", axis=alt.Axis(title="Pruning level", labelAngle=0, labelOverlap="greedy"))
     y = alt.Y("times:Q", axis=alt.Axis(title="Times the cost of dense training", tickCount=5))
-    reached = rows if spot is None else [row for row in rows if row["level"] <= spot.level]
+    reached = rows if spot is None else [row for row in rows if row["level"] <= spot.answer[0]]
     price = reached[-1]
     chart = alt.Chart(data(rows)).encode(x=x, y=y)
     bars = chart.mark_bar(cornerRadiusEnd=3, width={"band": 0.7}).encode(
@@ -119,7 +119,7 @@ def _by_level(findings: Findings) -> Figure | None:
     return Figure(
         name="cost-levels",
         section="cost",
-        title=f"{goal} cost {price['times']:.1f}× one dense training",
+        title=f"{goal} cost {price['times']:.1f}\u00d7 one dense training",
         caption=f"{what} of dense and all levels so far, relative to training the same seeds densely once.{pale}",
         alt=f"Cumulative cost by pruning level. {goal} cost {price['times']:.1f} times one dense training.",
         spec=finished(alt.layer(*layers), height=HEIGHT - 100),

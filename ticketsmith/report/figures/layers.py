@@ -40,7 +40,11 @@ def layer_figures(findings: Findings) -> list[Figure]:
                 }
             )
     low = max(min(row["density"] for row in rows), 1e-3)
-    x = alt.X("left:O", sort=None, axis=alt.Axis(title="% of all weights remaining, by level", labelAngle=0))
+    x = alt.X(
+        "left:O",
+        sort=None,
+        axis=alt.Axis(title="% of all weights remaining, by level", labelAngle=0, labelOverlap="greedy"),
+    )
     y = alt.Y("layer:N", sort=names, axis=alt.Axis(title=None, labelLimit=150, grid=False))
     shade = alt.Color(
         "density:Q", scale=alt.Scale(type="log", domain=[low, 100.0], range=["#F2F7FB", "#0B4F7D"]), legend=None
@@ -77,7 +81,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
 
 def _title(findings: Findings, names: list[str]) -> str:
     levels = sorted({run.level for run in findings.results if run.variant == findings.subject})
-    level = findings.sweet_spot.level if findings.sweet_spot else levels[-1]
+    level = findings.sweet_spot.answer[0] if findings.sweet_spot else levels[-1]
     here = [run for run in findings.results if (run.variant, run.level) == (findings.subject, level)]
     density = {name: mean([run.layers[name].density for run in here]) for name in names}
     most, least = max(names, key=lambda name: density[name]), min(names, key=lambda name: density[name])

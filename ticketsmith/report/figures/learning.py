@@ -9,7 +9,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.learning import EarlyStop
 from ticketsmith.evidence.statistics import Interval
 from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import HEIGHT, MARGIN, Figure, Label, Row, density_axis, finished, rule
+from ticketsmith.report.figures.base import HEIGHT, Figure, Label, Row, density_axis, finished, rule
 from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.theme import variant_series
 
@@ -53,7 +53,6 @@ def learning_figures(findings: Findings) -> list[Figure]:
             alt=f"Early-stop iteration against the share of weights remaining, one line a variant. {title}.",
             spec=finished(alt.layer(*layers)),
             legend=tuple(series),
-            margin=MARGIN,
         )
     ]
 

@@ -34,8 +34,10 @@ def band_lines(
     line = base.mark_line(clip=True, strokeWidth=2.4).encode(strokeDash=dash(series), opacity=faded())
     points = base.mark_point(clip=True, filled=True, size=48).encode(shape=shape(series), opacity=faded())
     # A generous, invisible target under the pointer: a finger is not as fine as a 7 pixel mark.
-    hover = base.mark_point(clip=True, filled=True, size=420, opacity=0).encode(
-        tooltip=[alt.Tooltip(f"{name}:N") for name in tooltip]
+    hover = (
+        base.properties(name="hover")
+        .mark_point(clip=True, filled=True, size=420, opacity=0)
+        .encode(tooltip=[alt.Tooltip(f"{name}:N") for name in tooltip])
     )
     return [band, line, points, hover.add_params(zoom()), *end_labels([*labels, *_ends(rows, series)], place)]
 

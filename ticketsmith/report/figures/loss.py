@@ -14,7 +14,6 @@ from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.report.figures.base import (
     HEIGHT,
-    MARGIN,
     Figure,
     Label,
     Row,
@@ -53,7 +52,7 @@ def loss_metric(findings: Findings) -> str | None:
 def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
     """Dense, the method at its sweet spot (or middle) and at its sparsest, and the controls at the same sweet spot."""
     levels = sorted({run.level for run in findings.results if run.variant == findings.subject})
-    middle = findings.sweet_spot.level if findings.sweet_spot else levels[len(levels) // 2] if levels else 0
+    middle = findings.sweet_spot.answer[0] if findings.sweet_spot else levels[len(levels) // 2] if levels else 0
     chosen = [(DENSE, 0), (findings.subject, middle), *((control, middle) for control in findings.controls)]
     looks = {entry.key: entry.style for entry in variant_series(findings.variants)}
     if levels and levels[-1] != middle:
@@ -64,7 +63,7 @@ def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
         if runs:
             style = SKY if variant == findings.subject and level != middle else looks[variant]
             name = display(variant).partition(" (")[0]
-            label = name if variant == DENSE else f"{name}, {words.share(runs[0].density)} left"
+            label = name if variant == DENSE else f"{name} ({words.share(runs[0].density)} left)"
             found.append((Series(f"{variant}-{level}", label, style), runs))
     return found
 
@@ -99,7 +98,7 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
     )
     y = alt.Y(
         "loss:Q",
-        scale=alt.Scale(type="log" if logarithmic else "linear", domain=[low, high], nice=False, zero=False),
+        scale=alt.Scale(type="log" if logarithmic else "linear", domain=[low, high], nice=False),
         axis=alt.Axis(
             title=f"{title}{' (log scale)' if logarithmic else ''}",
             format="~g",
@@ -109,27 +108,30 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
     source = data(rows)
     base = alt.Chart(source).encode(x=x, y=y, color=colour(drawn))
     line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=dash(drawn), opacity=faded())
-    hover = base.mark_point(clip=True, size=120, opacity=0, filled=True).encode(
-        tooltip=[alt.Tooltip("Run:N"), alt.Tooltip("step:Q", title="Iteration", format=","), alt.Tooltip("Loss:N")]
+    hover = (
+        base.properties(name="hover")
+        .mark_point(clip=True, size=120, opacity=0, filled=True)
+        .encode(
+            tooltip=[alt.Tooltip("Run:N"), alt.Tooltip("step:Q", title="Iteration", format=","), alt.Tooltip("Loss:N")]
+        )
     )
     ends = [
         Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in drawn
     ]
-    finish = [f"{label.y:.3g} for {_in_sentence(label.text)}" for label in ends]
+    finish = [f"{label.y:.2g} for {_in_sentence(label.text)}" for label in ends]
     return Figure(
         name=f"loss-{name}",
         section="loss",
-        title=f"{title} ends at {words.listed(finish[:2])}",
+        title=f"{title} at the end: {words.listed(finish[:2])}",
         caption="Mean over the seeds, without runs that diverged. Lower is better.",
         alt=f"{title} over training iterations: {words.listed([entry.label for entry in drawn])}.",
         spec=finished(alt.layer(line, hover.add_params(zoom()), *end_labels(ends, place))),
         legend=tuple(drawn),
-        margin=MARGIN + 40,
     )
 
 
 def _in_sentence(name: str) -> str:
-    return name[:1].lower() + name[1:]
+    return name.removesuffix(" baseline").replace("Winning ticket", "ticket").replace("Dense", "dense")
 
 
 def average_curve(runs: Sequence[Result], read: Reading) -> list[tuple[int, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.evidence.verdicts import Gate, Status, Summary
 from ticketsmith.report.figures.base import (
     HEIGHT,
-    MARGIN,
     Figure,
     Label,
     Row,
@@ -65,10 +65,10 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
     x = density_axis([row["density"] for row in rows])
     y = alt.Y(
         "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
+        scale=alt.Scale(domain=[frame.low, frame.high], nice=False),
         axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
     )
-    layers = _spot(findings, x)
+    layers = _spot(findings, x, min(row["density"] for row in rows))
     labels = []
     if dense is not None:
         layers.append(rule(dense.mean, y, "#4D4D4D", 1.2))
@@ -89,7 +89,6 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         alt=f"Test {metric.name} against the share of weights remaining, one line a variant. {title}.",
         spec=finished(alt.layer(*layers)),
         legend=tuple(series),
-        margin=MARGIN,
     )
 
 
@@ -157,17 +156,20 @@ def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> 
     ]
 
 
-def _spot(findings: Findings, x: alt.X) -> list[alt.Chart]:
+def _spot(findings: Findings, x: alt.X, sparsest: float) -> list[alt.Chart]:
     spot = findings.sweet_spot
     if spot is None:
         return []
-    rows = [{"density": 100 * (1 - spot.sparsity)}]
+    sparsity = spot.answer[1]
+    rows = [{"density": 100 * (1 - sparsity)}]
     line = alt.Chart(data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
-    doubt = "" if spot.status is Status.PASS else " (not confirmed)"
-    # Near the right edge there is no room to the right of the line; in the first half there is none to its left.
-    side = {"align": "left", "dx": 6} if spot.sparsity < 0.7 else {"align": "right", "dx": -6}
-    text = f"Sweet spot: {words.share(spot.sparsity)} removed{doubt}"
-    return [line, note(text, x=x, y=alt.value(8), rows=rows, fontWeight=600, **side)]
+    name = "Sweet spot" if spot.status is Status.PASS else "Confirmed" if spot.confirmed else "Not confirmed"
+    # Beside the line, on the side that has more room.
+    share = math.log(rows[0]["density"] / 100) / math.log(sparsest / 100)
+    side = {"align": "left", "dx": 6} if share < 0.5 else {"align": "right", "dx": -6}
+    text = f"{name}\n{words.share(sparsity)} removed"
+    look = {"fontWeight": 600, "lineBreak": "\n", "baseline": "top", **side}
+    return [line, note(text, x=x, y=alt.value(2), rows=rows, **look)]
 
 
 def _title(findings: Findings) -> str:

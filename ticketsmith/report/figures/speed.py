@@ -12,7 +12,6 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.report.figures.base import (
     HEIGHT,
-    MARGIN,
     Figure,
     Label,
     Row,
@@ -75,7 +74,11 @@ def speed_figures(findings: Findings) -> list[Figure]:
     line = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash(series), opacity=faded(0.8))
     marks = base.mark_point(filled=True, size=55).encode(shape=shape(series), opacity=faded())
     fields = ("Variant", "Weights remaining", "Sparsity", "Runtime", "Speed-up", "Interval", "Latency")
-    hover = base.mark_point(filled=True, size=420, opacity=0).encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
+    hover = (
+        base.properties(name="hover")
+        .mark_point(filled=True, size=420, opacity=0)
+        .encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
+    )
     ends = [Label(entry, [r["mean"] for r in rows if r["series"] == entry.key][-1], entry.label) for entry in series]
     one = [rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
     title = _title(points)
@@ -86,12 +89,11 @@ def speed_figures(findings: Findings) -> list[Figure]:
             title=title,
             caption=(
                 f"Measured, side by side with dense on {benchmark.reference} ({benchmark.device}); bars are "
-                f"{words.percent(benchmark.confidence)} intervals. Above the 1× line is faster than dense."
+                f"{words.percent(benchmark.confidence)} intervals. Above the 1\u00d7 line is faster than dense."
             ),
             alt=f"Measured speed-up against the share of weights remaining. {title}.",
             spec=finished(alt.layer(*one, bars, line, marks, hover, *end_labels(ends, place))),
             legend=tuple(series),
-            margin=MARGIN,
         )
     ]
 

@@ -1,0 +1,62 @@
+"""What tests share: small real recipes that train in seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+DIGITS = """
+experiment: digits
+task:
+  data: digits
+  model: {name: mlp, widths: [32, 16]}
+  validation: 200
+training:
+  optimizer: adam
+  lr: 0.003
+  batch_size: 50
+  duration: 120it
+  evaluate_every: 30it
+pruning:
+  levels: 2
+  fraction: 0.5
+  rates: {output: 0.25}
+replicates: 2
+gates:
+  metrics:
+    accuracy: {max_drop: 5.0}
+  target_sparsity: 0.4
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the small recipe on real digits, with replacements ``old=new``, and gives its path."""
+
+    def write(*replacements: tuple[str, str], name: str = "recipe.yaml") -> Path:
+        text = DIGITS
+        for old, new in replacements:
+            assert old in text, f"{old!r} is not in the recipe"
+            text = text.replace(old, new)
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def chromium() -> str:
+    """A real browser; the test is skipped where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    return found

@@ -1,0 +1,195 @@
+"""Many experiments side by side: one row each, and the curves of their tickets in one chart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import altair as alt
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.headline import headline
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.report.figures.base import HEIGHT, Figure, Row, density_axis, finished
+from ticketsmith.report.figures.cost import spent
+from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.markdown import escaped, table
+from ticketsmith.report.speed import best, speeds, times
+from ticketsmith.report.tables import NOT_MEASURED, quality
+from ticketsmith.report.theme import CYCLE, Series
+
+COLUMNS = ("Experiment", "Dense", "Sweet spot", "Quality there", "Gate Status", "Speedup (BS=1)", "Runs", "Cost")
+NUMERIC = (1, 2, 3, 5, 6, 7)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One experiment of the table, as finished text."""
+
+    name: str
+    link: str
+    about: str
+    headline: str
+    dense: str
+    spot: str
+    left: str
+    quality: str
+    change: str
+    status: str
+    speedup: str
+    speed_note: str
+    runs: str
+    cost: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that the comparing page says."""
+
+    headline: str
+    rows: tuple[Line, ...]
+    note: str
+    footer: str
+    columns: tuple[str, ...] = COLUMNS
+    numeric: tuple[int, ...] = NUMERIC
+
+
+def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Comparison, list[Figure]]:
+    """The rows, by name, and one chart for each quality measure that experiments share."""
+    ordered = sorted(findings, key=lambda one: one.name)
+    rows = tuple(_line(one, links.get(one.name, f"../{quote(one.name)}/report/index.html")) for one in ordered)
+    comparison = Comparison(
+        headline=_headline(ordered),
+        rows=rows,
+        note=(
+            "Sweet spot: the sparsest level whose gates pass. Quality and gate status are those of the test split there; "
+            "speed-up is measured, on the fastest runtime of those tried; cost is the training of everything, controls "
+            "included. Experiments may differ in their gates: each report states its own."
+        ),
+        footer=f"Made by TicketSmith from {words.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
+    )
+    metrics = {one.metric.name: one.metric for one in ordered}
+    figures = [_figure([one for one in ordered if one.metric.name == name], metric) for name, metric in metrics.items()]
+    return comparison, [figure for figure in figures if figure is not None]
+
+
+def comparison_markdown(comparison: Comparison, figures: Sequence[Figure]) -> bytes:
+    """The same as Markdown."""
+    lines = [
+        (
+            f"[{escaped(row.name)}]({row.link})",
+            *(
+                escaped(cell)
+                for cell in (
+                    row.dense,
+                    f"{row.spot} ({row.left})" if row.left else row.spot,
+                    f"{row.quality} ({row.change})" if row.change else row.quality,
+                    row.status,
+                    row.speedup if row.speedup == NOT_MEASURED else f"{row.speedup} {row.speed_note}",
+                    row.runs,
+                    row.cost,
+                )
+            ),
+        )
+        for row in comparison.rows
+    ]
+    parts = [f"# {escaped(comparison.headline)}", table(comparison.columns, lines, raw=True), escaped(comparison.note)]
+    for figure in figures:
+        parts += [f"## {escaped(figure.title)}", f"![{escaped(figure.alt)}](figures/{figure.name}.png)"]
+        parts.append(escaped(figure.caption))
+    parts += ["\n".join(f"- **{escaped(row.name)}**: {escaped(row.headline)}" for row in comparison.rows)]
+    return ("\n\n".join([*parts, escaped(comparison.footer)]) + "\n").encode()
+
+
+def _headline(findings: Sequence[Findings]) -> str:
+    spots = [one for one in findings if one.sweet_spot and one.sweet_spot.confirmed]
+    count = words.plural(len(findings), "experiment")
+    if not spots:
+        return f"{count}; none has a sparsity that is shown to be safe yet"
+    sparsities = [one.sweet_spot.answer[1] for one in spots if one.sweet_spot]
+    span = words.share(min(sparsities))
+    if max(sparsities) > min(sparsities):
+        span = f"{span} to {words.share(max(sparsities))}"
+    where = "all" if len(spots) == len(findings) else f"{len(spots)} of them"
+    return f"{count}: in {where}, quality holds up to a sparsity of {span}"
+
+
+def _line(findings: Findings, link: str) -> Line:
+    dense, spot = findings.summary(DENSE, 0), findings.sweet_spot
+    level = spot.answer[0] if spot else None
+    there = findings.summary(findings.subject, level) if level is not None else None
+    verdicts = findings.verdicts(findings.subject, level) if level is not None else []
+    own = [verdict for verdict in verdicts if verdict.gate.metric == findings.metric.name]
+    estimate = own[0].estimate if own else None
+    point = best(speeds(findings.benchmark), findings.subject, level) if level is not None else None
+    status = "none passes" if spot is None else "PASS" if spot.confirmed else str(spot.status)
+    total = findings.cost.total
+    return Line(
+        name=findings.name,
+        link=link,
+        about=", ".join(findings.facts[name] for name in ("Data", "Model") if name in findings.facts),
+        headline=headline(findings),
+        dense=f"{quality(findings.metric, dense)}" if dense else NOT_MEASURED,
+        spot=words.share(spot.answer[1]) if spot else "none",
+        left=f"{words.share(1 - spot.answer[1])} left" if spot else "",
+        quality=quality(findings.metric, there) if there else NOT_MEASURED,
+        change=words.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
+        status=status,
+        speedup=times(point.speedup) if point else NOT_MEASURED,
+        speed_note=point.runtime if point else "not measured",
+        runs=str(len(findings.results)),
+        cost=spent(total, total.seconds is not None and total.untimed == 0),
+    )
+
+
+def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
+    series = [Series(one.name, one.name, CYCLE[index % len(CYCLE)]) for index, one in enumerate(findings)]
+    rows = [row for one in findings for row in _rows(one, metric)]
+    if not rows:
+        return None
+    bounds = [row[name] for row in rows for name in ("mean", "low", "high") if row[name] is not None]
+    room = (max(bounds) - min(bounds)) or abs(max(bounds)) or 1.0
+    low, high = min(bounds) - 0.03 * room, max(bounds) + 0.05 * room
+    y = alt.Y(
+        "mean:Q",
+        scale=alt.Scale(domain=[low, high], nice=False),
+        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
+    )
+    x = density_axis([row["density"] for row in rows])
+    name = metric.name.replace("_", " ").capitalize()
+    tooltip = ["Experiment", "Variant", "Weights remaining", "Sparsity", name, "Seeds"]
+    layers = band_lines(rows, series, x, y, tooltip, lambda value: (high - value) / (high - low) * HEIGHT)
+    title = f"{name} of the tickets against their sparsity"
+    return Figure(
+        name=f"tickets-{metric.name}",
+        section="quality",
+        title=title,
+        caption="Mean over seeds on the test split with confidence bands; every curve starts at its dense network.",
+        alt=f"{title}: {words.listed([one.name for one in findings])}.",
+        spec=finished(alt.layer(*layers)),
+        legend=tuple(series),
+    )
+
+
+def _rows(findings: Findings, metric: Metric) -> list[Row]:
+    dense = findings.summary(DENSE, 0, metric.name)
+    own = findings.series(findings.subject, metric.name)
+    return [
+        {
+            "series": findings.name,
+            "density": 100 * (1 - summary.sparsity),
+            "mean": summary.mean,
+            "low": summary.low,
+            "high": summary.high,
+            "Experiment": findings.name,
+            "Variant": display(summary.variant),
+            "Weights remaining": words.share(1 - summary.sparsity),
+            "Sparsity": words.share(summary.sparsity),
+            metric.name.replace("_", " ").capitalize(): words.value(metric, summary.mean),
+            "Seeds": str(summary.replicates),
+        }
+        for summary in ([dense] if dense else []) + own
+    ]

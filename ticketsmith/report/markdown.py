@@ -1,0 +1,72 @@
+"""The Markdown twin of a report: the same story for whoever reads it beside code, with the figures as images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ticketsmith.report.story import Story
+from ticketsmith.report.tables import Row
+
+
+def report_markdown(story: Story) -> bytes:
+    """CommonMark with tables; images are taken from ``figures/``."""
+    parts = [f"# {escaped(story.headline)}", escaped(story.special), f"*TicketSmith \u00b7 {escaped(story.name)}*"]
+    parts.append(
+        table(("Key number", "", ""), [(card.label, f"**{escaped(card.value)}**", card.note) for card in story.cards])
+    )
+    parts += ["## The result", _mission(story, story.shown), escaped(story.table_note)]
+    for key, question, figures in story.sections():
+        parts.append(f"## {question}")
+        for figure in figures:
+            image = f"![{escaped(figure.alt)}](figures/{figure.name}.png)"
+            parts += [f"### {escaped(figure.title)}", image, escaped(figure.caption)]
+        if key == "speed" and story.machine:
+            parts.append(table(("Measured on", ""), story.machine))
+            parts += [f"- {escaped(line)}" for line in story.refusals]
+        if key == "cost":
+            parts.append(table(("Trained", "Runs", "Compute time", "Training arithmetic"), story.spending))
+    if story.caveats:
+        parts += ["## What is uncertain", "\n".join(f"- {escaped(note)}" for note in story.caveats)]
+    parts.append("## How to reproduce it")
+    if story.facts:
+        parts.append(table(("", ""), story.facts))
+    if story.recipe:
+        parts += [f"Save this recipe as `recipe.yaml` and run `{story.command}`.", fenced(story.recipe, "yaml")]
+    if story.environment:
+        parts.append(table(("Environment", ""), story.environment))
+    parts.append(table(("Run", "Key"), [(f"`{path}`", f"`{key}`") for path, key in story.keys], raw=True))
+    parts += ["## All levels", _mission(story, story.rows)]
+    parts += ["## The words", "\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in story.definitions)]
+    parts.append(escaped(story.footer))
+    return ("\n\n".join(part for part in parts if part) + "\n").encode()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], raw: bool = False) -> str:
+    """A pipe table; ``raw`` cells hold Markdown already."""
+    lines = [header, ["---"] * len(header)]
+    lines += [[cell if raw or cell.startswith("**") else escaped(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escaped(text: str) -> str:
+    """Plain text as Markdown: nothing in it is taken for markup, and it stays on one line."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _mission(story: Story, rows: Sequence[Row]) -> str:
+    header = ("Variant", "Sparsity", story.metric, "Gate Status", "Speedup (BS=1)")
+    lines = []
+    for row in rows:
+        marks = f" ({', '.join(row.marks)})" if row.marks else ""
+        gate = f"{row.status}: {row.gate}" if row.gate else row.status
+        speed = row.speedup if row.speedup == "\u2014" else f"{row.speedup} {row.speed_note}"
+        lines.append((f"{row.name}{marks}", row.sparsity, f"{row.quality} ({row.seeds})", gate, speed))
+    return table(header, lines)

@@ -1,0 +1,229 @@
+"""What a report says, in order, free of any markup: the page and its Markdown twin are two ways to set this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.caveats import caveats
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.headline import headline, special
+from ticketsmith.evidence.variants import DENSE, TICKET, display
+from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
+from ticketsmith.report.figures import all_figures
+from ticketsmith.report.figures.base import Figure
+from ticketsmith.report.figures.cost import spent
+from ticketsmith.report.speed import best, speeds, times
+from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality
+from ticketsmith.report.terms import definitions
+
+SECTIONS = {
+    "quality": "At what sparsity does quality drop?",
+    "speed": "Does it run faster?",
+    "learning": "Does the ticket learn faster?",
+    "loss": "How did training go?",
+    "layers": "Which layers keep their weights?",
+    "cost": "What did it cost?",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One key number: what it is, the number, and a line that puts it in place. ``status`` colours it."""
+
+    label: str
+    value: str
+    note: str
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that a report shows."""
+
+    name: str
+    headline: str
+    special: str
+    facts: Sequence[tuple[str, str]]
+    cards: Sequence[Card]
+    metric: str
+    shown: Sequence[Row]
+    rows: Sequence[Row]
+    table_note: str
+    figures: Sequence[Figure]
+    caveats: Sequence[str]
+    machine: Sequence[tuple[str, str]]
+    refusals: Sequence[str]
+    spending: Sequence[tuple[str, str, str, str]]
+    command: str
+    recipe: str
+    environment: Sequence[tuple[str, str]]
+    keys: Sequence[tuple[str, str]]
+    definitions: Sequence[tuple[str, str]]
+    footer: str
+
+    def sections(self) -> list[tuple[str, str, list[Figure]]]:
+        """Key, question and figures of every section that has any."""
+        found = []
+        for key, question in SECTIONS.items():
+            if figures := [figure for figure in self.figures if figure.section == key]:
+                found.append((key, question, figures))
+        return found
+
+
+def tell(findings: Findings) -> Story:
+    """The story of one experiment."""
+    rows = mission_rows(findings)
+    benchmark = findings.benchmark
+    noise = [str(benchmark.machine["noise"])] if benchmark and "noise" in benchmark.machine else []
+    return Story(
+        name=findings.name,
+        headline=headline(findings),
+        special=special(findings),
+        facts=tuple(findings.facts.items()),
+        cards=_cards(findings),
+        metric=findings.metric.name.replace("_", " ").capitalize(),
+        shown=headline_rows(findings, rows),
+        rows=rows,
+        table_note=_table_note(findings),
+        figures=all_figures(findings),
+        caveats=[*caveats(findings), *noise],
+        machine=tuple(benchmark.machine.items()) if benchmark else (),
+        refusals=_refusals(findings),
+        spending=_spending(findings),
+        command="python -m ticketsmith.prune --config recipe.yaml",
+        recipe=findings.recipe_text,
+        environment=tuple(findings.environment.items()),
+        keys=_keys(findings),
+        definitions=definitions(findings),
+        footer=f"Made by TicketSmith from {words.plural(len(findings.results), 'sealed run')}.",
+    )
+
+
+def _cards(findings: Findings) -> list[Card]:
+    spot = findings.sweet_spot
+    cards = [_spot_card(findings, spot), *([_compression_card(findings, spot)] if spot else [])]
+    dense = findings.summary(DENSE, 0)
+    metric = f"test {findings.metric.name.replace('_', ' ')}"
+    if dense:
+        cards.append(Card(f"Dense {metric}", words.value(findings.metric, dense.mean), _scatter(findings, dense)))
+    ticket = findings.summary(spot.variant, spot.answer[0]) if spot else None
+    if ticket and spot:
+        name = "Ticket" if spot.variant == TICKET else display(spot.variant)
+        cards.append(Card(f"{name} {metric}", words.value(findings.metric, ticket.mean), _change(findings, spot)))
+    cards.append(_speed_card(findings, spot))
+    cards.append(_cost_card(findings, spot))
+    return cards
+
+
+def _spot_card(findings: Findings, spot: SweetSpot | None) -> Card:
+    if spot is None:
+        return Card("Sweet spot", "none", "no level is shown to pass its gate", "FAIL")
+    left = f"{words.share(1 - spot.sparsity)} of the weights left"
+    if spot.status is Status.PASS:
+        at_least = "" if spot.cliff_reached else "at least "
+        return Card("Sweet spot: weights removed", f"{at_least}{words.share(spot.sparsity)}", left, "PASS")
+    if spot.confirmed is None:
+        return Card(
+            "Sweet spot: weights removed", words.share(spot.sparsity), "not confirmed on test", str(spot.status)
+        )
+    note = f"confirmed on test; {words.share(spot.sparsity)} on validation only"
+    return Card("Weights removed", words.share(spot.confirmed[1]), note, "PASS")
+
+
+def _compression_card(findings: Findings, spot: SweetSpot) -> Card:
+    runs = [run for run in findings.results if (run.variant, run.level) == (spot.variant, spot.answer[0])]
+    kept, total = sum(run.kept for run in runs) / len(runs), runs[0].total
+    return Card("Compression", times(total / kept), f"{kept:,.0f} of {total:,} prunable weights stay")
+
+
+def _scatter(findings: Findings, summary: Summary) -> str:
+    seeds = words.plural(summary.replicates, "seed")
+    return seeds if summary.high is None else f"{quality(findings.metric, summary)}, {seeds}"
+
+
+def _change(findings: Findings, spot: SweetSpot) -> str:
+    level, sparsity = spot.answer
+    at = f"at {words.share(sparsity)} sparsity"
+    own = [v for v in findings.verdicts(spot.variant, level) if v.gate.metric == findings.metric.name]
+    if not own or own[0].estimate is None:
+        return at
+    return f"{words.worse(own[0].gate, findings.metric, own[0].estimate)} than dense, {at}"
+
+
+def _speed_card(findings: Findings, spot: SweetSpot | None) -> Card:
+    point = best(speeds(findings.benchmark), spot.variant, spot.answer[0]) if spot else None
+    if point is None:
+        return Card("Measured speed-up", NOT_MEASURED, "not measured")
+    verdict = "" if point.claimed else ", no clear difference"
+    return Card("Measured speed-up", times(point.speedup), f"batch size 1, {point.runtime}{verdict}")
+
+
+def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
+    cost = findings.cost
+    timed = cost.finding.seconds is not None and cost.finding.untimed == 0
+    label = "Cost of finding it" if spot else "Cost of the search"
+    amount = f"{spent(cost.finding, timed)} of training, {words.plural(findings.replicates, 'seed')}"
+    if cost.ratio is None:
+        return Card(label, spent(cost.finding, timed), amount)
+    return Card(label, f"{cost.ratio:.1f}\u00d7 dense", amount)
+
+
+def _table_note(findings: Findings) -> str:
+    level = words.percent(findings.policy.confidence)
+    at = "after the last iteration" if findings.policy.at == "final" else "at the early-stop iteration"
+    parts = [f"{findings.metric.name.replace('_', ' ').capitalize()}: mean on the test split {at}"]
+    parts[0] += f", \u00b1 {level} confidence interval." if findings.replicates > 1 else ", one seed, no interval."
+    if findings.policy.gates:
+        gates = [
+            f"{gate.metric.replace('_', ' ')} at most {words.margin(gate, findings.metrics[gate.metric])} worse than dense"
+            for gate in findings.policy.gates
+        ]
+        how = (
+            f"one-sided paired test over seeds at {level} confidence"
+            if findings.policy.method == "non-inferiority"
+            else "comparison of means, without confidence"
+        )
+        parts.append(f"Gate: {words.listed(gates)} ({how}).")
+    if findings.benchmark:
+        parts.append(
+            f"Speedup: measured at batch size 1 against dense on {findings.benchmark.reference} "
+            f"({findings.benchmark.device}), on the fastest runtime of those tried."
+        )
+    else:
+        parts.append("Speedup: not measured in this experiment.")
+    return " ".join(parts)
+
+
+def _refusals(findings: Findings) -> list[str]:
+    if findings.benchmark is None:
+        return []
+    refused = (f"{r.runtime}, batch size {r.batch_size}: {r.reason}" for r in findings.benchmark.refusals)
+    return list(dict.fromkeys(refused))
+
+
+def _spending(findings: Findings) -> list[tuple[str, str, str, str]]:
+    cost = findings.cost
+    spot = "up to the sweet spot" if findings.sweet_spot else "all levels"
+    parts = [
+        (f"Finding the ticket: dense and {spot}", cost.finding),
+        ("of that, dense training", cost.dense),
+        ("Controls", cost.controls),
+        ("Everything that was trained", cost.total),
+    ]
+    rows = []
+    for name, spend in parts:
+        time = "not recorded" if spend.seconds is None else words.duration(spend.seconds)
+        if spend.seconds is not None and spend.untimed:
+            time += f" ({words.plural(spend.untimed, 'run')} not timed)"
+        rows.append((name, str(spend.runs), time, words.flops(spend.flops)))
+    return rows
+
+
+def _keys(findings: Findings) -> list[tuple[str, str]]:
+    """The runs behind the headline: dense and the method at its sweet spot (or at its sparsest)."""
+    levels = [run.level for run in findings.results if run.variant == findings.subject]
+    level = findings.sweet_spot.answer[0] if findings.sweet_spot else max(levels, default=0)
+    wanted = ((DENSE, 0), (findings.subject, level))
+    return [(run.path, run.key) for run in findings.results if (run.variant, run.level) in wanted]

@@ -1,0 +1,170 @@
+"""The tables of a report as plain rows of finished text: what the page, the Markdown twin and a notebook all show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.gates import level_status
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.summarise import groups
+from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.verdicts import Summary, Verdict
+from ticketsmith.report.speed import Speed, best, speeds, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_MEASURED = "\u2014"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One level of one variant: a line of the table of the mission.
+
+    ``marks`` say why the level is of interest (``sweet spot``, ``target``, ...). ``status`` is that of the test split's
+    gates, ``Reference`` for dense. ``gate`` says in a few words what was measured against them, ``reasons`` in full.
+    """
+
+    variant: str
+    name: str
+    level: int
+    marks: tuple[str, ...]
+    sparsity: str
+    left: str
+    quality: str
+    seeds: str
+    status: str
+    gate: str
+    reasons: tuple[str, ...]
+    speedup: str
+    speed_note: str
+
+
+def mission_rows(findings: Findings) -> list[Row]:
+    """Every level of every variant, dense first."""
+    points = speeds(findings.benchmark)
+    return [_row(findings, variant, level, points) for variant, level in groups(findings.results)]
+
+
+def headline_rows(findings: Findings, rows: list[Row]) -> list[Row]:
+    """The rows that decide: dense, the marked levels of the method, and the controls at the sweet spot (or target)."""
+    marked = [row for row in rows if row.variant == findings.subject and row.marks]
+    level = findings.sweet_spot.answer[0] if findings.sweet_spot else findings.target[0] if findings.target else None
+    if level is None and marked:
+        level = marked[-1].level
+    others = [row for row in rows if row.variant not in (DENSE, findings.subject) and row.level == level]
+    return [*(row for row in rows if row.variant == DENSE), *marked, *others]
+
+
+def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> Row:
+    runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
+    sparsity = sum(run.sparsity for run in runs) / len(runs)
+    summary = findings.summary(variant, level)
+    verdicts = findings.verdicts(variant, level)
+    diverged = len({run.seed for run in runs if run.diverged})
+    speedup, speed_note = _speed(findings, variant, level, points)
+    seeds = words.plural(summary.replicates, "seed") if summary else "no seed left"
+    return Row(
+        variant=variant,
+        name=display(variant),
+        level=level,
+        marks=_marks(findings, variant, level),
+        sparsity=words.share(sparsity),
+        left=f"{words.share(1 - sparsity)} left",
+        quality=quality(findings.metric, summary) if summary else "diverged",
+        seeds=f"{seeds}, {diverged} diverged" if diverged else seeds,
+        status="Reference" if variant == DENSE else str(level_status(verdicts)) if verdicts else "Not judged",
+        gate="; ".join(_brief(findings, verdict) for verdict in verdicts),
+        reasons=tuple(f"{verdict.gate.metric}: {verdict.reason}" for verdict in verdicts),
+        speedup=speedup,
+        speed_note=speed_note,
+    )
+
+
+def quality(metric: Metric, summary: Summary) -> str:
+    """Mean and half-width of its interval: ``98.94 \u00b1 0.14 %``; the mean alone with one seed."""
+    if summary.high is None:
+        return words.value(metric, summary.mean)
+    unit = f" {metric.unit}" if metric.unit else ""
+    text = words.value(metric, summary.mean).removesuffix(unit)
+    return f"{text} \u00b1 {summary.high - summary.mean:.{metric.decimals}f}{unit}"
+
+
+def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
+    if variant != findings.subject:
+        return ()
+    spot, marks = findings.sweet_spot, []
+    if spot and spot.confirmed and spot.confirmed[0] == level != spot.level:
+        marks.append("confirmed on test")
+    if spot and spot.level == level:
+        marks.append("sweet spot")
+    if findings.target and findings.target[0] == level:
+        marks.append("target")
+    if level == max(run.level for run in findings.results if run.variant == variant):
+        marks.append("sparsest trained")
+    return tuple(marks)
+
+
+def _brief(findings: Findings, verdict: Verdict) -> str:
+    """``0.42 points worse, at most 0.81 points``: the estimate and its bound."""
+    metric = findings.metrics[verdict.gate.metric]
+    if verdict.estimate is None:
+        return "no value to compare" if "diverged" not in verdict.reason else "diverged"
+    text = words.worse(verdict.gate, metric, verdict.estimate)
+    if len(findings.policy.gates) > 1:
+        text = f"{metric.name} {text}"
+    if verdict.bound is not None:
+        text += f", bound {words.worsening(verdict.gate, metric, verdict.bound)}"
+    return f"diverged; {text}" if "diverged" in verdict.reason else text
+
+
+def _speed(findings: Findings, variant: str, level: int, points: list[Speed]) -> tuple[str, str]:
+    """The measured speed-up at batch size 1 and what it was measured with; never a theoretical figure."""
+    benchmark = findings.benchmark
+    if benchmark is None:
+        return NOT_MEASURED, "not measured"
+    if variant == DENSE:
+        own = [p for p in points if (p.variant, p.runtime, p.batch_size) == (DENSE, benchmark.reference, 1)]
+        if any(point.batch_size == 1 for point in points):
+            return times(1.0), f"{benchmark.reference}{f', {own[0].median_ms:.3g} ms' if own else ''}"
+        return NOT_MEASURED, "not measured at batch size 1"
+    point = best(points, variant, level)
+    if point is None:
+        return NOT_MEASURED, "not measured"
+    doubt = "" if point.claimed else "; no clear difference"
+    return times(point.speedup), f"{point.runtime} ({times(point.low)} to {times(point.high)}){doubt}"
+
+
+def frame(findings: Findings) -> pd.DataFrame:
+    """The whole table as numbers, one row a level of a variant; means are those of the test split.
+
+    Columns: variant, level, sparsity (0..1), replicates, then for each metric its mean, ``_low`` and ``_high``, then
+    gate, and the measured speed-up at batch size 1 with its runtime (missing where it was not measured).
+    """
+    import pandas as pd
+
+    points = speeds(findings.benchmark)
+    rows = []
+    for variant, level in groups(findings.results):
+        verdicts = findings.verdicts(variant, level)
+        runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
+        row: dict[str, object] = {
+            "variant": variant,
+            "level": level,
+            "sparsity": sum(run.sparsity for run in runs) / len(runs),
+            "replicates": len({run.seed for run in runs if not run.diverged}),
+        }
+        for name in findings.metrics:
+            summary = findings.summary(variant, level, name)
+            row[name] = summary.mean if summary else None
+            row[f"{name}_low"] = summary.low if summary else None
+            row[f"{name}_high"] = summary.high if summary else None
+        row["gate"] = str(level_status(verdicts)) if verdicts else "reference" if variant == DENSE else None
+        point = best(points, variant, level) if variant != DENSE else None
+        row["speedup"] = point.speedup if point else None
+        row["runtime"] = point.runtime if point else None
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,81 @@
+"""The words of the field in plain language, for a reader who decides and does not read code."""
+
+from __future__ import annotations
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.variants import display
+
+_VARIANTS = {
+    "dense": "The network as it is usually trained, with all its weights: what everything is compared with.",
+    "ticket": (
+        "A sparse network found by iterative magnitude pruning: train, remove the smallest weights, set the others "
+        "back to where they started, train again, and so on. It is then trained alone, from those early weights."
+    ),
+    "random_reinit": (
+        "A control: the ticket's sparsity pattern with fresh random initial weights. If it does as well, the initial "
+        "weights do not matter."
+    ),
+    "random_ticket": (
+        "A control: as many weights in each layer as the ticket, but in random places. If it does as well, it does not "
+        "matter which weights are kept."
+    ),
+    "random_pruning": "A control: weights removed at random before training.",
+    "one_shot": "Pruned once to its final sparsity instead of step by step.",
+    "finetune": "Pruned step by step; the remaining weights are kept as they are and trained on briefly.",
+    "lr_rewind": "Pruned step by step; the remaining weights are kept and the learning-rate schedule is run again.",
+}
+
+
+def definitions(findings: Findings) -> list[tuple[str, str]]:
+    """Every term that this report uses, explained."""
+    confidence = words.percent(findings.policy.confidence)
+    terms = [(display(variant), _VARIANTS[variant]) for variant in findings.variants if variant in _VARIANTS]
+    terms += [
+        ("Sparsity", "The share of the prunable weights that was removed. 90 % sparsity leaves one in ten."),
+        ("Level", "How many times weights were removed. Level 0 is the dense network."),
+        (
+            "Seed",
+            "One complete repetition of the experiment, with other random initial weights and data order.",
+        ),
+        (
+            "Quality gate",
+            "The largest loss of quality against the dense network that was agreed on before the experiment. A level "
+            "passes only when every gate passes.",
+        ),
+    ]
+    if findings.policy.method == "non-inferiority":
+        terms.append(
+            (
+                "PASS, FAIL, INCONCLUSIVE",
+                f"PASS: with {confidence} confidence the loss is no larger than the gate allows. FAIL: with {confidence} "
+                "confidence it is larger. INCONCLUSIVE: the seeds differ too much, or are too few, to say either.",
+            )
+        )
+    else:
+        terms.append(
+            ("PASS, FAIL", "Whether the mean loss is within what the gate allows. Chance is left out of account.")
+        )
+    return [
+        *terms,
+        (
+            "Sweet spot",
+            "The sparsest level whose gates pass on the validation data. It is then checked on the test data, which "
+            "had no part in choosing it.",
+        ),
+        (
+            f"{confidence} confidence interval",
+            f"From the scatter between seeds: in {confidence} of such experiments it holds the true mean.",
+        ),
+        (
+            "Early stop",
+            "The training iteration with the lowest validation loss. The earlier, the faster it learns.",
+        ),
+        ("Knee", "The level after which the quality curve bends down most sharply."),
+        (
+            "Measured speed-up",
+            "Time of one call of the dense network over the time of one call of the pruned one, measured side by side. "
+            "Fewer weights run faster only on software that makes use of it: below 1\u00d7 the pruned network is slower.",
+        ),
+        ("FLOP", "One floating-point operation. Training is counted as if no weight had been removed."),
+    ]

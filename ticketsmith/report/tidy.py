@@ -1,0 +1,47 @@
+"""``results.csv``: one row a run, every number that was measured, for whoever wants to ask their own questions."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.results import At, Split
+
+_MOMENTS: tuple[At, ...] = ("final", "early_stop")
+_SPLITS: tuple[Split, ...] = ("validation", "test")
+
+
+def results_csv(findings: Findings) -> bytes:
+    """UTF-8 with a header. Metrics are columns ``<split>_<metric>_<final | early_stop>``; empty where not measured."""
+    measures = [(split, name, at) for at in _MOMENTS for split in _SPLITS for name in findings.metrics]
+    fields = ["variant", "level", "seed", "draw", "sparsity", "density", "kept", "total", "steps", "early_stop_step"]
+    fields += [f"{split}_{name}_{at}" for split, name, at in measures]
+    fields += ["seconds", "training_flops", "diverged", "diverged_at", "key", "path"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    for run in findings.results:
+        row: dict[str, object] = {
+            "variant": run.variant,
+            "level": run.level,
+            "seed": run.seed,
+            "draw": run.draw,
+            "sparsity": run.sparsity,
+            "density": run.density,
+            "kept": run.kept,
+            "total": run.total,
+            "steps": run.steps,
+            "early_stop_step": run.early_stop.step if run.early_stop else None,
+            "seconds": run.seconds,
+            "training_flops": run.training_flops,
+            "diverged": str(run.diverged).lower(),
+            "diverged_at": run.diverged_at,
+            "key": run.key,
+            "path": run.path,
+        }
+        for split, name, at in measures:
+            state = run.measured(at)
+            row[f"{split}_{name}_{at}"] = state.on(split).get(name) if state else None
+        writer.writerow(row)
+    return text.getvalue().encode()
