@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Experiment", "TicketSmithError", "load", "open_experiment", "run"]
+from ticketsmith.version import __version__
+
+__all__ = ["Experiment", "TicketSmithError", "__version__", "load", "open_experiment", "run"]
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment, load, open_experiment, run

@@ -71,14 +71,16 @@ def prepare(recipe: Recipe) -> Prepared:
 
     Raises the TicketSmithError of whatever is wrong.
     """
-    from ticketsmith.pruning.criteria import BUILTINS
     from ticketsmith.plugins import resolve
+    from ticketsmith.pruning.criteria import BUILTINS
     from ticketsmith.tasks.facts import examine
 
     facts = examine(recipe.task_component, recipe.base, recipe.pruning.include)
     for metric in recipe.gates.metrics:
         if metric not in facts.metrics:
-            raise RecipeError(f"gates.metrics: the task does not measure {metric!r}.{nearest(metric, list(facts.metrics))}")
+            raise RecipeError(
+                f"gates.metrics: the task does not measure {metric!r}.{nearest(metric, list(facts.metrics))}"
+            )
     criterion = recipe.criterion if isinstance(recipe.criterion, str) else str(recipe.criterion["name"])
     resolve("criterion", criterion, BUILTINS)
     check_schedule(recipe, facts.layers)
@@ -133,9 +135,7 @@ def train(
     experiment.outcome = execute(
         plan if variants is None else plan.only(variants),
         store,
-        lambda node: Job(
-            node.spec, node.folder(plan.experiment), recipe.task_component, recipe.base, recipe.sha256
-        ),
+        lambda node: Job(node.spec, node.folder(plan.experiment), recipe.task_component, recipe.base, recipe.sha256),
         settings,
         workers or default_workers(device),
         on_event,
@@ -250,7 +250,7 @@ class Experiment:
         """The trained model of one run, in evaluation mode, on the CPU."""
         from ticketsmith.training.start import read_weights
 
-        model = self._task.build_model()
+        model: nn.Module = self._task.build_model()
         model.load_state_dict(read_weights(self._sealed(result)))
         return model.eval()
 

@@ -42,7 +42,9 @@ def read_results(store: Store, plan: Plan) -> list[Result]:
         try:
             results.append(_result(run, node.variant, node.seed, node.level, node.draw, _seconds(store, run)))
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedRunError(f"{store.url}/{folder}/metrics.json is not what TicketSmith writes: {error!r}") from error
+            raise DamagedRunError(
+                f"{store.url}/{folder}/metrics.json is not what TicketSmith writes: {error!r}"
+            ) from error
     return results
 
 
@@ -98,7 +100,9 @@ def _curve(text: str) -> list[CurvePoint]:
     points = []
     for row in csv.DictReader(io.StringIO(text)):
         validation = {
-            name.removeprefix("validation_"): float(value) for name, value in row.items() if name.startswith("validation_")
+            name.removeprefix("validation_"): float(value)
+            for name, value in row.items()
+            if name.startswith("validation_")
         }
         points.append(CurvePoint(int(row["step"]), float(row["train_loss"]), validation))
     return points

@@ -103,9 +103,7 @@ class Plan:
         return cls(plain["experiment"], tuple(nodes))
 
 
-def make_plan(
-    recipe: Recipe, task: Mapping[str, Any], train_size: int, criterion_source: str | None = None
-) -> Plan:
+def make_plan(recipe: Recipe, task: Mapping[str, Any], train_size: int, criterion_source: str | None = None) -> Plan:
     """The runs of a recipe.
 
     ``task`` is the task's identity, ``train_size`` its training examples (for epochs in steps), ``criterion_source`` the
@@ -115,7 +113,9 @@ def make_plan(
     steps = in_steps(recipe.training.duration, train_size, recipe.training.batch_size)
     rewind = in_steps(recipe.rewind, train_size, recipe.training.batch_size)
     if rewind >= steps:
-        raise RecipeError(f"rewind: {recipe.rewind} is step {rewind}, but training ends at step {steps}: rewind earlier.")
+        raise RecipeError(
+            f"rewind: {recipe.rewind} is step {rewind}, but training ends at step {steps}: rewind earlier."
+        )
     nodes: list[Node] = []
     for seed in range(recipe.replicates):
         nodes += _replicate(recipe, dict(task), seed, rewind, criterion_source)

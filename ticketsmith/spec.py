@@ -38,14 +38,18 @@ def _normal_duration(value: Any) -> str:
     text = f"{value}it" if isinstance(value, int) and not isinstance(value, bool) else value
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or (match[2] == "it" and "." in match[1]):
-        raise ValueError("expected a duration such as '500it' (iterations), '20ep' (epochs), or a whole number of iterations")
+        raise ValueError(
+            "expected a duration such as '500it' (iterations), '20ep' (epochs), or a whole number of iterations"
+        )
     return f"{float(match[1]):g}ep" if match[2] == "ep" else f"{int(match[1])}it"
 
 
 Duration = Annotated[
     str,
     BeforeValidator(_normal_duration),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*(it|ep)$"}, {"type": "integer", "minimum": 0}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*(it|ep)$"}, {"type": "integer", "minimum": 0}]}
+    ),
 ]
 """A length of training: ``500it`` (iterations) or ``20ep`` (epochs); kept as text, in one normal form."""
 
@@ -71,7 +75,9 @@ class Training(Frozen):
     schedule: Literal["constant", "step", "cosine", "linear"] = Field(
         "constant", description="What the learning rate does after warm-up; `cosine` and `linear` fall to zero."
     )
-    milestones: tuple[Duration, ...] = Field((), strict=False, description="When `step` multiplies the rate by `gamma`.")
+    milestones: tuple[Duration, ...] = Field(
+        (), strict=False, description="When `step` multiplies the rate by `gamma`."
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor at each milestone.")
     warmup: Duration = Field("0it", description="Linear warm-up from zero.")
     evaluate_every: Duration = Field("1ep", description="Interval of the validation curve and of early stopping.")

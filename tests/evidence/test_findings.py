@@ -144,7 +144,7 @@ def test_the_evidence_of_a_whole_experiment() -> None:
     assert findings.sweet_spot is not None
     assert findings.knee is not None
     assert findings.target is not None
-    assert findings.cost.ratio == findings.sweet_spot.level + 1
+    assert findings.cost.ratio == findings.sweet_spot.answer[0] + 1
     summary = findings.summary("ticket", 3)
     assert summary is not None
     assert summary.replicates == 5

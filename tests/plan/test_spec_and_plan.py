@@ -59,7 +59,13 @@ def test_a_key_depends_on_everything_that_the_run_comes_from() -> None:
 
 def test_defaults_written_down_do_not_change_a_key() -> None:
     written = Training(
-        optimizer="adam", lr=0.0012, batch_size=60, duration="50000 it", evaluate_every=100, weight_decay=0.0, warmup="0it"
+        optimizer="adam",
+        lr=0.0012,
+        batch_size=60,
+        duration="50000 it",
+        evaluate_every=100,
+        weight_decay=0.0,
+        warmup="0it",
     )
     assert RunSpec(task=TASK, training=written, seed=0).key == RunSpec(task=TASK, training=TRAINING, seed=0).key
 
@@ -104,7 +110,9 @@ def test_parents_come_before_children_and_the_dense_run_is_level_zero(recipe_fil
 def test_what_two_variants_share_is_one_run(recipe_file: Write) -> None:
     """The first level of one-shot pruning is the first level of the ticket: it is trained once, as the ticket."""
     plan = plan_of(recipe_file(), "variants.one_shot={}")
-    shared = [node for node in plan.nodes if node.level == 1 and node.seed == 0 and node.variant in ("ticket", "one_shot")]
+    shared = [
+        node for node in plan.nodes if node.level == 1 and node.seed == 0 and node.variant in ("ticket", "one_shot")
+    ]
     assert len({node.key for node in shared}) == 1
     assert plan.by_key[shared[0].key].variant == "ticket"
     assert len(plan.by_key) == len(plan.nodes) - 2
@@ -121,9 +129,7 @@ def test_a_part_of_a_plan_brings_what_it_needs(recipe_file: Write) -> None:
     assert {node.variant for node in plan_of(recipe_file()).only(["dense"]).nodes} == {"dense"}
 
 
-@pytest.mark.parametrize(
-    ("duration", "steps"), [("500it", 500), ("1ep", 17), ("2.5ep", 42), ("0it", 0), ("0.5ep", 9)]
-)
+@pytest.mark.parametrize(("duration", "steps"), [("500it", 500), ("1ep", 17), ("2.5ep", 42), ("0it", 0), ("0.5ep", 9)])
 def test_epochs_in_steps_round_up(duration: str, steps: int) -> None:
     assert in_steps(duration, train_size=1000, batch_size=60) == steps
 

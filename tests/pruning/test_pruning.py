@@ -58,7 +58,7 @@ def test_ties_go_in_order_of_layer_and_place() -> None:
 
 def test_a_layer_is_never_emptied() -> None:
     weights = {"a": torch.ones(4), "b": torch.full((4,), 2.0)}
-    with pytest.raises(PruningError, match="layer 'a' without any weight.*pruning.exclude"):
+    with pytest.raises(PruningError, match=r"layer 'a' without any weight.*pruning.exclude"):
         rounds(weights, PruneRule(fraction=0.5, scope="global"), 1)
 
 
@@ -118,7 +118,7 @@ def test_biases_norms_and_shortcuts() -> None:
 
 
 def test_a_pattern_without_a_match_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(PruningError, match="'ouput' matches no layer. Did you mean 'output'"):
+    with pytest.raises(PruningError, match=r"'ouput' matches no layer. Did you mean 'output'"):
         rounds({"output.weight": torch.rand(9)}, PruneRule(fraction=0.5, rates={"ouput": 0.1}), 1)
 
 

@@ -144,7 +144,13 @@ def test_pinned_weights(tmp_path: Path, recipe_file: Write) -> None:
     made = jobs(recipe_file())
     store = DirectoryStore(tmp_path / "runs")
     sums = []
-    for name in (("rewind_point", 0, 0), ("dense", 0, 0), ("ticket", 1, 0), ("random_ticket", 1, 0), ("random_reinit", 1, 0)):
+    for name in (
+        ("rewind_point", 0, 0),
+        ("dense", 0, 0),
+        ("ticket", 1, 0),
+        ("random_ticket", 1, 0),
+        ("random_reinit", 1, 0),
+    ):
         produce(made[name], store, CPU, Hooks())
         tensors, _ = from_bytes(SealedRun(store, made[name].folder).read("model.safetensors"), "")
         sums.append(round(sum(float(tensor.abs().sum()) for tensor in tensors.values()), 1))
@@ -192,8 +198,9 @@ class Dropout(torch.nn.Sequential):
 def test_a_damaged_checkpoint_costs_time_not_the_result(tmp_path: Path, recipe_file: Write) -> None:
     job = jobs(recipe_file())["dense", 0, 0]
     store, clean = DirectoryStore(tmp_path / "a"), DirectoryStore(tmp_path / "b")
+    steps = itertools.count()
     with pytest.raises(Interrupted):
-        produce(job, store, CPU, Hooks(stop=lambda c=itertools.count(): next(c) > 50))  # type: ignore[misc]
+        produce(job, store, CPU, Hooks(stop=lambda: next(steps) > 50))
     checkpoint = next((tmp_path / "a" / ".work").glob("*.checkpoint"))
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     produce(job, store, CPU, Hooks())
@@ -216,7 +223,9 @@ def test_replicates_differ_and_controls_see_their_tickets_batches(tmp_path: Path
     assert ticket.seed == control.seed
     mask = masks_from_bytes(SealedRun(store, made["ticket", 1, 0].folder).read("mask.safetensors"), "")
     same = weights(("random_reinit", 1, 0))
-    assert all(torch.equal(same[name] != 0, kept) or bool((same[name][~kept] == 0).all()) for name, kept in mask.items())
+    assert all(
+        torch.equal(same[name] != 0, kept) or bool((same[name][~kept] == 0).all()) for name, kept in mask.items()
+    )
 
 
 def test_the_ticket_starts_from_the_rewind_point(tmp_path: Path, recipe_file: Write) -> None:

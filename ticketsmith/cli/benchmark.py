@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", metavar="FOLDER", help="One sealed run: measured against the dense run of its replicate.")
 @options.runs_prefix
 @options.experiment
-@click.option("--batch-size", "batch_sizes", type=click.IntRange(1, 65536), multiple=True, help="Inputs a call; repeatable.")
+@click.option(
+    "--batch-size", "batch_sizes", type=click.IntRange(1, 65536), multiple=True, help="Inputs a call; repeatable."
+)
 @click.option("--rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds; by default the recipe's.")
 @click.option("--runtime", "runtimes", multiple=True, help="torch, torch_csr, or package.module:Runtime; repeatable.")
 @options.as_json

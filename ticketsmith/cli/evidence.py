@@ -56,7 +56,9 @@ def status(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
                 "key": str(row["key"])[:8],
                 "status": str(row["status"]),
                 "sparsity": "" if row["sparsity"] is None else f"{row['sparsity']:.2%}",
-                "test": ", ".join(f"{k} {v:.4g}" for k, v in row["test"].items()) if isinstance(row["test"], dict) else "",
+                "test": ", ".join(f"{k} {v:.4g}" for k, v in row["test"].items())
+                if isinstance(row["test"], dict)
+                else "",
                 "seconds": "" if row["seconds"] is None else f"{row['seconds']:.1f}",
             }
             for row in rows
@@ -183,6 +185,7 @@ def say_verdict(experiment: Experiment) -> None:
 
 
 def experiments(prefix: str, name: str | None) -> Sequence[Experiment]:
+    """The experiments of a folder, or the one that the folder is. Raises TicketSmithError when there are none."""
     from ticketsmith.api import open_experiment
     from ticketsmith.errors import TicketSmithError
     from ticketsmith.store import open_store

@@ -8,13 +8,13 @@ from typing import NoReturn
 
 import click
 
-from ticketsmith import __version__
 from ticketsmith.cli.benchmark import benchmark
 from ticketsmith.cli.data import data
 from ticketsmith.cli.evidence import gate, report, status, verify
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.training import prune, train
 from ticketsmith.errors import Exit, TicketSmithError
+from ticketsmith.version import __version__
 
 _EPILOG = """\b
 Exit status: 0 all well, 2 bad input, 3 the ticket at its target sparsity fails its gate, 4 training diverged,
@@ -26,7 +26,9 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=_InOrder, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=_InOrder, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="ticketsmith")
 def group() -> None:
     """At what sparsity does quality actually drop, and how much compute do we save?

@@ -19,7 +19,11 @@ store = click.option("--store", metavar="FOLDER", help="Where experiments live, 
 workers = click.option("--workers", type=click.IntRange(1, 1024), help="Runs side by side; by default one a core.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 runs_prefix = click.option(
-    "--runs-prefix", default="runs", show_default=True, metavar="FOLDER", help="A folder of experiments, or one of them."
+    "--runs-prefix",
+    default="runs",
+    show_default=True,
+    metavar="FOLDER",
+    help="A folder of experiments, or one of them.",
 )
 experiment = click.option("--experiment", metavar="NAME", help="One experiment of the folder.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
@@ -55,8 +59,8 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
 
 def flops(value: float) -> str:
     """``3.1 TFLOP``."""
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
+    for unit in ("", "k", "M", "G", "T", "P"):
         if value < 1000:
-            break
+            return f"{value:.3g} {unit}FLOP"
         value /= 1000
-    return f"{value:.3g} {unit}FLOP"
+    return f"{value:.3g} EFLOP"

@@ -94,7 +94,9 @@ class _Live:
                 self.at[key] = self.steps[key]
                 self.count += 1
             if event.message or event.outcome == "diverged":
-                self.runs.console.print(f"{_name(self.plan.by_key[key])}: {event.outcome}. {event.message}", style="red")
+                self.runs.console.print(
+                    f"{_name(self.plan.by_key[key])}: {event.outcome}. {event.message}", style="red"
+                )
         else:
             loss = "" if event.loss != event.loss else f"loss {event.loss:.4f}"  # NaN: no step yet
             if key not in self.tasks:

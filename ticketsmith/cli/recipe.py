@@ -42,7 +42,9 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     prepared = prepare(options.read_recipe(config, overrides, None))
     facts, plan_ = prepared.facts, prepared.plan
     if as_json:
-        options.print_json({"valid": True, "runs": len(plan_.by_key), "parameters": facts.parameters, "layers": facts.layers})
+        options.print_json(
+            {"valid": True, "runs": len(plan_.by_key), "parameters": facts.parameters, "layers": facts.layers}
+        )
         return
     click.echo(f"{config}: valid")
     click.echo(
@@ -105,7 +107,9 @@ def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             "to train": str(sum(row["status"] in ("missing", "in part") for row in group)),
             "FLOPs": options.flops(sum(row["training_flops"] for row in group)),
         }
-        for (variant, level), group in sorted(groups.items(), key=lambda item: (item[0][1], list(groups).index(item[0])))
+        for (variant, level), group in sorted(
+            groups.items(), key=lambda item: (item[0][1], list(groups).index(item[0]))
+        )
     ]
 
 

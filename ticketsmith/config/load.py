@@ -27,7 +27,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such file. `ticketsmith init {path.name or 'recipe.yaml'}` writes one.") from None
+        raise RecipeError(
+            f"{path}: no such file. `ticketsmith init {path.name or 'recipe.yaml'}` writes one."
+        ) from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not UTF-8 text.") from None
     except (OSError, ValueError) as error:
@@ -73,9 +75,7 @@ def _override(plain: dict[str, Any], override: str) -> tuple[str | int, ...]:
     return path
 
 
-def _explain(
-    error: ValidationError, name: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]
-) -> str:
+def _explain(error: ValidationError, name: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]) -> str:
     messages: dict[str, None] = {}
     for problem in _one_per_place(error):
         path = _path(problem["loc"])

@@ -70,17 +70,21 @@ class Pruning(Frozen):
     levels: int = Field(ge=1, le=1000, description="Rounds of pruning; level 0 is the dense network.")
     fraction: Fraction = Field(0.2, description="Part of the surviving weights that a round removes.")
     scope: Literal["layer", "global"] = Field(
-        "layer", description="`layer`: the same part of every layer. `global`: the smallest weights of all layers together."
+        "layer",
+        description="`layer`: the same part of every layer. `global`: the smallest weights of all layers together.",
     )
     criterion: Component = Field(
         "magnitude", description="What a weight is worth: `magnitude`, `random`, or your own `package.module:function`."
     )
     rates: dict[str, Fraction] = Field(
-        default_factory=dict, description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; `scope: layer` only."
+        default_factory=dict,
+        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; `scope: layer` only.",
     )
     exclude: tuple[str, ...] = Field((), strict=False, description="Layers that stay dense, by name or pattern.")
     include: tuple[str, ...] = Field(
-        (), strict=False, description="Parameters to prune that are not by default (biases, norms, embeddings), by name or pattern."
+        (),
+        strict=False,
+        description="Parameters to prune that are not by default (biases, norms, embeddings), by name or pattern.",
     )
 
     @model_validator(mode="after")
@@ -114,7 +118,8 @@ class Variants(Frozen):
         Draws(), description="The ticket's mask on newly drawn initial weights: is it the initial weights?"
     )
     random_ticket: Draws | Literal[False] = Field(
-        Draws(), description="The rewound weights under the ticket's mask, shuffled within each layer: is it the place?"
+        Draws(draws=1),
+        description="The rewound weights under the ticket's mask, shuffled within each layer: is it the place?",
     )
     random_pruning: Draws | Literal[False] = Field(
         False, description="A random mask, drawn before training, of the same sparsity."
@@ -136,7 +141,9 @@ class Variants(Frozen):
 class GateSettings(Frozen):
     """The tolerated loss of one metric against dense; one of the two."""
 
-    max_drop: float | None = Field(None, gt=0, description="Absolute, in the metric's unit: 2.0 is two points of accuracy.")
+    max_drop: float | None = Field(
+        None, gt=0, description="Absolute, in the metric's unit: 2.0 is two points of accuracy."
+    )
     max_relative_increase: float | None = Field(
         None, gt=0, description="Relative to dense: 0.05 tolerates a loss higher by 5 %."
     )
@@ -163,7 +170,8 @@ class Gates(Frozen):
     )
     confidence: float = Field(0.95, ge=0.5, lt=1, description="Confidence of each test.")
     at: Literal["final", "early_stop"] = Field(
-        "final", description="Which weights are judged: after the last iteration, or at the minimum of the validation loss."
+        "final",
+        description="Which weights are judged: after the last iteration, or at the minimum of the validation loss.",
     )
     target_sparsity: Fraction | None = Field(
         None, description="The sparsity that must pass: decides the exit status of `prune` and `gate`."
@@ -224,7 +232,12 @@ class Recipe(Frozen):
         if isinstance(self.task, OwnTask):
             return {"name": self.task.name, **(self.task.model_extra or {})}
         plain = self.task.model_dump(exclude_defaults=True)
-        return {"name": "classification", **plain, "data": _component(self.task.data), "model": _component(self.task.model)}
+        return {
+            "name": "classification",
+            **plain,
+            "data": _component(self.task.data),
+            "model": _component(self.task.model),
+        }
 
     @property
     def criterion(self) -> str | dict[str, Any]:
@@ -236,7 +249,8 @@ class Recipe(Frozen):
         """The gates as the evidence judges them."""
         method = self.gates.method or ("non-inferiority" if self.replicates > 1 else "point")
         gates = tuple(
-            Gate(name, settings.max_drop, settings.max_relative_increase) for name, settings in self.gates.metrics.items()
+            Gate(name, settings.max_drop, settings.max_relative_increase)
+            for name, settings in self.gates.metrics.items()
         )
         return GatePolicy(gates, method, self.gates.confidence, self.gates.at, self.gates.target_sparsity)
 

@@ -17,7 +17,7 @@ _MAX_DEPTH = 50
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way; ours are added below
 
 
 _CORE = {

@@ -116,7 +116,7 @@ def _within(verdict: Verdict) -> bool:
 
 
 def _level_of_interest(findings: Findings) -> int | None:
-    """The level that the headline names; without one the target, and without that the sparsest level that has controls."""
+    """The level that the headline names; else the target; else the sparsest level that has controls."""
     if findings.sweet_spot:
         return findings.sweet_spot.answer[0]
     if findings.target:

@@ -80,7 +80,7 @@ def execute(
     if not todo:
         return outcome
     run = _Execution(plan, job_of, settings, on_event, outcome, todo, set(sealed))
-    with _raise_on_sigterm():
+    with _SigtermInterrupts():
         run.run(min(workers, len(todo)))
     return outcome
 
@@ -198,7 +198,9 @@ class _Execution:
         if self.crashes[node.key] > _MAX_CRASHES:
             code = worker.process.exitcode
             why = "killed (out of memory?)" if code == -signal.SIGKILL else f"ended with status {code}"
-            event = Ended(node.key, "failed", 0.0, f"its process was {why} {self.crashes[node.key]} times", Exit.INCOMPLETE)
+            event = Ended(
+                node.key, "failed", 0.0, f"its process was {why} {self.crashes[node.key]} times", Exit.INCOMPLETE
+            )
             self._settle(event)
             self.on_event(event)
 
@@ -233,14 +235,14 @@ def _start(settings: Settings) -> _Worker:
     return _Worker(process, ours)
 
 
-class _raise_on_sigterm:
+class _SigtermInterrupts:
     """SIGTERM does what Ctrl-C does, while inside. (Only the main thread can ask for that.)"""
 
     def __enter__(self) -> None:
         try:
             self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         except ValueError:
-            self._before = None  # type: ignore[assignment]
+            self._before = None
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:

@@ -32,4 +32,4 @@ class MnistCnn(nn.Module):
 def _after_strides(size: int) -> int:
     """Rows (or columns) that are left after the three convolutions: 28 -> 9 -> 5 -> 3."""
     first = (size - 3) // 3 + 1
-    return -(-(-(-first // 2)) // 2)
+    return (first + 3) // 4

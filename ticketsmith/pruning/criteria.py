@@ -80,9 +80,11 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     parameters = dict(model.named_parameters())
     check_patterns(include, list(parameters), "include")
     by_default = {
-        f"{name}.weight" if name else "weight" for name, module in model.named_modules() if isinstance(module, _PRUNABLE)
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if isinstance(module, _PRUNABLE)
     }
-    chosen = {
+    chosen: dict[str, Tensor] = {
         name: parameter
         for name, parameter in parameters.items()
         if name in by_default or any(matches(name, pattern) for pattern in include)

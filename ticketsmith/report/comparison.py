@@ -13,7 +13,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import HEIGHT, Figure, Row, density_axis, finished
+from ticketsmith.report.figures.base import HEIGHT, Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.cost import spent
 from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.markdown import escaped, table
@@ -65,9 +65,9 @@ def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Com
         headline=_headline(ordered),
         rows=rows,
         note=(
-            "Sweet spot: the sparsest level whose gates pass. Quality and gate status are those of the test split there; "
-            "speed-up is measured, on the fastest runtime of those tried; cost is the training of everything, controls "
-            "included. Experiments may differ in their gates: each report states its own."
+            "Sweet spot: the sparsest level whose gates pass. Quality and gate status are those of the test split "
+            "there; speed-up is measured, on the fastest runtime of those tried; cost is the training of everything, "
+            "controls included. Experiments may differ in their gates: each report states its own."
         ),
         footer=f"Made by TicketSmith from {words.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
     )
@@ -110,11 +110,11 @@ def _headline(findings: Sequence[Findings]) -> str:
     if not spots:
         return f"{count}; none has a sparsity that is shown to be safe yet"
     sparsities = [one.sweet_spot.answer[1] for one in spots if one.sweet_spot]
-    span = words.share(min(sparsities))
-    if max(sparsities) > min(sparsities):
-        span = f"{span} to {words.share(max(sparsities))}"
-    where = "all" if len(spots) == len(findings) else f"{len(spots)} of them"
-    return f"{count}: in {where}, quality holds up to a sparsity of {span}"
+    where = "" if len(spots) == len(findings) else f" in {len(spots)} of them"
+    if max(sparsities) == min(sparsities):
+        return f"{count}; quality holds up to {words.share(min(sparsities))} sparsity{where}"
+    span = f"{words.share(min(sparsities))} and {words.share(max(sparsities))}"
+    return f"{count}; quality holds up to a sparsity between {span}{where}"
 
 
 def _line(findings: Findings, link: str) -> Line:
@@ -155,16 +155,23 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
     low, high = min(bounds) - 0.03 * room, max(bounds) + 0.05 * room
     y = alt.Y(
         "mean:Q",
-        scale=alt.Scale(domain=[low, high], nice=False),
+        scale=alt.Scale(domain=[low, high], zero=False, nice=False),
         axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
     )
     x = density_axis([row["density"] for row in rows])
     name = metric.name.replace("_", " ").capitalize()
-    tooltip = ["Experiment", "Variant", "Weights remaining", "Sparsity", name, "Seeds"]
+    tooltip: list[str | alt.Tooltip] = [
+        "Experiment",
+        "Variant",
+        "Weights remaining",
+        "Sparsity",
+        alt.Tooltip("value:N", title=name),
+        "Seeds",
+    ]
     layers = band_lines(rows, series, x, y, tooltip, lambda value: (high - value) / (high - low) * HEIGHT)
     title = f"{name} of the tickets against their sparsity"
     return Figure(
-        name=f"tickets-{metric.name}",
+        name=f"tickets-{file_name(metric.name)}",
         section="quality",
         title=title,
         caption="Mean over seeds on the test split with confidence bands; every curve starts at its dense network.",
@@ -188,7 +195,7 @@ def _rows(findings: Findings, metric: Metric) -> list[Row]:
             "Variant": display(summary.variant),
             "Weights remaining": words.share(1 - summary.sparsity),
             "Sparsity": words.share(summary.sparsity),
-            metric.name.replace("_", " ").capitalize(): words.value(metric, summary.mean),
+            "value": words.value(metric, summary.mean),
             "Seeds": str(summary.replicates),
         }
         for summary in ([dense] if dense else []) + own

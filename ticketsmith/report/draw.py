@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import re
 import textwrap
 from functools import lru_cache
 from typing import Any
 
+import altair as alt
+
 from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.theme import config
 
-VEGA_LITE = "6.4"
+VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]  # the version that Altair writes
 WIDTH = 720  # pixels of the plotting area of a figure that stands alone
 SCALE = 2.0  # image pixels a pixel: sharp on paper and on dense screens
 
@@ -19,7 +22,17 @@ def svg(figure: Figure, titled: bool = True) -> str:
     """The figure as SVG; ``titled=False`` where a page writes the title itself."""
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(standalone(figure, titled), vl_version=VEGA_LITE))
+    return renumbered(str(vl_convert.vegalite_to_svg(standalone(figure, titled), vl_version=VEGA_LITE)))
+
+
+def renumbered(drawing: str) -> str:
+    """The clip paths of an SVG counted from 0: Vega counts on from whatever the process drew before."""
+    numbers: dict[str, int] = {}
+
+    def renumber(match: re.Match[str]) -> str:
+        return f"{match[1]}{numbers.setdefault(match[2], len(numbers))}"
+
+    return re.sub(r'((?:id="|url\(#)clip)(\d+)', renumber, drawing)
 
 
 def png(figure: Figure) -> bytes:

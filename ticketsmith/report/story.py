@@ -119,7 +119,8 @@ def _cards(findings: Findings) -> list[Card]:
 
 def _spot_card(findings: Findings, spot: SweetSpot | None) -> Card:
     if spot is None:
-        return Card("Sweet spot", "none", "no level is shown to pass its gate", "FAIL")
+        undecided = any(v.status is Status.INCONCLUSIVE for v in findings.validation if v.variant == findings.subject)
+        return Card("Sweet spot", "none", "no level is shown to pass its gate", "INCONCLUSIVE" if undecided else "FAIL")
     left = f"{words.share(1 - spot.sparsity)} of the weights left"
     if spot.status is Status.PASS:
         at_least = "" if spot.cliff_reached else "at least "
@@ -177,7 +178,7 @@ def _table_note(findings: Findings) -> str:
     parts[0] += f", \u00b1 {level} confidence interval." if findings.replicates > 1 else ", one seed, no interval."
     if findings.policy.gates:
         gates = [
-            f"{gate.metric.replace('_', ' ')} at most {words.margin(gate, findings.metrics[gate.metric])} worse than dense"
+            f"{gate.metric.replace('_', ' ')} at most {words.margin(gate, findings.metrics[gate.metric])} worse"
             for gate in findings.policy.gates
         ]
         how = (
@@ -185,7 +186,7 @@ def _table_note(findings: Findings) -> str:
             if findings.policy.method == "non-inferiority"
             else "comparison of means, without confidence"
         )
-        parts.append(f"Gate: {words.listed(gates)} ({how}).")
+        parts.append(f"Gate: {words.listed(gates)} than dense ({how}).")
     if findings.benchmark:
         parts.append(
             f"Speedup: measured at batch size 1 against dense on {findings.benchmark.reference} "

@@ -48,13 +48,16 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         terms.append(
             (
                 "PASS, FAIL, INCONCLUSIVE",
-                f"PASS: with {confidence} confidence the loss is no larger than the gate allows. FAIL: with {confidence} "
-                "confidence it is larger. INCONCLUSIVE: the seeds differ too much, or are too few, to say either.",
+                f"PASS: with {confidence} confidence quality loses no more than the gate allows. FAIL: with the same "
+                "confidence it loses more. INCONCLUSIVE: the seeds differ too much, or are too few, to say either.",
             )
         )
     else:
         terms.append(
-            ("PASS, FAIL", "Whether the mean loss is within what the gate allows. Chance is left out of account.")
+            (
+                "PASS, FAIL",
+                "Whether the mean loss of quality is within what the gate allows. Chance is left out of account.",
+            )
         )
     return [
         *terms,
@@ -75,7 +78,7 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         (
             "Measured speed-up",
             "Time of one call of the dense network over the time of one call of the pruned one, measured side by side. "
-            "Fewer weights run faster only on software that makes use of it: below 1\u00d7 the pruned network is slower.",
+            "Fewer weights are faster only with software that uses it: below 1\u00d7 the pruned network is slower.",
         ),
         ("FLOP", "One floating-point operation. Training is counted as if no weight had been removed."),
     ]

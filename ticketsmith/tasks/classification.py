@@ -15,14 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ticketsmith import data, models
+from ticketsmith import models
+from ticketsmith.data import load as load_data
+from ticketsmith.data.dataset import Dataset
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import Metric
 from ticketsmith.streams import derive
 from ticketsmith.tasks.task import Batch, split_component
 
 _EVALUATION_BATCH = 1000
-_SPLIT_SEED = 0  # validation is the same for every replicate: replicates differ in training, not in what they are judged on
+_SPLIT_SEED = (
+    0  # validation is the same for every replicate: replicates differ in training, not in what they are judged on
+)
 
 
 class Classification:
@@ -130,9 +134,9 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2).contiguous()
 
 
-def _load(component: str | dict[str, Any], base: Path) -> data.Dataset:
+def _load(component: str | dict[str, Any], base: Path) -> Dataset:
     name, options = split_component(component)
-    return data.load(name, options, base=base)
+    return load_data(name, options, base=base)
 
 
 def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:

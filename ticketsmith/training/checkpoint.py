@@ -22,7 +22,9 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
     tensors = {f"model/{name}": value for name, value in snapshot(learner.model).items()}
     tensors |= {f"best/{name}": value for name, value in progress.best.items()}
     for index, state in learner.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": value.detach().cpu() for name, value in state.items() if value is not None}
+        tensors |= {
+            f"optimizer/{index}/{name}": value.detach().cpu() for name, value in state.items() if value is not None
+        }
     note = {
         "key": key,
         "seconds": seconds,

@@ -12,14 +12,14 @@ from typing import Any
 import numpy
 import torch
 
-import ticketsmith
 from ticketsmith.machine import cpu_name
+from ticketsmith.version import __version__
 
 
 def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
     """The contents of ``environment.json``; the same on the same machine with the same software."""
     return {
-        "ticketsmith": ticketsmith.__version__,
+        "ticketsmith": __version__,
         "git_commit": git_commit(),
         "recipe_sha256": recipe_hash,
         "python": platform.python_version(),
@@ -39,7 +39,7 @@ def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
 @cache
 def git_commit() -> str | None:
     """The commit of TicketSmith's own checkout, with ``+changes`` when files differ from it; None when installed."""
-    root = Path(ticketsmith.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

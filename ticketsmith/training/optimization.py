@@ -14,12 +14,13 @@ from ticketsmith.spec import Training, in_steps
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer of the spec, in torch's fused form: one pass over memory a step."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    common = {"lr": training.lr, "weight_decay": training.weight_decay, "fused": True}
+    lr, decay = training.lr, training.weight_decay
     if training.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=training.momentum, nesterov=training.nesterov, **common)
+        momentum, nesterov = training.momentum, training.nesterov
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, nesterov=nesterov, fused=True)
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **common)
-    return torch.optim.Adam(parameters, **common)
+        return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+    return torch.optim.Adam(parameters, lr, weight_decay=decay, fused=True)
 
 
 def learning_rate(training: Training, train_size: int) -> Callable[[int], float]:

@@ -70,14 +70,16 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
             return "busy"
         if reuse(store, job.folder, key):
             return "reused"
-        task, flops = prepared(json.dumps(job.task, sort_keys=True), job.base, json.dumps(job.spec.task, sort_keys=True))
+        task, flops = prepared(
+            json.dumps(job.task, sort_keys=True), job.base, json.dumps(job.spec.task, sort_keys=True)
+        )
         parent = _parent(store, job.folder.experiment, job.spec.parents)
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
         learner = Learner(task, model.to(device), masks, job.spec.training)
         progress, seconds = _train(job, store, learner, hooks)
         files = _files(job, learner, progress, masks, flops)
-        status = "diverged" if progress.diverged else "trained"
+        status: Outcome = "diverged" if progress.diverged else "trained"
         # The ledger is no part of the sealed run: how long it took is not a function of the spec.
         store.put(f"{job.folder.experiment}/ledger/{key}.json", ledger_entry(job, device, seconds))
         store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)})
@@ -113,7 +115,9 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     task = create(json.loads(component), base)
     now = json.dumps(identity(json.loads(component), base), sort_keys=True)
     if now != json.dumps(json.loads(planned), sort_keys=True):
-        raise TaskError("data or code of the task differ from those that were planned. Do not change them during a run.")
+        raise TaskError(
+            "data or code of the task differ from those that were planned. Do not change them during a run."
+        )
     return task, forward_flops(task)
 
 

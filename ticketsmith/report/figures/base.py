@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -40,6 +41,11 @@ def finished(chart: alt.LayerChart | alt.FacetChart, height: int = HEIGHT) -> di
     spec: dict[str, Any] = chart.add_params(focus).properties(width="container", height=height).to_dict()
     spec.pop("config", None)  # the theme is applied where the chart is drawn
     return spec
+
+
+def file_name(name: str) -> str:
+    """A user's name as a part of a file name: nothing in it can lead to another folder."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "metric"
 
 
 def data(rows: Sequence[Row]) -> alt.InlineData:

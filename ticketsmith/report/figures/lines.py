@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import altair as alt
 
-from ticketsmith.report.figures.base import Label, Row, colour, dash, data, end_labels, faded, shape, zoom
+from ticketsmith.report.figures.base import Label, Row, colour, dash, data, end_labels, faded, reading, shape, zoom
 from ticketsmith.report.theme import Series
 
 
@@ -15,7 +15,7 @@ def band_lines(
     series: Sequence[Series],
     x: alt.X,
     y: alt.Y,
-    tooltip: Sequence[str],
+    tooltip: Sequence[str | alt.Tooltip],
     place: Callable[[float], float],
     labels: Sequence[Label] = (),
 ) -> list[alt.Chart]:
@@ -29,7 +29,7 @@ def band_lines(
     band = (
         alt.Chart(banded)
         .mark_area(clip=True)
-        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour(series), opacity=faded(0.16, 0.03))
+        .encode(x=x, y=reading(y, "low"), y2="high:Q", color=colour(series), opacity=faded(0.16, 0.03))
     )
     line = base.mark_line(clip=True, strokeWidth=2.4).encode(strokeDash=dash(series), opacity=faded())
     points = base.mark_point(clip=True, filled=True, size=48).encode(shape=shape(series), opacity=faded())
@@ -37,7 +37,7 @@ def band_lines(
     hover = (
         base.properties(name="hover")
         .mark_point(clip=True, filled=True, size=420, opacity=0)
-        .encode(tooltip=[alt.Tooltip(f"{name}:N") for name in tooltip])
+        .encode(tooltip=[alt.Tooltip(f"{entry}:N") if isinstance(entry, str) else entry for entry in tooltip])
     )
     return [band, line, points, hover.add_params(zoom()), *end_labels([*labels, *_ends(rows, series)], place)]
 

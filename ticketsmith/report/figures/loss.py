@@ -118,7 +118,7 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
     ends = [
         Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in drawn
     ]
-    finish = [f"{label.y:.2g} for {_in_sentence(label.text)}" for label in ends]
+    finish = [f"{label.y:.3g} for {_in_sentence(label.text)}" for label in ends]
     return Figure(
         name=f"loss-{name}",
         section="loss",

@@ -22,6 +22,7 @@ from ticketsmith.report.figures.base import (
     Row,
     data,
     density_axis,
+    file_name,
     finished,
     note,
     reading,
@@ -65,7 +66,7 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
     x = density_axis([row["density"] for row in rows])
     y = alt.Y(
         "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], nice=False),
+        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
         axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
     )
     layers = _spot(findings, x, min(row["density"] for row in rows))
@@ -77,12 +78,20 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         last = min((row for row in rows if row["series"] == findings.subject), key=lambda r: float(r["density"]))
         crossed = last["mean"] < limit if metric.higher_is_better else last["mean"] > limit
         layers += _gate(limit, y, gate, metric, crossed)
-    tooltip = ["Variant", "Weights remaining", "Sparsity", _heading(metric), "Interval", "Seeds", "Gate"]
+    tooltip: list[str | alt.Tooltip] = [
+        "Variant",
+        "Weights remaining",
+        "Sparsity",
+        alt.Tooltip("value:N", title=_heading(metric)),
+        "Interval",
+        "Seeds",
+        "Gate",
+    ]
     lines = [entry for entry in series if entry.key != DENSE]
     layers += band_lines(rows, lines, x, y, tooltip, frame.place, labels)
     title = _title(findings)
     return Figure(
-        name="quality" if metric == findings.metric else f"quality-{metric.name}",
+        name="quality" if metric == findings.metric else f"quality-{file_name(metric.name)}",
         section="quality",
         title=title if metric == findings.metric else f"{_heading(metric)}: {title[0].lower()}{title[1:]}",
         caption=_caption(findings, metric, frame),
@@ -112,7 +121,7 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
         "Variant": display(summary.variant),
         "Weights remaining": words.share(1 - summary.sparsity),
         "Sparsity": words.share(summary.sparsity),
-        _heading(metric): words.value(metric, summary.mean),
+        "value": words.value(metric, summary.mean),
         "Interval": interval,
         "Seeds": str(summary.replicates),
         "Gate": str(level_status(verdicts)) if verdicts else "reference",

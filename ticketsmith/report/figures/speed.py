@@ -69,7 +69,7 @@ def speed_figures(findings: Findings) -> list[Figure]:
     bars = (
         alt.Chart(data(rows))
         .mark_rule(strokeWidth=2)
-        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour(series), opacity=faded(0.7))
+        .encode(x=x, y=reading(y, "low"), y2="high:Q", color=colour(series), opacity=faded(0.7))
     )
     line = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash(series), opacity=faded(0.8))
     marks = base.mark_point(filled=True, size=55).encode(shape=shape(series), opacity=faded())

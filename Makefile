@@ -1,0 +1,47 @@
+# Two commands: `make quickstart` and `make test`. Each does its own set-up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CONFIG ?= configs/imp_mnist.yaml
+
+.PHONY: help quickstart test lint format docs clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/.installed: requirements.txt requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed requirements-dev.txt requirements-dev.lock
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+quickstart: $(BIN)/.installed  ## Install, run the MNIST experiment, print where its report is
+	$(BIN)/ticketsmith prune --config $(CONFIG); status=$$?; \
+	  case $$status in 0|3|6) ;; *) exit $$status ;; esac
+	@echo
+	@echo "Open runs/$$($(BIN)/python -c 'from ticketsmith.config import load_recipe; import sys; print(load_recipe(sys.argv[1]).experiment)' $(CONFIG))/report/index.html in a browser."
+
+test: $(BIN)/.installed-dev  ## Install what tests need, and run them
+	PYTEST_ADDOPTS="$(PYTEST_ADDOPTS)" $(BIN)/python -m pytest
+
+lint: $(BIN)/.installed-dev  ## ruff, mypy, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(BIN)/.installed-dev  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(BIN)/.installed-dev  ## Renew what is generated: the recipe reference and its JSON Schema
+	$(BIN)/ticketsmith schema > configs/recipe.schema.json
+	$(BIN)/python scripts/make_docs.py
+
+clean:  ## Remove the environment and caches (never runs)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

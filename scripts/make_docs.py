@@ -1,0 +1,190 @@
+#!/usr/bin/env python
+"""Writes ``docs/recipe.md``, the reference of recipes, from their JSON Schema.
+
+python scripts/make_docs.py           # write it
+python scripts/make_docs.py --check   # exit status 1 when it is not current
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from ticketsmith import models
+from ticketsmith.config import schema as config_schema
+from ticketsmith.config.json_schema import recipe_schema
+from ticketsmith.plugins import resolve
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
+
+HEAD = """\
+# The recipe
+
+<!-- Made by scripts/make_docs.py from the JSON Schema of recipes. Do not edit: run `make docs`. -->
+
+A recipe is one YAML file. It says what is trained, how tickets are found, and when a sparse network is good enough.
+`ticketsmith init` writes a commented one, `ticketsmith validate --config <file>` checks one, and `--set field=value`
+overrides a field for one command, e.g. `--set training.lr=0.05 --set pruning.levels=4`.
+
+Recipes are checked strictly. An unknown key, a wrong type or a value out of range is refused with the file, the line
+and the nearest valid name. YAML is read by its 1.2 core schema: `1e-3` is a number, `no` is a word.
+
+**Durations** are text: `500it` is 500 iterations, `20ep` is 20 epochs, `0.25ep` a quarter of one (rounded up to whole
+iterations); a bare whole number means iterations. An epoch is the number of training examples, validation held out,
+over the batch size.
+
+**Components** (data, model, criterion) are a name, or a mapping with `name` and the component's own options:
+`model: {name: mnist_cnn, width: 32}`. A name with a colon, `package.module:attribute`, is your own code;
+[extending.md](extending.md) shows how.
+
+**Layer patterns** (`rates`, `exclude`, `include`) are shell patterns on the names of parameters or of their layers:
+`output`, `conv*`, `fc1.weight`. A pattern that matches nothing is refused. When several `rates` match a layer, the last
+one counts.
+
+Editors that know the YAML language server complete and check a recipe that begins with this line (the schema lies
+beside the shipped recipes; `ticketsmith schema` prints it):
+
+```yaml
+# yaml-language-server: $schema=recipe.schema.json
+```
+"""
+
+MODELS = """
+## Built-in models
+
+All of them begin with Gaussian weights (Glorot for `lenet_300_100`, `mlp` and the `conv` networks, He for the others)
+and zero biases. Their last layer is called `output`; `ticketsmith validate --config <file> --json` lists every layer that
+can be pruned, with its weights.
+"""
+
+
+def page() -> str:
+    """The whole page, from the schema as it is now."""
+    schema = recipe_schema()
+    definitions = schema["$defs"]
+    parts = [HEAD, "## Top level\n", *_table("Recipe", schema, definitions)]
+    places: dict[str, list[str]] = {}
+    queue = _children(schema, definitions, "")
+    while queue:
+        field, name = queue.pop(0)
+        places.setdefault(name, []).append(field)
+        queue = _children(definitions[name], definitions, field) + queue
+    for name, fields in places.items():
+        heading = ", ".join(f"`{field}`" for field in fields) + (", your own" if name == "OwnTask" else "")
+        parts += [f"\n## {heading}\n", _sentences(definitions[name]), "", *_table(name, definitions[name], definitions)]
+    return "\n".join([*parts, MODELS, *_models()]) + "\n"
+
+
+def _models() -> list[str]:
+    rows = ["| Name | Options | Network |", "| --- | --- | --- |"]
+    for name in models.BUILTINS:
+        component = resolve("model", name, models.BUILTINS)
+        options = [
+            f"`{option.name}: {json.dumps(option.default)}`"
+            for option in inspect.signature(component).parameters.values()
+            if option.name not in ("input_shape", "classes")
+        ]
+        about = " ".join((inspect.getdoc(component) or "").split()).replace("``", "`")
+        rows.append(f"| `{name}` | {', '.join(options) or '-'} | {about} |")
+    return rows
+
+
+def _children(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str) -> list[tuple[str, str]]:
+    """Fields that hold a mapping of their own, each with the name of its definition; components are in the head."""
+    found = []
+    for field, value in schema.get("properties", {}).items():
+        full = f"{path}.{field}" if path else field
+        if "additionalProperties" in value and "$ref" in json.dumps(value["additionalProperties"]):
+            full += ".<metric>"
+        for name in re.findall(r'"#/\$defs/(\w+)"', json.dumps({k: v for k, v in value.items() if k != "default"})):
+            if name not in ("NamedComponent", "Plain"):
+                found.append((full, name))
+    return [(full, name) for full, name in found if "properties" in definitions[name]]
+
+
+def _table(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
+    needed = set(schema.get("required", ()))
+    rows = ["| Field | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
+    for field, value in schema.get("properties", {}).items():
+        default = "**required**" if field in needed else _default(name, field, value)
+        meaning = value.get("description") or _sentences(_referred(value, definitions))
+        cells = (f"`{field}`", _type(value, definitions), default, " ".join(meaning.split()))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if schema.get("additionalProperties") is True:
+        rows.append("| any other | | | An option of the component itself. |")
+    return rows
+
+
+def _referred(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    reference = value.get("$ref", "")
+    return definitions[reference.rpartition("/")[2]] if reference else {}
+
+
+def _sentences(definition: Mapping[str, Any]) -> str:
+    return " ".join(str(definition.get("description", "")).split())
+
+
+def _default(model: str, field: str, value: Mapping[str, Any]) -> str:
+    if "default" not in value and "$ref" in value:
+        return "see below"
+    default = value.get("default")
+    if "default" not in value:  # the schema does not tell what a factory makes
+        made = getattr(config_schema, model).model_fields[field].get_default(call_default_factory=True)
+        default = to_jsonable_python(made, exclude_none=True)
+    if default is None:
+        return "none"
+    return f"`{default if isinstance(default, str) else json.dumps(default)}`"
+
+
+def _type(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    if "$ref" in value:
+        return _named(value["$ref"].rpartition("/")[2])
+    for union in ("anyOf", "oneOf"):
+        if union in value:
+            if any("pattern" in part for part in value[union]):
+                return "duration"
+            kinds = [_type(part, definitions) for part in value[union]]
+            return " or ".join(dict.fromkeys(kind for kind in kinds if kind != "null"))
+    if "const" in value:
+        return f"`{json.dumps(value['const']).strip(chr(34))}`"
+    if "enum" in value:
+        return " or ".join(f"`{choice}`" for choice in value["enum"])
+    kind = str(value.get("type", "any"))
+    if kind == "array":
+        return f"list of {_type(value.get('items', {}), definitions)}"
+    if kind == "object":
+        return f"mapping to {_type(value.get('additionalProperties', {}), definitions)}"
+    words = {"integer": "whole number", "string": "text", "boolean": "true or false"}
+    return words.get(kind, kind) + _range(value)
+
+
+def _named(definition: str) -> str:
+    return {"NamedComponent": "`{name: ...}`", "Plain": "`{}`"}.get(definition, "mapping")
+
+
+def _range(value: Mapping[str, Any]) -> str:
+    signs = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+    limits = [f"{sign} {value[key]:,}" for key, sign in signs if key in value]
+    return f" {', '.join(limits)}" if limits else ""
+
+
+def main() -> int:
+    """Writes the page, or checks it."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
+        print(f"{PAGE.name} is {'current' if current else 'out of date: run `make docs`'}")
+        return 0 if current else 1
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

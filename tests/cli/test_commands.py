@@ -1,0 +1,326 @@
+"""The commands as a user types them: what they print, what they leave, how they end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ticketsmith.cli.main import enter, group
+from ticketsmith.errors import Exit
+
+ROOT = Path(__file__).resolve().parents[2]
+Write = Callable[..., Path]
+
+
+def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """A command within this process: exit status, output, errors."""
+    before = sys.argv
+    sys.argv = ["ticketsmith", *arguments]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            enter(group)
+    finally:
+        sys.argv = before
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished experiment, made by the command itself."""
+    from tests.conftest import DIGITS
+
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "recipe.yaml").write_text(DIGITS)
+    done = run("-m", "ticketsmith.prune", "--config", "recipe.yaml", "--set", "benchmark.rounds=10", cwd=folder)
+    assert done.returncode in (0, 3, 6), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "report: runs/digits/report/index.html" in done.stdout
+    return folder
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    done = run("-X", "importtime", "-m", "ticketsmith", "--help")
+    assert done.returncode == 0
+    assert "prune" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert not imported & {"torch", "numpy", "pandas", "scipy", "altair", "pydantic"}
+
+
+@pytest.mark.parametrize("door", ["train", "prune", "report", "benchmark_cli"])
+def test_every_door_opens(door: str) -> None:
+    done = run("-m", f"ticketsmith.{door}", "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+def test_an_experiment_leaves_all_that_is_promised(store: Path) -> None:
+    experiment = store / "runs/digits"
+    for name in ("recipe.yaml", "plan.json", "gates.json", "benchmark.json"):
+        assert (experiment / name).is_file()
+    for name in ("index.html", "report.md", "results.csv"):
+        assert (experiment / "report" / name).is_file()
+    assert list((experiment / "report/figures").glob("*.png"))
+    assert list((experiment / "report/figures").glob("*.svg"))
+    run_folder = next((experiment / "ticket/seed-1").glob("level-02-*"))
+    assert {path.name for path in run_folder.iterdir()} == {
+        "spec.json",
+        "metrics.json",
+        "curve.csv",
+        "model.safetensors",
+        "mask.safetensors",
+        "environment.json",
+        "manifest.json",
+    }
+    environment = json.loads((run_folder / "environment.json").read_text())
+    assert {"torch", "python", "cpu", "threads", "git_commit", "recipe_sha256"} <= set(environment)
+    assert environment["threads"] == 1
+    with (experiment / "report/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * (1 + 2 * 3)
+    assert {row["variant"] for row in rows} == {"dense", "ticket", "random_reinit", "random_ticket"}
+
+
+def test_a_second_time_trains_nothing(store: Path) -> None:
+    done = run("-m", "ticketsmith.prune", "--config", "recipe.yaml", cwd=store)
+    assert "0 trained, 16 cached" in done.stderr
+
+
+def test_reports_of_a_folder_and_of_one_experiment(store: Path) -> None:
+    for prefix in ("runs", "runs/digits"):
+        done = run("-m", "ticketsmith.report", "--runs-prefix", prefix, cwd=store)
+        assert done.returncode == 0, done.stderr
+        assert "report: " in done.stdout
+        assert "index.html" in done.stdout
+
+
+def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
+    folder = next((store / "runs/digits/ticket/seed-0").glob("level-02-*"))
+    more = ("--rounds", "10", "--batch-size", "4", "--json")
+    done = run("-m", "ticketsmith.benchmark_cli", "--checkpoint", str(folder), *more, cwd=store)
+    assert done.returncode == 0, done.stderr
+    timings = json.loads(done.stdout)["timings"]
+    assert {timing["variant"] for timing in timings} == {"dense", "ticket"}
+    assert all(timing["batch_size"] == 4 and timing["median_ms"] > 0 for timing in timings)
+    wrong = run("-m", "ticketsmith.benchmark_cli", "--checkpoint", str(store), cwd=store)
+    assert wrong.returncode == 2
+    assert "not the folder of a run" in wrong.stderr
+
+
+def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = ("--runs-prefix", str(store / "runs"), "--json")
+    recipe = ("--config", str(store / "recipe.yaml"))
+    code, out, _ = call("status", *runs, capsys=capsys)
+    assert code == 0
+    assert {row["status"] for row in json.loads(out)} == {"trained"}
+    code, out, _ = call("gate", *runs, capsys=capsys)
+    assert code in (0, 3, 6)
+    assert {row["status"] for row in json.loads(out)} <= {"PASS", "FAIL", "INCONCLUSIVE"}
+    code, out, _ = call("plan", *recipe, "--set", f"store={store / 'runs'}", "--json", capsys=capsys)
+    nodes = json.loads(out)["nodes"]
+    assert {node["status"] for node in nodes} == {"trained"}
+    assert all(node["training_flops"] > 0 for node in nodes if node["variant"] != "rewind_point")
+    code, out, _ = call("validate", *recipe, "--json", capsys=capsys)
+    assert json.loads(out)["runs"] == 16
+    code, out, _ = call("data", "list", "--json", capsys=capsys)
+    assert {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"} == {entry["name"] for entry in json.loads(out)}
+    code, out, _ = call("verify", *runs, capsys=capsys)
+    assert (code, json.loads(out)) == (0, {"runs": 16, "damaged": []})
+
+
+def test_the_exit_status_follows_the_gate(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changed threshold judges anew and trains nothing."""
+    text = (store / "recipe.yaml").read_text()
+    for margin, expected in (("90.0", Exit.OK), ("0.000001", None)):
+        changed = tmp_path / "gates.yaml"
+        changed.write_text(text.replace("max_drop: 5.0", f"max_drop: {margin}"))
+        code, out, _ = call("gate", "--runs-prefix", str(store / "runs"), "--config", str(changed), capsys=capsys)
+        assert code == expected if expected is not None else code in (Exit.GATE_FAILED, Exit.INCONCLUSIVE)
+        assert "digits:" in out
+
+
+def test_bytes_that_were_changed_are_found(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    copy = tmp_path / "runs"
+    shutil.copytree(store / "runs", copy)
+    model = next(copy.glob("digits/ticket/seed-0/level-01-*/model.safetensors"))
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    code, _, err = call("verify", "--runs-prefix", str(copy), capsys=capsys)
+    assert code == Exit.INCOMPLETE
+    assert "was changed after it was sealed" in err
+    metrics = next(copy.glob("digits/dense/seed-0/*/metrics.json"))
+    metrics.write_text(metrics.read_text().replace("accuracy", "accurate"))
+    code, _, err = call("report", "--runs-prefix", str(copy), capsys=capsys)
+    assert code == Exit.INCOMPLETE
+    assert "metrics.json was changed after it was sealed" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune", "--config", "absent.yaml"], "no such file"),
+        (["prune"], "Missing option '--config'"),
+        (["prnue"], "No such command"),
+        (["report", "--runs-prefix", "/nowhere/at/all"], "no runs here"),
+        (["report", "--experiment", "absent"], "no experiment 'absent'"),
+        (["status", "--runs-prefix", "\0"], "NUL"),
+        (["data", "verify", "mnits"], "Did you mean 'mnist'"),
+        (["data", "fetch", "nothing"], "nothing"),
+        (["validate", "--config", "{recipe}", "--set", "task.model=lenet"], "unknown model 'lenet'"),
+        (["validate", "--config", "{recipe}", "--set", "task.model={name: mlp, width: 3}"], "takes no option 'width'"),
+        (["validate", "--config", "{recipe}", "--set", "task.model.widths=wide"], "option 'widths'"),
+        (["validate", "--config", "{recipe}", "--set", "task.model=nosuch.module:Net"], "cannot import 'nosuch'"),
+        (["validate", "--config", "{recipe}", "--set", "task.model=json:Net"], "has no 'Net'"),
+        (["validate", "--config", "{recipe}", "--set", "task.model=tests.cli.test_commands:TooFew"], "shape"),
+        (["validate", "--config", "{recipe}", "--set", "task.model=tests.cli.test_commands:WrongIn"], "does not fit"),
+        (["validate", "--config", "{recipe}", "--set", "task.model=vgg16"], "does not fit the data"),
+        (["validate", "--config", "{recipe}", "--set", "task.data={name: npz, path: absent.npz}"], "absent.npz"),
+        (["validate", "--config", "{recipe}", "--set", "task.validation=100000"], "hold out at least 1 and fewer"),
+        (
+            ["validate", "--config", "{recipe}", "--set", "gates.metrics={acuracy: {max_drop: 1}}"],
+            "Did you mean 'accuracy'",
+        ),
+        (["validate", "--config", "{recipe}", "--set", "pruning.rates={ouput: 0.1}"], "Did you mean 'output'"),
+        (
+            ["validate", "--config", "{recipe}", "--set", "pruning.fraction=0.9", "--set", "pruning.levels=9"],
+            "without any",
+        ),
+        (["validate", "--config", "{recipe}", "--set", "pruning.criterion=magnitud"], "Did you mean 'magnitude'"),
+        (["prune", "--config", "{recipe}", "--device", "warp"], "--device warp: cannot be used here"),
+        (["prune", "--config", "{recipe}", "--store", "{recipe}"], "cannot write"),
+        (["init", "{recipe}"], "is there already"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_bad_input_ends_in_one_message(
+    recipe_file: Write,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_file()
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*(part.replace("{recipe}", str(recipe)) for part in arguments), capsys=capsys)
+    assert code == (Exit.INCOMPLETE if "cannot write" in message else Exit.BAD_INPUT), err
+    assert message in err
+    assert "Traceback" not in out + err
+
+
+def TooFew(input_shape: tuple[int, ...]) -> object:
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+
+
+def WrongIn() -> object:
+    from torch import nn
+
+    return nn.Sequential(nn.Flatten(), nn.Linear(63, 10))
+
+
+def test_corrupted_recipes_never_end_in_a_traceback(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chance = random.Random(0)
+    text = recipe_file().read_text()
+    refused = 0
+    for _ in range(100):
+        words = text.split(" ")
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(words))
+            words[at] = chance.choice(
+                ["-1", "0", "1e9", "x", "[]", "{}", "null", "mnist", "1.5", "output", "'", words[at][:-1]]
+            )
+        path = tmp_path / "corrupted.yaml"
+        path.write_text(" ".join(words))
+        code, out, err = call("validate", "--config", str(path), capsys=capsys)
+        assert code in (Exit.OK, Exit.BAD_INPUT), (path.read_text(), err)
+        assert "Traceback" not in out + err
+        refused += code != Exit.OK
+    assert refused > 50
+
+
+def test_init_writes_a_recipe_that_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("init", str(tmp_path / "mine.yaml"), capsys=capsys)
+    assert code == 0
+    assert "ticketsmith prune --config" in out
+    code, out, _ = call("validate", "--config", str(tmp_path / "mine.yaml"), capsys=capsys)
+    assert code == 0
+    assert "valid" in out
+
+
+def test_train_makes_the_dense_runs_only(recipe_file: Write, tmp_path: Path) -> None:
+    done = run("-m", "ticketsmith.train", "--config", str(recipe_file()), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dense seed 1: test accuracy" in done.stdout
+    assert {path.name for path in (tmp_path / "runs/digits").iterdir() if path.is_dir()} == {"dense", "ledger"}
+
+
+def test_output_into_a_closed_pipe_is_no_error(store: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m ticketsmith status --runs-prefix runs | head -1",
+        shell=True,
+        cwd=store,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_the_live_view_on_a_terminal(recipe_file: Write, tmp_path: Path) -> None:
+    """On a real pseudo-terminal: bars with level, seed, step and loss."""
+    import pty
+
+    recipe = recipe_file(("duration: 120it", "duration: 4000it"))
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ticketsmith", "train", "--config", str(recipe)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"},
+        stderr=follower,
+        stdout=subprocess.DEVNULL,
+    )
+    os.close(follower)
+    seen = b""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(leader, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        seen += part
+    process.wait(timeout=60)
+    text = seen.decode(errors="replace")
+    assert "dense level 0 seed 1" in text
+    assert "loss 0." in text
+    assert "/4000" in text
+    assert "2/2 runs" in text

@@ -1,0 +1,176 @@
+"""Real processes: side by side, killed, interrupted, two at once; the store ends with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Write = Callable[..., Path]
+
+
+def command(recipe: Path, store: Path, *more: str) -> list[str]:
+    base = [sys.executable, "-m", "ticketsmith.prune", "--config", str(recipe), "--store", str(store), "--no-benchmark"]
+    return [*base, *more]
+
+
+def start(recipe: Path, store: Path, *more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command(recipe, store, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def finish(recipe: Path, store: Path, *more: str) -> tuple[int, str]:
+    process = start(recipe, store, *more)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+def sealed(store: Path) -> dict[str, str]:
+    """SHA-256 of every file of every sealed run: all that the store promises to be the same."""
+    return {
+        path.relative_to(store).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in store.glob("*/*/seed-*/level-*")
+        for path in folder.iterdir()
+    }
+
+
+@pytest.fixture
+def reference(tmp_path: Path, recipe_file: Write) -> tuple[Path, dict[str, str]]:
+    """A recipe, and the bytes of an undisturbed execution with one worker."""
+    recipe = recipe_file()
+    code, output = finish(recipe, tmp_path / "reference", "--workers", "1")
+    assert code in (0, 3, 6), output
+    return recipe, sealed(tmp_path / "reference")
+
+
+def test_two_workers_give_the_bytes_of_one(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
+    recipe, expected = reference
+    code, output = finish(recipe, tmp_path / "two", "--workers", "2")
+    assert code in (0, 3, 6), output
+    assert sealed(tmp_path / "two") == expected
+
+
+def test_nothing_is_trained_twice(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
+    recipe, expected = reference
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "reference").rglob("manifest.json")}
+    code, output = finish(recipe, tmp_path / "reference", "--set", "pruning.levels=3")
+    assert code in (0, 3, 6), output
+    assert "6 trained, 16 cached" in output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert expected.items() <= sealed(tmp_path / "reference").items()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_ended_at_random_moments_it_goes_on_to_the_same_bytes(
+    tmp_path: Path, reference: tuple[Path, dict[str, str]], how: signal.Signals
+) -> None:
+    recipe, expected = reference
+    store, chance = tmp_path / "broken", random.Random(int(how))
+    for _ in range(6):
+        process = start(recipe, store, "--checkpoint-every", "0.05")
+        deadline = time.monotonic() + chance.uniform(2.5, 7.0)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is None:
+            target = os.getpgid(process.pid)
+            os.kill(process.pid, how) if how is signal.SIGKILL else os.killpg(target, how)
+        out, err = process.communicate(timeout=60)
+        assert "Traceback" not in out + err
+        if how is not signal.SIGKILL and process.returncode != 0 and "report:" not in out:
+            assert process.returncode == 130, (process.returncode, out, err)
+    code, output = finish(recipe, store)
+    assert code in (0, 3, 6), output
+    assert sealed(store) == expected
+
+
+def test_workers_end_with_their_parent(tmp_path: Path, recipe_file: Write) -> None:
+    recipe = recipe_file(("duration: 120it", "duration: 100000it"), ("evaluate_every: 30it", "evaluate_every: 1000it"))
+    process = start(recipe, tmp_path / "runs")
+    group = os.getpgid(process.pid)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "runs" / ".work").glob("locks/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("a worker went on after its parent was killed")
+
+
+def test_a_killed_worker_is_replaced(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
+    recipe, expected = reference
+    process = start(recipe, tmp_path / "runs", "--workers", "2")
+    killed = 0
+    while process.poll() is None and killed < 2:
+        time.sleep(0.5)
+        for worker in _children(process.pid):
+            if list((tmp_path / "runs" / ".work").glob("locks/*")) and killed < 2:
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
+                break
+    out, err = process.communicate(timeout=200)
+    assert killed
+    assert process.returncode in (0, 3, 6), out + err
+    assert sealed(tmp_path / "runs") == expected
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rsplit(")", 1)[1].split()
+            command_line = (entry.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and b"spawn_main" in command_line:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def test_two_executions_at_once_share_the_work(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
+    recipe, expected = reference
+    both = [start(recipe, tmp_path / "shared", "--workers", "1") for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode in (0, 3, 6) for process in both] == [True, True], outputs
+    assert sealed(tmp_path / "shared") == expected
+    trained = [int(err.split(" trained, ")[0].splitlines()[-1]) for _, err in outputs]
+    assert sum(trained) == len({name.rsplit("/", 1)[0] for name in expected})
+
+
+def test_one_diverged_run_fails_its_gate_and_the_others_go_on(tmp_path: Path, recipe_file: Write) -> None:
+    recipe = recipe_file(
+        ("optimizer: adam\n  lr: 0.003", "optimizer: sgd\n  lr: 0.05"),
+        ("replicates: 2", "replicates: 2\nvariants: {finetune: {lr: 1.0e+30, duration: 60it}}"),
+    )
+    code, output = finish(recipe, tmp_path / "runs")
+    assert code == 4, output
+    assert "diverged: finetune level 1 seed 0" in output
+    assert "Traceback" not in output
+    gates = json.loads((tmp_path / "runs/digits/gates.json").read_text())
+    verdicts = {(v["variant"], v["level"]): v["status"] for v in gates["test"]}
+    assert verdicts["finetune", 1] == "FAIL"
+    assert ("ticket", 2) in verdicts
+    assert "diverge" in (tmp_path / "runs/digits/report/report.md").read_text().lower()
