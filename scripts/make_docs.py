@@ -60,8 +60,8 @@ MODELS = """
 ## Built-in models
 
 All of them begin with Gaussian weights (Glorot for `lenet_300_100`, `mlp` and the `conv` networks, He for the others)
-and zero biases. Their last layer is called `output`; `ticketsmith validate --config <file> --json` lists every layer that
-can be pruned, with its weights.
+and zero biases. Their last layer is called `output`; `ticketsmith validate --config <file> --json` lists every layer
+that can be pruned, with its weights.
 """
 
 

@@ -18,9 +18,9 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, ValidationError, validate_call
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from ticketsmith.errors import RecipeError
 
@@ -109,21 +109,25 @@ def build(kind: str, name: str, builtins: Builtins, options: Mapping[str, Any], 
     """
     target = resolve(kind, name, builtins)
     check_options(kind, name, target, options, *given)
-    checked = target if inspect.isclass(target) and target.__init__ is object.__init__ else _typed(target)
-    try:
-        return checked(**given, **options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{kind} {name!r}: option {place!r}: {first['msg']} (got {first['input']!r}).") from error
+    return target(**given, **_typed(kind, name, target, options))
 
 
-def _typed(target: Callable[..., Any]) -> Callable[..., Any]:
-    config = ConfigDict(arbitrary_types_allowed=True)
+def _typed(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the types that ``target`` is annotated with; where an annotation says nothing, as they are."""
     try:
-        return validate_call(config=config)(target)
-    except Exception:  # annotations that pydantic cannot read are the user's right
-        return target
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read are the user's right
+        hints = {}
+    typed = dict(options)
+    for option in options.keys() & hints.keys():
+        try:
+            typed[option] = TypeAdapter(hints[option]).validate_python(options[option])
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise RecipeError(f"{kind} {name!r}: option {option!r}: {first['msg']} (got {first['input']!r}).") from error
+        except PydanticUserError:  # a class that pydantic does not know
+            continue
+    return typed
 
 
 def source_fingerprint(name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,13 @@ PHONE, DESK = (360, 780), (1280, 900)
 
 
 @pytest.fixture
-def open_page(chromium: str, tmp_path: Path) -> Iterator[Callable[..., object]]:
+def open_page(chromium: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens a page from a file and waits until its charts are drawn; at the end it must have complained of nothing."""
     complaints: list[str] = []
     with playwright.sync_playwright() as player:
         browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
 
-        def opened(html: bytes, size: tuple[int, int]) -> object:
+        def opened(html: bytes, size: tuple[int, int]) -> Any:
             path = tmp_path / "index.html"
             path.write_bytes(html)
             page = browser.new_page(viewport={"width": size[0], "height": size[1]}, has_touch=size == PHONE)
@@ -47,7 +48,7 @@ def _forbid(url: str, complaints: list[str]) -> None:
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 @pytest.mark.parametrize("case", ["full", "one seed", "diverged", "no controls", "hostile"])
 def test_the_page_draws_and_fits(
-    open_page: Callable[..., object], files: Callable[[str], dict[str, bytes]], case: str, size: tuple[int, int]
+    open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]], case: str, size: tuple[int, int]
 ) -> None:
     page = open_page(files(case)["index.html"], size)
     _every_chart_is_drawn(page)
@@ -56,7 +57,7 @@ def test_the_page_draws_and_fits(
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_the_comparison_draws_and_fits(open_page: Callable[..., object], size: tuple[int, int]) -> None:
+def test_the_comparison_draws_and_fits(open_page: Callable[..., Any], size: tuple[int, int]) -> None:
     files = render_comparison([findings_of("full"), findings_of("diverged"), findings_of("hostile")])
     page = open_page(files["index.html"], size)
     _every_chart_is_drawn(page)
@@ -65,7 +66,7 @@ def test_the_comparison_draws_and_fits(open_page: Callable[..., object], size: t
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 def test_a_point_tells_its_numbers(
-    open_page: Callable[..., object], files: Callable[[str], dict[str, bytes]], size: tuple[int, int]
+    open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]], size: tuple[int, int]
 ) -> None:
     page = open_page(files("full")["index.html"], size)
     chart = page.locator('[data-chart="quality"]')
@@ -77,13 +78,14 @@ def test_a_point_tells_its_numbers(
     told = tooltip.inner_text()
     assert "Winning ticket (IMP)" in told
     summary = findings_of("full").summary("ticket", 3)
+    assert summary is not None
     assert f"{summary.mean:.2f} %" in told
     box = tooltip.bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= size[0] + 1
 
 
-def test_the_legend_highlights(open_page: Callable[..., object], files: Callable[[str], dict[str, bytes]]) -> None:
+def test_the_legend_highlights(open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]]) -> None:
     page = open_page(files("full")["index.html"], DESK)
     paths = "[...document.querySelectorAll('[data-chart=quality] .mark-line path')]"
     lines = f"{paths}.map(line => getComputedStyle(line).opacity)"
@@ -97,9 +99,7 @@ def test_the_legend_highlights(open_page: Callable[..., object], files: Callable
     page.wait_for_function(f"new Set({lines}).size === 1")
 
 
-def test_a_wheel_scrolls_past_a_chart(
-    open_page: Callable[..., object], files: Callable[[str], dict[str, bytes]]
-) -> None:
+def test_a_wheel_scrolls_past_a_chart(open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]]) -> None:
     page = open_page(files("full")["index.html"], DESK)
     page.locator('[data-chart="quality"]').scroll_into_view_if_needed()
     box = page.locator('[data-chart="quality"] svg').bounding_box()
@@ -109,9 +109,7 @@ def test_a_wheel_scrolls_past_a_chart(
     page.wait_for_function(f"scrollY > {before} + 100")
 
 
-def test_a_finger_scrolls_past_a_chart(
-    open_page: Callable[..., object], files: Callable[[str], dict[str, bytes]]
-) -> None:
+def test_a_finger_scrolls_past_a_chart(open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]]) -> None:
     page = open_page(files("full")["index.html"], PHONE)
     page.locator('[data-chart="quality"]').scroll_into_view_if_needed()
     box = page.locator('[data-chart="quality"] svg').bounding_box()
@@ -130,7 +128,7 @@ def test_a_finger_scrolls_past_a_chart(
     page.wait_for_function(f"scrollY < {before} - 80")
 
 
-def test_paper_gets_the_pictures(open_page: Callable[..., object], files: Callable[[str], dict[str, bytes]]) -> None:
+def test_paper_gets_the_pictures(open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]]) -> None:
     page = open_page(files("full")["index.html"], DESK)
     page.emulate_media(media="print")
     stills = page.evaluate(
@@ -153,7 +151,7 @@ def test_without_scripts_the_pictures_stay(
         browser.close()
 
 
-def _every_chart_is_drawn(page: object) -> None:
+def _every_chart_is_drawn(page: Any) -> None:
     charts = page.evaluate(
         """[...document.querySelectorAll('.chart')].map(chart => {
             const svg = chart.querySelector('svg'), box = svg && svg.getBoundingClientRect();
@@ -168,7 +166,7 @@ def _every_chart_is_drawn(page: object) -> None:
         assert chart["wide"], chart
 
 
-def _nothing_is_clipped(page: object, width: int) -> None:
+def _nothing_is_clipped(page: Any, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     tables = page.evaluate(
         """[...document.querySelectorAll('main table')].map(table => {

@@ -8,13 +8,15 @@ import re
 import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from ticketsmith.errors import StoreError, TicketSmithError
-from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.report.draw import javascript
 from ticketsmith.report.render import render, render_comparison, write
 from ticketsmith.report.story import tell
@@ -173,14 +175,6 @@ def test_nothing_that_a_user_wrote_becomes_markup(files: Files) -> None:
 
 
 def test_a_metric_with_an_awkward_name_stays_in_its_folder(findings: Case) -> None:
-    from dataclasses import replace
-
-    from ticketsmith.evidence.findings import conclude
-    from ticketsmith.evidence.verdicts import Gate, GatePolicy
-
-    def renamed(name: str) -> list[object]:
-        return [name]
-
     name = "../top-5.[a]"
     runs = []
     for run in findings("no controls").results:

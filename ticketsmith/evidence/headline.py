@@ -90,6 +90,8 @@ def _nothing_passes(findings: Findings) -> str:
     levels = by_level(findings.validation, findings.subject)
     shallowest = min(levels.values(), key=lambda verdicts: verdicts[0].sparsity)
     replicates = min(verdict.replicates for verdict in shallowest)
+    if not any(verdict.replicates for verdicts in levels.values() for verdict in verdicts) and not findings.diverged:
+        return f"Inconclusive: there is no dense baseline of the same seeds to tell whether {condition(findings)}."
     if any(level_status(verdicts) is Status.INCONCLUSIVE for verdicts in levels.values()):
         seeds, verb = words.plural(replicates, "seed"), "is" if replicates == 1 else "are"
         estimates = [verdicts[0].sparsity for verdicts in levels.values() if all(map(_point_passes, verdicts))]

@@ -167,7 +167,7 @@ def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
     label = "Cost of finding it" if spot else "Cost of the search"
     amount = f"{spent(cost.finding, timed)} of training, {words.plural(findings.replicates, 'seed')}"
     if cost.ratio is None:
-        return Card(label, spent(cost.finding, timed), amount)
+        return Card(label, spent(cost.finding, timed), words.plural(findings.replicates, "seed"))
     return Card(label, f"{cost.ratio:.1f}\u00d7 dense", amount)
 
 

@@ -24,7 +24,9 @@ def _timed(findings: Findings) -> bool:
 
 def spent(spend: Spend, timed: bool) -> str:
     """``12 min 5 s`` of compute, or the arithmetic when the times are not all known."""
-    return words.duration(spend.seconds) if timed and spend.seconds is not None else words.flops(spend.flops)
+    if timed and spend.seconds is not None:
+        return words.duration(spend.seconds)
+    return words.flops(spend.flops) if spend.flops > 0 else "not recorded"
 
 
 def _by_variant(findings: Findings) -> Figure | None:

@@ -1,0 +1,82 @@
+"""Experiments that lack what most have: each still has a report that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ticketsmith.evidence.findings import conclude
+from ticketsmith.evidence.results import CurvePoint, Result
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
+from ticketsmith.report.draw import standalone
+from ticketsmith.report.markdown import report_markdown
+from ticketsmith.report.story import tell
+
+from ..evidence.synthetic import LOSS, experiment
+from .conftest import POLICY
+
+
+def broken(run: Result) -> Result:
+    return replace(run, diverged=True, final=None, early_stop=None, diverged_at=3)
+
+
+def stopped_at_once(run: Result) -> Result:
+    assert run.early_stop is not None
+    return replace(run, early_stop=replace(run.early_stop, step=0))
+
+
+def not_finite(run: Result) -> Result:
+    points = [CurvePoint(0, float("nan"), {"loss": float("inf")}), CurvePoint(10, 0.1, {"loss": 0.1})]
+    return replace(run, curve=points)
+
+
+LACKING: dict[str, tuple[Callable[[Result], Result | None], str]] = {
+    "only dense": (lambda run: run if run.variant == "dense" else None, "Only the dense baseline"),
+    "no dense": (lambda run: None if run.variant == "dense" else run, "no dense baseline of the same seeds"),
+    "a ticket that diverged": (
+        lambda run: broken(run) if run.variant == "ticket" else run,
+        "No tested sparsity passes",
+    ),
+    "everything diverged": (broken, "No tested sparsity passes"),
+    "one level": (lambda run: run if run.level <= 1 else None, "At least 30.0 %"),
+    "no time, cost, layers, curve": (
+        lambda run: replace(run, seconds=None, training_flops=0.0, layers={}, curve=()),
+        "At least 76.0 %",
+    ),
+    "another method": (lambda run: replace(run, variant=run.variant.replace("ticket", "one_shot")), "At least 76.0 %"),
+    "early stop at the start": (stopped_at_once, "At least 76.0 %"),
+    "a curve that is not finite": (not_finite, "At least 76.0 %"),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_what_is_lacking_is_told(case: str) -> None:
+    change, words = LACKING[case]
+    runs = [changed for run in experiment(2, 4) if (changed := change(run)) is not None]
+    story = tell(conclude(case, runs, POLICY))
+    assert words in story.headline
+    assert words in report_markdown(story).decode()
+    assert story.rows
+    assert all(standalone(figure, titled=True)["layer"] for figure in story.figures)
+
+
+def test_a_metric_where_lower_is_better() -> None:
+    runs = [replace(run, metrics={"loss": LOSS}) for run in experiment(4, 6)]
+    story = tell(conclude("loss", runs, GatePolicy((Gate("loss", max_relative_increase=0.5),))))
+    assert "test loss rises by more than 50 %" in story.headline
+    assert story.metric == "Loss"
+
+
+def test_without_gates_there_are_still_curves() -> None:
+    story = tell(conclude("free", experiment(2, 3), GatePolicy(())))
+    assert {row.status for row in story.rows} == {"Reference", "Not judged"}
+    assert [figure.name for figure in story.figures][0] == "quality"
+
+
+def test_one_point_of_a_thousand_levels_is_not_a_percent() -> None:
+    """A density far below a percent is still told apart from nothing."""
+    runs = [replace(run, kept=7) if run.variant == "ticket" and run.level == 4 else run for run in experiment(2, 4)]
+    row = next(r for r in tell(conclude("deep", runs, POLICY)).rows if (r.variant, r.level) == ("ticket", 4))
+    assert row.sparsity == "99.9968 %"
