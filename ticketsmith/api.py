@@ -190,7 +190,7 @@ class Experiment:
             target[1] if target else Status.PASS, Exit.OK
         )
 
-    @property
+    @cached_property
     def findings(self) -> Findings:
         """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
         recipe = self.recipe
@@ -289,6 +289,7 @@ class Experiment:
             return before
         benchmark = self._measure(runs, batch_sizes, rounds, runtimes, seconds)
         self.store.put(f"{self.name}/benchmark.json", to_json(serving.to_json(benchmark)))
+        self.__dict__.pop("findings", None)  # they hold the benchmark
         return benchmark
 
     def compare_with_dense(

@@ -124,7 +124,9 @@ def _typed(kind: str, name: str, target: Callable[..., Any], options: Mapping[st
             typed[option] = TypeAdapter(hints[option]).validate_python(options[option])
         except ValidationError as error:
             first = error.errors()[0]
-            raise RecipeError(f"{kind} {name!r}: option {option!r}: {first['msg']} (got {first['input']!r}).") from error
+            raise RecipeError(
+                f"{kind} {name!r}: option {option!r}: {first['msg']} (got {first['input']!r})."
+            ) from error
         except PydanticUserError:  # a class that pydantic does not know
             continue
     return typed

@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import DIGITS
 
 ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[..., Path]
@@ -51,37 +55,48 @@ def sealed(store: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def reference(tmp_path: Path, recipe_file: Write) -> tuple[Path, dict[str, str]]:
-    """A recipe, and the bytes of an undisturbed execution with one worker."""
-    recipe = recipe_file()
-    code, output = finish(recipe, tmp_path / "reference", "--workers", "1")
+@dataclass(frozen=True)
+class Reference:
+    """A recipe, and an undisturbed execution of it with one worker."""
+
+    recipe: Path
+    store: Path
+    bytes: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("reference")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(DIGITS)
+    code, output = finish(recipe, folder / "runs", "--workers", "1")
     assert code in (0, 3, 6), output
-    return recipe, sealed(tmp_path / "reference")
+    return Reference(recipe, folder / "runs", sealed(folder / "runs"))
 
 
-def test_two_workers_give_the_bytes_of_one(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
-    recipe, expected = reference
+def test_two_workers_give_the_bytes_of_one(tmp_path: Path, reference: Reference) -> None:
+    recipe, expected = reference.recipe, reference.bytes
     code, output = finish(recipe, tmp_path / "two", "--workers", "2")
     assert code in (0, 3, 6), output
     assert sealed(tmp_path / "two") == expected
 
 
-def test_nothing_is_trained_twice(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
-    recipe, expected = reference
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "reference").rglob("manifest.json")}
-    code, output = finish(recipe, tmp_path / "reference", "--set", "pruning.levels=3")
+def test_nothing_is_trained_twice(tmp_path: Path, reference: Reference) -> None:
+    store = tmp_path / "runs"
+    shutil.copytree(reference.store, store)
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
+    code, output = finish(reference.recipe, store, "--set", "pruning.levels=3")
     assert code in (0, 3, 6), output
     assert "6 trained, 16 cached" in output
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert expected.items() <= sealed(tmp_path / "reference").items()
+    assert reference.bytes.items() <= sealed(store).items()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_ended_at_random_moments_it_goes_on_to_the_same_bytes(
-    tmp_path: Path, reference: tuple[Path, dict[str, str]], how: signal.Signals
+    tmp_path: Path, reference: Reference, how: signal.Signals
 ) -> None:
-    recipe, expected = reference
+    recipe, expected = reference.recipe, reference.bytes
     store, chance = tmp_path / "broken", random.Random(int(how))
     for _ in range(6):
         process = start(recipe, store, "--checkpoint-every", "0.05")
@@ -120,8 +135,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, recipe_file: Write) -> No
     pytest.fail("a worker went on after its parent was killed")
 
 
-def test_a_killed_worker_is_replaced(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
-    recipe, expected = reference
+def test_a_killed_worker_is_replaced(tmp_path: Path, reference: Reference) -> None:
+    recipe, expected = reference.recipe, reference.bytes
     process = start(recipe, tmp_path / "runs", "--workers", "2")
     killed = 0
     while process.poll() is None and killed < 2:
@@ -150,8 +165,8 @@ def _children(parent: int) -> list[int]:
     return found
 
 
-def test_two_executions_at_once_share_the_work(tmp_path: Path, reference: tuple[Path, dict[str, str]]) -> None:
-    recipe, expected = reference
+def test_two_executions_at_once_share_the_work(tmp_path: Path, reference: Reference) -> None:
+    recipe, expected = reference.recipe, reference.bytes
     both = [start(recipe, tmp_path / "shared", "--workers", "1") for _ in range(2)]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode in (0, 3, 6) for process in both] == [True, True], outputs

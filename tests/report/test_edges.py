@@ -72,11 +72,10 @@ def test_a_metric_where_lower_is_better() -> None:
 def test_without_gates_there_are_still_curves() -> None:
     story = tell(conclude("free", experiment(2, 3), GatePolicy(())))
     assert {row.status for row in story.rows} == {"Reference", "Not judged"}
-    assert [figure.name for figure in story.figures][0] == "quality"
+    assert story.figures[0].name == "quality"
 
 
-def test_one_point_of_a_thousand_levels_is_not_a_percent() -> None:
-    """A density far below a percent is still told apart from nothing."""
+def test_a_handful_of_weights_is_not_rounded_away() -> None:
     runs = [replace(run, kept=7) if run.variant == "ticket" and run.level == 4 else run for run in experiment(2, 4)]
     row = next(r for r in tell(conclude("deep", runs, POLICY)).rows if (r.variant, r.level) == ("ticket", 4))
     assert row.sparsity == "99.9968 %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -48,6 +49,7 @@ def main() -> NoReturn:
 
 def enter(command: click.Command) -> NoReturn:
     """Runs a command and ends the process: a user's mistake is one message and an exit status, never a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption: it loses nothing
     try:
         status_ = command.main(standalone_mode=False)
         sys.stdout.flush()

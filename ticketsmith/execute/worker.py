@@ -49,6 +49,13 @@ class Ended:
 
 def work(pipe: Connection, settings: Settings) -> None:
     """The body of the process. It ends with its parent: nothing goes on unseen."""
+    try:
+        _serve(pipe, settings)
+    except (EOFError, ConnectionError):
+        os._exit(1)  # the parent has gone; there is nobody to tell
+
+
+def _serve(pipe: Connection, settings: Settings) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported, below
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     stopping = threading.Event()
@@ -65,10 +72,7 @@ def work(pipe: Connection, settings: Settings) -> None:
     store = open_store(settings.store)
     device = prepare(settings.device)
     while True:
-        try:
-            job: Job | None = pipe.recv()
-        except EOFError:
-            return
+        job: Job | None = pipe.recv()
         if job is None:
             return
         key = job.spec.key

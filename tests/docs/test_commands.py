@@ -1,0 +1,93 @@
+"""Every command and every example that the documents show does what they say, in a workspace of small stand-ins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.markdown import PAGES, ROOT, Block, blocks
+from tests.docs.shell import NOT_RUN, forget, run
+
+SMALL: dict[str, Any] = {
+    "task": {"data": "digits", "model": {"name": "mlp", "widths": [16]}, "validation": 200},
+    "replicates": 2,
+    "benchmark": {"batch_sizes": [1], "rounds": 10},
+}
+STAND_INS = {"imp_mnist.yaml": 5, "lenet_300_100.yaml": 2}  # recipes that take minutes, and how many levels do instead
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a user has it after the first command: recipes, and the runs of ``imp_mnist``."""
+    folder = tmp_path_factory.mktemp("prepared")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name, levels in STAND_INS.items():
+        recipe = yaml.safe_load((ROOT / "configs" / name).read_text())
+        recipe |= SMALL
+        recipe["training"] |= {"duration": "40it", "evaluate_every": "20it", "batch_size": 50}
+        recipe["pruning"]["levels"] = levels
+        (folder / "configs" / name).write_text(yaml.safe_dump(recipe, sort_keys=False))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            run("ticketsmith prune --config configs/imp_mnist.yaml", monkeypatch)
+    finally:
+        os.chdir(before)
+        forget(folder)
+    return folder
+
+
+@pytest.fixture
+def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the prepared folder for one page, as the current directory."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    yield folder
+    forget(folder)
+
+
+def _runs_something(block: Block) -> bool:
+    return block.language in ("bash", "console", "python")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(map(_runs_something, blocks(page)))], ids=lambda p: p.name
+)
+def test_the_page_does_what_it_shows(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in blocks(page):
+        if block.file is not None:
+            (workspace / block.file).write_text(block.text)
+        elif block.language == "python":
+            exec(compile(block.text, block.place, "exec"), {"__name__": "__main__"})
+        elif block.language in ("bash", "console"):
+            for command in block.commands():
+                run(command, monkeypatch)
+
+
+def test_every_block_says_what_it_is() -> None:
+    known = {"bash", "console", "python", "yaml", "text"}
+    strange = [block.place for page in PAGES for block in blocks(page) if block.language not in known]
+    assert not strange, "a block of another language would not be tested"
+
+
+def test_what_is_not_run_is_shown_somewhere() -> None:
+    shown = [command for page in PAGES for block in blocks(page) for command in block.commands()]
+    for start in NOT_RUN:
+        assert any(command.startswith(start) for command in shown), f"{start!r} is not shown any more"
+
+
+def test_examples_of_extensions_are_small() -> None:
+    examples = [block for block in blocks(ROOT / "docs" / "extending.md") if (block.file or "").endswith(".py")]
+    assert len(examples) == 6
+    for block in examples:
+        assert block.text.count("\n") < 65, f"{block.place} is too long for a first example"

@@ -1,0 +1,83 @@
+"""What the documents say is current: links, the recipe reference, tables of commands and statuses."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import PAGES, ROOT, anchors, blocks, links
+from ticketsmith.cli.main import group
+from ticketsmith.config import load_recipe
+from ticketsmith.config.load import parse_recipe
+from ticketsmith.errors import Exit
+
+NOTEBOOK = ROOT / "examples" / "mnist_tickets.ipynb"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path.replace("\\", "")).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_no_longer_than_120(page: Path) -> None:
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        assert len(line) <= 120 or line.startswith("|"), f"{page.name}:{number}"
+
+
+def test_recipe_reference_is_current() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_docs.py"))["page"]()
+    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == made, "run `make docs`"
+
+
+def test_readme_lists_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in group.commands:
+        assert f"| `ticketsmith {name}` |" in readme
+
+
+def test_readme_lists_every_exit_status() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Exit status")[2].partition("\n## ")[0]
+    assert {int(row.split("|")[1]) for row in table.splitlines() if row[2:3].isdigit()} == {int(code) for code in Exit}
+
+
+def test_recipes_in_the_documents_are_valid() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            if (block.file or "").endswith(".yaml"):
+                parse_recipe(block.text, block.place, page.parent)
+
+
+def test_notebook_is_kept_without_outputs() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+
+
+def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    kernels = pytest.importorskip("jupyter_client.kernelspec")
+    if "python3" not in kernels.KernelSpecManager().find_kernel_specs():
+        pytest.skip("no Jupyter kernel here")
+    load_recipe(ROOT / "configs" / "digits.yaml")  # a clear failure when the recipe is what is wrong
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    settings = {"metadata": {"path": str(NOTEBOOK.parent)}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=settings).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("of the weights are zero" in output.get("text", "") for output in outputs)
