@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ticketsmith.cli.main import main
 from tests.docs.markdown import ROOT
+from ticketsmith.cli.main import main
 
 NOT_RUN = {
     "pip install": "changes the environment; `make test` itself installs by these files",

@@ -128,9 +128,12 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
 @options.as_json
 def report(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
     """Write the report of every experiment below a folder, and a page that compares them."""
+    from ticketsmith.errors import TicketSmithError
     from ticketsmith.report.render import render_comparison
 
-    found = experiments(runs_prefix, experiment)
+    found = [one for one in experiments(runs_prefix, experiment) if _has_runs(one)]
+    if not found:
+        raise TicketSmithError(f"{runs_prefix}: no run is sealed yet: nothing to report.")
     pages = {}
     for one in found:
         one.judge()
@@ -173,6 +176,12 @@ def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
             click.echo(f"damaged: {entry['problem']}", err=True)
         click.echo(f"{count} sealed runs, {len(damaged)} damaged")
     return int(Exit.INCOMPLETE if damaged else Exit.OK)
+
+
+def _has_runs(experiment: Experiment) -> bool:
+    if not experiment.results:
+        click.echo(f"{experiment.name}: no run is sealed yet; left out", err=True)
+    return bool(experiment.results)
 
 
 def say_verdict(experiment: Experiment) -> None:

@@ -1,7 +1,7 @@
 """Classification of images or signals that fit in memory: cross-entropy and accuracy.
 
-Inputs stay in memory in their stored type (one byte a pixel) and are normalised a batch at a time: no loader processes,
-no copy of the data set in floating point.
+Inputs stay in the device's memory in their stored type (one byte a pixel) and are normalised a batch at a time: no loader
+processes, no copy of the data set in floating point.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ class Classification:
         order = np.random.default_rng(derive(_SPLIT_SEED, "validation")).permutation(len(self._data.train))
         held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
         train = self._data.train
+        cpu = torch.device("cpu")
         self._splits = {
-            "train": _tensors(train.inputs[kept], train.labels[kept]),
-            "validation": _tensors(train.inputs[held_out], train.labels[held_out]),
-            "test": _tensors(self._data.test.inputs, self._data.test.labels),
+            (cpu, "train"): _tensors(train.inputs[kept], train.labels[kept]),
+            (cpu, "validation"): _tensors(train.inputs[held_out], train.labels[held_out]),
+            (cpu, "test"): _tensors(self._data.test.inputs, self._data.test.labels),
         }
         self.train_size = len(kept)
         shape = (1, -1) + (1,) * (len(self._data.input_shape) - 1)
@@ -80,11 +81,12 @@ class Classification:
         return models.create(name, options, self._data.input_shape, self._data.classes)
 
     def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
-        inputs, labels = self._splits["train"]
+        inputs, labels = self._on(device, "train")
+        indices = indices.to(device)
         chosen = self._normal(inputs[indices])
         if self._augment == "crop_flip":
             chosen = crop_flip(chosen, generator)
-        return chosen.to(device), labels[indices].to(device)
+        return chosen, labels[indices]
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         inputs, labels = batch
@@ -93,23 +95,29 @@ class Classification:
     def evaluate(
         self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
     ) -> Mapping[str, float]:
-        inputs, labels = self._splits[split]
+        inputs, labels = self._on(device, split)
         loss, correct = 0.0, 0
         for start in range(0, len(labels), _EVALUATION_BATCH):
             chosen = slice(start, start + _EVALUATION_BATCH)
-            logits = self._logits(model, self._normal(inputs[chosen]).to(device))
-            target = labels[chosen].to(device)
+            logits = self._logits(model, self._normal(inputs[chosen]))
+            target = labels[chosen]
             loss += float(F.cross_entropy(logits.float(), target, reduction="sum"))
             correct += int((logits.argmax(1) == target).sum())
         return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
 
     def example(self, batch_size: int) -> Tensor:
-        inputs, labels = self._splits["test"]
+        inputs, labels = self._on(torch.device("cpu"), "test")
         return self._normal(inputs[torch.arange(batch_size) % len(labels)])
+
+    def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
+        if (device, split) not in self._splits:
+            inputs, labels = self._splits[torch.device("cpu"), split]
+            self._splits[device, split] = inputs.to(device), labels.to(device)
+        return self._splits[device, split]
 
     def _normal(self, inputs: Tensor) -> Tensor:
         scaled = inputs.float().div_(255.0) if inputs.dtype == torch.uint8 else inputs
-        return (scaled - self._mean) / self._std
+        return (scaled - self._mean.to(inputs.device)) / self._std.to(inputs.device)
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         logits = model(inputs)
@@ -131,6 +139,7 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     mirrored = torch.rand((count, 1, 1), generator=generator) < 0.5
     right = torch.where(mirrored, right.flip(2), right)
     rows = torch.arange(count).view(-1, 1, 1)
+    rows, down, right = (part.to(images.device) for part in (rows, down, right))
     return padded.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2).contiguous()
 
 

@@ -29,7 +29,7 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
         "key": key,
         "seconds": seconds,
         "step": progress.step,
-        "interval_loss": progress.interval_loss,
+        "interval_loss": float(progress.interval_loss),
         "interval_start": progress.interval_start,
         "best_step": progress.best_step,
         "curve": [asdict(point) for point in progress.curve],

@@ -20,14 +20,15 @@ def check_device(device: str) -> str:
 
 
 def prepare(device: str) -> torch.device:
-    """Sets this process up for one replicate: one CPU thread, deterministic kernels.
+    """Sets this process up for one replicate: one CPU thread, deterministic kernels (on a GPU: wherever PyTorch has them).
 
     One single-threaded replicate a core is faster than one on all cores, and its sums do not depend on the machine's
     number of cores. Raises RecipeError for a device that is not here.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    chosen = torch.device(check_device(device))
+    torch.use_deterministic_algorithms(True, warn_only=chosen.type != "cpu")
     torch.backends.cudnn.benchmark = False
     torch.set_flush_denormal(True)  # Adam's moments of dying units: denormal arithmetic is many times slower
-    return torch.device(check_device(device))
+    return chosen

@@ -32,7 +32,8 @@ def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled()
+        and ("where possible" if torch.is_deterministic_algorithms_warn_only_enabled() else True),
     }
 
 

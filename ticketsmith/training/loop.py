@@ -22,11 +22,12 @@ class Progress:
     """Where a training stands; with the model and the optimizer, all that is needed to go on.
 
     ``best`` holds the model's state at the early-stop iteration so far: the minimum of the validation loss.
-    ``interval_loss`` is the sum of the training losses since the last evaluation.
+    ``interval_loss`` is the sum of the training losses since the last evaluation; on a GPU it stays there until it is read,
+    so that no step waits for it.
     """
 
     step: int = 0
-    interval_loss: float = 0.0
+    interval_loss: float | Tensor = 0.0
     interval_start: int = 0
     curve: list[CurvePoint] = field(default_factory=list)
     best_step: int = -1
@@ -95,7 +96,7 @@ def train(
         _seed_layers(derive(seed, "dropout", step), device)
         batch = task.batch(order.indices(step), device, generator)
         loss = learner.step(batch, rate(step), generator)
-        progress.interval_loss += float(loss)
+        progress.interval_loss = loss.double() + progress.interval_loss
         progress.step += 1
         if progress.step % every == 0 or progress.step == stop:
             evaluate(learner, progress)
@@ -111,7 +112,7 @@ def _seed_layers(seed: int, device: torch.device) -> None:
 
 def evaluate(learner: Learner, progress: Progress) -> None:
     """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far."""
-    train_loss = progress.interval_loss / (progress.step - progress.interval_start)
+    train_loss = float(progress.interval_loss) / (progress.step - progress.interval_start)
     progress.interval_loss, progress.interval_start = 0.0, progress.step
     metrics = measure(learner.task, learner.model, "validation", learner.device)
     if not math.isfinite(train_loss) or not all(math.isfinite(value) for value in metrics.values()):
