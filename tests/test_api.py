@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import ticketsmith
 from ticketsmith.execute.local import Event
 from ticketsmith.execute.worker import Ended
+from ticketsmith.store.directory import DirectoryStore
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,40 @@ def test_a_user_s_own_model_data_and_criterion(tmp_path: Path, recipe_file: Call
     assert bool(mask.any())
     scores = dense.get_parameter("body.1.weight").abs()
     assert scores[mask].max() < scores[~mask].min(), "the user's criterion removes the largest"
+
+
+class NamedStore(DirectoryStore):
+    """A store of the user's own, by dotted name."""
+
+    def __init__(self, root: str, tag: str) -> None:
+        super().__init__(Path(root) / tag)
+
+
+def test_a_store_of_the_user_s_own_serves_workers_too(tmp_path: Path, recipe_file: Callable[..., Path]) -> None:
+    name = f"{{name: 'tests.test_api:NamedStore', root: '{tmp_path}', tag: mine}}"
+    recipe = ticketsmith.load(recipe_file(("replicates: 2", "replicates: 1")), [f"store={name}"])
+    experiment = ticketsmith.run(recipe, variants=["ticket"], benchmark=False)
+    assert experiment.outcome.failed == {}
+    assert len(list((tmp_path / "mine/digits/ticket/seed-0").iterdir())) == 2
+    with pytest.raises(ticketsmith.TicketSmithError, match="takes no option 'tga'"):
+        ticketsmith.run(ticketsmith.load(recipe_file(), [f"store={name.replace('tag', 'tga')}"]))
+
+
+def test_a_recipe_in_another_folder_keeps_its_own_modules(
+    tmp_path: Path, recipe_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened later from its store alone, an experiment finds what lay beside its recipe."""
+    (tmp_path / "beside_the_recipe.py").write_text(
+        "from ticketsmith.models.lenet import LeNet\n\n\n"
+        "def net(input_shape, classes):\n    return LeNet(input_shape, classes, (8,))\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recipe = recipe_file(("model: {name: mlp, widths: [32, 16]}", "model: 'beside_the_recipe:net'"))
+    ticketsmith.run(ticketsmith.load(recipe, ["replicates=1"]), variants=["dense"], benchmark=False)
+    again = ticketsmith.open_experiment("digits", "runs")
+    assert again.recipe.base == tmp_path.resolve()
+    assert isinstance(again.ticket(0.0, variant="dense"), nn.Module)
 
 
 def test_importing_the_package_is_cheap() -> None:

@@ -127,10 +127,11 @@ def train(
 
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
-    store = open_store(recipe.store)
+    store = open_store(recipe.store_component)
     store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
+    store.put(f"{recipe.experiment}/origin.json", to_json({"base": str(recipe.base)}))
     store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
-    settings = Settings(recipe.store, device, checkpoint_every, (str(recipe.base), str(Path.cwd())))
+    settings = Settings(recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())))
     experiment = Experiment(store, recipe.experiment, recipe)
     experiment.outcome = execute(
         plan if variants is None else plan.only(variants),
@@ -165,13 +166,24 @@ class Experiment:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that it was last run with. Relative paths in it are taken from the current directory."""
+        """The recipe that it was last run with.
+
+        Relative paths and own modules in it are found in the folder where the recipe lay, else in the current directory.
+        """
         if self._recipe is not None:
             return self._recipe
         text = self.store.get(f"{self.name}/recipe.yaml")
         if text is None:
             raise StoreError(f"{self.store.url}/{self.name}: recipe.yaml is missing; run the recipe again.")
-        return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", Path.cwd())
+        return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base())
+
+    def _base(self) -> Path:
+        content = self.store.get(f"{self.name}/origin.json")
+        try:
+            base = Path(json.loads(content or b"{}")["base"])
+        except (ValueError, KeyError, TypeError):
+            return Path.cwd()
+        return base if base.is_dir() else Path.cwd()
 
     @cached_property
     def results(self) -> list[Result]:

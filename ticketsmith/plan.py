@@ -67,8 +67,11 @@ class Plan:
 
     @cached_property
     def by_key(self) -> Mapping[str, Node]:
-        """Each run once: where two variants share one, the first gives it its name."""
-        return {node.key: node for node in reversed(self.nodes)}
+        """Each run once, parents before children; where two variants share one, the first gives it its name."""
+        found: dict[str, Node] = {}
+        for node in self.nodes:
+            found.setdefault(node.key, node)
+        return found
 
     @property
     def results(self) -> tuple[Node, ...]:

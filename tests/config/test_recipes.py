@@ -90,6 +90,7 @@ def test_a_variant_can_be_switched_off_and_on(recipe_file: Write) -> None:
     assert recipe.variants.random_reinit
     assert recipe.variants.one_shot
     assert recipe.variants.lr_rewind
+    jsonschema.validate(yaml.safe_load(recipe.source), recipe_schema())
 
 
 def test_overrides(recipe_file: Write) -> None:

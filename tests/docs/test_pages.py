@@ -13,6 +13,7 @@ from ticketsmith.cli.main import group
 from ticketsmith.config import load_recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit
+from ticketsmith.report.story import SECTIONS
 
 NOTEBOOK = ROOT / "examples" / "mnist_tickets.ipynb"
 
@@ -50,6 +51,12 @@ def test_readme_lists_every_exit_status() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.partition("## Exit status")[2].partition("\n## ")[0]
     assert {int(row.split("|")[1]) for row in table.splitlines() if row[2:3].isdigit()} == {int(code) for code in Exit}
+
+
+def test_report_sections_are_those_of_the_report() -> None:
+    text = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    for question in SECTIONS.values():
+        assert f"- **{question}**" in text
 
 
 def test_recipes_in_the_documents_are_valid() -> None:

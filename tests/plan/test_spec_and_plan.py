@@ -116,6 +116,10 @@ def test_what_two_variants_share_is_one_run(recipe_file: Write) -> None:
     assert len({node.key for node in shared}) == 1
     assert plan.by_key[shared[0].key].variant == "ticket"
     assert len(plan.by_key) == len(plan.nodes) - 2
+    seen: set[str] = set()
+    for key, node in plan.by_key.items():
+        assert set(node.spec.parents) <= seen
+        seen.add(key)
 
 
 def test_the_plan_survives_the_store(recipe_file: Write) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,9 @@ overrides = click.option(
 store = click.option("--store", metavar="FOLDER", help="Where experiments live, instead of the recipe's `store`.")
 workers = click.option("--workers", type=click.IntRange(1, 1024), help="Runs side by side; by default one a core.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+checkpoint_every = click.option(
+    "--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run."
+)
 runs_prefix = click.option(
     "--runs-prefix",
     default="runs",
@@ -27,6 +30,13 @@ runs_prefix = click.option(
 )
 experiment = click.option("--experiment", metavar="NAME", help="One experiment of the folder.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+
+
+def training(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that trains."""
+    for option in (checkpoint_every, device, workers, store, overrides, config):
+        command = option(command)
+    return command
 
 
 def read_recipe(config: str, overrides: Sequence[str], store: str | None) -> Recipe:

@@ -65,7 +65,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
     from ticketsmith.store import open_store
 
     prepared: Prepared = prepare(options.read_recipe(config, overrides, store))
-    states = statuses(prepared.plan, open_store(prepared.recipe.store))
+    states = statuses(prepared.plan, open_store(prepared.recipe.store_component))
     rows: list[dict[str, Any]] = [
         {
             "variant": node.variant,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,17 +14,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.config
-@options.overrides
-@options.store
-@options.workers
-@options.device
-@click.option("--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run.")
-def train(
-    config: str, overrides: Sequence[str], store: str | None, workers: int | None, device: str, checkpoint_every: float
-) -> int:
+@options.training
+def train(**how: Any) -> int:
     """Train the dense baselines only, one for each seed."""
-    experiment = _train(config, overrides, store, workers, device, checkpoint_every, ("dense",))
+    experiment = _train(("dense",), **how)
     _say_outcome(experiment)
     for result in experiment.results:
         final = result.final
@@ -38,22 +31,9 @@ def train(
 
 
 @click.command()
-@options.config
-@options.overrides
-@options.store
-@options.workers
-@options.device
-@click.option("--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run.")
+@options.training
 @click.option("--benchmark/--no-benchmark", default=True, help="Measure inference speed at the end.")
-def prune(
-    config: str,
-    overrides: Sequence[str],
-    store: str | None,
-    workers: int | None,
-    device: str,
-    checkpoint_every: float,
-    benchmark: bool,
-) -> int:
+def prune(benchmark: bool, **how: Any) -> int:
     """Run a whole experiment: dense, tickets, controls, gates, benchmark, report.
 
     What is in the store already is not trained again; after an interruption the same command goes on.
@@ -62,7 +42,7 @@ def prune(
     from ticketsmith.cli.evidence import say_verdict
     from ticketsmith.cli.progress import note
 
-    experiment = _train(config, overrides, store, workers, device, checkpoint_every, None)
+    experiment = _train(None, **how)
     _say_outcome(experiment)
     if experiment.outcome.interrupted or not experiment.results:
         return int(experiment.exit_status)
@@ -78,13 +58,14 @@ def prune(
 
 
 def _train(
+    variants: tuple[str, ...] | None,
+    *,
     config: str,
     overrides: Sequence[str],
     store: str | None,
     workers: int | None,
     device: str,
     checkpoint_every: float,
-    variants: tuple[str, ...] | None,
 ) -> Experiment:
     from ticketsmith import api
     from ticketsmith.cli.progress import note, view
@@ -95,7 +76,7 @@ def _train(
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = api.prepare(recipe)
     plan = prepared.plan if variants is None else prepared.plan.only(variants)
-    sealed = sealed_keys(plan, open_store(recipe.store))
+    sealed = sealed_keys(plan, open_store(recipe.store_component))
     with view(prepared, plan, sealed) as on_event:
         return api.train(
             prepared,

@@ -33,7 +33,7 @@ Component = Annotated[str, Field(min_length=1)] | NamedComponent
 class ClassificationTask(Frozen):
     """Classification of images or signals: data, model, and how they meet."""
 
-    name: Literal["classification"] = "classification"
+    name: Literal["classification"] = Field("classification", description="The built-in task, the default.")
     data: Component = Field(
         description="Data set: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `mnist1d`; your own as `{name: npz, path: ...}`, "
         "`{name: images, path: ...}`, `{name: parquet, path: ...}`, or a function `package.module:function`."
@@ -49,7 +49,7 @@ class ClassificationTask(Frozen):
 class OwnTask(BaseModel, extra="allow", frozen=True):
     """A task of your own: `name: package.module:Class`, and its options."""
 
-    name: str
+    name: str = Field(description="Your own task, `package.module:Class`; the other fields are its options.")
 
     @field_validator("name")
     @classmethod
@@ -111,25 +111,39 @@ class Finetune(Frozen):
     duration: Duration = Field(description="Length of training at each level.")
 
 
+def _also_true_or_empty(schema: dict[str, Any]) -> None:
+    """`one_shot: true` and `one_shot:` switch a variant on with its defaults."""
+    schema["anyOf"] += [{"const": True}, {"type": "null"}]
+
+
 class Variants(Frozen):
     """What is compared with the winning ticket, level by level. `false` switches one off."""
 
     random_reinit: Draws | Literal[False] = Field(
-        Draws(), description="The ticket's mask on newly drawn initial weights: is it the initial weights?"
+        Draws(),
+        json_schema_extra=_also_true_or_empty,
+        description="The ticket's mask on newly drawn initial weights: is it the initial weights?",
     )
     random_ticket: Draws | Literal[False] = Field(
-        Draws(draws=1),
+        Draws(),
+        json_schema_extra=_also_true_or_empty,
         description="The rewound weights under the ticket's mask, shuffled within each layer: is it the place?",
     )
     random_pruning: Draws | Literal[False] = Field(
-        False, description="A random mask, drawn before training, of the same sparsity."
+        False,
+        json_schema_extra=_also_true_or_empty,
+        description="A random mask, drawn before training, of the same sparsity.",
     )
     one_shot: Plain | Literal[False] = Field(
-        False, description="All of a level's pruning in one round on the dense network, then rewound."
+        False,
+        json_schema_extra=_also_true_or_empty,
+        description="All of a level's pruning in one round on the dense network, then rewound.",
     )
     finetune: Finetune | Literal[False] = Field(False, description="Prune, then train on at a low constant rate.")
     lr_rewind: Plain | Literal[False] = Field(
-        False, description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020)."
+        False,
+        json_schema_extra=_also_true_or_empty,
+        description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020).",
     )
 
     @field_validator("*", mode="before")
@@ -203,7 +217,10 @@ class Recipe(Frozen):
     variants: Variants = Field(default_factory=Variants, description="Controls and rivals of the winning ticket.")
     gates: Gates = Field(default_factory=Gates, description="When a sparse network is good enough.")
     benchmark: BenchmarkSettings = Field(default_factory=BenchmarkSettings, description="Measured inference speed.")
-    store: str = Field("runs", min_length=1, description="Folder that holds all experiments.")
+    store: Component = Field(
+        "runs",
+        description="Folder that holds all experiments, or a store of your own: `package.module:Class`, with options.",
+    )
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="")
@@ -238,6 +255,11 @@ class Recipe(Frozen):
             "data": _component(self.task.data),
             "model": _component(self.task.model),
         }
+
+    @property
+    def store_component(self) -> str | dict[str, Any]:
+        """The store as a component: a folder's path, or a name with options."""
+        return _component(self.store)
 
     @property
     def criterion(self) -> str | dict[str, Any]:

@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
-from typing import Literal
+from typing import Any, Literal
 
 from ticketsmith.errors import DivergedError, TicketSmithError
 
@@ -20,7 +21,7 @@ from ticketsmith.errors import DivergedError, TicketSmithError
 class Settings:
     """What is the same for all jobs of a worker."""
 
-    store: str
+    store: str | Mapping[str, Any]
     device: str
     checkpoint_every: float
     import_from: tuple[str, ...]

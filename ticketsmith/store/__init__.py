@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ticketsmith.errors import RecipeError
+from ticketsmith.plugins import build
 from ticketsmith.store.contract import Store
 
+_DOTTED = re.compile(r"[\w.]+:[\w.]+")
 
-def open_store(place: str | Path) -> Store:
-    """The store at ``place``: a folder. Raises RecipeError for a scheme that no store serves."""
+
+def open_store(place: str | Path | Mapping[str, Any]) -> Store:
+    """The store at ``place``: a folder, or one of the user's own, ``package.module:Class`` or ``{name: ..., options}``.
+
+    Raises RecipeError for a scheme that no store serves and for a name that cannot be imported.
+    """
+    if isinstance(place, Mapping):
+        options = {key: value for key, value in place.items() if key != "name"}
+        return build("store", str(place["name"]), {}, options)  # type: ignore[no-any-return]
     text = str(place)
+    if _DOTTED.fullmatch(text) and not Path(text).exists():
+        return build("store", text, {}, {})  # type: ignore[no-any-return]
     if "\0" in text:
         raise RecipeError("store: the path holds a NUL character")
     if "://" in text:
