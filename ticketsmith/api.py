@@ -104,7 +104,8 @@ def run(
     ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
     """
     experiment = train(prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event)
-    if not experiment.outcome.interrupted and experiment.results:
+    outcome = experiment.outcome
+    if not outcome.interrupted and not outcome.store_failed and experiment.results:
         experiment.judge()
         if benchmark:
             experiment.time_inference(seconds=BENCHMARK_SECONDS)

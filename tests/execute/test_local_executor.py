@@ -189,3 +189,18 @@ def test_one_diverged_run_fails_its_gate_and_the_others_go_on(tmp_path: Path, re
     assert verdicts["finetune", 1] == "FAIL"
     assert ("ticket", 2) in verdicts
     assert "diverge" in (tmp_path / "runs/digits/report/report.md").read_text().lower()
+
+
+def test_a_store_that_fails_stops_the_experiment_at_once(tmp_path: Path, recipe_file: Write) -> None:
+    """Training on what cannot be kept would only waste hours."""
+    (tmp_path / "runs/digits").mkdir(parents=True)
+    (tmp_path / "runs/digits/dense").write_text("a file where a folder must be")
+    code, output = finish(recipe_file(), tmp_path / "runs", "--workers", "1")
+    assert code == 5
+    assert output.count("failed: dense level 0") == 1
+    assert "cannot write" in output
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    (tmp_path / "runs/digits/dense").unlink()
+    code, output = finish(recipe_file(), tmp_path / "runs")
+    assert code in (0, 3, 6), output

@@ -44,7 +44,7 @@ def prune(benchmark: bool, **how: Any) -> int:
 
     experiment = _train(None, **how)
     _say_outcome(experiment)
-    if experiment.outcome.interrupted or not experiment.results:
+    if experiment.outcome.interrupted or experiment.outcome.store_failed or not experiment.results:
         return int(experiment.exit_status)
     experiment.judge()
     if benchmark:

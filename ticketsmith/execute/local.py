@@ -39,6 +39,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     worst: int = 0
     interrupted: bool = False
+    store_failed: bool = False
 
     @property
     def exit_status(self) -> Exit:
@@ -121,7 +122,7 @@ class _Execution:
     def run(self, count: int) -> None:
         try:
             self.workers = [_start(self.settings) for _ in range(count)]
-            while self.todo:
+            while self.todo and not self.outcome.store_failed:
                 self._block_children()
                 self._assign()
                 if not any(worker.node for worker in self.workers) and not self.not_before:
@@ -181,6 +182,7 @@ class _Execution:
         if event.outcome == "failed":
             outcome.failed[key] = event.message
             outcome.worst = outcome.worst or event.exit_status
+            outcome.store_failed |= event.store_failed
         elif event.outcome == "blocked":
             outcome.blocked.append(key)
         else:

@@ -14,7 +14,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-from ticketsmith.errors import DivergedError, TicketSmithError
+from ticketsmith.errors import DamagedRunError, DivergedError, StoreError, TicketSmithError
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,17 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Ended:
-    """A run has ended. ``blocked``: one that it needs diverged. ``failed``: ``message`` says why, ``exit_status`` how bad."""
+    """A run has ended. ``blocked``: one that it needs diverged. ``failed``: ``message`` says why, ``exit_status`` how bad.
+
+    ``store_failed``: no other run could be kept either.
+    """
 
     key: str
     outcome: Literal["trained", "diverged", "reused", "busy", "interrupted", "blocked", "failed"]
     seconds: float
     message: str = ""
     exit_status: int = 0
+    store_failed: bool = False
 
 
 def work(pipe: Connection, settings: Settings) -> None:
@@ -82,7 +86,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
             pipe.send(Stepped(key, step, steps, loss))
 
         began = time.monotonic()
-        message, exit_status = "", 0
+        message, exit_status, store_failed = "", 0, False
         outcome: str
         try:
             outcome = produce(job, store, device, Hooks(report, stopping.is_set, settings.checkpoint_every))
@@ -92,13 +96,15 @@ def _serve(pipe: Connection, settings: Settings) -> None:
             outcome, message, exit_status = "blocked", str(error), int(error.exit_status)
         except TicketSmithError as error:
             outcome, message, exit_status = "failed", str(error), int(error.exit_status)
+            store_failed = isinstance(error, StoreError) and not isinstance(error, DamagedRunError)
         except MemoryError:
             outcome, message, exit_status = "failed", "out of memory: use fewer --workers or a smaller batch_size.", 5
         except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
             outcome, exit_status = "failed", 1
-        pipe.send(Ended(key, outcome, time.monotonic() - began, message, exit_status))  # type: ignore[arg-type]
+        seconds = time.monotonic() - began
+        pipe.send(Ended(key, outcome, seconds, message, exit_status, store_failed))  # type: ignore[arg-type]
 
 
 def _die_with_parent() -> None:
