@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from ticketsmith.plan import Node, Plan, check_schedule, make_plan
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.spec import Rewind, in_steps
 from ticketsmith.store import open_store
-from ticketsmith.store.contract import SealedRun, Store, to_json
+from ticketsmith.store.contract import RunFolder, SealedRun, Store, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,13 +104,29 @@ def run(
     ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
     """
     experiment = train(prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event)
-    outcome = experiment.outcome
-    if not outcome.interrupted and not outcome.store_failed and experiment.results:
-        experiment.judge()
-        if benchmark:
-            experiment.time_inference(seconds=BENCHMARK_SECONDS)
-        experiment.report()
+    finish(experiment, benchmark)
     return experiment
+
+
+def finish(
+    experiment: Experiment, benchmark: bool = True, note: Callable[[str], None] = lambda text: None
+) -> str | None:
+    """The part of ``run`` after training: gates, benchmark, report. The report's place; None when there is nothing to say.
+
+    A benchmark that fails is told by ``note`` and leaves its place in the report empty: the evidence stands without it.
+    """
+    outcome = experiment.outcome
+    if outcome.interrupted or outcome.fatal or not experiment.results:
+        return None
+    experiment.judge()
+    if benchmark:
+        note("measuring inference speed ...")
+        try:
+            experiment.time_inference(seconds=BENCHMARK_SECONDS)
+        except TicketSmithError as error:
+            note(f"inference speed was not measured: {error}")
+    note("writing the report ...")
+    return experiment.report()
 
 
 def train(
@@ -130,10 +146,10 @@ def train(
     device = check_device(device)
     store = open_store(recipe.store_component)
     store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
-    store.put(f"{recipe.experiment}/origin.json", to_json({"base": str(recipe.base)}))
     store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
     settings = Settings(recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())))
     experiment = Experiment(store, recipe.experiment, recipe)
+    experiment.__dict__["plan"] = plan  # its own, whatever another process writes meanwhile
     experiment.outcome = execute(
         plan if variants is None else plan.only(variants),
         store,
@@ -145,18 +161,22 @@ def train(
     return experiment
 
 
-def open_experiment(name: str, store: str | Path = "runs") -> Experiment:
-    """An experiment that is in a store already. Raises StoreError when it is not there."""
+def open_experiment(name: str, store: str | Path | Mapping[str, Any] = "runs", base: str | Path = ".") -> Experiment:
+    """An experiment that is in a store already. Raises TicketSmithError when it is not there.
+
+    ``base`` is the folder where relative paths and own modules of its recipe are found. It is for the caller to say: a
+    store is never trusted to name code.
+    """
     opened = open_store(store)
     collect.read_plan(opened, name)
-    return Experiment(opened, name)
+    return Experiment(opened, name, base=base)
 
 
 class Experiment:
     """What a store holds of one experiment. Read lazily; nothing here trains."""
 
-    def __init__(self, store: Store, name: str, recipe: Recipe | None = None) -> None:
-        self.store, self.name = store, name
+    def __init__(self, store: Store, name: str, recipe: Recipe | None = None, base: str | Path = ".") -> None:
+        self.store, self.name, self._base = store, name, Path(base)
         self.outcome = Outcome()
         self._recipe = recipe
 
@@ -169,22 +189,14 @@ class Experiment:
     def recipe(self) -> Recipe:
         """The recipe that it was last run with.
 
-        Relative paths and own modules in it are found in the folder where the recipe lay, else in the current directory.
+        Opened from a store, its relative paths and own modules are looked for in ``base``, by default the current directory.
         """
         if self._recipe is not None:
             return self._recipe
         text = self.store.get(f"{self.name}/recipe.yaml")
         if text is None:
             raise StoreError(f"{self.store.url}/{self.name}: recipe.yaml is missing; run the recipe again.")
-        return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base())
-
-    def _base(self) -> Path:
-        content = self.store.get(f"{self.name}/origin.json")
-        try:
-            base = Path(json.loads(content or b"{}")["base"])
-        except (ValueError, KeyError, TypeError):
-            return Path.cwd()
-        return base if base.is_dir() else Path.cwd()
+        return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base)
 
     @cached_property
     def results(self) -> list[Result]:
@@ -198,7 +210,9 @@ class Experiment:
             return self.outcome.exit_status
         if any(result.diverged for result in self.results):
             return Exit.DIVERGED
-        target = self.findings.target if self.results else None
+        if not self.results or len(self.results) < len(self.plan.results):
+            return Exit.INCOMPLETE
+        target = self.findings.target
         return {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}.get(
             target[1] if target else Status.PASS, Exit.OK
         )
@@ -250,7 +264,8 @@ class Experiment:
             spot = self.sweet_spot()
             if spot is None:
                 raise TicketSmithError(f"{self.name}: no level passes its gates; ask for a sparsity.")
-            sparsity = spot.sparsity
+            answer = next(r for r in self.results if (r.variant, r.level) == (variant, spot.answer[0]))
+            sparsity = answer.sparsity
         found = [r for r in self.results if (r.variant, r.seed) == (variant, seed) and not r.diverged]
         found = sorted((r for r in found if r.sparsity >= sparsity - 5e-4), key=lambda r: r.level)
         if not found:
@@ -286,15 +301,17 @@ class Experiment:
         batch_sizes: Sequence[int] = (),
         rounds: int | None = None,
         runtimes: Sequence[str] = (),
-        seed: int = 0,
         force: bool = False,
         seconds: float | None = None,
     ) -> Benchmark:
-        """Measures inference of the replicate ``seed``, dense against every sparse run; writes ``benchmark.json``.
+        """Measures inference of one replicate, dense against every sparse run; writes ``benchmark.json``.
+
+        The replicate is the first whose dense run is sound.
 
         ``seconds`` bounds the time it takes. A benchmark that has these runs and batch sizes already is kept unless
         ``force``. Raises TicketSmithError when there is no dense run.
         """
+        seed = next((r.seed for r in self.results if r.variant == "dense" and not r.diverged), None)
         runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
         before = None if force else self.benchmark
         wanted = {(r.key, size) for r in runs for size in batch_sizes or self.recipe.benchmark.batch_sizes}
@@ -342,14 +359,13 @@ class Experiment:
             seconds=seconds,
         )
 
-    def report(self) -> Path | None:
-        """Writes the report into the store, ``<experiment>/report/``; the page's path when the store is a folder."""
+    def report(self) -> str:
+        """Writes the report into the store, ``<experiment>/report/``; gives the page's place."""
         from ticketsmith.report.render import render
 
         for name, content in render(self.findings).items():
             self.store.put(f"{self.name}/report/{name}", content)
-        root = getattr(self.store, "root", None)
-        return root / self.name / "report" / "index.html" if root is not None else None
+        return f"{self.store.url}/{self.name}/report/index.html"
 
     @cached_property
     def _task(self) -> Any:
@@ -361,7 +377,8 @@ class Experiment:
             raise DataError(f"{error}\nThe recipe's relative paths are taken from {self.recipe.base}.") from error
 
     def _sealed(self, result: Result) -> SealedRun:
-        folder = next(f for f in self.store.folders(self.name) if str(f) == result.path)
+        folder = RunFolder.parse(result.path)
+        assert folder is not None
         return SealedRun(self.store, folder)
 
 

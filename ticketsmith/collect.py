@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
@@ -21,7 +22,7 @@ def read_plan(store: Store, experiment: str) -> Plan:
         here = f"Here are: {', '.join(known)}." if known else "There are no experiments here."
         raise TicketSmithError(f"{store.url}: no experiment {experiment!r}. {here}")
     try:
-        return Plan.from_bytes(content)
+        return replace(Plan.from_bytes(content), experiment=experiment)  # its folder may have been renamed
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedRunError(
             f"{store.url}/{experiment}/plan.json cannot be read; run the experiment again to renew it."

@@ -66,7 +66,7 @@ class Plan:
     nodes: tuple[Node, ...]
 
     @cached_property
-    def by_key(self) -> Mapping[str, Node]:
+    def by_key(self) -> dict[str, Node]:
         """Each run once, parents before children; where two variants share one, the first gives it its name."""
         found: dict[str, Node] = {}
         for node in self.nodes:
@@ -128,23 +128,34 @@ def make_plan(recipe: Recipe, task: Mapping[str, Any], train_size: int, criterio
 def check_schedule(recipe: Recipe, layers: Mapping[str, int]) -> None:
     """Refuses a schedule that would empty a layer, before anything is trained. ``layers``: weights by parameter name.
 
-    Raises PruningError. Under ``scope: global`` only the count over all layers can be known beforehand.
+    Also a target sparsity that it does not reach. Raises PruningError and RecipeError. Under ``scope: global`` only the
+    count over all layers can be known beforehand.
     """
     pruning = recipe.pruning
     rule = PruneRule(
         fraction=pruning.fraction,
         scope=pruning.scope,
-        rates=pruning.rates,
+        rates=tuple(pruning.rates.items()),
         exclude=pruning.exclude,
         include=pruning.include,
         rounds=pruning.levels,
     )
     alive = {name: layers[name] for name in pruned_layers(rule, list(layers))}
     if pruning.scope == "layer":
-        targets(rule, alive)
-    elif survivors(sum(alive.values()), rule.fraction, rule.rounds) < len(alive):
+        left = sum(targets(rule, alive).values())
+    else:
+        left = survivors(sum(alive.values()), rule.fraction, rule.rounds)
+    if left < len(alive):
         raise PruningError(
             f"pruning.levels: {pruning.levels} rounds would leave fewer weights than there are layers. Use fewer levels."
+        )
+    total = sum(layers.values())
+    deepest = (sum(alive.values()) - left) / total
+    target = recipe.gates.target_sparsity
+    if target is not None and target > deepest:
+        raise RecipeError(
+            f"gates.target_sparsity: {target:g} is never reached: {pruning.levels} levels end at {deepest:.4f}. Add levels or "
+            "lower the target."
         )
 
 
@@ -173,7 +184,7 @@ def _replicate(
             criterion_source=None if criterion else criterion_source,
             fraction=pruning.fraction,
             scope=pruning.scope,
-            rates=pruning.rates,
+            rates=tuple(pruning.rates.items()),
             exclude=pruning.exclude,
             include=pruning.include,
             rounds=rounds,

@@ -11,9 +11,11 @@ The built-in ones use this door too.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -133,11 +135,49 @@ def _typed(kind: str, name: str, target: Callable[..., Any], options: Mapping[st
 
 
 def source_fingerprint(name: str) -> str | None:
-    """SHA-256 of the file that defines a dotted name, so that an edited model is another spec; None for built-ins."""
+    """SHA-256 of the code behind a dotted name, so that an edited model is another spec; None for built-ins.
+
+    Of the module's file and of all that it imports, directly or not, from the same folder or package.
+    """
     if not is_dotted(name):
         return None
-    module = importlib.import_module(name.partition(":")[0])
-    source = getattr(module, "__file__", None)
-    if source is None:
+    module_name = name.partition(":")[0]
+    importlib.import_module(module_name)
+    sources = _sources(module_name)
+    found = hashlib.sha256()
+    for module in sorted(sources):
+        found.update(module.encode() + b"\0" + sources[module] + b"\0")
+    return found.hexdigest()
+
+
+def _sources(start: str) -> dict[str, bytes]:
+    """Sources by module name: ``start`` and the modules beside it that it leads to."""
+    root = _file(start)
+    if root is None:
+        return {}
+    folder = root.parents[start.count(".") + (root.name == "__init__.py")]
+    found: dict[str, bytes] = {}
+    todo = [start]
+    while todo:
+        module = todo.pop()
+        file = _file(module)
+        if module in found or file is None or not file.is_relative_to(folder) or "site-packages" in file.parts:
+            continue
+        found[module] = file.read_bytes()
+        package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        for node in ast.walk(ast.parse(found[module])):
+            if isinstance(node, ast.Import):
+                todo += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                source = ".".join([*base, *([node.module] if node.module else [])])
+                todo += [source, *(f"{source}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _file(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, AttributeError, ValueError):
         return None
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return Path(spec.origin).resolve() if spec and spec.origin and spec.origin.endswith(".py") else None

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -31,7 +34,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(it|ep)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*(it|ep)")
 
 
 def _normal_duration(value: Any) -> str:
@@ -41,14 +44,19 @@ def _normal_duration(value: Any) -> str:
         raise ValueError(
             "expected a duration such as '500it' (iterations), '20ep' (epochs), or a whole number of iterations"
         )
-    return f"{float(match[1]):g}ep" if match[2] == "ep" else f"{int(match[1])}it"
+    return f"{Decimal(match[1]).normalize():f}{match[2]}"
 
 
 Duration = Annotated[
     str,
     BeforeValidator(_normal_duration),
     WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*(it|ep)$"}, {"type": "integer", "minimum": 0}]}
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,6})?\s*(it|ep)$"},
+                {"type": "integer", "minimum": 0},
+            ]
+        }
     ),
 ]
 """A length of training: ``500it`` (iterations) or ``20ep`` (epochs); kept as text, in one normal form."""
@@ -59,7 +67,7 @@ def in_steps(duration: str, train_size: int, batch_size: int) -> int:
     number, unit = duration[:-2], duration[-2:]
     if unit == "it":
         return int(number)
-    return -int(-(float(number) * train_size) // batch_size)
+    return math.ceil(Fraction(number) * train_size / batch_size)
 
 
 class Training(Frozen):
@@ -104,14 +112,14 @@ class PruneRule(Frozen):
 
     ``fraction`` of the surviving weights goes in each round, within each layer (``scope: layer``) or over all layers
     together (``scope: global``). ``rounds`` > 1 removes at once what that many rounds would remove. ``criterion_source`` is
-    the fingerprint of a criterion of the user's own.
+    the fingerprint of a criterion of the user's own. ``rates`` are pairs of pattern and fraction; the last match counts.
     """
 
     criterion: str | dict[str, Any] = "magnitude"
     criterion_source: str | None = None
     fraction: float = Field(gt=0, lt=1)
     scope: Literal["layer", "global"] = "layer"
-    rates: dict[str, float] = Field(default_factory=dict)
+    rates: tuple[tuple[str, float], ...] = Field((), strict=False)
     exclude: tuple[str, ...] = Field((), strict=False)
     include: tuple[str, ...] = Field((), strict=False)
     rounds: int = Field(1, ge=1)

@@ -66,6 +66,12 @@ WRONG = [
     (("replicates: 2", "replicates: ["), r"recipe.yaml:19: not valid YAML"),
     (("replicates: 2", "replicates: &a [*a]"), r"recipe.yaml:17: nested more than 50 deep"),
     (("replicates: 2", "replicates: !!python/name:os.system"), r"recipe.yaml:17: .*not used in recipes"),
+    (("replicates: 2", "replicates: !!bool maybe"), r"recipe.yaml: not valid YAML"),
+    (("replicates: 2", "replicates: !!int ''"), r"recipe.yaml: not valid YAML"),
+    (("replicates: 2", "variants: {finetune: {lr: 0.1, duration: 0it}}"), r"recipe.yaml:17: .*must be more than zero"),
+    (("duration: 120it", "duration: " + "9" * 400 + "ep"), r"recipe.yaml:11: training.duration: expected a duration"),
+    (("widths: [32, 16]", "widths: [.inf]"), r"recipe.yaml:5: task.model: inf is not a finite number"),
+    (("replicates: 2", "replicates: 2\nlrstr: 3"), r"recipe.yaml:18: lrstr: unknown key"),
     (("replicates: 2", "rewind: '1\x00'"), r"recipe.yaml: not valid YAML"),
 ]
 
@@ -78,6 +84,9 @@ def test_a_mistake_is_named_by_line_and_mend(recipe_file: Write, replacement: tu
 
 def test_numbers_and_words_are_those_of_yaml_1_2(recipe_file: Write) -> None:
     assert load_recipe(recipe_file(("lr: 0.003", "lr: 3e-3"))).training.lr == 0.003
+    assert load_recipe(recipe_file(("replicates: 2", "replicates: 010"))).replicates == 10
+    stored = load_recipe(recipe_file(), ["experiment='1e3'"])
+    assert parse_recipe(stored.source, "stored", Path()).experiment == "1e3"
     with pytest.raises(RecipeError, match="got 'no'"):
         load_recipe(recipe_file(("replicates: 2", "replicates: no")))
 
@@ -125,6 +134,11 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
         (b"- a\n- b\n", "a recipe is a mapping"),
         (b"\xff\xfe\x00", "not UTF-8|not valid YAML"),
         (b"a: " + b"[" * 5000, "not valid YAML|nested"),
+        (
+            b"a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+            b"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n",
+            "more than 20,000 values",
+        ),
         (b"x" * 2_000_000, "that is no recipe"),
     ):
         path = tmp_path / "bad.yaml"

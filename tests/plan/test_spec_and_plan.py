@@ -37,13 +37,13 @@ def test_pinned_keys() -> None:
         training=TRAINING,
         seed=0,
         weights=Rewind(run=point.key),
-        mask=Prune(run=dense.key, rule=PruneRule(fraction=0.2, rates={"output": 0.1})),
+        mask=Prune(run=dense.key, rule=PruneRule(fraction=0.2, rates=(("output", 0.1),))),
     )
     reinit = RunSpec(task=TASK, training=TRAINING, seed=0, weights=Init(draw=1), mask=Same(run=ticket.key))
     assert [spec.key[:16] for spec in (dense, point, ticket, reinit)] == PINNED
 
 
-PINNED = ["c928fe904ac4654d", "7c269a469d666574", "59d8788de33f4163", "e5fd05f7d36eab90"]
+PINNED = ["c928fe904ac4654d", "7c269a469d666574", "756c662cb60d362d", "e06fac4ea0563b49"]
 
 
 def test_a_key_depends_on_everything_that_the_run_comes_from() -> None:
@@ -157,6 +157,24 @@ def test_a_schedule_that_cannot_work_is_refused_before_training(
 ) -> None:
     with pytest.raises(PruningError, match=message):
         check_schedule(load_recipe(recipe_file(), overrides), LENET)
+
+
+def test_a_target_that_the_schedule_never_reaches_is_refused(recipe_file: Write) -> None:
+    with pytest.raises(RecipeError, match=r"target_sparsity: 0.99 is never reached: 2 levels end at 0.7"):
+        check_schedule(load_recipe(recipe_file(), ["gates.target_sparsity=0.99"]), LENET)
+
+
+def test_epochs_are_exact() -> None:
+    assert in_steps("0.07ep", 100, 1) == 7
+    assert in_steps("0.55ep", 100, 1) == 55
+
+
+def test_the_order_of_overlapping_rates_counts() -> None:
+    rules = [
+        PruneRule(fraction=0.2, rates=rates) for rates in ((("fc*", 0.1), ("fc1", 0.3)), (("fc1", 0.3), ("fc*", 0.1)))
+    ]
+    keys = {RunSpec(task=TASK, training=TRAINING, seed=0, mask=Prune(run="a", rule=rule)).key for rule in rules}
+    assert len(keys) == 2
 
 
 def test_the_schedule_of_the_paper_is_allowed(recipe_file: Write) -> None:

@@ -37,7 +37,7 @@ def test_lenet_leaves_what_the_paper_labels(count: int, percent: float) -> None:
     """Frankle & Carbin's 51.3 / 21.1 / 13.5 / 3.6 / 2.9 %, by real masks and not by a formula alone."""
     torch.manual_seed(0)
     weights = dict(prunable(lenet_300_100((1, 28, 28), 10)))
-    masks = rounds(weights, PruneRule(fraction=0.2, rates={"output": 0.1}), count)
+    masks = rounds(weights, PruneRule(fraction=0.2, rates=(("output", 0.1),)), count)
     assert round(100 * sum(kept(masks).values()) / 266_200, 2) == percent
 
 
@@ -119,7 +119,7 @@ def test_biases_norms_and_shortcuts() -> None:
 
 def test_a_pattern_without_a_match_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(PruningError, match=r"'ouput' matches no layer. Did you mean 'output'"):
-        rounds({"output.weight": torch.rand(9)}, PruneRule(fraction=0.5, rates={"ouput": 0.1}), 1)
+        rounds({"output.weight": torch.rand(9)}, PruneRule(fraction=0.5, rates=(("ouput", 0.1),)), 1)
 
 
 def test_a_criterion_that_gives_nonsense_is_refused() -> None:

@@ -133,8 +133,19 @@ def test_what_a_killed_process_left_is_cleared(store: DirectoryStore) -> None:
     leftover = store.root / ".work" / f"{KEY[:8]}-abc"
     leftover.mkdir(parents=True)
     (leftover / "model.safetensors").write_bytes(b"half")
+    checkpoint = store.root / ".work" / f"{KEY}.checkpoint-xyz"
+    checkpoint.write_bytes(b"half")
     with store.claim(KEY):
         assert not leftover.exists()
+        assert not checkpoint.exists()
+
+
+def test_what_is_left_of_a_folder_does_not_stand_in_the_way_of_its_run(store: DirectoryStore) -> None:
+    half = store.root / str(FOLDER)
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half of a deleted folder")
+    assert store.publish(FOLDER, files())
+    SealedRun(store, FOLDER).verify()
 
 
 _FULL_DISK = """

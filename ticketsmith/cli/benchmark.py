@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds; by default the recipe's.")
 @click.option("--runtime", "runtimes", multiple=True, help="torch, torch_csr, or package.module:Runtime; repeatable.")
+@click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
 @options.as_json
 def benchmark(
     checkpoint: str | None,
@@ -29,6 +30,7 @@ def benchmark(
     batch_sizes: tuple[int, ...],
     rounds: int | None,
     runtimes: tuple[str, ...],
+    base: str,
     as_json: bool,
 ) -> None:
     """Measure inference, dense against pruned, side by side on this machine: wall-clock, never theory.
@@ -42,12 +44,12 @@ def benchmark(
 
     documents = []
     if checkpoint is not None:
-        found, key = _of_checkpoint(checkpoint)
+        found, key = _of_checkpoint(checkpoint, base)
         measured = [found.compare_with_dense(key, batch_sizes, rounds, runtimes)]
     else:
         measured = [
             one.time_inference(batch_sizes=batch_sizes, rounds=rounds, runtimes=runtimes, force=True)
-            for one in experiments(runs_prefix, experiment)
+            for one in experiments(runs_prefix, experiment, base)
         ]
     for result in measured:
         documents.append(to_json(result))
@@ -59,7 +61,7 @@ def benchmark(
         options.print_json(documents[0] if checkpoint is not None else documents)
 
 
-def _of_checkpoint(checkpoint: str) -> tuple[Experiment, str]:
+def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:
     """The experiment and the key of a run's folder (or of a file in it)."""
     from pathlib import Path
 
@@ -74,5 +76,5 @@ def _of_checkpoint(checkpoint: str) -> tuple[Experiment, str]:
         raise TicketSmithError(
             f"--checkpoint {checkpoint}: not the folder of a run, such as runs/imp_mnist/ticket/seed-0/level-05-0123abcd."
         )
-    found = open_experiment(folder.experiment, Path(*place.parts[:-4]))
+    found = open_experiment(folder.experiment, Path(*place.parts[:-4]), base)
     return found, SealedRun(found.store, folder).key

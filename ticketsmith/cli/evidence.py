@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ticketsmith.cli import options
+from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+
+
+_GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCLUSIVE)
 
 
 @click.command()
@@ -77,11 +81,11 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
     from ticketsmith.config import load_recipe
 
     recipe = load_recipe(config) if config else None
-    worst, documents = 0, []
+    ends, documents = [], []
     for found in experiments(runs_prefix, experiment or (recipe.experiment if recipe else None)):
         judged = Experiment(found.store, found.name, recipe) if recipe else found
-        findings = judged.judge()
-        worst = max(worst, int(judged.exit_status))
+        findings = judged.findings if recipe else judged.judge()  # gates that are only tried are not written down
+        ends.append(judged.exit_status)
         rows = [
             {
                 "experiment": found.name,
@@ -119,25 +123,27 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
             say_verdict(judged)
     if as_json:
         options.print_json(documents)
-    return worst
+    return int(next((status for status in _GRAVEST_FIRST if status in ends), Exit.OK))
 
 
 @click.command()
 @options.runs_prefix
 @options.experiment
 @options.as_json
-def report(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
+def report(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     """Write the report of every experiment below a folder, and a page that compares them."""
-    from ticketsmith.errors import TicketSmithError
     from ticketsmith.report.render import render_comparison
 
-    found = [one for one in experiments(runs_prefix, experiment) if _has_runs(one)]
-    if not found:
-        raise TicketSmithError(f"{runs_prefix}: no run is sealed yet: nothing to report.")
-    pages = {}
-    for one in found:
-        one.judge()
-        pages[one.name] = str(one.report())
+    told, found, pages = [], [], {}
+    for one in experiments(runs_prefix, experiment):
+        try:
+            one.judge()
+            pages[one.name] = one.report()
+        except TicketSmithError as error:  # the others are reported all the same
+            told.append(error)
+            click.echo(f"{one.name}: {error}", err=True)
+            continue
+        found.append(one)
         if not as_json:
             say_verdict(one)
             click.echo(f"report: {pages[one.name]}")
@@ -145,11 +151,12 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
         store = found[0].store
         for name, content in render_comparison([one.findings for one in found]).items():
             store.put(f"report/{name}", content)
-        pages["comparison"] = str(Path(store.url) / "report" / "index.html")
+        pages["comparison"] = f"{store.url}/report/index.html"
         if not as_json:
             click.echo(f"comparison: {pages['comparison']}")
     if as_json:
         options.print_json(pages)
+    return int(max((error.exit_status for error in told), default=Exit.OK))
 
 
 @click.command()
@@ -158,7 +165,6 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
 @options.as_json
 def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     """Re-hash every file of every sealed run against its manifest."""
-    from ticketsmith.errors import DamagedRunError, Exit
     from ticketsmith.store.contract import SealedRun
 
     damaged, count = [], 0
@@ -178,12 +184,6 @@ def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     return int(Exit.INCOMPLETE if damaged else Exit.OK)
 
 
-def _has_runs(experiment: Experiment) -> bool:
-    if not experiment.results:
-        click.echo(f"{experiment.name}: no run is sealed yet; left out", err=True)
-    return bool(experiment.results)
-
-
 def say_verdict(experiment: Experiment) -> None:
     """The answer, in the report's own words."""
     from ticketsmith.evidence.headline import headline, special
@@ -193,10 +193,9 @@ def say_verdict(experiment: Experiment) -> None:
     click.echo(special(findings))
 
 
-def experiments(prefix: str, name: str | None) -> Sequence[Experiment]:
+def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:
     """The experiments of a folder, or the one that the folder is. Raises TicketSmithError when there are none."""
     from ticketsmith.api import open_experiment
-    from ticketsmith.errors import TicketSmithError
     from ticketsmith.store import open_store
 
     place = Path(prefix)
@@ -205,4 +204,4 @@ def experiments(prefix: str, name: str | None) -> Sequence[Experiment]:
     names = [name] if name else open_store(place).experiments()
     if not names:
         raise TicketSmithError(f"{prefix}: no runs here. Make some: ticketsmith prune --config configs/imp_mnist.yaml")
-    return [open_experiment(one, place) for one in names]
+    return [open_experiment(one, place, base) for one in names]

@@ -63,6 +63,9 @@ def enter(command: click.Command) -> NoReturn:
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone, `| head` for example
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.OK)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said there
+        if isinstance(error, BrokenPipeError):
+            sys.exit(Exit.OK)  # the reader of our output has gone, `| head` for example
+        click.echo(f"error: cannot write: {error.strerror or error}", err=True)
+        sys.exit(Exit.INCOMPLETE)

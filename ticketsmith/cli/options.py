@@ -43,7 +43,7 @@ def read_recipe(config: str, overrides: Sequence[str], store: str | None) -> Rec
     """The recipe with its overrides; ``--store`` is one of them."""
     from ticketsmith.config import load_recipe
 
-    return load_recipe(config, [*overrides, *([f"store={json.dumps(store)}"] if store else [])])
+    return load_recipe(config, [*overrides, *([] if store is None else [f"store={json.dumps(store)}"])])
 
 
 def print_json(value: Any) -> None:

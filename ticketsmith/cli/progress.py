@@ -5,23 +5,24 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ticketsmith.execute.local import Event
-from ticketsmith.execute.worker import Ended
+from ticketsmith.execute.worker import Ended, Stepped
 
 if TYPE_CHECKING:
     from ticketsmith.api import Prepared
-    from ticketsmith.plan import Node, Plan
+    from ticketsmith.plan import Plan
 
 
 def note(text: str) -> None:
     """A line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # whoever read it has gone; the work goes on
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -34,26 +35,46 @@ def view(prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> Iterator[
         yield _Log(plan, sealed).show
 
 
-def _name(node: Node) -> str:
+_TELL_EVERY = 30.0  # seconds
+
+
+def name_of(plan: Plan, key: str) -> str:
+    """``ticket level 3 seed 0``; no key stands for the execution as a whole."""
+    node = plan.by_key.get(key)
+    if node is None:
+        return plan.experiment
     return f"{node.variant} level {node.level} seed {node.seed}" + (f" draw {node.draw}" if node.draw else "")
 
 
 class _Log:
-    """One line a finished run."""
+    """One line a finished run, and now and then one of what is under way."""
 
     def __init__(self, plan: Plan, sealed: Mapping[str, str]) -> None:
         self.plan, self.done, self.began = plan, len(sealed), time.monotonic()
+        self.told: dict[str, float] = {}
         note(f"{len(plan.by_key)} runs, {self.done} of them cached")
 
     def show(self, event: Event) -> None:
-        if not isinstance(event, Ended) or event.outcome == "busy":
+        if not isinstance(event, Ended):
+            self._under_way(event)
+            return
+        if event.outcome == "busy":
             return
         self.done += event.outcome in ("trained", "diverged", "reused")
         elapsed = time.monotonic() - self.began
-        text = f"[{elapsed:6.1f} s] {self.done}/{len(self.plan.by_key)} {_name(self.plan.by_key[event.key])}: {event.outcome}"
+        text = (
+            f"[{elapsed:6.1f} s] {self.done}/{len(self.plan.by_key)} {name_of(self.plan, event.key)}: {event.outcome}"
+        )
         if event.outcome == "trained":
             text += f" in {event.seconds:.1f} s"
         note(f"{text}: {event.message}" if event.message else text)
+
+    def _under_way(self, event: Stepped) -> None:
+        now = time.monotonic()
+        if now - self.told.get(event.key, self.began) > _TELL_EVERY and event.loss == event.loss:
+            self.told[event.key] = now
+            name = name_of(self.plan, event.key)
+            note(f"[{now - self.began:6.1f} s] {name}: step {event.step:,} of {event.steps:,}, loss {event.loss:.4f}")
 
 
 class _Live:
@@ -94,15 +115,13 @@ class _Live:
                 self.at[key] = self.steps[key]
                 self.count += 1
             if event.message or event.outcome == "diverged":
-                self.runs.console.print(
-                    f"{_name(self.plan.by_key[key])}: {event.outcome}. {event.message}", style="red"
-                )
+                self.runs.console.print(f"{name_of(self.plan, key)}: {event.outcome}. {event.message}", style="red")
         else:
             loss = "" if event.loss != event.loss else f"loss {event.loss:.4f}"  # NaN: no step yet
             if key not in self.tasks:
-                self.tasks[key] = self.runs.add_task(_name(self.plan.by_key[key]), total=event.steps, loss=loss)
+                self.tasks[key] = self.runs.add_task(name_of(self.plan, key), total=event.steps, loss=loss)
             self.runs.update(self.tasks[key], completed=event.step, loss=loss)  # type: ignore[arg-type]
-            self.at[key] = event.step
+            self.at[key] = event.step - (event.steps - self.steps[key])  # a rewound run does not begin at step 0
         self._overall()
 
     def _overall(self) -> None:

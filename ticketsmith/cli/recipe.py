@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ def init(path: str) -> None:
     """Write a commented recipe to PATH (recipe.yaml)."""
     from importlib.resources import files
 
+    from ticketsmith.config.json_schema import recipe_schema
     from ticketsmith.errors import RecipeError, disk_error
 
     place = Path(path)
@@ -28,6 +31,9 @@ def init(path: str) -> None:
         raise RecipeError(f"{path} is there already and was left as it is; give another name.") from None
     except OSError as error:
         raise disk_error(error, place) from error
+    schema_place = place.with_name("recipe.schema.json")
+    with contextlib.suppress(OSError):  # a help for editors, named in the recipe's first line
+        schema_place.write_text(json.dumps(recipe_schema(), indent=2) + "\n")
     click.echo(f"wrote {path}; next: ticketsmith prune --config {path}")
 
 

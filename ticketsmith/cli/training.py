@@ -19,7 +19,7 @@ def train(**how: Any) -> int:
     """Train the dense baselines only, one for each seed."""
     experiment = _train(("dense",), **how)
     _say_outcome(experiment)
-    for result in experiment.results:
+    for result in (result for result in experiment.results if result.variant == "dense"):
         final = result.final
         measured = (
             "diverged"
@@ -38,22 +38,16 @@ def prune(benchmark: bool, **how: Any) -> int:
 
     What is in the store already is not trained again; after an interruption the same command goes on.
     """
-    from ticketsmith.api import BENCHMARK_SECONDS
+    from ticketsmith.api import finish
     from ticketsmith.cli.evidence import say_verdict
     from ticketsmith.cli.progress import note
 
     experiment = _train(None, **how)
     _say_outcome(experiment)
-    if experiment.outcome.interrupted or experiment.outcome.store_failed or not experiment.results:
-        return int(experiment.exit_status)
-    experiment.judge()
-    if benchmark:
-        note("measuring inference speed ...")
-        experiment.time_inference(seconds=BENCHMARK_SECONDS)
-    note("writing the report ...")
-    page = experiment.report()
-    say_verdict(experiment)
-    click.echo(f"report: {page}")
+    page = finish(experiment, benchmark, note)
+    if page is not None:
+        say_verdict(experiment)
+        click.echo(f"report: {page}")
     return int(experiment.exit_status)
 
 
@@ -89,22 +83,23 @@ def _train(
 
 
 def _say_outcome(experiment: Experiment) -> None:
-    outcome, by_key = experiment.outcome, experiment.plan.by_key
+    from ticketsmith.cli.progress import name_of, note
+
+    outcome = experiment.outcome
 
     def name(key: str) -> str:
-        node = by_key[key]
-        return f"{node.variant} level {node.level} seed {node.seed} ({key[:8]})"
+        return f"{name_of(experiment.plan, key)} ({key[:8]})" if key else experiment.name
 
-    click.echo(f"{outcome.trained} trained, {outcome.cached} cached", err=True)
+    note(f"{outcome.trained} trained, {outcome.cached} cached")
     for key in outcome.diverged:
-        click.echo(f"diverged: {name(key)}: its loss is not finite; its gate fails", err=True)
+        note(f"diverged: {name(key)}: its loss is not finite; its gate fails")
     causes: dict[str, list[str]] = {}
     for key, message in outcome.failed.items():
         causes.setdefault(message, []).append(key)
     for message, keys in causes.items():
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        click.echo(f"failed: {name(keys[0])}{more}: {message}", err=True)
+        note(f"failed: {name(keys[0])}{more}: {message}")
     if outcome.blocked:
-        click.echo(f"not made, since a run that they need is missing: {len(outcome.blocked)}", err=True)
+        note(f"not made, since a run that they need is missing: {len(outcome.blocked)}")
     if outcome.interrupted:
-        click.echo("interrupted; nothing is lost: the same command goes on from here", err=True)
+        note("interrupted; nothing is lost: the same command goes on from here")

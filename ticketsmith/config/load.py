@@ -11,11 +11,20 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ticketsmith.config.schema import Recipe
-from ticketsmith.config.yaml_lines import Lines, parse
+from ticketsmith.config.yaml_lines import Dumper, Lines, parse
 from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import make_importable, nearest
 
-_TAGS = {"classification", "own", "NamedComponent", "Draws", "Plain", "Finetune"}  # union tags in pydantic's locations
+_TAGS = {
+    "classification",
+    "own",
+    "NamedComponent",
+    "Draws",
+    "Plain",
+    "Finetune",
+    "str",
+    "constrained-str",
+}  # union tags in pydantic's locations
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -51,7 +60,7 @@ def parse_recipe(text: str, name: str, base: Path, overrides: Sequence[str] = ()
         raise RecipeError(_explain(error, name, lines, origins)) from error
     make_importable(base)
     recipe._base = base.resolve()
-    recipe._source = yaml.safe_dump(plain, sort_keys=False) if overrides else text
+    recipe._source = yaml.dump(plain, Dumper=Dumper, sort_keys=False) if overrides else text
     return recipe
 
 
@@ -106,7 +115,11 @@ def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return tuple(
         part
         for index, part in enumerate(location)
-        if not (index and isinstance(part, str) and (part in _TAGS or "[" in part or part.endswith("str")))
+        if not (
+            index
+            and isinstance(part, str)
+            and (part in _TAGS or part in ("str", "constrained-str") or part.startswith("function-"))
+        )
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,14 +18,29 @@ from ticketsmith.store.contract import check_name
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _refuse_infinite(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_infinite(part)
+
+
 class NamedComponent(BaseModel, extra="allow", frozen=True):
     """A component with options: `{name: mnist_cnn, width: 32}`; the options are those of the component itself."""
 
     name: str = Field(min_length=1, description="A built-in name, or your own `package.module:attribute`.")
 
+    @model_validator(mode="after")
+    def _finite(self) -> NamedComponent:
+        _refuse_infinite(self.model_extra)
+        return self
+
 
 def _component(value: str | NamedComponent) -> str | dict[str, Any]:
-    return value if isinstance(value, str) else {"name": value.name, **(value.model_extra or {})}
+    """One form for one meaning: `{name: mnist_cnn}` is `mnist_cnn`."""
+    if isinstance(value, str) or not value.model_extra:
+        return value if isinstance(value, str) else value.name
+    return {"name": value.name, **value.model_extra}
 
 
 Component = Annotated[str, Field(min_length=1)] | NamedComponent
@@ -57,6 +73,11 @@ class OwnTask(BaseModel, extra="allow", frozen=True):
         if not is_dotted(name):
             raise ValueError("unknown task; built in is 'classification', your own goes by 'package.module:Class'")
         return name
+
+    @model_validator(mode="after")
+    def _finite(self) -> OwnTask:
+        _refuse_infinite(self.model_extra)
+        return self
 
 
 def _task_kind(value: Any) -> str:
@@ -109,6 +130,13 @@ class Finetune(Frozen):
 
     lr: float = Field(gt=0, description="The constant learning rate.")
     duration: Duration = Field(description="Length of training at each level.")
+
+    @field_validator("duration")
+    @classmethod
+    def _some(cls, duration: str) -> str:
+        if float(duration[:-2]) <= 0:
+            raise ValueError("`duration` must be more than zero")
+        return duration
 
 
 def _also_true_or_empty(schema: dict[str, Any]) -> None:
@@ -258,8 +286,10 @@ class Recipe(Frozen):
 
     @property
     def store_component(self) -> str | dict[str, Any]:
-        """The store as a component: a folder's path, or a name with options."""
-        return _component(self.store)
+        """A folder's path, or a store of the user's own by name, with options."""
+        return (
+            self.store if isinstance(self.store, str) else {"name": self.store.name, **(self.store.model_extra or {})}
+        )
 
     @property
     def criterion(self) -> str | dict[str, Any]:
@@ -279,5 +309,5 @@ class Recipe(Frozen):
     @property
     def sha256(self) -> str:
         """Hash of what the recipe says, whatever its comments and layout."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"store"}), sort_keys=True)
+        text = json.dumps(self.model_dump(mode="json", exclude={"store"}))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -14,10 +14,17 @@ Lines = dict[tuple[str | int, ...], int]
 
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 50
+_MAX_VALUES = 20_000  # an alias counts as often as it is used
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way; ours are added below
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what ``parse`` reads back as it was."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 _CORE = {
@@ -30,7 +37,16 @@ _CORE = {
     ),
 }
 for _tag, (_pattern, _first) in _CORE.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
+    for _kind in (_Loader, Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), list(_first))
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = node.value.replace("_", "")
+    return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def parse(text: str, name: str) -> tuple[Any, Lines]:
@@ -50,13 +66,15 @@ def parse(text: str, name: str) -> tuple[Any, Lines]:
         raise RecipeError(f"{name}{line}: not valid YAML: {error.problem or error.context}.") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    except (RecursionError, ValueError, OverflowError) as error:
+    except (RecursionError, ValueError, OverflowError, KeyError, IndexError, TypeError) as error:
         raise RecipeError(f"{name}: not valid YAML: {error}") from error
 
 
 def _value(loader: _Loader, node: yaml.Node, path: tuple[str | int, ...], lines: Lines, name: str) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
+    if len(lines) > _MAX_VALUES:
+        raise RecipeError(f"{name}:{line}: more than {_MAX_VALUES:,} values: that is no recipe.")
     if len(path) > _MAX_DEPTH:
         raise RecipeError(f"{name}:{line}: nested more than {_MAX_DEPTH} deep.")
     if isinstance(node, yaml.MappingNode):

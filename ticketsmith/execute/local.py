@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ticketsmith.errors import Exit
 from ticketsmith.execute.worker import Ended, Settings, Stepped, work
 from ticketsmith.plan import Node, Plan
-from ticketsmith.store.contract import SealedRun, Store
+from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
 
 if TYPE_CHECKING:
     from ticketsmith.training.produce import Job
@@ -39,7 +39,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     worst: int = 0
     interrupted: bool = False
-    store_failed: bool = False
+    fatal: bool = False
 
     @property
     def exit_status(self) -> Exit:
@@ -60,7 +60,9 @@ class _Worker:
 
 def default_workers(device: str) -> int:
     """One process a core; one in all on a GPU."""
-    return 1 if device.startswith("cuda") else len(os.sched_getaffinity(0))
+    if device.startswith("cuda"):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def execute(
@@ -73,13 +75,15 @@ def execute(
 ) -> Outcome:
     """Makes what is missing of a plan, in dependency order; returns when nothing more can be made.
 
-    The winning tickets go first, since everything else waits for them. On Ctrl-C or SIGTERM every worker saves a
+    Runs that most others wait for (the winning tickets) go first. On Ctrl-C or SIGTERM every worker saves a
     checkpoint and ends; the same call goes on from there.
     """
     outcome = Outcome()
     sealed = sealed_keys(plan, store)
     outcome.cached = len(sealed)
     outcome.diverged = [key for key, status in sealed.items() if status == "diverged"]
+    for key in sealed:
+        store.delete(checkpoint_path(key))  # of a process that was killed between sealing and clearing up
     todo = {key: node for key, node in plan.by_key.items() if key not in sealed}
     if not todo:
         return outcome
@@ -118,11 +122,12 @@ class _Execution:
         self.workers: list[_Worker] = []
         self.not_before: dict[str, float] = {}
         self.crashes: dict[str, int] = {}
+        self.followers = _followers(plan)
 
     def run(self, count: int) -> None:
         try:
             self.workers = [_start(self.settings) for _ in range(count)]
-            while self.todo and not self.outcome.store_failed:
+            while self.todo and not self.outcome.fatal:
                 self._block_children()
                 self._assign()
                 if not any(worker.node for worker in self.workers) and not self.not_before:
@@ -143,11 +148,15 @@ class _Execution:
             and self.not_before.get(key, 0.0) <= now
             and all(parent in self.done for parent in node.spec.parents)
         ]
-        ready.sort(key=lambda node: (node.variant in _FIRST, -node.level), reverse=True)
+        ready.sort(key=lambda node: self.followers[node.key], reverse=True)
         for worker, node in zip([w for w in self.workers if w.node is None], ready, strict=False):
-            worker.node = node
+            job = self.job_of(node)
             self.not_before.pop(node.key, None)
-            worker.pipe.send(self.job_of(node))
+            worker.node = node
+            try:
+                worker.pipe.send(job)
+            except OSError:
+                self._replace(worker)
 
     def _block_children(self) -> None:
         lost = {*self.outcome.failed, *self.outcome.blocked}
@@ -182,7 +191,7 @@ class _Execution:
         if event.outcome == "failed":
             outcome.failed[key] = event.message
             outcome.worst = outcome.worst or event.exit_status
-            outcome.store_failed |= event.store_failed
+            outcome.fatal |= event.fatal
         elif event.outcome == "blocked":
             outcome.blocked.append(key)
         else:
@@ -212,23 +221,27 @@ class _Execution:
     def _end(self) -> None:
         """Idle workers end; working ones are asked to save a checkpoint, and waited for."""
         for worker in self.workers:
-            if worker.node is None:
-                try:
-                    worker.pipe.send(None)
-                except OSError:
-                    continue
-            else:
+            if worker.node is not None:
                 worker.process.terminate()
+            with suppress(OSError):
+                worker.pipe.send(None)  # to busy ones too: they may just have become idle
         for worker in self.workers:
             while worker.process.is_alive():
                 try:
-                    if worker.pipe.poll(0.1) and isinstance(worker.pipe.recv(), Ended):
-                        worker.pipe.send(None)
+                    if worker.pipe.poll(0.1):
+                        worker.pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join(5)
 
 
-_FIRST = ("dense", "rewind_point", "ticket", "finetune", "lr_rewind")
+def _followers(plan: Plan) -> dict[str, int]:
+    """How many runs wait for each, directly or not: those with the most go first."""
+    waiting: dict[str, set[str]] = {key: set() for key in plan.by_key}
+    for key, node in reversed(plan.by_key.items()):
+        for parent in node.spec.parents:
+            if parent in waiting:
+                waiting[parent] |= {key, *waiting[key]}
+    return {key: len(found) for key, found in waiting.items()}
 
 
 def _start(settings: Settings) -> _Worker:
@@ -271,6 +284,6 @@ def statuses(plan: Plan, store: Store) -> Mapping[str, str]:
     sealed = sealed_keys(plan, store)
     found = {}
     for node in plan.nodes:
-        partial = store.get(f".work/{node.key}.checkpoint") is not None if node.key not in sealed else False
+        partial = store.get(checkpoint_path(node.key)) is not None if node.key not in sealed else False
         found[node.key] = sealed.get(node.key, "in part" if partial else "missing")
     return found

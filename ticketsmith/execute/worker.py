@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-from ticketsmith.errors import DamagedRunError, DivergedError, StoreError, TicketSmithError
+from ticketsmith.errors import DamagedRunError, DivergedError, Exit, StoreError, TicketSmithError
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Stepped:
 class Ended:
     """A run has ended. ``blocked``: one that it needs diverged. ``failed``: ``message`` says why, ``exit_status`` how bad.
 
-    ``store_failed``: no other run could be kept either.
+    ``fatal``: no other run could be made or kept either.
     """
 
     key: str
@@ -49,7 +50,7 @@ class Ended:
     seconds: float
     message: str = ""
     exit_status: int = 0
-    store_failed: bool = False
+    fatal: bool = False
 
 
 def work(pipe: Connection, settings: Settings) -> None:
@@ -74,8 +75,12 @@ def _serve(pipe: Connection, settings: Settings) -> None:
     from ticketsmith.training.device import prepare
     from ticketsmith.training.produce import Hooks, Interrupted, Job, produce
 
-    store = open_store(settings.store)
-    device = prepare(settings.device)
+    try:
+        store = open_store(settings.store)
+        device = prepare(settings.device)
+    except TicketSmithError as error:
+        pipe.send(Ended("", "failed", 0.0, f"a worker cannot start: {error}", int(error.exit_status), fatal=True))
+        return
     while True:
         job: Job | None = pipe.recv()
         if job is None:
@@ -86,7 +91,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
             pipe.send(Stepped(key, step, steps, loss))
 
         began = time.monotonic()
-        message, exit_status, store_failed = "", 0, False
+        message, exit_status, fatal = "", 0, False
         outcome: str
         try:
             outcome = produce(job, store, device, Hooks(report, stopping.is_set, settings.checkpoint_every))
@@ -96,15 +101,22 @@ def _serve(pipe: Connection, settings: Settings) -> None:
             outcome, message, exit_status = "blocked", str(error), int(error.exit_status)
         except TicketSmithError as error:
             outcome, message, exit_status = "failed", str(error), int(error.exit_status)
-            store_failed = isinstance(error, StoreError) and not isinstance(error, DamagedRunError)
-        except MemoryError:
-            outcome, message, exit_status = "failed", "out of memory: use fewer --workers or a smaller batch_size.", 5
+            fatal = isinstance(error, StoreError) and not isinstance(error, DamagedRunError)
         except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
             outcome, exit_status = "failed", 1
+            if isinstance(error, MemoryError) or re.search(
+                "out of memory|not enough memory", str(error), re.IGNORECASE
+            ):
+                message, exit_status = (
+                    "out of memory: use fewer --workers or a smaller batch_size.",
+                    int(Exit.INCOMPLETE),
+                )
         seconds = time.monotonic() - began
-        pipe.send(Ended(key, outcome, seconds, message, exit_status, store_failed))  # type: ignore[arg-type]
+        pipe.send(Ended(key, outcome, seconds, message, exit_status, fatal))  # type: ignore[arg-type]
+        if outcome == "interrupted":
+            return
 
 
 def _die_with_parent() -> None:

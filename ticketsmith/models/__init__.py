@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ticketsmith.errors import TaskError, TicketSmithError
-from ticketsmith.plugins import build, resolve
+from ticketsmith.plugins import build, resolve, source_fingerprint
 
 BUILTINS = {
     "lenet_300_100": "ticketsmith.models.lenet:lenet_300_100",
@@ -44,3 +44,13 @@ def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], 
     if not isinstance(model, nn.Module):
         raise TaskError(f"task.model {name!r} gives a {type(model).__name__}, not a torch.nn.Module.")
     return model
+
+
+def identity(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a model enters a run's key: name, options that are not at their default, the source of a user's own."""
+    parameters = inspect.signature(resolve("model", name, BUILTINS)).parameters
+    telling = {
+        key: value for key, value in options.items() if key not in parameters or parameters[key].default != value
+    }
+    source = source_fingerprint(name)
+    return {"name": name, **telling, **({"source": source} if source else {})}

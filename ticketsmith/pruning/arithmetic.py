@@ -26,7 +26,7 @@ def matches(parameter: str, pattern: str) -> bool:
     return fnmatchcase(parameter, pattern) or fnmatchcase(parameter.rpartition(".")[0], pattern)
 
 
-def check_patterns(patterns: Mapping[str, object] | tuple[str, ...], parameters: list[str], field: str) -> None:
+def check_patterns(patterns: tuple[str, ...], parameters: list[str], field: str) -> None:
     """Refuses a pattern that names no layer, so that a typing error never silently prunes something else."""
     for pattern in patterns:
         if not any(matches(parameter, pattern) for parameter in parameters):
@@ -38,7 +38,7 @@ def check_patterns(patterns: Mapping[str, object] | tuple[str, ...], parameters:
 def pruned_layers(rule: PruneRule, parameters: list[str]) -> list[str]:
     """The parameters that a round of this rule removes weights from. Raises PruningError for a pattern without a match."""
     check_patterns(rule.exclude, parameters, "exclude")
-    check_patterns(rule.rates, parameters, "rates")
+    check_patterns(tuple(pattern for pattern, _ in rule.rates), parameters, "rates")
     chosen = [name for name in parameters if not any(matches(name, pattern) for pattern in rule.exclude)]
     if not chosen:
         raise PruningError("pruning.exclude leaves no layer to prune. Remove a pattern from it.")
@@ -48,7 +48,7 @@ def pruned_layers(rule: PruneRule, parameters: list[str]) -> list[str]:
 def rate(rule: PruneRule, parameter: str) -> float:
     """The fraction that a round removes from this parameter: the last matching entry of ``rates``, else ``fraction``."""
     found = rule.fraction
-    for pattern, value in rule.rates.items():
+    for pattern, value in rule.rates:
         if matches(parameter, pattern):
             found = value
     return found

@@ -73,16 +73,16 @@ def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Ten
 def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The weights that sparsity is counted over, in the model's own order.
 
-    Those of linear and convolution layers; biases, normalisation and embeddings only where ``include`` names them.
-    A weight that several layers share is counted once. Raises PruningError for a pattern that matches nothing, and for a
-    model without any such layer.
+    Those of linear and convolution layers that are trained; biases, normalisation and embeddings only where ``include``
+    names them. A weight that several layers share is counted once. Raises PruningError for a pattern that matches nothing,
+    and for a model without any such layer.
     """
     parameters = dict(model.named_parameters())
     check_patterns(include, list(parameters), "include")
     by_default = {
         f"{name}.weight" if name else "weight"
         for name, module in model.named_modules()
-        if isinstance(module, _PRUNABLE)
+        if isinstance(module, _PRUNABLE) and module.weight.requires_grad
     }
     chosen: dict[str, Tensor] = {
         name: parameter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import build
 from ticketsmith.store.contract import Store
 
-_DOTTED = re.compile(r"[\w.]+:[\w.]+")
-
 
 def open_store(place: str | Path | Mapping[str, Any]) -> Store:
-    """The store at ``place``: a folder, or one of the user's own, ``package.module:Class`` or ``{name: ..., options}``.
+    """The store at ``place``: a folder's path, or one of the user's own, ``{name: "package.module:Class", options}``.
 
     Raises RecipeError for a scheme that no store serves and for a name that cannot be imported.
     """
@@ -23,12 +20,10 @@ def open_store(place: str | Path | Mapping[str, Any]) -> Store:
         options = {key: value for key, value in place.items() if key != "name"}
         return build("store", str(place["name"]), {}, options)  # type: ignore[no-any-return]
     text = str(place)
-    if _DOTTED.fullmatch(text) and not Path(text).exists():
-        return build("store", text, {}, {})  # type: ignore[no-any-return]
     if "\0" in text:
         raise RecipeError("store: the path holds a NUL character")
     if "://" in text:
         raise RecipeError(f"store: {text!r}: unknown kind of store; give a folder, such as `runs`")
     from ticketsmith.store.directory import DirectoryStore
 
-    return DirectoryStore(Path(text))
+    return DirectoryStore(Path(text).expanduser())

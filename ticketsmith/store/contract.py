@@ -114,6 +114,11 @@ def manifest_of(key: str, status: str, files: Mapping[str, bytes]) -> bytes:
     return to_json({"format": MANIFEST_FORMAT, "key": key, "status": status, "files": listed})
 
 
+def checkpoint_path(key: str) -> str:
+    """Where the checkpoint of a run that is not finished lies."""
+    return f".work/{key}.checkpoint"
+
+
 def to_json(value: Any) -> bytes:
     """Canonical, readable JSON: sorted keys, two spaces, a newline at the end. NaN is refused."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ticketsmith.errors import disk_error
+from ticketsmith.errors import StoreError, disk_error
 from ticketsmith.store.contract import MANIFEST, RunFolder, check_path
 
 SCRATCH = ".work"
@@ -32,7 +32,7 @@ class DirectoryStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise disk_error(error, place) from error
+            raise StoreError(f"{place}: cannot be read: {error.strerror or error}.") from error
 
     def put(self, path: str, content: bytes) -> None:
         place = self.root / check_path(path)
@@ -95,8 +95,8 @@ class DirectoryStore:
         except OSError as error:
             raise disk_error(error, locks) from error
         try:
-            for leftover in self._scratch().glob(f"{key[:8]}-*"):  # of a holder that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in (*self._scratch().glob(f"{key[:8]}-*"), *self._scratch().glob(f"{key}.*-*")):
+                _remove(leftover)  # a holder that was killed left it half written
             yield True
         finally:
             lock.release()
@@ -112,10 +112,22 @@ def _rename_if_absent(aside: Path, place: Path) -> bool:
         os.rename(aside, place)
     except OSError:
         if (place / MANIFEST).exists():
-            return False  # another process published the same run first; its bytes are the same
-        raise
+            return False  # another process published the same run first
+        if not place.is_dir():
+            raise
+        os.rename(
+            place, aside.with_name(f"{aside.name}-unsealed")
+        )  # what is not sealed is no run and must not be in the way
+        os.rename(aside, place)
     _sync(place.parent)
     return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write(descriptor: int, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,19 @@ def examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, 
 
     Raises the errors of data and task, TaskError when the model does not fit, PruningError when nothing can be pruned.
     """
+    try:
+        return _examine(component, base, include)
+    except TicketSmithError:
+        raise
+    except Exception as error:  # a user's task or model may fail in any way
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise TaskError(
+            f"task: the model does not fit the data, or a part of the task fails: {type(error).__name__}: {error} "
+            f"(in {where.name}, {where.filename}:{where.lineno})"
+        ) from error
+
+
+def _examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, ...]) -> TaskFacts:
     task = create(component, base)
     for promised in ("metrics", "train_size", "build_model", "batch", "loss", "evaluate", "example"):
         if not hasattr(task, promised):
@@ -41,19 +55,9 @@ def examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, 
         raise TaskError(f"task {type(task).__name__} must measure 'loss' (it decides early stopping); it has {names}.")
     torch.manual_seed(0)
     model = task.build_model()
-    try:
-        generator = torch.Generator().manual_seed(0)
-        batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
-        loss = task.loss(model, batch, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
-        flops = forward_flops(task)
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's model may fail in any way
-        shape = tuple(task.example(1).shape[1:])
-        raise TaskError(
-            f"task.model does not fit the data (inputs of shape {shape}): {type(error).__name__}: {error}"
-        ) from error
+    generator = torch.Generator().manual_seed(0)
+    batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
+    task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]
     layers = {name: parameter.numel() for name, parameter in prunable(model, include).items()}
     total = sum(parameter.numel() for parameter in model.parameters())
-    return TaskFacts(identity(component, base), task.train_size, names, layers, total, flops)
+    return TaskFacts(identity(component, base, task), task.train_size, names, layers, total, forward_flops(task))

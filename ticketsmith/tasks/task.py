@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ticketsmith import data
+from ticketsmith import data, models
 from ticketsmith.evidence.results import Metric
 from ticketsmith.plugins import build, source_fingerprint
 
@@ -66,19 +66,22 @@ def create(component: str | Mapping[str, Any], base: Path) -> Task:
     return task
 
 
-def identity(component: str | Mapping[str, Any], base: Path) -> dict[str, Any]:
+def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict[str, Any]:
     """What of a task enters a run's key: names and options, the content of its data, the source of a user's own parts.
 
-    Options called ``data`` and ``model`` are components themselves, in the built-in tasks as in a user's own.
+    A user's own task adds what only it can know (the content of files that it reads) by a method ``fingerprint() -> str``.
     """
     name, options = split_component(component)
     plain: dict[str, Any] = {"name": name, **options}
-    if "data" in options:
+    if name in BUILTINS:
         plain["data"] = data.identity(*split_component(options["data"]), base=base)
-    if "model" in options:
-        model_name, model_options = split_component(options["model"])
-        plain["model"] = _with_source({"name": model_name, **model_options}, model_name)
-    return _with_source(plain, name)
+        plain["model"] = models.identity(*split_component(options["model"]))
+    source = source_fingerprint(name)
+    if source is not None:
+        plain["source"] = source
+    if hasattr(task, "fingerprint"):
+        plain["fingerprint"] = str(task.fingerprint())
+    return plain
 
 
 def split_component(component: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -86,8 +89,3 @@ def split_component(component: str | Mapping[str, Any]) -> tuple[str, dict[str, 
     if isinstance(component, str):
         return component, {}
     return str(component["name"]), {key: value for key, value in component.items() if key != "name"}
-
-
-def _with_source(plain: dict[str, Any], name: str) -> dict[str, Any]:
-    source = source_fingerprint(name)
-    return plain if source is None else {**plain, "source": source}

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from typing import Any
 
-from ticketsmith.errors import DamagedRunError
 from ticketsmith.evidence.results import CurvePoint
-from ticketsmith.store.contract import Store
+from ticketsmith.store.contract import Store, checkpoint_path
 from ticketsmith.training.loop import Learner, Progress, snapshot
 from ticketsmith.training.tensors import from_bytes, to_bytes
-
-
-def path(key: str) -> str:
-    """Where the checkpoint of a run lies in its store."""
-    return f".work/{key}.checkpoint"
 
 
 def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: float) -> None:
@@ -26,7 +21,6 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
             f"optimizer/{index}/{name}": value.detach().cpu() for name, value in state.items() if value is not None
         }
     note = {
-        "key": key,
         "seconds": seconds,
         "step": progress.step,
         "interval_loss": float(progress.interval_loss),
@@ -34,7 +28,8 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
         "best_step": progress.best_step,
         "curve": [asdict(point) for point in progress.curve],
     }
-    store.put(path(key), to_bytes(tensors, note))
+    content = to_bytes(tensors, note)
+    store.put(checkpoint_path(key), hashlib.sha256(content).digest() + content)
 
 
 def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] | None:
@@ -42,19 +37,19 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
 
     A checkpoint that cannot be read is thrown away: it costs time, never a result.
     """
-    content = store.get(path(key))
-    if content is None:
+    stored = store.get(checkpoint_path(key))
+    if stored is None:
         return None
-    try:
-        tensors, note = from_bytes(content, path(key))
-        progress = _progress(note, key)
-    except (DamagedRunError, KeyError, TypeError, ValueError):
-        store.delete(path(key))
+    digest, content = stored[:32], stored[32:]
+    if hashlib.sha256(content).digest() != digest:
+        store.delete(checkpoint_path(key))
         return None
+    tensors, note = from_bytes(content, checkpoint_path(key))
     parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
+    progress = _progress(note)
     progress.best = parts["best"]
     learner.model.load_state_dict(parts["model"])
     state: dict[int, dict[str, Any]] = {}
@@ -66,9 +61,7 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
     return progress, float(note["seconds"])
 
 
-def _progress(note: Any, key: str) -> Progress:
-    if note["key"] != key:
-        raise ValueError("the checkpoint of another run")
+def _progress(note: Any) -> Progress:
     curve = [CurvePoint(**point) for point in note["curve"]]
     best = next((point.validation["loss"] for point in curve if point.step == note["best_step"]), float("inf"))
     return Progress(

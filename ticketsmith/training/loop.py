@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.spec import Training, in_steps
 from ticketsmith.streams import derive
@@ -61,9 +62,9 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
             loss = self.task.loss(self.model, batch, generator)
         loss.backward()  # type: ignore[no-untyped-call]
-        gradients = [parameter.grad for parameter in self._masked if parameter.grad is not None]
-        if gradients:
-            torch._foreach_mul_(gradients, self._keep)
+        pairs = [(p.grad, keep) for p, keep in zip(self._masked, self._keep, strict=True) if p.grad is not None]
+        if pairs:
+            torch._foreach_mul_([gradient for gradient, _ in pairs], [keep for _, keep in pairs])
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -131,6 +132,9 @@ def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> d
     with torch.inference_mode():
         metrics = dict(task.evaluate(model, split, device))  # type: ignore[arg-type]
     model.train(was_training)
+    promised = {metric.name for metric in task.metrics}
+    if set(metrics) != promised:
+        raise TaskError(f"task.evaluate must give the metrics {sorted(promised)}; it gives {sorted(metrics)}.")
     return {name: float(value) for name, value in metrics.items()}
 
 

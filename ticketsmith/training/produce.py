@@ -13,10 +13,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ticketsmith.errors import StoreError, TaskError
+from ticketsmith.errors import DamagedRunError, StoreError, TaskError
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.spec import RunSpec, in_steps
-from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store, find_sealed, manifest_of, to_json
+from ticketsmith.store.contract import (
+    MANIFEST,
+    RunFolder,
+    SealedRun,
+    Store,
+    checkpoint_path,
+    find_sealed,
+    manifest_of,
+    to_json,
+)
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
@@ -83,7 +92,7 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
         # The ledger is no part of the sealed run: how long it took is not a function of the spec.
         store.put(f"{job.folder.experiment}/ledger/{key}.json", ledger_entry(job, device, seconds))
         store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)})
-        store.delete(checkpoint.path(key))
+        store.delete(checkpoint_path(key))
         return status
 
 
@@ -94,10 +103,13 @@ def reuse(store: Store, folder: RunFolder, key: str) -> bool:
     elsewhere = find_sealed(store, [key]).get(key[:8])
     if elsewhere is None:
         return False
-    run = SealedRun(store, elsewhere)
+    try:
+        run = SealedRun(store, elsewhere)
+        files = {name: run.read(name) for name in run.files}
+    except DamagedRunError:
+        return False  # theirs to mend; ours is made anew
     if run.key != key:
         return False
-    files = {name: run.read(name) for name in run.files}
     ledger = store.get(f"{elsewhere.experiment}/ledger/{key}.json")
     if ledger is not None:
         store.put(f"{folder.experiment}/ledger/{key}.json", ledger)
@@ -113,7 +125,7 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     plan was made: the key would no longer tell what was trained.
     """
     task = create(json.loads(component), base)
-    now = json.dumps(identity(json.loads(component), base), sort_keys=True)
+    now = json.dumps(identity(json.loads(component), base, task), sort_keys=True)
     if now != json.dumps(json.loads(planned), sort_keys=True):
         raise TaskError(
             "data or code of the task differ from those that were planned. Do not change them during a run."
@@ -135,6 +147,8 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
 
     def after_step(progress: Progress, loss: Tensor) -> None:
         nonlocal saved, reported
+        if progress.diverged:
+            return  # training ends here; a checkpoint would not know why
         now = time.monotonic()
         if now - reported > 0.2:
             reported = now
@@ -152,11 +166,11 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
 
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
-    files = {"mask.safetensors": masks_to_bytes(masks)}
+    weights = snapshot(learner.model)  # before measuring, which may load the early-stop weights into the model
+    files = measured_files(job.spec, learner, progress, masks, flops)
+    files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:
-        files["model.safetensors"] = to_bytes(snapshot(learner.model))
-    # Measuring comes last: it may load the early-stop weights into the model.
-    files |= measured_files(job.spec, learner, progress, masks, flops)
+        files["model.safetensors"] = to_bytes(weights)
     files["environment.json"] = to_json(describe(learner.device, job.recipe_hash))
     return files
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint
@@ -17,8 +18,14 @@ from ticketsmith.training.loop import Learner, Progress, measure
 def measured_files(
     spec: RunSpec, learner: Learner, progress: Progress, masks: Masks, forward_flops: int
 ) -> dict[str, bytes]:
-    """``spec.json``, ``metrics.json`` and ``curve.csv``. The test split is measured here, once for each state reported."""
+    """``spec.json``, ``metrics.json`` and ``curve.csv``. The test split is measured here, once for each state reported.
+
+    A run whose test metrics are not finite has diverged, and is marked so.
+    """
     task = learner.task
+    states = None if progress.diverged or spec.stop_after is not None else _both_states(task, learner, progress)
+    if states and not all(math.isfinite(value) for state in states for value in state["test"].values()):
+        progress.diverged, states = True, None
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     metrics: dict[str, Any] = {
@@ -34,8 +41,8 @@ def measured_files(
     }
     if progress.diverged:
         metrics["diverged_at"] = progress.step
-    elif spec.stop_after is None:
-        metrics["final"], metrics["early_stop"] = _both_states(task, learner, progress)
+    elif states:
+        metrics["final"], metrics["early_stop"] = states
     return {
         "spec.json": to_json(spec.canonical),
         "metrics.json": to_json(metrics),

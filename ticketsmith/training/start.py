@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +26,10 @@ Parent = Callable[[str], SealedRun]
 def starting_model(spec: RunSpec, task: Task, parent: Parent) -> nn.Module:
     """The model with its starting weights, on the CPU, not yet masked."""
     draw = spec.weights.draw if isinstance(spec.weights, Init) else 0
-    torch.manual_seed(derive(spec.seed, "init", draw))
+    stream = derive(spec.seed, "init", draw)
+    torch.manual_seed(stream)
+    np.random.seed(stream % 2**32)  # for models of the user's own that draw from NumPy or Python
+    random.seed(stream)
     model = task.build_model()
     if not isinstance(spec.weights, Init):
         model.load_state_dict(read_weights(parent(spec.weights.run)))
@@ -36,7 +42,8 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
     if isinstance(mask, Dense):
         return full(prunable(model))
     if isinstance(mask, AtInit):
-        return _pruned(spec, task, model, full(prunable(model, mask.rule.include)), mask.rule, mask.draw)
+        scored = copy.deepcopy(model)  # a criterion may run it; the run must not start from what that leaves
+        return _pruned(spec, task, scored, full(prunable(model, mask.rule.include)), mask.rule, mask.draw)
     source = parent(mask.run)
     masks = masks_from_bytes(source.read("mask.safetensors"), f"{source.folder}/mask.safetensors")
     if isinstance(mask, Same):
