@@ -212,6 +212,17 @@ def test_bytes_that_were_changed_are_found(store: Path, tmp_path: Path, capsys: 
         (["prune", "--config", "{recipe}", "--device", "warp"], "--device warp: cannot be used here"),
         (["prune", "--config", "{recipe}", "--store", "{recipe}"], "cannot write"),
         (["init", "{recipe}"], "is there already"),
+        (
+            ["validate", "--config", "{recipe}", "--set", "task={name: 'tests.cli.test_commands:Absent'}"],
+            "has no 'Absent'",
+        ),
+        (["validate", "--config", "{recipe}", "--set", "task={name: 'tests.cli.test_commands:BrokenTask'}"], "no luck"),
+        (
+            ["validate", "--config", "{recipe}", "--set", "task={name: 'tests.cli.test_commands:HalfTask', data: [1]}"],
+            "'loss'",
+        ),
+        (["prune", "--config", "{recipe}", "--set", "gates.target_sparsity=0.99"], "is never reached"),
+        (["report", "--runs-prefix", "a:b"], "no runs here"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
@@ -243,6 +254,19 @@ def WrongIn() -> object:
     return nn.Sequential(nn.Flatten(), nn.Linear(63, 10))
 
 
+class BrokenTask:
+    def __init__(self) -> None:
+        raise ZeroDivisionError("no luck")
+
+
+class HalfTask:
+    metrics = ()
+    train_size = 10
+
+    def __init__(self, data: list[int]) -> None:
+        self.build_model = self.batch = self.loss = self.evaluate = self.example = None
+
+
 def test_corrupted_recipes_never_end_in_a_traceback(
     recipe_file: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -254,7 +278,23 @@ def test_corrupted_recipes_never_end_in_a_traceback(
         for _ in range(chance.randint(1, 3)):
             at = chance.randrange(len(words))
             words[at] = chance.choice(
-                ["-1", "0", "1e9", "x", "[]", "{}", "null", "mnist", "1.5", "output", "'", words[at][:-1]]
+                [
+                    "-1",
+                    "0",
+                    "1e9",
+                    "x",
+                    "[]",
+                    "{}",
+                    "null",
+                    "mnist",
+                    "1.5",
+                    "output",
+                    "'",
+                    words[at][:-1],
+                    "!!int x",
+                    "9" * 99 + "ep",
+                    "!!bool y",
+                ]
             )
         path = tmp_path / "corrupted.yaml"
         path.write_text(" ".join(words))
@@ -281,17 +321,55 @@ def test_train_makes_the_dense_runs_only(recipe_file: Write, tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "runs/digits").iterdir() if path.is_dir()} == {"dense", "ledger"}
 
 
-def test_output_into_a_closed_pipe_is_no_error(store: Path) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m ticketsmith status --runs-prefix runs | head -1",
-        shell=True,
-        cwd=store,
+def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
+
+
+def test_output_that_cannot_be_written(store: Path) -> None:
+    python = f"{sys.executable} -m ticketsmith"
+    closed = shell(f"{python} status --runs-prefix runs --json | head -c 10", store)
+    assert "Traceback" not in closed.stderr
+    full = shell(f"{python} status --runs-prefix runs --json > /dev/full", store)
+    assert full.returncode == Exit.INCOMPLETE
+    assert "error: cannot write: No space left on device" in full.stderr
+    assert "Traceback" not in full.stderr
+
+
+def test_progress_that_nobody_reads_any_more_stops_nothing(recipe_file: Write, tmp_path: Path) -> None:
+    done = shell(f"{sys.executable} -m ticketsmith.train --config {recipe_file()} 2> >(head -1 >/dev/null)", tmp_path)
+    assert done.returncode == 0
+    assert "dense seed 1: test accuracy" in done.stdout
+
+
+def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Write, tmp_path: Path) -> None:
+    """Its gate fails, the other replicate goes on, and the exit status says what happened."""
+    own = ("model: {name: mlp, widths: [32, 16]}", "model: tests.cli.test_commands:unlucky")
+    done = run("-m", "ticketsmith.prune", "--config", str(recipe_file(own)), cwd=tmp_path)
+    assert done.returncode == Exit.DIVERGED, done.stderr
+    assert "diverged: dense level 0 seed 0" in done.stderr
     assert "Traceback" not in done.stderr
+    assert (tmp_path / "runs/digits/report/index.html").is_file()
+
+
+def unlucky(input_shape: tuple[int, ...], classes: int) -> object:
+    """A model that is NaN from the start in the first replicate."""
+    import torch
+
+    from ticketsmith.models.lenet import LeNet
+    from ticketsmith.streams import derive
+
+    first = torch.initial_seed() == derive(0, "init", 0)
+    model = LeNet(input_shape, classes, (8,))
+    if first:
+        torch.nn.init.constant_(model.fc1.weight, float("nan"))  # type: ignore[arg-type]
+    return model
 
 
 def test_the_live_view_on_a_terminal(recipe_file: Write, tmp_path: Path) -> None:

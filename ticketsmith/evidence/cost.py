@@ -61,7 +61,8 @@ def cost(results: Sequence[Result], sweet_level: int | None, variant: str = TICK
 
 
 def spend(runs: Sequence[Result]) -> Spend:
-    """The sum over some runs."""
+    """The sum over some runs; one that two variants share was trained, and is paid for, once."""
+    runs = list({run.key: run for run in runs}.values())
     seconds = [run.seconds for run in runs if run.seconds is not None]
     return Spend(
         runs=len(runs),
