@@ -62,7 +62,8 @@ def enter(command: click.Command) -> NoReturn:
         sys.exit(Exit.BAD_INPUT)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(Exit.INTERRUPTED)
+        # Not sys.exit: where the signal came while C code ran Python code, the interpreter would still end by the signal.
+        os._exit(Exit.INTERRUPTED)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said there
         if isinstance(error, BrokenPipeError):
