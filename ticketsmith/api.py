@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.errors import DataError, Exit, RecipeError, StoreError, TicketSmithError
+from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
@@ -89,7 +89,7 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def run(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     *,
     workers: int | None = None,
     device: str = "auto",
@@ -99,10 +99,14 @@ def run(
 ) -> Experiment:
     """Trains what is missing of an experiment, judges it, times it and writes its report.
 
+    ``recipe`` is one that ``load`` gave, or the path of one.
+
     ``workers``: processes side by side, by default one a core. ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     ``variants`` limits what is trained (with everything that it needs). What went wrong with single runs is told by
     ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load(recipe)
     experiment = train(prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event)
     finish(experiment, benchmark)
     return experiment
@@ -180,6 +184,11 @@ class Experiment:
         self.outcome = Outcome()
         self._recipe = recipe
 
+    def __repr__(self) -> str:
+        return (
+            f"Experiment({self.name!r}, store={self.store.url!r}: {len(self.results)} of {len(self.plan.results)} runs)"
+        )
+
     @cached_property
     def plan(self) -> Plan:
         """All runs that the experiment consists of."""
@@ -213,6 +222,8 @@ class Experiment:
         if not self.results or len(self.results) < len(self.plan.results):
             return Exit.INCOMPLETE
         target = self.findings.target
+        if target is None and self.findings.policy.target_sparsity is not None:
+            return Exit.INCOMPLETE
         return {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}.get(
             target[1] if target else Status.PASS, Exit.OK
         )
@@ -373,8 +384,11 @@ class Experiment:
 
         try:
             return create(self.recipe.task_component, self.recipe.base)
-        except DataError as error:
-            raise DataError(f"{error}\nThe recipe's relative paths are taken from {self.recipe.base}.") from error
+        except TicketSmithError as error:
+            raise type(error)(
+                f"{error}\nOwn modules and data of the recipe were looked for in {self.recipe.base}; name another folder by "
+                "`--base` (in Python: `base=`)."
+            ) from error
 
     def _sealed(self, result: Result) -> SealedRun:
         folder = RunFolder.parse(result.path)

@@ -81,6 +81,7 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, seco
         diverged=plain["status"] == "diverged",
         total=plain["weights"]["total"],
         kept=plain["weights"]["kept"],
+        parameters=plain.get("parameters"),
         steps=plain["steps"],
         metrics={metric["name"]: Metric(**metric) for metric in plain["metrics"]},
         layers={name: LayerDensity(layer["total"], layer["kept"]) for name, layer in plain["layers"].items()},

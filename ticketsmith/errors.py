@@ -5,6 +5,7 @@ A command prints the message of any of these without a traceback and ends with i
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 from pathlib import Path
 
@@ -63,7 +64,9 @@ class DamagedRunError(StoreError):
 def disk_error(error: OSError, path: Path | str) -> StoreError:
     """What a failed write means to a user: which place, and what to do about it."""
     reason = error.strerror or str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    mend = "Free space, or choose another place" if full else "Mend this, or choose another place"
     return StoreError(
-        f"{path}: cannot write: {reason}. Free space or choose another place with `store:` or `--store`; "
+        f"{path}: cannot write: {reason}. {mend} with `store:` or `--store`; "
         "sealed runs are safe, and the same command goes on from them."
     )

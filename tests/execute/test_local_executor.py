@@ -204,3 +204,24 @@ def test_a_store_that_fails_stops_the_experiment_at_once(tmp_path: Path, recipe_
     (tmp_path / "runs/digits/dense").unlink()
     code, output = finish(recipe_file(), tmp_path / "runs")
     assert code in (0, 3, 6), output
+
+
+def test_a_fault_in_the_users_own_code_is_theirs_and_is_placed(tmp_path: Path, recipe_file: Write) -> None:
+    (tmp_path / "fragile.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, classes: int) -> None:\n"
+        "        super().__init__()\n"
+        "        self.output = torch.nn.Linear(64, classes)\n"
+        "        self.calls = 0\n\n"
+        "    def forward(self, x):\n"
+        "        self.calls += 1\n"
+        "        if self.calls > 20:\n"
+        "            raise KeyError('worn out')\n"
+        "        return self.output(x.flatten(1))\n"
+    )
+    recipe = recipe_file(("model: {name: mlp, widths: [32, 16]}", "model: 'fragile:Net'"))
+    code, output = finish(recipe, tmp_path / "runs", "--workers", "1")
+    assert code == 2, output
+    assert "KeyError: 'worn out' (in forward," in output
+    assert "fragile.py:13)" in output
+    assert "Traceback" not in output

@@ -171,5 +171,5 @@ def test_a_write_that_the_system_refuses_leaves_nothing_behind(tmp_path: Path) -
         [sys.executable, "-c", _FULL_DISK, str(tmp_path / "runs")], capture_output=True, text=True, check=True
     )
     assert "cannot write: File too large" in done.stdout
-    assert "Free space or choose another place" in done.stdout
+    assert "Free space, or choose another place" in done.stdout
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []

@@ -191,6 +191,12 @@ def say_verdict(experiment: Experiment) -> None:
     findings = experiment.findings
     click.echo(f"{experiment.name}: {headline(findings)}")
     click.echo(special(findings))
+    missing = findings.planned - len(findings.results)
+    if missing:
+        click.echo(f"{missing} of {findings.planned} planned runs are missing: these numbers rest on the others.")
+    wanted = findings.policy.target_sparsity
+    if wanted is not None and findings.target is None:
+        click.echo(f"The target sparsity {wanted:.1%} was not reached: no level that is sealed is that sparse.")
 
 
 def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:

@@ -15,6 +15,7 @@ def caveats(findings: Findings) -> list[str]:
         *_diverged(findings),
         *_missing(findings),
         *_replicates(findings),
+        *_partial(findings),
         *_controls(findings),
     ]
 
@@ -57,6 +58,18 @@ def _replicates(findings: Findings) -> list[str]:
             "which so few cannot show."
         ]
     return []
+
+
+def _partial(findings: Findings) -> list[str]:
+    """Sparsity speaks of prunable weights; where much of the model is something else, the model shrinks less."""
+    parameters = max((run.parameters or 0 for run in findings.results), default=0)
+    total = max((run.total for run in findings.results), default=0)
+    if total >= 0.9 * parameters:
+        return []
+    return [
+        f"Only {total:,} of the model's {parameters:,} parameters are prunable here: sparsity and compression speak of those. "
+        "Others are pruned by naming them under `pruning.include`."
+    ]
 
 
 def _controls(findings: Findings) -> list[str]:

@@ -7,7 +7,7 @@ from ticketsmith.evidence.controls import Comparison
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import TOLERANCE, level_status
 from ticketsmith.evidence.sweet_spot import by_level
-from ticketsmith.evidence.variants import RANDOM_REINIT, RANDOM_TICKET, TICKET, display
+from ticketsmith.evidence.variants import DENSE, RANDOM_REINIT, RANDOM_TICKET, TICKET, display
 from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict
 
 
@@ -15,6 +15,11 @@ def headline(findings: Findings) -> str:
     """One honest sentence that answers "at what sparsity does quality actually drop?" with numbers."""
     if not findings.policy.gates:
         return "No quality gate was set, so that nothing was judged: the curves below are measurements only."
+    dense = [run for run in findings.results if run.variant == DENSE]
+    if dense and all(run.diverged for run in dense):
+        return (
+            "The dense baseline diverged (its loss is not a finite number), so that there is nothing to compare with."
+        )
     if not by_level(findings.validation, findings.subject):
         return "Only the dense baseline has been trained so far: there is nothing to compare it with yet."
     spot = findings.sweet_spot

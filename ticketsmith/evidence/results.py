@@ -59,8 +59,9 @@ class Result:
     """One run. ``final`` and ``early_stop`` are None when the run diverged.
 
     ``seed`` is the replicate, ``level`` the pruning level (0 is dense), ``draw`` tells several controls of one ticket
-    apart. ``seconds`` is the wall-clock training time, None when it is not known. ``training_flops`` counts the dense
-    arithmetic that training did, in floating-point operations.
+    apart. ``total`` and ``kept`` count prunable weights, ``parameters`` all there are, biases and norms too. ``seconds``
+    is the wall-clock training time, None when it is not known. ``training_flops`` counts the dense arithmetic that
+    training did, in floating-point operations.
     """
 
     variant: str
@@ -80,6 +81,7 @@ class Result:
     diverged_at: int | None = None
     training_flops: float = 0.0
     seconds: float | None = None
+    parameters: int | None = None
     curve: Sequence[CurvePoint] = field(default=())
 
     @property

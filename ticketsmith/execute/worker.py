@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
 from ticketsmith.errors import DamagedRunError, DivergedError, Exit, StoreError, TicketSmithError
@@ -105,7 +107,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
-            outcome, exit_status = "failed", 1
+            outcome, exit_status = "failed", int(_whose_fault(error))
             if isinstance(error, MemoryError) or re.search(
                 "out of memory|not enough memory", str(error), re.IGNORECASE
             ):
@@ -117,6 +119,17 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         pipe.send(Ended(key, outcome, seconds, message, exit_status, fatal))  # type: ignore[arg-type]
         if outcome == "interrupted":
             return
+
+
+def _whose_fault(error: Exception) -> Exit:
+    """Bad input when a user's own code took part, else a fault of ours."""
+    others = (
+        str(Path(__file__).resolve().parents[1]),
+        sysconfig.get_paths()["stdlib"],
+        sysconfig.get_paths()["purelib"],
+    )
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
+    return Exit.BAD_INPUT if own else Exit.INTERNAL
 
 
 def _die_with_parent() -> None:

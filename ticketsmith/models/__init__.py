@@ -7,6 +7,7 @@ A model is a callable ``(input_shape, classes, **options) -> nn.Module``. A user
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,11 @@ def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], 
     except TicketSmithError:
         raise
     except Exception as error:  # a user's own model may fail in any way
-        raise TaskError(f"task.model {name!r} cannot be built: {type(error).__name__}: {error}") from error
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise TaskError(
+            f"task.model {name!r} cannot be built for inputs of shape {input_shape}: {type(error).__name__}: {error} "
+            f"(in {where.name}, {where.filename}:{where.lineno})"
+        ) from error
     if not isinstance(model, nn.Module):
         raise TaskError(f"task.model {name!r} gives a {type(model).__name__}, not a torch.nn.Module.")
     return model

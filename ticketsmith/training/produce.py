@@ -128,7 +128,8 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     now = json.dumps(identity(json.loads(component), base, task), sort_keys=True)
     if now != json.dumps(json.loads(planned), sort_keys=True):
         raise TaskError(
-            "data or code of the task differ from those that were planned. Do not change them during a run."
+            "data or code of the task are not those that were planned: they were changed meanwhile, or a data function gives "
+            "other data at each call (then seed it)."
         )
     return task, forward_flops(task)
 

@@ -33,6 +33,7 @@ def measured_files(
         "steps": progress.step,
         "weights": {part: sum(layer[part] for layer in layers.values()) for part in ("total", "kept")},
         "layers": layers,
+        "parameters": sum(parameter.numel() for parameter in learner.model.parameters()),
         "metrics": [
             {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
             for m in task.metrics
