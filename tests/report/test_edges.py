@@ -39,7 +39,7 @@ LACKING: dict[str, tuple[Callable[[Result], Result | None], str]] = {
         lambda run: broken(run) if run.variant == "ticket" else run,
         "No tested sparsity passes",
     ),
-    "everything diverged": (broken, "No tested sparsity passes"),
+    "everything diverged": (broken, "The dense baseline diverged"),
     "one level": (lambda run: run if run.level <= 1 else None, "At least 30.0 %"),
     "no time, cost, layers, curve": (
         lambda run: replace(run, seconds=None, training_flops=0.0, layers={}, curve=()),
