@@ -27,7 +27,8 @@ STAND_INS = {"imp_mnist.yaml": 5, "lenet_300_100.yaml": 2}  # recipes that take 
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a user has it after the first command: recipes, and the runs of ``imp_mnist``."""
     folder = tmp_path_factory.mktemp("prepared")
-    shutil.copytree(ROOT / "configs", folder / "configs")
+    for part in ("configs", "benchmarks"):
+        shutil.copytree(ROOT / part, folder / part)
     for name, levels in STAND_INS.items():
         recipe = yaml.safe_load((ROOT / "configs" / name).read_text())
         recipe |= SMALL
