@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py --kills 100
 
-The experiment is a small one on scikit-learn's digits, with two workers. A kill hits the whole process group, the parent
+Leave the checkout alone meanwhile: a run's environment.json names its commit. The experiment is a small one on scikit-learn's digits, with two workers. A kill hits the whole process group, the parent
 alone, or one worker, by SIGKILL, SIGTERM or SIGINT. When an experiment is finished before its time, it begins anew.
 """
 
@@ -92,7 +92,11 @@ def main() -> None:
             shutil.rmtree(folder / "broken")
             finished += 1
     start(folder, folder / "broken").communicate()
-    same = sealed(folder / "broken") == expected
+    found = sealed(folder / "broken")
+    same = found == expected
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            print(f"differs: {name}")
     print(
         f"{done} kills, {finished + 1} experiments finished through them, {tracebacks} tracebacks; bytes equal: {same}"
     )
