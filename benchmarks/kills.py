@@ -2,8 +2,9 @@
 
     python benchmarks/kills.py --kills 100
 
-Leave the checkout alone meanwhile: a run's environment.json names its commit. The experiment is a small one on scikit-learn's digits, with two workers. A kill hits the whole process group, the parent
-alone, or one worker, by SIGKILL, SIGTERM or SIGINT. When an experiment is finished before its time, it begins anew.
+Leave the checkout alone meanwhile: a run's environment.json names its commit. The experiment is a small one on
+scikit-learn's digits, with two workers. A kill hits the whole process group, the parent alone, or one worker, by SIGKILL,
+SIGTERM or SIGINT. When an experiment is finished before its time, it begins anew.
 """
 
 from __future__ import annotations
