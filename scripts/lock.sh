@@ -6,11 +6,14 @@ constraints=$(mktemp)
 trap 'rm -f "$constraints"' EXIT
 echo "torch==2.13.0" >"$constraints"
 
-lock() { # extra, file
-  uv pip compile pyproject.toml --extra "$1" --constraint "$constraints" --universal --python-version 3.11 \
+lock() { # file, extras ...
+  local file=$1 extras=()
+  shift
+  for extra in "$@"; do extras+=(--extra "$extra"); done
+  uv pip compile pyproject.toml "${extras[@]}" --constraint "$constraints" --universal --python-version 3.11 \
     --no-header --no-annotate --quiet |
-    grep -vE '^(nvidia-|triton|cuda-)' >"$2"
+    grep -vE '^(nvidia-(cu|nccl|nv|cufile)|triton|cuda-)' >"$file"
 }
 
-lock data requirements.lock
-lock dev requirements-dev.lock
+lock requirements.lock azure data kubernetes
+lock requirements-dev.lock dev
