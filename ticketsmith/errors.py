@@ -20,6 +20,9 @@ class Exit(IntEnum):
     DIVERGED = 4  # at least one run ended in NaN or infinity
     INCOMPLETE = 5  # runs are missing: the store failed, a worker died, memory ran out
     INCONCLUSIVE = 6  # the gate at the target sparsity cannot be decided: too few replicates
+    OUT_OF_MEMORY = 7  # a run needs more memory than there is; trying again would not help
+    IDLE_GPU = 8  # stopped, since the GPU was paid for and not used
+    OVER_BUDGET = 9  # stopped, or not begun, since it would cost more than the budget
     INTERRUPTED = 130
 
 
@@ -49,6 +52,12 @@ class DivergedError(TicketSmithError):
     """Training produced a loss that is not finite."""
 
     exit_status = Exit.DIVERGED
+
+
+class ClusterError(TicketSmithError):
+    """The cluster cannot be reached, or refuses what was asked."""
+
+    exit_status = Exit.INCOMPLETE
 
 
 class StoreError(TicketSmithError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,8 @@ from ticketsmith.config.schema import Recipe
 from ticketsmith.config.yaml_lines import Dumper, Lines, parse
 from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import make_importable, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _TAGS = {
     "classification",
@@ -33,35 +35,48 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     The recipe's folder becomes a place to import the user's own components from. Raises RecipeError.
     """
     path = Path(path)
+    return parse_recipe(read_text(path, "init"), str(path), path.parent, overrides)
+
+
+def read_text(path: Path, writer: str | None = None) -> str:
+    """A configuration file's text; ``writer`` is the verb that writes a first one. Raises RecipeError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(
-            f"{path}: no such file. `ticketsmith init {path.name or 'recipe.yaml'}` writes one."
-        ) from None
+        hint = f" `ticketsmith {writer} {path.name or 'recipe.yaml'}` writes one." if writer else ""
+        raise RecipeError(f"{path}: no such file.{hint}") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not UTF-8 text.") from None
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
-    return parse_recipe(text, str(path), path.parent, overrides)
 
 
 def parse_recipe(text: str, name: str, base: Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from its text; ``name`` stands for it in messages. Raises RecipeError."""
-    plain, lines = parse(text, name)
-    if not isinstance(plain, dict):
-        raise RecipeError(f"{name}:1: a recipe is a mapping of fields, beginning with `experiment: <name>`.")
-    origins: dict[tuple[str | int, ...], str] = {}
-    for override in overrides:
-        origins[_override(plain, override)] = f"--set {override}"
-    try:
-        recipe = Recipe.model_validate(plain)
-    except ValidationError as error:
-        raise RecipeError(_explain(error, name, lines, origins)) from error
+    recipe, plain = parse_model(Recipe, text, name, overrides, "a recipe", "experiment: <name>")
     make_importable(base)
     recipe._base = base.resolve()
     recipe._source = yaml.dump(plain, Dumper=Dumper, sort_keys=False) if overrides else text
     return recipe
+
+
+def parse_model(
+    model: type[Model], text: str, name: str, overrides: Sequence[str], what: str, first: str
+) -> tuple[Model, dict[str, Any]]:
+    """A checked model from YAML text, and the plain data that it was made of. ``what`` begins with, say, ``first``.
+
+    Raises RecipeError that names file, line, field and mend.
+    """
+    plain, lines = parse(text, name)
+    if not isinstance(plain, dict):
+        raise RecipeError(f"{name}:1: {what} is a mapping of fields, beginning with `{first}`.")
+    origins: dict[tuple[str | int, ...], str] = {}
+    for override in overrides:
+        origins[_override(plain, override)] = f"--set {override}"
+    try:
+        return model.model_validate(plain), plain
+    except ValidationError as error:
+        raise RecipeError(_explain(error, model, name, lines, origins)) from error
 
 
 def _override(plain: dict[str, Any], override: str) -> tuple[str | int, ...]:
@@ -84,7 +99,13 @@ def _override(plain: dict[str, Any], override: str) -> tuple[str | int, ...]:
     return path
 
 
-def _explain(error: ValidationError, name: str, lines: Lines, origins: Mapping[tuple[str | int, ...], str]) -> str:
+def _explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    name: str,
+    lines: Lines,
+    origins: Mapping[tuple[str | int, ...], str],
+) -> str:
     messages: dict[str, None] = {}
     for problem in _one_per_place(error):
         path = _path(problem["loc"])
@@ -92,8 +113,8 @@ def _explain(error: ValidationError, name: str, lines: Lines, origins: Mapping[t
         if place is None:
             known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
             place = f"{name}:{lines.get(known, 1)}"
-        field = ".".join(str(part) for part in path) or "recipe"
-        messages[f"{place}: {field}: {_words(problem, path)}"] = None
+        field = ".".join(str(part) for part in path) or model.__name__.lower()
+        messages[f"{place}: {field}: {_words(problem, path, model)}"] = None
     return "\n".join(messages)
 
 
@@ -123,33 +144,33 @@ def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
     )
 
 
-def _words(problem: Any, path: tuple[str | int, ...]) -> str:
+def _words(problem: Any, path: tuple[str | int, ...], model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
-        fields = _fields_at(path[:-1])
-        elsewhere = [f"{outer}.{path[-1]}" for outer in Recipe.model_fields if path[-1] in _fields_at((outer,))]
+        fields = _fields_at(path[:-1], model)
+        elsewhere = [f"{outer}.{path[-1]}" for outer in model.model_fields if path[-1] in _fields_at((outer,), model)]
         hint = f" Did you mean {elsewhere[0]!r}?" if elsewhere else nearest(str(path[-1]), fields)
         return f"unknown key.{hint}"
     if problem["type"] == "missing":
-        return f"is needed but not given. {_description(path)}".strip()
+        return f"is needed but not given. {_description(path, model)}".strip()
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     given = problem["input"]
     shown = "" if isinstance(given, Mapping | BaseModel) else f" (got {given!r:.60})"
     return f"{message}{shown}."
 
 
-def _fields_at(path: tuple[str | int, ...]) -> list[str]:
-    model = _model_at(path)
-    return list(model.model_fields) if model else []
+def _fields_at(path: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    inner = _model_at(path, model)
+    return list(inner.model_fields) if inner else []
 
 
-def _description(path: tuple[str | int, ...]) -> str:
-    model = _model_at(path[:-1])
-    field = model.model_fields.get(str(path[-1])) if model else None
+def _description(path: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    inner = _model_at(path[:-1], model)
+    field = inner.model_fields.get(str(path[-1])) if inner else None
     return (field.description or "") if field else ""
 
 
-def _model_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
-    found: type[BaseModel] | None = Recipe
+def _model_at(path: tuple[str | int, ...], model: type[BaseModel]) -> type[BaseModel] | None:
+    found: type[BaseModel] | None = model
     for part in path:
         field = found.model_fields.get(str(part)) if found else None
         found = _first_model(field.annotation) if field else None
