@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Writes ``docs/recipe.md``, the reference of recipes, from their JSON Schema.
+"""Writes ``docs/recipe.md`` and ``docs/target.md``, the references of recipes and targets, from their JSON Schemas.
 
-python scripts/make_docs.py           # write it
-python scripts/make_docs.py --check   # exit status 1 when it is not current
+python scripts/make_docs.py           # write them
+python scripts/make_docs.py --check   # exit status 1 when one is not current
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from ticketsmith import models
 from ticketsmith.config import schema as config_schema
-from ticketsmith.config.json_schema import recipe_schema
+from ticketsmith.config import target as target_schema_
+from ticketsmith.config.json_schema import recipe_schema, target_schema
 from ticketsmith.plugins import resolve
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
-HEAD = """\
+RECIPE_HEAD = """\
 # The recipe
 
 <!-- Made by scripts/make_docs.py from the JSON Schema of recipes. Do not edit: run `make docs`. -->
@@ -56,6 +58,20 @@ beside the shipped recipes; `ticketsmith schema` prints it):
 ```
 """
 
+TARGET_HEAD = """\
+# The target
+
+<!-- Made by scripts/make_docs.py from the JSON Schema of targets. Do not edit: run `make docs`. -->
+
+A target is one YAML file. It says where a recipe runs on Kubernetes, what that costs, and which limits keep the bill
+down: see [kubernetes.md](kubernetes.md). The recipe stays as it is. `ticketsmith submit --config <recipe> --target
+<target>` uses it, and `--set-target field=value` overrides a field, e.g. `--set-target budget.money=10`. Shipped ones
+are in [configs/targets](../configs/targets).
+
+**Times** are `90s`, `20m`, `4h`, `1d`, or a number of seconds. **Quantities** are those of Kubernetes: `500m`, `2`,
+`16Gi`. **Machines** are names of the [price table](costs.md), or a name with a price of your own: `my-node=0.10`.
+"""
+
 MODELS = """
 ## Built-in models
 
@@ -65,11 +81,20 @@ that can be pruned, with its weights.
 """
 
 
-def page() -> str:
-    """The whole page, from the schema as it is now."""
-    schema = recipe_schema()
+def recipe_page() -> str:
+    """The page on recipes, from the schema as it is now."""
+    parts = [RECIPE_HEAD, *_reference("Recipe", recipe_schema(), config_schema)]
+    return "\n".join([*parts, MODELS, *_models()]) + "\n"
+
+
+def target_page() -> str:
+    """The page on targets, from the schema as it is now."""
+    return "\n".join([TARGET_HEAD, *_reference("Target", target_schema(), target_schema_)]) + "\n"
+
+
+def _reference(top: str, schema: Mapping[str, Any], module: ModuleType) -> list[str]:
     definitions = schema["$defs"]
-    parts = [HEAD, "## Top level\n", *_table("Recipe", schema, definitions)]
+    parts = ["## Top level\n", *_table(top, schema, definitions, module)]
     places: dict[str, list[str]] = {}
     queue = _children(schema, definitions, "")
     while queue:
@@ -78,8 +103,9 @@ def page() -> str:
         queue = _children(definitions[name], definitions, field) + queue
     for name, fields in places.items():
         heading = ", ".join(f"`{field}`" for field in fields) + (", your own" if name == "OwnTask" else "")
-        parts += [f"\n## {heading}\n", _sentences(definitions[name]), "", *_table(name, definitions[name], definitions)]
-    return "\n".join([*parts, MODELS, *_models()]) + "\n"
+        table = _table(name, definitions[name], definitions, module)
+        parts += [f"\n## {heading}\n", _sentences(definitions[name]), "", *table]
+    return parts
 
 
 def _models() -> list[str]:
@@ -109,11 +135,11 @@ def _children(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: s
     return [(full, name) for full, name in found if "properties" in definitions[name]]
 
 
-def _table(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[str]:
+def _table(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any], module: ModuleType) -> list[str]:
     needed = set(schema.get("required", ()))
     rows = ["| Field | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
     for field, value in schema.get("properties", {}).items():
-        default = "**required**" if field in needed else _default(name, field, value)
+        default = "**required**" if field in needed else _default(name, field, value, module)
         meaning = value.get("description") or _sentences(_referred(value, definitions))
         cells = (f"`{field}`", _type(value, definitions), default, " ".join(meaning.split()))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -131,12 +157,12 @@ def _sentences(definition: Mapping[str, Any]) -> str:
     return " ".join(str(definition.get("description", "")).split())
 
 
-def _default(model: str, field: str, value: Mapping[str, Any]) -> str:
+def _default(model: str, field: str, value: Mapping[str, Any], module: ModuleType) -> str:
     if "default" not in value and "$ref" in value:
         return "see below"
     default = value.get("default")
     if "default" not in value:  # the schema does not tell what a factory makes
-        made = getattr(config_schema, model).model_fields[field].get_default(call_default_factory=True)
+        made = getattr(module, model).model_fields[field].get_default(call_default_factory=True)
         default = to_jsonable_python(made, exclude_none=True)
     if default is None:
         return "none"
@@ -156,6 +182,8 @@ def _type(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         return f"`{json.dumps(value['const']).strip(chr(34))}`"
     if "enum" in value:
         return " or ".join(f"`{choice}`" for choice in value["enum"])
+    if isinstance(value.get("type"), list):
+        return "quantity" if "number" in value["type"] else "time"
     kind = str(value.get("type", "any"))
     if kind == "array":
         return f"list of {_type(value.get('items', {}), definitions)}"
@@ -176,14 +204,17 @@ def _range(value: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Writes the page, or checks it."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        print(f"{PAGE.name} is {'current' if current else 'out of date: run `make docs`'}")
-        return 0 if current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    """Writes the pages, or checks them."""
+    stale = 0
+    for name, text in (("recipe.md", recipe_page()), ("target.md", target_page())):
+        place = DOCS / name
+        if "--check" in sys.argv[1:]:
+            current = place.is_file() and place.read_text(encoding="utf-8") == text
+            print(f"{name} is {'current' if current else 'out of date: run `make docs`'}")
+            stale += not current
+        else:
+            place.write_text(text, encoding="utf-8")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

@@ -80,7 +80,12 @@ class Plan:
 
     def only(self, variants: Iterable[str]) -> Plan:
         """The part that makes these variants, with everything that they need."""
-        wanted = {node.key for node in self.nodes if node.variant in set(variants)}
+        chosen = set(variants)
+        return self.needed_for(node.key for node in self.nodes if node.variant in chosen)
+
+    def needed_for(self, keys: Iterable[str]) -> Plan:
+        """The part that consists of these runs and all that they need."""
+        wanted = set(keys)
         for node in reversed(self.nodes):
             if node.key in wanted:
                 wanted.update(node.spec.parents)

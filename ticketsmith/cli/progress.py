@@ -32,7 +32,7 @@ def view(prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> Iterator[
         with _Live(prepared, plan, sealed) as live:
             yield live.show
     else:
-        yield _Log(plan, sealed).show
+        yield Log(plan, sealed).show
 
 
 _TELL_EVERY = 30.0  # seconds
@@ -46,7 +46,7 @@ def name_of(plan: Plan, key: str) -> str:
     return f"{node.variant} level {node.level} seed {node.seed}" + (f" draw {node.draw}" if node.draw else "")
 
 
-class _Log:
+class Log:
     """One line a finished run, and now and then one of what is under way."""
 
     def __init__(self, plan: Plan, sealed: Mapping[str, str]) -> None:

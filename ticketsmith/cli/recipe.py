@@ -120,8 +120,11 @@ def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of recipes, for editors."""
-    from ticketsmith.config.json_schema import recipe_schema
+@click.option(
+    "--of", type=click.Choice(["recipe", "target"]), default="recipe", show_default=True, help="Of which file."
+)
+def schema(of: str) -> None:
+    """Print the JSON Schema of recipes or targets, for editors."""
+    from ticketsmith.config.json_schema import recipe_schema, target_schema
 
-    options.print_json(recipe_schema())
+    options.print_json(target_schema() if of == "target" else recipe_schema())

@@ -115,6 +115,9 @@ class Limits(Frozen):
     keep: Seconds = Field(
         3600, description="How long a finished Job stays in the cluster, once its logs are in the store."
     )
+    stuck: Seconds = Field(
+        600, description="A Job whose pods have a node and cannot start (image missing, ...) is stopped after this."
+    )
     checkpoint_every: Seconds = Field(60, description="Seconds between checkpoints within a run.")
 
 
@@ -135,7 +138,7 @@ class IdleGpu(Frozen):
 
 
 class Secret(Frozen):
-    """A key of a Secret in the namespace; its value is never read by TicketSmith's own Jobs' makers."""
+    """A key of a Secret in the namespace. Manifests refer to it; its value is seen by pods only."""
 
     name: Name = Field(description="Name of the Secret.")
     key: str = Field("connection-string", description="Key in the Secret.")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -87,9 +87,11 @@ def execute(
     todo = {key: node for key, node in plan.by_key.items() if key not in sealed}
     if not todo:
         return outcome
+    count = min(workers, len(todo))
+    settings = replace(settings, side_by_side=count)
     run = _Execution(plan, job_of, settings, on_event, outcome, todo, set(sealed))
     with _SigtermInterrupts():
-        run.run(min(workers, len(todo)))
+        run.run(count)
     return outcome
 
 
@@ -211,10 +213,10 @@ class _Execution:
         self.crashes[node.key] = self.crashes.get(node.key, 0) + 1
         if self.crashes[node.key] > _MAX_CRASHES:
             code = worker.process.exitcode
-            why = "killed (out of memory?)" if code == -signal.SIGKILL else f"ended with status {code}"
-            event = Ended(
-                node.key, "failed", 0.0, f"its process was {why} {self.crashes[node.key]} times", Exit.INCOMPLETE
-            )
+            killed = code == -signal.SIGKILL  # what the system does when memory runs out
+            why = "was killed (out of memory?)" if killed else f"ended with status {code}"
+            status = Exit.OUT_OF_MEMORY if killed else Exit.INCOMPLETE
+            event = Ended(node.key, "failed", 0.0, f"its process {why} {self.crashes[node.key]} times", status)
             self._settle(event)
             self.on_event(event)
 

@@ -11,23 +11,26 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
 from ticketsmith.errors import DamagedRunError, DivergedError, Exit, StoreError, TicketSmithError
+from ticketsmith.prices.rate import Rate
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all jobs of a worker."""
+    """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``."""
 
     store: str | Mapping[str, Any]
     device: str
     checkpoint_every: float
     import_from: tuple[str, ...]
+    rate: Rate | None = None
+    side_by_side: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
     except TicketSmithError as error:
         pipe.send(Ended("", "failed", 0.0, f"a worker cannot start: {error}", int(error.exit_status), fatal=True))
         return
+    rate = settings.rate
     while True:
         job: Job | None = pipe.recv()
         if job is None:
@@ -96,7 +100,10 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         message, exit_status, fatal = "", 0, False
         outcome: str
         try:
-            outcome = produce(job, store, device, Hooks(report, stopping.is_set, settings.checkpoint_every))
+            hooks = Hooks(report, stopping.is_set, settings.checkpoint_every, rate, settings.side_by_side)
+            outcome = produce(job, store, device, hooks)
+            if rate is not None and outcome in ("trained", "diverged"):
+                rate = replace(rate, idle_tail=0.0)  # a node idles once after a pod: the pod's first run bears it
         except Interrupted:
             outcome = "interrupted"
         except DivergedError as error:
@@ -113,7 +120,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
             ):
                 message, exit_status = (
                     "out of memory: use fewer --workers or a smaller batch_size.",
-                    int(Exit.INCOMPLETE),
+                    int(Exit.OUT_OF_MEMORY),
                 )
         seconds = time.monotonic() - began
         pipe.send(Ended(key, outcome, seconds, message, exit_status, fatal))  # type: ignore[arg-type]

@@ -1,0 +1,257 @@
+"""The cluster, through the official client: the few requests that are needed, patient with what passes by itself.
+
+Objects go in and come out as plain data, so that everything that reasons about them is pure and does not depend on the
+client's models. Every request may be repeated: reading, server-side apply, and deleting what may be gone already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ticketsmith.errors import ClusterError
+from ticketsmith.execute.kubernetes.manifests import MANAGER
+
+Object = dict[str, Any]
+
+PATIENCE = 300.0
+"""Seconds for which a cluster may be slow, busy or away before a request is given up."""
+
+_PASSING = (408, 429, 500, 502, 503, 504)
+_TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
+_PAGE = 500
+
+
+class UnreachableError(ClusterError):
+    """The API server does not answer, or only with errors that usually pass."""
+
+
+class Cluster:
+    """Jobs, pods and events of one namespace."""
+
+    def __init__(self, api_client: Any, namespace: str, patience: float = PATIENCE) -> None:
+        from kubernetes import client
+
+        self.namespace, self.patience = namespace, patience
+        self._batch, self._core = client.BatchV1Api(api_client), client.CoreV1Api(api_client)
+        self._host = api_client.configuration.host
+
+    def apply(self, job: Object, dry_run: bool = False) -> Object:
+        """Creates a Job, or changes nothing when the same one is there already (server-side apply).
+
+        ``dry_run`` asks the server to check it, admission included, and to keep nothing. Raises ClusterError.
+        """
+        return self._call(
+            "create Jobs",
+            lambda: self._batch.patch_namespaced_job(
+                job["metadata"]["name"],
+                self.namespace,
+                job,
+                field_manager=MANAGER,
+                force=True,
+                field_validation="Strict",
+                _content_type="application/apply-patch+yaml",
+                _preload_content=False,
+                _request_timeout=_TIMEOUT,
+                dry_run="All" if dry_run else None,
+            ),
+        )
+
+    def keep_for(self, job: str, seconds: int) -> None:
+        """Sets how long a finished Job stays; nothing when it has gone."""
+        change = {"spec": {"ttlSecondsAfterFinished": seconds}}
+        self._call(
+            "change Jobs",
+            lambda: self._batch.patch_namespaced_job(
+                job,
+                self.namespace,
+                change,
+                field_manager=MANAGER,
+                _content_type="application/merge-patch+json",
+                _preload_content=False,
+                _request_timeout=_TIMEOUT,
+            ),
+            absent_is_well=True,
+        )
+
+    def delete(self, job: str) -> None:
+        """Deletes a Job and its pods, which get SIGTERM and their grace period; nothing when it has gone."""
+        self._call(
+            "delete Jobs",
+            lambda: self._batch.delete_namespaced_job(
+                job,
+                self.namespace,
+                propagation_policy="Background",
+                _preload_content=False,
+                _request_timeout=_TIMEOUT,
+            ),
+            absent_is_well=True,
+        )
+
+    def job(self, name: str) -> Object | None:
+        """One Job, None when there is none."""
+        return (
+            self._call(
+                "read Jobs",
+                lambda: self._batch.read_namespaced_job(
+                    name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT
+                ),
+                absent_is_well=True,
+            )
+            or None
+        )
+
+    def jobs(self, selector: str) -> list[Object]:
+        """Jobs by label selector, oldest first."""
+        return _by_age(self._list("list Jobs", self._batch.list_namespaced_job, label_selector=selector))
+
+    def pods(self, selector: str) -> list[Object]:
+        """Pods by label selector, oldest first."""
+        return _by_age(self._list("list pods", self._core.list_namespaced_pod, label_selector=selector))
+
+    def events(self) -> list[Object]:
+        """Recent events of the namespace."""
+        return self._list("list events", self._core.list_namespaced_event)
+
+    def log(self, pod: str) -> bytes | None:
+        """What a pod has printed so far; None when it has gone or has not begun."""
+        try:
+            return self._raw(
+                "read logs",
+                lambda: self._core.read_namespaced_pod_log(
+                    pod, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT
+                ),
+                absent_is_well=True,
+            )
+        except UnreachableError:
+            raise
+        except ClusterError:
+            return None  # its container has not begun, or its node has gone
+
+    def follow(self, pod: str) -> Iterator[bytes]:
+        """What a pod prints, as it prints it, until it ends or the connection is cut."""
+        response = self._patiently(
+            "read logs",
+            lambda: self._core.read_namespaced_pod_log(
+                pod, self.namespace, follow=True, _preload_content=False, _request_timeout=_TIMEOUT
+            ),
+        )
+        import urllib3
+
+        try:
+            yield from response.stream(amt=4096)
+        except urllib3.exceptions.HTTPError:
+            return  # cut: whoever follows asks again
+        finally:
+            response.release_conn()
+
+    def _list(self, what: str, call: Callable[..., Any], **query: str) -> list[Object]:
+        items: list[Object] = []
+        more: dict[str, Any] = {}
+        while True:
+            page = self._call(
+                what,
+                lambda more=more: call(  # type: ignore[misc]
+                    self.namespace, limit=_PAGE, _preload_content=False, _request_timeout=_TIMEOUT, **query, **more
+                ),
+            )
+            items += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return items
+            more = {"_continue": token}
+
+    def _call(self, what: str, call: Callable[[], Any], absent_is_well: bool = False) -> Object:
+        content = self._raw(what, call, absent_is_well)
+        try:
+            return json.loads(content) if content else {}
+        except ValueError as error:
+            raise ClusterError(f"{self._host}: the answer is no JSON; is this a Kubernetes API server?") from error
+
+    def _raw(self, what: str, call: Callable[[], Any], absent_is_well: bool = False) -> bytes:
+        return self._patiently(what, lambda: call().data, absent_is_well) or b""
+
+    def _patiently(self, what: str, call: Callable[[], Any], absent_is_well: bool = False) -> Any:
+        import urllib3
+        from kubernetes.client import ApiException
+
+        began, tries = time.monotonic(), 0
+        while True:
+            try:
+                return call()
+            except ApiException as error:
+                if error.status == 404 and absent_is_well:
+                    return None
+                if error.status not in _PASSING:
+                    raise ClusterError(self._refused(what, error)) from error
+                reason, wait = f"{error.status} {error.reason}", _retry_after(error)
+            except urllib3.exceptions.HTTPError as error:
+                if isinstance(error, urllib3.exceptions.SSLError):
+                    raise ClusterError(f"{self._host}: cannot {what}: {error}") from error
+                reason, wait = type(error).__name__, None
+            if time.monotonic() - began > self.patience:
+                raise UnreachableError(
+                    f"{self._host}: cannot {what}: {reason}, for {self.patience:.0f} s. Jobs that run go on; look again later."
+                )
+            tries += 1
+            time.sleep(wait if wait is not None else random.uniform(0, min(15.0, 0.2 * 2**tries)))
+
+    def _refused(self, what: str, error: Any) -> str:
+        try:
+            message = json.loads(error.body)["message"]
+        except (TypeError, ValueError, KeyError):
+            message = error.reason or "no reason given"
+        mend = {
+            401: " Sign in again (`az aks get-credentials`, `kubelogin`).",
+            403: f" Ask for a role that may {what} in namespace {self.namespace!r}: deploy/kubernetes has it.",
+            404: f" Is there a namespace {self.namespace!r}? `make deploy-kubernetes` makes it.",
+        }.get(error.status, "")
+        return f"{self._host}: cannot {what}: {message}.{mend}".replace("..", ".")
+
+
+def connect(context: str | None, namespace: str, patience: float = PATIENCE) -> Cluster:
+    """The cluster of a kubeconfig's context, or the one that this process is a pod of.
+
+    Raises ClusterError when there is neither.
+    """
+    with _client_is_installed():
+        from kubernetes import client, config
+
+    settings = client.Configuration()
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+    try:
+        if inside:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            config.load_kube_config(context=context, client_configuration=settings)
+    except (config.ConfigException, OSError) as error:
+        raise ClusterError(
+            f"no cluster to talk to: {str(error).splitlines()[0].rstrip('.')}. Name a context of your kubeconfig by "
+            "`context:` in the target, or sign in: `az aks get-credentials`."
+        ) from error
+    settings.retries = False  # patience is ours, and told
+    return Cluster(client.ApiClient(settings), namespace, patience)
+
+
+@contextmanager
+def _client_is_installed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ClusterError("the Kubernetes client is not installed: pip install 'ticketsmith[kubernetes]'") from error
+
+
+def _retry_after(error: Any) -> float | None:
+    try:
+        return min(30.0, float(error.headers["Retry-After"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _by_age(objects: list[Object]) -> list[Object]:
+    return sorted(objects, key=lambda one: (one["metadata"].get("creationTimestamp") or "", one["metadata"]["name"]))

@@ -1,0 +1,220 @@
+"""What a user asks of the cluster: submit, cancel, resume, look, read logs. The conductor does the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ticketsmith.config.target import Target
+from ticketsmith.execute.kubernetes import ceiling, diagnose, manifests
+from ticketsmith.execute.kubernetes.ceiling import Row
+from ticketsmith.execute.kubernetes.cluster import Cluster, Object
+from ticketsmith.execute.kubernetes.conductor import (
+    CONDUCTOR,
+    SealedKeys,
+    component_of,
+    is_active,
+    variant_of,
+)
+from ticketsmith.execute.kubernetes.jobs import Assignment, Group, Known, expected, job_name
+from ticketsmith.execute.kubernetes.records import Outcome, Records, Submission, sha256
+from ticketsmith.plan import Plan
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What submitting would begin: Jobs in order, what they may cost, and what stands in the way."""
+
+    plan: Plan
+    target: Target
+    assignments: tuple[Assignment, ...]
+    rows: tuple[Row, ...]
+    sealed: frozenset[str]
+    lost: tuple[Outcome, ...]
+
+    @property
+    def runs_missing(self) -> int:
+        """Runs that are not sealed."""
+        return len(self.plan.by_key) - len(self.sealed)
+
+    def manifests(self) -> list[Object]:
+        """All Jobs, the conductor first. Those of later Jobs hold the digest of a ``job.json`` that is not written yet."""
+        store, experiment = self.target.store, self.plan.experiment
+        jobs = [manifests.conductor_job(job_name(store, experiment, CONDUCTOR, 0), experiment, self.target)]
+        for one in self.assignments:
+            seeds = [share.seed for share in one.shares]
+            jobs.append(
+                manifests.training_job(one.name(store), experiment, one.variant, seeds, sha256(b""), self.target)
+            )
+        jobs.append(manifests.report_job(job_name(store, experiment, "report", []), experiment, self.target))
+        return jobs
+
+
+def propose(plan: Plan, target: Target, records: Records | None, again: bool = False) -> Proposal:
+    """Looks at what is there; changes nothing. Without records (a dry run offline) nothing counts as made.
+
+    ``again``: as if what failed or was stopped were set aside.
+    """
+    sealed: frozenset[str] = frozenset()
+    outcomes: list[Outcome] = []
+    if records is not None:
+        sealed = SealedKeys(records.store, plan.experiment).of(plan)
+        outcomes = records.outcomes()
+        if again:
+            outcomes = [
+                replace(outcome, set_aside=outcome.set_aside or outcome.status != "complete") for outcome in outcomes
+            ]
+    standing = [outcome for outcome in outcomes if not outcome.set_aside]
+    attempts: dict[Group, int] = {}
+    for outcome in outcomes:
+        for group in outcome.groups if outcome.set_aside else ():
+            attempts[group] = attempts.get(group, 0) + 1
+    settled = {group for outcome in standing for group in outcome.groups}
+    assignments = tuple(expected(plan, Known(sealed, settled=settled, attempts=attempts)))
+    lost = tuple(outcome for outcome in standing if outcome.status != "complete")
+    return Proposal(plan, target, assignments, tuple(ceiling.table(assignments, sealed, target)), sealed, lost)
+
+
+def submit(
+    records: Records, cluster: Cluster, proposal: Proposal, recipe_text: str, task: Any, recipe_sha256: str
+) -> None:
+    """Writes the experiment into the store. The cluster is asked first whether it would take the Jobs at all.
+
+    Raises ClusterError with the server's own reason when it would not.
+    """
+    for job in proposal.manifests():
+        job["metadata"]["name"] += "-check"  # a name that is free: of a Job that runs nothing may be changed
+        cluster.apply(job, dry_run=True)
+    experiment, plan = records.experiment, proposal.plan.to_bytes()
+    records.store.put(f"{experiment}/recipe.yaml", recipe_text.encode())
+    records.store.put(f"{experiment}/plan.json", plan)
+    records.submit(Submission(proposal.target, task, recipe_sha256, sha256(plan)))
+
+
+def cancel(records: Records, cluster: Cluster, note: Callable[[str], None], patience: float = 120.0) -> int:
+    """Stops everything of an experiment: pods save their checkpoints and end. How many Jobs were stopped.
+
+    The conductor goes first, so that it begins nothing behind our back.
+    """
+    submission = records.submission()
+    records.submit(replace(submission, cancelled=True))
+    selector = manifests.selector_of(records.experiment, submission.target.store)
+    for job in cluster.jobs(f"{selector},app.kubernetes.io/component={CONDUCTOR}"):
+        if is_active(job):
+            cluster.delete(job["metadata"]["name"])
+    deadline = time.monotonic() + patience
+    while _lives(cluster, f"{selector},app.kubernetes.io/component={CONDUCTOR}") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    stopped = 0
+    for job in cluster.jobs(selector):
+        if is_active(job) and component_of(job) != CONDUCTOR:
+            name = job["metadata"]["name"]
+            groups: tuple[Group, ...] = ()
+            if component_of(job) == "train":
+                groups = tuple(sorted(records.assignment(name)[0].groups))
+            records.conclude(Outcome(name, "stopped", "Cancelled", "cancelled by a user", groups))
+            cluster.delete(name)
+            note(f"{variant_of(job)} ({name}): stopped")
+            stopped += 1
+    return stopped
+
+
+def resume(records: Records, submission: Submission) -> list[Outcome]:
+    """Sets aside what failed or was stopped, so that it is tried again; gives what that was."""
+    again = [outcome for outcome in records.outcomes() if outcome.status != "complete" and not outcome.set_aside]
+    for outcome in again:
+        records.conclude(replace(outcome, set_aside=True))
+    records.submit(replace(submission, cancelled=False))
+    return again
+
+
+@dataclass(frozen=True)
+class Line:
+    """A Job as ``status`` shows it."""
+
+    job: str
+    variant: str
+    component: str
+    state: str
+    why: str
+    active: int
+    succeeded: int
+    failed: int
+
+
+def running(cluster: Cluster, proposal: Proposal) -> set[str]:
+    """Names of the proposed Jobs that are at work already."""
+    selector = manifests.selector_of(proposal.plan.experiment, proposal.target.store)
+    names = {one.name(proposal.target.store) for one in proposal.assignments}
+    return names & {job["metadata"]["name"] for job in cluster.jobs(selector) if is_active(job)}
+
+
+def look(records: Records, cluster: Cluster, target: Target) -> list[Line]:
+    """The Jobs of an experiment: those in the cluster, and those that have gone but left a record."""
+    jobs = cluster.jobs(manifests.selector_of(records.experiment, target.store))
+    pods, events = cluster.pods(manifests.selector_of(records.experiment, target.store)), cluster.events()
+    lines = []
+    outcomes = {outcome.job: outcome for outcome in records.outcomes()}
+    for job in jobs:
+        name, state = job["metadata"]["name"], diagnose.job_state(job, pods, events)
+        told = outcomes.pop(name, None)
+        shown, why = state.state, state.why
+        if told is not None:
+            shown, why = told.status, told.message  # type: ignore[assignment]
+        counts = (state.active, state.succeeded, state.failed)
+        lines.append(Line(name, variant_of(job), component_of(job), shown, why, *counts))
+    for name, told in outcomes.items():
+        if not told.set_aside:
+            variant = told.groups[0][0] if told.groups else "report"
+            lines.append(Line(name, variant, "train" if told.groups else "report", told.status, told.message, 0, 0, 0))
+    return lines
+
+
+@dataclass(frozen=True)
+class PodLog:
+    """One pod's log: where it is, and what it holds so far."""
+
+    job: str
+    pod: str
+    title: str
+    content: bytes
+    alive: bool
+
+
+def logs(
+    records: Records, cluster: Cluster | None, target: Target, chosen: Callable[[str, int | None], bool]
+) -> Iterator[PodLog]:
+    """Logs of the pods that ``chosen(variant, index)`` picks: from the cluster while a pod is there, else from the store."""
+    seen = set()
+    if cluster is not None:
+        selector = manifests.selector_of(records.experiment, target.store)
+        for pod in cluster.pods(selector):
+            variant, index, name = variant_of(pod), diagnose.index_of(pod), pod["metadata"]["name"]
+            job = pod["metadata"]["labels"].get("batch.kubernetes.io/job-name", "")
+            seen.add(name)
+            if not chosen(variant, index):
+                continue
+            alive = pod["status"].get("phase") in ("Pending", "Running", "Unknown", None)
+            content = cluster.log(name) if pod["status"].get("phase") != "Pending" else b""
+            if content is None:
+                content = records.store.get(records.log_path(job, index, name)) or b""
+            yield PodLog(job, name, _title(variant, index), content, alive)
+    variants: Mapping[str, str] = {record.pod: record.variant for record in records.pods()}
+    for file in records.store.files(f"{records.experiment}/logs"):
+        job, _, rest = file.path.removeprefix(f"{records.experiment}/logs/").partition("/")
+        number, _, name = rest.removesuffix(".log").partition("-")
+        variant = variants.get(name, "")
+        position = int(number) if number.isdigit() else None
+        if name not in seen and chosen(variant, position):
+            content = records.store.get(file.path) or b""
+            yield PodLog(job, name, _title(variant, position), content, False)
+
+
+def _title(variant: str, index: int | None) -> str:
+    return variant if index is None or variant in ("report", CONDUCTOR) else f"{variant} {index}"
+
+
+def _lives(cluster: Cluster, selector: str) -> bool:
+    return any(pod["status"].get("phase") in ("Pending", "Running") for pod in cluster.pods(selector))
