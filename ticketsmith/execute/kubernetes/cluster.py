@@ -22,7 +22,7 @@ Object = dict[str, Any]
 PATIENCE = 300.0
 """Seconds for which a cluster may be slow, busy or away before a request is given up."""
 
-_PASSING = (408, 429, 500, 502, 503, 504)
+_PASSING = (408, 409, 429, 500, 502, 503, 504)
 _TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
 _PAGE = 500
 
@@ -228,7 +228,8 @@ def connect(context: str | None, namespace: str, patience: float = PATIENCE) -> 
         if inside:
             config.load_incluster_config(client_configuration=settings)
         else:
-            config.load_kube_config(context=context, client_configuration=settings)
+            place = os.environ.get("KUBECONFIG")
+            config.load_kube_config(place, context=context, client_configuration=settings)
     except (config.ConfigException, OSError) as error:
         raise ClusterError(
             f"no cluster to talk to: {str(error).splitlines()[0].rstrip('.')}. Name a context of your kubeconfig by "

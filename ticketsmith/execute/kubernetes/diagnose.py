@@ -17,10 +17,11 @@ _OUT_OF_MEMORY = "out of memory: give the pods more (`memory` of the pool in the
 EXITS = {
     Exit.INTERNAL: "a fault of TicketSmith itself; its log has the traceback",
     Exit.BAD_INPUT: "bad input: its log says what, and it is not tried again",
-    Exit.INCOMPLETE: "runs are missing: its log says why",
+    Exit.INCOMPLETE: "the store or the cluster failed it, or a process died: its log says which",
     Exit.OUT_OF_MEMORY: _OUT_OF_MEMORY,
     Exit.IDLE_GPU: "its GPU was idle: see `idle_gpu` in the target, or train on a pool without GPUs",
     Exit.OVER_BUDGET: "the budget does not suffice",
+    Exit.LOST: "some runs could not be made: see the other Jobs",
     Exit.INTERRUPTED: "asked to end; its checkpoint is saved",
     137: "killed (SIGKILL)",
     143: "asked to end before it had begun",
@@ -131,6 +132,8 @@ def why_ended(pod: Object) -> str:
         return _REASONS["DeadlineExceeded"]
     code = int(ended.get("exitCode", -1))
     words = EXITS.get(code, "")
+    if ended.get("reason") in ("StartError", "ContainerCannotRun"):
+        words = f"the container cannot be started: {ended.get('message') or ended['reason']}"
     return f"exit status {code}{': ' + words if words else ''}"
 
 
