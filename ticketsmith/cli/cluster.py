@@ -314,13 +314,15 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
     from ticketsmith.execute.kubernetes.ceiling import rates
     from ticketsmith.execute.kubernetes.pod import Attended, pod_name
     from ticketsmith.execute.kubernetes.records import PodRecord, Records
+    from ticketsmith.prices import lookup
     from ticketsmith.store import open_store
 
     records = Records(open_store(store), experiment)
-    rate = rates(records.submission().target)["cpu"]
-    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rate)) as attended:
+    target = records.submission().target
+    whole = lookup(target.cpu.machine, target.region, target.cpu.spot)  # the benchmark counts all cores of the machine
+    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rates(target)["cpu"])) as attended:
         found = open_experiment(experiment, store, base)
-        page = finish_(found, benchmark, _tell, machine=rate)
+        page = finish_(found, benchmark, _tell, machine=whole)
         if page is None:
             raise TicketSmithError(f"{experiment}: no run is sealed, so there is nothing to report.")
         say_verdict(found)

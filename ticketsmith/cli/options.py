@@ -60,6 +60,10 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+_WORDS = ("variant", "run", "name", "job", "state", "why", "machine")
+"""Headings of columns that are read, not compared."""
+
+
 def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     """A table as wide as the terminal, or as wide as it needs to be elsewhere."""
     import sys
@@ -70,7 +74,7 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in rows[0] if rows else ():
-        table.add_column(heading, justify="left" if heading in ("variant", "run", "name", "job", "state", "why", "machine") else "right", overflow="fold")
+        table.add_column(heading, justify="left" if heading in _WORDS else "right", overflow="fold")
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
