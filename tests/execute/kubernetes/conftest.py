@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +23,10 @@ from ticketsmith.config.target import Target, load_target
 from ticketsmith.execute.kubernetes.cluster import connect
 from ticketsmith.execute.kubernetes.conductor import Conductor
 from ticketsmith.execute.kubernetes.records import Records
+from ticketsmith.plan import Plan
 from ticketsmith.store import open_store
+from ticketsmith.store.contract import checkpoint_path
+from ticketsmith.training.tensors import from_bytes
 
 __all__ = ["cluster", "fake_cluster"]
 
@@ -128,16 +130,31 @@ class Lab:
             and (not phase or pod["status"].get("phase") == phase)
         ]
 
-    def pod_at_work(self, variant: str, text: str = "step ") -> str:
-        """Waits for a pod that has printed ``text``; its name."""
+    @property
+    def plan(self) -> Plan:
+        """What was submitted."""
+        plan = self.records.plan(self.records.submission())
+        assert plan is not None
+        return plan
+
+    def step_of(self, key: str) -> int:
+        """Which step the checkpoint of a run has reached, 0 without one."""
+        content = open_store(self.store).get(checkpoint_path(key))
+        return int(from_bytes(content[32:], "checkpoint")[1]["step"]) if content else 0
+
+    def pod_at_work(self, variant: str) -> str:
+        """Waits for a pod that trains and has saved a checkpoint; its name."""
+        store = open_store(self.store)
+
+        keys = [node.key for node in self.plan.nodes if node.variant == variant]
 
         def look() -> str:
-            for pod in self.pods(variant, "Running"):
-                if re.search(text, self.cluster.log(pod["metadata"]["name"])):
-                    return str(pod["metadata"]["name"])
+            running = self.pods(variant, "Running")
+            if running and any(store.get(checkpoint_path(key)) for key in keys):
+                return str(running[-1]["metadata"]["name"])
             return ""
 
-        return str(self.cluster.wait_for(look, 120, f"a pod of {variant} that has printed {text!r}"))
+        return str(self.cluster.wait_for(look, 180, f"a pod of {variant} that has saved a checkpoint"))
 
     def wait_until_over(self, seconds: float = 240) -> str:
         """Waits for the conductor's end; its Job's condition, ``Complete`` or ``Failed``."""
