@@ -6,7 +6,7 @@
 # checkov:skip=CKV_DOCKER_7:the base is an argument, and its default is pinned by digest
 
 # CUDA's runtime, without its libraries: torch brings its own. Python comes from the distribution.
-ARG BASE_IMAGE=docker.io/nvidia/cuda:13.0.3-base-ubuntu24.04@sha256:7c7413a56200486f71f181cad9310f6fd31b6bb21816ade15fc9c1e1e927a5c1
+ARG BASE_IMAGE=nvidia/cuda:13.0.3-base-ubuntu24.04@sha256:7c7413a56200486f71f181cad9310f6fd31b6bb21816ade15fc9c1e1e927a5c1
 
 
 FROM ${BASE_IMAGE} AS base

@@ -41,6 +41,7 @@ lint: $(BIN)/.installed-dev  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	VENV=$(VENV) scripts/lint_image.sh
 
 format: $(BIN)/.installed-dev  ## Format the code
 	$(BIN)/ruff check --fix .

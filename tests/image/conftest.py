@@ -47,6 +47,6 @@ def image(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "IMAGE": name,
         "BUILD_ARGS": shlex.join(("--build-arg", f"BASE_IMAGE={base}", "--build-arg", "TORCH=cpu")),
     }
-    checked("make", "-C", context, "image", *(f"{key}={value}" for key, value in variables.items()), timeout=900)
+    checked("make", "-C", context, "image", *(f"{key}={value}" for key, value in variables.items()), timeout=1500)
     yield Image(engine, name, base, context)
     engine.do("rmi", "--force", name)

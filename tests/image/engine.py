@@ -89,7 +89,7 @@ def find_base(engine: Engine, scratch: Path) -> tuple[str, str]:
             archive.unlink()
             return name, ""
         return "", f"mmdebstrap could not make a base image: {made.stderr[-500:]}"
-    name = f"docker.io/library/python:{PYTHON}-slim"
+    name = f"python:{PYTHON}-slim"
     pulled = engine.do("pull", name)
     return (name, "") if pulled.returncode == 0 else ("", f"{name} cannot be pulled: {pulled.stderr[-500:]}")
 

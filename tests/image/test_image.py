@@ -20,6 +20,8 @@ from tests.image.conftest import Image
 from tests.image.engine import SECRETS, UID, checked
 from ticketsmith.version import __version__
 
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for the build, which takes minutes on a busy machine
+
 GATE = (0, 3, 6)  # a gate may fail on so little data
 # Few runs, each long enough to be met in its middle.
 RECIPE = DIGITS.replace("120it", "2000it").replace("30it", "500it").replace("levels: 2", "levels: 1")
