@@ -325,9 +325,10 @@ class Api:
 
     def _delete_collection(self, request: Request, resource: Resource) -> Response:
         options, body, matches = request.options, self._delete_options(request), self._matches(request)
-        gone = [thing for thing in self.storage.list(resource, request.namespace) if matches(thing)]
-        for thing in gone:
-            self.registry.delete(resource, request.namespace, thing["metadata"]["name"], body, options)
+        with self.storage.lock:
+            gone = [thing for thing in self.storage.list(resource, request.namespace) if matches(thing)]
+            for thing in gone:
+                self.registry.delete(resource, request.namespace, thing["metadata"]["name"], body, options)
         meta = {"resourceVersion": str(self.storage.version)}
         listing = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta, "items": gone}
         return Response(listing, warnings=options.warnings[:1])

@@ -226,7 +226,7 @@ class Faults:
             if at(pod, "spec", "nodeName") == node and not is_finished(pod):
                 message = "Taint manager: deleting due to NoExecute taint"
                 disrupt(self.cluster.storage, pod, "DeletionByTaintManager", message)
-                self.cluster.storage.delete(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
+                self.cluster.storage.discard(PODS, pod)
 
     def _workers(self, node: str) -> list[PodWorker]:
         return [

@@ -81,8 +81,7 @@ class JobController:
         if ttl is None or ended is None or "deletionTimestamp" in job["metadata"]:
             return
         if self.storage.clock.since(ended["lastTransitionTime"]) >= ttl:
-            meta = job["metadata"]
-            self.storage.delete(JOBS, meta["namespace"], meta["name"], propagation="Foreground")
+            self.storage.discard(JOBS, job, propagation="Foreground")
 
     def _untrack(self, pod: Object) -> None:
         self.storage.edit(PODS, pod, lambda live: drop_finalizers(live, {TRACKING}))
@@ -328,7 +327,7 @@ class _Sync:
         return pod
 
     def _delete(self, pod: Object) -> None:
-        self.storage.delete(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
+        self.storage.discard(PODS, pod)
 
     # Counting ---------------------------------------------------------------------------------------------------------
 

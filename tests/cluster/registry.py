@@ -253,9 +253,10 @@ class Registry:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
     def _empty(self, namespace: str) -> None:
-        for resource in self.storage.kinds():
-            for thing in self.storage.list(resource, namespace) if resource.namespaced else []:
-                self.storage.delete(resource, namespace, thing["metadata"]["name"])
+        with self.storage.lock:
+            for resource in self.storage.kinds():
+                for thing in self.storage.view(resource, namespace) if resource.namespaced else []:
+                    self.storage.discard(resource, thing)
 
     def evict(self, namespace: str, name: str, body: Object, options: Options) -> Object:
         """The eviction API: a condition that tells why, then a delete that keeps the grace period."""

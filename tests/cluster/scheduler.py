@@ -156,7 +156,7 @@ class Scheduler:
         why = f"{SCHEDULER}: preempting to accommodate a higher priority pod"
         disrupt(self.storage, victim, "PreemptionByScheduler", why)
         tell(self.storage, victim, "Preempted", message, SCHEDULER)
-        self.storage.delete(PODS, victim["metadata"]["namespace"], victim["metadata"]["name"])
+        self.storage.discard(PODS, victim)
 
     def _missing_claim(self, pod: Object) -> str:
         for volume in pod["spec"].get("volumes") or []:
@@ -237,7 +237,8 @@ class Scheduler:
         """Pods of nodes that do not exist any more, and pods that were deleted before they had one."""
         for name in [name for name, when in self.lost.items() if when <= time.monotonic()]:
             del self.lost[name]
-            self.storage.delete(NODES, "", name)
+            if gone := self.storage.find(NODES, "", name):
+                self.storage.discard(NODES, gone)
         nodes = {node["metadata"]["name"] for node in self.storage.view(NODES)}
         for pod in self.storage.view(PODS):
             meta, node = pod["metadata"], at(pod, "spec", "nodeName")
@@ -248,7 +249,7 @@ class Scheduler:
                     disrupt(self.storage, pod, "DeletionByPodGC", "PodGC: node no longer exists")
                 self.storage.edit(PODS, pod, lambda live: live["status"].update(phase="Failed"))
             if orphaned:
-                self.storage.delete(PODS, meta["namespace"], meta["name"], grace=0)
+                self.storage.discard(PODS, pod, grace=0)
 
 
 def obstacles(pod: Object, node: Object, used: dict[str, Decimal]) -> list[str]:

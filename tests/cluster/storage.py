@@ -216,6 +216,15 @@ class Storage:
                 meta["deletionGracePeriodSeconds"] = seconds
             return self.put(resource, thing)
 
+    def discard(
+        self, resource: Resource, thing: Object, grace: int | None = None, propagation: str = "Background"
+    ) -> None:
+        """A controller's delete: of that very object, and nothing when it has gone already."""
+        with self.lock:
+            if self.peek(thing) is not None:
+                meta = thing["metadata"]
+                self.delete(resource, meta.get("namespace", ""), meta["name"], grace=grace, propagation=propagation)
+
     def _write(self, resource: Resource, key: Key, type_: str, thing: Object, before: Object | None) -> Object:
         self.version += 1
         thing["metadata"]["resourceVersion"] = str(self.version)
@@ -247,7 +256,7 @@ def collect_garbage(storage: Storage) -> None:
             meta = thing["metadata"]
             owners = [owner["uid"] for owner in meta.get("ownerReferences", [])]
             if owners and not alive & set(owners) and "deletionTimestamp" not in meta:
-                storage.delete(resource, meta.get("namespace", ""), meta["name"])
+                storage.discard(resource, thing)
             held = {"orphan", "foregroundDeletion"} & set(meta.get("finalizers", []))
             if "deletionTimestamp" not in meta or not held:
                 continue
@@ -258,7 +267,7 @@ def collect_garbage(storage: Storage) -> None:
             elif mine:
                 for r, other in mine:
                     if "deletionTimestamp" not in other["metadata"]:
-                        storage.delete(r, other["metadata"].get("namespace", ""), other["metadata"]["name"])
+                        storage.discard(r, other)
                 continue
             storage.edit(resource, thing, lambda o, h=held: drop_finalizers(o, h))
 

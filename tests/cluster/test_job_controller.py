@@ -265,7 +265,7 @@ def test_a_suspended_job_has_no_start_and_no_pods(cluster: Cluster) -> None:
 
 
 def test_time_to_live_takes_job_pods_and_logs(cluster: Cluster, batch: BatchV1Api) -> None:
-    name = start(cluster, job("one", ttlSecondsAfterFinished=1))
+    name = start(cluster, job("one", ttlSecondsAfterFinished=1 if cluster.is_fake else 5))
     end(cluster, name)
     pod = cluster.pods(name)[0]["metadata"]["name"]
     cluster.wait_for(lambda: not cluster.pods(name))

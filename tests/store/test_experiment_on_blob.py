@@ -79,7 +79,7 @@ def test_a_killed_and_disturbed_experiment_ends_with_the_bytes_of_a_local_one(
     recipe: Path, expected: dict[str, str], proxy: FaultyProxy, client: ContainerClient
 ) -> None:
     store, chance = f"az://{client.container_name}", random.Random(5)
-    for _ in range(3):
+    for _ in range(2):
         for fault in (proxy.cut_request, proxy.cut_response, proxy.lose_response):
             fault(times=2)
         proxy.answer(503, times=5)
@@ -139,7 +139,7 @@ def test_a_run_is_sealed_though_no_checkpoint_can_be_saved(
     from ticketsmith.training.job import Job
     from ticketsmith.training.produce import Hooks, produce
 
-    monkeypatch.setattr("ticketsmith.store.blob.store.BRIEF", 0.2)
+    monkeypatch.setattr("ticketsmith.store.blob.store.BRIEF", 0.1)
     prepared = prepare(load(recipe))
     store = open_store(f"az://{container}")
     dense, other = [node for node in prepared.plan.nodes if node.variant == "dense"]
@@ -150,7 +150,7 @@ def test_a_run_is_sealed_though_no_checkpoint_can_be_saved(
 
     store.put("digits/plan.json", prepared.plan.to_bytes())
     proxy.answer(503, times=10**6, method="PUT", path=r"\.work/.*checkpoint")
-    hooks = Hooks(checkpoint_every=0.3)
+    hooks = Hooks(checkpoint_every=0.05)
     assert produce(job(dense), store, torch.device("cpu"), hooks) == "trained"
     assert proxy.count("PUT", r"\.work/.*checkpoint")
     assert store.folders() == [dense.folder("digits")]

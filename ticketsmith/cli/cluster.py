@@ -63,7 +63,7 @@ def submit(
         _print_manifests(propose(prepared.plan, chosen, None))
         return Exit.OK
     records = _records(chosen, recipe.experiment)
-    cluster = connect(chosen.context, chosen.namespace)
+    cluster = connect(chosen.context, chosen.namespace, patience=60)
     proposal = propose(prepared.plan, chosen, records)
     _print_proposal(proposal, running(cluster, proposal))
     if proposal.lost:

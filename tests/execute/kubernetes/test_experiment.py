@@ -158,7 +158,11 @@ def test_a_passed_deadline_is_told_and_resume_goes_on_from_the_checkpoint(azure_
 
 def test_bad_input_is_told_where_the_user_looks_and_is_not_tried_again(azure_lab: Make) -> None:
     """The recipe's own model is here, but not in the image."""
-    lab = azure_lab(*SMALL, ("model: {name: mlp, widths: [32, 16]}", "model: 'own_net:Net'"))
+    lab = azure_lab(
+        *SMALL,
+        ("model: {name: mlp, widths: [32, 16]}", "model: 'own_net:Net'"),
+        ("target_sparsity: 0.4", "target_sparsity: 0.2"),
+    )
     (lab.folder / "own_net.py").write_text(
         "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self, classes: int) -> None:\n"
         "        super().__init__()\n        self.output = torch.nn.Linear(64, classes)\n\n"
@@ -178,7 +182,7 @@ def test_a_store_that_is_away_at_the_end_of_a_run_loses_nothing(
     lab = make_lab(tmp_path, fake_cluster, f"az://{container}/runs", secret, *SMALL)
     lab.run("submit")
     fake_cluster.wait_for(lambda: proxy.count("PUT", "dense/seed-0") > 0, 120)  # the run is being published
-    proxy.refuse(15)
+    proxy.refuse(8)
     assert lab.wait_until_over() == "Complete"
     assert len(lab.pods("dense")) == 1
     assert lab.sealed() == local(lab)

@@ -189,7 +189,7 @@ class Cluster:
                     return None
                 if error.status not in _PASSING:
                     raise ClusterError(self._refused(what, error)) from error
-                reason, wait = f"{error.status} {error.reason}", _retry_after(error)
+                reason, wait = f"{error.status} {_message(error)}", _retry_after(error)
             except urllib3.exceptions.HTTPError as error:
                 if isinstance(error, urllib3.exceptions.SSLError):
                     raise ClusterError(f"{self._host}: cannot {what}: {error}") from error
@@ -202,16 +202,12 @@ class Cluster:
             time.sleep(wait if wait is not None else random.uniform(0, min(15.0, 0.2 * 2**tries)))
 
     def _refused(self, what: str, error: Any) -> str:
-        try:
-            message = json.loads(error.body)["message"]
-        except (TypeError, ValueError, KeyError):
-            message = error.reason or "no reason given"
         mend = {
             401: " Sign in again (`az aks get-credentials`, `kubelogin`).",
             403: f" Ask for a role that may {what} in namespace {self.namespace!r}: deploy/kubernetes has it.",
             404: f" Is there a namespace {self.namespace!r}? `make deploy-kubernetes` makes it.",
         }.get(error.status, "")
-        return f"{self._host}: cannot {what}: {message}.{mend}".replace("..", ".")
+        return f"{self._host}: cannot {what}: {_message(error)}.{mend}".replace("..", ".")
 
 
 def connect(context: str | None, namespace: str, patience: float = PATIENCE) -> Cluster:
@@ -245,6 +241,14 @@ def _client_is_installed() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ClusterError("the Kubernetes client is not installed: pip install 'ticketsmith[kubernetes]'") from error
+
+
+def _message(error: Any) -> str:
+    """The server's own words."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason or "no reason given")
 
 
 def _retry_after(error: Any) -> float | None:

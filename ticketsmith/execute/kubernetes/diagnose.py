@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -209,7 +210,7 @@ def _phase(pod: Object) -> str:
 
 def _nodes_in_words(message: str) -> str:
     """The scheduler's message without its second half, which is about preemption."""
-    return message.split(" preemption:")[0].rstrip(". ")
+    return re.split(r" (?:no new claims to deallocate, )?preemption:", message)[0].rstrip(". ")
 
 
 def _last_event(name: str, events: Sequence[Object], reasons: tuple[str, ...]) -> str:

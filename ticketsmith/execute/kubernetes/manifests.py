@@ -168,6 +168,8 @@ def _pod(target: Target, pool: Pool, account: str, arguments: list[str], grace: 
         "serviceAccountName": account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # Not process number 1: that one ignores SIGTERM until Python listens, and would be killed after its grace period.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": grace,
         "securityContext": {
             "runAsNonRoot": True,
