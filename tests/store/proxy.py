@@ -223,21 +223,18 @@ class FaultyProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        upstream: socket.socket | None = None
         try:
             reader = _Reader(client)
             while (head := reader.head()) is not None:
-                if upstream is None:
-                    upstream = socket.create_connection(("127.0.0.1", self.server_port))
-                if not self._exchange(head, reader, client, upstream):
-                    break
+                # A connection of its own for each request: the server closes those that wait for long.
+                with socket.create_connection(("127.0.0.1", self.server_port)) as upstream:
+                    if not self._exchange(head, reader, client, upstream):
+                        break
         except OSError:  # one of the two has gone: so does the other
             _reset(client)
         finally:
             self._open.discard(client)
             client.close()
-            if upstream is not None:
-                upstream.close()
 
     def _exchange(self, head: _Head, reader: _Reader, client: socket.socket, upstream: socket.socket) -> bool:
         """One request and its answer; False when the connection ends with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -79,13 +80,17 @@ def test_a_killed_and_disturbed_experiment_ends_with_the_bytes_of_a_local_one(
     recipe: Path, expected: dict[str, str], proxy: FaultyProxy, client: ContainerClient
 ) -> None:
     store, chance = f"az://{client.container_name}", random.Random(5)
-    for _ in range(2):
+    for _ in range(3):
         for fault in (proxy.cut_request, proxy.cut_response, proxy.lose_response):
             fault(times=2)
         proxy.answer(503, times=5)
         process = start(recipe, store, "--workers", "2", "--checkpoint-every", "0.05")
-        time.sleep(chance.uniform(3.0, 9.0))
-        os.killpg(os.getpgid(process.pid), signal.SIGKILL)
+        proxy.forget()
+        until, deadline = chance.randrange(10, 120), time.monotonic() + 120
+        while proxy.count("PUT") < until and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # a moment counted in writes strikes work in progress, on a slow machine too
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         _, err = process.communicate()
         assert "Traceback" not in err
         assert KEY not in err

@@ -29,6 +29,7 @@ from tests.store.places import FOLDER, files
 from tests.store.proxy import FaultyProxy
 from ticketsmith.errors import Exit, RecipeError, StoreError, StoreUnreachableError
 from ticketsmith.store import open_store
+from ticketsmith.store.blob import sign_in
 from ticketsmith.store.contract import SealedRun
 
 TENANT = "11111111-2222-3333-4444-555555555555"
@@ -41,6 +42,12 @@ AZURE_VARIABLES = [
     "AZURE_CLIENT_SECRET",
     "AZURE_AUTHORITY_HOST",
 ]
+
+
+@pytest.fixture(autouse=True)
+def signed_out() -> None:
+    """What another test signed in with counts no more."""
+    sign_in._client.cache_clear()
 
 
 @pytest.fixture
@@ -138,6 +145,7 @@ import sys
 sys.modules["azure.storage.blob"] = sys.modules["azure.identity"] = sys.modules["azure.core"] = None
 from ticketsmith.errors import RecipeError
 from ticketsmith.store import open_store
+from ticketsmith.store.blob import sign_in
 try:
     open_store("az://abc")
 except RecipeError as error:

@@ -12,6 +12,7 @@ from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+    from ticketsmith.store.contract import Store
 
 
 _GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCLUSIVE)
@@ -171,16 +172,23 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
 @options.as_json
 def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     """Re-hash every file of every sealed run against its manifest."""
-    from ticketsmith.store.contract import SealedRun
+    from ticketsmith.store.contract import RunFolder, SealedRun
+    from ticketsmith.store.parallel import each
 
     damaged, count = [], 0
     for found in experiments(runs_prefix, experiment):
-        for folder in found.store.folders(found.name):
-            count += 1
+        store, folders = found.store, found.store.folders(found.name)
+
+        def problem(folder: RunFolder, store: Store = store) -> str | None:
             try:
-                SealedRun(found.store, folder).verify()
+                SealedRun(store, folder).verify()
             except DamagedRunError as error:
-                damaged.append({"run": str(folder), "problem": str(error)})
+                return str(error)
+            return None
+
+        problems = zip(folders, each(problem, folders), strict=True)
+        damaged += [{"run": str(folder), "problem": text} for folder, text in problems if text is not None]
+        count += len(folders)
     if as_json:
         options.print_json({"runs": count, "damaged": damaged})
     else:

@@ -77,6 +77,9 @@ def ls(address: str, as_json: bool) -> None:
         }
         for row in rows
     ]
+    if not shown:
+        click.echo(f"{address}: no experiments")
+        return
     options.print_table(shown, store.url if place == address else f"{store.url}/{names[0]}")
     click.echo(f"total: {total['sealed_runs']} sealed runs, {total['files']} files, {size(total['bytes'])}")
 
@@ -92,11 +95,14 @@ def _by_run(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
     from ticketsmith.store.contract import RunFolder
 
     found: dict[str, list[StoredFile]] = {}
+    loose = []
     for file in files:
         parts = file.path.split("/")
-        run = RunFolder.parse("/".join(parts[:4]))
-        found.setdefault("/".join(parts[1:4]) if run else "(loose files)", []).append(file)
-    return found
+        if RunFolder.parse("/".join(parts[:4])) is None:
+            loose.append(file)
+        else:
+            found.setdefault("/".join(parts[1:4]), []).append(file)
+    return found | {"(loose files)": loose}
 
 
 def _move(source_address: str, target_address: str) -> int:

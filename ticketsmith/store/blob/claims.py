@@ -55,7 +55,9 @@ def _make(blob: BlobClient, persistence: Persistence, doing: str) -> None:
 def kept(lease: BlobLeaseClient, blob: BlobClient, persistence: Persistence, seconds: int) -> Iterator[None]:
     """Renews a lease while inside, then gives it back. A lease that is lost meanwhile is told, and no error."""
     ended = threading.Event()
-    threading.Thread(target=_renew, args=(lease, seconds, ended), name="claim", daemon=True).start()
+    threading.Thread(
+        target=_renew, args=(lease, persistence.path(blob), seconds, ended), name="claim", daemon=True
+    ).start()
     try:
         yield
     finally:
@@ -63,7 +65,7 @@ def kept(lease: BlobLeaseClient, blob: BlobClient, persistence: Persistence, sec
         _give_back(lease, blob, persistence)
 
 
-def _renew(lease: BlobLeaseClient, seconds: int, ended: threading.Event) -> None:
+def _renew(lease: BlobLeaseClient, path: str, seconds: int, ended: threading.Event) -> None:
     """Outages are waited out: an expired lease that nobody took meanwhile can be renewed."""
     interval = seconds / _RENEWALS
     pause = interval
@@ -78,7 +80,7 @@ def _renew(lease: BlobLeaseClient, seconds: int, ended: threading.Event) -> None
                 lease.acquire(seconds, connection_timeout=interval, read_timeout=interval)
         except AzureError as error:
             if not may_pass(error) and not ended.is_set():
-                _log.warning("a claim went to another process; this one goes on, and the first to publish wins")
+                _log.warning("%s went to another process; this one goes on, and the first to publish wins", path)
                 return
         pause = max(interval - (time.monotonic() - began), 1.0)
 

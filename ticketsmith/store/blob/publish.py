@@ -90,22 +90,28 @@ class Publication:
     def _place(self, name: str, content: bytes) -> str:
         """Puts a file; the ETag of the blob that holds its bytes now."""
         blob = self._blob_of(name)
+        look_first = len(content) > contents.SINGLE  # many blocks are not sent in vain
         deadline = time.monotonic() + self._persistence.patience
         while time.monotonic() < deadline:
-            try:
-                return contents.write(blob, content, self._persistence, PATIENT, only_if_absent=True)
-            except HttpResponseError as error:
-                if not is_there(error) and not _disturbed(error):
-                    raise
-            found = self._properties(blob)
+            found = self._properties(blob) if look_first else None
+            look_first = True
             if found is not None and _holds(found, content):
                 return str(found.etag)  # left by one that was killed; or ours, and the answer to our request was lost
-            if found is not None and (etag := self._replace(blob, found, content)) is not None:
+            etag = self._create(blob, content) if found is None else self._replace(blob, found, content)
+            if etag is not None:
                 return etag
-            time.sleep(_WAIT)
-        raise StoreError(
-            f"{self._persistence.url}: {self._persistence.path(blob)} is kept by another process; end it, and try again."
-        )
+            if found is not None:
+                time.sleep(_WAIT)  # another is at it
+        raise StoreError(f"{self._persistence.url}: {self._persistence.path(blob)} is kept by another process; end it.")
+
+    def _create(self, blob: BlobClient, content: bytes) -> str | None:
+        """Puts a new file; its ETag, None when it is there."""
+        try:
+            return contents.write(blob, content, self._persistence, PATIENT, only_if_absent=True)
+        except HttpResponseError as error:
+            if not is_there(error) and not _disturbed(error):
+                raise
+            return None
 
     def _replace(self, blob: BlobClient, found: BlobProperties, content: bytes) -> str | None:
         """Replaces an unsealed file; its new ETag, None when it was changed meanwhile or another is at it."""

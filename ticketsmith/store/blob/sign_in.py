@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from ticketsmith.version import __version__
 
 CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
 ACCOUNT = "AZURE_STORAGE_ACCOUNT"
+TOKEN_FILE = "AZURE_FEDERATED_TOKEN_FILE"
 SCRATCH = "TICKETSMITH_SCRATCH_CONTAINER"
 
 _CONNECTIONS = 64
@@ -27,9 +29,12 @@ _ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
 
 def sign_in() -> BlobServiceClient:
     """A client of the account that the environment names; nothing is sent yet. Raises RecipeError."""
+    return _client(*(os.environ.get(name) for name in (CONNECTION_STRING, ACCOUNT, TOKEN_FILE)))
+
+
+@lru_cache(maxsize=4)  # one connection pool and one token, however often a command opens the store
+def _client(connection_string: str | None, account: str | None, token_file: str | None) -> BlobServiceClient:
     _keep_logs_clean()
-    connection_string = os.environ.get(CONNECTION_STRING)
-    account = os.environ.get(ACCOUNT)
     if connection_string:
         try:
             return BlobServiceClient.from_connection_string(connection_string, **_settings())
@@ -39,7 +44,7 @@ def sign_in() -> BlobServiceClient:
                 "unset it and give AZURE_STORAGE_ACCOUNT."
             ) from None
     if account:
-        return BlobServiceClient(_endpoint(account), credential=_credential(), **_settings())
+        return BlobServiceClient(_endpoint(account), credential=_credential(token_file), **_settings())
     raise RecipeError(
         f"az:// needs a storage account: set {ACCOUNT} to its name (then `az login`, or Workload Identity in a pod), or "
         f"{CONNECTION_STRING} to its connection string."
@@ -69,11 +74,11 @@ def _endpoint(account: str) -> str:
     return account.rstrip("/")
 
 
-def _credential() -> TokenCredential:
+def _credential(token_file: str | None) -> TokenCredential:
     """Workload Identity where a pod has it; else what azure-identity finds, the Azure CLI's sign-in among it."""
     from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
 
-    if os.environ.get("AZURE_FEDERATED_TOKEN_FILE"):
+    if token_file:
         # Not left to the default chain: it would go on to other identities and hide what is wrong with this one.
         try:
             return WorkloadIdentityCredential()

@@ -12,7 +12,8 @@ from azure.storage.blob import BlobClient, BlobPrefix, BlobProperties, BlobServi
 
 from ticketsmith.errors import StoreError
 from ticketsmith.store.address import BlobAddress
-from ticketsmith.store.blob import claims, content
+from ticketsmith.store.blob import claims
+from ticketsmith.store.blob import content as contents
 from ticketsmith.store.blob.persistence import BRIEF, PATIENT, Persistence
 from ticketsmith.store.blob.publish import Publication
 from ticketsmith.store.blob.told import code_of, explained, status_of
@@ -50,16 +51,16 @@ class BlobStore:
 
     def get(self, path: str) -> bytes | None:
         with self._told(f"reading {path}"):
-            found = content.read(self._blob(path), self._persistence, PATIENT)
+            found = contents.read(self._blob(path), self._persistence, PATIENT)
         return None if found is None else found.content
 
-    def put(self, path: str, content_: bytes) -> None:
+    def put(self, path: str, content: bytes) -> None:
         patience = BRIEF if _is_scratch(path) else PATIENT
         blob = self._blob(path)
         with self._told(f"writing {path}"):
             self._writing(
                 blob.container_name,
-                lambda: content.write(blob, content_, self._persistence, patience, only_if_absent=False),
+                lambda: contents.write(blob, content, self._persistence, patience, only_if_absent=False),
             )
 
     def delete(self, path: str) -> None:
@@ -87,14 +88,14 @@ class BlobStore:
     def files(self, prefix: str = "") -> list[StoredFile]:
         with self._told("listing"):
             found = [
-                StoredFile(path, blob.size, f"{self._endpoint} {blob.etag}", (blob.metadata or {}).get(content.SHA256))
+                StoredFile(path, blob.size, f"{self._endpoint} {blob.etag}", (blob.metadata or {}).get(contents.SHA256))
                 for path, blob in self._listed(f"{check_path(prefix)}/" if prefix else "")
                 if _is_scratch(prefix) or not _is_scratch(path)
             ]
         return sorted(found, key=lambda file: file.path)
 
     def publish(self, folder: RunFolder, files: Mapping[str, bytes]) -> bool:
-        body = {check_path(name): content_ for name, content_ in files.items() if name != MANIFEST}
+        body = {check_path(name): content for name, content in files.items() if name != MANIFEST}
         inside = f"{folder}/"
         publication = Publication(
             lambda name: self._blob(f"{inside}{name}"),
