@@ -16,7 +16,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 1
+ABI = 2
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 

@@ -74,6 +74,12 @@ class Copy(ctypes.Structure):
 _PRODUCT = [("op", Op), ("in_", Value), ("out", Value), ("residual", Value)]
 
 
+class Spread(ctypes.Structure):
+    """Copies of output planes, moved by a column."""
+
+    _fields_ = [("distance", _I64), ("right", _PTR), ("left", _PTR)]
+
+
 class Taps(ctypes.Structure):
     """A sparse product with planes."""
 
@@ -81,6 +87,7 @@ class Taps(ctypes.Structure):
         *_PRODUCT,
         *((name, _PTR) for name in ("taps", "starts", "bias", "mask")),
         *((name, _I64) for name in ("vectors", "blocks", "activation", "has_residual")),
+        ("spread", Spread),
     ]
 
 
@@ -91,6 +98,7 @@ class Tiles(ctypes.Structure):
         *_PRODUCT,
         *((name, _PTR) for name in ("offsets", "weights", "bias", "mask")),
         *((name, _I64) for name in ("vectors", "taps", "height", "activation", "has_residual")),
+        ("spread", Spread),
     ]
 
 

@@ -406,7 +406,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "max_pool2d": _pool("max_pool"),
     "avg_pool2d": _pool("avg_pool"),
     "adaptive_avg_pool2d": _adaptive("avg_pool"),
-    "adaptive_max_pool2d": _adaptive("max_pool"),
+    "adaptive_max_pool2d": lambda *given: [_adaptive("max_pool")(*given), None],  # where the maxima lie is not known
     "mean": _mean,
     "view": _view,
     "reshape": _view,

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import formats, layout, pack
-from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, Graph, Node, Shape, conv_geometry, pool_geometry
+from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, PRODUCTS, Graph, Node, Shape, conv_geometry, pool_geometry
 from ticketsmith.runtime.layout import Halo, Layout, Tensor
 
 _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
 _FIRST_CACHE = 36_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
+
+_MOST_WASTE = 1.2
+"""How much longer rows may get so that reads are of whole cache lines, which are twice as fast."""
 
 _DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 
@@ -73,7 +76,7 @@ class _Planner:
         self.graph, self.lanes, self.choices, self.dtype = graph, lanes, choices, dtype
         self.shapes = graph.shapes()
         self.batched = lane_nodes(graph) if lanes else set()
-        self.halos = self._halos()
+        self.halos, self.whole = self._resolutions()
         self.steps: list[_Step] = []
         self.arrays: list[NDArray[Any]] = []
         self.tensors: dict[str, Tensor] = {}
@@ -83,6 +86,9 @@ class _Planner:
         self._input()
         for node in self.graph.nodes:
             getattr(self, f"_{node.op}")(node)
+            made = self.tensors[node.output]
+            if made.layout.spread and node.op not in PRODUCTS:
+                self._copies(made)
         self._output()
         uses = [(index, tensor) for index, step in enumerate(self.steps) for tensor in step.tensors]
         sample_floats = layout.assign(Space.SAMPLE, uses)
@@ -110,24 +116,49 @@ class _Planner:
         self.arrays.append(array)
         return array.ctypes.data
 
-    def _halos(self) -> dict[tuple[int, int], Halo]:
-        """By resolution: what convolutions from and to it need."""
+    def _resolutions(self) -> tuple[dict[tuple[int, int], Halo], set[tuple[int, int]]]:
+        """What convolutions need at each resolution; and those at which planes have copies instead of zero columns."""
         halos: dict[tuple[int, int], Halo] = {}
+        whole: dict[tuple[int, int], bool] = {}
         for node in self.graph.nodes:
             if node.op == "conv2d":
-                size = self.shapes[node.output][1:]
+                _, rows, cols = self.shapes[node.output]
                 reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
-                needed = reach.halo if reach.direct else Halo(reach.halo.cols)
-                halos[size] = halos.get(size, Halo()).union(needed)  # type: ignore[index, arg-type]
-        return halos
+                if reach.direct:
+                    halos[rows, cols] = halos.get((rows, cols), Halo()).union(reach.halo)
+                    fits = reach.halo.cols <= 1 and layout.whole_row(cols) <= _MOST_WASTE * cols
+                    whole[rows, cols] = whole.get((rows, cols), True) and fits
+        return halos, {size for size, fits in whole.items() if fits and halos[size].cols == 1}
 
-    def _layout(self, shape: Shape) -> Layout:
+    def _layout(self, shape: Shape, copies: bool = False) -> Layout:
         if len(shape) == 1 or (len(shape) == 2 and shape[0] == 1):
             return layout.vector(shape[-1])
         if len(shape) == 2:
             return layout.columns(shape[1], shape[0])
         channels, rows, cols = shape
-        return layout.image(channels, rows, cols, self.halos.get((rows, cols), Halo()))
+        halo = self.halos.get((rows, cols), Halo())
+        if (rows, cols) not in self.whole:
+            return layout.image(channels, rows, cols, halo)
+        return layout.image(channels, rows, cols, replace(halo, cols=0), layout.whole_row(cols), copies)
+
+    def _needs_copies(self, name: str) -> bool:
+        """Whether a convolution will read ``name`` at several columns, where planes have copies for that."""
+        shape = self.shapes[name]
+        if len(shape) != 3 or shape[1:] not in self.whole:
+            return False
+        users = [node for node in self._users(name) if node.op == "conv2d" and node.inputs[0] == name]
+        reaches = [_Reach.of(self.graph, node, shape) for node in users]
+        return any(reach.direct and len(reach.shift_c) > 1 for reach in reaches)
+
+    def _copies(self, tensor: Tensor) -> None:
+        """The copies of planes that were written by an operation which does not make them itself."""
+        own = tensor.layout
+        for move in (1, -1):
+            self._copy(
+                tensor, lambda m=move: (tensor.base - min(m, 0), own.plane, own.row, 1),  # type: ignore[misc]
+                tensor, lambda m=move: (tensor.base - m * own.spread + max(m, 0), own.plane, own.row, 1),  # type: ignore[misc]
+                (own.planes, own.rows, own.cols - 1),
+            )  # fmt: skip
 
     def _new(self, node: Node) -> Tensor:
         """Memory for what ``node`` computes."""
@@ -135,7 +166,7 @@ class _Planner:
         if node.output in self.batched:
             tensor = Tensor.new(layout.columns(shape[0], self.lanes), Space.BATCH)
         else:
-            tensor = Tensor.new(self._layout(shape), Space.SAMPLE)
+            tensor = Tensor.new(self._layout(shape, self._needs_copies(node.output)), Space.SAMPLE)
         self.tensors[node.output] = tensor
         return tensor
 
@@ -194,8 +225,10 @@ class _Planner:
         vector = outside.layout.is_vector
         if all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(graph.input)):
             return  # read where it is
-        inside = Tensor.new(self._layout(shape), Space.SAMPLE)
+        inside = Tensor.new(self._layout(shape, self._needs_copies(graph.input)), Space.SAMPLE)
         self._move(outside, inside)
+        if inside.layout.spread:
+            self._copies(inside)
         self.tensors[graph.input] = inside
 
     def _only_multiplied(self, name: str) -> bool:
@@ -286,48 +319,52 @@ class _Planner:
         channels = self.shapes[node.inputs[0]][0]
         if not reach.direct:
             source = self._split(node, source, reach)
-        outputs, inner, _, _ = weight.shape
+        outputs, inner, high, wide = weight.shape
         group = np.arange(outputs if reach.groups > 1 else 1) // (outputs // reach.groups)
-        channel = group[:, None] * inner + np.arange(inner)  # [outputs or 1, inner]
-        plane = channel[:, :, None, None] + (reach.phase * channels)[None, None]
+        channel = (group[:, None] * inner + np.arange(inner))[:, :, None, None]  # [outputs or 1, inner, 1, 1]
         own = source.layout
-        shift = reach.shift_r[:, None] * own.row + reach.shift_c[None, :]
-        offset = plane * own.plane + shift[None, None]
+        rows = np.broadcast_to((reach.shift_r * own.row)[:, None], (high, wide))
+        if not reach.direct:
+            plane = channel + (reach.phase_r[:, None] * wide + np.arange(wide)) * channels
+            offset = plane * own.plane + rows
+        else:
+            plane = channel + np.zeros((high, wide), np.int64)
+            offset = plane * own.plane + rows + reach.shift_c * (own.spread or 1)
         _, vectors = self._layout(self.shapes[node.output]).sweep
         chunk = -(-vectors // -(-vectors // 12))
         span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
-        per_plane = (chunk * layout.LANES + span) * 4
+        per_plane = (chunk * layout.LANES + span) * 4 * (3 if own.spread else 1)
         flat = weight.reshape(outputs, -1)
-        self._plane_product(
-            node, flat, source, offset.reshape(len(group), -1), plane.reshape(len(group), -1), per_plane
-        )
+        offset, plane = offset.reshape(len(group), -1), plane.reshape(len(group), -1)
+        self._plane_product(node, flat, source, offset, plane, per_plane)
 
     def _split(self, node: Node, source: Tensor, reach: _Reach) -> Tensor:
-        """Every stride-th row and column, a set of planes for each phase, in rows as long as the output's."""
+        """Every stride-th row and column: for each phase of rows and each column of the kernel, planes that look like the
+        output, so that no column is ever read beside its place."""
         _, high, wide = self.shapes[node.output]
-        row = self._layout(self.shapes[node.output]).row
         channels, rows, cols = self.shapes[node.inputs[0]]
-        halo = Halo(row - wide, reach.halo.top, reach.halo.bottom)
+        row = self._layout(self.shapes[node.output]).row
+        halo = Halo(0, reach.halo.top, reach.halo.bottom)
+        kernel = len(reach.far_c)
         key = ("split", node.output)  # what is never written in it depends on this very convolution
-        target = Tensor.new(layout.image(channels * len(reach.phases), high, wide, halo, key), Space.SAMPLE)
-        own = source.layout
-        for index, (phase_r, phase_c) in enumerate(reach.phases):
+        planes = channels * reach.phases_r * kernel
+        target = Tensor.new(layout.image(planes, high, wide, halo, row, key=key), Space.SAMPLE)
+        own, other = source.layout, target.layout
+        step_r, step_c = reach.stride
+        for index in range(reach.phases_r * kernel):
+            phase, far = index // kernel, int(reach.far_c[index % kernel])
+            first = max(0, -(far // step_c))  # output columns for which there is an input column
             extent = (
                 channels,
-                min(high + reach.halo.bottom, -(-(rows - phase_r) // reach.stride[0])),
-                min(wide + reach.right, -(-(cols - phase_c) // reach.stride[1])),
+                min(high + reach.halo.bottom, -(-(rows - phase) // step_r)),
+                min(wide, (cols - 1 - far) // step_c + 1) - first,
             )
             if min(extent) <= 0:
                 continue
+            begin, end = phase * own.row + first * step_c + far, index * channels * other.plane + first
             self._copy(
-                source,
-                lambda r=phase_r, c=phase_c: (  # type: ignore[misc]
-                    source.base + r * own.row + c, own.plane, own.row * reach.stride[0], reach.stride[1],
-                ),
-                target,
-                lambda i=index: (  # type: ignore[misc]
-                    target.base + i * channels * target.layout.plane, target.layout.plane, target.layout.row, 1,
-                ),
+                source, lambda b=begin: (source.base + b, own.plane, own.row * step_r, step_c),  # type: ignore[misc]
+                target, lambda e=end: (target.base + e, other.plane, other.row, 1),  # type: ignore[misc]
                 extent,
             )  # fmt: skip
         return target
@@ -350,12 +387,15 @@ class _Planner:
         common = {"activation": ACTIVATIONS.index(node.activation), "has_residual": residual is not None}
         tensors = (source, out) if residual is None else (source, out, residual)
         batch = node.output in self.batched
+        spread = abi.Spread(
+            out.layout.spread, *(map(self._address, out.layout.copy_masks) if out.layout.spread else ())
+        )
         chosen = self._format(node, weight, "lanes" if batch else "planes", shared=len(offsets) == 1)
 
         def ends() -> dict[str, Any]:
             return {
                 "in_": source.value(), "out": out.value(), "residual": (residual or out).value(), "bias": bias,
-                "mask": mask, "vectors": vectors, **common,
+                "mask": mask, "vectors": vectors, "spread": spread, **common,
             }  # fmt: skip
 
         if chosen == "tiles":
@@ -546,21 +586,22 @@ class _Planner:
 
 @dataclass(frozen=True, eq=False)
 class _Reach:
-    """What a convolution reads: the phase and the shift of each row and column of its kernel.
+    """What a convolution reads.
 
-    With stride s and padding p, kernel row k of output row r reads input row ``s r + d``, ``d = k - p``: row
-    ``r + d // s`` of those whose index is ``d % s`` modulo s. That is a convolution of stride 1 on planes split by phase.
+    With stride s and padding p, kernel row k of output row r reads input row ``s r + d``, ``d = k - p`` ("far"): row
+    ``r + d // s`` of those whose index is ``d % s`` modulo s ("phase"). A convolution is ``direct`` when it can read its
+    input where it is; otherwise the input is split first.
     """
 
     direct: bool
     stride: tuple[int, int]
     groups: int
+    far_c: NDArray[np.int64]
     shift_r: NDArray[np.int64]
     shift_c: NDArray[np.int64]
-    phases: tuple[tuple[int, int], ...]
-    phase: NDArray[np.int64]
+    phase_r: NDArray[np.int64]
+    phases_r: int
     halo: Halo
-    right: int
 
     @classmethod
     def of(cls, graph: Graph, node: Node, shape: Shape) -> _Reach:
@@ -568,16 +609,10 @@ class _Reach:
         kernel = graph.parameter(node, "weight").shape[2:]
         far = [np.arange(k) * d - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
         shift = [d // s for d, s in zip(far, stride, strict=True)]
-        left_over = [d % s for d, s in zip(far, stride, strict=True)]
-        phases = tuple(sorted({(int(r), int(c)) for r in left_over[0] for c in left_over[1]}))
-        phase = np.array([[phases.index((int(r), int(c))) for c in left_over[1]] for r in left_over[0]])
-        lows, highs = [max(0, -int(s.min())) for s in shift], [max(0, int(s.max())) for s in shift]
         same = all(
             n + 2 * p - d * (k - 1) == n for n, k, d, p in zip(shape[1:], kernel, dilation, padding, strict=True)
         )
         direct = stride == (1, 1) and same
-        # where both sides are zeros, the end of a row serves as the begin of the next
-        columns = max(lows[1], highs[1]) if direct else lows[1] + highs[1]
-        return cls(
-            direct, stride, groups, shift[0], shift[1], phases, phase, Halo(columns, lows[0], highs[0]), highs[1]
-        )
+        top, bottom = max(0, -int(shift[0].min())), max(0, int(shift[0].max()))
+        halo = Halo(padding[1] if direct else 0, top, bottom)
+        return cls(direct, stride, groups, far[1], *shift, far[0] % stride[0], stride[0], halo)

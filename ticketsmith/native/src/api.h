@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 1
+#define TS_ABI 2
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
@@ -50,19 +50,23 @@ typedef struct { int32_t kind, batch; int64_t work; } ts_op;
 // out[p][r][c] = in[p][r][c]. `lanes`: there are as many columns as samples in the call.
 typedef struct { ts_op op; ts_strided in, out; int64_t planes, rows, cols, lanes; } ts_copy;
 
+// Copies of each output plane, `distance` floats before and behind it, one column to the right and to the left, so that the
+// next convolution reads all its columns from whole cache lines; the masks say what has a place there. None at distance 0.
+typedef struct { int64_t distance; const uint16_t* right; const uint16_t* left; } ts_spread;
+
 // Sparse convolution or product, output-stationary: each output plane is a sum of shifted input planes ("taps").
 // `starts` is [blocks][outputs], then the end: taps are grouped by blocks of input planes that fit the first cache.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const ts_tap* taps; const int32_t* starts; const float* bias; const uint16_t* mask;
-  int64_t vectors, blocks, activation, has_residual;
+  int64_t vectors, blocks, activation, has_residual; ts_spread spread;
 } ts_taps;
 
 // The same, dense: `height` output planes at a time, all with the same taps. weights is [outputs/height][taps][height].
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int32_t* offsets; const float* weights; const float* bias; const uint16_t* mask;
-  int64_t vectors, taps, height, activation, has_residual;
+  int64_t vectors, taps, height, activation, has_residual; ts_spread spread;
 } ts_tiles;
 
 // Sparse matrix times vector. 16 rows by 64 columns hold as many slots as their fullest row has weights there; a slot is

@@ -80,6 +80,13 @@ inline void write(float* out, const F16* sums, const uint16_t* mask) {
     for (int t = 0; t < T; t++) store(out + 16 * t, sums[t]);
 }
 
+template <int T>
+inline void write_copies(float* out, const F16* sums, const ts_spread& spread, int64_t begin) {
+  float *right = out - spread.distance + 1, *left = out + spread.distance - 1;
+  for (int t = 0; t < T; t++) store_masked(right + 16 * t, sums[t], spread.right[begin + t]);
+  for (int t = 0; t < T; t++) store_masked(left + 16 * t, sums[t], spread.left[begin + t]);
+}
+
 // Calls body<n>() for a run-time n of 1..LIMIT.
 template <int LIMIT, class Body>
 inline void with_constant(int64_t n, Body&& body) {
@@ -99,6 +106,7 @@ struct TapsBody {
   float* out;
   const float* residual;
   const uint16_t* mask;
+  int64_t begin;
   Range outputs;
 
   // T vectors of every output plane. Few vectors would leave the adders waiting for each other, so each sum is then kept
@@ -139,6 +147,7 @@ struct TapsBody {
         if (last) {
           finish<T>(sums[0], residual ? residual + o * k.residual.plane : nullptr, k.activation);
           write<T>(target, sums[0], mask);
+          if (k.spread.distance) write_copies<T>(target, sums[0], k.spread, begin);
         } else {
           write<T>(target, sums[0], nullptr);
         }
@@ -155,7 +164,7 @@ int taps(const ts_op* op, const Place& place, Share share) {
     const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
     const TapsBody body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                         k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                        k.mask ? k.mask + begin : nullptr, outputs};
+                        k.mask ? k.mask + begin : nullptr, begin, outputs};
     with_constant<ACCUMULATORS>(end - begin, body);
   }
   return TS_OK;
@@ -170,6 +179,7 @@ struct TilesBody {
   float* out;
   const float* residual;
   const uint16_t* mask;
+  int64_t begin;
   Range outputs;
 
   template <int T>
@@ -196,6 +206,7 @@ struct TilesBody {
         if (o + h >= outputs.end) break;
         finish<T>(sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr, k.activation);
         write<T>(out + (o + h) * k.out.plane, sums[h], mask);
+        if (k.spread.distance) write_copies<T>(out + (o + h) * k.out.plane, sums[h], k.spread, begin);
       }
     }
   }
@@ -209,7 +220,7 @@ void tiles_of(const ts_tiles& k, const Place& place, Share share) {
     const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
     const TilesBody<HEIGHT> body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                                  k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                                 k.mask ? k.mask + begin : nullptr, outputs};
+                                 k.mask ? k.mask + begin : nullptr, begin, outputs};
     with_constant<LIMIT>(end - begin, body);
   }
 }

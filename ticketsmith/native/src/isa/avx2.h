@@ -29,12 +29,18 @@ inline F16 operator*(F16 x, F16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul
 inline F16 operator/(F16 x, F16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 inline F16 maximum(F16 x, F16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline F16 minimum(F16 x, F16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
-inline __m256 keep_half(__m256 x, unsigned mask) {
+inline __m256i lanes(unsigned mask) {
   const __m256i bit = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
-  const __m256i set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bit);
-  return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bit)));
+  return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bit), bit);
 }
-inline F16 keep(F16 x, uint16_t mask) { return {keep_half(x.a, mask & 255u), keep_half(x.b, mask >> 8)}; }
+inline void store_masked(float* p, F16 x, uint16_t mask) {
+  _mm256_maskstore_ps(p, lanes(mask & 255u), x.a);
+  _mm256_maskstore_ps(p + 8, lanes(mask >> 8), x.b);
+}
+inline F16 keep(F16 x, uint16_t mask) {
+  return {_mm256_and_ps(x.a, _mm256_castsi256_ps(lanes(mask & 255u))),
+          _mm256_and_ps(x.b, _mm256_castsi256_ps(lanes(mask >> 8)))};
+}
 inline float sum(F16 x) {
   const __m256 s = _mm256_add_ps(x.a, x.b);
   __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));

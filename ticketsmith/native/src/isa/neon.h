@@ -23,6 +23,12 @@ inline void store_first(float* p, F16 a, int64_t n) {
   store(t, a);
   for (int64_t i = 0; i < (n < 16 ? n : 16); i++) p[i] = t[i];
 }
+inline void store_masked(float* p, F16 a, uint16_t mask) {
+  float t[16];
+  store(t, a);
+  for (int i = 0; i < 16; i++)
+    if ((mask >> i) & 1) p[i] = t[i];
+}
 inline F16 all(float x) { EACH(vdupq_n_f32(x)) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
 inline F16 operator+(F16 a, F16 b) { EACH(vaddq_f32(a.v[i], b.v[i])) }

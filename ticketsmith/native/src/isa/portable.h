@@ -17,6 +17,10 @@ inline F16 load_first(const float* p, int64_t n) { EACH(i < n ? p[i] : 0.0f) }
 inline void store_first(float* p, F16 a, int64_t n) {
   for (int i = 0; i < 16 && i < n; i++) p[i] = a.v[i];
 }
+inline void store_masked(float* p, F16 a, uint16_t mask) {
+  for (int i = 0; i < 16; i++)
+    if ((mask >> i) & 1) p[i] = a.v[i];
+}
 inline F16 all(float x) { EACH(x) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(a.v[i] * b.v[i] + c.v[i]) }
 inline F16 operator+(F16 a, F16 b) { EACH(a.v[i] + b.v[i]) }
