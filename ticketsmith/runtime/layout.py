@@ -3,8 +3,10 @@
 A value is a set of planes. Images have zero columns after each row and zero rows around, as wide as the convolutions at
 their resolution reach, so that a shifted plane is the same plane read from another offset, and a whole plane can be
 computed as one long row. Where all convolutions at a resolution are 3 (or 1) wide, each plane has two copies moved by a
-column instead of zero columns: every read is then of whole cache lines, which is twice as fast. The zeros are written once, when memory is made: whatever writes an image leaves them alone, and
-memory is shared only between values of one layout.
+column instead of zero columns: every read is then of whole cache lines, which is twice as fast.
+
+The zeros are written once, when memory is made: whatever writes an image leaves them alone, and memory is shared only
+between values of one layout.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Layout:
     @property
     def copy_masks(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """What has a place in the copies to the right and to the left."""
-        return _bits(self._inside(0, self.cols - 1)), _bits(self._inside(1, self.cols))
+        return _bits(self._inside(1, self.cols)), _bits(self._inside(0, self.cols - 1))
 
     def _inside(self, begin: int, end: int) -> NDArray[np.bool_]:
         row, column = np.divmod(np.arange(self.sweep[1] * LANES), self.row)

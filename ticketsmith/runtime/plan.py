@@ -615,4 +615,4 @@ class _Reach:
         direct = stride == (1, 1) and same
         top, bottom = max(0, -int(shift[0].min())), max(0, int(shift[0].max()))
         halo = Halo(padding[1] if direct else 0, top, bottom)
-        return cls(direct, stride, groups, far[1], *shift, far[0] % stride[0], stride[0], halo)
+        return cls(direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], stride[0], halo)

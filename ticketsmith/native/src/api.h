@@ -51,7 +51,8 @@ typedef struct { int32_t kind, batch; int64_t work; } ts_op;
 typedef struct { ts_op op; ts_strided in, out; int64_t planes, rows, cols, lanes; } ts_copy;
 
 // Copies of each output plane, `distance` floats before and behind it, one column to the right and to the left, so that the
-// next convolution reads all its columns from whole cache lines; the masks say what has a place there. None at distance 0.
+// next convolution reads all its columns from whole cache lines; the masks say which floats there are not zero columns.
+// There are no copies when distance is 0.
 typedef struct { int64_t distance; const uint16_t* right; const uint16_t* left; } ts_spread;
 
 // Sparse convolution or product, output-stationary: each output plane is a sum of shifted input planes ("taps").

@@ -80,11 +80,19 @@ inline void write(float* out, const F16* sums, const uint16_t* mask) {
     for (int t = 0; t < T; t++) store(out + 16 * t, sums[t]);
 }
 
+// Tiles follow each other from the begin of a plane to its end, so the last vector of the tile before is in memory; the
+// first of the next is not, and its tile completes what this one cannot know.
 template <int T>
 inline void write_copies(float* out, const F16* sums, const ts_spread& spread, int64_t begin) {
-  float *right = out - spread.distance + 1, *left = out + spread.distance - 1;
-  for (int t = 0; t < T; t++) store_masked(right + 16 * t, sums[t], spread.right[begin + t]);
-  for (int t = 0; t < T; t++) store_masked(left + 16 * t, sums[t], spread.left[begin + t]);
+  float *right = out - spread.distance, *left = out + spread.distance;
+  const F16 zero = all(0.0f);
+  F16 previous = begin ? load(out - 16) : zero;
+  if (begin) store(left - 16, keep(ahead(previous, sums[0]), spread.left[begin - 1]));
+  for (int t = 0; t < T; t++) {
+    store(right + 16 * t, keep(behind(previous, sums[t]), spread.right[begin + t]));
+    store(left + 16 * t, keep(ahead(sums[t], t + 1 < T ? sums[t + 1] : zero), spread.left[begin + t]));
+    previous = sums[t];
+  }
 }
 
 // Calls body<n>() for a run-time n of 1..LIMIT.
@@ -608,19 +616,22 @@ void transposed(const float* in, int64_t in_row, float* out, int64_t out_row, in
     }
 }
 
-inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_step, int64_t n) {
+// `ours`: more than the row may be read.
+inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_step, int64_t n, bool ours) {
   int64_t i = 0;
   if (in_step == 1 && out_step == 1) {
     for (; i + 16 <= n; i += 16) store(out + i, load(in + i));
     store_first(out + i, load_first(in + i, n - i), n - i);
     return;
   }
-  if (in_step == 2 && out_step == 1)
-    for (; i + 17 <= n; i += 16) {  // 17: the last odd element may lie outside
+  if (in_step == 2 && out_step == 1 && ours) {
+    for (; i < n; i += 16) {
       F16 even, odd;
       deal(load(in + 2 * i), load(in + 2 * i + 16), even, odd);
-      store(out + i, even);
+      store_first(out + i, even, n - i);
     }
+    return;
+  }
   for (; i < n; i++) out[i * out_step] = in[i * in_step];
 }
 
@@ -638,11 +649,12 @@ int copy(const ts_op* op, const Place& place, Share share) {
   } else if (k.rows == 1 && cols > 1 && k.in.col == 1 && k.out.plane == 1) {
     transposed(in, k.in.plane, out, k.out.col, n, cols);
   } else if (k.rows == 1 && cols == 1) {
-    copy_row(in, k.in.plane, out, k.out.plane, n);
+    copy_row(in, k.in.plane, out, k.out.plane, n, false);
   } else {
     for (int64_t p = 0; p < n; p++)
       for (int64_t r = 0; r < k.rows; r++)
-        copy_row(in + p * k.in.plane + r * k.in.row, k.in.col, out + p * k.out.plane + r * k.out.row, k.out.col, cols);
+        copy_row(in + p * k.in.plane + r * k.in.row, k.in.col, out + p * k.out.plane + r * k.out.row, k.out.col, cols,
+                 k.in.space == TS_SAMPLE);
   }
   return TS_OK;
 }

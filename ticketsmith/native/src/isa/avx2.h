@@ -33,10 +33,6 @@ inline __m256i lanes(unsigned mask) {
   const __m256i bit = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
   return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bit), bit);
 }
-inline void store_masked(float* p, F16 x, uint16_t mask) {
-  _mm256_maskstore_ps(p, lanes(mask & 255u), x.a);
-  _mm256_maskstore_ps(p + 8, lanes(mask >> 8), x.b);
-}
 inline F16 keep(F16 x, uint16_t mask) {
   return {_mm256_and_ps(x.a, _mm256_castsi256_ps(lanes(mask & 255u))),
           _mm256_and_ps(x.b, _mm256_castsi256_ps(lanes(mask >> 8)))};
@@ -79,6 +75,17 @@ inline __m256 pick_half(const float* p, const uint8_t* columns) {
 inline F16 pick(const Block& x, const uint8_t* columns) {
   return {pick_half(x.p, columns), pick_half(x.p, columns + 8)};
 }
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline __m256 behind(__m256 previous, __m256 x) {
+  const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(previous, x, 0x21));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(x), across, 12));
+}
+inline __m256 ahead(__m256 x, __m256 next) {
+  const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(x, next, 0x21));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(across, _mm256_castps_si256(x), 4));
+}
+inline F16 behind(F16 previous, F16 x) { return {behind(previous.b, x.a), behind(x.a, x.b)}; }
+inline F16 ahead(F16 x, F16 next) { return {ahead(x.a, x.b), ahead(x.b, next.a)}; }
 inline void deal(F16 x, F16 y, F16& even, F16& odd) {
   const __m256i order = _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0);
   const auto join = [&](__m256 s) { return _mm256_permutevar8x32_ps(s, order); };

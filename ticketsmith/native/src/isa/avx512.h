@@ -10,7 +10,6 @@ inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
 inline __mmask16 first(int64_t n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1); }
 inline F16 load_first(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
 inline void store_first(float* p, F16 a, int64_t n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
-inline void store_masked(float* p, F16 a, uint16_t mask) { _mm512_mask_storeu_ps(p, mask, a.v); }
 inline F16 all(float x) { return {_mm512_set1_ps(x)}; }
 inline F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F16 operator+(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -45,6 +44,13 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(columns)));
   const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
   return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(x.a, index, x.b), _mm512_permutex2var_ps(x.c, index, x.d))};
+}
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline F16 behind(F16 previous, F16 a) {
+  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(previous.v), 15))};
+}
+inline F16 ahead(F16 a, F16 next) {
+  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(next.v), _mm512_castps_si512(a.v), 1))};
 }
 // Even and odd lanes of 32 floats.
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {

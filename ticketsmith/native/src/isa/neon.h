@@ -23,12 +23,6 @@ inline void store_first(float* p, F16 a, int64_t n) {
   store(t, a);
   for (int64_t i = 0; i < (n < 16 ? n : 16); i++) p[i] = t[i];
 }
-inline void store_masked(float* p, F16 a, uint16_t mask) {
-  float t[16];
-  store(t, a);
-  for (int i = 0; i < 16; i++)
-    if ((mask >> i) & 1) p[i] = t[i];
-}
 inline F16 all(float x) { EACH(vdupq_n_f32(x)) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
 inline F16 operator+(F16 a, F16 b) { EACH(vaddq_f32(a.v[i], b.v[i])) }
@@ -64,6 +58,15 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   float t[16];
   for (int i = 0; i < 16; i++) t[i] = x.p[columns[i]];
   return load(t);
+}
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline F16 behind(F16 previous, F16 a) {
+  return {vextq_f32(previous.v[3], a.v[0], 3), vextq_f32(a.v[0], a.v[1], 3), vextq_f32(a.v[1], a.v[2], 3),
+          vextq_f32(a.v[2], a.v[3], 3)};
+}
+inline F16 ahead(F16 a, F16 next) {
+  return {vextq_f32(a.v[0], a.v[1], 1), vextq_f32(a.v[1], a.v[2], 1), vextq_f32(a.v[2], a.v[3], 1),
+          vextq_f32(a.v[3], next.v[0], 1)};
 }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   even = {vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3]), vuzp1q_f32(b.v[0], b.v[1]), vuzp1q_f32(b.v[2], b.v[3])};

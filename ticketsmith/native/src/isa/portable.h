@@ -17,10 +17,6 @@ inline F16 load_first(const float* p, int64_t n) { EACH(i < n ? p[i] : 0.0f) }
 inline void store_first(float* p, F16 a, int64_t n) {
   for (int i = 0; i < 16 && i < n; i++) p[i] = a.v[i];
 }
-inline void store_masked(float* p, F16 a, uint16_t mask) {
-  for (int i = 0; i < 16; i++)
-    if ((mask >> i) & 1) p[i] = a.v[i];
-}
 inline F16 all(float x) { EACH(x) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(a.v[i] * b.v[i] + c.v[i]) }
 inline F16 operator+(F16 a, F16 b) { EACH(a.v[i] + b.v[i]) }
@@ -64,6 +60,9 @@ struct Block {
 };
 inline Block block(const float* p) { return {p}; }
 inline F16 pick(const Block& x, const uint8_t* columns) { EACH(x.p[columns[i]]) }
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline F16 behind(F16 previous, F16 a) { EACH(i ? a.v[i - 1] : previous.v[15]) }
+inline F16 ahead(F16 a, F16 next) { EACH(i < 15 ? a.v[i + 1] : next.v[0]) }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   for (int i = 0; i < 8; i++) {
     even.v[i] = a.v[2 * i], even.v[8 + i] = b.v[2 * i];
