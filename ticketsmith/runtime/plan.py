@@ -26,7 +26,10 @@ _FIRST_CACHE = 36_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
 _MOST_WASTE = 1.2
-"""How much longer rows may get so that reads are of whole cache lines, which are twice as fast."""
+"""How much longer rows may get so that reads are of whole cache lines."""
+
+_WORTH_COPIES = 40
+"""Weights per input plane from which such reads save more than it costs to write the copies."""
 
 _DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 
@@ -119,16 +122,25 @@ class _Planner:
     def _resolutions(self) -> tuple[dict[tuple[int, int], Halo], set[tuple[int, int]]]:
         """What convolutions need at each resolution; and those at which planes have copies instead of zero columns."""
         halos: dict[tuple[int, int], Halo] = {}
-        whole: dict[tuple[int, int], bool] = {}
+        weights: dict[tuple[int, int], int] = {}
+        planes: dict[tuple[int, int], int] = {}
         for node in self.graph.nodes:
             if node.op == "conv2d":
-                _, rows, cols = self.shapes[node.output]
+                channels, rows, cols = self.shapes[node.inputs[0]]
                 reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
                 if reach.direct:
-                    halos[rows, cols] = halos.get((rows, cols), Halo()).union(reach.halo)
-                    fits = reach.halo.cols <= 1 and layout.whole_row(cols) <= _MOST_WASTE * cols
-                    whole[rows, cols] = whole.get((rows, cols), True) and fits
-        return halos, {size for size, fits in whole.items() if fits and halos[size].cols == 1}
+                    size = rows, cols
+                    halos[size] = halos.get(size, Halo()).union(reach.halo)
+                    weight = self.graph.parameter(node, "weight")
+                    weights[size] = weights.get(size, 0) + int(np.count_nonzero(weight))
+                    planes[size] = planes.get(size, 0) + channels
+        whole = {
+            size
+            for size, halo in halos.items()
+            if halo.cols == 1 and layout.whole_row(size[1]) <= _MOST_WASTE * size[1]
+            if weights[size] >= _WORTH_COPIES * planes[size]
+        }
+        return halos, whole
 
     def _layout(self, shape: Shape, copies: bool = False) -> Layout:
         if len(shape) == 1 or (len(shape) == 2 and shape[0] == 1):

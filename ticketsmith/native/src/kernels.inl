@@ -616,23 +616,28 @@ void transposed(const float* in, int64_t in_row, float* out, int64_t out_row, in
     }
 }
 
-// `ours`: more than the row may be read.
-inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_step, int64_t n, bool ours) {
+inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_step, int64_t n) {
   int64_t i = 0;
   if (in_step == 1 && out_step == 1) {
     for (; i + 16 <= n; i += 16) store(out + i, load(in + i));
     store_first(out + i, load_first(in + i, n - i), n - i);
     return;
   }
-  if (in_step == 2 && out_step == 1 && ours) {
-    for (; i < n; i += 16) {
-      F16 even, odd;
-      deal(load(in + 2 * i), load(in + 2 * i + 16), even, odd);
-      store_first(out + i, even, n - i);
-    }
-    return;
-  }
   for (; i < n; i++) out[i * out_step] = in[i * in_step];
+}
+
+// Planes of short rows, every second column: a strided convolution's phases. All reads are within scratch memory.
+void copy_pairs(const ts_copy& k, const float* in, float* out, int64_t planes, int64_t cols) {
+  for (int64_t p = 0; p < planes; p++)
+    for (int64_t r = 0; r < k.rows; r++) {
+      const float* from = in + p * k.in.plane + r * k.in.row;
+      float* to = out + p * k.out.plane + r * k.out.row;
+      for (int64_t c = 0; c < cols; c += 16) {
+        F16 even, odd;
+        deal(load(from + 2 * c), load(from + 2 * c + 16), even, odd);
+        store_first(to + c, even, cols - c);
+      }
+    }
 }
 
 int copy(const ts_op* op, const Place& place, Share share) {
@@ -649,12 +654,13 @@ int copy(const ts_op* op, const Place& place, Share share) {
   } else if (k.rows == 1 && cols > 1 && k.in.col == 1 && k.out.plane == 1) {
     transposed(in, k.in.plane, out, k.out.col, n, cols);
   } else if (k.rows == 1 && cols == 1) {
-    copy_row(in, k.in.plane, out, k.out.plane, n, false);
+    copy_row(in, k.in.plane, out, k.out.plane, n);
+  } else if (k.in.col == 2 && k.out.col == 1 && k.in.space == TS_SAMPLE) {
+    copy_pairs(k, in, out, n, cols);
   } else {
     for (int64_t p = 0; p < n; p++)
       for (int64_t r = 0; r < k.rows; r++)
-        copy_row(in + p * k.in.plane + r * k.in.row, k.in.col, out + p * k.out.plane + r * k.out.row, k.out.col, cols,
-                 k.in.space == TS_SAMPLE);
+        copy_row(in + p * k.in.plane + r * k.in.row, k.in.col, out + p * k.out.plane + r * k.out.row, k.out.col, cols);
   }
   return TS_OK;
 }
