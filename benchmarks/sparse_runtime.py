@@ -203,7 +203,10 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument(
-        "--clock", default="wall", choices=CLOCKS, help="cpu: time of this process alone, for a machine that others use too"
+        "--clock",
+        default="wall",
+        choices=CLOCKS,
+        help="cpu: time of this process alone, for a machine that others use too",
     )
     options = parser.parse_args()
     logging.disable(logging.WARNING)
