@@ -11,9 +11,19 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 SOURCES = Path("ticketsmith/native/src")
-FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-g0",
+    "-Wall",
+    "-Wextra",
+    "-Wno-maybe-uninitialized",
+]
 X86 = {
     "kernels_avx2": ["-mavx2", "-mfma"],
     "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"],
@@ -24,29 +34,28 @@ class BuildNative(build_ext):
     """Compiles each source with its own flags."""
 
     def build_extension(self, ext: Extension) -> None:
+        try:
+            self._build(ext)
+        except Exception as error:  # whatever a missing or strange compiler does; the extension is optional
+            raise CompileError(
+                f"{error}. TicketSmith works without its kernel library, except for the sparse runtime. For that, install a "
+                "C++17 compiler (such as g++ or clang) and install TicketSmith again."
+            ) from error
+
+    def _build(self, ext: Extension) -> None:
         own_flags = X86 if platform.machine().lower() in ("x86_64", "amd64") else {}
         objects: list[str] = []
         for source in ext.sources:
-            flags = [*FLAGS, *own_flags.get(Path(source).stem, [])]
             objects += self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=[*self.compiler.include_dirs, str(SOURCES)],
-                extra_postargs=flags,
+                extra_postargs=[*FLAGS, *own_flags.get(Path(source).stem, [])],
                 depends=ext.depends,
             )
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(objects, target, extra_postargs=["-pthread"], target_lang="c++")
-
-    def run(self) -> None:
-        try:
-            super().run()
-        except Exception as error:  # whatever a missing or strange compiler does
-            self.warn(
-                f"the kernel library was not built ({error}). TicketSmith works without it, except for the sparse "
-                "runtime. For that, install a C++17 compiler (such as g++ or clang) and install TicketSmith again."
-            )
 
 
 setup(
