@@ -16,7 +16,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 2
+ABI = 3
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 

@@ -108,7 +108,7 @@ class Slices(ctypes.Structure):
     _fields_ = [
         *_PRODUCT,
         *((name, _PTR) for name in ("first", "slots", "columns", "values", "scales", "bias")),
-        *((name, _I64) for name in ("slices", "blocks", "dtype", "activation", "has_residual")),
+        *((name, _I64) for name in ("slices", "blocks", "width", "dtype", "activation", "has_residual")),
     ]
 
 

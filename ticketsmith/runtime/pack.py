@@ -13,7 +13,6 @@ from ticketsmith.runtime.graph import GraphError
 Floats = NDArray[np.float32]
 
 TAP = np.dtype([("offset", np.int32), ("weight", np.float32)])
-BLOCK_COLUMNS = 64
 SLICE_ROWS = 16
 
 
@@ -74,7 +73,7 @@ def pack_tiles(weight: Floats, height: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class SlicesPack:
-    """16 rows by 64 columns at a time, each with as many slots of 16 weights as its fullest row needs."""
+    """16 rows by 64 or 128 columns at a time, each with as many slots of 16 weights as its fullest row needs."""
 
     first: NDArray[np.int64]
     slots: NDArray[np.uint16]
@@ -84,22 +83,23 @@ class SlicesPack:
     dtype: str
 
 
-def pack_slices(weight: Floats, dtype: str = "float32") -> SlicesPack:
-    """``weight`` [outputs, inputs]; ``dtype`` of the packed values is float32, bfloat16 or int8 with a scale per row."""
+def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> SlicesPack:
+    """``weight`` [outputs, inputs]; ``dtype`` of the packed values is float32, bfloat16 or int8 with a scale per row;
+    ``width`` columns (64 or 128) make a block."""
     outputs, inputs = weight.shape
-    slices, blocks = -(-outputs // SLICE_ROWS), -(-inputs // BLOCK_COLUMNS)
+    slices, blocks = -(-outputs // SLICE_ROWS), -(-inputs // width)
     row, column = np.nonzero(weight)
-    cell = row * blocks + column // BLOCK_COLUMNS  # ascending: rows by rows, and within a row by columns
+    cell = row * blocks + column // width  # ascending: rows by rows, and within a row by columns
     counts = np.bincount(cell, minlength=slices * SLICE_ROWS * blocks)
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
     slots = counts.reshape(slices, SLICE_ROWS, blocks).max(axis=1)
     begin = np.zeros(slices * blocks + 1, np.int64)
     np.cumsum(slots.ravel(), out=begin[1:])
-    slot = begin[row // SLICE_ROWS * blocks + column // BLOCK_COLUMNS] + rank
+    slot = begin[row // SLICE_ROWS * blocks + column // width] + rank
     place = slot * SLICE_ROWS + row % SLICE_ROWS
     # the kernels read four slots at a time, never more than there are; 64 spare bytes let narrow loads be wide
     columns = aligned(int(begin[-1]) * SLICE_ROWS + 64, np.uint8)
-    columns[place] = column % BLOCK_COLUMNS
+    columns[place] = column % width
     kept = weight[row, column]
     scales = None
     if dtype == "int8":

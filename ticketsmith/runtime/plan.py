@@ -79,6 +79,7 @@ class _Planner:
         self.graph, self.lanes, self.choices, self.dtype = graph, lanes, choices, dtype
         self.shapes = graph.shapes()
         self.batched = lane_nodes(graph) if lanes else set()
+        self.cold = formats.cold(graph)
         self.halos, self.whole = self._resolutions()
         self.steps: list[_Step] = []
         self.arrays: list[NDArray[Any]] = []
@@ -306,20 +307,22 @@ class _Planner:
         def ends() -> dict[str, Any]:
             return {"in_": source.value(), "out": out.value(), "residual": (residual or out).value()}
 
-        if self._format(node, weight, "vector") == "rows":
+        chosen = self._format(node, weight, "vector")
+        if chosen == "rows":
             address = self._address(pack.pack_rows(weight))
             self._step(
                 lambda: abi.Rows(**ends(), weights=address, bias=bias, inputs=weight.shape[1], **common),
                 *tensors, work=weight.size,
             )  # fmt: skip
             return
-        packed = pack.pack_slices(weight, self.dtype)
+        width = 128 if chosen == "slices_wide" else 64
+        packed = pack.pack_slices(weight, self.dtype, width)
         arrays: list[NDArray[Any] | None] = [packed.first, packed.slots, packed.columns, packed.values, packed.scales]
         first, slots, columns, values, scales = (self._address(array) for array in arrays)
         self._step(
             lambda: abi.Slices(
                 **ends(), first=first, slots=slots, columns=columns, values=values, scales=scales, bias=bias,
-                slices=len(packed.slots), blocks=packed.slots.shape[1], dtype=_DTYPES[self.dtype], **common,
+                slices=len(packed.slots), blocks=packed.slots.shape[1], width=width, dtype=_DTYPES[self.dtype], **common,
             ),
             *tensors, work=int(packed.first[-1]) * layout.LANES,
         )  # fmt: skip
@@ -433,7 +436,7 @@ class _Planner:
     def _format(self, node: Node, weight: pack.Floats, mode: str, shared: bool = True) -> str:
         allowed = formats.candidates(mode, shared)
         chosen = self.choices.get(f"{mode}:{node.output}")
-        return chosen if chosen in allowed else formats.default(mode, shared, weight)
+        return chosen if chosen in allowed else formats.default(mode, shared, weight, self.cold)
 
     # ---- everything else
 

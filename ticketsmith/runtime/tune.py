@@ -77,7 +77,8 @@ def _measured(
     one = Graph("x", shape, "float32", (alone,), "y", tensors)
     weight = one.parameter(alone, "weight")
     shared = node.op == "linear" or node.number("groups", 1) == 1
-    names = formats.candidates(mode, shared)
+    cold = formats.cold(graph)
+    names = formats.sensible(mode, shared, cold)
     inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
     models = {name: Model(one, {f"{mode}:y": name}, threads=threads, isa=isa, precision=precision) for name in names}
     seconds = dict.fromkeys(names, float("inf"))
@@ -93,7 +94,7 @@ def _measured(
             for _ in range(calls[name]):
                 model(inputs)
             seconds[name] = min(seconds[name], (clock() - start) / calls[name])
-    usual = formats.default(mode, shared, weight)
+    usual = formats.default(mode, shared, weight, cold)
     best = min(seconds, key=lambda name: seconds[name])
     chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
     return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 2
+#define TS_ABI 3
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
@@ -70,12 +70,13 @@ typedef struct {
   int64_t vectors, taps, height, activation, has_residual; ts_spread spread;
 } ts_tiles;
 
-// Sparse matrix times vector. 16 rows by 64 columns hold as many slots as their fullest row has weights there; a slot is
-// 16 values and 16 column numbers of 8 bits. first is [slices + 1], slots is [slices][blocks].
+// Sparse matrix times vector. 16 rows by `width` (64 or 128) columns hold as many slots as their fullest row has weights
+// there; a slot is 16 values and 16 column numbers of 8 bits. first is [slices + 1], slots is [slices][blocks]. Of 128
+// columns fewer slots are in vain, but each takes twice the instructions: better where memory is what is waited for.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values; const float* scales;
-  const float* bias; int64_t slices, blocks, dtype, activation, has_residual;
+  const float* bias; int64_t slices, blocks, width, dtype, activation, has_residual;
 } ts_slices;
 
 // Dense matrix times vector; weights is [outputs rounded up to 8][inputs rounded up to 16].

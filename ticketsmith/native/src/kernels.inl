@@ -244,15 +244,15 @@ int tiles(const ts_op* op, const Place& place, Share share) {
 
 // ---- products with one vector ----------------------------------------------------------------------------------------
 
-template <class Weight>
+template <class Weight, int WIDTH>
 void slices_of(const ts_slices& k, const Place& place, Share share) {
   const float* x = at(k.in, place);
   float* out = at(k.out, place);
   const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
   // the caller's array ends where its inputs end: the last block is read from a copy
-  float tail[64] = {};
+  float tail[WIDTH] = {};
   const int64_t whole = k.blocks - 1;
-  for (int64_t i = 64 * whole; i < k.in.planes; i++) tail[i - 64 * whole] = x[i];
+  for (int64_t i = WIDTH * whole; i < k.in.planes; i++) tail[i - WIDTH * whole] = x[i];
   const Range slices = part(k.slices, share);
   for (int64_t s = slices.begin; s < slices.end; s++) {
     const F16 bias = load(k.bias + 16 * s), zero = all(0.0f);
@@ -261,7 +261,11 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
     const Weight* weight = static_cast<const Weight*>(k.values) + 16 * k.first[s];
     const uint8_t* column = k.columns + 16 * k.first[s];
     for (int64_t j = 0; j < k.blocks; j++) {
-      const Block inputs = block(j < whole ? x + 64 * j : tail);
+      const float* from = j < whole ? x + WIDTH * j : tail;
+      const auto inputs = [&] {
+        if constexpr (WIDTH == 64) return block(from);
+        else return wide_block(from);
+      }();
       int64_t i = slots[j];
       for (; i >= 4; i -= 4, weight += 64, column += 64) {
         a = fma(pick(inputs, column), widen(weight), a);
@@ -288,11 +292,19 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
   }
 }
 
+template <class Weight>
+void slices_by_width(const ts_slices& k, const Place& place, Share share) {
+  if (k.width == 64)
+    slices_of<Weight, 64>(k, place, share);
+  else
+    slices_of<Weight, 128>(k, place, share);
+}
+
 int slices(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_slices*>(op);
-  if (k.dtype == TS_F32) slices_of<float>(k, place, share);
-  if (k.dtype == TS_BF16) slices_of<uint16_t>(k, place, share);
-  if (k.dtype == TS_I8) slices_of<int8_t>(k, place, share);
+  if (k.dtype == TS_F32) slices_by_width<float>(k, place, share);
+  if (k.dtype == TS_BF16) slices_by_width<uint16_t>(k, place, share);
+  if (k.dtype == TS_I8) slices_by_width<int8_t>(k, place, share);
   return TS_OK;
 }
 

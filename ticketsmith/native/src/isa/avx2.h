@@ -75,6 +75,7 @@ inline __m256 pick_half(const float* p, const uint8_t* columns) {
 inline F16 pick(const Block& x, const uint8_t* columns) {
   return {pick_half(x.p, columns), pick_half(x.p, columns + 8)};
 }
+inline Block wide_block(const float* p) { return {p}; }
 // The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
 inline __m256 behind(__m256 previous, __m256 x) {
   const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(previous, x, 0x21));

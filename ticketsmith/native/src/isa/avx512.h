@@ -45,6 +45,15 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
   return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(x.a, index, x.b), _mm512_permutex2var_ps(x.c, index, x.d))};
 }
+struct WideBlock {
+  Block low, high;
+};
+inline WideBlock wide_block(const float* p) { return {block(p), block(p + 64)}; }
+inline F16 pick(const WideBlock& x, const uint8_t* columns) {
+  const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(columns)));
+  const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
+  return {_mm512_mask_blend_ps(upper, pick(x.low, columns).v, pick(x.high, columns).v)};
+}
 // The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
 inline F16 behind(F16 previous, F16 a) {
   return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(previous.v), 15))};

@@ -59,6 +59,7 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   for (int i = 0; i < 16; i++) t[i] = x.p[columns[i]];
   return load(t);
 }
+inline Block wide_block(const float* p) { return {p}; }
 // The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
 inline F16 behind(F16 previous, F16 a) {
   return {vextq_f32(previous.v[3], a.v[0], 3), vextq_f32(a.v[0], a.v[1], 3), vextq_f32(a.v[1], a.v[2], 3),

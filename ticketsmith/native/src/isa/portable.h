@@ -60,6 +60,7 @@ struct Block {
 };
 inline Block block(const float* p) { return {p}; }
 inline F16 pick(const Block& x, const uint8_t* columns) { EACH(x.p[columns[i]]) }
+inline Block wide_block(const float* p) { return {p}; }
 // The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
 inline F16 behind(F16 previous, F16 a) { EACH(i ? a.v[i - 1] : previous.v[15]) }
 inline F16 ahead(F16 a, F16 next) { EACH(i < 15 ? a.v[i + 1] : next.v[0]) }
