@@ -244,6 +244,8 @@ int tiles(const ts_op* op, const Place& place, Share share) {
 
 // ---- products with one vector ----------------------------------------------------------------------------------------
 
+constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
+
 template <class Weight, int WIDTH>
 void slices_of(const ts_slices& k, const Place& place, Share share) {
   const float* x = at(k.in, place);
@@ -268,6 +270,11 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
       }();
       int64_t i = slots[j];
       for (; i >= 4; i -= 4, weight += 64, column += 64) {
+        if (WIDTH == 128) {  // memory is what is waited for: ask for it before, also beyond the end of a page
+          constexpr int LINE = 64 / sizeof(Weight);
+          for (int ahead = AHEAD; ahead < AHEAD + 64; ahead += LINE) __builtin_prefetch(weight + ahead);
+          __builtin_prefetch(column + AHEAD);
+        }
         a = fma(pick(inputs, column), widen(weight), a);
         b = fma(pick(inputs, column + 16), widen(weight + 16), b);
         c = fma(pick(inputs, column + 32), widen(weight + 32), c);
