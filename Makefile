@@ -4,10 +4,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CONFIG ?= configs/imp_mnist.yaml
 
-.PHONY: help quickstart test lint format docs clean
+BUILDER    ?= docker build
+BUILD_ARGS ?=
+VERSION    ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ticketsmith/version.py)
+COMMIT     ?= $(shell git rev-parse HEAD)$(if $(shell git status --porcelain --untracked-files=no),+changes)
+IMAGE      ?= ticketsmith:$(VERSION)
+
+.PHONY: help quickstart test lint format docs image clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(BIN)/.installed: requirements.txt requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
@@ -27,6 +33,7 @@ quickstart: $(BIN)/.installed  ## Install, run the MNIST experiment, print where
 	@echo "Open runs/$$($(BIN)/python -c 'from ticketsmith.config import load_recipe; import sys; print(load_recipe(sys.argv[1]).experiment)' $(CONFIG))/report/index.html in a browser."
 
 test: $(BIN)/.installed-dev  ## Install what tests need, and run them
+	scripts/install_azurite.sh
 	PYTEST_ADDOPTS="$(PYTEST_ADDOPTS)" $(BIN)/python -m pytest
 
 lint: $(BIN)/.installed-dev  ## ruff, mypy, and who may import whom
@@ -34,14 +41,21 @@ lint: $(BIN)/.installed-dev  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	VENV=$(VENV) scripts/lint_image.sh
 
 format: $(BIN)/.installed-dev  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(BIN)/.installed-dev  ## Renew what is generated: the recipe reference and its JSON Schema
+docs: $(BIN)/.installed-dev  ## Renew what is generated: the references of recipe and target, and their JSON Schemas
 	$(BIN)/ticketsmith schema > configs/recipe.schema.json
+	$(BIN)/ticketsmith schema --of target > configs/target.schema.json
 	$(BIN)/python scripts/make_docs.py
+
+image:  ## Build the container image (docs/image.md)
+	$(BUILDER) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(BUILD_ARGS) --tag $(IMAGE) .
+
+include deploy/deploy.mk
 
 clean:  ## Remove the environment and caches (never runs)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

@@ -1,19 +1,36 @@
 #!/usr/bin/env bash
-# Renews requirements.lock and requirements-dev.lock (needs `uv`). CUDA packages are left out: torch pins its own.
+# Renews the locks (needs `uv`): requirements.lock, requirements-dev.lock, and those of the image in docker/, with hashes.
+# CUDA packages are left out of the first two: torch pins its own.
+#
+# The hashes of torch's CPU builds come from an index that has them: TORCH_CPU_INDEX=<its address> scripts/lock.sh
+# Without it docker/torch-cpu.lock stays as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-constraints=$(mktemp)
-trap 'rm -f "$constraints"' EXIT
-echo "torch==2.13.0" >"$constraints"
+TORCH=2.13.0
+cuda='^(nvidia-(cu|nccl|nv)|triton|cuda-)'
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+echo "torch==$TORCH" >"$scratch/torch"
+
+compile() { # source, options ...
+  uv pip compile "$@" --universal --python-version 3.11 --no-header --no-annotate --quiet
+}
 
 lock() { # file, extras ...
   local file=$1 extras=()
   shift
   for extra in "$@"; do extras+=(--extra "$extra"); done
-  uv pip compile pyproject.toml "${extras[@]}" --constraint "$constraints" --universal --python-version 3.11 \
-    --no-header --no-annotate --quiet |
-    grep -vE '^(nvidia-(cu|nccl|nv|cufile)|triton|cuda-)' >"$file"
+  compile pyproject.toml "${extras[@]}" --constraint "$scratch/torch" | grep -vE "$cuda" >"$file"
 }
 
 lock requirements.lock azure data kubernetes
 lock requirements-dev.lock dev
+
+# The image: torch with its CUDA packages apart from all else, so that another torch can be chosen.
+compile pyproject.toml --extra azure --extra data --extra kubernetes --constraint requirements.lock --generate-hashes |
+  awk -v torch="$cuda|^torch==" -v a=docker/torch-cuda.lock -v b=docker/libraries.lock \
+    '/^[^ ]/ { file = $0 ~ torch ? a : b } { print >file }'
+printf 'pip\nsetuptools\n' | compile - --constraint requirements.lock --generate-hashes >docker/build.lock
+if [ -n "${TORCH_CPU_INDEX:-}" ]; then
+  echo "torch==$TORCH+cpu" | compile - --no-deps --generate-hashes --index "$TORCH_CPU_INDEX" >docker/torch-cpu.lock
+fi

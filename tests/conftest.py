@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.azurite import azurite, container, proxy  # noqa: F401  fixtures for all
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,9 +26,11 @@ from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings
 from ticketsmith.plan import Node, Plan, check_schedule, make_plan
 from ticketsmith.plugins import nearest, source_fingerprint
+from ticketsmith.prices import Rate, lookup
 from ticketsmith.spec import Rewind, in_steps
 from ticketsmith.store import open_store
 from ticketsmith.store.contract import RunFolder, SealedRun, Store, to_json
+from ticketsmith.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,27 +98,36 @@ def run(
     variants: Iterable[str] | None = None,
     benchmark: bool = True,
     on_event: Callable[[Event], None] = lambda event: None,
+    machine: str | Rate | None = None,
 ) -> Experiment:
     """Trains what is missing of an experiment, judges it, times it and writes its report.
 
     ``recipe`` is one that ``load`` gave, or the path of one.
 
     ``workers``: processes side by side, by default one a core. ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
-    ``variants`` limits what is trained (with everything that it needs). What went wrong with single runs is told by
-    ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
+    ``variants`` limits what is trained (with everything that it needs). ``machine`` says what an hour of this machine
+    costs: a size of the price table, ``my-laptop=0.10``, or a Rate (see docs/costs.md). What went wrong with single runs
+    is told by ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
     """
     if not isinstance(recipe, Recipe):
         recipe = load(recipe)
-    experiment = train(prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event)
-    finish(experiment, benchmark)
+    rate = _rate(machine)
+    experiment = train(
+        prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event, machine=rate
+    )
+    finish(experiment, benchmark, machine=rate)
     return experiment
 
 
 def finish(
-    experiment: Experiment, benchmark: bool = True, note: Callable[[str], None] = lambda text: None
+    experiment: Experiment,
+    benchmark: bool = True,
+    note: Callable[[str], None] = lambda text: None,
+    machine: str | Rate | None = None,
 ) -> str | None:
     """The part of ``run`` after training: gates, benchmark, report. The report's place; None when there is nothing to say.
 
+    ``machine`` says what an hour of this machine costs, for what serving costs.
     A benchmark that fails is told by ``note`` and leaves its place in the report empty: the evidence stands without it.
     """
     outcome = experiment.outcome
@@ -126,7 +137,7 @@ def finish(
     if benchmark:
         note("measuring inference speed ...")
         try:
-            experiment.time_inference(seconds=BENCHMARK_SECONDS)
+            experiment.time_inference(seconds=BENCHMARK_SECONDS, machine=machine)
         except TicketSmithError as error:
             note(f"inference speed was not measured: {error}")
     note("writing the report ...")
@@ -141,17 +152,19 @@ def train(
     variants: Iterable[str] | None = None,
     checkpoint_every: float = 30.0,
     on_event: Callable[[Event], None] = lambda event: None,
+    machine: str | Rate | None = None,
 ) -> Experiment:
-    """The part of ``run`` that trains. ``checkpoint_every`` is in seconds."""
+    """The part of ``run`` that trains. ``checkpoint_every`` is in seconds. ``machine``: the price of this one."""
     from ticketsmith.training.device import check_device
-    from ticketsmith.training.produce import Job
+    from ticketsmith.training.job import Job
 
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
     store = open_store(recipe.store_component)
     store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
     store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
-    settings = Settings(recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())))
+    rate = _rate(machine)
+    settings = Settings(recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())), rate)
     experiment = Experiment(store, recipe.experiment, recipe)
     experiment.__dict__["plan"] = plan  # its own, whatever another process writes meanwhile
     experiment.outcome = execute(
@@ -208,9 +221,13 @@ class Experiment:
         return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base)
 
     @cached_property
+    def _view(self) -> Snapshot:
+        return collect.view(self.store, self.name)
+
+    @cached_property
     def results(self) -> list[Result]:
         """Every sealed run of the plan. Raises DamagedRunError when one was changed."""
-        return collect.read_results(self.store, self.plan)
+        return collect.read_results(self._view, self.plan)
 
     @property
     def exit_status(self) -> Exit:
@@ -232,6 +249,7 @@ class Experiment:
     def findings(self) -> Findings:
         """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
         recipe = self.recipe
+        pods, unreadable = collect.read_pods(self._view, self.name)
         return conclude(
             self.name,
             self.results,
@@ -240,7 +258,9 @@ class Experiment:
             planned=len(self.plan.results),
             benchmark=self.benchmark,
             facts=_facts(recipe),
-            environment=collect.read_environment(self.store, self.plan),
+            environment=collect.read_environment(self._view, self.plan),
+            pods=pods,
+            unreadable_pods=unreadable,
         )
 
     @property
@@ -314,34 +334,48 @@ class Experiment:
         runtimes: Sequence[str] = (),
         force: bool = False,
         seconds: float | None = None,
+        machine: str | Rate | None = None,
     ) -> Benchmark:
         """Measures inference of one replicate, dense against every sparse run; writes ``benchmark.json``.
 
         The replicate is the first whose dense run is sound.
 
-        ``seconds`` bounds the time it takes. A benchmark that has these runs and batch sizes already is kept unless
-        ``force``. Raises TicketSmithError when there is no dense run.
+        ``seconds`` bounds the time it takes. ``machine`` says what an hour of this machine costs. A benchmark that has
+        these runs and batch sizes already is kept unless ``force``; its machine's price is renewed when one is given.
+        Raises TicketSmithError when there is no dense run.
         """
+        rate = _rate(machine)
         seed = next((r.seed for r in self.results if r.variant == "dense" and not r.diverged), None)
         runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
         before = None if force else self.benchmark
         wanted = {(r.key, size) for r in runs for size in batch_sizes or self.recipe.benchmark.batch_sizes}
         if before is not None and wanted <= {(timing.key, timing.batch_size) for timing in before.timings}:
-            return before
-        benchmark = self._measure(runs, batch_sizes, rounds, runtimes, seconds)
+            if rate is None or rate == before.machine_rate:
+                return before
+            benchmark = dataclasses.replace(before, machine_rate=rate)
+        else:
+            benchmark = dataclasses.replace(
+                self._measure(runs, batch_sizes, rounds, runtimes, seconds), machine_rate=rate
+            )
         self.store.put(f"{self.name}/benchmark.json", to_json(serving.to_json(benchmark)))
         self.__dict__.pop("findings", None)  # they hold the benchmark
         return benchmark
 
     def compare_with_dense(
-        self, key: str, batch_sizes: Sequence[int] = (), rounds: int | None = None, runtimes: Sequence[str] = ()
+        self,
+        key: str,
+        batch_sizes: Sequence[int] = (),
+        rounds: int | None = None,
+        runtimes: Sequence[str] = (),
+        machine: str | Rate | None = None,
     ) -> Benchmark:
         """Measures inference of one run against the dense run of its replicate; writes nothing."""
         run = next((r for r in self.results if r.key == key), None)
         if run is None:
             raise TicketSmithError(f"{self.name}: the run {key[:8]} does not belong to its present plan.")
         dense = [r for r in self.results if r.variant == "dense" and r.seed == run.seed]
-        return self._measure([*dense, run], batch_sizes, rounds, runtimes, None)
+        benchmark = self._measure([*dense, run], batch_sizes, rounds, runtimes, None)
+        return dataclasses.replace(benchmark, machine_rate=_rate(machine))
 
     def _measure(
         self,
@@ -394,6 +428,10 @@ class Experiment:
         folder = RunFolder.parse(result.path)
         assert folder is not None
         return SealedRun(self.store, folder)
+
+
+def _rate(machine: str | Rate | None) -> Rate | None:
+    return lookup(machine) if isinstance(machine, str) else machine
 
 
 def _facts(recipe: Recipe) -> dict[str, str]:

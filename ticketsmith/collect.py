@@ -5,13 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import re
 from dataclasses import replace
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
-from ticketsmith.evidence.results import CurvePoint, LayerDensity, Measured, Metric, Result
+from ticketsmith.evidence.billing import Pod, pod_from_json
+from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
 from ticketsmith.plan import Plan
-from ticketsmith.store.contract import SealedRun, Store
+from ticketsmith.prices.ledger import read_cost
+from ticketsmith.store.contract import MANIFEST, SealedRun, Store
+from ticketsmith.store.snapshot import Snapshot
+
+Source = Store | Snapshot
+"""Where results are read from; a snapshot reads many at a time, and what this machine knows already not at all."""
 
 
 def read_plan(store: Store, experiment: str) -> Plan:
@@ -29,7 +37,14 @@ def read_plan(store: Store, experiment: str) -> Plan:
         ) from error
 
 
-def read_results(store: Store, plan: Plan) -> list[Result]:
+def view(store: Store, experiment: str) -> Snapshot:
+    """The experiment as it is now, with what its results are read from read ahead."""
+    files = (MANIFEST, "metrics.json", "curve.csv", "environment.json", "cost.json")
+    pods = re.compile(r"[^/]+/jobs/[^/]+/pods/.*|[^/]+/ledger/.*")
+    return Snapshot(store, experiment).read_ahead(lambda path: path.endswith(files) or bool(pods.match(path)))
+
+
+def read_results(store: Source, plan: Plan) -> list[Result]:
     """The sealed runs of a plan, in its order. Raises DamagedRunError when one was changed."""
     folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
     results = []
@@ -41,7 +56,7 @@ def read_results(store: Store, plan: Plan) -> list[Result]:
         if run.key != node.key:
             continue
         try:
-            results.append(_result(run, node.variant, node.seed, node.level, node.draw, _seconds(store, run)))
+            results.append(_result(run, node.variant, node.seed, node.level, node.draw, _bill(store, run)))
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedRunError(
                 f"{store.url}/{folder}/metrics.json is not what TicketSmith writes: {error!r}"
@@ -49,7 +64,7 @@ def read_results(store: Store, plan: Plan) -> list[Result]:
     return results
 
 
-def read_environment(store: Store, plan: Plan) -> dict[str, str]:
+def read_environment(store: Source, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
     folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
     seen: dict[str, dict[str, None]] = {}
@@ -61,15 +76,53 @@ def read_environment(store: Store, plan: Plan) -> dict[str, str]:
     return {field: ", ".join(values) for field, values in seen.items()}
 
 
-def _seconds(store: Store, run: SealedRun) -> float | None:
-    entry = store.get(f"{run.folder.experiment}/ledger/{run.key}.json")
+def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
+    """What a cluster's pods took for an experiment, by path, and how many records could not be read."""
+    pods, unreadable = [], 0
+    for file in store.files(f"{experiment}/jobs"):
+        if not re.fullmatch(r"[^/]+/jobs/[^/]+/pods/[^/]+\.json", file.path):
+            continue
+        try:
+            pods.append(pod_from_json(json.loads(store.get(file.path) or b"")))
+        except (ValueError, TypeError):
+            unreadable += 1
+    return pods, unreadable
+
+
+def _bill(store: Source, run: SealedRun) -> Bill | None:
+    """What making a run took and cost; None when its record is lost or is none."""
+    plain = read_cost(store.get, str(run.folder), run.key)
+    if plain is None:
+        return None
+
+    def number(name: str) -> float:
+        value = float(plain.get(name) or 0.0)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(name)
+        return value
+
     try:
-        return float(json.loads(entry)["seconds"]) if entry is not None else None
-    except (ValueError, KeyError, TypeError):
+        return Bill(
+            seconds=number("seconds"),
+            device=str(plain.get("device") or ""),
+            side_by_side=max(1, int(number("side_by_side"))),
+            gpu_seconds=number("gpu_seconds"),
+            machine=str(plain.get("machine") or ""),
+            price_per_hour=None if plain.get("price_per_hour") is None else number("price_per_hour"),
+            currency=str(plain.get("currency") or ""),
+            spot=bool(plain.get("spot")),
+            price=None if plain.get("price") is None else number("price"),
+            idle_seconds=number("idle_tail_seconds"),
+            idle_price=number("idle_tail_price"),
+            source=str(plain.get("source") or ""),
+            dated=str(plain.get("dated") or ""),
+            copied="copied_from" in plain,
+        )
+    except (ValueError, TypeError):
         return None
 
 
-def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, seconds: float | None) -> Result:
+def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill: Bill | None) -> Result:
     plain = run.read_json("metrics.json")
     return Result(
         variant=variant,
@@ -89,7 +142,8 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, seco
         early_stop=_measured(plain.get("early_stop")),
         diverged_at=plain.get("diverged_at"),
         training_flops=plain["flops"]["training"],
-        seconds=seconds,
+        seconds=bill.seconds if bill else None,
+        bill=bill,
         curve=_curve(run.read("curve.csv").decode()),
     )
 

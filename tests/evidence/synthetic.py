@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ticketsmith.evidence.results import CurvePoint, LayerDensity, Measured, Metric, Result
+from ticketsmith.evidence.billing import Pod
+from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
 from ticketsmith.evidence.serving import Benchmark, Timing
 
 ACCURACY = Metric("accuracy", higher_is_better=True, unit="%")
@@ -151,6 +154,51 @@ def benchmark(results: Sequence[Result]) -> Benchmark:
                 )
     machine = {"CPU": "2 cores, x86-64 with AVX2", "PyTorch": "2.9.0"}
     return Benchmark(machine, "pytorch-dense", "cpu", 0.95, tuple(timings))
+
+
+def priced(results: Sequence[Result], per_hour: float = 3.6, device: str = "cpu", **changes: Any) -> list[Result]:
+    """The same runs with a bill: at 3.6 an hour, a second costs 0.001."""
+    return [
+        replace(
+            run,
+            bill=Bill(
+                seconds=run.seconds,
+                **{
+                    "device": device,
+                    "gpu_seconds": run.seconds if device == "cuda" else 0.0,
+                    "machine": "Standard_NC4as_T4_v3",
+                    "price_per_hour": per_hour,
+                    "currency": "USD",
+                    "price": run.seconds * per_hour / 3600,
+                    "source": "a price list",
+                    "dated": "2026-08-20",
+                    **changes,
+                },
+            ),
+        )
+        for run in results
+        if run.seconds is not None
+    ]
+
+
+def pod(name: str, variant: str, seconds: float, index: int = 0, **changes: Any) -> Pod:
+    """A pod on a T4 at 3.6 an hour, after which its node idled for ten minutes."""
+    record = {
+        "pod": name,
+        "job": f"ts-{variant}",
+        "variant": variant,
+        "index": index,
+        "seconds": seconds,
+        "gpu_seconds": seconds,
+        "gpu_utilisation": 0.5,
+        "machine": "Standard_NC4as_T4_v3",
+        "price_per_hour": 3.6,
+        "currency": "USD",
+        "gpus": 1,
+        "idle_tail_seconds": 600.0,
+        "exit": 0,
+    }
+    return Pod(**{**record, **changes})
 
 
 def _curve(points: int, early: int, loss: float, until: int) -> list[CurvePoint]:

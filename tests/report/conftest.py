@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
 
 from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
+from ticketsmith.prices import Rate
 from ticketsmith.report.render import render
 
-from ..evidence.synthetic import benchmark, experiment
+from ..evidence.synthetic import benchmark, experiment, pod, priced
 
 POLICY = GatePolicy((Gate("accuracy", max_drop=2.0),), target_sparsity=0.8)
 RECIPE = "experiment: imp_mnist\ntask:\n  data: mnist\n# </script><script>alert('recipe')</script> ```` & |\n"
 HOSTILE = "<img src=x onerror=alert(1)>|`*"
 
-CASES = ("full", "one seed", "diverged", "no controls", "hostile")
+PODS = (
+    pod("a", "dense", 60.0),
+    pod("b", "ticket", 40.0, exit=137, reason="Evicted"),
+    pod("c", "ticket", 80.0, gpu_utilisation=0.8),
+    pod("d", "random_reinit", 100.0, index=1),
+    pod("e", "report", 30.0, machine="Standard_D2s_v5", price_per_hour=0.115, gpu_seconds=0.0, gpu_utilisation=None),
+    pod("f", "random_ticket", 5.0, exit=None, ended=False),
+)
+CASES = ("full", "one seed", "diverged", "no controls", "hostile", "priced")
 
 
 @lru_cache
 def findings_of(case: str) -> Findings:
-    """``full``: 5 seeds, 12 levels, a benchmark. The others lack something, or break something."""
+    """``full``: 5 seeds, 12 levels, a benchmark. ``priced``: made by a cluster. The others lack or break something."""
     runs = {
         "full": lambda: experiment(cliff=0.083),
         "one seed": lambda: experiment(seeds=1),
         "diverged": lambda: experiment(seeds=3, diverge=("ticket", 3, 1)),
         "no controls": lambda: experiment(seeds=2, levels=4, variants=("dense", "ticket")),
+        "priced": lambda: priced(
+            experiment(seeds=3, levels=6, cliff=0.083), device="cuda", idle_seconds=6, idle_price=0.006
+        ),
         "hostile": lambda: experiment(seeds=2, levels=3, variants=("dense", "ticket", HOSTILE)),
     }[case]()
     return conclude(
@@ -35,10 +50,19 @@ def findings_of(case: str) -> Findings:
         runs,
         POLICY,
         recipe_text=RECIPE,
-        benchmark=benchmark(runs) if case in ("full", "diverged") else None,
+        benchmark=_benchmark(case, runs),
         facts={"Data": "mnist", "Model": HOSTILE if case == "hostile" else "mnist_cnn"},
         environment={"Python": "3.11", "Git commit": "0123456789abcdef"},
+        pods=PODS if case == "priced" else (),
     )
+
+
+def _benchmark(case: str, runs: list[Result]) -> Benchmark | None:
+    if case not in ("full", "diverged", "priced"):
+        return None
+    measured = benchmark(runs)
+    rate = Rate("Standard_D2s_v5", 0.115, source="another list", dated="2026-08-20")
+    return replace(measured, machine_rate=rate) if case == "priced" else measured
 
 
 @lru_cache

@@ -10,7 +10,7 @@ import pytest
 
 from ticketsmith.report.render import render_comparison
 
-from .conftest import findings_of
+from .conftest import CASES, findings_of
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -46,7 +46,7 @@ def _forbid(url: str, complaints: list[str]) -> None:
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-@pytest.mark.parametrize("case", ["full", "one seed", "diverged", "no controls", "hostile"])
+@pytest.mark.parametrize("case", CASES)
 def test_the_page_draws_and_fits(
     open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]], case: str, size: tuple[int, int]
 ) -> None:
@@ -134,7 +134,7 @@ def test_paper_gets_the_pictures(open_page: Callable[..., Any], files: Callable[
     stills = page.evaluate(
         "[...document.querySelectorAll('.still')].map(image => image.naturalWidth > 0 && image.offsetWidth > 0)"
     )
-    assert stills == [True] * 8
+    assert stills == [True] * 9
     assert page.locator(".chart:visible").count() == 0
     assert page.pdf()[:5] == b"%PDF-"
 
@@ -147,7 +147,7 @@ def test_without_scripts_the_pictures_stay(
         browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(java_script_enabled=False)
         page.goto((tmp_path / "index.html").as_uri())
-        assert page.locator(".still:visible").count() == 8
+        assert page.locator(".still:visible").count() == 9
         browser.close()
 
 

@@ -64,7 +64,7 @@ def test_every_file_is_there(files: Files) -> None:
     names = set(files("full"))
     figures = {
         "quality", "speed-up", "learning-speed", "loss-validation", "loss-train", "layers", "cost-variants",
-        "cost-levels",
+        "cost-levels", "cost-payback",
     }  # fmt: skip
     assert names == {"index.html", "report.md", "results.csv"} | {
         f"figures/{name}.{kind}" for name in figures for kind in ("png", "svg")
@@ -159,6 +159,33 @@ def test_the_csv_holds_every_run_in_full_precision(findings: Case, files: Files)
         assert float(line["validation_loss_early_stop"]) == run.early_stop.validation["loss"]
         assert float(line["sparsity"]) == run.sparsity
         assert line["key"] == run.key
+
+
+def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files: Files) -> None:
+    story, text = tell(findings("priced")), page(files("priced")).text.replace("\u00a0", " ")
+    markdown = files("priced")["report.md"].decode().replace("\\", "")
+    assert story.bottom_line.startswith(
+        "Finding the ticket cost $0.16 (dense alone: $0.027). At the measured 328 \u00b5s"
+    )
+    assert "it has paid for itself after 59 million requests" in story.bottom_line
+    told = [story.bottom_line, story.billed_line, *story.cost_notes]
+    told += [cell for table in (story.spending, story.serving, story.billed) for row in table.rows for cell in row]
+    for words in told:
+        assert words in text
+        assert words in markdown
+    lines = list(csv.DictReader(io.StringIO(files("priced")["results.csv"].decode())))
+    spent = sum(float(line["price"]) + float(line["idle_price"]) for line in lines)
+    assert spent == pytest.approx(findings("priced").cost.total.money)
+    assert {(line["machine"], line["currency"]) for line in lines} == {("Standard_NC4as_T4_v3", "USD")}
+
+
+def test_without_prices_no_money_is_told(files: Files) -> None:
+    for case in ("full", "one seed"):
+        shown = page(files(case)).text
+        assert "$" not in shown[shown.index("What it cost") :]
+        assert "The cluster" not in shown
+    line = next(csv.DictReader(io.StringIO(files("full")["results.csv"].decode())))
+    assert (line["price"], line["machine"], line["seconds"] != "") == ("", "", True)
 
 
 def test_nothing_that_a_user_wrote_becomes_markup(files: Files) -> None:

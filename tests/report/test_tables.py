@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.report.figures.base import log_ticks, spread
 from ticketsmith.report.figures.loss import POINTS, thinned
 from ticketsmith.report.markdown import escaped, fenced
-from ticketsmith.report.speed import best, speeds, times
 from ticketsmith.report.tables import frame
 
 from ..evidence.synthetic import benchmark, experiment
@@ -60,7 +61,7 @@ def test_speeds_over_seeds_claim_no_more_than_any_seed() -> None:
 
 
 def test_times() -> None:
-    assert [times(value) for value in (0.618, 1.0, 12.34, 456.7)] == [
+    assert [words.times(value) for value in (0.618, 1.0, 12.34, 456.7)] == [
         "0.62\u00d7",
         "1.00\u00d7",
         "12.3\u00d7",

@@ -24,10 +24,11 @@ from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.task import Task, create
 from ticketsmith.training import produce as production
 from ticketsmith.training.device import prepare
+from ticketsmith.training.job import Job
 from ticketsmith.training.loop import Learner, Progress, train
 from ticketsmith.training.optimization import learning_rate
 from ticketsmith.training.order import DataOrder
-from ticketsmith.training.produce import Hooks, Interrupted, Job, produce
+from ticketsmith.training.produce import Hooks, Interrupted, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
 CPU = torch.device("cpu")

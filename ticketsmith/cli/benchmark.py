@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "--runtime", "runtimes", multiple=True, help="torch, torch_csr, sparse, or package.module:Runtime; repeatable."
 )
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
+@options.machine
 @options.as_json
 def benchmark(
     checkpoint: str | None,
@@ -33,6 +34,7 @@ def benchmark(
     rounds: int | None,
     runtimes: tuple[str, ...],
     base: str,
+    machine: str | None,
     as_json: bool,
 ) -> None:
     """Measure inference, dense against pruned, side by side on this machine: wall-clock, never theory.
@@ -47,10 +49,10 @@ def benchmark(
     documents = []
     if checkpoint is not None:
         found, key = _of_checkpoint(checkpoint, base)
-        measured = [found.compare_with_dense(key, batch_sizes, rounds, runtimes)]
+        measured = [found.compare_with_dense(key, batch_sizes, rounds, runtimes, machine)]
     else:
         measured = [
-            one.time_inference(batch_sizes=batch_sizes, rounds=rounds, runtimes=runtimes, force=True)
+            one.time_inference(batch_sizes=batch_sizes, rounds=rounds, runtimes=runtimes, force=True, machine=machine)
             for one in experiments(runs_prefix, experiment, base)
         ]
     for result in measured:
@@ -65,18 +67,10 @@ def benchmark(
 
 def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:
     """The experiment and the key of a run's folder (or of a file in it)."""
-    from pathlib import Path
-
     from ticketsmith.api import open_experiment
-    from ticketsmith.errors import TicketSmithError
-    from ticketsmith.store.contract import RunFolder, SealedRun
+    from ticketsmith.store.contract import SealedRun
+    from ticketsmith.store.locate import run_at
 
-    place = Path(checkpoint).resolve() if "\0" not in checkpoint else Path()
-    place = place.parent if place.is_file() else place
-    folder = RunFolder.parse("/".join(place.parts[-4:]))
-    if folder is None or not place.is_dir():
-        raise TicketSmithError(
-            f"--checkpoint {checkpoint}: not the folder of a run, such as runs/imp_mnist/ticket/seed-0/level-05-0123abcd."
-        )
-    found = open_experiment(folder.experiment, Path(*place.parts[:-4]), base)
+    place, folder = run_at(checkpoint)
+    found = open_experiment(folder.experiment, place, base)
     return found, SealedRun(found.store, folder).key

@@ -63,7 +63,7 @@ def submit(
         _print_manifests(propose(prepared.plan, chosen, None))
         return Exit.OK
     records = _records(chosen, recipe.experiment)
-    cluster = connect(chosen.context, chosen.namespace)
+    cluster = connect(chosen.context, chosen.namespace, patience=60)
     proposal = propose(prepared.plan, chosen, records)
     _print_proposal(proposal, running(cluster, proposal))
     if proposal.lost:
@@ -216,8 +216,8 @@ def cost(
     )
 
 
-def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[Target, str, list[dict[str, Any]]]:
-    """Prints what the Jobs of an experiment are doing, and why one waits; gives the target and the experiment's name."""
+def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str, str, list[dict[str, Any]]]:
+    """Prints what the Jobs of an experiment are doing, and why one waits; gives the store and the experiment's name."""
     from dataclasses import asdict
 
     from ticketsmith.execute.kubernetes.ceiling import Amount
@@ -242,7 +242,7 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[Targ
         spent = sum((pod.amount for pod in records.pods()), Amount())
         click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{_of_budget(chosen, spent)}")
         _say_what_next(lines, target, records)
-    return chosen, records.experiment, [asdict(line) for line in lines]
+    return chosen.store, records.experiment, [asdict(line) for line in lines]
 
 
 def _say_what_next(lines: Sequence[Any], target: str, records: Records) -> None:
@@ -277,8 +277,7 @@ def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
 @click.option("--store", required=True)
 @click.option("--experiment", required=True)
 @click.option("--job", required=True)
-@click.option("--poll", default=10.0, help="Seconds between two looks.")
-def conduct(store: str, experiment: str, job: str, poll: float) -> int:
+def conduct(store: str, experiment: str, job: str) -> int:
     """Begin Jobs when what they need is sealed, until the report is written."""
     from ticketsmith.errors import ClusterError, StoreError
     from ticketsmith.execute.kubernetes.ceiling import rates
@@ -294,10 +293,10 @@ def conduct(store: str, experiment: str, job: str, poll: float) -> int:
     with Attended(records, record) as attended:
         try:
             cluster = connect(None, target.namespace)
-            status = Conductor(records, cluster, _tell).run(poll)
+            status = Conductor(records, cluster, _tell).run(target.limits.poll)
         except (ClusterError, StoreError) as error:  # a role that is still spreading, say: Kubernetes tries again
             _tell(f"error: {error}")
-            status = Exit.INTERNAL
+            status = Exit.INCOMPLETE
         return attended.finish(status)
 
 
@@ -315,13 +314,15 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
     from ticketsmith.execute.kubernetes.ceiling import rates
     from ticketsmith.execute.kubernetes.pod import Attended, pod_name
     from ticketsmith.execute.kubernetes.records import PodRecord, Records
+    from ticketsmith.prices import lookup
     from ticketsmith.store import open_store
 
     records = Records(open_store(store), experiment)
-    rate = rates(records.submission().target)["cpu"]
-    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rate)) as attended:
+    target = records.submission().target
+    whole = lookup(target.cpu.machine, target.region, target.cpu.spot)  # the benchmark counts all cores of the machine
+    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rates(target)["cpu"])) as attended:
         found = open_experiment(experiment, store, base)
-        page = finish_(found, benchmark, _tell)
+        page = finish_(found, benchmark, _tell, machine=whole)
         if page is None:
             raise TicketSmithError(f"{experiment}: no run is sealed, so there is nothing to report.")
         say_verdict(found)
@@ -348,7 +349,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool) -> 
         click.echo(f"  ticketsmith logs -f --target <target> --experiment {experiment}")
         return Exit.OK
     try:
-        status = Conductor(records, cluster, _tell).run(poll=3.0)
+        status = Conductor(records, cluster, _tell).run(min(3.0, target.limits.poll))
     except KeyboardInterrupt:
         click.echo("Jobs that run go on; nothing new begins until `ticketsmith resume` (or submit again).", err=True)
         raise
@@ -356,7 +357,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool) -> 
     if found.results:
         say_verdict(found)
         click.echo(f"report: {target.store}/{experiment}/report/index.html")
-    return int(found.exit_status if status == Exit.OK else status)
+    return int(found.exit_status if status in (Exit.OK, Exit.LOST) else status)
 
 
 def _opened(

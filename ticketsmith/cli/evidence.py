@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,11 +20,18 @@ _GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCL
 @click.command()
 @options.runs_prefix
 @options.experiment
+@click.option(
+    "--target", metavar="FILE", help="A cluster: its Jobs too, and why one waits; runs are those of its store."
+)
 @options.as_json
-def status(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
-    """Show the runs of every experiment: sealed, in part, missing, diverged."""
+def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
+    """Show the runs of every experiment: sealed, in part, missing, diverged. With --target: the Jobs on a cluster too."""
+    from ticketsmith.cli.cluster import jobs_table
     from ticketsmith.execute.local import statuses
 
+    jobs: list[dict[str, object]] = []
+    if target is not None:
+        runs_prefix, experiment, jobs = jobs_table(target, experiment, as_json)
     listed = []
     for found in experiments(runs_prefix, experiment):
         states = statuses(found.plan, found.store)
@@ -47,7 +53,7 @@ def status(runs_prefix: str, experiment: str | None, as_json: bool) -> None:
                 }
             )
     if as_json:
-        options.print_json(listed)
+        options.print_json(listed if target is None else {"jobs": jobs, "runs": listed})
         return
     for name in dict.fromkeys(str(row["experiment"]) for row in listed):
         rows = [row for row in listed if row["experiment"] == name]
@@ -202,12 +208,9 @@ def say_verdict(experiment: Experiment) -> None:
 def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:
     """The experiments of a folder, or the one that the folder is. Raises TicketSmithError when there are none."""
     from ticketsmith.api import open_experiment
-    from ticketsmith.store import open_store
+    from ticketsmith.store.locate import experiments_at
 
-    place = Path(prefix)
-    if "\0" not in prefix and (place / "plan.json").is_file():
-        place, name = place.resolve().parent, place.resolve().name
-    names = [name] if name else open_store(place).experiments()
+    place, names = experiments_at(prefix, name)
     if not names:
         raise TicketSmithError(f"{prefix}: no runs here. Make some: ticketsmith prune --config configs/imp_mnist.yaml")
     return [open_experiment(one, place, base) for one in names]

@@ -10,16 +10,20 @@ from typing import NoReturn
 import click
 
 from ticketsmith.cli.benchmark import benchmark
+from ticketsmith.cli.cluster import COMMANDS as CLUSTER
 from ticketsmith.cli.data import data
 from ticketsmith.cli.evidence import gate, report, status, verify
+from ticketsmith.cli.prices import prices
 from ticketsmith.cli.recipe import init, plan, schema, validate
+from ticketsmith.cli.stores import ls, pull, push
 from ticketsmith.cli.training import prune, train
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.version import __version__
 
 _EPILOG = """\b
 Exit status: 0 all well, 2 bad input, 3 the ticket at its target sparsity fails its gate, 4 training diverged,
-5 runs are missing (store, memory, a killed worker), 6 the gate at the target is inconclusive, 130 interrupted."""
+5 runs are missing (store, cluster, a killed worker), 6 the gate at the target is inconclusive, 7 out of memory,
+8 a GPU was idle, 9 over budget, 10 runs could not be made on a cluster, 130 interrupted."""
 
 
 class _InOrder(click.Group):
@@ -38,7 +42,9 @@ def group() -> None:
     """
 
 
-for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, verify, data, schema):
+for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, verify, data, prices, schema):
+    group.add_command(_command)
+for _command in (pull, push, ls, *CLUSTER):
     group.add_command(_command)
 
 

@@ -15,18 +15,27 @@ config = click.option("--config", "config", metavar="FILE", required=True, help=
 overrides = click.option(
     "--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field, e.g. --set training.lr=0.05."
 )
-store = click.option("--store", metavar="FOLDER", help="Where experiments live, instead of the recipe's `store`.")
+store = click.option(
+    "--store",
+    metavar="STORE",
+    help="Where experiments live, instead of the recipe's `store`: a folder, or az://<container>/<prefix>.",
+)
 workers = click.option("--workers", type=click.IntRange(1, 1024), help="Runs side by side; by default one a core.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 checkpoint_every = click.option(
     "--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run."
 )
+machine = click.option(
+    "--machine",
+    metavar="NAME|NAME=PRICE",
+    help="What an hour of this machine costs: Standard_NC4as_T4_v3@westeurope, my-laptop=0.10.",
+)
 runs_prefix = click.option(
     "--runs-prefix",
     default="runs",
     show_default=True,
-    metavar="FOLDER",
-    help="A folder of experiments, or one of them.",
+    metavar="STORE",
+    help="A folder of experiments, or az://<container>/<prefix>; or one experiment in it.",
 )
 experiment = click.option("--experiment", metavar="NAME", help="One experiment of the folder.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
@@ -34,7 +43,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 def training(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that trains."""
-    for option in (checkpoint_every, device, workers, store, overrides, config):
+    for option in (machine, checkpoint_every, device, workers, store, overrides, config):
         command = option(command)
     return command
 
@@ -51,6 +60,10 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+_WORDS = ("variant", "run", "name", "job", "state", "why", "machine")
+"""Headings of columns that are read, not compared."""
+
+
 def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     """A table as wide as the terminal, or as wide as it needs to be elsewhere."""
     import sys
@@ -61,7 +74,7 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in rows[0] if rows else ():
-        table.add_column(heading, justify="left" if heading in ("variant", "run", "name") else "right", overflow="fold")
+        table.add_column(heading, justify="left" if heading in _WORDS else "right", overflow="fold")
     for row in rows:
         table.add_row(*row.values())
     console.print(table)

@@ -44,7 +44,7 @@ def prune(benchmark: bool, **how: Any) -> int:
 
     experiment = _train(None, **how)
     _say_outcome(experiment)
-    page = finish(experiment, benchmark, note)
+    page = finish(experiment, benchmark, note, how["machine"])
     if page is not None:
         say_verdict(experiment)
         click.echo(f"report: {page}")
@@ -60,12 +60,15 @@ def _train(
     workers: int | None,
     device: str,
     checkpoint_every: float,
+    machine: str | None,
 ) -> Experiment:
     from ticketsmith import api
     from ticketsmith.cli.progress import note, view
     from ticketsmith.execute.local import sealed_keys
+    from ticketsmith.prices import lookup
     from ticketsmith.store import open_store
 
+    rate = None if machine is None else lookup(machine)
     recipe = options.read_recipe(config, overrides, store)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = api.prepare(recipe)
@@ -79,6 +82,7 @@ def _train(
             variants=variants,
             checkpoint_every=checkpoint_every,
             on_event=on_event,
+            machine=rate,
         )
 
 

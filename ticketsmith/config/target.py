@@ -118,6 +118,7 @@ class Limits(Frozen):
     stuck: Seconds = Field(
         600, description="A Job whose pods have a node and cannot start (image missing, ...) is stopped after this."
     )
+    poll: Seconds = Field(10, description="Seconds between two looks of the conductor.")
     checkpoint_every: Seconds = Field(60, description="Seconds between checkpoints within a run.")
 
 
@@ -180,6 +181,7 @@ class Target(Frozen):
     idle_gpu: IdleGpu | Literal[False] = Field(default_factory=IdleGpu, description="Watch for idle GPUs.")
     queue: Name | None = Field(None, description="Kueue's LocalQueue; without one, plain Jobs.")
     priority_class: Name | None = Field(None, description="PriorityClass of training pods.")
+    conductor_priority_class: Name | None = Field(None, description="PriorityClass of the conductor.")
     benchmark: bool = Field(True, description="Measure inference in the report Job, on the `cpu` pool.")
     base: str = Field("/app/recipe", description="Folder in the image with the recipe's own modules and data.")
     volumes: tuple[Volume, ...] = Field((), strict=False, description="Volumes with data of your own.")

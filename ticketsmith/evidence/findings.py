@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import sweet_spot as spots
+from ticketsmith.evidence.billing import Billed, Pod, billed
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
 from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.learning import EarlyStop, early_stops
+from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import At, Metric, Result, Split
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.summarise import summarise
@@ -24,7 +26,8 @@ class Findings:
 
     ``subject`` is the variant that the experiment is about (the winning ticket, unless there is none). ``planned``
     counts the runs that the plan asked for. ``facts`` are lines for a reader, in order (``Data`` -> ``MNIST, 55,000
-    training images``); ``environment`` is what the runs recorded of their machine and versions.
+    training images``); ``environment`` is what the runs recorded of their machine and versions. ``paybacks``: one for
+    each batch size that was measured at the sweet spot. ``billed``: what a cluster's pods took, None without any.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Findings:
     benchmark: Benchmark | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    paybacks: tuple[Payback, ...] = ()
+    billed: Billed | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -98,9 +103,13 @@ def conclude(
     benchmark: Benchmark | None = None,
     facts: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
+    pods: Sequence[Pod] = (),
+    unreadable_pods: int = 0,
+    unit: str = "requests",
 ) -> Findings:
     """Judge, summarise and count: all evidence from the sealed runs of one experiment.
 
+    ``pods`` are the records of a cluster's pods, if there are any. ``unit`` names what one input of a batch is served as.
     The order of ``results`` does not matter. Raises TicketSmithError when there are none, or when a gate asks for a
     metric that they do not hold.
     """
@@ -128,6 +137,8 @@ def conclude(
         if summary.variant in (DENSE, about)
         and (summary.metric, summary.split, summary.at) == (metric.name, "validation", policy.at)
     ]
+    level = spot.answer[0] if spot else None
+    spent = cost(runs, level, about)
     return Findings(
         name=name,
         recipe_text=recipe_text,
@@ -145,9 +156,11 @@ def conclude(
         learning=tuple(early_stops(runs, policy.confidence)),
         comparisons=tuple(compare(runs, metric, "test", policy.at, policy.confidence, about)),
         regimes=regimes(test, about),
-        cost=cost(runs, spot.answer[0] if spot else None, about),
+        cost=spent,
         planned=len(runs) if planned is None else planned,
         benchmark=benchmark,
         facts=dict(facts or {}),
         environment=dict(environment or {}),
+        paybacks=tuple(paybacks(spent, benchmark, about, level, unit)),
+        billed=billed(pods, runs, unreadable_pods),
     )

@@ -55,13 +55,43 @@ class LayerDensity:
 
 
 @dataclass(frozen=True)
+class Bill:
+    """What making one run took and cost.
+
+    ``seconds`` is wall-clock time; runs that were made ``side_by_side`` shared the machine. ``gpu_seconds``, ``price`` and
+    the idle tail are this run's part. Money is None where the price of the machine was not known. ``device`` is ``cpu`` or
+    ``cuda``; ``copied``: made, and paid for, in another experiment.
+    """
+
+    seconds: float
+    device: str = ""
+    side_by_side: int = 1
+    gpu_seconds: float = 0.0
+    machine: str = ""
+    price_per_hour: float | None = None
+    currency: str = ""
+    spot: bool = False
+    price: float | None = None
+    idle_seconds: float = 0.0
+    idle_price: float = 0.0
+    source: str = ""
+    dated: str = ""
+    copied: bool = False
+
+    @property
+    def machine_seconds(self) -> float:
+        """The part of the machine's time that this run took."""
+        return self.seconds / self.side_by_side
+
+
+@dataclass(frozen=True)
 class Result:
     """One run. ``final`` and ``early_stop`` are None when the run diverged.
 
     ``seed`` is the replicate, ``level`` the pruning level (0 is dense), ``draw`` tells several controls of one ticket
     apart. ``total`` and ``kept`` count prunable weights, ``parameters`` all there are, biases and norms too. ``seconds``
-    is the wall-clock training time, None when it is not known. ``training_flops`` counts the dense arithmetic that
-    training did, in floating-point operations.
+    is the wall-clock time of making it, None when it is not known; ``bill`` says what that cost. ``training_flops``
+    counts the dense arithmetic that training did, in floating-point operations.
     """
 
     variant: str
@@ -81,6 +111,7 @@ class Result:
     diverged_at: int | None = None
     training_flops: float = 0.0
     seconds: float | None = None
+    bill: Bill | None = None
     parameters: int | None = None
     curve: Sequence[CurvePoint] = field(default=())
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar, get_type_hints
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.prices.rate import Rate
 
 FORMAT = 1
 """The version of the JSON document."""
@@ -64,7 +66,8 @@ class Benchmark:
 
     ``reference`` names the dense model's runtime, ``reference_key`` the run that is that model. ``machine`` holds facts
     for a reader, in order; ``resolution`` among them says how much identical copies of the reference differ, and
-    ``noise`` is there only when the machine was not quiet, and says how that showed.
+    ``noise`` is there only when the machine was not quiet, and says how that showed. ``machine_rate`` is what an hour of
+    the machine costs, None when nobody said.
     """
 
     machine: Mapping[str, str]
@@ -74,6 +77,7 @@ class Benchmark:
     timings: tuple[Timing, ...]
     reference_key: str = ""
     refusals: tuple[Refusal, ...] = ()
+    machine_rate: Rate | None = None
 
 
 class DocumentError(TicketSmithError):
@@ -84,9 +88,14 @@ _Row = TypeVar("_Row", Timing, Refusal)
 
 
 def to_json(benchmark: Benchmark) -> dict[str, Any]:
-    """Plain data for ``json.dumps``: the fields of Benchmark, Timing and Refusal by their names, and ``format``."""
+    """Plain data for ``json.dumps``: the fields of Benchmark, Timing and Refusal by their names, and ``format``.
+
+    ``machine_rate`` is there only when it is known: documents without it are older ones too.
+    """
     plain = asdict(benchmark)
     rows = {"timings": list(plain.pop("timings")), "refusals": list(plain.pop("refusals"))}
+    if benchmark.machine_rate is None:
+        del plain["machine_rate"]
     return {"format": FORMAT, **plain, "machine": dict(benchmark.machine), **rows}
 
 
@@ -95,7 +104,7 @@ def from_json(document: Any) -> Benchmark:
     plain = _mapping("the document", document)
     if plain.get("format") != FORMAT:
         raise DocumentError(f"benchmark: `format` is {plain.get('format')!r}; this version reads {FORMAT}.")
-    _names("the document", plain, {"format", *(field.name for field in fields(Benchmark))})
+    _names("the document", plain, {"format", *(field.name for field in fields(Benchmark))}, {"machine_rate"})
     machine = {
         str(name): _value(f"`machine.{name}`", str, fact)
         for name, fact in _mapping("`machine`", plain["machine"]).items()
@@ -111,6 +120,7 @@ def from_json(document: Any) -> Benchmark:
         timings=_rows("timings", Timing, plain["timings"]),
         reference_key=_value("`reference_key`", str, plain["reference_key"]),
         refusals=_rows("refusals", Refusal, plain["refusals"]),
+        machine_rate=_rate(plain.get("machine_rate")),
     )
 
 
@@ -128,14 +138,28 @@ def _rows(name: str, kind: type[_Row], entries: Any) -> tuple[_Row, ...]:
     return tuple(rows)
 
 
+def _rate(entry: Any) -> Rate | None:
+    if entry is None:
+        return None
+    place = "`machine_rate`"
+    plain = _mapping(place, entry)
+    types = get_type_hints(Rate)
+    _names(place, plain, {field.name for field in fields(Rate)}, {"on_demand"})
+    on_demand = plain.get("on_demand")
+    known = {name: _value(f"`machine_rate.{name}`", types[name], plain[name]) for name in types.keys() - {"on_demand"}}
+    return Rate(**known, on_demand=None if on_demand is None else _value("`machine_rate.on_demand`", float, on_demand))
+
+
 def _mapping(place: str, plain: Any) -> Mapping[str, Any]:
     if not isinstance(plain, Mapping):
         raise DocumentError(f"benchmark: {place} must be an object, not {plain!r:.60}.")
     return plain
 
 
-def _names(place: str, plain: Mapping[str, Any], expected: set[str]) -> None:
-    for name in sorted(expected - plain.keys()):
+def _names(
+    place: str, plain: Mapping[str, Any], expected: AbstractSet[str], optional: AbstractSet[str] = frozenset()
+) -> None:
+    for name in sorted(expected - optional - plain.keys()):
         raise DocumentError(f"benchmark: {place} lacks the field `{name}`.")
     for name in sorted(map(str, plain.keys() - expected)):
         raise DocumentError(f"benchmark: {place} has an unknown field `{name}`.")
@@ -144,7 +168,7 @@ def _names(place: str, plain: Mapping[str, Any], expected: set[str]) -> None:
 def _value(place: str, kind: type, value: Any) -> Any:
     """``value``, of type ``kind``: 1 is a float in JSON, true is no number. Numbers are finite and not negative."""
     accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
         raise DocumentError(f"benchmark: {place} must be a {kind.__name__}, not {value!r:.60}.")
     if isinstance(value, int | float) and not 0 <= value <= sys.float_info.max:
         raise DocumentError(f"benchmark: {place} must be a finite number, 0 or more, not {value!r:.60}.")

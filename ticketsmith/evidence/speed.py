@@ -1,4 +1,4 @@
-"""Measured speed-ups, gathered over seeds: what the table's last column and the speed figure show."""
+"""Measured speed-ups, gathered over seeds."""
 
 from __future__ import annotations
 
@@ -52,11 +52,6 @@ def best(points: Sequence[Speed], variant: str, level: int, batch_size: int = 1)
     """The fastest runtime of those measured for this level at this batch size; None when none was."""
     here = [p for p in points if (p.variant, p.level, p.batch_size) == (variant, level, batch_size)]
     return max(here, key=lambda p: (p.speedup, p.runtime), default=None)
-
-
-def times(ratio: float) -> str:
-    """``1.8\u00d7``, ``0.62\u00d7``, ``12\u00d7``: two or three figures, never rounded to a neat 1."""
-    return f"{ratio:.0f}\u00d7" if ratio >= 100 else f"{ratio:.1f}\u00d7" if ratio >= 10 else f"{ratio:.2f}\u00d7"
 
 
 def _speed(timings: Sequence[Timing]) -> Speed:

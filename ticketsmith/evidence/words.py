@@ -10,6 +10,8 @@ from ticketsmith.evidence.verdicts import Gate
 
 MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
 
+_SYMBOLS = {"USD": "$", "EUR": "\u20ac", "GBP": "\u00a3"}
+
 
 def share(fraction: float) -> str:
     """A part of a whole: ``89.3 %``, with as many decimals as keep two figures of the smaller part (``99.964 %``)."""
@@ -93,12 +95,66 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def times(ratio: float) -> str:
+    """``1.8\u00d7``, ``0.62\u00d7``, ``12\u00d7``: two or three figures, never rounded to a neat 1."""
+    return f"{ratio:.0f}\u00d7" if ratio >= 100 else f"{ratio:.1f}\u00d7" if ratio >= 10 else f"{ratio:.2f}\u00d7"
+
+
+def latency(seconds: float) -> str:
+    """The time of one call: ``83 \u00b5s``, ``1.2 ms``, ``0.41 s``, two or three figures."""
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "\u00b5s")):
+        if seconds >= size:
+            return f"{_figures(seconds / size)} {unit}"
+    return f"{_figures(seconds * 1e9)} ns"
+
+
+def money(amount: float, currency: str) -> str:
+    """``$0.0041``, ``$1.23``, ``$12,345``, ``2.50 CHF``: cents, or two figures of what is less than a few cents."""
+    size = abs(amount)
+    if 0 < size < 0.0995:
+        text = f"{size:.{min(12, 1 - math.floor(math.log10(size)))}f}"
+    else:
+        text = f"{size:,.2f}" if size < 1000 else f"{size:,.0f}"
+    sign = MINUS if amount < 0 and float(text.replace(",", "")) else ""
+    symbol = _SYMBOLS.get(currency)
+    return f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {currency}"
+
+
+def hourly(price: float, currency: str) -> str:
+    """The price of an hour as it was given: ``$0.526``."""
+    text = f"{price:.4f}".rstrip("0")
+    text += "0" * max(0, 2 - len(text.partition(".")[2]))
+    symbol = _SYMBOLS.get(currency)
+    return f"{symbol}{text}" if symbol else f"{text} {currency}"
+
+
+def count(amount: float) -> str:
+    """A large number that is known to two figures: ``840``, ``12,000``, ``1.2 million``, ``35 billion``."""
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if amount >= 0.995 * size:
+            return f"{_figures(amount / size)} {name}" if amount < 1000 * size else f"{amount / size:,.0f} {name}"
+    if amount < 99.5:
+        return f"{math.ceil(amount):,}"
+    return f"{_two_figures(amount):,.0f}"
+
+
 def flops(amount: float) -> str:
     """Floating-point operations with a decimal prefix: ``3.2 PFLOP``."""
     for size, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if amount >= size:
             return f"{amount / size:.3g} {prefix}FLOP"
     return f"{amount:.3g} FLOP"
+
+
+def _figures(value: float) -> str:
+    """Two figures, three from a hundred on: ``1.2``, ``83``, ``412``."""
+    if value >= 99.5:
+        return f"{value:.0f}"
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def _two_figures(value: float) -> float:
+    return float(f"{value:.1e}")
 
 
 def _unit(metric: Metric) -> str:

@@ -13,15 +13,12 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from ticketsmith.errors import Exit
 from ticketsmith.execute.worker import Ended, Settings, Stepped, work
 from ticketsmith.plan import Node, Plan
 from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
-
-if TYPE_CHECKING:
-    from ticketsmith.training.produce import Job
+from ticketsmith.training.job import Job
 
 Event = Stepped | Ended
 _BUSY_WAIT = 1.0  # seconds before asking again for a run that another process is making

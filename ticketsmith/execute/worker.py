@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ticketsmith.errors import DamagedRunError, DivergedError, Exit, StoreError, TicketSmithError
 from ticketsmith.prices.rate import Rate
+from ticketsmith.training.job import Job
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
 
     from ticketsmith.store import open_store
     from ticketsmith.training.device import prepare
-    from ticketsmith.training.produce import Hooks, Interrupted, Job, produce
+    from ticketsmith.training.produce import Hooks, Interrupted, produce
 
     try:
         store = open_store(settings.store)

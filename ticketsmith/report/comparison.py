@@ -9,15 +9,15 @@ from urllib.parse import quote
 import altair as alt
 
 from ticketsmith.evidence import words
+from ticketsmith.evidence.bottom_line import amount, best_kind
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.report.figures.base import HEIGHT, Figure, Row, density_axis, file_name, finished
-from ticketsmith.report.figures.cost import spent
 from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.markdown import escaped, table
-from ticketsmith.report.speed import best, speeds, times
 from ticketsmith.report.tables import NOT_MEASURED, quality
 from ticketsmith.report.theme import CYCLE, Series
 
@@ -138,10 +138,10 @@ def _line(findings: Findings, link: str) -> Line:
         quality=quality(findings.metric, there) if there else NOT_MEASURED,
         change=words.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
         status=status,
-        speedup=times(point.speedup) if point else NOT_MEASURED,
+        speedup=words.times(point.speedup) if point else NOT_MEASURED,
         speed_note=point.runtime if point else "not measured",
         runs=str(len(findings.results)),
-        cost=spent(total, total.seconds is not None and total.untimed == 0),
+        cost=amount(total, best_kind(total)),
     )
 
 

@@ -18,6 +18,8 @@ def report_markdown(story: Story) -> bytes:
     parts += ["## The result", _mission(story, story.shown), escaped(story.table_note)]
     for key, question, figures in story.sections():
         parts.append(f"## {question}")
+        if key == "cost":
+            parts.append(f"**{escaped(story.bottom_line)}**")
         for figure in figures:
             image = f"![{escaped(figure.alt)}](figures/{figure.name}.png)"
             parts += [f"### {escaped(figure.title)}", image, escaped(figure.caption)]
@@ -25,7 +27,13 @@ def report_markdown(story: Story) -> bytes:
             parts.append(table(("Measured on", ""), story.machine))
             parts += [f"- {escaped(line)}" for line in story.refusals]
         if key == "cost":
-            parts.append(table(("Trained", "Runs", "Compute time", "Training arithmetic"), story.spending))
+            parts.append(table(story.spending.header, story.spending.rows))
+            if story.serving.rows:
+                parts += ["### When it pays for itself", table(story.serving.header, story.serving.rows)]
+            if story.billed.rows:
+                parts += ["### What the cluster billed", escaped(story.billed_line)]
+                parts.append(table(story.billed.header, story.billed.rows))
+            parts.append("\n".join(f"- {escaped(line)}" for line in story.cost_notes))
     if story.caveats:
         parts += ["## What is uncertain", "\n".join(f"- {escaped(note)}" for note in story.caveats)]
     parts.append("## How to reproduce it")

@@ -87,7 +87,7 @@ def _environment() -> Environment:
 
 def unbroken(text: str) -> str:
     """No line break between a number and its unit, or around a plus-minus sign."""
-    for plain in (" %", " points", " point", " \u00b1 ", " seeds", " seed"):
+    for plain in (" %", " points", " point", " \u00b1 ", " seeds", " seed", " million", " billion", " \u00b5s", " ms"):
         text = text.replace(plain, plain.replace(" ", "\u00a0"))
     return text
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ticketsmith.evidence import words
+from ticketsmith.evidence.bottom_line import amount, best_kind, billed_line, bottom_line, notes
 from ticketsmith.evidence.caveats import caveats
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.headline import headline, special
+from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.evidence.variants import DENSE, TICKET, display
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.base import Figure
-from ticketsmith.report.figures.cost import spent
-from ticketsmith.report.speed import best, speeds, times
+from ticketsmith.report.money import Table, billed, serving, spending
 from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality
 from ticketsmith.report.terms import definitions
 
@@ -24,7 +25,7 @@ SECTIONS = {
     "learning": "Does the ticket learn faster?",
     "loss": "How did training go?",
     "layers": "Which layers keep their weights?",
-    "cost": "What did it cost?",
+    "cost": "What it cost",
 }
 
 
@@ -55,7 +56,12 @@ class Story:
     caveats: Sequence[str]
     machine: Sequence[tuple[str, str]]
     refusals: Sequence[str]
-    spending: Sequence[tuple[str, str, str, str]]
+    bottom_line: str
+    spending: Table
+    serving: Table
+    billed_line: str
+    billed: Table
+    cost_notes: Sequence[str]
     command: str
     recipe: str
     environment: Sequence[tuple[str, str]]
@@ -91,7 +97,12 @@ def tell(findings: Findings) -> Story:
         caveats=[*caveats(findings), *noise],
         machine=tuple(benchmark.machine.items()) if benchmark else (),
         refusals=_refusals(findings),
-        spending=_spending(findings),
+        bottom_line=bottom_line(findings),
+        spending=spending(findings),
+        serving=serving(findings),
+        billed_line=billed_line(findings),
+        billed=billed(findings),
+        cost_notes=notes(findings),
         command="python -m ticketsmith.prune --config recipe.yaml",
         recipe=findings.recipe_text,
         environment=tuple(findings.environment.items()),
@@ -136,7 +147,7 @@ def _spot_card(findings: Findings, spot: SweetSpot | None) -> Card:
 def _compression_card(findings: Findings, spot: SweetSpot) -> Card:
     runs = [run for run in findings.results if (run.variant, run.level) == (spot.variant, spot.answer[0])]
     kept, total = sum(run.kept for run in runs) / len(runs), runs[0].total
-    return Card("Compression", times(total / kept), f"{kept:,.0f} of {total:,} prunable weights stay")
+    return Card("Compression", words.times(total / kept), f"{kept:,.0f} of {total:,} prunable weights stay")
 
 
 def _scatter(findings: Findings, summary: Summary) -> str:
@@ -158,17 +169,32 @@ def _speed_card(findings: Findings, spot: SweetSpot | None) -> Card:
     if point is None:
         return Card("Measured speed-up", NOT_MEASURED, "not measured")
     verdict = "" if point.claimed else ", no clear difference"
-    return Card("Measured speed-up", times(point.speedup), f"batch size 1, {point.runtime}{verdict}")
+    return Card("Measured speed-up", words.times(point.speedup), f"batch size 1, {point.runtime}{verdict}")
 
 
 def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
     cost = findings.cost
-    timed = cost.finding.seconds is not None and cost.finding.untimed == 0
     label = "Cost of finding it" if spot else "Cost of the search"
-    amount = f"{spent(cost.finding, timed)} of training, {words.plural(findings.replicates, 'seed')}"
+    kind = best_kind(cost.finding, cost.dense)
+    spent = amount(cost.finding, kind)
+    seeds = words.plural(findings.replicates, "seed")
+    if kind == "money":
+        return Card(label, spent, f"dense alone {amount(cost.dense, kind)}; {_payback(findings) or seeds}")
     if cost.ratio is None:
-        return Card(label, spent(cost.finding, timed), words.plural(findings.replicates, "seed"))
-    return Card(label, f"{cost.ratio:.1f}\u00d7 dense", amount)
+        return Card(label, spent, _payback(findings) or seeds)
+    return Card(label, f"{cost.ratio:.1f}\u00d7 dense", f"{spent} of training; {_payback(findings) or seeds}")
+
+
+def _payback(findings: Findings) -> str:
+    """When the smallest batch size pays, in a few words; empty when it was not measured."""
+    if not findings.paybacks:
+        return ""
+    payback = findings.paybacks[0]
+    if payback.outcome != "pays":
+        return f"never earned back at batch size {payback.batch_size}"
+    if payback.requests is None:
+        return ""
+    return f"earned back after {words.count(max(0.0, payback.requests.middle))} {payback.unit}"
 
 
 def _table_note(findings: Findings) -> str:
@@ -202,24 +228,6 @@ def _refusals(findings: Findings) -> list[str]:
         return []
     refused = (f"{r.runtime}, batch size {r.batch_size}: {r.reason}" for r in findings.benchmark.refusals)
     return list(dict.fromkeys(refused))
-
-
-def _spending(findings: Findings) -> list[tuple[str, str, str, str]]:
-    cost = findings.cost
-    spot = "up to the sweet spot" if findings.sweet_spot else "all levels"
-    parts = [
-        (f"Finding the ticket: dense and {spot}", cost.finding),
-        ("of that, dense training", cost.dense),
-        ("Controls", cost.controls),
-        ("Everything that was trained", cost.total),
-    ]
-    rows = []
-    for name, spend in parts:
-        time = "not recorded" if spend.seconds is None else words.duration(spend.seconds)
-        if spend.seconds is not None and spend.untimed:
-            time += f" ({words.plural(spend.untimed, 'run')} not timed)"
-        rows.append((name, str(spend.runs), time, words.flops(spend.flops)))
-    return rows
 
 
 def _keys(findings: Findings) -> list[tuple[str, str]]:

@@ -9,10 +9,10 @@ from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.speed import Speed, best, speeds
 from ticketsmith.evidence.summarise import groups
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.evidence.verdicts import Summary, Verdict
-from ticketsmith.report.speed import Speed, best, speeds, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,13 +129,13 @@ def _speed(findings: Findings, variant: str, level: int, points: list[Speed]) ->
     if variant == DENSE:
         own = [p for p in points if (p.variant, p.runtime, p.batch_size) == (DENSE, benchmark.reference, 1)]
         if any(point.batch_size == 1 for point in points):
-            return times(1.0), f"{benchmark.reference}{f', {own[0].median_ms:.3g} ms' if own else ''}"
+            return words.times(1.0), f"{benchmark.reference}{f', {own[0].median_ms:.3g} ms' if own else ''}"
         return NOT_MEASURED, "not measured at batch size 1"
     point = best(points, variant, level)
     if point is None:
         return NOT_MEASURED, "not measured"
     doubt = "" if point.claimed else "; no clear difference"
-    return times(point.speedup), f"{point.runtime} ({times(point.low)} to {times(point.high)}){doubt}"
+    return words.times(point.speedup), f"{point.runtime} ({words.times(point.low)} to {words.times(point.high)}){doubt}"
 
 
 def frame(findings: Findings) -> pd.DataFrame:

@@ -80,5 +80,18 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
             "Time of one call of the dense network over the time of one call of the pruned one, measured side by side. "
             "Fewer weights are faster only with software that uses it: below 1\u00d7 the pruned network is slower.",
         ),
+        *_served(findings),
         ("FLOP", "One floating-point operation. Training is counted as if no weight had been removed."),
+    ]
+
+
+def _served(findings: Findings) -> list[tuple[str, str]]:
+    if not findings.paybacks:
+        return []
+    return [
+        (
+            "Pays for itself",
+            "Every answer that the pruned network gives faster than the dense one saves machine time. It has paid for "
+            "itself when that adds up to what finding it took beyond training the dense network alone.",
+        )
     ]

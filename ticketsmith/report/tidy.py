@@ -9,6 +9,8 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import At, Split
 
 _MOMENTS: tuple[At, ...] = ("final", "early_stop")
+_TIMES = ("gpu_seconds", "side_by_side")
+_BILL = (*_TIMES, "price", "currency", "machine", "price_per_hour", "spot", "idle_seconds", "idle_price")
 _SPLITS: tuple[Split, ...] = ("validation", "test")
 
 
@@ -17,7 +19,7 @@ def results_csv(findings: Findings) -> bytes:
     measures = [(split, name, at) for at in _MOMENTS for split in _SPLITS for name in findings.metrics]
     fields = ["variant", "level", "seed", "draw", "sparsity", "density", "kept", "total", "steps", "early_stop_step"]
     fields += [f"{split}_{name}_{at}" for split, name, at in measures]
-    fields += ["seconds", "training_flops", "diverged", "diverged_at", "key", "path"]
+    fields += ["seconds", *_BILL, "training_flops", "diverged", "diverged_at", "key", "path"]
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
@@ -40,6 +42,10 @@ def results_csv(findings: Findings) -> bytes:
             "key": run.key,
             "path": run.path,
         }
+        for field in _BILL:
+            row[field] = (
+                getattr(run.bill, field) if run.bill and (run.bill.price is not None or field in _TIMES) else None
+            )
         for split, name, at in measures:
             state = run.measured(at)
             row[f"{split}_{name}_{at}"] = state.on(split).get(name) if state else None

@@ -6,24 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import build
+from ticketsmith.store.address import AZURE, check_scheme
 from ticketsmith.store.contract import Store
 
 
 def open_store(place: str | Path | Mapping[str, Any]) -> Store:
-    """The store at ``place``: a folder's path, or one of the user's own, ``{name: "package.module:Class", options}``.
+    """The store at ``place``: a folder's path, ``az://<container>/<prefix>``, or one of the user's own by name and options,
+    ``{name: "package.module:Class", ...}``.
 
-    Raises RecipeError for a scheme that no store serves and for a name that cannot be imported.
+    Raises RecipeError for a scheme that no store serves, for a name that cannot be imported, and when the environment
+    does not say how to sign in.
     """
     if isinstance(place, Mapping):
         options = {key: value for key, value in place.items() if key != "name"}
         return build("store", str(place["name"]), {}, options)  # type: ignore[no-any-return]
     text = str(place)
-    if "\0" in text:
-        raise RecipeError("store: the path holds a NUL character")
-    if "://" in text:
-        raise RecipeError(f"store: {text!r}: unknown kind of store; give a folder, such as `runs`")
+    check_scheme(text)
+    if text.startswith(AZURE):
+        from ticketsmith.store.blob import open_blob_store
+
+        return open_blob_store(text)
     from ticketsmith.store.directory import DirectoryStore
 
     return DirectoryStore(Path(text).expanduser())

@@ -19,6 +19,8 @@ from ticketsmith.errors import DamagedRunError, RecipeError
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
+SCRATCH = ".work"
+"""Claims, checkpoints and half-written runs; safe to delete when nothing is running."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FOLDER = re.compile(
@@ -48,6 +50,20 @@ class RunFolder:
         return cls(match["experiment"], match["variant"], int(match["seed"]), int(match["level"]), match["key8"])
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a listing shows it.
+
+    ``version`` changes whenever the file does (an ETag and its server), None where that is not known. ``sha256`` is the hash
+    that was written with it, None where there is none.
+    """
+
+    path: str
+    bytes: int
+    version: str | None = None
+    sha256: str | None = None
+
+
 class Store(Protocol):
     """What executors, evidence and reports need. Paths are relative, ``/``-separated and checked, never trusted."""
 
@@ -73,6 +89,10 @@ class Store(Protocol):
         """Every sealed run, of one experiment or of all, sorted by path."""
         ...
 
+    def files(self, prefix: str = "") -> list[StoredFile]:
+        """Every file below a folder, sorted by path; scratch (``.work``) only when that is the folder asked for."""
+        ...
+
     def publish(self, folder: RunFolder, files: Mapping[str, bytes]) -> bool:
         """Makes a run visible, all files at once; False when it is there already (then nothing changes).
 
@@ -83,7 +103,8 @@ class Store(Protocol):
     def claim(self, key: str) -> AbstractContextManager[bool]:
         """Asks to be the only one that makes ``key``: True inside the ``with`` when granted, False when another holds it.
 
-        A claim ends with the process that holds it, however that ends.
+        A claim ends with the process that holds it, however that ends; on a network within a minute. It saves work and
+        protects nothing: what a holder that lost it publishes is as safe as any.
         """
         ...
 
@@ -116,7 +137,7 @@ def manifest_of(key: str, status: str, files: Mapping[str, bytes]) -> bytes:
 
 def checkpoint_path(key: str) -> str:
     """Where the checkpoint of a run that is not finished lies."""
-    return f".work/{key}.checkpoint"
+    return f"{SCRATCH}/{key}.checkpoint"
 
 
 def to_json(value: Any) -> bytes:
@@ -124,15 +145,26 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+class Reader(Protocol):
+    """What reading a run needs: a store, or a snapshot of one."""
+
+    url: str
+
+    def get(self, path: str) -> bytes | None:
+        """A file's bytes, or None when there is none."""
+        ...
+
+
 class SealedRun:
     """Read access to a sealed run; every file is checked against the manifest as it is read."""
 
-    def __init__(self, store: Store, folder: RunFolder) -> None:
+    def __init__(self, store: Reader, folder: RunFolder) -> None:
         self.store = store
         self.folder = folder
         content = store.get(f"{folder}/{MANIFEST}")
         if content is None:
             raise DamagedRunError(f"{store.url}/{folder} has no {MANIFEST}: the run is not sealed.")
+        self.manifest = content
         try:
             manifest = json.loads(content)
             self.key = str(manifest["key"])

@@ -6,16 +6,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ticketsmith.errors import StoreError, disk_error
-from ticketsmith.store.contract import MANIFEST, RunFolder, check_path
-
-SCRATCH = ".work"
-"""Locks, checkpoints and half-written runs; safe to delete when nothing is running."""
+from ticketsmith.store.contract import MANIFEST, SCRATCH, RunFolder, StoredFile, check_path
 
 
 class DirectoryStore:
@@ -63,6 +60,17 @@ class DirectoryStore:
         pattern = f"{experiment or '*'}/*/seed-*/level-*/{MANIFEST}"
         paths = (place.parent.relative_to(self.root).as_posix() for place in self.root.glob(pattern))
         return sorted((folder for folder in map(RunFolder.parse, paths) if folder is not None), key=str)
+
+    def files(self, prefix: str = "") -> list[StoredFile]:
+        found = []
+        hidden = self.root / SCRATCH
+        for folder, inner, names in os.walk(self.root / check_path(prefix) if prefix else self.root):
+            inner[:] = [name for name in inner if Path(folder, name) != hidden]
+            for name in names:
+                place = Path(folder, name)
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    found.append(StoredFile(place.relative_to(self.root).as_posix(), place.stat().st_size))
+        return sorted(found, key=lambda file: file.path)
 
     def publish(self, folder: RunFolder, files: Mapping[str, bytes]) -> bool:
         place = self.root / str(folder)

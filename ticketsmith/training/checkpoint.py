@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from ticketsmith.errors import DamagedRunError, StoreUnreachableError
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.store.contract import Store, checkpoint_path
 from ticketsmith.training.loop import Learner, Progress, snapshot
@@ -13,7 +15,7 @@ from ticketsmith.training.tensors import from_bytes, to_bytes
 
 
 def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: float) -> None:
-    """Writes a checkpoint, whole or not at all. ``seconds`` is the time spent on the run so far."""
+    """Writes a checkpoint, whole or not at all. ``seconds`` is the time spent on the run so far. Raises StoreError."""
     tensors = {f"model/{name}": value for name, value in snapshot(learner.model).items()}
     tensors |= {f"best/{name}": value for name, value in progress.best.items()}
     for index, state in learner.optimizer.state_dict()["state"].items():
@@ -37,12 +39,15 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
 
     A checkpoint that cannot be read is thrown away: it costs time, never a result.
     """
-    stored = store.get(checkpoint_path(key))
+    try:
+        stored = store.get(checkpoint_path(key))
+    except DamagedRunError:
+        stored = b""
     if stored is None:
         return None
     digest, content = stored[:32], stored[32:]
     if hashlib.sha256(content).digest() != digest:
-        store.delete(checkpoint_path(key))
+        discard(store, key)
         return None
     tensors, note = from_bytes(content, checkpoint_path(key))
     parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "optimizer": {}}
@@ -59,6 +64,12 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
     groups = learner.optimizer.state_dict()["param_groups"]
     learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
     return progress, float(note["seconds"])
+
+
+def discard(store: Store, key: str) -> None:
+    """Removes the checkpoint of a run that is finished; one that cannot be reached is left."""
+    with suppress(StoreUnreachableError):
+        store.delete(checkpoint_path(key))
 
 
 def _progress(note: Any) -> Progress:

@@ -13,7 +13,7 @@ import numpy
 import torch
 
 from ticketsmith.machine import cpu_name
-from ticketsmith.version import __version__
+from ticketsmith.version import COMMIT, __version__
 
 
 def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of TicketSmith's own checkout, with ``+changes`` when files differ from it; None when installed."""
+    """TicketSmith's own commit, with ``+changes`` when files differ from it; None when its build did not tell."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None
+        return COMMIT
     try:
         commit = _git(root, "rev-parse", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no")

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ticketsmith.errors import DamagedRunError, StoreError, TaskError
+from ticketsmith.errors import DamagedRunError, StoreError, StoreUnreachableError, TaskError
+from ticketsmith.prices.ledger import cost_path, read_cost, run_cost
+from ticketsmith.prices.rate import Rate
 from ticketsmith.pruning.masks import Masks
-from ticketsmith.spec import RunSpec, in_steps
+from ticketsmith.spec import in_steps
 from ticketsmith.store.contract import (
     MANIFEST,
     RunFolder,
     SealedRun,
     Store,
-    checkpoint_path,
     find_sealed,
     manifest_of,
     to_json,
@@ -30,6 +31,7 @@ from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
+from ticketsmith.training.job import Job
 from ticketsmith.training.loop import Learner, Progress, snapshot, train
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.start import starting_masks, starting_model
@@ -43,27 +45,18 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run to make. ``task`` and ``base`` say how to build the task here (paths); ``spec.task`` says what it is."""
-
-    spec: RunSpec
-    folder: RunFolder
-    task: str | Mapping[str, Any]
-    base: Path
-    recipe_hash: str
-
-
-@dataclass(frozen=True)
 class Hooks:
     """What an executor wants to know and do while a run is trained.
 
     ``report(step, steps, loss)`` is called a few times a second. ``stop()`` True saves a checkpoint and raises
-    Interrupted. ``checkpoint_every`` is in seconds.
+    Interrupted. ``checkpoint_every`` is in seconds. ``rate`` is the price of this machine, which ``side_by_side`` runs share.
     """
 
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = 30.0
+    rate: Rate | None = None
+    side_by_side: int = 1
 
 
 def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outcome:
@@ -82,17 +75,21 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
         task, flops = prepared(
             json.dumps(job.task, sort_keys=True), job.base, json.dumps(job.spec.task, sort_keys=True)
         )
+        started = time.monotonic()
         parent = _parent(store, job.folder.experiment, job.spec.parents)
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
         learner = Learner(task, model.to(device), masks, job.spec.training)
-        progress, seconds = _train(job, store, learner, hooks)
+        progress, spent = _train(job, store, learner, hooks)
         files = _files(job, learner, progress, masks, flops)
         status: Outcome = "diverged" if progress.diverged else "trained"
-        # The ledger is no part of the sealed run: how long it took is not a function of the spec.
-        store.put(f"{job.folder.experiment}/ledger/{key}.json", ledger_entry(job, device, seconds))
+        # What it cost is no part of the sealed run: that is not a function of the spec.
+        cost = run_cost(
+            key, str(job.folder), spent + time.monotonic() - started, device.type, hooks.rate, hooks.side_by_side
+        )
+        store.put(cost_path(str(job.folder)), to_json(cost))
         store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)})
-        store.delete(checkpoint_path(key))
+        checkpoint.discard(store, key)
         return status
 
 
@@ -110,9 +107,9 @@ def reuse(store: Store, folder: RunFolder, key: str) -> bool:
         return False  # theirs to mend; ours is made anew
     if run.key != key:
         return False
-    ledger = store.get(f"{elsewhere.experiment}/ledger/{key}.json")
-    if ledger is not None:
-        store.put(f"{folder.experiment}/ledger/{key}.json", ledger)
+    cost = read_cost(store.get, str(elsewhere), key)
+    if cost is not None:
+        store.put(cost_path(str(folder)), to_json({**cost, "run": str(folder), "copied_from": str(elsewhere)}))
     store.publish(folder, {**files, MANIFEST: manifest_of(key, run.status, files)})
     return True
 
@@ -135,6 +132,7 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
 
 
 def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Progress, float]:
+    """Where training ended, and the seconds that interrupted processes had spent on it before."""
     spec, task = job.spec, learner.task
     begin = spec.weights.step if spec.weights.kind == "rewind" else 0
     stop = spec.stop_after
@@ -156,14 +154,19 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
             hooks.report(progress.step, stop, float(loss))
         stopping = hooks.stop()
         if stopping or now - saved > hooks.checkpoint_every:
-            checkpoint.save(store, spec.key, learner, progress, spent + now - started)
+            try:
+                checkpoint.save(store, spec.key, learner, progress, spent + now - started)
+            except StoreUnreachableError:
+                if stopping:
+                    raise
+                # A checkpoint is a convenience: training goes on, and the next one may be saved.
             saved = time.monotonic()
         if stopping:
             raise Interrupted
 
     hooks.report(progress.step, stop, float("nan"))
     train(learner, spec.training, spec.seed, progress, stop, after_step)
-    return progress, spent + time.monotonic() - started
+    return progress, spent
 
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
@@ -174,11 +177,6 @@ def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: 
         files["model.safetensors"] = to_bytes(weights)
     files["environment.json"] = to_json(describe(learner.device, job.recipe_hash))
     return files
-
-
-def ledger_entry(job: Job, device: torch.device, seconds: float) -> bytes:
-    """What making a run took. It may differ from one making to the next; the sealed run may not."""
-    return to_json({"key": job.spec.key, "run": str(job.folder), "seconds": round(seconds, 3), "device": device.type})
 
 
 def _parent(store: Store, experiment: str, keys: tuple[str, ...]) -> Callable[[str], SealedRun]:

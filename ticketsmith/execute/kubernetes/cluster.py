@@ -22,7 +22,7 @@ Object = dict[str, Any]
 PATIENCE = 300.0
 """Seconds for which a cluster may be slow, busy or away before a request is given up."""
 
-_PASSING = (408, 429, 500, 502, 503, 504)
+_PASSING = (408, 409, 429, 500, 502, 503, 504)
 _TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
 _PAGE = 500
 
@@ -189,7 +189,7 @@ class Cluster:
                     return None
                 if error.status not in _PASSING:
                     raise ClusterError(self._refused(what, error)) from error
-                reason, wait = f"{error.status} {error.reason}", _retry_after(error)
+                reason, wait = f"{error.status} {_message(error)}", _retry_after(error)
             except urllib3.exceptions.HTTPError as error:
                 if isinstance(error, urllib3.exceptions.SSLError):
                     raise ClusterError(f"{self._host}: cannot {what}: {error}") from error
@@ -202,16 +202,12 @@ class Cluster:
             time.sleep(wait if wait is not None else random.uniform(0, min(15.0, 0.2 * 2**tries)))
 
     def _refused(self, what: str, error: Any) -> str:
-        try:
-            message = json.loads(error.body)["message"]
-        except (TypeError, ValueError, KeyError):
-            message = error.reason or "no reason given"
         mend = {
             401: " Sign in again (`az aks get-credentials`, `kubelogin`).",
             403: f" Ask for a role that may {what} in namespace {self.namespace!r}: deploy/kubernetes has it.",
             404: f" Is there a namespace {self.namespace!r}? `make deploy-kubernetes` makes it.",
         }.get(error.status, "")
-        return f"{self._host}: cannot {what}: {message}.{mend}".replace("..", ".")
+        return f"{self._host}: cannot {what}: {_message(error)}.{mend}".replace("..", ".")
 
 
 def connect(context: str | None, namespace: str, patience: float = PATIENCE) -> Cluster:
@@ -228,7 +224,8 @@ def connect(context: str | None, namespace: str, patience: float = PATIENCE) -> 
         if inside:
             config.load_incluster_config(client_configuration=settings)
         else:
-            config.load_kube_config(context=context, client_configuration=settings)
+            place = os.environ.get("KUBECONFIG")
+            config.load_kube_config(place, context=context, client_configuration=settings)
     except (config.ConfigException, OSError) as error:
         raise ClusterError(
             f"no cluster to talk to: {str(error).splitlines()[0].rstrip('.')}. Name a context of your kubeconfig by "
@@ -244,6 +241,14 @@ def _client_is_installed() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ClusterError("the Kubernetes client is not installed: pip install 'ticketsmith[kubernetes]'") from error
+
+
+def _message(error: Any) -> str:
+    """The server's own words."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason or "no reason given")
 
 
 def _retry_after(error: Any) -> float | None:

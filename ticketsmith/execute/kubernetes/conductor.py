@@ -251,11 +251,11 @@ class Conductor:
                     self.note(f"report: begun as {name}")
                 return None
             if told.status != "complete":
-                return Exit.INCOMPLETE
+                return Exit.LOST
         ended = [outcome for outcome in self._standing_of_plan(view) if outcome.status != "complete"]
         if not ended:
-            return Exit.OK if view.sealed else Exit.INCOMPLETE
-        return Exit.OVER_BUDGET if any(outcome.reason == BUDGET for outcome in ended) else Exit.INCOMPLETE
+            return Exit.OK if view.sealed else Exit.LOST
+        return Exit.OVER_BUDGET if any(outcome.reason == BUDGET for outcome in ended) else Exit.LOST
 
     def _standing_of_plan(self, view: View) -> list[Outcome]:
         """Of Jobs that left something of this plan unmade."""

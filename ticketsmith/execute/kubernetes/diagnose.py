@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,10 +18,11 @@ _OUT_OF_MEMORY = "out of memory: give the pods more (`memory` of the pool in the
 EXITS = {
     Exit.INTERNAL: "a fault of TicketSmith itself; its log has the traceback",
     Exit.BAD_INPUT: "bad input: its log says what, and it is not tried again",
-    Exit.INCOMPLETE: "runs are missing: its log says why",
+    Exit.INCOMPLETE: "the store or the cluster failed it, or a process died: its log says which",
     Exit.OUT_OF_MEMORY: _OUT_OF_MEMORY,
     Exit.IDLE_GPU: "its GPU was idle: see `idle_gpu` in the target, or train on a pool without GPUs",
     Exit.OVER_BUDGET: "the budget does not suffice",
+    Exit.LOST: "some runs could not be made: see the other Jobs",
     Exit.INTERRUPTED: "asked to end; its checkpoint is saved",
     137: "killed (SIGKILL)",
     143: "asked to end before it had begun",
@@ -131,6 +133,8 @@ def why_ended(pod: Object) -> str:
         return _REASONS["DeadlineExceeded"]
     code = int(ended.get("exitCode", -1))
     words = EXITS.get(code, "")
+    if ended.get("reason") in ("StartError", "ContainerCannotRun"):
+        words = f"the container cannot be started: {ended.get('message') or ended['reason']}"
     return f"exit status {code}{': ' + words if words else ''}"
 
 
@@ -206,7 +210,7 @@ def _phase(pod: Object) -> str:
 
 def _nodes_in_words(message: str) -> str:
     """The scheduler's message without its second half, which is about preemption."""
-    return message.split(" preemption:")[0].rstrip(". ")
+    return re.split(r" (?:no new claims to deallocate, )?preemption:", message)[0].rstrip(". ")
 
 
 def _last_event(name: str, events: Sequence[Object], reasons: tuple[str, ...]) -> str:

@@ -76,8 +76,10 @@ def conductor_job(name: str, experiment: str, target: Target) -> Any:
     arguments = ["conduct", "--store", target.store, "--experiment", experiment, "--job", name]
     pod = _pod(target, target.cpu, target.conductor_account, arguments, CONDUCTOR_GRACE)
     pod["spec"]["automountServiceAccountToken"] = True  # the only pod that talks to the API server
+    if target.conductor_priority_class is not None:
+        pod["spec"]["priorityClassName"] = target.conductor_priority_class
     job = _job(name, experiment, "conductor", "conductor", target, pod, target.limits.experiment)
-    ends = (Exit.BAD_INPUT, Exit.GATE_FAILED, Exit.DIVERGED, Exit.INCOMPLETE, Exit.INCONCLUSIVE, Exit.OVER_BUDGET)
+    ends = (Exit.BAD_INPUT, Exit.OVER_BUDGET, Exit.LOST)
     job["spec"] |= {
         "backoffLimit": 10,
         "podFailurePolicy": {
@@ -166,6 +168,8 @@ def _pod(target: Target, pool: Pool, account: str, arguments: list[str], grace: 
         "serviceAccountName": account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # Not process number 1: that one ignores SIGTERM until Python listens, and would be killed after its grace period.
+        "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": grace,
         "securityContext": {
             "runAsNonRoot": True,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ticketsmith.config.target import IdleGpu, Target
 from ticketsmith.errors import ClusterError, Exit, StoreError, TicketSmithError
@@ -27,9 +26,7 @@ from ticketsmith.execute.worker import Settings
 from ticketsmith.plan import Node, Plan
 from ticketsmith.plugins import make_importable
 from ticketsmith.store import open_store
-
-if TYPE_CHECKING:
-    from ticketsmith.training.produce import Job
+from ticketsmith.training.job import Job
 
 BEAT = 10.0
 """Seconds between two looks at the GPU, and two copies of the log into the store."""
@@ -60,14 +57,11 @@ def work(
     share = assignment.shares[index]
     mine = plan.needed_for(share.keys)
     sealed = sealed_keys(mine, records.store)
-    missing = max(1, sum(key not in sealed for key in share.keys))
     pool, rate = target.train, rates(target)["train"]
     record = PodRecord.of(pod_name(), job, assignment.variant, index, rate)
     device = "cuda" if pool.gpus else "cpu"
     watch = watch or (nvml_utilisation() if pool.gpus else None)
     with Attended(records, record, watch, target.idle_gpu or None, target.limits.grace, beat) as attended:
-        from ticketsmith.training.produce import Job
-
         base = Path(target.base)
         make_importable(base)
 
@@ -79,7 +73,7 @@ def work(
             device,
             float(target.limits.checkpoint_every),
             (str(base), str(Path.cwd())),
-            rate=replace(rate, idle_tail=rate.idle_tail / missing),  # the pod's one tail, shared by its runs
+            rate,
         )
         outcome = execute(mine, records.store, job_of, settings, pool.processes, view(mine, sealed))
         for key, message in outcome.failed.items():

@@ -1,47 +1,56 @@
-"""What did the evidence cost? Training by variant, and the price of the ticket as it grows level by level."""
+"""What did the evidence cost? By variant; level by level, as the ticket grows; and when serving earns it back."""
 
 from __future__ import annotations
 
 import altair as alt
 
 from ticketsmith.evidence import words
+from ticketsmith.evidence.bottom_line import amount, best_kind
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import display
-from ticketsmith.report.figures.base import HEIGHT, Figure, Row, data, finished, note
-from ticketsmith.report.theme import BLUE, variant_series
+from ticketsmith.report.figures.base import HEIGHT, Figure, Row, data, finished, note, reading, rule
+from ticketsmith.report.theme import BLUE, SOFT, variant_series
+
+_TOP = 220.0  # per cent earned back, the height of the chart
+_SCALES = ((1e12, "trillions"), (1e9, "billions"), (1e6, "millions"), (1e3, "thousands"))
 
 
 def cost_figures(findings: Findings) -> list[Figure]:
-    """Two figures; the second only where there are levels to add up."""
-    return [figure for figure in (_by_variant(findings), _by_level(findings)) if figure is not None]
+    """Three figures at most: by variant; by level where there are levels; when it pays, where it does."""
+    figures = (_by_variant(findings), _by_level(findings), _payback(findings))
+    return [figure for figure in figures if figure is not None]
 
 
-def _timed(findings: Findings) -> bool:
-    """Whether every run knows its training time; a sum over some of them would compare what cannot be compared."""
-    return findings.cost.total.seconds is not None and findings.cost.total.untimed == 0
+_DID = {"money": "cost {}", "time": "took {} of compute", "arithmetic": "took {} of training arithmetic"}
+_NOTES = {
+    "money": "Runs that were made side by side share the machine's hour.",
+    "time": (
+        "Compute time adds up single runs, which may have run side by side: it is not the time that somebody waited."
+    ),
+    "arithmetic": "Shown as training arithmetic, because not every run recorded its time.",
+}
 
 
-def spent(spend: Spend, timed: bool) -> str:
-    """``12 min 5 s`` of compute, or the arithmetic when the times are not all known."""
-    if timed and spend.seconds is not None:
-        return words.duration(spend.seconds)
-    return words.flops(spend.flops) if spend.flops > 0 else "not recorded"
+def _size(spend: Spend, kind: str) -> float:
+    sizes = {"money": spend.money, "time": spend.seconds, "arithmetic": spend.flops}
+    return sizes[kind] or 0.0
 
 
 def _by_variant(findings: Findings) -> Figure | None:
-    timed = _timed(findings)
+    total = findings.cost.total
+    kind = best_kind(total) if total.money != 0 else "time"  # bars of nothing show nothing
     rows: list[Row] = []
     for variant, part in findings.cost.by_variant.items():
-        amount = part.seconds if timed else part.flops
         rows.append(
             {
                 "series": variant,
                 "Variant": display(variant),
-                "amount": amount or 0.0,
-                "label": spent(part, timed),
+                "amount": _size(part, kind),
+                "label": amount(part, kind),
                 "Runs": str(part.runs),
-                "Training time": words.duration(part.seconds) if part.seconds is not None else "not recorded",
+                "Price": amount(part, "money") if part.priced else "not known",
+                "Compute time": words.duration(part.seconds) if part.seconds is not None else "not recorded",
                 "Training arithmetic": words.flops(part.flops),
             }
         )
@@ -57,48 +66,41 @@ def _by_variant(findings: Findings) -> Figure | None:
     y = alt.Y("Variant:N", sort=[row["Variant"] for row in rows], axis=None)
     x = alt.X("amount:Q", axis=None, scale=alt.Scale(domain=[0, most * 1.35]))
     base = alt.Chart(data(rows)).encode(x=x, y=y)
-    fields = ("Variant", "Runs", "Training time", "Training arithmetic")
+    fields = ("Variant", "Runs", *(["Price"] if kind == "money" else []), "Compute time", "Training arithmetic")
     bars = base.mark_bar(cornerRadiusEnd=3, height=16, yOffset=8).encode(
         color=colours, tooltip=[alt.Tooltip(f"{name}:N") for name in fields]
     )
     amounts = base.mark_text(align="left", dx=6, dy=8).encode(text="label:N")
     # The names stand above their bars: beside them they would leave a phone no room for the bars.
     names = base.mark_text(align="left", dy=-12, fontWeight=600).encode(x=alt.value(0), text="Variant:N")
-    total = findings.cost.total
-    what = "compute time" if timed else "arithmetic"
-    note_on_time = (
-        "Compute time adds up single runs, which may have run side by side: it is not the time that somebody waited."
-        if timed
-        else "Shown as training arithmetic, because not every run recorded its time."
-    )
     return Figure(
         name="cost-variants",
         section="cost",
-        title=f"All the evidence took {spent(total, timed)} of training {what}",
-        caption=f"{words.plural(total.runs, 'run')}, all seeds. {note_on_time}",
-        alt=f"Training {what} by variant: " + "; ".join(f"{row['Variant']} {row['label']}" for row in rows) + ".",
+        title=f"All the evidence {_DID[kind].format(amount(total, kind))}",
+        caption=f"{words.plural(total.runs, 'run')}, all seeds. {_NOTES[kind]}",
+        alt="Training by variant: " + "; ".join(f"{row['Variant']} {row['label']}" for row in rows) + ".",
         spec=finished(alt.layer(bars, amounts, names), height=46 * len(rows)),
     )
 
 
 def _by_level(findings: Findings) -> Figure | None:
-    timed = _timed(findings)
     parts = [(level, part) for variant, level, part in findings.cost.by_level if variant == findings.subject]
-    base_amount = findings.cost.dense.seconds if timed else findings.cost.dense.flops
+    kind = best_kind(findings.cost.dense, *(part for _, part in parts))
+    base_amount = _size(findings.cost.dense, kind)
     if not parts or not base_amount:
         return None
     sparsity = {run.level: run.sparsity for run in findings.results if run.variant == findings.subject}
     rows: list[Row] = []
-    amount = base_amount
+    so_far = base_amount
     for level, part in [(0, findings.cost.dense), *parts]:
-        amount += ((part.seconds if timed else part.flops) or 0.0) if level else 0.0
+        so_far += _size(part, kind) if level else 0.0
         rows.append(
             {
                 "level": level,
-                "times": amount / base_amount,
+                "times": so_far / base_amount,
                 "Level": "dense" if level == 0 else f"{level} ({words.share(1 - sparsity[level])} left)",
-                "So far": f"{amount / base_amount:.1f}\u00d7 training dense once",
-                "Spent": words.duration(amount) if timed else words.flops(amount),
+                "So far": f"{so_far / base_amount:.1f}\u00d7 training dense once",
+                "Spent": _told(so_far, kind, findings.cost.dense.currency),
             }
         )
     spot = findings.sweet_spot
@@ -116,7 +118,7 @@ def _by_level(findings: Findings) -> Figure | None:
         here = [{"level": price["level"], "times": price["times"]}]
         layers.append(note("sweet spot", x=x, y=alt.Y("times:Q"), rows=here, dy=-8, dx=14, align="right"))
     goal = "Finding the sweet spot" if spot else "All levels together"
-    what = "Training time" if timed else "Training arithmetic"
+    what = {"money": "Price of training", "time": "Training time", "arithmetic": "Training arithmetic"}[kind]
     pale = " Pale: beyond the sweet spot." if spot else ""
     return Figure(
         name="cost-levels",
@@ -125,4 +127,81 @@ def _by_level(findings: Findings) -> Figure | None:
         caption=f"{what} of dense and all levels so far, relative to training the same seeds densely once.{pale}",
         alt=f"Cumulative cost by pruning level. {goal} cost {price['times']:.1f} times one dense training.",
         spec=finished(alt.layer(*layers), height=HEIGHT - 100),
+    )
+
+
+def _told(size: float, kind: str, currency: str) -> str:
+    if kind == "money":
+        return words.money(size, currency)
+    return words.duration(size) if kind == "time" else words.flops(size)
+
+
+def _payback(findings: Findings) -> Figure | None:
+    """How much of what finding cost is earned back, against the requests that were served."""
+    found = next((p for p in findings.paybacks if p.requests is not None and p.requests.middle > 0), None)
+    if found is None or found.requests is None:
+        return None
+    span = found.requests
+    most = 2.2 * span.middle
+    size, name = next(((s, n) for s, n in _SCALES if most >= 2 * s), (1.0, ""))
+    rows: list[Row] = [
+        {
+            "served": served / size,
+            "middle": 100 * served / span.middle,
+            "low": 100 * served / span.high,
+            "high": 100 * served / span.low,
+            "Served": f"{words.count(served)} {found.unit}" if served else f"no {found.unit}",
+            "Earned back": f"{100 * served / span.middle:.0f} %",
+            "Interval": f"{100 * served / span.high:.0f} % to {100 * served / span.low:.0f} %",
+        }
+        for served in (most * step / 44 for step in range(45))
+    ]
+    x = alt.X(
+        "served:Q",
+        scale=alt.Scale(domain=[0, most / size], nice=False),
+        axis=alt.Axis(
+            title=f"{found.unit.capitalize()} served{f' ({name})' if name else ''}",
+            tickCount=6,
+            labelExpr="format(datum.value, ',.9~f')",
+        ),
+    )
+    y = alt.Y(
+        "middle:Q",
+        scale=alt.Scale(domain=[0, _TOP], nice=False),
+        axis=alt.Axis(
+            title="Earned back of what finding it cost", values=[0, 50, 100, 150, 200], labelExpr="datum.label + ' %'"
+        ),
+    )
+    chart = alt.Chart(data(rows)).encode(x=x)
+    band = chart.mark_area(opacity=0.16, color=BLUE.colour, clip=True).encode(y=reading(y, "low"), y2="high:Q")
+    line = chart.mark_line(color=BLUE.colour, strokeWidth=2.4, clip=True).encode(y=y)
+    here = [{"served": span.middle / size, "middle": 100.0}]
+    point = alt.Chart(data(here)).mark_point(filled=True, size=90, color=BLUE.ink, opacity=1).encode(x=x, y=y)
+    label = note(words.count(span.middle), x=x, y=y, rows=here, dx=12, dy=16, align="left", fontWeight=600)
+    hover = (
+        chart.properties(name="hover")
+        .mark_point(filled=True, size=420, opacity=0, clip=True)
+        .encode(y=y, tooltip=[alt.Tooltip(f"{field}:N") for field in ("Served", "Earned back", "Interval")])
+    )
+    paid = note(
+        "paid for itself", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 100.0}], align="left", dx=6, dy=-8, color=SOFT
+    )
+    where = f"{found.machine}, " if found.machine else ""
+    level = words.percent(findings.benchmark.confidence) if findings.benchmark else ""
+    batches = "" if found.batch_size == 1 else f"in batches of {found.batch_size}, "
+    return Figure(
+        name="cost-payback",
+        section="cost",
+        title=f"{batches}it has paid for itself after {words.count(span.middle)} {found.unit}".capitalize(),
+        caption=(
+            f"What finding the ticket cost beyond training dense, against what it saves at every request: {where}"
+            f"{found.runtime}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
+        ),
+        alt=(
+            f"Share of the cost of finding that is earned back against {found.unit} served: all of it after "
+            f"{words.count(span.middle)} ({words.count(span.low)} to {words.count(span.high)})."
+        ),
+        spec=finished(
+            alt.layer(rule(100.0, y, SOFT, 1.4, (4, 3)), paid, band, line, point, label, hover), height=HEIGHT - 100
+        ),
     )

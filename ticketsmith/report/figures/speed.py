@@ -9,6 +9,7 @@ import altair as alt
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.speed import Speed, speeds
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.report.figures.base import (
     HEIGHT,
@@ -28,7 +29,6 @@ from ticketsmith.report.figures.base import (
     rule,
     shape,
 )
-from ticketsmith.report.speed import Speed, speeds, times
 from ticketsmith.report.theme import CYCLE, SOFT, Series
 
 
@@ -118,8 +118,8 @@ def _row(point: Speed, series: Series) -> Row:
         "Weights remaining": words.share(1 - point.sparsity),
         "Sparsity": words.share(point.sparsity),
         "Runtime": f"{point.runtime}, batch {point.batch_size}, {words.plural(point.threads, 'thread')}",
-        "Speed-up": times(point.speedup),
-        "Interval": f"{times(point.low)} to {times(point.high)}",
+        "Speed-up": words.times(point.speedup),
+        "Interval": f"{words.times(point.low)} to {words.times(point.high)}",
         "Latency": f"{point.median_ms:.3g} ms a call",
     }
 
@@ -131,4 +131,4 @@ def _title(points: Sequence[Speed]) -> str:
         return "No measured level runs faster than dense"
     top = max(sure, key=lambda point: point.speedup)
     kept = words.share(1 - top.sparsity)
-    return f"Up to {times(top.speedup)} as fast as dense: {kept} of the weights, {top.runtime}, batch {top.batch_size}"
+    return f"Up to {words.times(top.speedup)} as fast as dense: {kept} of the weights, {top.runtime}, batch {top.batch_size}"

@@ -1,0 +1,46 @@
+"""A pod that seals runs at once, without training: for tests of what goes on around pods. A real process, a real store.
+
+``LIGHT_SECONDS`` (a variable of the image) is how long it works on a run; ``LIGHT_FAIL`` (``ticket:2``) is a variant that
+ends with an exit status instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from ticketsmith.execute.kubernetes.pod import pod_name
+from ticketsmith.execute.kubernetes.records import PodRecord, Records
+from ticketsmith.prices import Rate
+from ticketsmith.store import open_store
+from ticketsmith.store.contract import MANIFEST, manifest_of, to_json
+
+
+def main(arguments: list[str]) -> int:
+    verb, given = arguments[0], dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    store = open_store(given["--store"])
+    records = Records(store, given["--experiment"])
+    if verb == "finish":
+        return 0
+    assignment, plan, _ = records.assignment(given["--job"], given["--sha256"])
+    index = int(os.environ["JOB_COMPLETION_INDEX"])
+    record = PodRecord.of(pod_name(), given["--job"], assignment.variant, index, Rate("my-node", 0.1))
+    variant, _, status = os.environ.get("LIGHT_FAIL", "").partition(":")
+    if variant == assignment.variant:
+        print(f"ends with {status}, as it was told to", flush=True)
+        return int(status)
+    for key in assignment.shares[index].keys:
+        node = plan.by_key[key]
+        time.sleep(float(os.environ.get("LIGHT_SECONDS", "0.05")))
+        files = {"spec.json": to_json(node.spec.canonical)}
+        with store.claim(key) as granted:
+            if granted:
+                store.publish(node.folder(plan.experiment), {**files, MANIFEST: manifest_of(key, "trained", files)})
+    records.keep_pod(record.lasting(1.0))
+    print("all sealed", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""Causes in a user's words, from what API servers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ticketsmith.execute.kubernetes.diagnose import failed_indexes, job_state, seconds_of, why_ended, why_waiting
+
+
+def pod(phase: str = "Failed", **status: Any) -> Any:
+    owner = [{"uid": "u1"}]
+    note = {"batch.kubernetes.io/job-completion-index": "1"}
+    meta = {"name": "p", "annotations": note, "ownerReferences": owner}
+    return {"metadata": meta, "status": {"phase": phase, **status}}
+
+
+def ended(code: int, **more: Any) -> Any:
+    return pod(containerStatuses=[{"name": "ticketsmith", "state": {"terminated": {"exitCode": code, **more}}}])
+
+
+def waiting(reason: str, message: str) -> Any:
+    return pod(
+        "Pending", containerStatuses=[{"name": "x", "state": {"waiting": {"reason": reason, "message": message}}}]
+    )
+
+
+@pytest.mark.parametrize(
+    ("ended_pod", "words"),
+    [
+        (ended(137, reason="OOMKilled"), "out of memory: give the pods more (`memory` of the pool in the target)"),
+        (ended(137, reason="Error"), "exit status 137: killed (SIGKILL)"),
+        (ended(2), "bad input: its log says what, and it is not tried again"),
+        (ended(130), "asked to end; its checkpoint is saved"),
+        (ended(128, reason="StartError", message="no such file"), "the container cannot be started: no such file"),
+        (pod(reason="NodeLost", message="Node which was running pod is unresponsive"), "unresponsive"),
+        (
+            pod(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]),
+            "evicted (EvictionByEvictionAPI): tried again for free",
+        ),
+    ],
+)
+def test_why_a_pod_ended(ended_pod: Any, words: str) -> None:
+    assert words in why_ended(ended_pod)
+
+
+def test_why_a_pod_waits() -> None:
+    message = (
+        "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint(s). no new claims to "
+        "deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    )
+    unscheduled = pod("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
+    assert why_waiting(unscheduled) == (
+        "no node has room: 0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint(s)"
+    )
+    about = {"involvedObject": {"name": "p"}, "metadata": {}}
+    growing = {**about, "reason": "TriggeredScaleUp", "message": "pod triggered scale-up: [{gpu 0->1 (max: 4)}]"}
+    assert "waits for a node that is being started (pod triggered scale-up: [{gpu 0->1" in why_waiting(
+        unscheduled, [growing]
+    )
+    stuck = {**about, "reason": "NotTriggerScaleUp", "message": "1 max node group size reached"}
+    assert why_waiting(unscheduled, [stuck]).endswith("no node is started: 1 max node group size reached")
+    image = waiting("ImagePullBackOff", 'Back-off pulling image "x"')
+    assert why_waiting(image) == 'the image cannot be pulled (Back-off pulling image "x")'
+    secret = waiting("CreateContainerConfigError", 'secret "ticketsmith-store" not found')
+    assert 'secret "ticketsmith-store" not found' in why_waiting(secret)
+    assert why_waiting(waiting("ContainerCreating", "")) == ""
+
+
+def job(*conditions: tuple[str, str], **status: Any) -> Any:
+    listed = [{"type": kind, "status": "True", "reason": reason} for kind, reason in conditions]
+    meta = {"name": "j", "uid": "u1", "annotations": {"ticketsmith.io/seeds": "0,3"}}
+    return {"metadata": meta, "spec": {}, "status": {"conditions": listed, **status}}
+
+
+def test_a_failed_job_names_cause_and_seed() -> None:
+    failed = job(("Failed", "FailedIndexes"), failed=1, failedIndexes="1")
+    state = job_state(failed, [ended(2)])
+    assert (state.state, state.reason) == ("failed", "FailedIndexes")
+    assert state.why == (
+        "at least one replicate failed: seed 3: exit status 2: bad input: its log says what, and it is not tried again"
+    )
+    late = job_state(job(("FailureTarget", "DeadlineExceeded"), ("Failed", "DeadlineExceeded")))
+    assert "its deadline passed" in late.why
+
+
+def test_a_job_whose_pods_are_refused_says_why() -> None:
+    refused = {
+        "involvedObject": {"name": "j"},
+        "metadata": {},
+        "reason": "FailedCreate",
+        "message": 'pods "j-0-x" is forbidden: exceeded quota: ticketsmith, requested: requests.nvidia.com/gpu=1',
+    }
+    state = job_state(job(), events=[refused])
+    assert state.state == "waiting"
+    assert "its pods are refused" in state.why
+    assert "exceeded quota" in state.why
+
+
+def test_indexes_and_times_are_read_as_the_server_writes_them() -> None:
+    assert failed_indexes(job(failedIndexes="0,3-5")) == {0, 3, 4, 5}
+    assert failed_indexes(job()) == set()
+    assert seconds_of(ended(0, startedAt="2026-11-23T04:00:00Z", finishedAt="2026-11-23T04:01:30Z")) == 90.0
+    assert seconds_of(ended(0)) is None

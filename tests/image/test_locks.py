@@ -1,0 +1,36 @@
+"""The image's locks: what `requirements.lock` has, every file by its hash, for both builds of torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.image.engine import ROOT
+
+LOCKS = sorted((ROOT / "docker").glob("*.lock"))
+
+
+def pins(text: str) -> dict[tuple[str, str], str]:
+    """Version by name and marker."""
+    found = re.findall(r"^([\w.-]+)==([^\s;]+)(?: ; ([^\\\n]*))?", text, re.MULTILINE)
+    return {(name, marker.strip()): version for name, version, marker in found}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_every_requirement_has_hashes(lock: Path) -> None:
+    text = lock.read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert entries
+    for entry in entries:
+        assert re.fullmatch(r"[\w.-]+==[^\n]+(\n    --hash=sha256:[0-9a-f]{64}( \\)?)+", entry), entry.splitlines()[0]
+
+
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    tested = pins((ROOT / "requirements.lock").read_text())
+    libraries = pins((ROOT / "docker" / "libraries.lock").read_text())
+    cuda, cpu = (pins((ROOT / "docker" / f"torch-{kind}.lock").read_text()) for kind in ("cuda", "cpu"))
+    assert libraries | {("torch", ""): cuda["torch", ""]} == tested
+    assert cpu == {("torch", ""): f"{tested['torch', '']}+cpu"}
+    assert {name for name, _ in cuda} >= {"torch", "triton", "nvidia-cublas", "nvidia-cudnn-cu13"}

@@ -1,0 +1,168 @@
+"""Commands that move experiments between stores, and list what is in one."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ticketsmith.cli import options
+from ticketsmith.errors import Exit, TicketSmithError
+
+if TYPE_CHECKING:
+    from ticketsmith.store.contract import StoredFile
+
+_TELL_EVERY = 10.0  # seconds
+
+
+@click.command()
+@click.argument("source")
+@click.argument("folder", default="runs")
+def pull(source: str, folder: str) -> int:
+    """Bring an experiment, or all of a store, to FOLDER (runs).
+
+    SOURCE is az://<container>/<prefix>/<experiment>, or the store without an experiment. Only what is missing moves, and
+    every byte is checked. Sealed runs here stay as they are; loose files (recipe, plan, gates, report) become those of
+    SOURCE.
+    """
+    return _move(source, folder)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+def push(source: str, target: str) -> int:
+    """Bring an experiment, such as runs/imp_mnist, to the store TARGET, such as az://<container>/<prefix>.
+
+    Only what is missing moves, and every byte is checked. Sealed runs there stay as they are; loose files (recipe, plan,
+    gates, report) become those of SOURCE.
+    """
+    return _move(source, target)
+
+
+@click.command()
+@click.argument("address", default="runs")
+@options.as_json
+def ls(address: str, as_json: bool) -> None:
+    """List the experiments of a store, or the runs of one experiment. ADDRESS is a folder (runs) or az://..."""
+    from ticketsmith.store import open_store
+    from ticketsmith.store.locate import experiments_at
+    from ticketsmith.store.parallel import each
+
+    place, names = experiments_at(address)
+    store = open_store(place)
+    listed = dict(zip(names, each(store.files, names), strict=True))
+    if place != address:  # it is an experiment
+        listed = _by_run(listed[names[0]])
+    rows: list[dict[str, Any]] = [
+        {"name": name, "sealed_runs": _sealed(files), "files": len(files), "bytes": sum(file.bytes for file in files)}
+        for name, files in listed.items()
+    ]
+    total = {key: sum(row[key] for row in rows) for key in ("sealed_runs", "files", "bytes")}
+    if as_json:
+        kind = "experiments" if place == address else "runs"
+        options.print_json({"store": store.url, kind: rows, "total": total})
+        return
+    shown = [
+        {
+            "name": str(row["name"]),
+            "sealed runs": str(row["sealed_runs"]),
+            "files": str(row["files"]),
+            "size": size(row["bytes"]),
+        }
+        for row in rows
+    ]
+    options.print_table(shown, store.url if place == address else f"{store.url}/{names[0]}")
+    click.echo(f"total: {total['sealed_runs']} sealed runs, {total['files']} files, {size(total['bytes'])}")
+
+
+def _sealed(files: Sequence[StoredFile]) -> int:
+    from ticketsmith.store.contract import MANIFEST
+
+    return sum(file.path.endswith(f"/{MANIFEST}") for file in files)
+
+
+def _by_run(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
+    """The files of each run, and the loose ones together, under names within the experiment."""
+    from ticketsmith.store.contract import RunFolder
+
+    found: dict[str, list[StoredFile]] = {}
+    for file in files:
+        parts = file.path.split("/")
+        run = RunFolder.parse("/".join(parts[:4]))
+        found.setdefault("/".join(parts[1:4]) if run else "(loose files)", []).append(file)
+    return found
+
+
+def _move(source_address: str, target_address: str) -> int:
+    from ticketsmith.store import open_store
+    from ticketsmith.store.locate import experiments_at
+    from ticketsmith.store.transfer import move, what_to_move
+
+    place, names = experiments_at(source_address)
+    if not names:
+        raise TicketSmithError(f"{source_address}: no experiment is here.")
+    source, target = open_store(place), open_store(target_address)
+    damaged = 0
+    for name in names:
+        todo = what_to_move(source, target, name)
+        with _progress(name, todo.bytes) as on_bytes:
+            moved = move(source, target, todo, on_bytes)
+        click.echo(
+            f"{target.url}/{name}: {moved.runs} runs moved, {todo.there} were there; {moved.loose} loose files moved "
+            f"({size(todo.bytes)})"
+        )
+        if todo.replaced:
+            shown = ", ".join(path.removeprefix(f"{name}/") for path in todo.replaced[:5])
+            more = f" and {len(todo.replaced) - 5} more" if len(todo.replaced) > 5 else ""
+            click.echo(f"replaced by those of {source.url}: {shown}{more}")
+        for run, message in sorted(moved.damaged.items(), key=str):
+            click.echo(f"not moved: {run}: {message}", err=True)
+        damaged += len(moved.damaged)
+    return int(Exit.INCOMPLETE if damaged else Exit.OK)
+
+
+def size(count: int) -> str:
+    """``1.2 MB``: powers of ten, as disks and bills count."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function that shows what was moved: a bar on a terminal, now and then a line elsewhere."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(name, total=total)
+            yield lambda count: bars.advance(task, count)
+        return
+    yield _Lines(name, total).add
+
+
+class _Lines:
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self.told = time.monotonic()
+        self.lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        from ticketsmith.cli.progress import note
+
+        with self.lock:
+            self.done += count
+            if time.monotonic() - self.told > _TELL_EVERY:
+                self.told = time.monotonic()
+                note(f"{self.name}: {size(self.done)} of {size(self.total)}")

@@ -1,0 +1,208 @@
+"""What finding the ticket cost, and after how many served requests that has paid for itself, in plain words."""
+
+from __future__ import annotations
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.billing import Billed
+from ticketsmith.evidence.cost import Spend
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.payback import Payback
+from ticketsmith.evidence.variants import TICKET
+
+
+def bottom_line(findings: Findings) -> str:
+    """Two or three sentences: the price of finding it, and when it is earned back, or that it never is."""
+    return f"{_price(findings)} {_return(findings)}"
+
+
+def amount(spend: Spend, kind: str) -> str:
+    """A sum as ``money``, as compute ``time`` or as ``arithmetic``: the kind that everything beside it is told in."""
+    if kind == "money" and spend.money is not None:
+        return words.money(spend.money, spend.currency)
+    if kind != "arithmetic" and spend.seconds is not None:
+        return words.duration(spend.seconds)
+    return words.flops(spend.flops) if spend.flops > 0 else "not recorded"
+
+
+def best_kind(*spends: Spend) -> str:
+    """Money where every run of all sums has its price, else time where every run has its time, else arithmetic."""
+    if all(spend.priced for spend in spends) and len({spend.currency for spend in spends}) == 1:
+        return "money"
+    return "time" if all(spend.timed for spend in spends) else "arithmetic"
+
+
+def told(payback: Payback) -> str:
+    """After how many requests one batch size pays: ``12 million (10 million to 15 million)``, or ``never``."""
+    if payback.outcome != "pays":
+        return "never"
+    if payback.requests is None:
+        return "cannot be said"
+    span = payback.requests
+    if span.middle <= 0:
+        return "at once"
+    return f"{words.count(span.middle)} ({words.count(span.low)} to {words.count(span.high)})"
+
+
+def billed_line(findings: Findings) -> str:
+    """What the cluster billed in all, and how much of it was the work itself; empty without a cluster."""
+    bill = findings.billed
+    if bill is None or not bill.pods:
+        return ""
+    sum_ = f"billed {words.money(bill.price, bill.currency)}" if bill.price is not None else "was used"
+    share = min(1.0, bill.useful_seconds / bill.seconds) if bill.seconds > 0 else 0.0
+    idle = ""
+    if bill.idle_seconds > 0:
+        money = f" ({words.money(bill.idle_price, bill.currency)} of it)" if bill.price is not None else ""
+        idle = (
+            f" Afterwards nodes idled for up to {words.duration(bill.idle_seconds)} until they were scaled down{money}."
+        )
+    return (
+        f"The cluster {sum_}: {words.plural(bill.pods, 'pod')} took {words.duration(bill.seconds)}, of which the runs "
+        f"themselves were {100 * share:.0f} % and starting, loading, measuring and lost work the rest.{idle}"
+        f"{_mishaps(bill)}{_use(bill)}"
+    )
+
+
+def _mishaps(bill: Billed) -> str:
+    told = ""
+    if bill.failed.pods:
+        reasons = words.listed([f"{count} {reason}" for reason, count in bill.reasons.items()])
+        price = "" if bill.failed.price is None else f", {words.money(bill.failed.price, bill.currency)}"
+        took = f"{words.duration(bill.failed.seconds)}{price}"
+        told = f" {words.plural(bill.failed.pods, 'pod')} ended without success ({reasons}), after {took}."
+    if bill.again:
+        verb = "was" if bill.again == 1 else "were"
+        told += f" {words.plural(bill.again, 'pod')} {verb} started in the place of another."
+    return told
+
+
+def _use(bill: Billed) -> str:
+    return "" if bill.utilisation is None else f" GPUs were used {100 * bill.utilisation:.0f} % on average."
+
+
+def notes(findings: Findings) -> list[str]:
+    """What a reader should know of the numbers: where prices come from, and what is not in them."""
+    return [*_prices(findings), *_gaps(findings), *_pods(findings), *_scope(findings)]
+
+
+def _prices(findings: Findings) -> list[str]:
+    told = []
+    for machine in findings.cost.machines:
+        kind = ", spot" if machine.spot else ""
+        source = ", ".join(part for part in (machine.source, machine.dated and f"dated {machine.dated}") if part)
+        price = words.hourly(machine.per_hour, machine.currency)
+        told.append(f"{machine.name}{kind}: {price} an hour{f' ({source})' if source else ''}.")
+    return told
+
+
+def _gaps(findings: Findings) -> list[str]:
+    total, told = findings.cost.total, []
+    if len(total.currencies) > 1:
+        told.append(
+            f"Prices are in {words.listed(list(total.currencies))}: they were not added, and costs are told in time."
+        )
+    elif total.price is not None and total.unpriced:
+        verb = "has" if total.unpriced == 1 else "have"
+        told.append(
+            f"{total.unpriced} of {words.plural(total.runs, 'run')} {verb} no price, since no `--machine` was given when "
+            "they were made: sums that they belong to are told in time."
+        )
+    if total.seconds is not None and total.untimed:
+        verb = "did" if total.untimed == 1 else "do"
+        told.append(f"{total.untimed} of {words.plural(total.runs, 'run')} {verb} not know how long it took.")
+    copied = {run.key for run in findings.results if run.bill and run.bill.copied}
+    if copied:
+        verb = "was" if len(copied) == 1 else "were"
+        told.append(
+            f"{words.plural(len(copied), 'run')} {verb} made for another experiment and copied: the cost is counted here "
+            "too, and was paid once."
+        )
+    return told
+
+
+def _pods(findings: Findings) -> list[str]:
+    bill = findings.billed
+    if bill is None:
+        return []
+    told = []
+    if bill.unpriced:
+        told.append(f"{words.plural(bill.unpriced, 'pod')} without a price: the bill of the cluster is not known.")
+    if bill.running:
+        told.append(f"{words.plural(bill.running, 'pod')} had not ended: counted as far as it was known.")
+    if bill.unreadable:
+        told.append(f"{words.plural(bill.unreadable, 'record')} of pods could not be read and are not counted.")
+    return told
+
+
+def _scope(findings: Findings) -> list[str]:
+    if findings.cost.total.price is None:
+        return []
+    return [
+        "Prices are of machines alone: storage, network, the cluster's own nodes, tax and discounts are not in them."
+    ]
+
+
+def _price(findings: Findings) -> str:
+    cost = findings.cost
+    kind = best_kind(cost.finding, cost.dense)
+    verb = "cost" if kind == "money" else "took"
+    what = {"money": "", "time": " of compute", "arithmetic": " of training arithmetic"}[kind]
+    dense = f"dense alone: {amount(cost.dense, kind)}"
+    sum_ = f"{amount(cost.finding, kind)}{what}"
+    if findings.sweet_spot is None:
+        return f"The search {verb} {sum_} ({dense})."
+    name = "the ticket" if findings.subject == TICKET else "it"
+    return f"Finding {name} {verb} {sum_} ({dense})."
+
+
+def _return(findings: Findings) -> str:
+    if findings.sweet_spot is None:
+        return "No level passed its gates: there is nothing yet that could earn it back."
+    if findings.benchmark is None:
+        return "Inference was not measured, so nothing can be said of when that pays for itself."
+    if not findings.paybacks:
+        return "Inference was not measured at this sparsity, so nothing can be said of when that pays for itself."
+    payback = findings.paybacks[0]
+    ticket, dense = words.latency(payback.ticket_seconds), words.latency(payback.dense_seconds)
+    one = payback.unit.removesuffix("s")
+    batches = "" if payback.batch_size == 1 else f" in batches of {payback.batch_size}"
+    if payback.outcome != "pays":
+        interval = f"{words.times(payback.low)} to {words.times(payback.high)}"
+        why = "it is slower" if payback.outcome == "never" else "that it is faster is not shown"
+        return (
+            f"At the measured {ticket} per {one}{batches}, against {dense} for dense, it never pays for itself on this "
+            f"runtime: {why} ({interval}).{_elsewhere(findings)}"
+        )
+    if payback.requests is None or payback.requests_with_dense is None:
+        return (
+            f"It serves a {one} in {ticket}{batches}, dense in {dense}; after how many that pays for itself cannot be "
+            f"said: {payback.why}."
+        )
+    if payback.requests.middle <= 0:
+        return (
+            f"At the measured {ticket} per {one}{batches}, against {dense} for dense, it pays from the first {one} on."
+        )
+    level = words.percent(findings.benchmark.confidence)
+    where = (
+        f" served on {payback.machine} at {words.hourly(payback.per_hour, payback.currency)} an hour"
+        if payback.currency and payback.per_hour is not None
+        else ", served on the machine that trained it"
+    )
+    span = payback.requests
+    return (
+        f"At the measured {ticket} per {one}{batches}, against {dense} for dense, it has paid for itself after "
+        f"{words.count(span.middle)} {payback.unit}{where} ({level} interval {words.count(span.low)} to "
+        f"{words.count(span.high)}). That earns back what it cost beyond training dense; with dense training too, "
+        f"{words.count(payback.requests_with_dense.middle)}."
+    )
+
+
+def _elsewhere(findings: Findings) -> str:
+    """A larger batch may pay where the smallest does not."""
+    other = next((p for p in findings.paybacks[1:] if p.requests is not None), None)
+    if other is None or other.requests is None:
+        return ""
+    return (
+        f" In batches of {other.batch_size}, on {other.runtime}, it does, after {words.count(other.requests.middle)} "
+        f"{other.unit}."
+    )

@@ -1,0 +1,99 @@
+"""The small tables of the section on costs: what was spent, when serving earns it back, what a cluster billed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.bottom_line import amount, told
+from ticketsmith.evidence.cost import Spend
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.variants import display
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table of finished text; its first column names the rows, all others are numbers."""
+
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def spending(findings: Findings) -> Table:
+    """Runs, price, time and arithmetic of finding the ticket, of the controls, of everything."""
+    cost = findings.cost
+    spot = "up to the sweet spot" if findings.sweet_spot else "all levels"
+    parts = [
+        (f"Finding the ticket: dense and {spot}", cost.finding),
+        ("of that, dense training", cost.dense),
+        ("Controls", cost.controls),
+        ("Everything that was trained", cost.total),
+    ]
+    priced, gpus = bool(cost.total.currencies), cost.total.gpu_seconds > 0
+    rows = []
+    for name, spend in parts:
+        row = [name, str(spend.runs), *([_price(spend)] if priced else []), _time(spend)]
+        rows.append([*row, *([words.duration(spend.gpu_seconds)] if gpus else []), words.flops(spend.flops)])
+    if cost.total.idle_seconds > 0 and cost.total.price is not None:
+        idle = ["of that, idle nodes afterwards, at most", "", words.money(cost.total.idle_price, cost.total.currency)]
+        rows.append([*idle, words.duration(cost.total.idle_seconds), *([""] if gpus else []), ""])
+    header = ["Trained", "Runs", *(["Price"] if priced else []), "Compute time", *(["GPU time"] if gpus else [])]
+    return Table((*header, "Training arithmetic"), rows)
+
+
+def serving(findings: Findings) -> Table:
+    """One row a batch size: dense against the ticket, and when that pays."""
+    rows = [
+        (
+            f"{payback.batch_size}, {payback.runtime}",
+            words.latency(payback.dense_seconds),
+            words.latency(payback.ticket_seconds),
+            f"{words.times(payback.speedup)} ({words.times(payback.low)} to {words.times(payback.high)})",
+            told(payback),
+        )
+        for payback in findings.paybacks
+    ]
+    unit = findings.paybacks[0].unit if rows else ""
+    one = unit.removesuffix("s")
+    return Table(
+        ("Batch size, runtime", f"Dense, a {one}", f"Ticket, a {one}", "Speed-up", f"Pays after ({unit})"), rows
+    )
+
+
+def billed(findings: Findings) -> Table:
+    """What a cluster billed, a row a kind of pod; empty without one."""
+    bill = findings.billed
+    if bill is None or not bill.pods:
+        return Table()
+
+    def row(name: str, pods: int | None, seconds: float, price: float | None) -> tuple[str, str, str, str]:
+        money = "not known" if price is None else words.money(price, bill.currency)
+        return name, "" if pods is None else str(pods), words.duration(seconds), money
+
+    rows = [row(display(name), part.pods, part.seconds, part.price) for name, part in bill.by_variant.items()]
+    if bill.idle_seconds > 0:
+        rows.append(
+            row(
+                "Idle nodes afterwards, at most",
+                None,
+                bill.idle_seconds,
+                None if bill.price is None else bill.idle_price,
+            )
+        )
+    rows.append(row("In all", bill.pods, bill.seconds + bill.idle_seconds, bill.price))
+    return Table(("Pods", "Number", "Time", "Price"), rows)
+
+
+def _price(spend: Spend) -> str:
+    if len(spend.currencies) > 1:
+        return words.listed(spend.currencies)
+    if spend.money is None:
+        return "not known"
+    text = words.money(spend.money, spend.currency)
+    return f"{text} ({words.plural(spend.unpriced, 'run')} without a price)" if spend.unpriced else text
+
+
+def _time(spend: Spend) -> str:
+    text = amount(spend, "time") if spend.seconds is not None else "not recorded"
+    return f"{text} ({words.plural(spend.untimed, 'run')} not timed)" if spend.seconds and spend.untimed else text

@@ -1,0 +1,72 @@
+"""What a store held of one folder at one moment: for readers of many files, such as reports.
+
+One listing says which files there are and in which version, so what is not there costs no request, and what is in the cache
+of this machine in that very version costs none either. The rest is read many at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from ticketsmith.store.cache import Cache, cache_folder
+from ticketsmith.store.contract import MANIFEST, RunFolder, Store, StoredFile
+from ticketsmith.store.parallel import each
+
+
+class Snapshot:
+    """Reads a folder of a store as it was listed; a store whose files have no versions is read as it is now.
+
+    Bytes are not checked here: ``SealedRun`` does that, wherever they come from.
+    """
+
+    def __init__(self, store: Store, folder: str = "") -> None:
+        self.url = store.url
+        self._store, self._folder = store, folder
+        self._files = {file.path: file for file in store.files(folder)}
+        self._held: dict[str, bytes | None] = {}
+
+    def files(self, prefix: str = "") -> list[StoredFile]:
+        """The files below a folder, sorted by path."""
+        inside = f"{prefix}/" if prefix else ""
+        return [file for path, file in self._files.items() if path.startswith(inside)]
+
+    def folders(self, experiment: str | None = None) -> list[RunFolder]:
+        """The sealed runs, sorted by path."""
+        ends = f"/{MANIFEST}"
+        found = (RunFolder.parse(path.removesuffix(ends)) for path in self._files if path.endswith(ends))
+        wanted = (run for run in found if run is not None and experiment in (None, run.experiment))
+        return sorted(wanted, key=str)
+
+    def get(self, path: str) -> bytes | None:
+        """A file's bytes, None when it was not listed. What lies outside of the folder is asked of the store."""
+        if path in self._held:
+            return self._held[path]
+        if path in self._files:
+            return self._read(self._files[path])
+        inside = not self._folder or path.startswith(f"{self._folder}/")
+        return None if inside else self._store.get(path)
+
+    def read_ahead(self, wanted: Callable[[str], bool]) -> Snapshot:
+        """Reads the files whose path is ``wanted``, many at a time, where reading one takes long; itself."""
+        remote = [file for file in self._files.values() if file.version and wanted(file.path)]
+        self._held |= zip((file.path for file in remote), each(self._read, remote), strict=True)
+        return self
+
+    def _read(self, file: StoredFile) -> bytes | None:
+        if file.version is None:
+            return self._store.get(file.path)
+        name = f"{self.url} {file.path} {file.version}"
+        cache = _cache(cache_folder())
+        content = cache.get(name)
+        if content is None:
+            content = self._store.get(file.path)
+            if content is not None:
+                cache.put(name, content)
+        return content
+
+
+@lru_cache(maxsize=4)
+def _cache(folder: Path | None) -> Cache:
+    return Cache(folder)
