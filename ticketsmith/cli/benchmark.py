@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     "--batch-size", "batch_sizes", type=click.IntRange(1, 65536), multiple=True, help="Inputs a call; repeatable."
 )
 @click.option("--rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds; by default the recipe's.")
-@click.option("--runtime", "runtimes", multiple=True, help="torch, torch_csr, or package.module:Runtime; repeatable.")
+@click.option(
+    "--runtime", "runtimes", multiple=True, help="torch, torch_csr, sparse, or package.module:Runtime; repeatable."
+)
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
 @options.machine
 @options.as_json

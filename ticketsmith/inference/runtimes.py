@@ -16,6 +16,7 @@ from ticketsmith.plugins import build
 BUILTINS = {
     "torch": "ticketsmith.inference.eager:Eager",
     "torch_csr": "ticketsmith.inference.csr:Csr",
+    "sparse": "ticketsmith.inference.sparse:Sparse",
 }
 
 Call = Callable[[Tensor], Tensor]

@@ -1,0 +1,77 @@
+"""The kernel library: served without torch, missed with a clear word, the same on both sides of its border."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runtime.networks import ISAS, sparse
+from ticketsmith import native, runtime
+from ticketsmith.native import abi
+from ticketsmith.runtime.from_torch import from_torch
+
+ROOT = Path(__file__).parents[2]
+needs_kernels = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
+
+
+@needs_kernels
+def test_both_sides_agree_about_structures() -> None:
+    abi.check()
+
+
+@needs_kernels
+def test_the_best_instructions_are_there_and_the_portable_ones_always() -> None:
+    assert native.has_isa(native.best_isa())
+    assert native.has_isa(native.Isa.PORTABLE)
+
+
+@needs_kernels
+def test_serving_needs_neither_torch_nor_anything_else_of_size(tmp_path: Path) -> None:
+    layer = sparse(torch.nn.Linear(8, 4), 0.5)
+    runtime.save(tmp_path / "x.tsk", from_torch(layer, torch.zeros(1, 8)))
+    expected = layer(torch.ones(1, 8)).tolist()
+    program = (
+        "import sys, json, numpy\n"
+        "from ticketsmith import runtime\n"
+        f"print(json.dumps(runtime.load({str(tmp_path / 'x.tsk')!r})(numpy.ones((1, 8), 'f')).tolist()))\n"
+        "heavy = {'torch', 'scipy', 'pandas', 'pydantic', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert eval(done.stdout) == [pytest.approx(row, abs=1e-6) for row in expected]
+
+
+@needs_kernels
+def test_without_the_fast_door_ctypes_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = sparse(torch.nn.Linear(8, 4), 0.5)
+    graph, inputs = from_torch(layer, torch.zeros(1, 8)), torch.randn(1, 8)
+    fast = runtime.Model(graph)
+    monkeypatch.setattr(native, "fast_run", lambda: None)
+    slow = runtime.Model(graph)
+    for _ in range(2):
+        assert (fast(inputs) == slow(inputs)).all()
+
+
+def test_without_a_compiler_the_package_says_what_is_missing(tmp_path: Path) -> None:
+    """A copy of the package without its library, as an installation without a compiler leaves it."""
+    for file in (ROOT / "ticketsmith").rglob("*.py"):
+        target = tmp_path / file.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    program = (
+        "from ticketsmith import native, runtime\n"
+        "from ticketsmith.runtime import Graph, Model\n"
+        "assert not native.available()\n"
+        "try:\n"
+        "    Model(Graph('x', (1,), 'float32', (), 'x', {}))\n"
+        "except native.NotBuiltError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Install a C++17 compiler" in done.stdout

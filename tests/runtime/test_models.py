@@ -1,0 +1,170 @@
+"""Whole networks: those of the papers, with trained and with random masks; calls from many threads; what is refused."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.runtime.networks import ISAS, Gpt, assert_same, sparse
+from ticketsmith.errors import RecipeError
+from ticketsmith.inference.runtimes import CannotRunError, create
+from ticketsmith.models import create as create_model
+from ticketsmith.native import Isa
+from ticketsmith.pruning import masks
+from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
+from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.program import InputError
+from ticketsmith.runtime.tune import choices, tune
+from ticketsmith.spec import PruneRule
+
+pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
+NETWORKS = [(name, (1, 28, 28)) for name in ("lenet_300_100", "mlp", "mnist_cnn")] + [
+    (name, (3, 32, 32)) for name in ("conv2", "conv4", "conv6", "resnet20", "vgg16")
+]
+
+
+@pytest.mark.parametrize(("name", "shape"), NETWORKS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_networks_of_the_papers(name: str, shape: tuple[int, ...], threads: int) -> None:
+    torch.manual_seed(0)
+    model = sparse(create_model(name, {}, shape, 10), 0.1)
+    for batch in (1, 2, 9) if name != "vgg16" else (1, 2):
+        assert_same(model, torch.randn(batch, *shape), threads=threads)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_language_model(isa: Isa) -> None:
+    torch.manual_seed(0)
+    model, tokens = sparse(Gpt(), 0.3), torch.randint(0, 40, (3, 21))
+    ready = assert_same(model, tokens, isa)
+    with pytest.raises(InputError, match="vocabulary"):
+        ready(np.full((1, 21), 40))
+    with pytest.raises(InputError, match="vocabulary"):
+        ready(np.full((2, 21), -1))
+
+
+def test_the_masks_of_iterative_magnitude_pruning() -> None:
+    torch.manual_seed(0)
+    model = create_model("lenet_300_100", {}, (1, 28, 28), 10)
+    inputs, labels = torch.randn(256, 1, 28, 28), torch.randint(0, 10, (256,))
+    weights = {name: value for name, value in model.named_parameters() if value.dim() > 1}
+    kept = masks.full(weights)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(5):
+        for _ in range(4):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+        scores = {name: value.detach().abs() for name, value in weights.items()}
+        rule = PruneRule.model_validate({"criterion": "magnitude", "fraction": 0.4})
+        kept = masks.prune(kept, scores, rule)
+        with torch.no_grad():
+            for name, mask in kept.items():
+                weights[name].mul_(mask)
+    for batch in (1, 32):
+        assert_same(model.eval(), inputs[:batch])
+
+
+def test_layers_are_measured_and_the_choice_is_kept() -> None:
+    torch.manual_seed(0)
+    network = sparse(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 16)), 0.2)
+    inputs = torch.randn(1, 3, 8, 8)
+    measured = tune(from_torch(network, inputs), rounds=2)
+    assert {one.key.partition(":")[0] for one in measured} == {"planes", "vector", "lanes"}
+    for one in measured:
+        assert one.chosen in one.seconds
+        assert min(one.seconds.values()) > 0
+    assert_same(network, inputs, choices=choices(measured))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_threads_may_call_one_model(threads: int) -> None:
+    torch.manual_seed(0)
+    network = sparse(create_model("resnet20", {}, (3, 32, 32), 10), 0.1)
+    batches = [torch.randn(1 + index % 3, 3, 32, 32) for index in range(8)]
+    model = Model(from_torch(network, batches[0]), threads=threads)
+    with torch.inference_mode():
+        expected = [network(batch).numpy() for batch in batches]
+    wrong: list[int] = []
+
+    def caller(index: int) -> None:
+        for _ in range(10):
+            if not np.allclose(model(batches[index].numpy()), expected[index], atol=1e-4):
+                wrong.append(index)
+
+    callers = [threading.Thread(target=caller, args=(index,)) for index in range(len(batches))]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join()
+    assert not wrong
+
+
+def test_inputs_of_other_kinds_are_taken_or_refused() -> None:
+    model = Model(from_torch(nn.Linear(6, 4).eval(), torch.zeros(1, 6)))
+    inputs = torch.randn(5, 6)
+    outputs = model(inputs.numpy())
+    np.testing.assert_array_equal(model(inputs), outputs)  # DLPack
+    np.testing.assert_allclose(model(inputs.double().numpy()), outputs, atol=1e-6)
+    np.testing.assert_allclose(model(np.asfortranarray(inputs.numpy())), outputs, atol=1e-6)
+    np.testing.assert_allclose(model(inputs.repeat_interleave(2, 1).numpy()[:, ::2]), outputs, atol=1e-6)
+    assert model(np.zeros((0, 6), np.float32)).shape == (0, 4)
+    for bad in (np.zeros((1, 7), np.float32), np.zeros(6, np.float32), np.zeros((1, 6), np.int64), [[0.0] * 6]):
+        for _ in range(2):  # also once the fast way is there
+            with pytest.raises(InputError):
+                model(bad)
+            model(np.zeros((1, 6), np.float32))
+
+
+class Strange(nn.Module):
+    """Uses what the runtime does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 6), nn.Softplus())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_an_unknown_operator_is_named_with_its_place_and_a_way_out() -> None:
+    with pytest.raises(UnsupportedError, match=r"softplus.*inner\.1.*dense runtime"):
+        from_torch(Strange(), torch.zeros(1, 6))
+    with pytest.raises(CannotRunError, match="softplus"):
+        create("sparse").prepare(Strange(), torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.ConvTranspose2d(3, 4, 3),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Softmax(1),
+        nn.LayerNorm((3, 5, 5)),
+    ],
+    ids=str,
+)
+def test_what_is_used_in_another_way_is_refused_rather_than_computed_wrong(module: nn.Module) -> None:
+    with pytest.raises(UnsupportedError):
+        from_torch(module, torch.zeros(1, 3, 5, 5))
+
+
+def test_the_runtime_of_the_benchmark_gives_the_models_outputs() -> None:
+    torch.manual_seed(0)
+    network = sparse(create_model("mnist_cnn", {}, (1, 28, 28), 10), 0.2)
+    for batch in (1, 32):
+        inputs = torch.randn(batch, 1, 28, 28)
+        with torch.inference_mode():
+            torch.testing.assert_close(create("sparse").prepare(network, inputs)(inputs), network(inputs))
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"precision": "fp8"}])
+def test_senseless_settings_are_told(options: dict[str, object]) -> None:
+    with pytest.raises(RecipeError):
+        Model(from_torch(nn.Linear(2, 2), torch.zeros(1, 2)), **options)  # type: ignore[arg-type]

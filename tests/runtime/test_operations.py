@@ -1,0 +1,169 @@
+"""Every operation, format and instruction set gives what PyTorch gives, for shapes that nobody chose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.runtime.networks import ISAS, Block, assert_same, sparse
+from ticketsmith.native import Isa
+from ticketsmith.runtime import formats
+
+pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
+SOME = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+DENSITIES = st.sampled_from([0.0, 0.05, 0.3, 1.0])
+
+
+def images(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("vector"))
+@SOME
+@given(inputs=st.integers(1, 200), outputs=st.integers(1, 70), density=DENSITIES, bias=st.booleans())
+def test_products_with_a_vector(isa: Isa, name: str, inputs: int, outputs: int, density: float, bias: bool) -> None:
+    torch.manual_seed(inputs)
+    layer = sparse(nn.Linear(inputs, outputs, bias=bias), density or 1e-9)
+    assert_same(nn.Sequential(layer, nn.ReLU()), images(3, inputs), isa, {"vector:relu": name})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("lanes"))
+@SOME
+@given(inputs=st.integers(1, 90), outputs=st.integers(1, 40), density=DENSITIES, batch=st.integers(8, 70))
+def test_products_with_a_batch(isa: Isa, name: str, inputs: int, outputs: int, density: float, batch: int) -> None:
+    torch.manual_seed(inputs)
+    layer = sparse(nn.Linear(inputs, outputs), density or 1e-9)
+    choices = {"lanes:tanh": name, "lanes:linear_1": name}
+    model = nn.Sequential(layer, nn.Tanh(), nn.Linear(outputs, 5))
+    assert_same(model, images(batch, inputs), isa, choices)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("planes"))
+@SOME
+@given(
+    data=st.data(),
+    channels=st.integers(1, 9),
+    outputs=st.integers(1, 9),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 36)),
+    density=DENSITIES,
+)
+def test_convolutions(
+    isa: Isa, name: str, data: st.DataObject, channels: int, outputs: int, size: tuple[int, int], density: float
+) -> None:
+    kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = data.draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+    dilation = data.draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    if any(n + 2 * p < s for n, p, s in zip(size, padding, spans, strict=True)):
+        return
+    torch.manual_seed(channels)
+    layer = nn.Conv2d(channels, outputs, kernel, stride, padding, dilation)
+    assert_same(sparse(layer, density or 1e-9), images(2, channels, *size), isa, {"planes:conv2d": name})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("groups", "stride"), [(2, 1), (6, 1), (6, 2), (3, 3)])
+def test_grouped_and_depthwise_convolutions(isa: Isa, groups: int, stride: int) -> None:
+    layer = nn.Conv2d(6, 12, 3, stride, padding=1, groups=groups)
+    assert_same(sparse(layer, 0.5), images(2, 6, 17, 19), isa)
+
+
+class Residual(nn.Module):
+    """Two images of one size, made in different ways, meet."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 8, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 5, padding=2),
+        )
+        self.shortcut = nn.Conv2d(4, 8, 1, stride)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.body(x) + self.shortcut(x))
+        # a sigmoid of padding is not zero: what follows shows whether padding was kept
+        return self.body[3](torch.sigmoid(self.norm(x) * 2.0 - 0.5)) * x
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_residuals_activations_and_norms_leave_padding_alone(isa: Isa, stride: int) -> None:
+    assert_same(sparse(Residual(stride), 0.4), images(3, 4, 15, 18), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        nn.MaxPool2d((1, 3), (2, 1)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.AdaptiveMaxPool2d(1),
+        nn.AdaptiveAvgPool2d((4, 11)),
+    ],
+    ids=str,
+)
+def test_pools(isa: Isa, pool: nn.Module) -> None:
+    before = nn.Conv2d(2, 5, 3, padding=1)
+    assert_same(nn.Sequential(before, pool), images(2, 2, 16, 33), isa)
+    assert_same(nn.Sequential(before, pool, nn.Flatten()), images(9, 2, 16, 33), isa)
+    if pool(before(images(1, 2, 16, 33))).numel() > 5:
+        assert_same(nn.Sequential(before, pool, nn.Conv2d(5, 3, 3, padding=1)), images(2, 2, 16, 33), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Sigmoid(), nn.Tanh(), nn.ReLU6(), nn.Softmax(-1)],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [1, 20])
+def test_activations(isa: Isa, activation: nn.Module, batch: int) -> None:
+    inputs = 12 * images(batch, 37)
+    assert_same(nn.Sequential(nn.Linear(37, 37), activation, nn.Linear(37, 3)), inputs, isa)
+    assert_same(nn.Sequential(activation, nn.Linear(37, 3)), inputs, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("tokens", [1, 7, 16, 21])
+@pytest.mark.parametrize("causal", [True, False])
+def test_transformer_blocks(isa: Isa, tokens: int, causal: bool) -> None:
+    torch.manual_seed(0)
+    assert_same(sparse(Block(48, 3, causal), 0.3), images(2, tokens, 48), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("batch", [1, 20])
+def test_vectors_are_normalised(isa: Isa, batch: int) -> None:
+    model = nn.Sequential(nn.LayerNorm(37), nn.Linear(37, 21), nn.LayerNorm(21), nn.Linear(21, 4), nn.Softmax(-1))
+    assert_same(model, images(batch, 37), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 1e-2), ("int8", 3e-2)])
+def test_low_precision_weights_are_near(isa: Isa, precision: str, tolerance: float) -> None:
+    torch.manual_seed(0)
+    model = sparse(nn.Sequential(nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 30)), 0.2)
+    assert_same(model, images(1, 300), isa, tolerance=tolerance, precision=precision)
+
+
+def test_not_a_number_is_not_hidden() -> None:
+    inputs = images(1, 64)
+    inputs[0, 3] = float("nan")
+    model = assert_same(nn.Sequential(nn.Linear(64, 16), nn.ReLU()), images(1, 64))
+    assert torch.isnan(torch.from_numpy(model(inputs.numpy()))).all()

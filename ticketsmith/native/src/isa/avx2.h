@@ -1,0 +1,95 @@
+// Sixteen floats in two registers of eight.
+constexpr int ACCUMULATORS = 6;  // 12 of 16 registers
+constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
+
+struct F16 {
+  __m256 a, b;
+};
+inline F16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store(float* p, F16 x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
+inline __m256i first(int64_t n) {
+  const __m256i lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+inline F16 load_first(const float* p, int64_t n) {
+  return {_mm256_maskload_ps(p, first(n)), _mm256_maskload_ps(p + 8, first(n - 8))};
+}
+inline void store_first(float* p, F16 x, int64_t n) {
+  _mm256_maskstore_ps(p, first(n), x.a);
+  _mm256_maskstore_ps(p + 8, first(n - 8), x.b);
+}
+inline F16 all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline F16 fma(F16 x, F16 y, F16 z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+inline F16 operator+(F16 x, F16 y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+inline F16 operator-(F16 x, F16 y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+inline F16 operator*(F16 x, F16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+inline F16 operator/(F16 x, F16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+inline F16 maximum(F16 x, F16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline F16 minimum(F16 x, F16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline __m256i lanes(unsigned mask) {
+  const __m256i bit = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+  return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(mask)), bit), bit);
+}
+inline F16 keep(F16 x, uint16_t mask) {
+  return {_mm256_and_ps(x.a, _mm256_castsi256_ps(lanes(mask & 255u))),
+          _mm256_and_ps(x.b, _mm256_castsi256_ps(lanes(mask >> 8)))};
+}
+inline float sum(F16 x) {
+  const __m256 s = _mm256_add_ps(x.a, x.b);
+  __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+  t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_add_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+inline float largest(F16 x) {
+  const __m256 s = _mm256_max_ps(x.a, x.b);
+  __m128 t = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+  t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_max_ss(t, _mm_shuffle_ps(t, t, 1)));
+}
+inline F16 rounded(F16 x) { return {_mm256_round_ps(x.a, 8), _mm256_round_ps(x.b, 8)}; }
+inline __m256 power_half(__m256 x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127)), 23));
+}
+inline F16 power_of_two(F16 x) { return {power_half(x.a), power_half(x.b)}; }
+inline F16 widen(const float* p) { return load(p); }
+inline __m256 widen_half(const uint16_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+inline F16 widen(const uint16_t* p) { return {widen_half(p), widen_half(p + 8)}; }
+inline __m256 widen_half(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline F16 widen(const int8_t* p) { return {widen_half(p), widen_half(p + 8)}; }
+struct Block {
+  const float* p;
+};
+inline Block block(const float* p) { return {p}; }
+inline __m256 pick_half(const float* p, const uint8_t* columns) {
+  const __m256i index = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(columns)));
+  return _mm256_i32gather_ps(p, index, 4);
+}
+inline F16 pick(const Block& x, const uint8_t* columns) {
+  return {pick_half(x.p, columns), pick_half(x.p, columns + 8)};
+}
+inline Block wide_block(const float* p) { return {p}; }
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline __m256 behind(__m256 previous, __m256 x) {
+  const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(previous, x, 0x21));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(x), across, 12));
+}
+inline __m256 ahead(__m256 x, __m256 next) {
+  const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(x, next, 0x21));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(across, _mm256_castps_si256(x), 4));
+}
+inline F16 behind(F16 previous, F16 x) { return {behind(previous.b, x.a), behind(x.a, x.b)}; }
+inline F16 ahead(F16 x, F16 next) { return {ahead(x.a, x.b), ahead(x.b, next.a)}; }
+inline void deal(F16 x, F16 y, F16& even, F16& odd) {
+  const __m256i order = _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0);
+  const auto join = [&](__m256 s) { return _mm256_permutevar8x32_ps(s, order); };
+  even = {join(_mm256_shuffle_ps(x.a, x.b, 0x88)), join(_mm256_shuffle_ps(y.a, y.b, 0x88))};
+  odd = {join(_mm256_shuffle_ps(x.a, x.b, 0xdd)), join(_mm256_shuffle_ps(y.a, y.b, 0xdd))};
+}

@@ -1,0 +1,69 @@
+// Sixteen floats in one register.
+constexpr int ACCUMULATORS = 12;  // of 32 registers: eight hide the latency of the adders, more save loads of weights
+constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
+
+struct F16 {
+  __m512 v;
+};
+inline F16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
+inline __mmask16 first(int64_t n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1); }
+inline F16 load_first(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+inline void store_first(float* p, F16 a, int64_t n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
+inline F16 all(float x) { return {_mm512_set1_ps(x)}; }
+inline F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F16 operator+(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F16 operator-(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F16 operator*(F16 a, F16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F16 operator/(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F16 maximum(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F16 minimum(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F16 keep(F16 a, uint16_t mask) { return {_mm512_maskz_mov_ps(mask, a.v)}; }
+inline float sum(F16 a) { return _mm512_reduce_add_ps(a.v); }
+inline float largest(F16 a) { return _mm512_reduce_max_ps(a.v); }
+inline F16 rounded(F16 a) { return {_mm512_roundscale_ps(a.v, 0)}; }
+inline F16 power_of_two(F16 a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(a.v), _mm512_set1_epi32(127)), 23))};
+}
+inline F16 widen(const float* p) { return load(p); }
+inline F16 widen(const uint16_t* p) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+}
+inline F16 widen(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+// 64 inputs held in four registers; a permute picks any 16 of them, where a gather would take 16 loads.
+struct Block {
+  __m512 a, b, c, d;
+};
+inline Block block(const float* p) {
+  return {_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16), _mm512_loadu_ps(p + 32), _mm512_loadu_ps(p + 48)};
+}
+inline F16 pick(const Block& x, const uint8_t* columns) {
+  const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(columns)));
+  const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
+  return {_mm512_mask_blend_ps(upper, _mm512_permutex2var_ps(x.a, index, x.b), _mm512_permutex2var_ps(x.c, index, x.d))};
+}
+struct WideBlock {
+  Block low, high;
+};
+inline WideBlock wide_block(const float* p) { return {block(p), block(p + 64)}; }
+inline F16 pick(const WideBlock& x, const uint8_t* columns) {
+  const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(columns)));
+  const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
+  return {_mm512_mask_blend_ps(upper, pick(x.low, columns).v, pick(x.high, columns).v)};
+}
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline F16 behind(F16 previous, F16 a) {
+  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(previous.v), 15))};
+}
+inline F16 ahead(F16 a, F16 next) {
+  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(next.v), _mm512_castps_si512(a.v), 1))};
+}
+// Even and odd lanes of 32 floats.
+inline void deal(F16 a, F16 b, F16& even, F16& odd) {
+  const __m512i e = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  even.v = _mm512_permutex2var_ps(a.v, e, b.v);
+  odd.v = _mm512_permutex2var_ps(a.v, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b.v);
+}

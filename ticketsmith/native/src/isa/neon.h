@@ -1,0 +1,76 @@
+// Sixteen floats in four registers of four (aarch64, where NEON is always there).
+constexpr int ACCUMULATORS = 6;  // 24 of 32 registers
+constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
+
+struct F16 {
+  float32x4_t v[4];
+};
+#define EACH(expression)                    \
+  F16 r;                                    \
+  for (int i = 0; i < 4; i++) r.v[i] = expression; \
+  return r;
+inline F16 load(const float* p) { EACH(vld1q_f32(p + 4 * i)) }
+inline void store(float* p, F16 a) {
+  for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, a.v[i]);
+}
+inline F16 load_first(const float* p, int64_t n) {
+  float t[16] = {};
+  for (int64_t i = 0; i < (n < 16 ? n : 16); i++) t[i] = p[i];
+  return load(t);
+}
+inline void store_first(float* p, F16 a, int64_t n) {
+  float t[16];
+  store(t, a);
+  for (int64_t i = 0; i < (n < 16 ? n : 16); i++) p[i] = t[i];
+}
+inline F16 all(float x) { EACH(vdupq_n_f32(x)) }
+inline F16 fma(F16 a, F16 b, F16 c) { EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
+inline F16 operator+(F16 a, F16 b) { EACH(vaddq_f32(a.v[i], b.v[i])) }
+inline F16 operator-(F16 a, F16 b) { EACH(vsubq_f32(a.v[i], b.v[i])) }
+inline F16 operator*(F16 a, F16 b) { EACH(vmulq_f32(a.v[i], b.v[i])) }
+inline F16 operator/(F16 a, F16 b) { EACH(vdivq_f32(a.v[i], b.v[i])) }
+inline F16 maximum(F16 a, F16 b) { EACH(vmaxq_f32(a.v[i], b.v[i])) }
+inline F16 minimum(F16 a, F16 b) { EACH(vminq_f32(a.v[i], b.v[i])) }
+inline F16 keep(F16 a, uint16_t mask) {
+  const uint32_t bits[4] = {1, 2, 4, 8};
+  const uint32x4_t bit = vld1q_u32(bits);
+  EACH(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v[i]), vtstq_u32(vdupq_n_u32(mask >> (4 * i)), bit))))
+}
+inline float sum(F16 a) { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3]))); }
+inline float largest(F16 a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]))); }
+inline F16 rounded(F16 a) { EACH(vrndnq_f32(a.v[i])) }
+inline F16 power_of_two(F16 a) {
+  EACH(vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(a.v[i]), vdupq_n_s32(127)), 23)))
+}
+inline F16 widen(const float* p) { return load(p); }
+inline F16 widen(const uint16_t* p) { EACH(vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))) }
+inline F16 widen(const int8_t* p) {
+  const int8x16_t bytes = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+  return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+          vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))};
+}
+struct Block {
+  const float* p;
+};
+inline Block block(const float* p) { return {p}; }
+inline F16 pick(const Block& x, const uint8_t* columns) {
+  float t[16];
+  for (int i = 0; i < 16; i++) t[i] = x.p[columns[i]];
+  return load(t);
+}
+inline Block wide_block(const float* p) { return {p}; }
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline F16 behind(F16 previous, F16 a) {
+  return {vextq_f32(previous.v[3], a.v[0], 3), vextq_f32(a.v[0], a.v[1], 3), vextq_f32(a.v[1], a.v[2], 3),
+          vextq_f32(a.v[2], a.v[3], 3)};
+}
+inline F16 ahead(F16 a, F16 next) {
+  return {vextq_f32(a.v[0], a.v[1], 1), vextq_f32(a.v[1], a.v[2], 1), vextq_f32(a.v[2], a.v[3], 1),
+          vextq_f32(a.v[3], next.v[0], 1)};
+}
+inline void deal(F16 a, F16 b, F16& even, F16& odd) {
+  even = {vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3]), vuzp1q_f32(b.v[0], b.v[1]), vuzp1q_f32(b.v[2], b.v[3])};
+  odd = {vuzp2q_f32(a.v[0], a.v[1]), vuzp2q_f32(a.v[2], a.v[3]), vuzp2q_f32(b.v[0], b.v[1]), vuzp2q_f32(b.v[2], b.v[3])};
+}
+#undef EACH

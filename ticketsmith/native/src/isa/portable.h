@@ -1,0 +1,73 @@
+// Sixteen floats that any compiler makes the best of.
+constexpr int ACCUMULATORS = 3;
+constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
+
+struct F16 {
+  float v[16];
+};
+#define EACH(expression)                              \
+  F16 r;                                              \
+  for (int i = 0; i < 16; i++) r.v[i] = (expression); \
+  return r;
+inline F16 load(const float* p) { EACH(p[i]) }
+inline void store(float* p, F16 a) {
+  for (int i = 0; i < 16; i++) p[i] = a.v[i];
+}
+inline F16 load_first(const float* p, int64_t n) { EACH(i < n ? p[i] : 0.0f) }
+inline void store_first(float* p, F16 a, int64_t n) {
+  for (int i = 0; i < 16 && i < n; i++) p[i] = a.v[i];
+}
+inline F16 all(float x) { EACH(x) }
+inline F16 fma(F16 a, F16 b, F16 c) { EACH(a.v[i] * b.v[i] + c.v[i]) }
+inline F16 operator+(F16 a, F16 b) { EACH(a.v[i] + b.v[i]) }
+inline F16 operator-(F16 a, F16 b) { EACH(a.v[i] - b.v[i]) }
+inline F16 operator*(F16 a, F16 b) { EACH(a.v[i] * b.v[i]) }
+inline F16 operator/(F16 a, F16 b) { EACH(a.v[i] / b.v[i]) }
+inline F16 maximum(F16 a, F16 b) { EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]) }
+inline F16 minimum(F16 a, F16 b) { EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]) }
+inline F16 keep(F16 a, uint16_t mask) { EACH((mask >> i) & 1 ? a.v[i] : 0.0f) }
+inline float sum(F16 a) {
+  float s = 0;
+  for (int i = 0; i < 16; i++) s += a.v[i];
+  return s;
+}
+inline float largest(F16 a) {
+  float s = a.v[0];
+  for (int i = 1; i < 16; i++) s = a.v[i] > s ? a.v[i] : s;
+  return s;
+}
+inline F16 rounded(F16 a) { EACH(__builtin_rintf(a.v[i])) }
+inline F16 power_of_two(F16 a) {
+  F16 r;
+  for (int i = 0; i < 16; i++) {
+    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) + 127) << 23;
+    __builtin_memcpy(&r.v[i], &bits, 4);
+  }
+  return r;
+}
+inline F16 widen(const float* p) { return load(p); }
+inline F16 widen(const uint16_t* p) {
+  F16 r;
+  for (int i = 0; i < 16; i++) {
+    const uint32_t bits = static_cast<uint32_t>(p[i]) << 16;
+    __builtin_memcpy(&r.v[i], &bits, 4);
+  }
+  return r;
+}
+inline F16 widen(const int8_t* p) { EACH(static_cast<float>(p[i])) }
+struct Block {
+  const float* p;
+};
+inline Block block(const float* p) { return {p}; }
+inline F16 pick(const Block& x, const uint8_t* columns) { EACH(x.p[columns[i]]) }
+inline Block wide_block(const float* p) { return {p}; }
+// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+inline F16 behind(F16 previous, F16 a) { EACH(i ? a.v[i - 1] : previous.v[15]) }
+inline F16 ahead(F16 a, F16 next) { EACH(i < 15 ? a.v[i + 1] : next.v[0]) }
+inline void deal(F16 a, F16 b, F16& even, F16& odd) {
+  for (int i = 0; i < 8; i++) {
+    even.v[i] = a.v[2 * i], even.v[8 + i] = b.v[2 * i];
+    odd.v[i] = a.v[2 * i + 1], odd.v[8 + i] = b.v[2 * i + 1];
+  }
+}
+#undef EACH

@@ -1,0 +1,688 @@
+// Every kernel, written once for sixteen floats at a time. Included by one file per instruction set, inside a namespace
+// of its own, after the F16 of that set. No header of the standard library with inline functions may be used here: the
+// linker could keep the copy compiled for the newest instructions and run it on a machine without them.
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+inline float* at(const ts_value& value, const Place& place) { return place.space[value.space] + value.base; }
+
+struct Range {
+  int64_t begin, end;
+};
+inline Range part(int64_t total, Share share, int64_t step = 1) {
+  const int64_t pieces = (total + step - 1) / step;
+  return {pieces * share.index / share.count * step, smaller(total, pieces * (share.index + 1) / share.count * step)};
+}
+
+// ---- activations -------------------------------------------------------------------------------------------------
+
+inline F16 exponential(F16 x) {
+  x = minimum(all(88.0f), maximum(all(-87.0f), x));
+  const F16 n = rounded(x * all(1.44269504f));
+  F16 r = fma(n, all(-0.693359375f), x);
+  r = fma(n, all(2.12194440e-4f), r);
+  F16 p = all(1.9875691500e-4f);
+  p = fma(p, r, all(1.3981999507e-3f));
+  p = fma(p, r, all(8.3334519073e-3f));
+  p = fma(p, r, all(4.1665795894e-2f));
+  p = fma(p, r, all(1.6666665459e-1f));
+  p = fma(p, r, all(5.0000001201e-1f));
+  p = fma(p * r, r, r + all(1.0f));
+  return p * power_of_two(n);
+}
+inline F16 sigmoid(F16 x) { return all(1.0f) / (all(1.0f) + exponential(all(0.0f) - x)); }
+inline F16 tangent(F16 x) { return all(2.0f) * sigmoid(all(2.0f) * x) - all(1.0f); }
+inline F16 error_function(F16 x) {  // Abramowitz and Stegun 7.1.26: 1.5e-7
+  const F16 size = maximum(x, all(0.0f) - x);
+  const F16 t = all(1.0f) / fma(all(0.3275911f), size, all(1.0f));
+  F16 p = all(1.061405429f);
+  p = fma(p, t, all(-1.453152027f));
+  p = fma(p, t, all(1.421413741f));
+  p = fma(p, t, all(-0.284496736f));
+  p = fma(p, t, all(0.254829592f));
+  const F16 value = all(1.0f) - p * t * exponential(all(0.0f) - size * size);
+  // the sign, without a branch: x / |x|, and 0 at 0
+  return value * (x / maximum(size, all(1e-30f)));
+}
+
+inline F16 activated(F16 x, int64_t activation) {
+  const F16 half = all(0.5f), one = all(1.0f), zero = all(0.0f);
+  switch (activation) {
+    case TS_RELU: return maximum(zero, x);  // in this order NaN stays NaN
+    case TS_RELU6: return minimum(all(6.0f), maximum(zero, x));
+    case TS_GELU: return half * x * (one + error_function(x * all(0.70710678f)));
+    case TS_GELU_TANH: return half * x * (one + tangent(all(0.79788456f) * fma(x * x * x, all(0.044715f), x)));
+    case TS_SILU: return x * sigmoid(x);
+    case TS_SIGMOID: return sigmoid(x);
+    case TS_TANH: return tangent(x);
+    default: return x;
+  }
+}
+
+// What follows every product: residual, activation, and zeros where the layout has its padding columns.
+template <int T>
+inline void finish(F16* sums, const float* residual, int64_t activation) {
+  if (residual)
+    for (int t = 0; t < T; t++) sums[t] = sums[t] + load(residual + 16 * t);
+  if (activation == TS_RELU) {  // the common case, inlined
+    const F16 zero = all(0.0f);
+    for (int t = 0; t < T; t++) sums[t] = maximum(zero, sums[t]);
+  } else if (activation != TS_LINEAR) {
+    for (int t = 0; t < T; t++) sums[t] = activated(sums[t], activation);
+  }
+}
+template <int T>
+inline void write(float* out, const F16* sums, const uint16_t* mask) {
+  if (mask)
+    for (int t = 0; t < T; t++) store(out + 16 * t, keep(sums[t], mask[t]));
+  else
+    for (int t = 0; t < T; t++) store(out + 16 * t, sums[t]);
+}
+
+// Tiles follow each other from the begin of a plane to its end, so the last vector of the tile before is in memory; the
+// first of the next is not, and its tile completes what this one cannot know.
+template <int T>
+inline void write_copies(float* out, const F16* sums, const ts_spread& spread, int64_t begin) {
+  float *right = out - spread.distance, *left = out + spread.distance;
+  const F16 zero = all(0.0f);
+  F16 previous = begin ? load(out - 16) : zero;
+  if (begin) store(left - 16, keep(ahead(previous, sums[0]), spread.left[begin - 1]));
+  for (int t = 0; t < T; t++) {
+    store(right + 16 * t, keep(behind(previous, sums[t]), spread.right[begin + t]));
+    store(left + 16 * t, keep(ahead(sums[t], t + 1 < T ? sums[t + 1] : zero), spread.left[begin + t]));
+    previous = sums[t];
+  }
+}
+
+// Calls body<n>() for a run-time n of 1..LIMIT.
+template <int LIMIT, class Body>
+inline void with_constant(int64_t n, Body&& body) {
+  if constexpr (LIMIT > 0) {
+    if (n == LIMIT)
+      body.template operator()<LIMIT>();
+    else
+      with_constant<LIMIT - 1>(n, body);
+  }
+}
+
+// ---- sparse convolutions, and products with batches ------------------------------------------------------------------
+
+struct TapsBody {
+  const ts_taps& k;
+  const float* x;
+  float* out;
+  const float* residual;
+  const uint16_t* mask;
+  int64_t begin;
+  Range outputs;
+
+  // T vectors of every output plane. Few vectors would leave the adders waiting for each other, so each sum is then kept
+  // in several parts.
+  template <int T>
+  void operator()() const {
+    constexpr int PARTS = ACCUMULATORS / T < 1 ? 1 : ACCUMULATORS / T > 6 ? 6 : ACCUMULATORS / T;
+    const int64_t all_outputs = k.out.planes;
+    for (int64_t b = 0; b < k.blocks; b++) {
+      const int32_t* starts = k.starts + b * all_outputs;
+      const bool last = b == k.blocks - 1;
+      for (int64_t o = outputs.begin; o < outputs.end; o++) {
+        float* target = out + o * k.out.plane;
+        const ts_tap *tap = k.taps + starts[o], *end = k.taps + starts[o + 1];
+        if (b && tap == end && !last) continue;
+        F16 sums[PARTS][T];
+        const F16 bias = all(k.bias[o]);
+        for (int t = 0; t < T; t++) sums[0][t] = b ? load(target + 16 * t) : bias;
+        for (int u = 1; u < PARTS; u++)
+          for (int t = 0; t < T; t++) sums[u][t] = all(0.0f);
+        for (; tap + PARTS <= end; tap += PARTS) {
+#pragma GCC unroll 8
+          for (int u = 0; u < PARTS; u++) {
+            const F16 weight = all(tap[u].weight);
+            const float* source = x + tap[u].offset;
+#pragma GCC unroll 16
+            for (int t = 0; t < T; t++) sums[u][t] = fma(weight, load(source + 16 * t), sums[u][t]);
+          }
+        }
+        for (; tap < end; tap++) {
+          const F16 weight = all(tap->weight);
+          const float* source = x + tap->offset;
+#pragma GCC unroll 16
+          for (int t = 0; t < T; t++) sums[0][t] = fma(weight, load(source + 16 * t), sums[0][t]);
+        }
+        for (int u = 1; u < PARTS; u++)
+          for (int t = 0; t < T; t++) sums[0][t] = sums[0][t] + sums[u][t];
+        if (last) {
+          finish<T>(sums[0], residual ? residual + o * k.residual.plane : nullptr, k.activation);
+          write<T>(target, sums[0], mask);
+          if (k.spread.distance) write_copies<T>(target, sums[0], k.spread, begin);
+        } else {
+          write<T>(target, sums[0], nullptr);
+        }
+      }
+    }
+  }
+};
+
+int taps(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_taps*>(op);
+  const int64_t chunks = (k.vectors + ACCUMULATORS - 1) / ACCUMULATORS;
+  const Range outputs = part(k.out.planes, share);
+  for (int64_t c = 0; c < chunks; c++) {
+    const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
+    const TapsBody body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
+                        k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
+                        k.mask ? k.mask + begin : nullptr, begin, outputs};
+    with_constant<ACCUMULATORS>(end - begin, body);
+  }
+  return TS_OK;
+}
+
+// ---- the same, dense -------------------------------------------------------------------------------------------------
+
+template <int HEIGHT>
+struct TilesBody {
+  const ts_tiles& k;
+  const float* x;
+  float* out;
+  const float* residual;
+  const uint16_t* mask;
+  int64_t begin;
+  Range outputs;
+
+  template <int T>
+  void operator()() const {
+    for (int64_t o = outputs.begin; o < outputs.end; o += HEIGHT) {
+      F16 sums[HEIGHT][T];
+      for (int h = 0; h < HEIGHT; h++)
+        for (int t = 0; t < T; t++) sums[h][t] = all(k.bias[o + h]);
+      const float* weight = k.weights + o * k.taps;
+      for (int64_t i = 0; i < k.taps; i++, weight += HEIGHT) {
+        F16 inputs[T];
+        const float* source = x + k.offsets[i];
+#pragma GCC unroll 8
+        for (int t = 0; t < T; t++) inputs[t] = load(source + 16 * t);
+#pragma GCC unroll 8
+        for (int h = 0; h < HEIGHT; h++) {
+          const F16 w = all(weight[h]);
+#pragma GCC unroll 8
+          for (int t = 0; t < T; t++) sums[h][t] = fma(w, inputs[t], sums[h][t]);
+        }
+      }
+#pragma GCC unroll 8
+      for (int h = 0; h < HEIGHT; h++) {
+        if (o + h >= outputs.end) break;
+        finish<T>(sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr, k.activation);
+        write<T>(out + (o + h) * k.out.plane, sums[h], mask);
+        if (k.spread.distance) write_copies<T>(out + (o + h) * k.out.plane, sums[h], k.spread, begin);
+      }
+    }
+  }
+};
+
+template <int HEIGHT, int LIMIT>
+void tiles_of(const ts_tiles& k, const Place& place, Share share) {
+  const int64_t chunks = (k.vectors + LIMIT - 1) / LIMIT;
+  const Range outputs = part(k.out.planes, share, HEIGHT);
+  for (int64_t c = 0; c < chunks; c++) {
+    const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
+    const TilesBody<HEIGHT> body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
+                                 k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
+                                 k.mask ? k.mask + begin : nullptr, begin, outputs};
+    with_constant<LIMIT>(end - begin, body);
+  }
+}
+
+int tiles(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_tiles*>(op);
+  if (k.height == 8)
+    tiles_of<8, DENSE_TALL>(k, place, share);
+  else
+    tiles_of<4, DENSE_SMALL>(k, place, share);
+  return TS_OK;
+}
+
+// ---- products with one vector ----------------------------------------------------------------------------------------
+
+constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
+
+template <class Weight, int WIDTH>
+void slices_of(const ts_slices& k, const Place& place, Share share) {
+  const float* x = at(k.in, place);
+  float* out = at(k.out, place);
+  const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
+  // the caller's array ends where its inputs end: the last block is read from a copy
+  float tail[WIDTH] = {};
+  const int64_t whole = k.blocks - 1;
+  for (int64_t i = WIDTH * whole; i < k.in.planes; i++) tail[i - WIDTH * whole] = x[i];
+  const Range slices = part(k.slices, share);
+  for (int64_t s = slices.begin; s < slices.end; s++) {
+    const F16 bias = load(k.bias + 16 * s), zero = all(0.0f);
+    F16 a = k.scales ? zero : bias, b = zero, c = zero, d = zero;
+    const uint16_t* slots = k.slots + s * k.blocks;
+    const Weight* weight = static_cast<const Weight*>(k.values) + 16 * k.first[s];
+    const uint8_t* column = k.columns + 16 * k.first[s];
+    for (int64_t j = 0; j < k.blocks; j++) {
+      const float* from = j < whole ? x + WIDTH * j : tail;
+      const auto inputs = [&] {
+        if constexpr (WIDTH == 64) return block(from);
+        else return wide_block(from);
+      }();
+      int64_t i = slots[j];
+      for (; i >= 4; i -= 4, weight += 64, column += 64) {
+        if (WIDTH == 128) {  // memory is what is waited for: ask for it before, also beyond the end of a page
+          constexpr int LINE = 64 / sizeof(Weight);
+          for (int ahead = AHEAD; ahead < AHEAD + 64; ahead += LINE) __builtin_prefetch(weight + ahead);
+          __builtin_prefetch(column + AHEAD);
+        }
+        a = fma(pick(inputs, column), widen(weight), a);
+        b = fma(pick(inputs, column + 16), widen(weight + 16), b);
+        c = fma(pick(inputs, column + 32), widen(weight + 32), c);
+        d = fma(pick(inputs, column + 48), widen(weight + 48), d);
+      }
+      if (i & 2) {
+        a = fma(pick(inputs, column), widen(weight), a);
+        b = fma(pick(inputs, column + 16), widen(weight + 16), b);
+        weight += 32, column += 32;
+      }
+      if (i & 1) {
+        c = fma(pick(inputs, column), widen(weight), c);
+        weight += 16, column += 16;
+      }
+    }
+    F16 sum = (a + b) + (c + d);
+    if (k.scales) sum = fma(sum, load(k.scales + 16 * s), bias);
+    const int64_t left = k.out.planes - 16 * s;
+    if (residual) sum = sum + load_first(residual + 16 * s, left);
+    finish<1>(&sum, nullptr, k.activation);
+    store_first(out + 16 * s, sum, left);
+  }
+}
+
+template <class Weight>
+void slices_by_width(const ts_slices& k, const Place& place, Share share) {
+  if (k.width == 64)
+    slices_of<Weight, 64>(k, place, share);
+  else
+    slices_of<Weight, 128>(k, place, share);
+}
+
+int slices(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_slices*>(op);
+  if (k.dtype == TS_F32) slices_by_width<float>(k, place, share);
+  if (k.dtype == TS_BF16) slices_by_width<uint16_t>(k, place, share);
+  if (k.dtype == TS_I8) slices_by_width<int8_t>(k, place, share);
+  return TS_OK;
+}
+
+int rows(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_rows*>(op);
+  constexpr int AT_ONCE = ACCUMULATORS >= 12 ? 8 : 4;
+  const float* x = at(k.in, place);
+  float* out = at(k.out, place);
+  const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
+  const int64_t stride = (k.inputs + 15) / 16 * 16;
+  const Range outputs = part(k.out.planes, share, AT_ONCE);
+  for (int64_t o = outputs.begin; o < outputs.end; o += AT_ONCE) {
+    const float* weight = k.weights + o * stride;
+    F16 sums[AT_ONCE];
+    for (int h = 0; h < AT_ONCE; h++) sums[h] = all(0.0f);
+    int64_t i = 0;
+    for (; i + 16 <= k.inputs; i += 16) {
+      const F16 inputs = load(x + i);
+#pragma GCC unroll 8
+      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(load(weight + h * stride + i), inputs, sums[h]);
+    }
+    if (i < k.inputs) {
+      const F16 inputs = load_first(x + i, k.inputs - i);
+      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(load(weight + h * stride + i), inputs, sums[h]);
+    }
+    float totals[16] = {};
+    for (int h = 0; h < AT_ONCE; h++) totals[h] = sum(sums[h]) + k.bias[o + h];
+    const int64_t left = smaller(AT_ONCE, k.out.planes - o);
+    F16 total = load(totals);
+    if (residual) total = total + load_first(residual + o, left);
+    finish<1>(&total, nullptr, k.activation);
+    store_first(out + o, total, left);
+  }
+  return TS_OK;
+}
+
+// ---- pooling -----------------------------------------------------------------------------------------------------------
+
+void pool_pairs(const ts_pool& k, const float* in, float* out) {  // windows of 2 by 2 that do not overlap
+  for (int64_t r = 0; r < k.out.rows; r++) {
+    const float *upper = in + 2 * r * k.in.row, *lower = upper + k.in.row;
+    for (int64_t c = 0; c < k.out.cols; c += 16) {
+      const F16 u0 = load(upper + 2 * c), u1 = load(upper + 2 * c + 16);
+      const F16 l0 = load(lower + 2 * c), l1 = load(lower + 2 * c + 16);
+      F16 even, odd;
+      deal(k.average ? u0 + l0 : maximum(u0, l0), k.average ? u1 + l1 : maximum(u1, l1), even, odd);
+      const F16 pooled = k.average ? (even + odd) * all(0.25f) : maximum(even, odd);
+      store_first(out + r * k.out.row + c, pooled, k.out.cols - c);
+    }
+  }
+}
+
+float pool_all(const ts_pool& k, const float* in) {  // one window as large as the plane
+  F16 pooled = all(k.average ? 0.0f : -__builtin_inff());
+  float last = k.average ? 0.0f : -__builtin_inff();
+  for (int64_t r = 0; r < k.in.rows; r++) {
+    int64_t c = 0;
+    for (; c + 16 <= k.in.cols; c += 16) {
+      const F16 x = load(in + r * k.in.row + c);
+      pooled = k.average ? pooled + x : maximum(pooled, x);
+    }
+    for (; c < k.in.cols; c++) {
+      const float x = in[r * k.in.row + c];
+      last = k.average ? last + x : x > last ? x : last;
+    }
+  }
+  if (k.average) return (sum(pooled) + last) / static_cast<float>(k.in.rows * k.in.cols);
+  const float most = largest(pooled);
+  return most > last ? most : last;
+}
+
+void pool_any(const ts_pool& k, const float* in, float* out) {
+  for (int64_t r = 0; r < k.out.rows; r++)
+    for (int64_t c = 0; c < k.out.cols; c++) {
+      const int64_t r0 = r * k.step_r - k.pad_r, c0 = c * k.step_c - k.pad_c;
+      const int64_t r1 = smaller(r0 + k.height, k.in.rows), c1 = smaller(c0 + k.width, k.in.cols);
+      float pooled = k.average ? 0.0f : -__builtin_inff();
+      for (int64_t i = larger(r0, 0); i < r1; i++)
+        for (int64_t j = larger(c0, 0); j < c1; j++) {
+          const float x = in[i * k.in.row + j];
+          pooled = k.average ? pooled + x : x > pooled ? x : pooled;
+        }
+      if (k.average) {
+        // what padding counts for ends with the padding, also where a window reaches beyond it
+        const int64_t high = smaller(r0 + k.height, k.in.rows + k.pad_r) - r0;
+        const int64_t wide = smaller(c0 + k.width, k.in.cols + k.pad_c) - c0;
+        const int64_t inside = (r1 - larger(r0, 0)) * (c1 - larger(c0, 0));
+        pooled /= static_cast<float>(k.count_padding ? high * wide : inside);
+      }
+      out[r * k.out.row + c] = pooled;
+    }
+}
+
+int pool(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_pool*>(op);
+  const bool padded = k.pad_r || k.pad_c;
+  const bool pairs = !padded && k.height == 2 && k.width == 2 && k.step_r == 2 && k.step_c == 2;
+  const bool whole = !padded && k.height == k.in.rows && k.width == k.in.cols && k.out.rows == 1 && k.out.cols == 1;
+  const Range planes = part(k.out.planes, share);
+  for (int64_t p = planes.begin; p < planes.end; p++) {
+    const float* in = at(k.in, place) + p * k.in.plane;
+    float* out = at(k.out, place) + p * k.out.plane;
+    if (whole)
+      *out = pool_all(k, in);
+    else if (pairs)
+      pool_pairs(k, in, out);
+    else
+      pool_any(k, in, out);
+  }
+  return TS_OK;
+}
+
+// ---- elementwise, and what normalises ----------------------------------------------------------------------------------
+
+int binary(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_binary_op*>(op);
+  const Range planes = part(k.out.planes, share);
+  for (int64_t p = planes.begin; p < planes.end; p++) {
+    const float *left = at(k.left, place) + p * k.left.plane, *right = at(k.right, place) + p * k.right.plane;
+    float* out = at(k.out, place) + p * k.out.plane;
+    for (int64_t v = 0; v < k.vectors; v++) {
+      const F16 a = load(left + 16 * v), b = load(right + 16 * v);
+      const F16 c = k.binary == TS_ADD ? a + b : k.binary == TS_SUB ? a - b : a * b;
+      const F16 result = activated(c, k.activation);
+      store(out + 16 * v, k.mask ? keep(result, k.mask[v]) : result);
+    }
+  }
+  return TS_OK;
+}
+
+int affine(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_affine*>(op);
+  const Range planes = part(k.out.planes, share);
+  for (int64_t p = planes.begin; p < planes.end; p++) {
+    const float* in = at(k.in, place) + p * k.in.plane;
+    float* out = at(k.out, place) + p * k.out.plane;
+    const F16 scale = all(k.scale ? k.scale[p] : 1.0f), shift = all(k.shift ? k.shift[p] : 0.0f);
+    for (int64_t v = 0; v < k.vectors; v++) {
+      const F16 result = activated(fma(load(in + 16 * v), scale, shift), k.activation);
+      store(out + 16 * v, k.mask ? keep(result, k.mask[v]) : result);
+    }
+  }
+  return TS_OK;
+}
+
+int norm(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_norm*>(op);
+  const float* in = at(k.in, place);
+  float* out = at(k.out, place);
+  const int64_t n = k.in.planes;
+  const float each = 1.0f / static_cast<float>(n), epsilon = static_cast<float>(k.epsilon);
+  if (k.in.plane == 1) {
+    if (share.index) return TS_OK;
+    F16 total = all(0.0f), squares = all(0.0f);
+    for (int64_t i = 0; i < n; i += 16) total = total + load_first(in + i, n - i);
+    const float mean = sum(total) * each;
+    for (int64_t i = 0; i < n; i += 16) {
+      const int64_t left = n - i;
+      F16 x = load_first(in + i, left) - all(mean);
+      if (left < 16) x = keep(x, static_cast<uint16_t>((1 << left) - 1));
+      squares = fma(x, x, squares);
+    }
+    const float scale = 1.0f / __builtin_sqrtf(sum(squares) * each + epsilon);
+    for (int64_t i = 0; i < n; i += 16) {
+      const int64_t left = n - i;
+      const F16 x = (load_first(in + i, left) - all(mean)) * all(scale);
+      store_first(out + i, fma(x, load_first(k.scale + i, left), load_first(k.shift + i, left)), left);
+    }
+    return TS_OK;
+  }
+  const Range columns = part(k.in.cols, share, 16);
+  for (int64_t c = columns.begin; c < columns.end; c += 16) {
+    F16 total = all(0.0f), squares = all(0.0f);
+    for (int64_t p = 0; p < n; p++) total = total + load(in + p * k.in.plane + c);
+    const F16 mean = total * all(each);
+    for (int64_t p = 0; p < n; p++) {
+      const F16 x = load(in + p * k.in.plane + c) - mean;
+      squares = fma(x, x, squares);
+    }
+    float deviation[16];
+    store(deviation, fma(squares, all(each), all(epsilon)));
+    for (float& d : deviation) d = 1.0f / __builtin_sqrtf(d);
+    const F16 scale = load(deviation);
+    for (int64_t p = 0; p < n; p++) {
+      const F16 x = (load(in + p * k.in.plane + c) - mean) * scale;
+      store(out + p * k.out.plane + c, fma(x, all(k.scale[p]), all(k.shift[p])));
+    }
+  }
+  return TS_OK;
+}
+
+int softmax(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_softmax*>(op);
+  const float* in = at(k.in, place);
+  float* out = at(k.out, place);
+  const int64_t n = k.in.planes;
+  if (k.in.plane == 1) {
+    if (share.index) return TS_OK;
+    float most = in[0], total = 0.0f;
+    for (int64_t i = 1; i < n; i++) most = in[i] > most ? in[i] : most;
+    for (int64_t i = 0; i < n; i += 16) {
+      const int64_t left = n - i;
+      F16 e = exponential(load_first(in + i, left) - all(most));
+      if (left < 16) e = keep(e, static_cast<uint16_t>((1 << left) - 1));
+      store_first(out + i, e, left);
+      total += sum(e);
+    }
+    const F16 each = all(1.0f / total);
+    for (int64_t i = 0; i < n; i += 16) store_first(out + i, load_first(out + i, n - i) * each, n - i);
+    return TS_OK;
+  }
+  const Range columns = part(k.in.cols, share, 16);
+  for (int64_t c = columns.begin; c < columns.end; c += 16) {
+    F16 most = load(in + c), total = all(0.0f);
+    for (int64_t p = 1; p < n; p++) most = maximum(most, load(in + p * k.in.plane + c));
+    for (int64_t p = 0; p < n; p++) {
+      const F16 e = exponential(load(in + p * k.in.plane + c) - most);
+      store(out + p * k.out.plane + c, e);
+      total = total + e;
+    }
+    const F16 each = all(1.0f) / total;
+    for (int64_t p = 0; p < n; p++) store(out + p * k.out.plane + c, load(out + p * k.out.plane + c) * each);
+  }
+  return TS_OK;
+}
+
+// ---- sequences ---------------------------------------------------------------------------------------------------------
+
+int embed(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_embed*>(op);
+  const auto* token = reinterpret_cast<const int64_t*>(place.space[TS_INPUT]);
+  float* out = at(k.out, place);
+  for (int64_t c = 0; c < k.out.cols; c++)
+    if (token[c] < 0 || token[c] >= k.tokens) return TS_BAD_TOKEN;
+  const Range planes = part(k.out.planes, share);
+  for (int64_t c = 0; c < k.out.cols; c++) {
+    const float* row = k.table + token[c] * k.out.planes;
+    for (int64_t p = planes.begin; p < planes.end; p++) out[p * k.out.plane + c] = row[p];
+  }
+  return TS_OK;
+}
+
+// Columns are queries: a vector holds one score of sixteen queries, and nothing is ever summed across lanes.
+int attention(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_attention*>(op);
+  const int64_t tokens = k.out.cols, width = k.out.planes / k.heads, stride = (tokens + 15) / 16 * 16;
+  const Range heads = part(k.heads, share);
+  for (int64_t h = heads.begin; h < heads.end; h++) {
+    const float* query = at(k.query, place) + h * width * k.query.plane;
+    const float* key = at(k.key, place) + h * width * k.key.plane;
+    const float* value = at(k.value, place) + h * width * k.value.plane;
+    float* out = at(k.out, place) + h * width * k.out.plane;
+    if (k.out.plane == 1) {  // one token attends to itself
+      for (int64_t d = 0; d < width; d++) out[d] = value[d];
+      continue;
+    }
+    float* scores = at(k.scratch, place) + h * tokens * stride;
+    for (int64_t c = 0; c < tokens; c += 16) {
+      const int64_t seen = k.causal ? smaller(tokens, c + 16) : tokens;
+      F16 most = all(-__builtin_inff());
+      for (int64_t j = 0; j < seen; j++) {
+        F16 even = all(0.0f), odd = all(0.0f);
+        int64_t d = 0;
+        for (; d + 2 <= width; d += 2) {
+          even = fma(all(key[d * k.key.plane + j]), load(query + d * k.query.plane + c), even);
+          odd = fma(all(key[(d + 1) * k.key.plane + j]), load(query + (d + 1) * k.query.plane + c), odd);
+        }
+        if (d < width) even = fma(all(key[d * k.key.plane + j]), load(query + d * k.query.plane + c), even);
+        F16 score = (even + odd) * all(static_cast<float>(k.scale));
+        if (k.causal && j > c) {  // queries c .. j-1 must not see token j
+          const uint16_t future = static_cast<uint16_t>((1u << (j - c)) - 1);
+          score = keep(score, static_cast<uint16_t>(~future)) - keep(all(1e30f), future);
+        }
+        store(scores + j * stride + c, score);
+        most = maximum(most, score);
+      }
+      F16 total = all(0.0f);
+      for (int64_t j = 0; j < seen; j++) {
+        const F16 e = exponential(load(scores + j * stride + c) - most);
+        store(scores + j * stride + c, e);
+        total = total + e;
+      }
+      const F16 each = all(1.0f) / total;
+      for (int64_t d = 0; d < width; d++) {
+        const float* v = value + d * k.value.plane;
+        F16 even = all(0.0f), odd = all(0.0f);
+        int64_t j = 0;
+        for (; j + 2 <= seen; j += 2) {
+          even = fma(all(v[j]), load(scores + j * stride + c), even);
+          odd = fma(all(v[j + 1]), load(scores + (j + 1) * stride + c), odd);
+        }
+        if (j < seen) even = fma(all(v[j]), load(scores + j * stride + c), even);
+        store(out + d * k.out.plane + c, (even + odd) * each);
+      }
+    }
+  }
+  return TS_OK;
+}
+
+// ---- copies between layouts ----------------------------------------------------------------------------------------------
+
+// Sixteen by sixteen: each round deals the array like a pack of cards into even and odd, which turns the eight bits of an
+// element's address by one; after four rounds row and column have changed places.
+inline void transpose(F16* r) {
+  F16 s[16];
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 8; i++) deal(r[2 * i], r[2 * i + 1], s[i], s[i + 8]);
+    for (int i = 0; i < 16; i++) r[i] = s[i];
+  }
+}
+
+// out[j * out_row + i] = in[i * in_row + j] for i < height, j < width.
+void transposed(const float* in, int64_t in_row, float* out, int64_t out_row, int64_t height, int64_t width) {
+  for (int64_t i = 0; i < height; i += 16)
+    for (int64_t j = 0; j < width; j += 16) {
+      const int64_t high = smaller(16, height - i), wide = smaller(16, width - j);
+      F16 r[16];
+      for (int64_t a = 0; a < 16; a++) r[a] = a < high ? load_first(in + (i + a) * in_row + j, wide) : all(0.0f);
+      transpose(r);
+      for (int64_t b = 0; b < wide; b++) store_first(out + (j + b) * out_row + i, r[b], high);
+    }
+}
+
+inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_step, int64_t n) {
+  int64_t i = 0;
+  if (in_step == 1 && out_step == 1) {
+    for (; i + 16 <= n; i += 16) store(out + i, load(in + i));
+    store_first(out + i, load_first(in + i, n - i), n - i);
+    return;
+  }
+  for (; i < n; i++) out[i * out_step] = in[i * in_step];
+}
+
+// Planes of short rows, every second column: a strided convolution's phases. All reads are within scratch memory.
+void copy_pairs(const ts_copy& k, const float* in, float* out, int64_t planes, int64_t cols) {
+  for (int64_t p = 0; p < planes; p++)
+    for (int64_t r = 0; r < k.rows; r++) {
+      const float* from = in + p * k.in.plane + r * k.in.row;
+      float* to = out + p * k.out.plane + r * k.out.row;
+      for (int64_t c = 0; c < cols; c += 16) {
+        F16 even, odd;
+        deal(load(from + 2 * c), load(from + 2 * c + 16), even, odd);
+        store_first(to + c, even, cols - c);
+      }
+    }
+}
+
+int copy(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_copy*>(op);
+  const float* in = place.space[k.in.space] + k.in.base + k.in.sample * place.sample;
+  float* out = place.space[k.out.space] + k.out.base + k.out.sample * place.sample;
+  const int64_t cols = k.lanes ? place.samples : k.cols;
+  const Range planes = part(k.planes, share, 16);
+  const int64_t n = planes.end - planes.begin;
+  if (n <= 0) return TS_OK;
+  in += planes.begin * k.in.plane, out += planes.begin * k.out.plane;
+  if (k.rows == 1 && cols > 1 && k.in.plane == 1 && k.out.col == 1) {
+    transposed(in, k.in.col, out, k.out.plane, cols, n);
+  } else if (k.rows == 1 && cols > 1 && k.in.col == 1 && k.out.plane == 1) {
+    transposed(in, k.in.plane, out, k.out.col, n, cols);
+  } else if (k.rows == 1 && cols == 1) {
+    copy_row(in, k.in.plane, out, k.out.plane, n);
+  } else if (k.in.col == 2 && k.out.col == 1 && k.in.space == TS_SAMPLE) {
+    copy_pairs(k, in, out, n, cols);
+  } else {
+    for (int64_t p = 0; p < n; p++)
+      for (int64_t r = 0; r < k.rows; r++)
+        copy_row(in + p * k.in.plane + r * k.in.row, k.in.col, out + p * k.out.plane + r * k.out.row, k.out.col, cols);
+  }
+  return TS_OK;
+}
+
+// In the order of ts_kind.
+const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention}};

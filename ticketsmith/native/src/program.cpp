@@ -1,0 +1,231 @@
+// Programs: operations in order, scratch memory planned before, and no allocation while they run.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+
+namespace {
+
+const Kernels* kernels_of(int isa) {
+  if (!ts_has_isa(isa)) return nullptr;
+  switch (isa) {
+    case TS_AVX512: return avx512_kernels();
+    case TS_AVX2: return avx2_kernels();
+    case TS_NEON: return neon_kernels();
+    case TS_PORTABLE: return portable_kernels();
+    default: return nullptr;
+  }
+}
+
+size_t size_of(int kind) {
+  switch (kind) {
+    case TS_COPY: return sizeof(ts_copy);
+    case TS_TAPS: return sizeof(ts_taps);
+    case TS_TILES: return sizeof(ts_tiles);
+    case TS_SLICES: return sizeof(ts_slices);
+    case TS_ROWS: return sizeof(ts_rows);
+    case TS_POOL: return sizeof(ts_pool);
+    case TS_BINARY: return sizeof(ts_binary_op);
+    case TS_AFFINE: return sizeof(ts_affine);
+    case TS_NORM: return sizeof(ts_norm);
+    case TS_SOFTMAX: return sizeof(ts_softmax);
+    case TS_EMBED: return sizeof(ts_embed);
+    case TS_ATTENTION: return sizeof(ts_attention);
+    default: return 0;
+  }
+}
+
+// Kernels load whole vectors, and read the padding before the first row: both ends have room for it.
+constexpr int64_t SLACK = 1024;
+// Below this many multiply-adds waking another core costs more than it saves.
+constexpr int64_t WORTH_SHARING = 100000;
+
+using Floats = std::unique_ptr<float, decltype(&std::free)>;
+
+Floats floats(int64_t count) {
+  const size_t bytes = (static_cast<size_t>(count + 2 * SLACK) * sizeof(float) + 63) / 64 * 64;
+  Floats memory(static_cast<float*>(std::aligned_alloc(64, bytes)), &std::free);
+  if (memory) std::memset(memory.get(), 0, bytes);  // the padding of images is never written: zero it is, and stays
+  return memory;
+}
+
+// The scratch of one call. A program owns as many as there have ever been calls at once.
+struct Scratch {
+  std::vector<Floats> samples;  // one per thread
+  Floats batch{nullptr, &std::free};
+};
+
+}  // namespace
+
+struct ts_program {
+  std::vector<std::unique_ptr<char[]>> ops;
+  std::vector<const ts_op*> each, once;  // for each sample; once for all
+  const Kernels* kernels;
+  int64_t sample_floats, batch_floats, sample_in, sample_out, input_bytes, work = 0;
+  std::vector<int64_t> shape;
+  std::mutex guard;
+  std::vector<std::unique_ptr<Scratch>> idle;
+
+  std::unique_ptr<Scratch> take(int threads) {
+    std::unique_ptr<Scratch> scratch;
+    {
+      std::lock_guard<std::mutex> lock(guard);
+      if (!idle.empty()) {
+        scratch = std::move(idle.back());
+        idle.pop_back();
+      }
+    }
+    if (!scratch) {
+      scratch = std::make_unique<Scratch>();
+      scratch->batch = floats(batch_floats);
+      if (!scratch->batch) return nullptr;
+    }
+    while (static_cast<int>(scratch->samples.size()) < threads) {
+      scratch->samples.push_back(floats(sample_floats));
+      if (!scratch->samples.back()) return nullptr;
+    }
+    return scratch;
+  }
+
+  void give(std::unique_ptr<Scratch> scratch) {
+    std::lock_guard<std::mutex> lock(guard);
+    idle.push_back(std::move(scratch));
+  }
+
+  Place place(Scratch& scratch, int thread, const void* input, float* output, int64_t sample, int64_t samples) const {
+    const char* in = static_cast<const char*>(input) + sample * sample_in * input_bytes;
+    return {{scratch.samples[thread].get() + SLACK, scratch.batch.get() + SLACK,
+             const_cast<float*>(reinterpret_cast<const float*>(in)), output + sample * sample_out, nullptr},
+            sample, samples};
+  }
+
+  int run_one(const std::vector<const ts_op*>& list, const Place& place) const {
+    for (const ts_op* op : list)
+      if (const int status = kernels->of[op->kind](op, place, {0, 1})) return status;
+    return TS_OK;
+  }
+
+  int run_alone(Scratch& scratch, const void* input, float* output, int64_t samples) const {
+    for (int64_t s = 0; s < samples && !each.empty(); s++)
+      if (const int status = run_one(each, place(scratch, 0, input, output, s, samples))) return status;
+    return run_one(once, place(scratch, 0, input, output, 0, samples));
+  }
+
+  // All threads at each operation, then all at the next.
+  void share(const std::vector<const ts_op*>& list, const Place& place, int t, int n, Barrier& barrier,
+             std::atomic<int>& status) const {
+    for (const ts_op* op : list) {
+      const bool shared = op->work >= WORTH_SHARING;
+      if (shared || t == 0)
+        if (const int failed = kernels->of[op->kind](op, place, shared ? Share{t, n} : Share{0, 1})) status = failed;
+      barrier.wait();
+      if (status) return;
+    }
+  }
+
+  bool run_shared(Scratch& scratch, const void* input, float* output, int64_t samples, int n, int& result) const {
+    Barrier barrier(n);
+    std::atomic<int> status{TS_OK};
+    const bool ran = Pool::instance().run(n, [&](int t) {
+      if (samples >= n) {  // whole samples for each thread: nothing to wait for
+        for (int64_t s = t; s < samples && !each.empty() && !status; s += n)
+          if (const int failed = run_one(each, place(scratch, t, input, output, s, samples))) status = failed;
+        barrier.wait();
+      } else {
+        for (int64_t s = 0; s < samples && !status; s++)
+          share(each, place(scratch, 0, input, output, s, samples), t, n, barrier, status);
+      }
+      if (!status) share(once, place(scratch, 0, input, output, 0, samples), t, n, barrier, status);
+    });
+    result = status;
+    return ran;
+  }
+};
+
+extern "C" {
+
+int ts_abi(void) { return TS_ABI; }
+
+int ts_sizeof(int kind) { return static_cast<int>(size_of(kind)); }
+
+int ts_has_isa(int isa) {
+  switch (isa) {
+    case TS_PORTABLE: return 1;
+    case TS_NEON: return neon_kernels() != nullptr;
+#if defined(__x86_64__) || defined(__i386__)
+    case TS_AVX2: return avx2_kernels() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case TS_AVX512:
+      return avx512_kernels() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+    default: return 0;
+  }
+}
+
+int ts_best_isa(void) {
+  for (int isa = TS_ISAS - 1; isa > TS_PORTABLE; isa--)
+    if (ts_has_isa(isa)) return isa;
+  return TS_PORTABLE;
+}
+
+ts_program* ts_create(const void* const* ops, int64_t count, int isa, int64_t sample_floats, int64_t batch_floats,
+                      int64_t sample_in, int64_t sample_out, int64_t input_bytes) try {
+  const Kernels* kernels = kernels_of(isa);
+  if (!kernels) return nullptr;
+  auto program = std::make_unique<ts_program>();
+  program->kernels = kernels;
+  program->sample_floats = sample_floats, program->batch_floats = batch_floats;
+  program->sample_in = sample_in, program->sample_out = sample_out, program->input_bytes = input_bytes;
+  for (int64_t i = 0; i < count; i++) {
+    const auto* op = static_cast<const ts_op*>(ops[i]);
+    const size_t size = size_of(op->kind);
+    if (!size) return nullptr;
+    program->ops.emplace_back(new char[size]);
+    std::memcpy(program->ops.back().get(), op, size);
+    const auto* copy = reinterpret_cast<const ts_op*>(program->ops.back().get());
+    (copy->batch ? program->once : program->each).push_back(copy);
+    program->work += copy->work;
+  }
+  return program.release();
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+
+void ts_set_shape(ts_program* program, const int64_t* shape, int64_t dimensions) {
+  program->shape.assign(shape, shape + dimensions);
+}
+
+int64_t ts_samples(const ts_program* program, const int64_t* shape, int64_t dimensions, int64_t item_bytes) {
+  const auto& expected = program->shape;
+  if (item_bytes != program->input_bytes || dimensions != static_cast<int64_t>(expected.size()) + 1) return -1;
+  return std::equal(expected.begin(), expected.end(), shape + 1) ? shape[0] : -1;
+}
+
+int64_t ts_output_bytes(const ts_program* program) {
+  return program->sample_out * static_cast<int64_t>(sizeof(float));
+}
+
+void ts_destroy(ts_program* program) { delete program; }
+
+int ts_run(ts_program* program, const void* input, float* output, int64_t samples, int threads) try {
+  const int64_t work = program->work * (program->each.empty() ? 1 : samples);
+  const int n = threads > 1 && work >= 2 * WORTH_SHARING ? threads : 1;
+  auto scratch = program->take(n);
+  if (!scratch) return TS_NO_MEMORY;
+  int status = TS_OK;
+  if (n == 1 || !program->run_shared(*scratch, input, output, samples, n, status))
+    status = program->run_alone(*scratch, input, output, samples);
+  program->give(std::move(scratch));
+  return status;
+} catch (const std::bad_alloc&) {
+  return TS_NO_MEMORY;
+}
+
+}  // extern "C"

@@ -1,0 +1,17 @@
+"""The sparse runtime: trained networks whose zeros are not multiplied.
+
+    from ticketsmith import runtime
+
+    model = runtime.load("ticket.tsk")
+    outputs = model(inputs)          # NumPy arrays, or anything with DLPack
+
+Serving needs NumPy and nothing else. Files are made from PyTorch modules by :mod:`ticketsmith.runtime.from_torch`.
+"""
+
+from __future__ import annotations
+
+from ticketsmith.runtime.artifact import load, save
+from ticketsmith.runtime.graph import Graph, GraphError, Node
+from ticketsmith.runtime.model import Model
+
+__all__ = ["Graph", "GraphError", "Model", "Node", "load", "save"]

@@ -1,0 +1,46 @@
+"""The formats in which a product can be computed, and rules of thumb for where nothing was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.runtime.graph import PRODUCTS, Graph
+
+_CANDIDATES = {
+    "vector": ("slices", "slices_wide", "rows"),
+    "planes": ("taps", "taps_whole", "tiles"),
+    "lanes": ("taps", "taps_whole", "tiles"),
+}
+_DENSE_ABOVE = {"vector": 0.9, "planes": 0.45, "lanes": 0.35}
+"""The density above which dense kernels won on the machines where this was measured."""
+
+_MOST_IN_CACHE = 3_000_000
+"""Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
+
+
+def candidates(mode: str, shared: bool = True) -> tuple[str, ...]:
+    """Formats of a product with one vector, with planes, or with lanes.
+
+    ``shared``: all outputs read the same inputs; the dense kernel for planes needs that.
+    """
+    return tuple(name for name in _CANDIDATES[mode] if shared or name != "tiles")
+
+
+def cold(graph: Graph) -> bool:
+    """Whether a network's weights are too many for caches: they then come from memory in each call, and bytes decide."""
+    weights = sum(np.count_nonzero(graph.parameter(node, "weight")) for node in graph.nodes if node.op in PRODUCTS)
+    return bool(weights > _MOST_IN_CACHE)
+
+
+def sensible(mode: str, shared: bool, cold: bool) -> tuple[str, ...]:
+    """Candidates that are worth timing. One layer alone would run from caches where the whole network does not."""
+    wrong = {"slices"} if cold else {"slices_wide"}
+    return tuple(name for name in candidates(mode, shared) if name not in wrong)
+
+
+def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool) -> str:
+    """What is usually fastest for this density."""
+    density = np.count_nonzero(weight) / max(1, weight.size)
+    sparse, *_, dense = sensible(mode, shared, cold)
+    return dense if shared and density > _DENSE_ABOVE[mode] else sparse

@@ -1,0 +1,215 @@
+"""Where the numbers of a value lie, and which memory values may share.
+
+A value is a set of planes. Images have zero columns after each row and zero rows around, as wide as the convolutions at
+their resolution reach, so that a shifted plane is the same plane read from another offset, and a whole plane can be
+computed as one long row. Where all convolutions at a resolution are 3 (or 1) wide, each plane has two copies moved by a
+column instead of zero columns: every read is then of whole cache lines, which is twice as fast.
+
+The zeros are written once, when memory is made: whatever writes an image leaves them alone, and memory is shared only
+between values of one layout.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native.abi import Space, Value
+from ticketsmith.runtime.graph import GraphError
+from ticketsmith.runtime.pack import aligned
+
+LANES = 16
+MOST_FLOATS = 2**28
+"""Of scratch memory, 1 GiB: no model that is meant to be served comes near; a malicious file may."""
+
+
+def up(number: int, multiple: int = LANES) -> int:
+    """``number`` rounded up."""
+    return -(-number // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Halo:
+    """How far beyond a plane its readers reach: columns (shared by the end of a row and the begin of the next), rows."""
+
+    cols: int = 0
+    top: int = 0
+    bottom: int = 0
+
+    def union(self, other: Halo) -> Halo:
+        return Halo(max(self.cols, other.cols), max(self.top, other.top), max(self.bottom, other.bottom))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Plane p, row r, column c lie at ``origin + p * plane + r * row + c``."""
+
+    planes: int
+    rows: int
+    cols: int
+    plane: int
+    row: int
+    origin: int = 0
+    key: Hashable = "flat"
+    spread: int = 0
+    """How far before and behind each plane its copies lie, moved by a column; 0 without copies."""
+
+    @property
+    def size(self) -> int:
+        """Floats of memory."""
+        return up(self.planes * self.plane) + LANES
+
+    @property
+    def is_vector(self) -> bool:
+        return self.plane == 1
+
+    @property
+    def sweep(self) -> tuple[int, int]:
+        """(planes, vectors of each) with which an elementwise kernel goes over everything."""
+        if self.is_vector:
+            return 1, up(self.planes) // LANES
+        return self.planes, up((self.rows - 1) * self.row + self.cols) // LANES
+
+    @property
+    def mask(self) -> NDArray[np.uint16] | None:
+        """A bit per float of a plane's vectors: whether it belongs to the value; None when nothing must be kept zero."""
+        if self.key == "flat":  # what lies behind its rows is nobody's padding
+            return None
+        inside = self._inside(0, self.cols)
+        return None if inside.all() else _bits(inside)
+
+    @property
+    def copy_masks(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """What has a place in the copies to the right and to the left."""
+        return _bits(self._inside(1, self.cols)), _bits(self._inside(0, self.cols - 1))
+
+    def _inside(self, begin: int, end: int) -> NDArray[np.bool_]:
+        row, column = np.divmod(np.arange(self.sweep[1] * LANES), self.row)
+        inside: NDArray[np.bool_] = (row < self.rows) & (begin <= column) & (column < end)
+        return inside
+
+
+def _bits(inside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    out: NDArray[np.uint16] = aligned(len(inside) // LANES, np.uint16)
+    out[:] = (inside.reshape(-1, LANES) << np.arange(LANES)).sum(axis=1)
+    return out
+
+
+def vector(features: int) -> Layout:
+    """Features one behind the other."""
+    return Layout(features, 1, 1, 1, 1)
+
+
+def columns(features: int, count: int) -> Layout:
+    """A plane per feature, a column per token or sample."""
+    return Layout(features, 1, count, up(count), up(count))
+
+
+def compact(planes: int, rows: int, cols: int) -> Layout:
+    """No padding at all, as callers have it."""
+    return Layout(planes, rows, cols, rows * cols, cols)
+
+
+def whole_row(cols: int) -> int:
+    """The shortest row with which all rows begin at the same places of cache lines, as far as that goes."""
+    return up(cols) if cols > 8 else 8 if cols > 4 else 4
+
+
+def image(
+    planes: int, rows: int, cols: int, halo: Halo, row: int = 0, copies: bool = False, key: Hashable = "image"
+) -> Layout:
+    """Planes with a halo, and copies beside them if asked for; the first element of each begins a cache line."""
+    row = row or cols + halo.cols
+    origin = up(halo.cols + halo.top * row)
+    inside = max(up((rows - 1) * row + cols), (rows + halo.bottom) * row)
+    single = up(origin + inside)
+    plane = 3 * single if copies else single
+    if planes * plane > MOST_FLOATS:
+        raise GraphError(f"an image of {planes} x {rows} x {cols} with its padding is too large.")
+    first = origin + single if copies else origin
+    return Layout(planes, rows, cols, plane, row, first, (key, rows, cols, row, halo, copies), single if copies else 0)
+
+
+@dataclass(eq=False)
+class Slot:
+    """Memory of a space, for several values one after the other."""
+
+    space: Space
+    key: Hashable
+    size: int
+    offset: int = 0
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A value in memory."""
+
+    layout: Layout
+    slot: Slot
+    first_plane: int = 0
+
+    @classmethod
+    def new(cls, layout: Layout, space: Space) -> Tensor:
+        return cls(layout, Slot(space, layout.key, layout.size))
+
+    @property
+    def space(self) -> Space:
+        return self.slot.space
+
+    @property
+    def base(self) -> int:
+        return self.slot.offset + self.layout.origin + self.first_plane * self.layout.plane
+
+    def value(self, planes: int | None = None) -> Value:
+        """As the kernels know it."""
+        layout = self.layout
+        count = layout.planes if planes is None else planes
+        return Value(self.base, layout.plane, layout.row, int(self.space), count, layout.rows, layout.cols)
+
+    def part(self, begin: int, end: int) -> Tensor:
+        """Some of the planes, in the same memory."""
+        return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
+
+    def seen_as(self, layout: Layout) -> Tensor:
+        """The same memory in another layout."""
+        return Tensor(layout, self.slot, self.first_plane)
+
+
+def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
+    """Gives every tensor of ``space`` its memory, shared where lifetimes allow; the floats that are needed in all.
+
+    ``uses`` are (step, tensor) in the order of steps. A slot's memory is free after its last step.
+    """
+    life: dict[Slot, list[int]] = {}
+    for step, tensor in uses:
+        if tensor.space == space:
+            life.setdefault(tensor.slot, [step, step])[1] = step
+    free: dict[Hashable, list[Slot]] = defaultdict(list)  # memory that is nobody's, by layout
+    grounds: list[Slot] = []
+    ground_of: dict[Slot, Slot] = {}
+    ending = sorted(life, key=lambda slot: life[slot][1])
+    for slot in sorted(life, key=lambda slot: life[slot][0]):
+        while ending and life[ending[0]][1] < life[slot][0]:
+            gone = ending.pop(0)
+            free[gone.key].append(ground_of[gone])
+        if free[slot.key]:
+            ground = max(free[slot.key], key=lambda one: one.size)
+            free[slot.key].remove(ground)
+            ground.size = max(ground.size, slot.size)
+        else:
+            ground = Slot(space, slot.key, slot.size)
+            grounds.append(ground)
+        ground_of[slot] = ground
+    total = 0
+    for ground in grounds:
+        ground.offset = total
+        total += up(ground.size) + 64  # kernels read whole vectors
+    if total > MOST_FLOATS:
+        raise GraphError(f"the network needs {4 * total:,} bytes of scratch memory; {4 * MOST_FLOATS:,} are allowed.")
+    for slot, ground in ground_of.items():
+        slot.offset = ground.offset
+    return total

@@ -1,0 +1,137 @@
+"""Weights in the order in which the kernels read them. Pure NumPy: dense weights in, flat arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.runtime.graph import GraphError
+
+Floats = NDArray[np.float32]
+
+TAP = np.dtype([("offset", np.int32), ("weight", np.float32)])
+SLICE_ROWS = 16
+
+
+def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Zeros that begin on a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    out: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
+    return out
+
+
+def padded(values: Floats | None, size: int) -> Floats:
+    """A vector as aligned floats, with zeros up to ``size``."""
+    out: Floats = aligned(size, np.float32)
+    if values is not None:
+        out[: len(values)] = values
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class TapsPack:
+    """Weights by block of input planes and output plane; ``starts`` is [blocks * outputs + 1]."""
+
+    taps: NDArray[Any]
+    starts: NDArray[np.int32]
+    blocks: int
+
+
+def pack_taps(weight: Floats, offsets: NDArray[np.int64], planes: NDArray[np.int64], block_planes: int) -> TapsPack:
+    """``weight`` [outputs, taps]; where each tap reads [outputs or 1, taps], and from which plane, of the same shape."""
+    outputs = len(weight)
+    row, column = np.nonzero(weight)
+    where = row if len(offsets) > 1 else 0
+    offset, plane = offsets[where, column], planes[where, column]
+    if offset.size and (offset.max() >= 2**31 or offset.min() < -(2**31)):
+        raise GraphError("a layer is too large: its input does not fit 32-bit offsets.")
+    blocks = max(1, -(-(int(planes.max()) + 1) // block_planes))
+    key = plane // block_planes * outputs + row
+    order = np.argsort(key, kind="stable")
+    taps = aligned(len(row), TAP)
+    taps["offset"], taps["weight"] = offset[order], weight[row, column][order]
+    starts = np.zeros(blocks * outputs + 1, np.int32)
+    np.cumsum(np.bincount(key, minlength=blocks * outputs), out=starts[1:])
+    return TapsPack(taps, starts, blocks)
+
+
+def pack_tiles(weight: Floats, height: int) -> Floats:
+    """``weight`` [outputs, taps] as [outputs / height, taps, height], zeros for outputs that are not there."""
+    outputs, taps = weight.shape
+    tall = -(-outputs // height)
+    full = np.zeros((tall * height, taps), np.float32)
+    full[:outputs] = weight
+    out: Floats = aligned((tall, taps, height), np.float32)
+    out[:] = full.reshape(tall, height, taps).transpose(0, 2, 1)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class SlicesPack:
+    """16 rows by 64 or 128 columns at a time, each with as many slots of 16 weights as its fullest row needs."""
+
+    first: NDArray[np.int64]
+    slots: NDArray[np.uint16]
+    columns: NDArray[np.uint8]
+    values: NDArray[Any]
+    scales: Floats | None
+    dtype: str
+
+
+def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> SlicesPack:
+    """``weight`` [outputs, inputs]; ``dtype`` of the packed values is float32, bfloat16 or int8 with a scale per row;
+    ``width`` columns (64 or 128) make a block."""
+    outputs, inputs = weight.shape
+    slices, blocks = -(-outputs // SLICE_ROWS), -(-inputs // width)
+    row, column = np.nonzero(weight)
+    cell = row * blocks + column // width  # ascending: rows by rows, and within a row by columns
+    counts = np.bincount(cell, minlength=slices * SLICE_ROWS * blocks)
+    rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots = counts.reshape(slices, SLICE_ROWS, blocks).max(axis=1)
+    begin = np.zeros(slices * blocks + 1, np.int64)
+    np.cumsum(slots.ravel(), out=begin[1:])
+    slot = begin[row // SLICE_ROWS * blocks + column // width] + rank
+    place = slot * SLICE_ROWS + row % SLICE_ROWS
+    # the kernels read four slots at a time, never more than there are; 64 spare bytes let narrow loads be wide
+    columns = aligned(int(begin[-1]) * SLICE_ROWS + 64, np.uint8)
+    columns[place] = column % width
+    kept = weight[row, column]
+    scales = None
+    if dtype == "int8":
+        scales = padded(int8_scales(weight), slices * SLICE_ROWS)
+        values = aligned(len(columns), np.int8)
+        values[place] = np.rint(kept / scales[row]).astype(np.int8)
+    elif dtype == "bfloat16":
+        values = aligned(len(columns), np.uint16)
+        values[place] = to_bfloat16(kept)
+    else:
+        values = aligned(len(columns), np.float32)
+        values[place] = kept
+    return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype)
+
+
+def pack_rows(weight: Floats) -> Floats:
+    """``weight`` [outputs, inputs] with rows padded to a multiple of 8, columns to one of 16."""
+    outputs, inputs = weight.shape
+    out: Floats = aligned((-(-outputs // 8) * 8, -(-inputs // 16) * 16), np.float32)
+    out[:outputs, :inputs] = weight
+    return out
+
+
+def int8_scales(weight: Floats) -> Floats:
+    """What a step of each row's 8-bit weights is worth; 1 for rows of zeros."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    scales: Floats = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return scales
+
+
+def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
+    """The upper halves of float32, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return rounded

@@ -1,0 +1,633 @@
+"""From a graph to a program: layouts chosen, weights packed, memory planned, operations written down.
+
+A program runs in two parts. The first is done for each sample of a batch: images, sequences, and vectors when there are
+few samples. The second is done once: vectors of a whole batch, with a lane for each sample, so that a weight is read once
+for all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native import abi
+from ticketsmith.native.abi import Space
+from ticketsmith.runtime import formats, layout, pack
+from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, PRODUCTS, Graph, Node, Shape, conv_geometry, pool_geometry
+from ticketsmith.runtime.layout import Halo, Layout, Tensor
+
+_LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
+_FIRST_CACHE = 36_000
+"""Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
+
+_MOST_WASTE = 1.2
+"""How much longer rows may get so that reads are of whole cache lines."""
+
+_WORTH_COPIES = 40
+"""Weights per input plane from which such reads save more than it costs to write the copies."""
+
+_DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program in the making: operations, and everything they point to (which must be kept as long as they)."""
+
+    operations: tuple[ctypes.Structure, ...]
+    arrays: tuple[NDArray[Any], ...]
+    sample_floats: int
+    batch_floats: int
+
+
+@dataclass(frozen=True)
+class _Step:
+    write: Callable[[], ctypes.Structure]
+    tensors: tuple[Tensor, ...]
+    batch: bool
+    work: int
+
+
+def plan(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, dtype: str = "float32") -> Plan:
+    """A program for ``graph``. With ``lanes``, the end of the network takes up to that many samples at once.
+
+    ``choices`` maps products by their outputs to the formats that were measured to be fastest; others go by rules of
+    thumb. ``dtype`` is that of the weights of sparse products with one vector.
+    """
+    return _Planner(graph, lanes, choices or {}, dtype).plan()
+
+
+def lane_nodes(graph: Graph) -> set[str]:
+    """Outputs of the nodes at the end of ``graph`` that can be computed for many samples at once."""
+    shapes = graph.shapes()
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        later = [other for other in graph.nodes if node.output in other.inputs]
+        if node.op not in _LANE_OPS or len(shapes[node.output]) != 1 or any(o.output not in found for o in later):
+            continue
+        if all(len(shapes[name]) == 1 for name in node.inputs):
+            found.add(node.output)
+    return found if any(node.op == "linear" and node.output in found for node in graph.nodes) else set()
+
+
+class _Planner:
+    def __init__(self, graph: Graph, lanes: int, choices: Mapping[str, str], dtype: str) -> None:
+        self.graph, self.lanes, self.choices, self.dtype = graph, lanes, choices, dtype
+        self.shapes = graph.shapes()
+        self.batched = lane_nodes(graph) if lanes else set()
+        self.cold = formats.cold(graph)
+        self.halos, self.whole = self._resolutions()
+        self.steps: list[_Step] = []
+        self.arrays: list[NDArray[Any]] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.lifted: dict[str, Tensor] = {}
+
+    def plan(self) -> Plan:
+        self._input()
+        for node in self.graph.nodes:
+            getattr(self, f"_{node.op}")(node)
+            made = self.tensors[node.output]
+            if made.layout.spread and node.op not in PRODUCTS:
+                self._copies(made)
+        self._output()
+        uses = [(index, tensor) for index, step in enumerate(self.steps) for tensor in step.tensors]
+        sample_floats = layout.assign(Space.SAMPLE, uses)
+        batch_floats = layout.assign(Space.BATCH, uses)
+        operations = []
+        for step in self.steps:
+            operation = step.write()
+            operation.op = abi.Op(abi.OPERATIONS.index(type(operation)), step.batch, step.work)
+            operations.append(operation)
+        return Plan(tuple(operations), tuple(self.arrays), sample_floats, batch_floats)
+
+    # ---- helpers
+
+    def _users(self, name: str) -> list[Node]:
+        return [node for node in self.graph.nodes if name in node.inputs]
+
+    def _step(
+        self, write: Callable[[], ctypes.Structure], *tensors: Tensor, batch: bool = False, work: int = 0
+    ) -> None:
+        self.steps.append(_Step(write, tensors, batch, work))
+
+    def _address(self, array: NDArray[Any] | None) -> int | None:
+        if array is None:
+            return None
+        self.arrays.append(array)
+        return array.ctypes.data
+
+    def _resolutions(self) -> tuple[dict[tuple[int, int], Halo], set[tuple[int, int]]]:
+        """What convolutions need at each resolution; and those at which planes have copies instead of zero columns."""
+        halos: dict[tuple[int, int], Halo] = {}
+        weights: dict[tuple[int, int], int] = {}
+        planes: dict[tuple[int, int], int] = {}
+        for node in self.graph.nodes:
+            if node.op == "conv2d":
+                channels, rows, cols = self.shapes[node.inputs[0]]
+                reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
+                if reach.direct:
+                    size = rows, cols
+                    halos[size] = halos.get(size, Halo()).union(reach.halo)
+                    weight = self.graph.parameter(node, "weight")
+                    weights[size] = weights.get(size, 0) + int(np.count_nonzero(weight))
+                    planes[size] = planes.get(size, 0) + channels
+        whole = {
+            size
+            for size, halo in halos.items()
+            if halo.cols == 1 and layout.whole_row(size[1]) <= _MOST_WASTE * size[1]
+            if weights[size] >= _WORTH_COPIES * planes[size]
+        }
+        return halos, whole
+
+    def _layout(self, shape: Shape, copies: bool = False) -> Layout:
+        if len(shape) == 1 or (len(shape) == 2 and shape[0] == 1):
+            return layout.vector(shape[-1])
+        if len(shape) == 2:
+            return layout.columns(shape[1], shape[0])
+        channels, rows, cols = shape
+        halo = self.halos.get((rows, cols), Halo())
+        if (rows, cols) not in self.whole:
+            return layout.image(channels, rows, cols, halo)
+        return layout.image(channels, rows, cols, replace(halo, cols=0), layout.whole_row(cols), copies)
+
+    def _needs_copies(self, name: str) -> bool:
+        """Whether a convolution will read ``name`` at several columns, where planes have copies for that."""
+        shape = self.shapes[name]
+        if len(shape) != 3 or shape[1:] not in self.whole:
+            return False
+        users = [node for node in self._users(name) if node.op == "conv2d" and node.inputs[0] == name]
+        reaches = [_Reach.of(self.graph, node, shape) for node in users]
+        return any(reach.direct and len(reach.shift_c) > 1 for reach in reaches)
+
+    def _copies(self, tensor: Tensor) -> None:
+        """The copies of planes that were written by an operation which does not make them itself."""
+        own = tensor.layout
+        for move in (1, -1):
+            self._copy(
+                tensor, lambda m=move: (tensor.base - min(m, 0), own.plane, own.row, 1),  # type: ignore[misc]
+                tensor, lambda m=move: (tensor.base - m * own.spread + max(m, 0), own.plane, own.row, 1),  # type: ignore[misc]
+                (own.planes, own.rows, own.cols - 1),
+            )  # fmt: skip
+
+    def _new(self, node: Node) -> Tensor:
+        """Memory for what ``node`` computes."""
+        shape = self.shapes[node.output]
+        if node.output in self.batched:
+            tensor = Tensor.new(layout.columns(shape[0], self.lanes), Space.BATCH)
+        else:
+            tensor = Tensor.new(self._layout(shape, self._needs_copies(node.output)), Space.SAMPLE)
+        self.tensors[node.output] = tensor
+        return tensor
+
+    def _read(self, name: str, node: Node) -> Tensor:
+        """The value ``name`` where ``node`` can read it."""
+        tensor = self.tensors[name]
+        if node.output not in self.batched or tensor.space == Space.BATCH:
+            return tensor
+        if name not in self.lifted:
+            self.lifted[name] = Tensor.new(layout.columns(tensor.layout.planes, self.lanes), Space.BATCH)
+            self._lift(tensor, self.lifted[name])
+        return self.lifted[name]
+
+    def _lift(self, one: Tensor, many: Tensor) -> None:
+        """A vector of each sample into its lane."""
+        if one.space == Space.INPUT:  # all samples are there: turned at once
+            self._copy(
+                one, lambda: (one.base, 1, 0, one.layout.planes), many, lambda: (many.base, many.layout.plane, 0, 1),
+                (one.layout.planes, 1, 1), batch=True, lanes=True,
+            )  # fmt: skip
+        else:
+            self._copy(
+                one, lambda: (one.base, 1, 0, 1), many, lambda: (many.base, many.layout.plane, 0, 1),
+                (one.layout.planes, 1, 1), out_sample=1,
+            )  # fmt: skip
+
+    def _copy(
+        self,
+        source: Tensor,
+        from_: Callable[[], tuple[int, int, int, int]],
+        target: Tensor,
+        to: Callable[[], tuple[int, int, int, int]],
+        extent: tuple[int, int, int],
+        batch: bool = False,
+        lanes: bool = False,
+        out_sample: int = 0,
+    ) -> None:
+        """``from_`` and ``to`` give (base, plane, row, column) once memory is assigned."""
+
+        def write() -> abi.Copy:
+            left = abi.Strided(*from_(), 0, int(source.space))
+            right = abi.Strided(*to(), out_sample, int(target.space))
+            return abi.Copy(in_=left, out=right, planes=extent[0], rows=extent[1], cols=extent[2], lanes=lanes)
+
+        self._step(write, source, target, batch=batch)
+
+    # ---- the ends
+
+    def _input(self) -> None:
+        graph, shape = self.graph, self.graph.shape
+        users = self._users(graph.input)
+        outside = Tensor(self._outside(shape), layout.Slot(Space.INPUT, None, 0))
+        self.tensors[graph.input] = outside
+        if graph.dtype != "float32":
+            return
+        vector = outside.layout.is_vector
+        if all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(graph.input)):
+            return  # read where it is
+        inside = Tensor.new(self._layout(shape, self._needs_copies(graph.input)), Space.SAMPLE)
+        self._move(outside, inside)
+        if inside.layout.spread:
+            self._copies(inside)
+        self.tensors[graph.input] = inside
+
+    def _only_multiplied(self, name: str) -> bool:
+        """Whether a vector can stay in the caller's array: other kernels would read a little beyond its end."""
+        users = self._users(name)
+        return all(u.output in self.batched or (u.op == "linear" and len(u.inputs) == 1) for u in users)
+
+    def _outside(self, shape: Shape) -> Layout:
+        """How callers have their arrays: tokens are rows of features there."""
+        if len(shape) == 3:
+            return layout.compact(*shape)
+        return layout.vector(shape[-1]) if len(shape) == 1 or shape[0] == 1 else Layout(shape[1], 1, shape[0], 1, 0)
+
+    def _move(self, source: Tensor, target: Tensor) -> None:
+        """One sample between the caller's arrays and ours."""
+
+        def side(tensor: Tensor) -> Callable[[], tuple[int, int, int, int]]:
+            own = tensor.layout
+            token_rows = own.plane == 1 and own.cols > 1
+            return lambda: (tensor.base, own.plane, own.row, own.planes if token_rows else 1)
+
+        own = target.layout
+        self._copy(source, side(source), target, side(target), (own.planes, own.rows, own.cols))
+
+    def _output(self) -> None:
+        shape, result = self.shapes[self.graph.output], self.tensors[self.graph.output]
+        if result.space == Space.OUTPUT:
+            return
+        outside = Tensor(self._outside(shape), layout.Slot(Space.OUTPUT, None, 0))
+        if result.space == Space.BATCH:
+            features = result.layout.planes
+            self._copy(
+                result, lambda: (result.base, result.layout.plane, 0, 1), outside, lambda: (0, 1, 0, features),
+                (features, 1, 1), batch=True, lanes=True,
+            )  # fmt: skip
+        else:
+            self._move(result, outside)
+
+    # ---- products
+
+    def _linear(self, node: Node) -> None:
+        weight = self.graph.parameter(node, "weight")
+        source = self._read(node.inputs[0], node)
+        if source.layout.is_vector:
+            self._vector_product(node, weight, source)
+            return
+        plane = source.layout.plane
+        steps = np.arange(weight.shape[1], dtype=np.int64)
+        per_plane = source.layout.sweep[1] * layout.LANES * 4
+        self._plane_product(node, weight, source, (steps * plane)[None], steps[None], per_plane)
+
+    def _vector_product(self, node: Node, weight: pack.Floats, source: Tensor) -> None:
+        outputs = len(weight)
+        residual = None if node.residual is None else self._read(node.residual, node)
+        if node.output == self.graph.output:
+            out = self.tensors[node.output] = Tensor(layout.vector(outputs), layout.Slot(Space.OUTPUT, None, 0))
+        else:
+            out = self._new(node)
+        bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(outputs)))
+        common = {"activation": ACTIVATIONS.index(node.activation), "has_residual": residual is not None}
+        tensors = (source, out) if residual is None else (source, out, residual)
+
+        def ends() -> dict[str, Any]:
+            return {"in_": source.value(), "out": out.value(), "residual": (residual or out).value()}
+
+        chosen = self._format(node, weight, "vector")
+        if chosen == "rows":
+            address = self._address(pack.pack_rows(weight))
+            self._step(
+                lambda: abi.Rows(**ends(), weights=address, bias=bias, inputs=weight.shape[1], **common),
+                *tensors, work=weight.size,
+            )  # fmt: skip
+            return
+        width = 128 if chosen == "slices_wide" else 64
+        packed = pack.pack_slices(weight, self.dtype, width)
+        arrays: list[NDArray[Any] | None] = [packed.first, packed.slots, packed.columns, packed.values, packed.scales]
+        first, slots, columns, values, scales = (self._address(array) for array in arrays)
+        self._step(
+            lambda: abi.Slices(
+                **ends(), first=first, slots=slots, columns=columns, values=values, scales=scales, bias=bias,
+                slices=len(packed.slots), blocks=packed.slots.shape[1], width=width, dtype=_DTYPES[self.dtype], **common,
+            ),
+            *tensors, work=int(packed.first[-1]) * layout.LANES,
+        )  # fmt: skip
+
+    def _conv2d(self, node: Node) -> None:
+        weight = self.graph.parameter(node, "weight")
+        source = self._read(node.inputs[0], node)
+        reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
+        channels = self.shapes[node.inputs[0]][0]
+        if not reach.direct:
+            source = self._split(node, source, reach)
+        outputs, inner, high, wide = weight.shape
+        group = np.arange(outputs if reach.groups > 1 else 1) // (outputs // reach.groups)
+        channel = (group[:, None] * inner + np.arange(inner))[:, :, None, None]  # [outputs or 1, inner, 1, 1]
+        own = source.layout
+        rows = np.broadcast_to((reach.shift_r * own.row)[:, None], (high, wide))
+        if not reach.direct:
+            plane = channel + (reach.phase_r[:, None] * wide + np.arange(wide)) * channels
+            offset = plane * own.plane + rows
+        else:
+            plane = channel + np.zeros((high, wide), np.int64)
+            offset = plane * own.plane + rows + reach.shift_c * (own.spread or 1)
+        _, vectors = self._layout(self.shapes[node.output]).sweep
+        chunk = -(-vectors // -(-vectors // 12))
+        span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
+        per_plane = (chunk * layout.LANES + span) * 4 * (3 if own.spread else 1)
+        flat = weight.reshape(outputs, -1)
+        offset, plane = offset.reshape(len(group), -1), plane.reshape(len(group), -1)
+        self._plane_product(node, flat, source, offset, plane, per_plane)
+
+    def _split(self, node: Node, source: Tensor, reach: _Reach) -> Tensor:
+        """Every stride-th row and column: for each phase of rows and each column of the kernel, planes that look like the
+        output, so that no column is ever read beside its place."""
+        _, high, wide = self.shapes[node.output]
+        channels, rows, cols = self.shapes[node.inputs[0]]
+        row = self._layout(self.shapes[node.output]).row
+        halo = Halo(0, reach.halo.top, reach.halo.bottom)
+        kernel = len(reach.far_c)
+        key = ("split", node.output)  # what is never written in it depends on this very convolution
+        planes = channels * reach.phases_r * kernel
+        target = Tensor.new(layout.image(planes, high, wide, halo, row, key=key), Space.SAMPLE)
+        own, other = source.layout, target.layout
+        step_r, step_c = reach.stride
+        for index in range(reach.phases_r * kernel):
+            phase, far = index // kernel, int(reach.far_c[index % kernel])
+            first = max(0, -(far // step_c))  # output columns for which there is an input column
+            extent = (
+                channels,
+                min(high + reach.halo.bottom, -(-(rows - phase) // step_r)),
+                min(wide, (cols - 1 - far) // step_c + 1) - first,
+            )
+            if min(extent) <= 0:
+                continue
+            begin, end = phase * own.row + first * step_c + far, index * channels * other.plane + first
+            self._copy(
+                source, lambda b=begin: (source.base + b, own.plane, own.row * step_r, step_c),  # type: ignore[misc]
+                target, lambda e=end: (target.base + e, other.plane, other.row, 1),  # type: ignore[misc]
+                extent,
+            )  # fmt: skip
+        return target
+
+    def _plane_product(
+        self,
+        node: Node,
+        weight: pack.Floats,
+        source: Tensor,
+        offsets: NDArray[np.int64],
+        planes: NDArray[np.int64],
+        per_plane: int,
+    ) -> None:
+        """``weight`` [outputs, taps] on shifted planes; ``per_plane`` bytes of each input plane feed a tile."""
+        residual = None if node.residual is None else self._read(node.residual, node)
+        out = self._new(node)
+        _, vectors = out.layout.sweep
+        mask = self._address(out.layout.mask)
+        bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(len(weight))))
+        common = {"activation": ACTIVATIONS.index(node.activation), "has_residual": residual is not None}
+        tensors = (source, out) if residual is None else (source, out, residual)
+        batch = node.output in self.batched
+        spread = abi.Spread(
+            out.layout.spread, *(map(self._address, out.layout.copy_masks) if out.layout.spread else ())
+        )
+        chosen = self._format(node, weight, "lanes" if batch else "planes", shared=len(offsets) == 1)
+
+        def ends() -> dict[str, Any]:
+            return {
+                "in_": source.value(), "out": out.value(), "residual": (residual or out).value(), "bias": bias,
+                "mask": mask, "vectors": vectors, "spread": spread, **common,
+            }  # fmt: skip
+
+        if chosen == "tiles":
+            height = 8 if vectors <= 3 else 4
+            tile_offsets = pack.aligned(offsets.shape[1], np.int32)
+            tile_offsets[:] = offsets[0]
+            address, weights = self._address(tile_offsets), self._address(pack.pack_tiles(weight, height))
+            self._step(
+                lambda: abi.Tiles(**ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height),
+                *tensors, batch=batch, work=weight.size * vectors * layout.LANES,
+            )  # fmt: skip
+            return
+        block = max(4, _FIRST_CACHE // per_plane)
+        count = -(-source.layout.planes // block)
+        even = -(-source.layout.planes // count) if chosen == "taps" else source.layout.planes
+        packed = pack.pack_taps(weight, offsets, planes, even)
+        taps, starts = self._address(packed.taps), self._address(packed.starts)
+        self._step(
+            lambda: abi.Taps(**ends(), taps=taps, starts=starts, blocks=packed.blocks),
+            *tensors, batch=batch, work=len(packed.taps) * vectors * layout.LANES,
+        )  # fmt: skip
+
+    def _format(self, node: Node, weight: pack.Floats, mode: str, shared: bool = True) -> str:
+        allowed = formats.candidates(mode, shared)
+        chosen = self.choices.get(f"{mode}:{node.output}")
+        return chosen if chosen in allowed else formats.default(mode, shared, weight, self.cold)
+
+    # ---- everything else
+
+    def _pool(self, node: Node, average: bool) -> None:
+        kernel, stride, padding = pool_geometry(node)
+        source = self._read(node.inputs[0], node)
+        shape, users = self.shapes[node.output], self._users(node.output)
+        if users and all(user.op == "flatten" for user in users) and node.output != self.graph.output:
+            out = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
+        else:
+            out = self._new(node)
+        counted = bool(node.attributes.get("count_padding", True))
+        self._step(
+            lambda: abi.Pool(
+                in_=source.value(), out=out.value(), average=average, height=kernel[0], width=kernel[1],
+                step_r=stride[0], step_c=stride[1], pad_r=padding[0], pad_c=padding[1], count_padding=counted,
+            ),
+            source, out, work=source.layout.planes * source.layout.plane,
+        )  # fmt: skip
+
+    def _max_pool(self, node: Node) -> None:
+        self._pool(node, average=False)
+
+    def _avg_pool(self, node: Node) -> None:
+        self._pool(node, average=True)
+
+    def _flatten(self, node: Node) -> None:
+        shape = self.shapes[node.inputs[0]]
+        source = self._read(node.inputs[0], node)
+        own, flat = source.layout, layout.vector(self.shapes[node.output][0])
+        outside = source.space == Space.INPUT
+        dense = outside or own.is_vector or (len(shape) == 3 and own == layout.compact(*shape))
+        if dense and not (outside and not self._only_multiplied(node.output)):
+            self.tensors[node.output] = source.seen_as(flat)
+            return
+        out = self._new(node)
+        if dense:
+            self._move(source.seen_as(flat), out)
+            return
+        if len(shape) == 3:
+            rows, cols = shape[1:]
+            to, extent = (lambda: (out.base, rows * cols, cols, 1)), shape
+        else:
+            to, extent = (lambda: (out.base, 1, 0, shape[1])), (shape[1], 1, shape[0])
+        self._copy(source, lambda: (source.base, own.plane, own.row, 1), out, to, extent)
+
+    def _slice(self, node: Node) -> None:
+        begin, end = node.number("begin"), node.number("end")
+        self.tensors[node.output] = self._read(node.inputs[0], node).part(begin, end)
+
+    def _binary(
+        self, node: Node, kind: str, left: Tensor, right: Tensor | None, constant: NDArray[Any] | None = None
+    ) -> Tensor:
+        """``left`` with another value, or with a constant of one sample's shape."""
+        out = self._new(node)
+        planes, vectors = out.layout.sweep
+        mask = self._address(out.layout.mask)
+        fixed = None if constant is None else self._constant(constant, out.layout)
+        activation = ACTIVATIONS.index(node.activation)
+
+        def write() -> abi.Binary:
+            other = fixed if right is None else right.value(planes)
+            return abi.Binary(
+                left=left.value(planes), right=other, out=out.value(planes), mask=mask, binary=BINARY.index(kind),
+                vectors=vectors, activation=activation,
+            )  # fmt: skip
+
+        others = () if right is None else (right,)
+        work = planes * vectors * layout.LANES
+        self._step(write, left, out, *others, batch=node.output in self.batched, work=work)
+        return out
+
+    def _constant(self, value: NDArray[Any], own: Layout) -> abi.Value:
+        """``value`` [features], [tokens, features] or [channels, rows, columns], laid out like a value."""
+        if value.ndim == 3:
+            planes = value
+        elif value.ndim == 1:  # the same for each column
+            planes = np.repeat(value[:, None, None], own.cols, axis=2)
+        else:
+            planes = value.T[:, None, :]
+        memory = pack.aligned(own.origin + own.size, np.float32)
+        strides = (4 * own.plane, 4 * own.row, 4)
+        np.lib.stride_tricks.as_strided(memory[own.origin :], (own.planes, own.rows, own.cols), strides)[:] = planes
+        # the space of constants begins at address zero
+        base = (self._address(memory) or 0) // 4 + own.origin
+        return abi.Value(base, own.plane, own.row, int(Space.CONSTANT), own.planes, own.rows, own.cols)
+
+    def _add(self, node: Node) -> None:
+        left, right = (self._read(name, node) for name in node.inputs)
+        self._binary(node, node.op, left, right)
+
+    _sub = _mul = _add
+
+    def _add_constant(self, node: Node) -> None:
+        left = self._read(node.inputs[0], node)
+        self._binary(node, "add", left, None, self.graph.parameter(node, "value"))
+
+    def _affine(self, node: Node) -> None:
+        source = self._read(node.inputs[0], node)
+        scale, shift = self.graph.tensor(node, "scale"), self.graph.tensor(node, "shift")
+        if scale is not None and source.layout.is_vector:  # planes of one float each would be slow: elementwise instead
+            between = replace(node, attributes={})
+            scaled = self._binary(between, "mul", source, None, scale)
+            self._binary(node, "add", scaled, None, shift)
+            return
+        out = self._new(node)
+        planes, vectors = out.layout.sweep
+        mask, activation = self._address(out.layout.mask), ACTIVATIONS.index(node.activation)
+        scales, shifts = (
+            None if v is None else self._address(pack.padded(v, layout.up(len(v)))) for v in (scale, shift)
+        )
+        self._step(
+            lambda: abi.Affine(
+                in_=source.value(planes), out=out.value(planes), scale=scales, shift=shifts, mask=mask,
+                vectors=vectors, activation=activation,
+            ),
+            source, out, batch=node.output in self.batched, work=planes * vectors * layout.LANES,
+        )  # fmt: skip
+
+    _activation = _affine
+
+    def _layer_norm(self, node: Node) -> None:
+        source = self._read(node.inputs[0], node)
+        out = self._new(node)
+        scale, shift = (
+            self._address(pack.padded(self.graph.parameter(node, name), layout.up(out.layout.planes)))
+            for name in ("scale", "shift")
+        )
+        epsilon = node.real("epsilon")
+        self._step(
+            lambda: abi.Norm(in_=source.value(), out=out.value(), scale=scale, shift=shift, epsilon=epsilon),
+            source, out, batch=node.output in self.batched, work=out.layout.size,
+        )  # fmt: skip
+
+    def _softmax(self, node: Node) -> None:
+        source = self._read(node.inputs[0], node)
+        out = self._new(node)
+        self._step(
+            lambda: abi.Softmax(in_=source.value(), out=out.value()),
+            source, out, batch=node.output in self.batched, work=out.layout.size,
+        )  # fmt: skip
+
+    def _embedding(self, node: Node) -> None:
+        table = np.ascontiguousarray(self.graph.parameter(node, "table"))
+        out, address = self._new(node), self._address(table)
+        self._step(lambda: abi.Embed(out=out.value(), table=address, tokens=len(table)), out)
+
+    def _attention(self, node: Node) -> None:
+        query, key, value = (self._read(name, node) for name in node.inputs)
+        out = self._new(node)
+        heads, tokens = node.number("heads", 1), self.shapes[node.output][0]
+        scratch = Tensor.new(layout.columns(heads * tokens, tokens), Space.SAMPLE)
+        causal, scale = bool(node.attributes["causal"]), node.real("scale")
+        self._step(
+            lambda: abi.Attention(
+                query=query.value(), key=key.value(), value=value.value(), out=out.value(), scratch=scratch.value(),
+                heads=heads, causal=causal, scale=scale,
+            ),
+            query, key, value, out, scratch, work=2 * out.layout.planes * tokens * tokens,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Reach:
+    """What a convolution reads.
+
+    With stride s and padding p, kernel row k of output row r reads input row ``s r + d``, ``d = k - p`` ("far"): row
+    ``r + d // s`` of those whose index is ``d % s`` modulo s ("phase"). A convolution is ``direct`` when it can read its
+    input where it is; otherwise the input is split first.
+    """
+
+    direct: bool
+    stride: tuple[int, int]
+    groups: int
+    far_c: NDArray[np.int64]
+    shift_r: NDArray[np.int64]
+    shift_c: NDArray[np.int64]
+    phase_r: NDArray[np.int64]
+    phases_r: int
+    halo: Halo
+
+    @classmethod
+    def of(cls, graph: Graph, node: Node, shape: Shape) -> _Reach:
+        stride, padding, dilation, groups = conv_geometry(node)
+        kernel = graph.parameter(node, "weight").shape[2:]
+        far = [np.arange(k) * d - p for k, d, p in zip(kernel, dilation, padding, strict=True)]
+        shift = [d // s for d, s in zip(far, stride, strict=True)]
+        same = all(
+            n + 2 * p - d * (k - 1) == n for n, k, d, p in zip(shape[1:], kernel, dilation, padding, strict=True)
+        )
+        direct = stride == (1, 1) and same
+        top, bottom = max(0, -int(shift[0].min())), max(0, int(shift[0].max()))
+        halo = Halo(padding[1] if direct else 0, top, bottom)
+        return cls(direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], stride[0], halo)
