@@ -60,7 +60,7 @@ RUN sh docker/install.sh /layers/torch --require-hashes -r "docker/torch-${TORCH
 # hadolint ignore=DL3059
 RUN sh docker/install.sh /layers/libraries --require-hashes -r docker/libraries.lock
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY ticketsmith ticketsmith
 ARG COMMIT=
 RUN if [ -n "${COMMIT}" ]; then echo "COMMIT = \"${COMMIT}\"" >>ticketsmith/version.py; fi && \

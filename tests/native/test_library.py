@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ from ticketsmith.runtime.from_torch import from_torch
 
 ROOT = Path(__file__).parents[2]
 needs_kernels = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="a machine without a compiler has none")
+def test_ci_has_built_them() -> None:
+    assert ISAS
 
 
 @needs_kernels
