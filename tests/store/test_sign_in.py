@@ -145,7 +145,6 @@ import sys
 sys.modules["azure.storage.blob"] = sys.modules["azure.identity"] = sys.modules["azure.core"] = None
 from ticketsmith.errors import RecipeError
 from ticketsmith.store import open_store
-from ticketsmith.store.blob import sign_in
 try:
     open_store("az://abc")
 except RecipeError as error:

@@ -22,5 +22,8 @@ def each(function: Callable[[T], R], items: Iterable[T], threads: int = THREADS)
     pool = ThreadPoolExecutor(min(threads, len(todo)), thread_name_prefix="store")
     try:
         yield from pool.map(function, todo)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException as error:
+        # What is under way ends first, so that nothing goes on behind the caller's back; Ctrl-C waits for nothing.
+        pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        raise
+    pool.shutdown()
