@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.markdown import PAGES, ROOT, anchors, blocks, links
 from ticketsmith.cli.main import group
-from ticketsmith.config import load_recipe
+from ticketsmith.config import json_schema, load_recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit
 from ticketsmith.report.story import SECTIONS
@@ -36,15 +36,18 @@ def test_lines_are_no_longer_than_120(page: Path) -> None:
         assert len(line) <= 120 or line.startswith("|"), f"{page.name}:{number}"
 
 
-def test_recipe_reference_is_current() -> None:
-    made = runpy.run_path(str(ROOT / "scripts" / "make_docs.py"))["page"]()
-    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == made, "run `make docs`"
+@pytest.mark.parametrize("of", ["recipe", "target"])
+def test_references_are_current(of: str) -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_docs.py"))[f"{of}_page"]()
+    assert (ROOT / "docs" / f"{of}.md").read_text(encoding="utf-8") == made, "run `make docs`"
+    schema = getattr(json_schema, f"{of}_schema")()
+    assert json.loads((ROOT / "configs" / f"{of}.schema.json").read_text(encoding="utf-8")) == schema, "run `make docs`"
 
 
 def test_readme_lists_every_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in group.commands:
-        assert f"| `ticketsmith {name}` |" in readme
+    for name, command in group.commands.items():
+        assert command.hidden or f"| `ticketsmith {name}` |" in readme, name
 
 
 def test_readme_lists_every_exit_status() -> None:
