@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.fake import FakeCluster
+from tests.cluster.scheduler import Pool
 from tests.execute.kubernetes.conftest import ROOT, SMALL, Lab, make_lab
 from tests.store.proxy import FaultyProxy
 from ticketsmith.store import open_store
@@ -125,6 +126,8 @@ def test_a_killed_pod_and_a_killed_conductor_lose_nothing(azure_lab: Make, clust
 
 def test_a_lost_node_and_the_same_index_twice(azure_lab: Make) -> None:
     lab = azure_lab(*LONG)
+    if isinstance(lab.cluster, FakeCluster):
+        lab.cluster.scheduler.add(Pool("spare"))
     lab.run("submit")
     pod = lab.pod_at_work("dense")
     lab.cluster.faults.lose_node(lab.cluster.faults.node_of(pod))
