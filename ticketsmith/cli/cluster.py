@@ -80,7 +80,7 @@ def submit(
             raise TicketSmithError("submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
         click.confirm("Begin?", abort=True)
     submit_(records, cluster, proposal, recipe.source, recipe.task_component, recipe.sha256)
-    return _conduct(records, cluster, chosen, wait)
+    return _conduct(records, cluster, chosen, wait, target)
 
 
 @click.command()
@@ -122,7 +122,7 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
         click.confirm("Begin?", abort=True)
     for outcome in resume_(records, replace(submission, target=chosen)):
         click.echo(f"again: {outcome.job}: {outcome.message}")
-    return _conduct(records, cluster, chosen, wait)
+    return _conduct(records, cluster, chosen, wait, target)
 
 
 @click.command()
@@ -336,7 +336,7 @@ def _tell(text: str) -> None:
     click.echo(f"{datetime.now(UTC):%H:%M:%S} {text}")
 
 
-def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool) -> int:
+def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, place: str) -> int:
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.evidence import say_verdict
     from ticketsmith.execute.kubernetes.conductor import Conductor, ensure_conductor
@@ -345,8 +345,8 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool) -> 
     if not wait:
         name = ensure_conductor(cluster, experiment, target)
         click.echo(f"submitted: the conductor {name} begins the Jobs. You may close this terminal.")
-        click.echo(f"  ticketsmith status --target <target> --experiment {experiment}")
-        click.echo(f"  ticketsmith logs -f --target <target> --experiment {experiment}")
+        click.echo(f"  ticketsmith status --target {place} --experiment {experiment}")
+        click.echo(f"  ticketsmith logs -f --target {place} --experiment {experiment}")
         return Exit.OK
     try:
         status = Conductor(records, cluster, _tell).run(min(3.0, target.limits.poll))
@@ -397,6 +397,7 @@ def _print_proposal(proposal: Proposal, running: set[str]) -> None:
     for position, row in enumerate(proposal.rows):
         ceiling = row.ceiling
         pool = target.train if position < len(names) else target.cpu
+        hours = (ceiling.seconds + ceiling.rate.idle_tail) / 3600
         rows.append(
             {
                 "variant": row.variant + (" (running)" if position < len(names) and names[position] in running else ""),
@@ -404,12 +405,9 @@ def _print_proposal(proposal: Proposal, running: set[str]) -> None:
                 "runs": str(row.runs) if row.runs else "",
                 "cached": str(row.cached) if row.runs else "",
                 "machine": ceiling.rate.machine + (" spot" if pool.spot else ""),
-                "pods at once": str(ceiling.pods),
-                "hours at most": f"{ceiling.seconds / 3600:.2f}",
-                "idle tail": f"{ceiling.rate.idle_tail / 3600:.2f}",
-                "price/h at most": f"{ceiling.rate.ceiling_per_hour:.3f}",
-                "GPU hours at most": f"{ceiling.amount.gpu_hours:.2f}",
-                "price at most": f"{ceiling.amount.money:.4f}",
+                "pods x hours x price": f"{ceiling.pods} x {hours:.2f} x {ceiling.rate.ceiling_per_hour:.3f}",
+                "GPU hours": f"{ceiling.amount.gpu_hours:.2f}",
+                "at most": f"{ceiling.amount.money:.4f}",
             }
         )
     options.print_table(rows, f"{proposal.plan.experiment} in {target.namespace}, runs in {target.store}")
@@ -417,8 +415,8 @@ def _print_proposal(proposal: Proposal, running: set[str]) -> None:
     rate = proposal.rows[0].ceiling.rate
     click.echo(
         f"{len(proposal.sealed)} of {len(proposal.plan.by_key)} runs are sealed. The rest costs at most {whole.money:.2f} "
-        f"{rate.currency} and {whole.gpu_hours:.1f} GPU hours{_of_budget(target, None)}: pods at once x (hours + idle tail) "
-        "x price of an hour, added up."
+        f"{rate.currency} and {whole.gpu_hours:.1f} GPU hours{_of_budget(target, None)}: pods at once x hours (deadline, "
+        "grace and idle tail of a node) x price of an hour, added up."
     )
     click.echo(f"Prices: {rate.source or 'given by hand'}{f', {rate.dated}' if rate.dated else ''}.")
     if (over := exceeds(whole, target, rate.currency)) is not None:
