@@ -247,7 +247,7 @@ def _start(settings: Settings) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, settings), daemon=True)
-    with _without_main():
+    with _without_main(), _without_interrupts():
         process.start()
     theirs.close()
     return _Worker(process, ours)
@@ -262,6 +262,19 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started inside never sees Ctrl-C, not even before it can say that it ignores it; ours waits."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _SigtermInterrupts:
