@@ -144,7 +144,7 @@ def test_only_what_is_named_goes_into_the_build(image: Image, tmp_path: Path) ->
     assert "ticketsmith/version.py" in files
     assert not files & set(SECRETS)
     assert {path.partition("/")[0] for path in files} <= {
-        *("Dockerfile", "LICENSE", "README.md", "pyproject.toml", "docker", "ticketsmith"),
+        *("Dockerfile", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py", "docker", "ticketsmith"),
         ".dockerignore",  # some builders send it always
     }
 

@@ -170,6 +170,9 @@ def test_an_outage_at_the_end_of_a_run_ends_in_a_sealed_run(
     held = proxy.hold(method="HEAD", path="manifest.json")
     process = start(recipe, f"az://{client.container_name}", "--workers", "1")
     assert held.come.wait(120)
+    commands = [place.read_bytes() for place in Path("/proc").glob("[0-9]*/cmdline") if os.access(place, os.R_OK)]
+    assert any(b"ticketsmith.prune" in command for command in commands)
+    assert not any(KEY.encode() in command for command in commands)
     proxy.refuse(seconds=25)
     threading.Timer(1.0, held.release).start()
     out, err = process.communicate(timeout=400)
