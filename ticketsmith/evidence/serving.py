@@ -2,70 +2,180 @@
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic_core import to_jsonable_python
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.prices.rate import Rate
 
-FORMAT = 1
-"""The version of the JSON document."""
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Number = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+FORMAT = 2
+"""The version of the JSON document. Version 1 is read too: what it did not know is at its default."""
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class Timing:
-    """One model on one runtime at one batch size, measured side by side with the dense reference.
+    """One model on one runtime in one **cell**: the same phase, precision, batch size and number of threads.
 
-    Latencies are milliseconds a call; ``speedup`` is the reference's latency over this one's (median of the ratios of
-    interleaved rounds) with a bootstrap interval ``speedup_low .. speedup_high``, widened by how much identical copies
-    of the reference differ. ``claimed`` is False when that interval holds 1.0. ``throughput`` is inputs a second,
-    ``max_error`` the largest absolute difference of an output from eager PyTorch's.
+    Latencies are milliseconds a call: ``median_ms`` (p50) and the other percentiles of the interleaved rounds.
+    ``throughput`` is units a second (``Benchmark.unit``). ``speedup`` is the latency of the dense model on the strongest
+    dense runtime of the cell, named by ``against``, over this one's (median of the ratios of interleaved rounds) with a
+    bootstrap interval ``speedup_low .. speedup_high``, widened by how much identical copies of a model differ. ``claimed``
+    is False when that interval holds 1.0. ``max_error`` is the largest absolute difference of an output from eager
+    PyTorch's in float32, ``tolerance`` what was allowed.
+
+    ``dense`` tells a runtime that multiplies zeros like any other number. ``precision`` is that of the weights:
+    ``float32``, ``bfloat16`` or ``int8``; a result is compared with dense ones of the same. ``phase`` is empty for one
+    call of a model as it is, ``prefill`` or ``decode`` where a model generates. ``roofline`` (0..1) is the time that the
+    machine's peaks allow at least over the measured one; it needs ``flops`` and ``bytes``, the arithmetic and the memory
+    traffic of a call that cannot be avoided. ``load_ms`` is the time from a file to a model that is ready,
+    ``first_call_ms`` of the first call after that, ``resident_bytes`` and ``peak_bytes`` the memory that both took in a
+    process of their own, ``file_bytes`` what lies on disk. None: not measured.
     """
 
     variant: str
-    level: int
-    seed: int
+    level: Count
+    seed: Count
     key: str
-    sparsity: float
+    sparsity: Number
     runtime: str
-    batch_size: int
-    threads: int
-    rounds: int
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    throughput: float
-    speedup: float
-    speedup_low: float
-    speedup_high: float
-    max_error: float
+    batch_size: Count
+    threads: Count
+    rounds: Count
+    median_ms: Number
+    p10_ms: Number
+    p90_ms: Number
+    throughput: Number
+    speedup: Number
+    speedup_low: Number
+    speedup_high: Number
+    max_error: Number
+    p99_ms: Number | None = None
+    tolerance: Number | None = None
+    precision: str = "float32"
+    dense: bool = True
+    phase: str = ""
+    against: str = ""
+    flops: Number | None = None
+    bytes: Number | None = None
+    roofline: Number | None = None
+    load_ms: Number | None = None
+    first_call_ms: Number | None = None
+    resident_bytes: Number | None = None
+    peak_bytes: Number | None = None
+    file_bytes: Number | None = None
 
     @property
     def claimed(self) -> bool:
         return not (self.speedup_low <= 1.0 <= self.speedup_high)
 
+    @property
+    def cell(self) -> tuple[str, str, int, int]:
+        """What timings share that may be compared: phase, precision, batch size, threads."""
+        return self.phase, self.precision, self.batch_size, self.threads
 
+
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class Refusal:
     """A model that a runtime could not run, and why; it has no timing."""
 
     variant: str
-    level: int
-    seed: int
+    level: Count
+    seed: Count
     runtime: str
-    batch_size: int
+    batch_size: Count
     reason: str
 
 
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class LoadStep:
+    """Requests that arrived at random (Poisson) at ``rate`` a second, whether or not earlier ones were answered.
+
+    ``percentile_ms`` is the latency, waiting included, that the load test's percentile of ``requests`` had at most.
+    ``kept`` is False when that was above the target, or answers fell behind arrivals.
+    """
+
+    rate: Number
+    answered_rate: Number
+    requests: Count
+    median_ms: Number
+    percentile_ms: Number
+    kept: bool
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class LoadTest:
+    """The highest rate of arrivals, requests a second, that one model on one runtime answers within a latency target.
+
+    ``percentile`` (0..1) of the requests must be answered within ``target_ms``. ``highest_rate`` is 0 when no rate that
+    was tried kept it.
+    """
+
+    variant: str
+    level: Count
+    seed: Count
+    key: str
+    sparsity: Number
+    runtime: str
+    precision: str
+    threads: Count
+    dense: bool
+    target_ms: Number
+    percentile: Number
+    highest_rate: Number
+    steps: tuple[LoadStep, ...] = ()
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class LayerSpeed:
+    """One layer's shape alone: the sparse runtime at one sparsity against the best dense runtime that was measured.
+
+    ``kind`` is ``linear``, ``convolution``, ``depthwise convolution``, ...; ``shape`` tells it to a reader
+    (``300x784``, ``3x3 64->64 at 32x32``). ``speedup`` as in Timing.
+    """
+
+    kind: str
+    shape: str
+    batch_size: Count
+    sparsity: Number
+    speedup: Number
+    speedup_low: Number
+    speedup_high: Number
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class Peaks:
+    """What this machine can do at most, measured beside the timings: float32 operations and bytes read, a second."""
+
+    threads: Count
+    flops: Number
+    bytes: Number
+
+
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class Benchmark:
     """A whole benchmark: where, how, and every timing.
 
-    ``reference`` names the dense model's runtime, ``reference_key`` the run that is that model. ``machine`` holds facts
-    for a reader, in order; ``resolution`` among them says how much identical copies of the reference differ, and
+    ``reference`` names the runtime whose outputs and whose dense model the others were raced beside, ``reference_key`` the
+    run that is that model. ``unit`` is what ``throughput`` counts: ``image``, ``token``, ``request``. ``machine`` holds
+    facts for a reader, in order; ``resolution`` among them says how much identical copies of the reference differ, and
     ``noise`` is there only when the machine was not quiet, and says how that showed. ``machine_rate`` is what an hour of
     the machine costs, None when nobody said.
     """
@@ -73,103 +183,58 @@ class Benchmark:
     machine: Mapping[str, str]
     reference: str
     device: str
-    confidence: float
+    confidence: Annotated[float, Field(gt=0, lt=1)]
     timings: tuple[Timing, ...]
     reference_key: str = ""
     refusals: tuple[Refusal, ...] = ()
     machine_rate: Rate | None = None
+    unit: str = "request"
+    peaks: tuple[Peaks, ...] = ()
+    loads: tuple[LoadTest, ...] = ()
+    layers: tuple[LayerSpeed, ...] = ()
 
 
 class DocumentError(TicketSmithError):
     """A document is not a benchmark; the message names the field."""
 
 
-_Row = TypeVar("_Row", Timing, Refusal)
-
-
 def to_json(benchmark: Benchmark) -> dict[str, Any]:
-    """Plain data for ``json.dumps``: the fields of Benchmark, Timing and Refusal by their names, and ``format``.
-
-    ``machine_rate`` is there only when it is known: documents without it are older ones too.
-    """
-    plain = asdict(benchmark)
-    rows = {"timings": list(plain.pop("timings")), "refusals": list(plain.pop("refusals"))}
-    if benchmark.machine_rate is None:
-        del plain["machine_rate"]
-    return {"format": FORMAT, **plain, "machine": dict(benchmark.machine), **rows}
+    """Plain data for ``json.dumps``: the fields of Benchmark and its rows by their names, and ``format``."""
+    plain: dict[str, Any] = to_jsonable_python(asdict(benchmark))
+    return {"format": FORMAT, **plain}
 
 
 def from_json(document: Any) -> Benchmark:
     """The inverse of ``to_json``. Raises DocumentError for whatever ``to_json`` would not have written."""
-    plain = _mapping("the document", document)
-    if plain.get("format") != FORMAT:
-        raise DocumentError(f"benchmark: `format` is {plain.get('format')!r}; this version reads {FORMAT}.")
-    _names("the document", plain, {"format", *(field.name for field in fields(Benchmark))}, {"machine_rate"})
-    machine = {
-        str(name): _value(f"`machine.{name}`", str, fact)
-        for name, fact in _mapping("`machine`", plain["machine"]).items()
-    }
-    confidence = _value("`confidence`", float, plain["confidence"])
-    if not 0.0 < confidence < 1.0:
-        raise DocumentError(f"benchmark: `confidence` must lie between 0 and 1, not {confidence!r}.")
-    return Benchmark(
-        machine=machine,
-        reference=_value("`reference`", str, plain["reference"]),
-        device=_value("`device`", str, plain["device"]),
-        confidence=confidence,
-        timings=_rows("timings", Timing, plain["timings"]),
-        reference_key=_value("`reference_key`", str, plain["reference_key"]),
-        refusals=_rows("refusals", Refusal, plain["refusals"]),
-        machine_rate=_rate(plain.get("machine_rate")),
-    )
+    if not isinstance(document, Mapping):
+        raise DocumentError(f"benchmark: the document must be an object, not {document!r:.60}.")
+    version = document.get("format")
+    if version not in range(1, FORMAT + 1):
+        raise DocumentError(f"benchmark: `format` is {version!r}; this version reads 1 to {FORMAT}.")
+    try:
+        content = json.dumps({name: value for name, value in document.items() if name != "format"})
+        benchmark = _adapter().validate_json(content)
+    except ValidationError as error:
+        raise DocumentError(f"benchmark: {_told(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise DocumentError(f"benchmark: the document is no JSON: {error}.") from error
+    return benchmark
 
 
-def _rows(name: str, kind: type[_Row], entries: Any) -> tuple[_Row, ...]:
-    if not isinstance(entries, list):
-        raise DocumentError(f"benchmark: `{name}` must be a list, not {entries!r:.60}.")
-    types = get_type_hints(kind)
-    expected = {field.name: types[field.name] for field in fields(kind)}
-    rows = []
-    for index, entry in enumerate(entries):
-        place = f"{name}[{index}]"
-        plain = _mapping(f"`{place}`", entry)
-        _names(f"`{place}`", plain, set(expected))
-        rows.append(kind(**{key: _value(f"`{place}.{key}`", expected[key], value) for key, value in plain.items()}))
-    return tuple(rows)
+@cache
+def _adapter() -> TypeAdapter[Benchmark]:
+    return TypeAdapter(Benchmark)
 
 
-def _rate(entry: Any) -> Rate | None:
-    if entry is None:
-        return None
-    place = "`machine_rate`"
-    plain = _mapping(place, entry)
-    types = get_type_hints(Rate)
-    _names(place, plain, {field.name for field in fields(Rate)}, {"on_demand"})
-    on_demand = plain.get("on_demand")
-    known = {name: _value(f"`machine_rate.{name}`", types[name], plain[name]) for name in types.keys() - {"on_demand"}}
-    return Rate(**known, on_demand=None if on_demand is None else _value("`machine_rate.on_demand`", float, on_demand))
-
-
-def _mapping(place: str, plain: Any) -> Mapping[str, Any]:
-    if not isinstance(plain, Mapping):
-        raise DocumentError(f"benchmark: {place} must be an object, not {plain!r:.60}.")
-    return plain
-
-
-def _names(
-    place: str, plain: Mapping[str, Any], expected: AbstractSet[str], optional: AbstractSet[str] = frozenset()
-) -> None:
-    for name in sorted(expected - optional - plain.keys()):
-        raise DocumentError(f"benchmark: {place} lacks the field `{name}`.")
-    for name in sorted(map(str, plain.keys() - expected)):
-        raise DocumentError(f"benchmark: {place} has an unknown field `{name}`.")
-
-
-def _value(place: str, kind: type, value: Any) -> Any:
-    """``value``, of type ``kind``: 1 is a float in JSON, true is no number. Numbers are finite and not negative."""
-    accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-        raise DocumentError(f"benchmark: {place} must be a {kind.__name__}, not {value!r:.60}.")
-    if isinstance(value, int | float) and not 0 <= value <= sys.float_info.max:
-        raise DocumentError(f"benchmark: {place} must be a finite number, 0 or more, not {value!r:.60}.")
-    return kind(value)
+def _told(error: ValidationError) -> str:
+    """The first thing that is wrong: its place as a reader would write it, and what was expected."""
+    first = error.errors(include_url=False)[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    match first["type"]:
+        case "missing":
+            return f"the field `{place}` is missing."
+        case "unexpected_keyword_argument":
+            return f"the field `{place}` is unknown."
+        case _:
+            told = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+            return f"`{place}` {told[:1].lower()}{told[1:]}, not {first['input']!r:.60}."
