@@ -29,13 +29,15 @@ from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate, lookup
 from ticketsmith.spec import Rewind, in_steps
 from ticketsmith.store import open_store
-from ticketsmith.store.contract import RunFolder, SealedRun, Store, to_json
+from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store, to_json
 from ticketsmith.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from ticketsmith.export.subject import Subject
+    from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
 
 
@@ -291,19 +293,99 @@ class Experiment:
 
         Without ``sparsity``: that of the sweet spot. Raises TicketSmithError when there is no such run.
         """
+        return self.model(self.find(sparsity, seed=seed, variant=variant))
+
+    def find(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> Result:
+        """The first level at least as sparse as ``sparsity`` (0..1); without it, the sweet spot's.
+
+        Raises TicketSmithError when there is no such run.
+        """
+        sealed = [r for r in self.results if (r.variant, r.seed) == (variant, seed) and not r.diverged]
+        sealed.sort(key=lambda r: (r.level, r.draw))
+        known = ", ".join(dict.fromkeys(f"{r.sparsity:.2%}" for r in sealed))
         if sparsity is None:
             spot = self.sweet_spot()
             if spot is None:
-                raise TicketSmithError(f"{self.name}: no level passes its gates; ask for a sparsity.")
-            answer = next(r for r in self.results if (r.variant, r.level) == (variant, spot.answer[0]))
-            sparsity = answer.sparsity
-        found = [r for r in self.results if (r.variant, r.seed) == (variant, seed) and not r.diverged]
-        found = sorted((r for r in found if r.sparsity >= sparsity - 5e-4), key=lambda r: r.level)
+                raise TicketSmithError(
+                    f"{self.name}: no level passes its gates; ask for a sparsity. "
+                    + (f"{variant!r} runs of seed {seed} have {known}." if known else f"There is no {variant!r} run.")
+                )
+            answer = [r for r in sealed if r.level == spot.answer[0]]
+            sparsity = answer[0].sparsity if answer else spot.answer[1]
+        found = [r for r in sealed if r.sparsity >= sparsity - 5e-4]
         if not found:
+            there = f" These have {known}." if known else ""
             raise TicketSmithError(
-                f"{self.name}: no sealed {variant!r} run of seed {seed} is {sparsity:.1%} sparse or more."
+                f"{self.name}: no sealed {variant!r} run of seed {seed} is {sparsity:.1%} sparse or more.{there}"
             )
-        return self.model(found[0])
+        return found[0]
+
+    def export(
+        self,
+        output: str | Path,
+        formats: Sequence[str] = ("ticket",),
+        *,
+        sparsity: float | None = None,
+        seed: int = 0,
+        variant: str = "ticket",
+        key: str | None = None,
+        precision: str = "float32",
+        tuned: bool = True,
+        start_weights: bool = False,
+        force: bool = False,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> Export:
+        """Writes one run as files for others, checked against PyTorch; docs/export.md tells the formats.
+
+        The run is that of ``key``, or the one that ``find`` gives. Raises TicketSmithError when there is none, when it
+        cannot be written in a format, when a file does not give the model's outputs, and when something is at ``output``
+        already and ``force`` is not set.
+        """
+        from ticketsmith.export.subject import Settings
+        from ticketsmith.export.write import check_formats, export
+
+        check_formats(formats, precision)
+        result = self.find(sparsity, seed=seed, variant=variant) if key is None else self.result(key)
+        return export(
+            self._subject(result), Path(output), formats, Settings(precision, tuned, start_weights, force), note
+        )
+
+    def _subject(self, result: Result) -> Subject:
+        from ticketsmith.evidence.gates import level_status
+        from ticketsmith.export.subject import Subject
+        from ticketsmith.export.ticket import Ticket
+
+        run = self._sealed(result)
+        model = self.model(result)
+        came_from = Plan(self.name, tuple(self.plan.needed_for([result.key]).by_key.values()))
+        chain = json.loads(came_from.to_bytes())["nodes"]
+        files = {name: run.read(name) for name in run.files} | {MANIFEST: run.manifest}
+        folders = {node.key: node.folder(self.name) for node in reversed(self.plan.nodes)}
+
+        def parent(key: str) -> SealedRun | None:
+            return SealedRun(self.store, folders[key]) if folders[key] in self.store.folders(self.name) else None
+
+        try:
+            verdicts = [v for v in self.findings.test if (v.variant, v.level) == (result.variant, result.level)]
+        except TicketSmithError:  # what cannot be judged can be exported
+            verdicts = []
+        return Subject(
+            Ticket(run.folder, files, self.recipe.source, chain),
+            result,
+            self.results,
+            model,
+            self._task,
+            self.recipe.policy,
+            level_status(verdicts).value if verdicts else None,
+            parent,
+        )
+
+    def result(self, key: str) -> Result:
+        """The run of a key. Raises TicketSmithError when the present plan does not have it."""
+        found = next((r for r in self.results if r.key == key), None)
+        if found is None:
+            raise TicketSmithError(f"{self.name}: the run {key[:8]} does not belong to its present plan.")
+        return found
 
     def model(self, result: Result) -> nn.Module:
         """The trained model of one run, in evaluation mode, on the CPU."""
@@ -370,9 +452,7 @@ class Experiment:
         machine: str | Rate | None = None,
     ) -> Benchmark:
         """Measures inference of one run against the dense run of its replicate; writes nothing."""
-        run = next((r for r in self.results if r.key == key), None)
-        if run is None:
-            raise TicketSmithError(f"{self.name}: the run {key[:8]} does not belong to its present plan.")
+        run = self.result(key)
         dense = [r for r in self.results if r.variant == "dense" and r.seed == run.seed]
         benchmark = self._measure([*dense, run], batch_sizes, rounds, runtimes, None)
         return dataclasses.replace(benchmark, machine_rate=_rate(machine))

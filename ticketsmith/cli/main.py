@@ -13,6 +13,7 @@ from ticketsmith.cli.benchmark import benchmark
 from ticketsmith.cli.cluster import COMMANDS as CLUSTER
 from ticketsmith.cli.data import data
 from ticketsmith.cli.evidence import gate, report, status, verify
+from ticketsmith.cli.export import export, ticket
 from ticketsmith.cli.prices import prices
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.stores import ls, pull, push
@@ -44,7 +45,7 @@ def group() -> None:
 
 for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, verify, data, prices, schema):
     group.add_command(_command)
-for _command in (pull, push, ls, *CLUSTER):
+for _command in (export, ticket, pull, push, ls, *CLUSTER):
     group.add_command(_command)
 
 

@@ -1,0 +1,246 @@
+"""Commands that write runs as files for others, and that take tickets back."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ticketsmith.cli import options
+from ticketsmith.errors import RecipeError, TicketSmithError
+
+if TYPE_CHECKING:
+    from ticketsmith.api import Experiment
+    from ticketsmith.export.ticket import Ticket
+
+_FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, or all"
+
+
+@click.command()
+@click.argument("address", default="runs")
+@click.option("--format", "formats", metavar="FORMAT", multiple=True, required=True, help=f"{_FORMATS}; repeatable.")
+@click.option("--output", metavar="PLACE", help="A folder, or a file for a single format. [default: exports/<run>]")
+@options.experiment
+@click.option("--sparsity", type=click.FloatRange(0, 1), help="The first level at least so sparse, such as 0.9.")
+@click.option("--variant", help="Which method's run.  [default: ticket]")
+@click.option("--seed", type=click.IntRange(0), help="Which replicate's run.  [default: 0]")
+@click.option("--precision", default="float32", show_default=True, help="Weights of tsk: float32, bfloat16 or int8.")
+@click.option("--no-tune", is_flag=True, help="Do not measure which formats of tsk are fastest on this machine.")
+@click.option("--start-weights", is_flag=True, help="Put the weights that training began with into the ticket, too.")
+@click.option("--force", is_flag=True, help="Replace what is there; keep what the gates refuse.")
+@click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
+@options.as_json
+def export(
+    address: str,
+    formats: tuple[str, ...],
+    output: str | None,
+    experiment: str | None,
+    sparsity: float | None,
+    variant: str | None,
+    seed: int | None,
+    precision: str,
+    no_tune: bool,
+    start_weights: bool,
+    force: bool,
+    base: str,
+    as_json: bool,
+) -> None:
+    """Write one run as files: to keep, to serve, to hand on. Each is checked against PyTorch before it is there.
+
+    ADDRESS is a run's folder, or an experiment, or a folder of one experiment (runs), here or at az://...; of an
+    experiment, the sweet spot's ticket is taken unless --sparsity, --variant or --seed say another.
+    """
+    from ticketsmith.cli.progress import note
+
+    found, key = _found(address, experiment, base, one=(sparsity, variant, seed) != (None, None, None))
+    result = found.result(key) if key else found.find(sparsity, seed=seed or 0, variant=variant or "ticket")
+    place = output or f"exports/{result.path}"
+    made = found.export(
+        place,
+        formats,
+        key=result.key,
+        precision=precision,
+        tuned=not no_tune,
+        start_weights=start_weights,
+        force=force,
+        note=_quiet if as_json else note,
+    )
+    if as_json:
+        options.print_json(made.document)
+        return
+    _show(made.document)
+    click.echo(f"about them: {made.path}")
+
+
+def _quiet(text: str) -> None:
+    pass
+
+
+def _found(address: str, name: str | None, base: str, one: bool) -> tuple[Experiment, str | None]:
+    """The experiment that an address means, and the key when it means a run."""
+    from ticketsmith.api import open_experiment
+    from ticketsmith.store.contract import SealedRun
+    from ticketsmith.store.locate import experiments_at, run_at
+
+    if name is None:
+        try:
+            place, folder = run_at(address)
+        except RecipeError:
+            pass  # no run: an experiment, perhaps
+        else:
+            if one:
+                raise RecipeError(
+                    f"{address} is one run already: --sparsity, --variant and --seed choose among an experiment's."
+                )
+            found = open_experiment(folder.experiment, place, base)
+            return found, SealedRun(found.store, folder).key
+    place, names = experiments_at(address, name)
+    if not names:
+        raise TicketSmithError(f"{address}: no run and no experiment is here.")
+    if len(names) > 1:
+        raise RecipeError(f"{address}: there are several experiments: {', '.join(names)}. Name one by --experiment.")
+    return open_experiment(names[0], place, base), None
+
+
+def _show(document: dict[str, Any]) -> None:
+    from ticketsmith.cli.stores import size
+
+    dense = document["dense_bytes"]
+    rows = [
+        {
+            "name": entry["name"],
+            "size": size(entry["bytes"]),
+            "of dense": f"{entry['share_of_dense']:.1%}",
+            "smaller": f"{1 / entry['share_of_dense']:.1f}x",
+            "outputs differ by": "" if entry["max_error"] is None else f"{entry['max_error']:.1g}",
+        }
+        for entry in document["files"]
+    ]
+    rows.append(
+        {"name": "(dense weights)", "size": size(dense), "of dense": "", "smaller": "", "outputs differ by": ""}
+    )
+    run = f"{document['variant']} level {document['level']} seed {document['seed']}"
+    options.print_table(rows, f"{document['experiment']}: {run}, {document['sparsity']:.2%} sparse")
+    for name, metric in document["test"].items():
+        means = {what: metric[what]["mean"] for what in ("all_seeds", "dense")}
+        shown = ", ".join(f"{what.replace('_', ' ')} {value:.4g}" for what, value in means.items() if value is not None)
+        click.echo(f"test {name}: {metric['this_run']:.4g} ({shown})")
+    for entry in document["files"]:
+        for name, value in entry.get("test", {}).items():
+            click.echo(f"test {name} of {entry['name']}, {entry['precision']} weights: {value:.4g}")
+    if document["gate"]:
+        click.echo(f"gate at this sparsity: {document['gate']}")
+    for entry in document["left_out"]:
+        click.echo(f"left out: {entry['format']}: {entry['why']}")
+
+
+@click.group()
+def ticket() -> None:
+    """Look into a ticket file, put it back into a store, train it again."""
+
+
+@ticket.command()
+@click.argument("file")
+@options.as_json
+def show(file: str, as_json: bool) -> None:
+    """Tell what a ticket FILE holds; every byte of it is checked."""
+    from ticketsmith.export.ticket import read
+
+    found = read(file)
+    weights = found.metrics["weights"]
+    final = found.metrics.get("final") or {}
+    told = {
+        "run": str(found.folder),
+        "key": found.key,
+        "sparsity": found.sparsity,
+        "weights": f"{weights['kept']} of {weights['total']}",
+        "test": final.get("test"),
+        "start weights": _start_words(found),
+        "task": found.spec.task,
+        "files": {name: len(content) for name, content in sorted(found.files.items())},
+    }
+    if as_json:
+        options.print_json(told)
+        return
+    for name, value in told.items():
+        click.echo(f"{name}: {value:.4%}" if name == "sparsity" else f"{name}: {value}")
+
+
+def _start_words(found: Ticket) -> str:
+    if found.start_file is not None:
+        return "in the file"
+    return {
+        "init": "from the seed",
+        "rewind": "the seed's, trained to the rewind point",
+        "continue": "not in the file",
+    }[found.spec.weights.kind]
+
+
+@ticket.command(name="import")
+@click.argument("file")
+@click.option("--store", default="runs", show_default=True, metavar="STORE", help="A folder, or az://...")
+@click.option("--experiment", metavar="NAME", help="Under another name than its own.")
+def import_(file: str, store: str, experiment: str | None) -> None:
+    """Put a ticket FILE back into a store: the sealed run, byte for byte, so that every command works on it."""
+    from ticketsmith.export.bring_in import bring_in
+    from ticketsmith.export.ticket import read
+    from ticketsmith.store import open_store
+
+    found = read(file)
+    opened = open_store(store)
+    folder, is_new = bring_in(found, opened, experiment)
+    click.echo(f"{opened.url}/{folder}" + ("" if is_new else " (was there already)"))
+
+
+@ticket.command()
+@click.argument("file")
+@click.option("--base", help="Folder with the recipe's own modules and data; naming it lets their code run.")
+@click.option("--output", metavar="FILE", help="Write the new weights there, as safetensors.")
+@options.as_json
+def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> None:
+    """Train a ticket FILE again from its start weights and its mask, and compare: the same bytes on the same machine."""
+    from pathlib import Path
+
+    from safetensors.torch import save_file
+
+    from ticketsmith.errors import disk_error
+    from ticketsmith.export import retrain as training
+    from ticketsmith.export.ticket import read
+    from ticketsmith.training.device import prepare
+    from ticketsmith.training.loop import snapshot
+
+    found = read(file)
+    prepare("cpu")
+    task = training.task_of(found, None if base is None else Path(base))
+    again = training.retrain(found, task, _Steps(file).tell)
+    if output is not None:
+        try:
+            save_file(snapshot(again.model), output)
+        except OSError as error:
+            raise disk_error(error, output) from error
+    before = (found.metrics.get("final") or {}).get("test") or {}
+    if as_json:
+        options.print_json(
+            {"same": again.same, "max_difference": again.max_difference, "test": again.test, "test_before": before}
+        )
+        return
+    said = "the same weights, bit for bit" if again.same else f"weights differ by up to {again.max_difference:.2g}"
+    click.echo(f"{file}: {said}")
+    for name, value in again.test.items():
+        click.echo(f"test {name}: {value:.6g}" + (f" (in the file {before[name]:.6g})" if name in before else ""))
+    if not again.same:
+        click.echo("Another machine, or other versions, round differently; data and code are those of the spec.")
+
+
+class _Steps:
+    """Where training is, on standard error, ten times at most."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.told = name, 0
+
+    def tell(self, step: int, steps: int) -> None:
+        tenth = 10 * step // steps
+        if tenth > self.told:
+            self.told = tenth
+            print(f"{self.name}: step {step} of {steps}", file=sys.stderr)

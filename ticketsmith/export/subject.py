@@ -1,0 +1,122 @@
+"""What is exported: one run, its model, and what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.errors import Exit, TicketSmithError
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.verdicts import GatePolicy
+from ticketsmith.export.ticket import Ticket
+from ticketsmith.store.contract import SealedRun
+from ticketsmith.tasks.task import Task
+
+TOLERANCE = 1e-4
+"""How far outputs of an exported file may be from the model's, relative to the largest when that is above 1."""
+
+_BATCH_SIZES = (1, 7)  # two, since a file must take any
+
+
+class ExportError(TicketSmithError):
+    """A run cannot be exported as asked; the message says why."""
+
+
+class QualityLostError(ExportError):
+    """Rounded weights lose more than the experiment's gates tolerate."""
+
+    exit_status = Exit.GATE_FAILED
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One sealed run. ``results`` are all of its experiment; ``model`` is in evaluation mode, on the CPU.
+
+    ``verdict`` says what the gates say of its level on the test split: PASS, FAIL, INCONCLUSIVE, or None when not judged.
+    ``parent`` finds a sealed run that this one came from, None when the store has it not.
+    """
+
+    ticket: Ticket
+    result: Result
+    results: Sequence[Result]
+    model: nn.Module
+    task: Task
+    policy: GatePolicy
+    verdict: str | None
+    parent: Callable[[str], SealedRun | None] = lambda key: None
+
+    def check(self, what: str, call: Callable[[Tensor], Any]) -> float:
+        """The largest difference of ``call``'s outputs from the model's, on the first test inputs. Raises ExportError."""
+        errors = []
+        for size in _BATCH_SIZES:
+            inputs = self.task.example(size)
+            expected = self.outputs(inputs)
+            with torch.inference_mode():
+                actual = _tensors(call(inputs.clone()))
+            if [tensor.shape for tensor in actual] != [tensor.shape for tensor in expected]:
+                raise ExportError(f"{what} gives outputs of other shapes than the model.")
+            errors += [_difference(*pair, what) for pair in zip(expected, actual, strict=True)]
+        return max(errors)
+
+    def outputs(self, inputs: Tensor) -> list[Tensor]:
+        """All tensors that the model gives. Raises ExportError when there are none."""
+        with torch.inference_mode():
+            outputs = [tensor.clone() for tensor in _tensors(self.model(inputs.clone()))]
+        if not outputs:
+            raise ExportError("the model's outputs hold no tensor: no file could be compared with it.")
+        return outputs
+
+    def single(self) -> None:
+        """Raises ExportError when the model gives anything but one tensor."""
+        with torch.inference_mode():
+            outputs = self.model(self.task.example(1))
+        if not isinstance(outputs, Tensor):
+            raise ExportError(f"the model gives a {type(outputs).__name__}; this format takes models of one tensor.")
+
+    def rebuilt(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """A fresh model with other weights, in evaluation mode."""
+        model = self.task.build_model()
+        model.load_state_dict(dict(state))
+        return model.eval()
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    inner = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, list | tuple) else ()
+    return [tensor for value in inner for tensor in _tensors(value)]
+
+
+def _difference(expected: Tensor, actual: Tensor, what: str) -> float:
+    error = float((actual.double() - expected.double()).abs().max()) if expected.numel() else 0.0
+    limit = TOLERANCE * max(1.0, float(expected.abs().max())) if expected.numel() else 0.0
+    if not error <= limit:  # also refuses NaN
+        raise ExportError(
+            f"{what} gives other outputs than the model: they differ by up to {error:.2g}, {limit:.2g} is allowed."
+        )
+    return error
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``precision`` and ``tuned`` are for .tsk files, ``start`` for tickets; ``force`` keeps what the gates refuse."""
+
+    precision: str = "float32"
+    tuned: bool = True
+    start: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format made: how it was checked, in words; how to load it, ``{name}`` standing for the file; what else to tell."""
+
+    checked: str
+    load: tuple[str, ...]
+    max_error: float | None = None
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,87 @@
+"""The sparse runtime's own file, its formats chosen on this machine, its rounding judged by the experiment's gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ticketsmith import runtime
+from ticketsmith.evidence.gates import TOLERANCE
+from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject, Written
+from ticketsmith.runtime.artifact import machine_key
+from ticketsmith.runtime.from_torch import from_torch
+from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.tune import choices, tune
+
+
+def write(subject: Subject, path: Path, settings: Settings) -> Written:
+    """Raises UnsupportedError for an operator that the sparse runtime does not know; QualityLostError."""
+    precision = settings.precision
+    graph = from_torch(subject.model, subject.task.example(1))
+    tuned = {machine_key(): choices(tune(graph, precision=precision))} if settings.tuned else None
+    runtime.save(path, graph, tuned)
+    served = runtime.load(path, precision=precision)
+    load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
+    if precision == "float32":
+        error = subject.check("the .tsk file", lambda inputs: torch.from_numpy(served(inputs.numpy())))
+        return Written("outputs of the sparse runtime compared with PyTorch's", load, error, {"precision": precision})
+    test = _compared(subject, served, precision, settings.force)
+    return Written(
+        f"the task's metrics on the test split with {precision} weights compared with those of float32",
+        (load[0], f'model = runtime.load("{{name}}", precision="{precision}")'),
+        None,
+        {"precision": precision, "test": test},
+    )
+
+
+class _Served(nn.Module):
+    """The sparse runtime where a task expects a model.
+
+    One sample after the other: batches are multiplied in other ways, which need not round as much.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        samples = inputs.detach().numpy()
+        return torch.from_numpy(np.concatenate([self._model(samples[i : i + 1]) for i in range(len(samples))]))
+
+
+def _compared(subject: Subject, served: Model, precision: str, force: bool) -> dict[str, float]:
+    """The task's metrics through the runtime. Raises QualityLostError when they break a gate against float32's."""
+    cpu = torch.device("cpu")
+    try:
+        with torch.inference_mode():
+            before = dict(subject.task.evaluate(subject.model, "test", cpu))
+            after = {k: float(v) for k, v in subject.task.evaluate(_Served(served).eval(), "test", cpu).items()}
+    except Exception as error:  # a task may ask more of a model than to be called
+        raise ExportError(
+            f"--precision {precision}: this task's metrics cannot be measured on the sparse runtime "
+            f"({type(error).__name__}: {error}). Export float32."
+        ) from error
+    broken = _broken(subject, before, after)
+    if broken and not force:
+        raise QualityLostError(
+            f"--precision {precision}: the gates do not tolerate what rounding costs: {'; '.join(broken)}. "
+            "Export float32, or keep it all the same with --force."
+        )
+    return after
+
+
+def _broken(subject: Subject, before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    told = []
+    for gate in subject.policy.gates:
+        sign = -1.0 if subject.result.metrics[gate.metric].higher_is_better else 1.0
+        worse = sign * (after[gate.metric] - before[gate.metric])
+        limit = gate.margin * abs(before[gate.metric]) if gate.relative else gate.margin
+        if not worse <= limit + TOLERANCE:  # also NaN
+            told.append(
+                f"{gate.metric} is {after[gate.metric]:.4g} instead of {before[gate.metric]:.4g}, {limit:.4g} may be lost"
+            )
+    return told

@@ -1,0 +1,207 @@
+"""Files for others, written aside, checked, and only then put in their place; with ``export.json``, which says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ticketsmith.errors import RecipeError, TicketSmithError, disk_error
+from ticketsmith.evidence.statistics import mean
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.plugins import nearest
+from ticketsmith.runtime.model import PRECISIONS
+from ticketsmith.store.contract import to_json
+from ticketsmith.training.environment import git_commit
+from ticketsmith.version import __version__
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Format:
+    """``name`` is the file's in a folder; ``writer`` is ``module:function``, ``(subject, path, settings) -> Written``."""
+
+    name: str
+    writer: str
+
+
+FORMATS = {
+    "ticket": Format("model.ticket", "ticketsmith.export.weights:write_ticket"),
+    "safetensors": Format("model.safetensors", "ticketsmith.export.weights:write_safetensors"),
+    "onnx": Format("model.onnx", "ticketsmith.export.onnx_file:write_dense"),
+    "onnx-compact": Format("model-compact.onnx", "ticketsmith.export.onnx_file:write_compact"),
+    "tsk": Format("model.tsk", "ticketsmith.export.tsk_file:write"),
+    "hf": Format("huggingface", "ticketsmith.export.hugging_face:write"),
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: ``document`` is that of ``export.json``, ``path`` its place."""
+
+    path: Path
+    document: dict[str, Any]
+
+
+def check_formats(formats: Sequence[str], precision: str) -> list[str]:
+    """Each format once; ``all`` is every one. Raises RecipeError for what is not known."""
+    for name in formats:
+        if name not in FORMATS and name != ALL:
+            raise RecipeError(f"format {name!r} is unknown.{nearest(name, [*FORMATS, ALL])}")
+    if precision not in PRECISIONS:
+        raise RecipeError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
+    wanted = list(dict.fromkeys(FORMATS if ALL in formats else formats))
+    if not wanted:
+        raise RecipeError(f"name a format: {', '.join([*FORMATS, ALL])}.")
+    if precision != "float32" and "tsk" not in wanted:
+        raise RecipeError(f"precision {precision!r} is for the format tsk; others hold float32.")
+    return wanted
+
+
+def export(
+    subject: Subject,
+    output: Path,
+    formats: Sequence[str],
+    settings: Settings,
+    note: Callable[[str], None] = lambda text: None,
+) -> Export:
+    """Writes ``formats`` into the folder ``output``, or a single one to ``output`` if that has a suffix.
+
+    With ``all``, a format that this model cannot have is left out, and ``export.json`` says why; else it is an error, and
+    nothing is written. Raises ExportError when something is there already and ``settings.force`` is not set.
+    """
+    wanted = check_formats(formats, settings.precision)
+    folder, names, about = _places(output, wanted)
+    if not settings.force:
+        there = [name for name in (*names.values(), about) if (folder / name).exists()]
+        if there:
+            raise ExportError(
+                f"{folder / there[0]} is there already. Name another --output, or replace it with --force."
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    try:
+        entries, left_out = [], []
+        for kind in wanted:
+            note(f"{kind} ...")
+            try:
+                written = _write(kind, subject, aside / names[kind], settings)
+            except TicketSmithError as error:
+                if ALL not in formats:
+                    raise type(error)(f"{kind}: {error}") from error
+                left_out.append({"format": kind, "why": str(error)})
+                _remove(aside / names[kind])
+                continue
+            entries.append(_entry(kind, names[kind], aside / names[kind], written, subject))
+        document = _document(subject, entries, left_out)
+        (aside / about).write_bytes(to_json(document))
+        for name in (*(str(entry["name"]) for entry in entries), about):
+            if settings.force:
+                _remove(folder / name)
+            os.replace(aside / name, folder / name)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Export(folder / about, document)
+
+
+def _places(output: Path, wanted: Sequence[str]) -> tuple[Path, dict[str, str], str]:
+    """The folder, the name of each format's file in it, and that of what tells about them."""
+    if len(wanted) == 1 and output.suffix and not output.is_dir():
+        return output.parent, {wanted[0]: output.name}, f"{output.name}.export.json"
+    if output.exists() and not output.is_dir():
+        raise ExportError(f"{output} is a file; {len(wanted)} formats need a folder.")
+    return output, {kind: FORMATS[kind].name for kind in wanted}, "export.json"
+
+
+def _write(kind: str, subject: Subject, path: Path, settings: Settings) -> Written:
+    module, _, function = FORMATS[kind].writer.partition(":")
+    write: Callable[[Subject, Path, Settings], Written] = getattr(importlib.import_module(module), function)
+    return write(subject, path, settings)
+
+
+def _entry(kind: str, name: str, path: Path, written: Written, subject: Subject) -> dict[str, Any]:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files)
+    hashes = {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {
+        "format": kind,
+        "name": name,
+        "bytes": size,
+        "share_of_dense": size / _dense_bytes(subject),
+        "sha256": hashes,
+        "checked": written.checked,
+        "max_error": written.max_error,
+        "load": [line.replace("{name}", name) for line in written.load],
+        **written.more,
+    }
+
+
+def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[dict[str, str]]) -> dict[str, Any]:
+    result, ticket = subject.result, subject.ticket
+    example = subject.task.example(1)
+    made = json.loads(ticket.files["environment.json"])
+    return {
+        "format": 1,
+        "experiment": ticket.folder.experiment,
+        "variant": result.variant,
+        "seed": result.seed,
+        "level": result.level,
+        "key": result.key,
+        "sparsity": result.sparsity,
+        "weights": {"kept": result.kept, "total": result.total},
+        "parameters": result.parameters,
+        "input": {"shape": ["batch", *example.shape[1:]], "dtype": str(example.dtype).removeprefix("torch.")},
+        "output": {"shape": ["batch", *subject.outputs(example)[0].shape[1:]]},
+        "test": _test(subject),
+        "gate": subject.verdict,
+        "dense_bytes": _dense_bytes(subject),
+        "files": entries,
+        "left_out": left_out,
+        "recipe_sha256": hashlib.sha256(ticket.recipe.encode()).hexdigest(),
+        "trained_with": {name: made.get(name) for name in ("ticketsmith", "git_commit", "torch", "python", "device")},
+        "exported_with": {"ticketsmith": __version__, "git_commit": git_commit()},
+    }
+
+
+def _test(subject: Subject) -> dict[str, Any]:
+    """Each metric on the test split: of this run, and of all seeds of its level; of the dense network beside it."""
+    result = subject.result
+    told: dict[str, Any] = {}
+    for name, metric in result.metrics.items():
+        told[name] = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+        told[name]["this_run"] = None if result.final is None else result.final.test[name]
+        for what, variant, level in (("all_seeds", result.variant, result.level), (DENSE, DENSE, 0)):
+            values = {
+                run.seed: run.final.test[name]
+                for run in subject.results
+                if (run.variant, run.level, run.draw) == (variant, level, result.draw if what == "all_seeds" else 0)
+                and run.final is not None
+            }
+            told[name][what] = {"seeds": sorted(values), "mean": mean(list(values.values())) if values else None}
+    return told
+
+
+def _dense_bytes(subject: Subject) -> int:
+    """The size of all weights without sparse storage: what ``model.safetensors`` takes, zeros included."""
+    return len(subject.ticket.files["model.safetensors"])
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
