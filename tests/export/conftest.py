@@ -8,6 +8,7 @@ import pytest
 
 import ticketsmith
 from tests.conftest import DIGITS
+from ticketsmith.api import prepare, train
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "recipe.yaml").write_text(DIGITS + more)
     recipe = ticketsmith.load(folder / "recipe.yaml", [f"store={folder / 'runs'}"])
-    ticketsmith.run(recipe, workers=1, benchmark=False)
+    train(prepare(recipe), workers=1)
     return folder / "runs"
 
 

@@ -11,6 +11,7 @@ import torch
 
 import ticketsmith
 from tests.cli.test_commands import call
+from tests.store.azurite import KEY
 from ticketsmith.errors import Exit, RecipeError, TaskError
 from ticketsmith.export import ticket
 from ticketsmith.export.bring_in import bring_in
@@ -182,3 +183,31 @@ def test_a_run_without_a_seal_and_one_that_diverged(
     code, _, err = call("export", str(run), "--format", "ticket", "--output", str(tmp_path / "x"), capsys=capsys)
     assert code == Exit.INCOMPLETE
     assert "the run is not sealed" in err
+
+
+def test_runs_in_azure_are_exported_and_taken_back(
+    experiment: ticketsmith.Experiment,
+    finished: Path,
+    container: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TICKETSMITH_CACHE", str(tmp_path / "cache"))
+    store = f"az://{container}/team/runs"
+    assert call("push", str(finished / "digits"), store, capsys=capsys)[0] == 0
+    run = experiment.find(0.7).path
+    for address in (f"{store}/digits", f"{store}/{run}", f"{store}/digits/ticket/seed-0/level-02-*"):
+        place = tmp_path / "x.ticket"
+        chosen = ("--sparsity", "0.7") if address.endswith("digits") else ()
+        options = ("--format", "ticket", "--output", str(place), "--force", *chosen)
+        code, _, err = call("export", address, *options, capsys=capsys)
+        assert code == 0, err
+        assert str(ticket.read(place).folder) == run
+        about = place.with_name("x.ticket.export.json").read_text()
+        assert KEY not in about
+        assert container not in about
+    code, out, err = call("ticket", "import", str(place), "--store", f"az://{container}/other", capsys=capsys)
+    assert code == 0, err
+    code, out, _ = call("verify", "--runs-prefix", f"az://{container}/other", capsys=capsys)
+    assert out.strip() == "1 sealed runs, 0 damaged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def test_all_formats_load_as_they_say_and_give_the_model_s_outputs(
     document = documents(tmp_path / "out")
     assert made.document == document
     assert 0.7 < document["sparsity"] < 0.8
-    assert "did not come from Hugging Face" in next(entry["why"] for entry in document["left_out"] if entry["format"] == "hf")
+    assert "did not come from Hugging Face" in next(
+        entry["why"] for entry in document["left_out"] if entry["format"] == "hf"
+    )
     model = experiment.ticket(sparsity=0.7)
     inputs = torch.randn(5, *document["input"]["shape"][1:])
     with torch.inference_mode():
@@ -157,6 +160,30 @@ def test_convolutional_networks_become_onnx(subject: Subject, tmp_path: Path, na
     assert session.get_modelmeta().custom_metadata_map["ticketsmith.key"] == subject.result.key
 
 
+class Steps(nn.Module):
+    """``torch.diff`` is known to the second exporter only."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.diff(inputs)
+
+
+def test_what_the_first_exporter_does_not_know_the_second_may(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    steps = subject_of(subject, Steps(), 8)
+    with monkeypatch.context() as patch:
+        find = importlib.util.find_spec
+        patch.setattr(
+            "importlib.util.find_spec", lambda name, *more: None if name == "onnxscript" else find(name, *more)
+        )
+        with pytest.raises(ExportError, match=r"aten::diff.*; `pip install onnxscript` brings its other exporter"):
+            onnx_file.write_dense(steps, tmp_path / "x.onnx", Settings())
+    pytest.importorskip("onnxscript")
+    written = onnx_file.write_dense(steps, tmp_path / "x.onnx", Settings())
+    assert written.max_error is not None
+    assert capfd.readouterr() == ("", "")
+
+
 class Fickle(nn.Module):
     """Gives other outputs once it is traced, which an export cannot hold."""
 
@@ -255,31 +282,41 @@ def test_a_folder_that_loads_as_something_else_or_as_pickle_is_refused(subject: 
             hugging_face.write(subject_of(subject, kind(3, 2), 3), tmp_path / kind.__name__, Settings())
 
 
-def test_a_transformers_model_as_an_attribute(subject: Subject, tmp_path: Path) -> None:
+def tiny_gpt2() -> nn.Module:
+    """A transformers model as an attribute ``hf``, most weights of one layer pruned; inputs are whole numbers."""
     transformers = pytest.importorskip("transformers")
 
-    class Task(nn.Module):
+    class Language(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+            config = transformers.GPT2Config(
+                vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None
+            )
             self.hf = transformers.GPT2LMHeadModel(config)
 
         def forward(self, inputs: Tensor) -> Tensor:
-            logits: Tensor = self.hf(inputs.abs().long() % 11).logits
+            logits: Tensor = self.hf(inputs.abs().long() % 11, use_cache=False).logits
             return logits
 
-    model = Task()
+    model = Language()
     weight = model.hf.transformer.h[0].mlp.c_fc.weight
     with torch.no_grad():
         weight[torch.rand(weight.shape) < 0.9] = 0
+    return model
+
+
+def test_a_transformers_model_as_an_attribute(subject: Subject, tmp_path: Path) -> None:
+    model: Any = tiny_gpt2()
     written = hugging_face.write(subject_of(subject, model, 8), tmp_path / "huggingface", Settings())
     assert written.load == (
         "from transformers import GPT2LMHeadModel",
         'model = GPT2LMHeadModel.from_pretrained("{name}")',
     )
-    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "huggingface")
-    assert torch.equal(again.transformer.h[0].mlp.c_fc.weight == 0, weight == 0)
+    again = type(model.hf).from_pretrained(tmp_path / "huggingface")
+    zeros = [one.transformer.h[0].mlp.c_fc.weight == 0 for one in (again, model.hf)]
+    assert torch.equal(*zeros)
+    assert zeros[0].double().mean() > 0.8
 
 
 def test_a_fine_tuned_run_keeps_the_weights_that_it_went_on_from(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +47,22 @@ def _write(subject: Subject, model: nn.Module, path: Path, what: str) -> Written
     proto = onnx.load(str(path))
     for name, value in (("ticketsmith.key", subject.result.key), ("ticketsmith.sparsity", subject.result.sparsity)):
         proto.metadata_props.add(key=name, value=str(value))
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, str(path))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        onnx.save(proto, str(path))
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # errors of several kinds, without a common base
+        raise ExportError(f"{what} is not valid: {next(iter(str(error).splitlines()), '')}") from error
 
     def call(inputs: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: inputs.numpy()})[0])
+        try:
+            return torch.from_numpy(session.run([OUTPUT], {INPUT: inputs.numpy()})[0])
+        except Exception as error:  # a batch size that became a constant, say
+            raise ExportError(f"{what} does not run: {next(iter(str(error).splitlines()), '')}") from error
 
-    error = subject.check(what, call)
+    difference = subject.check(what, call)
     return Written(
         "checked by onnx.checker; outputs of ONNX Runtime compared with PyTorch's",
         (
@@ -58,24 +70,58 @@ def _write(subject: Subject, model: nn.Module, path: Path, what: str) -> Written
             'session = onnxruntime.InferenceSession("{name}")',
             f'outputs = session.run(None, {{"{INPUT}": inputs}})',
         ),
-        error,
+        difference,
     )
 
 
 def _translate(model: nn.Module, example: Tensor, path: Path) -> None:
-    """The exporter that needs no package but onnx, and takes a fraction of a second.
+    """By the exporter that needs no package but onnx and takes a fraction of a second, though PyTorch will retire it; by
+    the other one, which knows more operators, where that fails and onnxscript is installed.
 
-    It is deprecated in favour of one that needs onnxscript. What it writes is run before anybody gets it.
+    What either writes is run before anybody gets it.
     """
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its deprecation, and of values that become constants: both runs would tell
+    reasons = []
+    for is_new in (False, True):
+        if is_new and importlib.util.find_spec("onnxscript") is None:
+            reasons.append("`pip install onnxscript` brings its other exporter, which knows more operators")
+            break
         try:
-            axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
-            torch.onnx.export(model, (example,), str(path), dynamo=False, dynamic_axes=axes, **names)
-        except Exception as error:  # it may fail in any way
-            first = next(iter(str(error).splitlines()), "")
-            raise ExportError(f"PyTorch cannot write this model as ONNX ({type(error).__name__}: {first}).") from error
+            with _quiet():
+                _export(model, example, path, is_new)
+        except Exception as error:  # they may fail in any way
+            reasons.append(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+        else:
+            return
+    raise ExportError(f"PyTorch cannot write this model as ONNX ({'; '.join(reasons)}).")
+
+
+def _export(model: nn.Module, example: Tensor, path: Path, is_new: bool) -> None:
+    options: dict[str, Any] = {"dynamic_axes": {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}}
+    if is_new:
+        options = {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "external_data": False, "verbose": False}
+    torch.onnx.export(
+        model, (example,), str(path), dynamo=is_new, input_names=[INPUT], output_names=[OUTPUT], **options
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of deprecation and of values that become constants: the outputs are checked. No program on the screen.
+
+    C++ prints that, past ``sys.stdout``; it would spoil the output of ``--json``.
+    """
+    sys.stdout.flush()
+    before, stdout = logging.root.manager.disable, os.dup(1)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "w") as nowhere:
+            warnings.simplefilter("ignore")
+            os.dup2(nowhere.fileno(), 1)
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        logging.disable(before)
 
 
 def _needed(name: str) -> Any:
