@@ -21,6 +21,7 @@ from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.serving import Benchmark
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings
@@ -296,27 +297,32 @@ class Experiment:
         return self.model(self.find(sparsity, seed=seed, variant=variant))
 
     def find(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> Result:
-        """The first level at least as sparse as ``sparsity`` (0..1); without it, the sweet spot's.
+        """The first level at least as sparse as ``sparsity`` (0..1); without it, the sweet spot's. ``dense`` has one only.
 
         Raises TicketSmithError when there is no such run.
         """
         sealed = [r for r in self.results if (r.variant, r.seed) == (variant, seed) and not r.diverged]
         sealed.sort(key=lambda r: (r.level, r.draw))
+        if not sealed:
+            there = sorted({f"{r.variant} (seed {r.seed})" for r in self.results if not r.diverged})
+            raise TicketSmithError(
+                f"{self.name}: no sealed {variant!r} run of seed {seed}. There are: {', '.join(there) or 'none'}."
+            )
         known = ", ".join(dict.fromkeys(f"{r.sparsity:.2%}" for r in sealed))
+        if variant == DENSE:
+            return sealed[0]
         if sparsity is None:
             spot = self.sweet_spot()
             if spot is None:
                 raise TicketSmithError(
-                    f"{self.name}: no level passes its gates; ask for a sparsity. "
-                    + (f"{variant!r} runs of seed {seed} have {known}." if known else f"There is no {variant!r} run.")
+                    f"{self.name}: no level passes its gates; ask for a sparsity. {variant!r} runs of seed {seed} have {known}."
                 )
             answer = [r for r in sealed if r.level == spot.answer[0]]
             sparsity = answer[0].sparsity if answer else spot.answer[1]
         found = [r for r in sealed if r.sparsity >= sparsity - 5e-4]
         if not found:
-            there = f" These have {known}." if known else ""
             raise TicketSmithError(
-                f"{self.name}: no sealed {variant!r} run of seed {seed} is {sparsity:.1%} sparse or more.{there}"
+                f"{self.name}: no sealed {variant!r} run of seed {seed} is {sparsity:.1%} sparse or more. These have {known}."
             )
         return found[0]
 
@@ -383,6 +389,10 @@ class Experiment:
     def result(self, key: str) -> Result:
         """The run of a key. Raises TicketSmithError when the present plan does not have it."""
         found = next((r for r in self.results if r.key == key), None)
+        if found is None and key in self.plan.by_key:
+            raise TicketSmithError(
+                f"{self.name}: the run {key[:8]} is a rewind point: where others begin, and no result."
+            )
         if found is None:
             raise TicketSmithError(f"{self.name}: the run {key[:8]} does not belong to its present plan.")
         return found

@@ -99,7 +99,7 @@ def test_nothing_is_overwritten_unless_forced(experiment: ticketsmith.Experiment
 def test_an_export_that_fails_leaves_nothing(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="hf: LeNet did not come from Hugging Face"):
         experiment.export(tmp_path / "out", ["ticket", "hf"], sparsity=0.7)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_asked_for(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
@@ -113,8 +113,20 @@ def test_what_cannot_be_asked_for(experiment: ticketsmith.Experiment, tmp_path: 
         experiment.export(tmp_path, ["ticket"], sparsity=0.999)
     with pytest.raises(TicketSmithError, match="the run 00000000 does not belong"):
         experiment.export(tmp_path, ["ticket"], key="0" * 64)
-    with pytest.raises(TicketSmithError, match="no sealed 'one_shot' run of seed 0"):
+    with pytest.raises(
+        TicketSmithError, match=r"no sealed 'one_shot' run of seed 0. There are: dense \(seed 0\), dense"
+    ):
         experiment.export(tmp_path, ["ticket"], sparsity=0.5, variant="one_shot")
+    point = next(node.key for node in experiment.plan.nodes if node.variant == "rewind_point")
+    with pytest.raises(TicketSmithError, match="is a rewind point"):
+        experiment.export(tmp_path, ["ticket"], key=point)
+
+
+def test_the_dense_network_is_exported_too(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
+    experiment.export(tmp_path / "dense.ticket", variant="dense")
+    found = ticket.read(tmp_path / "dense.ticket")
+    assert found.sparsity == 0
+    assert found.folder.variant == "dense"
 
 
 def test_without_a_sweet_spot_the_sparsities_that_exist_are_told(finished: Path, tmp_path: Path) -> None:

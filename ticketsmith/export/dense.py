@@ -156,15 +156,15 @@ def put_together(header: str, masks: Mapping[str, Bits], blob: Callable[[str], b
             continue
         if mask.shape != part.shape or len(raw) != int(np.count_nonzero(mask)) * part.itemsize:
             raise TicketFileError(f"tensor {part.name!r} does not have as many values as its mask keeps.")
-        whole = np.zeros((part.count, part.itemsize), np.uint8)
+        whole = np.zeros(part.count, f"u{part.itemsize}")
         whole[mask.reshape(-1)] = _elements(raw, part)
         pieces.append(whole.tobytes())
     return b"".join(pieces)
 
 
-def _elements(raw: bytes | memoryview, part: Part) -> NDArray[np.uint8]:
-    """``[count, itemsize]``: elements as bytes, so that nothing is lost of any type."""
-    return np.frombuffer(raw, np.uint8).reshape(-1, part.itemsize)
+def _elements(raw: bytes | memoryview, part: Part) -> NDArray[Any]:
+    """The bits of each element, as a number, so that nothing is lost of any type."""
+    return np.frombuffer(raw, f"u{part.itemsize}")
 
 
 def unpacked(bits: bytes, shape: tuple[int, ...], name: str) -> Bits:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ticketsmith.errors import RecipeError, TicketSmithError, disk_error
+from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
@@ -87,11 +87,12 @@ def export(
             raise ExportError(
                 f"{folder / there[0]} is there already. Name another --output, or replace it with --force."
             )
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
     except OSError as error:
-        raise disk_error(error, folder) from error
+        raise _unwritable(folder, error) from error
     try:
         entries, left_out = [], []
         for kind in wanted:
@@ -112,10 +113,16 @@ def export(
                 _remove(folder / name)
             os.replace(aside / name, folder / name)
     except OSError as error:
-        raise disk_error(error, folder) from error
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
     return Export(folder / about, document)
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(f"{folder}: cannot write: {error.strerror or error}. Free space, or name another --output.")
 
 
 def _places(output: Path, wanted: Sequence[str]) -> tuple[Path, dict[str, str], str]:
