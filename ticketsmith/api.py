@@ -358,6 +358,7 @@ class Experiment:
 
     def _subject(self, result: Result) -> Subject:
         from ticketsmith.evidence.gates import level_status
+        from ticketsmith.export.recipe import portable
         from ticketsmith.export.subject import Subject
         from ticketsmith.export.ticket import Ticket
 
@@ -376,7 +377,7 @@ class Experiment:
         except TicketSmithError:  # what cannot be judged can be exported
             verdicts = []
         return Subject(
-            Ticket(run.folder, files, self.recipe.source, chain),
+            Ticket(run.folder, files, portable(self.recipe.source), chain),
             result,
             self.results,
             model,

@@ -178,7 +178,7 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
         "dense_bytes": _dense_bytes(subject),
         "files": entries,
         "left_out": left_out,
-        "recipe_sha256": hashlib.sha256(ticket.recipe.encode()).hexdigest(),
+        "recipe_sha256": made.get("recipe_sha256"),
         "trained_with": {name: made.get(name) for name in ("ticketsmith", "git_commit", "torch", "python", "device")},
         "exported_with": {"ticketsmith": __version__, "git_commit": git_commit()},
     }
