@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -211,8 +212,7 @@ class RunSpec(Frozen):
     @cached_property
     def key(self) -> str:
         """SHA-256 over the canonical form and the version of the science, 64 hex digits."""
-        text = json.dumps({"science": SCIENCE_VERSION, **self.canonical}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return key_of(self.canonical)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -231,6 +231,12 @@ class RunSpec(Frozen):
             mask=self.mask,
             stop_after=step,
         )
+
+
+def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION) -> str:
+    """The key of a canonical spec, as it was or is under a version of the science."""
+    text = json.dumps({"science": science, **canonical}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def from_canonical(plain: dict[str, Any]) -> RunSpec:

@@ -171,11 +171,30 @@ def test_bytes_that_were_changed_are_found(store: Path, tmp_path: Path, capsys: 
     code, _, err = call("verify", "--runs-prefix", str(copy), capsys=capsys)
     assert code == Exit.INCOMPLETE
     assert "was changed after it was sealed" in err
+    shutil.copytree(store / "runs", copy, dirs_exist_ok=True)
+    run = next(copy.glob("digits/dense/seed-0/*"))
+    (run / "notes.txt").write_text("mine")
+    assert call("verify", "--runs-prefix", str(copy), capsys=capsys)[0] == Exit.INCOMPLETE
+    (run / "notes.txt").unlink()
+    _sealed_again_with_another_spec(run)
+    code, _, err = call("verify", "--runs-prefix", str(copy), capsys=capsys)
+    assert code == Exit.INCOMPLETE
+    assert "spec.json is not the spec of this run" in err
     metrics = next(copy.glob("digits/dense/seed-0/*/metrics.json"))
     metrics.write_text(metrics.read_text().replace("accuracy", "accurate"))
     code, _, err = call("report", "--runs-prefix", str(copy), capsys=capsys)
     assert code == Exit.INCOMPLETE
     assert "metrics.json was changed after it was sealed" in err
+
+
+def _sealed_again_with_another_spec(run: Path) -> None:
+    from ticketsmith.store.contract import manifest_of
+
+    spec, manifest = run / "spec.json", run / "manifest.json"
+    spec.write_text(spec.read_text().replace('"lr"', '"momentum"'))
+    seal = json.loads(manifest.read_text())
+    files = {name: (run / name).read_bytes() for name in seal["files"]}
+    manifest.write_bytes(manifest_of(seal["key"], seal["status"], files))
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,8 @@ def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
 
         def problem(folder: RunFolder, store: Store = store) -> str | None:
             try:
-                SealedRun(store, folder).verify()
+                present = [file.path.removeprefix(f"{folder}/") for file in store.files(str(folder))]
+                SealedRun(store, folder).verify(present)
             except DamagedRunError as error:
                 return str(error)
             return None

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ticketsmith.errors import DamagedRunError, RecipeError
+from ticketsmith.spec import SCIENCE_VERSION, key_of
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -193,10 +194,19 @@ class SealedRun:
         """One JSON file. Raises DamagedRunError."""
         return json.loads(self.read(name))
 
-    def verify(self) -> None:
-        """Re-hashes every file. Raises DamagedRunError at the first that differs."""
+    def verify(self, present: Iterable[str] = ()) -> None:
+        """Re-hashes every file, and asks whether the spec is that of the run's key.
+
+        ``present`` names the files that lie in the folder. Raises DamagedRunError at the first that differs or that nobody
+        sealed.
+        """
         for name in self.files:
             self.read(name)
+        for name in sorted(set(present) - {MANIFEST, *self.files}):
+            raise self._damaged(name, "was added after the run was sealed")
+        versions = range(1, SCIENCE_VERSION + 1)
+        if "spec.json" in self.files and self.key not in [key_of(self.read_json("spec.json"), v) for v in versions]:
+            raise self._damaged("spec.json", f"is not the spec of this run (key {self.key[:8]})")
 
     def _damaged(self, name: str, what: str) -> DamagedRunError:
         return DamagedRunError(
