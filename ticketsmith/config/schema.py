@@ -91,7 +91,10 @@ class LanguageTask(Frozen):
 class OwnTask(BaseModel, extra="allow", frozen=True):
     """A task of your own: `name: package.module:Class`, and its options."""
 
-    name: str = Field(description="Your own task, `package.module:Class`; the other fields are its options.")
+    name: str = Field(
+        json_schema_extra={"pattern": ":"},  # what tells it from the built-in ones
+        description="Your own task, `package.module:Class`; the other fields are its options.",
+    )
 
     @field_validator("name")
     @classmethod
