@@ -6,7 +6,8 @@ The training loop, the evidence and the benchmark know only this protocol. Name 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -14,10 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith import data, models
+from ticketsmith.data import tokens
 from ticketsmith.evidence.results import Metric
 from ticketsmith.plugins import build, source_fingerprint
 
-BUILTINS = {"classification": "ticketsmith.tasks.classification:Classification"}
+BUILTINS = {
+    "classification": "ticketsmith.tasks.classification:Classification",
+    "language": "ticketsmith.tasks.language:Language",
+}
 
 Batch = tuple[Tensor, ...]
 
@@ -55,6 +60,79 @@ class Task(Protocol):
         ...
 
 
+class GenerativeTask(Task, Protocol):
+    """A task whose models make something that a person can look at. Optional: a task may do without it."""
+
+    def samples(self, model: nn.Module, device: torch.device) -> Mapping[str, bytes]:
+        """What ``model`` makes: ``samples.txt`` (UTF-8) or ``samples.png``, or both, by name.
+
+        Called once after training, with the final weights in evaluation mode; the files are sealed with the run, and
+        reports show those of all levels beside each other. So begin from the same prompts, or the same noise, each
+        time: the same weights must give the same bytes. A line ``=== heading ===`` in the text begins a passage, which
+        a report compares between levels.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of serving a model that generates: ``past`` tokens are in its session, and a call brings ``new`` more.
+
+    ``prefill`` reads a prompt (time to first token), ``decode`` one token after another (time per output token).
+    """
+
+    name: Literal["prefill", "decode"]
+    past: int
+    new: int
+
+    def begin(self, model: Decoder, tokens: Any) -> tuple[Callable[[Any], Any], Any]:
+        """A call for this phase, which may be made again and again, and what to give it each time: ``[b, new]``.
+
+        ``model`` is of PyTorch or of a runtime that keeps sessions; ``tokens`` ``[b, past + new]`` or more.
+        """
+        session = model.session(len(tokens), self.past + self.new)
+        if self.past:
+            session(tokens[:, : self.past])
+
+        def call(new: Any) -> Any:
+            session.length = self.past
+            return session(new)
+
+        return call, tokens[:, self.past : self.past + self.new]
+
+
+class Session(Protocol):
+    """Decoding with a cache of what was read. ``length`` counts it; setting that back forgets what came after."""
+
+    length: int
+
+    def __call__(self, tokens: Any) -> Any:
+        """Reads new tokens ``[b, n]`` and gives their logits ``[b, n, size]``."""
+        ...
+
+
+class Decoder(Protocol):
+    """A model that decodes token by token: ``gpt``, and what the sparse runtime makes of it."""
+
+    def session(self, batch: int, capacity: int) -> Session:
+        """A place for ``batch`` sequences of up to ``capacity`` tokens each."""
+        ...
+
+
+class ServedTask(Task, Protocol):
+    """A task that says how its models are served. Optional: without it, one call on ``example`` is what is timed.
+
+    ``unit`` is what a reader counts ("image", "token"), ``units_per_input`` how many of it one input of ``example`` is.
+    """
+
+    unit: str
+    units_per_input: float
+
+    def phases(self) -> Sequence[Phase]:
+        """The phases to be timed apart, on windows of ``example``; for models that are a Decoder."""
+        ...
+
+
 def create(component: str | Mapping[str, Any], base: Path) -> Task:
     """The task that a recipe's ``task`` names. Relative paths in its options are taken from ``base``.
 
@@ -76,6 +154,8 @@ def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict
     if name in BUILTINS:
         plain["data"] = data.identity(*split_component(options["data"]), base=base)
         plain["model"] = models.identity(*split_component(options["model"]))
+        if "tokenizer" in options:
+            plain["tokenizer"] = tokens.identity(options["tokenizer"], base)
     source = source_fingerprint(name)
     if source is not None:
         plain["source"] = source
