@@ -55,6 +55,20 @@ class Task(Protocol):
         ...
 
 
+class GenerativeTask(Task, Protocol):
+    """A task whose models make something that a person can look at. Optional: a task may do without it."""
+
+    def samples(self, model: nn.Module, device: torch.device) -> Mapping[str, bytes]:
+        """What ``model`` makes: ``samples.txt`` (UTF-8) or ``samples.png``, or both, by name.
+
+        Called once after training, with the final weights in evaluation mode; the files are sealed with the run, and
+        reports show those of all levels beside each other. So begin from the same prompts, or the same noise, each
+        time: the same weights must give the same bytes. A line ``=== heading ===`` in the text begins a passage, which
+        a report compares between levels.
+        """
+        ...
+
+
 def create(component: str | Mapping[str, Any], base: Path) -> Task:
     """The task that a recipe's ``task`` names. Relative paths in its options are taken from ``base``.
 
