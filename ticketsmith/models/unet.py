@@ -37,7 +37,7 @@ class UNet(nn.Module):
     and the last one. ``h`` and ``w`` must be multiples of 4, ``width`` of 8. Raises TaskError when the sizes do not fit.
     """
 
-    def __init__(self, input_shape: tuple[int, ...], width: int = 24) -> None:
+    def __init__(self, input_shape: tuple[int, ...], width: int = 16) -> None:
         super().__init__()
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:
             raise TaskError(
@@ -46,16 +46,16 @@ class UNet(nn.Module):
             )
         if width < _GROUPS or width % _GROUPS:
             raise TaskError(f"task.model 'unet': width must be a multiple of {_GROUPS}, not {width}.")
-        channels, time = input_shape[0], 4 * width
+        channels, wide, time = input_shape[0], 4 * width, 4 * width
         self.time1 = nn.Linear(1, time)
         self.time2 = nn.Linear(time, time)
         self.input = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.down1 = Block(width, width, time)
-        self.halve = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.down2 = Block(2 * width, 2 * width, time)
-        self.middle = Block(2 * width, 2 * width, time)
-        self.up2 = Block(4 * width, 2 * width, time)
-        self.up1 = Block(3 * width, width, time)
+        self.halve = nn.Conv2d(width, wide, 3, stride=2, padding=1)
+        self.down2 = Block(wide, wide, time)
+        self.middle = Block(wide, wide, time)
+        self.up2 = Block(2 * wide, wide, time)
+        self.up1 = Block(wide + width, width, time)
         self.norm = nn.GroupNorm(_GROUPS, width)
         self.output = nn.Conv2d(width + channels, channels, 3, padding=1)
 

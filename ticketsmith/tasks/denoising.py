@@ -153,7 +153,7 @@ class Denoising:
                 point = noise[part].to(device)
                 for step in range(self.calls_per_unit):
                     times = torch.full((len(point),), step / self.calls_per_unit, device=device)
-                    velocity = (self._denoised(model, point, times) - point) / _left(times)
+                    velocity = (self._denoised(model, point, times) - point) / (1.0 - times).view(-1, 1, 1, 1)
                     point = point + velocity / self.calls_per_unit
                 made.append(point.cpu())
         return torch.cat(made).clamp(-1.0, 1.0)

@@ -17,7 +17,10 @@ from ticketsmith import data, models
 from ticketsmith.evidence.results import Metric
 from ticketsmith.plugins import build, source_fingerprint
 
-BUILTINS = {"classification": "ticketsmith.tasks.classification:Classification"}
+BUILTINS = {
+    "classification": "ticketsmith.tasks.classification:Classification",
+    "denoising": "ticketsmith.tasks.denoising:Denoising",
+}
 
 Batch = tuple[Tensor, ...]
 
@@ -55,6 +58,20 @@ class Task(Protocol):
         ...
 
 
+class CostlyTask(Task, Protocol):
+    """A task with metrics that take long, so that they are measured at the end only. Optional: a task may do without it."""
+
+    final_metrics: Sequence[Metric]
+    """What ``evaluate_final`` measures, beside ``metrics``; they may have gates, but no curve over training."""
+
+    def evaluate_final(self, model: nn.Module, device: torch.device) -> Mapping[str, Mapping[str, float]]:
+        """Every metric of ``final_metrics`` by name, for the splits ``validation`` and ``test``.
+
+        Called once for each state of the weights that is reported. ``model`` is in evaluation mode; must be deterministic.
+        """
+        ...
+
+
 class GenerativeTask(Task, Protocol):
     """A task whose models make something that a person can look at. Optional: a task may do without it."""
 
@@ -67,6 +84,12 @@ class GenerativeTask(Task, Protocol):
         a report compares between levels.
         """
         ...
+
+
+def final_metrics(task: Task) -> Sequence[Metric]:
+    """The metrics that a task measures at the end only; most have none."""
+    found: Sequence[Metric] = getattr(task, "final_metrics", ())
+    return found
 
 
 def create(component: str | Mapping[str, Any], base: Path) -> Task:
