@@ -37,6 +37,8 @@ class UNet(nn.Module):
     and the last one. ``h`` and ``w`` must be multiples of 4, ``width`` of 8. Raises TaskError when the sizes do not fit.
     """
 
+    dense_by_default = ("time1",)  # each of its weights is the only one that its unit has
+
     def __init__(self, input_shape: tuple[int, ...], width: int = 16) -> None:
         super().__init__()
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:

@@ -74,8 +74,9 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     """The weights that sparsity is counted over, in the model's own order.
 
     Those of linear and convolution layers that are trained; biases, normalisation and embeddings only where ``include``
-    names them. A weight that several layers share is counted once. Raises PruningError for a pattern that matches nothing,
-    and for a model without any such layer.
+    names them, and so the layers that the model itself names in ``dense_by_default`` (patterns). A weight that several
+    layers share is counted once. Raises PruningError for a pattern that matches nothing, and for a model without any such
+    layer.
     """
     parameters = dict(model.named_parameters())
     check_patterns(include, list(parameters), "include")
@@ -84,6 +85,8 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
         for name, module in model.named_modules()
         if isinstance(module, _PRUNABLE) and module.weight.requires_grad
     }
+    kept = tuple(getattr(model, "dense_by_default", ()))
+    by_default = {name for name in by_default if not any(matches(name, pattern) for pattern in kept)}
     chosen: dict[str, Tensor] = {
         name: parameter
         for name, parameter in parameters.items()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 import zlib
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _GREY, _COLOUR = 0, 2
 
@@ -20,17 +22,10 @@ def png(pixels: Tensor) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in parts)
 
 
-def sheet(images: Tensor, columns: int, scale: int, gap: int = 2) -> Tensor:
-    """Images ``[n, c, h, w]``, ``uint8``, as one picture of ``columns``, each ``scale`` times larger, white between them."""
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    high, wide = height * scale + gap, width * scale + gap
-    page = images.new_full((channels, rows * high - gap, columns * wide - gap), 255)
+def row(images: Tensor, scale: int, gap: int = 2) -> Tensor:
+    """Images ``[n, c, h, w]``, ``uint8``, side by side, each ``scale`` times larger, white between them: ``[c, h, w]``."""
     large = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    for index, image in enumerate(large):
-        top, left = index // columns * high, index % columns * wide
-        page[:, top : top + height * scale, left : left + width * scale] = image
-    return page
+    return torch.cat(list(F.pad(large, (0, gap), value=255)), dim=2)[:, :, :-gap]
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
