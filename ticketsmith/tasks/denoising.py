@@ -178,8 +178,8 @@ class Denoising:
         if not isinstance(guess, Tensor) or guess.shape != points.shape:
             got = tuple(guess.shape) if isinstance(guess, Tensor) else type(guess).__name__
             raise TaskError(
-                f"task.model gives {got} where images of shape {tuple(points.shape)} are needed: from noisy images and their time "
-                "[b, c + 1, h, w] it must make [b, c, h, w]."
+                f"task.model gives {got} where images of shape {tuple(points.shape)} are needed: from noisy images and their "
+                "time [b, c + 1, h, w] it must make [b, c, h, w]."
             )
         return guess.float()
 

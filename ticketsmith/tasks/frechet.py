@@ -41,4 +41,5 @@ def _root(covariance: Tensor) -> Tensor:
 
 def _reach(features: Tensor, neighbours: int) -> Tensor:
     """Distance of each point to its k-th nearest other point, ``[n]``; the point itself is the nearest of all."""
-    return torch.cdist(features, features).kthvalue(neighbours + 1, dim=1).values
+    reach: Tensor = torch.cdist(features, features).kthvalue(neighbours + 1, dim=1).values
+    return reach

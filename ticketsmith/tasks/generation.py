@@ -12,7 +12,13 @@ from ticketsmith.streams import derive
 
 
 def continuation(
-    model: nn.Module, prompt: list[int], length: int, context: int, temperature: float, stream: int, device: torch.device
+    model: nn.Module,
+    prompt: list[int],
+    length: int,
+    context: int,
+    temperature: float,
+    stream: int,
+    device: torch.device,
 ) -> list[int]:
     """``length`` tokens after ``prompt``, which has one or more.
 

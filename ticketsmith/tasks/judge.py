@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import contextmanager, suppress
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from ticketsmith.models.cnn import MnistCnn
 from ticketsmith.streams import derive
 
 WIDTH, STEPS, BATCH, LR = 32, 1200, 100, 3e-3
+_PART = 500
 _VERSION = 1
 """Raised when the same images would train to another classifier."""
 
@@ -50,12 +51,12 @@ class Judge:
     def features(self, images: Tensor) -> Tensor:
         """What the classifier sees in images, ``[n, 4 * WIDTH]``: its last convolution, averaged over the places."""
         with torch.no_grad():
-            return torch.cat([self._network.features(part).mean((2, 3)) for part in images.split(500)])
+            return torch.cat([self._network.features(part).mean((2, 3)) for part in torch.split(images, _PART)])
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The share of images that it classifies correctly, 0..1."""
         with torch.no_grad():
-            found = torch.cat([self._network(part).argmax(1) for part in images.split(500)])
+            found = torch.cat([self._network(part).argmax(1) for part in torch.split(images, _PART)])
         return float((found == labels).double().mean())
 
 
@@ -76,7 +77,7 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor) -> None:
             generator = torch.Generator().manual_seed(derive(0, "judge", "order"))
             for _ in range(STEPS):
                 chosen = torch.randint(len(images), (BATCH,), generator=generator)
-                F.cross_entropy(network(images[chosen]), labels[chosen]).backward()
+                F.cross_entropy(network(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()

@@ -24,7 +24,8 @@ def measured_files(
     """
     task = learner.task
     states = None if progress.diverged or spec.stop_after is not None else _both_states(task, learner, progress)
-    if states and not all(math.isfinite(value) for state in states for split in ("validation", "test") for value in state[split].values()):
+    measured = [value for state in states or () for split in ("validation", "test") for value in state[split].values()]
+    if not all(math.isfinite(value) for value in measured):
         progress.diverged, states = True, None
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
