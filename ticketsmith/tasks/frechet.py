@@ -36,7 +36,8 @@ def precision_and_recall(real: Tensor, generated: Tensor, neighbours: int = 3) -
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+    return root
 
 
 def _reach(features: Tensor, neighbours: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import asdict
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint
@@ -36,8 +37,8 @@ def measured_files(
         "layers": layers,
         "parameters": sum(parameter.numel() for parameter in learner.model.parameters()),
         "metrics": [
-            {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
-            for m in (*task.metrics, *final_metrics(task))
+            {name: value for name, value in asdict(metric).items() if name != "about" or value}
+            for metric in (*task.metrics, *final_metrics(task))
         ],
         "flops": {"forward": forward_flops, "training": 3 * forward_flops * spec.training.batch_size * trained},
     }
