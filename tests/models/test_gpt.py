@@ -104,7 +104,9 @@ def test_rotary_positions_tell_distances_only() -> None:
 def test_weights_begin_as_in_gpt_2() -> None:
     torch.manual_seed(0)
     model = GPT((16,), 500, width=128, depth=8, heads=4)
-    spread = {name: float(parameter.detach().std()) for name, parameter in model.named_parameters() if parameter.dim() == 2}
+    spread = {
+        name: float(parameter.detach().std()) for name, parameter in model.named_parameters() if parameter.dim() == 2
+    }
     for name, value in spread.items():
         adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
         assert value == pytest.approx(0.02 / math.sqrt(16) if adds else 0.02, rel=0.05), name
@@ -115,7 +117,9 @@ def test_weights_begin_as_in_gpt_2() -> None:
     assert float(loss) == pytest.approx(math.log(500), abs=0.2)
 
 
-SPANS = [f"blocks.{b}.{part}.weight" for b in (0, 1) for part in ("attention.qkv", "attention.output", "mlp.up", "mlp.down")]
+SPANS = [
+    f"blocks.{b}.{part}.weight" for b in (0, 1) for part in ("attention.qkv", "attention.output", "mlp.up", "mlp.down")
+]
 
 
 @pytest.mark.parametrize("tied", [False, True])

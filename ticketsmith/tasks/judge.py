@@ -36,17 +36,8 @@ class Judge:
     """An ``mnist_cnn`` trained on images ``[n, c, h, w]`` in -1..1 and labels ``[n]`` in ``0 .. classes - 1``."""
 
     def __init__(self, images: Tensor, labels: Tensor, classes: int) -> None:
-        self._network = _blank(images, classes)
-        folder = cache().parent / "judges"
-        name = _digest(images, labels, classes)
-        with _locked(folder / f"{name}.lock"):
-            state = _read(folder / name)
-            if state is None:
-                _train(self._network, images, labels)
-                _write(folder / name, self._network.state_dict())
-            else:
-                self._network.load_state_dict(state)
-        self._network.eval()
+        with torch.inference_mode(False):  # whoever measures may be in it, but weights made there cannot be trained
+            self._network = _trained(images, labels, classes).eval()
 
     def features(self, images: Tensor) -> Tensor:
         """What the classifier sees in images, ``[n, 4 * WIDTH]``: its last convolution, averaged over the places."""
@@ -60,10 +51,19 @@ class Judge:
         return float((found == labels).double().mean())
 
 
-def _blank(images: Tensor, classes: int) -> MnistCnn:
+def _trained(images: Tensor, labels: Tensor, classes: int) -> MnistCnn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(0, "judge"))
-        return MnistCnn(tuple(images.shape[1:]), classes, width=WIDTH)
+        network = MnistCnn(tuple(images.shape[1:]), classes, width=WIDTH)
+    kept = cache().parent / "judges" / _digest(images, labels, classes)
+    with _locked(kept.with_suffix(".lock")):
+        state = _read(kept)
+        if state is None:
+            _train(network, images, labels)
+            _write(kept, network.state_dict())
+        else:
+            network.load_state_dict(state)
+    return network
 
 
 def _train(network: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -71,7 +71,7 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
             generator = torch.Generator().manual_seed(derive(0, "judge", "order"))
