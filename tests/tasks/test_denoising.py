@@ -109,7 +109,7 @@ def test_the_loss_is_that_of_the_velocity_at_fixed_noise_levels() -> None:
 @pytest.mark.parametrize("steps", [1, 4, 16])
 def test_following_the_velocity_ends_at_the_guess(steps: int) -> None:
     image = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
-    made = digits(steps=steps).generate(Constant(image), torch.randn(5, 1, 8, 8), CPU)
+    made = digits(steps=steps).generate(Constant(image), torch.randn(5, 1, 8, 8), torch.arange(5), CPU)
     assert torch.allclose(made, image.expand_as(made), atol=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_picture_of_samples_shows_the_same_noise_in_the_same_places() -> None:
     first, second = task.build_model().eval(), task.build_model().eval()
     one, again, other = (task.samples(model, CPU)["samples.png"] for model in (first, first, second))
     assert one == again != other
-    assert picture(one).shape == (16, 12 * 18 - 2)
+    assert picture(one).shape == (16, 10 * 18 - 2)
     shown = picture(task.samples(Constant(torch.zeros(1, 1, 8, 8)), CPU)["samples.png"])
     assert set(np.unique(shown)) == {128, 255}  # grey images, white gaps
 
@@ -183,7 +183,7 @@ def test_interrupted_at_any_step_or_not_the_bytes_are_the_same(tmp_path: Path) -
     assert interruptions >= 9
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")
     run = SealedRun(whole, made["ticket", 1, 0].folder)
-    assert picture(run.read("samples.png")).shape == (16, 214)
+    assert picture(run.read("samples.png")).shape == (16, 178)
     metrics = run.read_json("metrics.json")
     assert set(metrics["final"]["test"]) == set(metrics["final"]["validation"]) == {
         "loss", "frechet_distance_mnist_cnn", "precision_mnist_cnn", "recall_mnist_cnn"
@@ -205,26 +205,37 @@ def test_an_experiment_from_recipe_to_report(tmp_path: Path) -> None:
     assert "frechet distance mnist cnn" in page.lower()
 
 
-def test_the_network_sees_the_time_and_can_be_exported() -> None:
+def test_the_network_sees_time_and_class_and_can_be_exported() -> None:
     torch.manual_seed(0)
-    network = UNet((1, 8, 8), width=8).eval()
+    network = UNet((1, 8, 8), classes=2, width=8).eval()
     images = torch.randn(2, 1, 8, 8)
-    early, late = (torch.cat([images, torch.full_like(images, time)], 1) for time in (0.1, 0.9))
+
+    def told(time: float, label: int) -> Tensor:
+        planes = [torch.full_like(images, value) for value in (time, label == 0, label == 1)]
+        return torch.cat([images, *planes], 1)
+
+    early, late, other = told(0.1, 0), told(0.9, 0), told(0.1, 1)
     assert network(early).shape == images.shape
     assert not torch.allclose(network(early), network(late), atol=1e-4)
+    assert not torch.allclose(network(early), network(other), atol=1e-4)
     exported = torch.export.export(network, (early,)).module()
     assert torch.allclose(exported(late), network(late), atol=1e-6)
-    example = digits().example(13)
-    assert example.shape == (13, 2, 8, 8)
-    assert bool((example[:, 1] == example[:, 1, :1, :1]).all()), "the time fills its channel"
+
+
+def test_the_example_is_of_real_images_with_their_time_and_class() -> None:
+    example, labels = digits().example(130), load_data("digits", {}).test.labels
+    assert example.shape == (130, 12, 8, 8)
+    assert bool((example[:, 1:] == example[:, 1:, :1, :1]).all()), "time and class fill their channels"
+    assert example[:12, 1, 0, 0].tolist() == pytest.approx([0.05 + 0.1 * (index % 10) for index in range(12)])
+    assert example[:, 2:, 0, 0].argmax(1).tolist() == [*labels[:100], *labels[:30]]
 
 
 class Tiny(nn.Module):
     """A user's own network."""
 
-    def __init__(self, input_shape: tuple[int, ...], channels: int = 0) -> None:
+    def __init__(self, input_shape: tuple[int, ...], classes: int, channels: int = 0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(input_shape[0] + 1, channels or input_shape[0], 3, padding=1)
+        self.conv = nn.Conv2d(input_shape[0] + 1 + classes, channels or input_shape[0], 3, padding=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         output: Tensor = self.conv(inputs)
@@ -240,10 +251,11 @@ def colours() -> dict[str, np.ndarray]:
 def test_colour_images_of_ones_own_with_a_network_of_ones_own() -> None:
     here = "tests.tasks.test_denoising"
     task = digits(data=f"{here}:colours", model=f"{here}:Tiny", validation=60, measured=50)
-    (batch,) = task.batch(torch.arange(20), CPU, torch.Generator())
+    batch, labels = task.batch(torch.arange(20), CPU, torch.Generator())
     assert -1 <= float(batch.min()) < -0.9 < 0.9 < float(batch.max()) <= 1
+    assert set(labels.tolist()) == {0, 1}
     made = picture(task.samples(task.build_model(), CPU)["samples.png"])
-    assert made.shape == (24, 12 * 18 - 2, 3)
+    assert made.shape == (24, 10 * 18 - 2, 3)
 
 
 HERE = "tests.tasks.test_denoising"
@@ -283,7 +295,7 @@ def test_what_does_not_fit_is_told(options: dict[str, Any], message: str) -> Non
 
 def test_sides_that_cannot_be_halved_twice_are_told() -> None:
     with pytest.raises(TaskError, match=r"multiples of 4, not inputs of shape \(1, 30, 28\)"):
-        UNet((1, 30, 28))
+        UNet((1, 30, 28), classes=10)
 
 
 @pytest.mark.parametrize(
