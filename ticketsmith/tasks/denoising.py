@@ -178,7 +178,7 @@ class Denoising:
         return self._input(_between(images, self._fixed("example", batch_size), times), times, labels)
 
     def generate(self, model: nn.Module, noise: Tensor, labels: Tensor, device: torch.device) -> Tensor:
-        """Images ``[n, c, h, w]`` in -1..1, on the CPU, of the classes ``labels``, from standard normal ``noise`` of that shape."""
+        """Images in -1..1, on the CPU, of the classes ``labels`` ``[n]``, from standard normal ``noise`` ``[n, c, h, w]``."""
         made = []
         with torch.inference_mode():
             for part in _parts(len(noise)):
