@@ -30,13 +30,10 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """A noisy image and its condition in, the image out: ``[b, c + 1 + classes, h, w]`` to ``[b, c, h, w]``.
+    """A noisy image, its time and class to the image, ``[b, c + 1 + classes, h, w]`` to ``[b, c, h, w]``.
 
-    The channels after the image's are each filled with one number: the time, then 1 for the class and 0 for the others.
-
-    The U-Net of Ho et al. (2020, DDPM) without attention, small: residual blocks at half and quarter size, with ``width``
-    and ``2 * width`` channels, joined by skips. At full size there are only the first convolution, which halves the image,
-    and the last one. ``h`` and ``w`` must be multiples of 4, ``width`` of 8. Raises TaskError when the sizes do not fit.
+    317,000 parameters on MNIST. Residual blocks at half and quarter size, with ``width`` and ``4 * width`` channels, joined by
+    skips, after Ho et al. (2020), without attention. ``h`` and ``w`` must be multiples of 4, ``width`` of 8.
     """
 
     dense_by_default = (
@@ -66,7 +63,9 @@ class UNet(nn.Module):
         self.output = nn.Conv2d(width + channels, channels, 3, padding=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        channels = self.output.out_channels
+        channels = (
+            self.output.out_channels
+        )  # after them: the time, then 1 for the class and 0 for the others, each a plane
         images, condition = inputs[:, :channels], inputs[:, channels:].mean((2, 3))
         condition = F.silu(self.condition2(F.silu(self.condition1(condition))))
         half = self.down1(self.input(images), condition)
