@@ -72,13 +72,14 @@ are in [configs/targets](../configs/targets).
 `16Gi`. **Machines** are names of the [price table](costs.md), or a name with a price of your own: `my-node=0.10`.
 """
 
-_KINDS = {"OwnTask": ", your own", "LanguageTask": ", language"}
+_KINDS = {"OwnTask": ", your own", "LanguageTask": ", language", "DenoisingTask": ", denoising"}
 
 MODELS = """
 ## Built-in models
 
 All of them begin with Gaussian weights (Glorot for `lenet_300_100`, `mlp` and the `conv` networks, GPT-2's for `gpt`,
-He for the others) and zero biases. Their last layer is called `output`, and `head` in `gpt`;
+He for the others) and zero biases, but for `unet`, which begins as PyTorch's layers do. Their last layer is called
+`output`, and `head` in `gpt`;
 `ticketsmith validate --config <file> --json` lists every layer that can be pruned, with its weights.
 """
 

@@ -93,6 +93,12 @@ class Training(Frozen):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="`bfloat16`: mixed precision; weights and optimizer stay in float32."
     )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay a step of a moving average of the weights, which is what a run gives; 0 is off.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Training:

@@ -28,10 +28,19 @@ SMALL_TEXT = {
     "validation": 0.01,
     "test": 0.01,
 }
+SMALL_IMAGES = {
+    "name": "denoising",
+    "data": "digits",
+    "model": {"name": "unet", "width": 8},
+    "validation": 200,
+    "steps": 2,
+    "measured": 50,
+}
 # Recipes that take minutes: how many levels do instead, and what differs from the small recipe.
 STAND_INS: dict[str, tuple[int, dict[str, Any]]] = {
     "imp_mnist.yaml": (5, {}),
     "lenet_300_100.yaml": (2, {}),
+    "imp_flow_mnist.yaml": (1, {"task": SMALL_IMAGES, "rewind": "5it"}),
     "imp_gpt_pydocs.yaml": (1, {"task": SMALL_TEXT, "rewind": "5it"}),
 }
 

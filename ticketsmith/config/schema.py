@@ -15,7 +15,7 @@ from ticketsmith.plugins import is_dotted
 from ticketsmith.spec import Duration, Frozen, Training
 from ticketsmith.store.contract import check_name
 
-BUILTIN_TASKS = ("classification", "language")
+BUILTIN_TASKS = ("classification", "language", "denoising")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -86,6 +86,27 @@ class LanguageTask(Frozen):
     )
     sample_length: int = Field(160, ge=1, le=10_000, description="Tokens that continue each prompt.")
     temperature: float = Field(0.8, ge=0, description="Of the samples; 0 takes the likeliest token each time.")
+
+
+class DenoisingTask(Frozen):
+    """Generation of images: a network learns to remove noise, and makes images from nothing else."""
+
+    name: Literal["denoising"] = Field(description="The built-in task for making images.")
+    data: Component = Field(
+        description="Images with labels, grey or colour: the data sets of `classification`, your own files too."
+    )
+    model: Component = Field(
+        description="Network: `unet`, or your own `package.module:Class` from `[b, c + 1, h, w]`, noisy images and their time, "
+        "to `[b, c, h, w]`, images without noise; options beside `name`."
+    )
+    validation: int = Field(5000, ge=1, description="Training images held out for validation.")
+    steps: int = Field(16, ge=1, le=1000, description="Calls of the network for an image.")
+    measured: int = Field(
+        1000,
+        ge=50,
+        le=50_000,
+        description="Held-out images of each split that the loss and the distances are measured on; as many are made.",
+    )
 
 
 class OwnTask(BaseModel, extra="allow", frozen=True):
@@ -267,6 +288,7 @@ class Recipe(Frozen):
     task: Annotated[
         Annotated[ClassificationTask, Tag("classification")]
         | Annotated[LanguageTask, Tag("language")]
+        | Annotated[DenoisingTask, Tag("denoising")]
         | Annotated[OwnTask, Tag("own")],
         Discriminator(_task_kind),
     ] = Field(description="Data, model and what is measured.")

@@ -12,12 +12,13 @@ At = Literal["final", "early_stop"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured quantity: ``accuracy`` in ``%``, ``loss`` without a unit."""
+    """A measured quantity: ``accuracy`` in ``%``, ``loss`` without a unit. ``about`` explains it where its name does not."""
 
     name: str
     higher_is_better: bool
     unit: str = ""
     decimals: int = 2
+    about: str = ""
 
 
 @dataclass(frozen=True)

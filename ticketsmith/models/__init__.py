@@ -25,6 +25,7 @@ BUILTINS = {
     "conv6": "ticketsmith.models.conv:conv6",
     "resnet20": "ticketsmith.models.resnet:ResNet20",
     "vgg16": "ticketsmith.models.vgg:VGG16",
+    "unet": "ticketsmith.models.unet:UNet",
     "gpt": "ticketsmith.models.gpt:GPT",
 }
 

@@ -22,11 +22,14 @@ class MnistCnn(nn.Module):
         he_(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features = inputs
-        for convolution in (self.conv1, self.conv2, self.conv3):
-            features = torch.relu(convolution(features))
-        output: Tensor = self.output(features.flatten(1))
+        output: Tensor = self.output(self.features(inputs).flatten(1))
         return output
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the convolutions make of inputs: ``[b, 4 * width, rows, columns]``."""
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            inputs = torch.relu(convolution(inputs))
+        return inputs
 
 
 def _after_strides(size: int) -> int:

@@ -61,6 +61,11 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         )
     return [
         *terms,
+        *(
+            (name.replace("_", " ").capitalize(), metric.about)
+            for name, metric in findings.metrics.items()
+            if metric.about
+        ),
         (
             "Sweet spot",
             "The sparsest level whose gates pass on the validation data. It is then checked on the test data, which "

@@ -13,7 +13,7 @@ import torch
 from ticketsmith.errors import TaskError, TicketSmithError
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.tasks.flops import forward_flops
-from ticketsmith.tasks.task import create, identity
+from ticketsmith.tasks.task import create, final_metrics, identity
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def _examine(component: str | Mapping[str, Any], base: Path, include: tuple[str,
     names = tuple(metric.name for metric in task.metrics)
     if "loss" not in names:
         raise TaskError(f"task {type(task).__name__} must measure 'loss' (it decides early stopping); it has {names}.")
+    measured = (*names, *(metric.name for metric in final_metrics(task)))
     torch.manual_seed(0)
     model = task.build_model()
     generator = torch.Generator().manual_seed(0)
@@ -60,4 +61,4 @@ def _examine(component: str | Mapping[str, Any], base: Path, include: tuple[str,
     task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]
     layers = {name: parameter.numel() for name, parameter in prunable(model, include).items()}
     total = sum(parameter.numel() for parameter in model.parameters())
-    return TaskFacts(identity(component, base, task), task.train_size, names, layers, total, forward_flops(task))
+    return TaskFacts(identity(component, base, task), task.train_size, measured, layers, total, forward_flops(task))

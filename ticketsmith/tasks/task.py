@@ -21,6 +21,7 @@ from ticketsmith.plugins import build, source_fingerprint
 
 BUILTINS = {
     "classification": "ticketsmith.tasks.classification:Classification",
+    "denoising": "ticketsmith.tasks.denoising:Denoising",
     "language": "ticketsmith.tasks.language:Language",
 }
 
@@ -57,6 +58,20 @@ class Task(Protocol):
 
     def example(self, batch_size: int) -> Tensor:
         """Real inputs for counting operations and timing inference: the first ``batch_size`` test inputs, repeated."""
+        ...
+
+
+class CostlyTask(Task, Protocol):
+    """A task with metrics that take long, so that they are measured at the end only. Optional: a task may do without it."""
+
+    final_metrics: Sequence[Metric]
+    """What ``evaluate_final`` measures, beside ``metrics``; they may have gates, but no curve over training."""
+
+    def evaluate_final(self, model: nn.Module, device: torch.device) -> Mapping[str, Mapping[str, float]]:
+        """Every metric of ``final_metrics`` by name, for the splits ``validation`` and ``test``.
+
+        Called once for each state of the weights that is reported. ``model`` is in evaluation mode; must be deterministic.
+        """
         ...
 
 
@@ -131,6 +146,12 @@ class ServedTask(Task, Protocol):
     def phases(self) -> Sequence[Phase]:
         """The phases to be timed apart, on windows of ``example``; for models that are a Decoder."""
         ...
+
+
+def final_metrics(task: Task) -> Sequence[Metric]:
+    """The metrics that a task measures at the end only; most have none."""
+    found: Sequence[Metric] = getattr(task, "final_metrics", ())
+    return found
 
 
 def create(component: str | Mapping[str, Any], base: Path) -> Task:

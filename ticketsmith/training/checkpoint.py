@@ -17,6 +17,8 @@ from ticketsmith.training.tensors import from_bytes, to_bytes
 def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: float) -> None:
     """Writes a checkpoint, whole or not at all. ``seconds`` is the time spent on the run so far. Raises StoreError."""
     tensors = {f"model/{name}": value for name, value in snapshot(learner.model).items()}
+    if learner.average is not None:
+        tensors |= {f"average/{name}": value for name, value in snapshot(learner.average.model).items()}
     tensors |= {f"best/{name}": value for name, value in progress.best.items()}
     for index, state in learner.optimizer.state_dict()["state"].items():
         tensors |= {
@@ -28,6 +30,7 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
         "interval_loss": float(progress.interval_loss),
         "interval_start": progress.interval_start,
         "best_step": progress.best_step,
+        "averaged": learner.average.updates if learner.average else 0,
         "curve": [asdict(point) for point in progress.curve],
     }
     content = to_bytes(tensors, note)
@@ -50,13 +53,16 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
         discard(store, key)
         return None
     tensors, note = from_bytes(content, checkpoint_path(key))
-    parts: dict[str, dict[str, Any]] = {"model": {}, "best": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Any]] = {"model": {}, "average": {}, "best": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = value
     progress = _progress(note)
     progress.best = parts["best"]
     learner.model.load_state_dict(parts["model"])
+    if learner.average is not None:
+        learner.average.model.load_state_dict(parts["average"])
+        learner.average.updates = note["averaged"]
     state: dict[int, dict[str, Any]] = {}
     for name, value in parts["optimizer"].items():
         index, _, field = name.partition("/")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import TaskError
-from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.evidence.results import CurvePoint, Metric
 from ticketsmith.spec import Training, in_steps
 from ticketsmith.streams import derive
-from ticketsmith.tasks.task import Batch, Task
+from ticketsmith.tasks.task import Batch, Task, final_metrics
+from ticketsmith.training.average import MovingAverage
 from ticketsmith.training.optimization import learning_rate, make_optimizer
 from ticketsmith.training.order import DataOrder
 
@@ -22,7 +24,7 @@ from ticketsmith.training.order import DataOrder
 class Progress:
     """Where a training stands; with the model and the optimizer, all that is needed to go on.
 
-    ``best`` holds the model's state at the early-stop iteration so far: the minimum of the validation loss.
+    ``best`` holds the result's state at the early-stop iteration so far: the minimum of the validation loss.
     ``interval_loss`` is the sum of the training losses since the last evaluation; on a GPU it stays there until it is read,
     so that no step waits for it.
     """
@@ -42,6 +44,9 @@ class Learner:
 
     Gradients of masked weights are zeroed before the optimizer sees them, so its state (momentum, second moments) is
     zero there too, and weight decay decays zero.
+
+    ``average`` is the moving average of the weights where the spec asks for one. ``result`` is the network that a run gives,
+    that is measured and kept: the average, or else the model itself.
     """
 
     def __init__(self, task: Task, model: nn.Module, masks: Mapping[str, Tensor], training: Training) -> None:
@@ -56,6 +61,11 @@ class Learner:
         with torch.no_grad():
             for parameter, mask in zip(self._masked, pruned.values(), strict=True):
                 parameter.masked_fill_(~mask, 0.0)
+        self.average = MovingAverage(model, training.ema) if training.ema else None
+
+    @property
+    def result(self) -> nn.Module:
+        return self.model if self.average is None else self.average.model
 
     def step(self, batch: Batch, lr: float, generator: torch.Generator) -> Tensor:
         """One iteration on ``batch``; returns the loss before it."""
@@ -69,6 +79,8 @@ class Learner:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.model)
         return loss.detach()
 
 
@@ -115,26 +127,46 @@ def evaluate(learner: Learner, progress: Progress) -> None:
     """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far."""
     train_loss = float(progress.interval_loss) / (progress.step - progress.interval_start)
     progress.interval_loss, progress.interval_start = 0.0, progress.step
-    metrics = measure(learner.task, learner.model, "validation", learner.device)
+    metrics = measure(learner.task, learner.result, "validation", learner.device)
     if not math.isfinite(train_loss) or not all(math.isfinite(value) for value in metrics.values()):
         progress.diverged = True
         return
     progress.curve.append(CurvePoint(progress.step, train_loss, metrics))
     if metrics["loss"] < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, metrics["loss"]
-        progress.best = snapshot(learner.model)
+        progress.best = snapshot(learner.result)
 
 
 def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> dict[str, float]:
     """The task's metrics on ``validation`` or ``test``, the model left in training mode as it was."""
+    with _judged(model):
+        metrics = task.evaluate(model, split, device)  # type: ignore[arg-type]
+    return _checked("task.evaluate", metrics, task.metrics)
+
+
+def measure_final(task: Task, model: nn.Module, device: torch.device) -> dict[str, dict[str, float]]:
+    """The task's ``final_metrics`` on ``validation`` and ``test``, by split; empty ones when it has none."""
+    promised = final_metrics(task)
+    if not promised:
+        return {"validation": {}, "test": {}}
+    with _judged(model):
+        found = task.evaluate_final(model, device)  # type: ignore[attr-defined]
+    return {split: _checked("task.evaluate_final", found[split], promised) for split in ("validation", "test")}
+
+
+@contextmanager
+def _judged(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        metrics = dict(task.evaluate(model, split, device))  # type: ignore[arg-type]
+        yield
     model.train(was_training)
-    promised = {metric.name for metric in task.metrics}
-    if set(metrics) != promised:
-        raise TaskError(f"task.evaluate must give the metrics {sorted(promised)}; it gives {sorted(metrics)}.")
+
+
+def _checked(what: str, metrics: Mapping[str, float], promised: Iterable[Metric]) -> dict[str, float]:
+    names = {metric.name for metric in promised}
+    if set(metrics) != names:
+        raise TaskError(f"{what} must give the metrics {sorted(names)}; it gives {sorted(metrics)}.")
     return {name: float(value) for name, value in metrics.items()}
 
 

@@ -171,9 +171,10 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
 
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
-    weights = snapshot(learner.model)  # before measuring, which may load the early-stop weights into the model
-    sound = not progress.diverged and job.spec.stop_after is None  # a rewind point is material: nobody looks at it
-    samples = sample_files(learner.task, learner.model, learner.device) if sound else {}
+    point = job.spec.stop_after is not None  # a rewind point is material: the raw weights, which nobody looks at
+    model = learner.model if point else learner.result
+    weights = snapshot(model)  # before measuring, which may load the early-stop weights into the model
+    samples = {} if point or progress.diverged else sample_files(learner.task, model, learner.device)
     files = measured_files(job.spec, learner, progress, masks, flops)
     files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:

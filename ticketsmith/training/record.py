@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import asdict
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.spec import RunSpec
 from ticketsmith.store.contract import to_json
-from ticketsmith.tasks.task import Task
-from ticketsmith.training.loop import Learner, Progress, measure
+from ticketsmith.tasks.task import Task, final_metrics
+from ticketsmith.training.loop import Learner, Progress, measure, measure_final
 
 
 def measured_files(
@@ -24,7 +25,8 @@ def measured_files(
     """
     task = learner.task
     states = None if progress.diverged or spec.stop_after is not None else _both_states(task, learner, progress)
-    if states and not all(math.isfinite(value) for state in states for value in state["test"].values()):
+    measured = [value for state in states or () for split in ("validation", "test") for value in state[split].values()]
+    if not all(math.isfinite(value) for value in measured):
         progress.diverged, states = True, None
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
@@ -35,8 +37,8 @@ def measured_files(
         "layers": layers,
         "parameters": sum(parameter.numel() for parameter in learner.model.parameters()),
         "metrics": [
-            {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
-            for m in task.metrics
+            {name: value for name, value in asdict(metric).items() if name != "about" or value}
+            for metric in (*task.metrics, *final_metrics(task))
         ],
         "flops": {"forward": forward_flops, "training": 3 * forward_flops * spec.training.batch_size * trained},
     }
@@ -52,21 +54,23 @@ def measured_files(
 
 
 def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    final = {
-        "step": progress.step,
-        "validation": dict(progress.curve[-1].validation),
-        "test": measure(task, learner.model, "test", learner.device),
-    }
+    final = _state(task, learner, progress.curve[-1])
     if progress.best_step == progress.step:
         return final, final
-    learner.model.load_state_dict(progress.best)
+    learner.result.load_state_dict(progress.best)
     best = next(point for point in progress.curve if point.step == progress.best_step)
-    early = {
-        "step": progress.best_step,
-        "validation": dict(best.validation),
-        "test": measure(task, learner.model, "test", learner.device),
+    return final, _state(task, learner, best)
+
+
+def _state(task: Task, learner: Learner, point: CurvePoint) -> dict[str, Any]:
+    """What the weights of ``point``, which are loaded, come to: the curve's metrics, and those measured only now."""
+    model, device = learner.result, learner.device
+    last = measure_final(task, model, device)
+    return {
+        "step": point.step,
+        "validation": {**point.validation, **last["validation"]},
+        "test": {**measure(task, model, "test", device), **last["test"]},
     }
-    return final, early
 
 
 def curve_csv(curve: list[CurvePoint], metrics: list[str]) -> bytes:
