@@ -23,6 +23,7 @@ _TAGS = {
     "NamedComponent",
     "Draws",
     "Plain",
+    "PostTraining",
     "Finetune",
     "str",
     "constrained-str",

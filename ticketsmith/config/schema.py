@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, field_va
 
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.plugins import is_dotted
-from ticketsmith.spec import Duration, Frozen, Training
+from ticketsmith.spec import Duration, Frozen, Pattern, Training, n_of_m
 from ticketsmith.store.contract import check_name
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -90,16 +92,25 @@ class Pruning(Frozen):
 
     levels: int = Field(ge=1, le=1000, description="Rounds of pruning; level 0 is the dense network.")
     fraction: Fraction = Field(0.2, description="Part of the surviving weights that a round removes.")
-    scope: Literal["layer", "global"] = Field(
+    scope: Literal["layer", "row", "global"] = Field(
         "layer",
-        description="`layer`: the same part of every layer. `global`: the smallest weights of all layers together.",
+        description="`layer`: the same part of every layer. `row`: the same part of every output of a layer, as Wanda asks. "
+        "`global`: the smallest weights of all layers together.",
+    )
+    pattern: tuple[Pattern, ...] = Field(
+        (),
+        strict=False,
+        description='N:M pattern: `"2:4"` keeps 2 of every 4 weights that meet consecutive inputs; a list has one '
+        'pattern a level, such as `["6:8", "4:8"]`. In place of `fraction` and `scope`.',
     )
     criterion: Component = Field(
-        "magnitude", description="What a weight is worth: `magnitude`, `random`, or your own `package.module:function`."
+        "magnitude",
+        description="What a weight is worth: `magnitude`, `wanda` (its options: `examples`, to calibrate on), `random`, or your "
+        "own `package.module:function`.",
     )
     rates: dict[str, Fraction] = Field(
         default_factory=dict,
-        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; `scope: layer` only.",
+        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; not with `scope: global`.",
     )
     exclude: tuple[str, ...] = Field((), strict=False, description="Layers that stay dense, by name or pattern.")
     include: tuple[str, ...] = Field(
@@ -112,7 +123,26 @@ class Pruning(Frozen):
     def _check(self) -> Pruning:
         if self.scope == "global" and self.rates:
             raise ValueError("`rates` are for `scope: layer`; with `scope: global` keep layers dense by `exclude`")
+        if self.pattern:
+            self._check_pattern()
         return self
+
+    def _check_pattern(self) -> None:
+        if given := {"fraction", "scope", "rates"} & self.model_fields_set:
+            raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(given)}`")
+        if len(self.pattern) != self.levels:
+            raise ValueError(f"`pattern` names {len(self.pattern)} pattern(s), one a level: set `levels` to that")
+        numbers = [n_of_m(pattern) for pattern in self.pattern]
+        for (before, m), (n, same) in pairwise(numbers):
+            if m != same or n >= before:
+                raise ValueError(
+                    'the patterns of the levels have the same M and ever fewer N, such as `["6:8", "4:8"]`'
+                )
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _one_pattern(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
 
 
 class Draws(Frozen):
@@ -123,6 +153,26 @@ class Draws(Frozen):
 
 class Plain(Frozen):
     """A variant without options."""
+
+
+class PostTraining(Frozen):
+    """Pruning the trained dense network in one round, without any retraining."""
+
+    rivals: tuple[Component, ...] = Field(
+        (),
+        strict=False,
+        description="Other criteria to compare with: `[magnitude, random]`. Each is a variant of its own.",
+    )
+
+    @property
+    def components(self) -> dict[str, str | dict[str, Any]]:
+        """The rivals as components, by the name of their variant."""
+        plain = [_component(rival) for rival in self.rivals]
+        return {f"post_{_short(rival if isinstance(rival, str) else rival['name'])}": rival for rival in plain}
+
+
+def _short(criterion: str) -> str:
+    return re.sub(r"[^a-z0-9_]", "_", criterion.rpartition(":")[2].lower())
 
 
 class Finetune(Frozen):
@@ -147,6 +197,11 @@ def _also_true_or_empty(schema: dict[str, Any]) -> None:
 class Variants(Frozen):
     """What is compared with the winning ticket, level by level. `false` switches one off."""
 
+    ticket: Plain | Literal[False] = Field(
+        Plain(),
+        json_schema_extra=_also_true_or_empty,
+        description="The winning ticket itself. Without it there are no `random_reinit` and `random_ticket`.",
+    )
     random_reinit: Draws | Literal[False] = Field(
         Draws(),
         json_schema_extra=_also_true_or_empty,
@@ -173,11 +228,38 @@ class Variants(Frozen):
         json_schema_extra=_also_true_or_empty,
         description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020).",
     )
+    post_training: PostTraining | Literal[False] = Field(
+        False,
+        json_schema_extra=_also_true_or_empty,
+        description="The trained dense network, pruned in one round and not trained again: for models too large to retrain.",
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_on(cls, value: Any) -> Any:
         return {} if value is None or value is True else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_controls_without_ticket(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("ticket", True) is False:
+            return {"random_reinit": False, "random_ticket": False, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> Variants:
+        if not self.ticket and (self.random_reinit or self.random_ticket):
+            raise ValueError("`random_reinit` and `random_ticket` are controls of the ticket: they need `ticket`")
+        if not (self.ticket or self.post_training or self.one_shot or self.finetune or self.lr_rewind):
+            raise ValueError("without `ticket`, switch on another method, such as `post_training: {}`")
+        if self.post_training and len(self.post_training.components) < len(self.post_training.rivals):
+            raise ValueError("`post_training.rivals` names one criterion twice")
+        return self
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Those switched on that train; pruning after training does not."""
+        return tuple(name for name in type(self).model_fields if name != "post_training" and getattr(self, name))
 
 
 class GateSettings(Frozen):
@@ -252,6 +334,15 @@ class Recipe(Frozen):
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if float(self.training.duration[:-2]) <= 0 and (trained := self.variants.trained):
+            raise ValueError(
+                f"`training.duration` must be more than zero: `{trained[0]}` is trained. To prune a pretrained model without "
+                "any training, set `variants: {ticket: false, post_training: {}}`"
+            )
+        return self
 
     @field_validator("experiment")
     @classmethod

@@ -24,7 +24,9 @@ def measured_files(
     """
     task = learner.task
     states = None if progress.diverged or spec.stop_after is not None else _both_states(task, learner, progress)
-    if states and not all(math.isfinite(value) for state in states for value in state["test"].values()):
+    if states and not all(
+        math.isfinite(value) for state in states for part in ("validation", "test") for value in state[part].values()
+    ):
         progress.diverged, states = True, None
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
@@ -52,12 +54,16 @@ def measured_files(
 
 
 def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not progress.curve:  # nothing was trained
+        validation = measure(task, learner.model, "validation", learner.device)
+    else:
+        validation = dict(progress.curve[-1].validation)
     final = {
         "step": progress.step,
-        "validation": dict(progress.curve[-1].validation),
+        "validation": validation,
         "test": measure(task, learner.model, "test", learner.device),
     }
-    if progress.best_step == progress.step:
+    if not progress.curve or progress.best_step == progress.step:
         return final, final
     learner.model.load_state_dict(progress.best)
     best = next(point for point in progress.curve if point.step == progress.best_step)
