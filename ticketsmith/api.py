@@ -20,6 +20,7 @@ from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.samples import worth_showing
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
@@ -409,7 +410,8 @@ class Experiment:
         """Writes the report into the store, ``<experiment>/report/``; gives the page's place."""
         from ticketsmith.report.render import render
 
-        for name, content in render(self.findings).items():
+        samples = collect.read_samples(self._view, worth_showing(self.findings))
+        for name, content in render(self.findings, samples).items():
             self.store.put(f"{self.name}/report/{name}", content)
         return f"{self.store.url}/{self.name}/report/index.html"
 

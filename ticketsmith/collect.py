@@ -7,15 +7,17 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, pod_from_json
 from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
+from ticketsmith.evidence.samples import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import read_cost
-from ticketsmith.store.contract import MANIFEST, SealedRun, Store
+from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store
 from ticketsmith.store.snapshot import Snapshot
 
 Source = Store | Snapshot
@@ -62,6 +64,23 @@ def read_results(store: Source, plan: Plan) -> list[Result]:
                 f"{store.url}/{folder}/metrics.json is not what TicketSmith writes: {error!r}"
             ) from error
     return results
+
+
+def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]:
+    """What these runs made, of those that made something. Raises DamagedRunError when a file was changed or is none."""
+    samples = []
+    for result in results:
+        folder = RunFolder.parse(result.path)
+        assert folder is not None
+        run = SealedRun(store, folder)
+        files = {name: run.read(name) for name in (TEXT, PICTURE) if name in run.files}
+        for name, content in files.items():
+            if what := fault(name, content):
+                raise DamagedRunError(f"{store.url}/{folder}/{name} {what}.")
+        if files:
+            text, picture = files.get(TEXT, b"").decode(), files.get(PICTURE, b"")
+            samples.append(Sample(result.variant, result.level, result.seed, result.sparsity, text, picture))
+    return tuple(samples)
 
 
 def read_environment(store: Source, plan: Plan) -> dict[str, str]:

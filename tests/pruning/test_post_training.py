@@ -153,7 +153,7 @@ def test_the_random_ticket_of_a_pattern_keeps_the_pattern() -> None:
 
 def test_a_model_says_what_is_kept() -> None:
     class Kept(nn.Module):
-        not_pruned = ("head",)
+        dense_by_default = ("head",)
 
         def __init__(self) -> None:
             super().__init__()

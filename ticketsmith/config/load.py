@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from ticketsmith.config.schema import Recipe
 from ticketsmith.config.yaml_lines import Dumper, Lines, parse
@@ -19,6 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _TAGS = {
     "classification",
+    "language",
     "own",
     "NamedComponent",
     "Draws",
@@ -115,7 +116,7 @@ def _explain(
             known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
             place = f"{name}:{lines.get(known, 1)}"
         field = ".".join(str(part) for part in path) or model.__name__.lower()
-        messages[f"{place}: {field}: {_words(problem, path, model)}"] = None
+        messages[f"{place}: {field}: {_words(problem, problem['loc'], model)}"] = None
     return "\n".join(messages)
 
 
@@ -171,11 +172,28 @@ def _description(path: tuple[str | int, ...], model: type[BaseModel]) -> str:
 
 
 def _model_at(path: tuple[str | int, ...], model: type[BaseModel]) -> type[BaseModel] | None:
+    """The model of a place. A tag of a union says which of its models is meant; without one, it is the first."""
     found: type[BaseModel] | None = model
+    annotation: Any = None
     for part in path:
-        field = found.model_fields.get(str(part)) if found else None
-        found = _first_model(field.annotation) if field else None
+        tagged = next((member for tag, member in _members(annotation) if tag == part), None)
+        if tagged is not None:
+            found = tagged
+        elif not (annotation is not None and part in _TAGS):
+            field = found.model_fields.get(str(part)) if found else None
+            annotation = field.annotation if field else None
+            found = _first_model(annotation)
     return found
+
+
+def _members(annotation: Any) -> list[tuple[str, type[BaseModel]]]:
+    """The models of a tagged union by their tags."""
+    return [
+        (note.tag, get_args(member)[0])
+        for member in get_args(annotation)
+        for note in getattr(member, "__metadata__", ())
+        if isinstance(note, Tag)
+    ]
 
 
 def _first_model(annotation: Any) -> type[BaseModel] | None:

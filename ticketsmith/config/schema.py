@@ -17,6 +17,8 @@ from ticketsmith.plugins import is_dotted
 from ticketsmith.spec import Duration, Frozen, Pattern, Training, n_of_m
 from ticketsmith.store.contract import check_name
 
+BUILTIN_TASKS = ("classification", "language")
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -64,6 +66,30 @@ class ClassificationTask(Frozen):
     augment: Literal["none", "crop_flip"] = Field("none", description="Random crops and mirroring, as for CIFAR.")
 
 
+class LanguageTask(Frozen):
+    """A language model: text, how it is cut into tokens, and a network that tells the next one."""
+
+    name: Literal["language"] = Field(description="The built-in task for text.")
+    data: Component = Field(
+        description="Text: `pydocs`, your own files as `{name: text, path: my.txt}` (a path, a pattern, or a list), or a "
+        "function `package.module:function` that returns a str."
+    )
+    model: Component = Field(
+        description="Network: `gpt`, or your own `package.module:Class` from tokens `[b, t]` to logits; options beside `name`."
+    )
+    tokenizer: str = Field(
+        "characters", min_length=1, description="`characters`, `bytes`, or the path of a `tokenizer.json`."
+    )
+    context: int = Field(64, ge=1, le=1_000_000, description="Tokens that the model reads at once.")
+    validation: Fraction = Field(0.1, description="Part of the text, after the training part, for validation.")
+    test: Fraction = Field(0.1, description="Part of the text, its end, for the test split.")
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), strict=False, description="What the samples of each level begin with; by default, lines of the test part."
+    )
+    sample_length: int = Field(160, ge=1, le=10_000, description="Tokens that continue each prompt.")
+    temperature: float = Field(0.8, ge=0, description="Of the samples; 0 takes the likeliest token each time.")
+
+
 class OwnTask(BaseModel, extra="allow", frozen=True):
     """A task of your own: `name: package.module:Class`, and its options."""
 
@@ -73,7 +99,9 @@ class OwnTask(BaseModel, extra="allow", frozen=True):
     @classmethod
     def _dotted(cls, name: str) -> str:
         if not is_dotted(name):
-            raise ValueError("unknown task; built in is 'classification', your own goes by 'package.module:Class'")
+            raise ValueError(
+                f"unknown task; built in are {', '.join(map(repr, BUILTIN_TASKS))}, your own goes by 'package.module:Class'"
+            )
         return name
 
     @model_validator(mode="after")
@@ -84,7 +112,7 @@ class OwnTask(BaseModel, extra="allow", frozen=True):
 
 def _task_kind(value: Any) -> str:
     name = value.get("name", "classification") if isinstance(value, dict) else getattr(value, "name", "")
-    return "classification" if name == "classification" else "own"
+    return name if name in BUILTIN_TASKS else "own"
 
 
 class Pruning(Frozen):
@@ -316,7 +344,10 @@ class Recipe(Frozen):
 
     experiment: str = Field(description="Name of the experiment: its folder in the store.")
     task: Annotated[
-        Annotated[ClassificationTask, Tag("classification")] | Annotated[OwnTask, Tag("own")], Discriminator(_task_kind)
+        Annotated[ClassificationTask, Tag("classification")]
+        | Annotated[LanguageTask, Tag("language")]
+        | Annotated[OwnTask, Tag("own")],
+        Discriminator(_task_kind),
     ] = Field(description="Data, model and what is measured.")
     training: Training = Field(description="How the dense network and every ticket are trained.")
     pruning: Pruning = Field(description="How tickets are found.")
@@ -369,8 +400,8 @@ class Recipe(Frozen):
             return {"name": self.task.name, **(self.task.model_extra or {})}
         plain = self.task.model_dump(exclude_defaults=True)
         return {
-            "name": "classification",
             **plain,
+            "name": self.task.name,
             "data": _component(self.task.data),
             "model": _component(self.task.model),
         }

@@ -60,4 +60,11 @@ MNIST1D = Card(
     citation="S. Greydanus and D. Kobak, Scaling down deep learning with MNIST-1D, arXiv:2011.14439, 2020",
     size="4,000 + 1,000 signals of 1x40",
 )
-CARDS = {card.name: card for card in (MNIST, FASHION_MNIST, CIFAR10, DIGITS, MNIST1D)}
+PYDOCS = Card(
+    name="pydocs",
+    about="English text: chapters of the Python reference, as help() shows them; for language models",
+    licence="PSF-2.0",
+    citation="Python Software Foundation, The Python Language Reference, the version of this Python",
+    size="about 460,000 characters (other versions of Python, other text)",
+)
+CARDS = {card.name: card for card in (MNIST, FASHION_MNIST, CIFAR10, DIGITS, MNIST1D, PYDOCS)}

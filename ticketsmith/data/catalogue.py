@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NOT_HERE = "not here"
 PACKAGED = "packaged"
 # Sets that need no file on this machine, and where they come from instead.
-_ALWAYS = {"mnist": PACKAGED, "digits": "in scikit-learn", "mnist1d": "generated"}
+_ALWAYS = {"mnist": PACKAGED, "digits": "in scikit-learn", "mnist1d": "generated", "pydocs": "in Python"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 def verify(name: str, options: Mapping[str, Any], base: Path | None = None) -> list[str]:
     """Reads the whole data set and tells, line by line, what was found right. Raises DataError or RecipeError."""
+    from ticketsmith.data.dataset import Text
+
     dataset = loading.read(name, options, base)
     lines = []
     if name in CARDS and name not in _ALWAYS:
@@ -72,6 +74,8 @@ def verify(name: str, options: Mapping[str, Any], base: Path | None = None) -> l
     mark = loading.fingerprint(name, options, base)
     if mark is not None:
         lines.append(f"fingerprint {mark}")
+    if isinstance(dataset, Text):
+        return [*lines, f"{len(dataset):,} characters, {len(set(dataset.content)):,} different ones"]
     shape = "x".join(str(side) for side in dataset.input_shape)
     inputs = dataset.train.inputs
     lines.append(f"{len(dataset.train):,} + {len(dataset.test):,} inputs of {shape}, {inputs.dtype}")

@@ -1,4 +1,4 @@
-"""What a data set is to everybody else: arrays in memory, with their origin."""
+"""What a data set is to everybody else: arrays or text in memory, with their origin."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
         return tuple(self.train.inputs.shape[1:])
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to learn language from, as one string; the task cuts it into parts."""
+
+    name: str
+    content: str = field(repr=False)
+    about: str = ""
+    licence: str = ""
+    citation: str = ""
+
+    def __len__(self) -> int:
+        return len(self.content)

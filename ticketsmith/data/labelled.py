@@ -166,7 +166,9 @@ def _of_columns(columns: Any, text: str, label: str, what: str) -> tuple[list[st
     known = list(columns.column_names if hasattr(columns, "column_names") else columns)
     for option, column in (("text", text), ("label", label)):
         if column not in known:
-            raise DataError(f"{what} has no column {column!r} ({option}).{plugins.nearest(column, [str(k) for k in known])}")
+            raise DataError(
+                f"{what} has no column {column!r} ({option}).{plugins.nearest(column, [str(k) for k in known])}"
+            )
     texts, labels = list(columns[text]), list(columns[label])
     for row, (one, mark) in enumerate(zip(texts, labels, strict=True)):
         if not isinstance(one, str) or not one.strip():
@@ -187,7 +189,9 @@ def _labelled(
     if len(classes) < 2:
         raise DataError(f"{KIND} {name!r}: all texts of train have the same label; there is nothing to tell apart.")
     if len(classes) > 1000 and len(classes) > len(train_labels) // 2:
-        raise DataError(f"{KIND} {name!r}: {len(classes)} different labels in {len(train_labels)} texts: is it that column?")
+        raise DataError(
+            f"{KIND} {name!r}: {len(classes)} different labels in {len(train_labels)} texts: is it that column?"
+        )
     if strange := sorted({_label(one) for one in test_labels} - set(classes)):
         raise DataError(f"{KIND} {name!r}: the label {strange[0]!r} is in test, but never in train.")
     number = {label: index for index, label in enumerate(classes)}

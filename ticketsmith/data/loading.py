@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Mapping
@@ -13,15 +14,26 @@ from ticketsmith.data import userfiles
 from ticketsmith.errors import DataError, TicketSmithError
 
 if TYPE_CHECKING:
-    from ticketsmith.data.dataset import Dataset
+    from ticketsmith.data.dataset import Dataset, Text
 
 KIND = "data set"
 BUILTINS = {
     name: f"ticketsmith.data.{name}:load"
-    for name in ("mnist", "fashion_mnist", "cifar10", "digits", "mnist1d", "npz", "images", "parquet")
+    for name in (
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "digits",
+        "mnist1d",
+        "npz",
+        "images",
+        "parquet",
+        "pydocs",
+        "text",
+    )
 }
 # Of a user's own files: what lists them. Their content, not their place, is what a run depends on.
-FILES = {name: f"ticketsmith.data.{name}:files" for name in ("npz", "images", "parquet")}
+FILES = {name: f"ticketsmith.data.{name}:files" for name in ("npz", "images", "parquet", "text")}
 # Options that say where the files lie; they never change the content.
 PLACES = {
     "fashion_mnist": ("root",),
@@ -29,21 +41,44 @@ PLACES = {
     "npz": ("path",),
     "images": ("path",),
     "parquet": ("path", "train", "test"),
+    "text": ("path",),
 }
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-_loaded: dict[str, Dataset] = {}
+_loaded: dict[str, Dataset | Text] = {}
 
 
 def load(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dataset:
-    """The data set ``name``: a built-in, or a user's ``package.module:function``.
+    """The labelled data set ``name``: a built-in, or a user's ``package.module:function``.
 
     A user's function returns a Dataset, or the arrays x_train, y_train, x_test, y_test as a tuple or a dict. Relative
     paths in ``options`` are taken from ``base`` (the recipe's folder) if they exist there, else from the current
     directory. The same data set is loaded once in a process; its arrays cannot be written to. Raises RecipeError for a
     wrong name or option, DataError for data that is missing, damaged or of the wrong form.
     """
-    if plugins.is_dotted(name):
+    from ticketsmith.data.dataset import Text
+
+    found = _once(name, options, base)
+    if isinstance(found, Text):
+        raise DataError(f"{KIND} {name!r} is text, without labels: it is for `task: {{name: language, ...}}`.")
+    return found
+
+
+def load_text(name: str, options: Mapping[str, Any], base: Path | None = None) -> Text:
+    """The text ``name``: a built-in, or what a user's function returns as a ``str``; else as ``load``."""
+    from ticketsmith.data.dataset import Text
+
+    found = _once(name, options, base)
+    if not isinstance(found, Text):
+        raise DataError(
+            f"{KIND} {name!r} holds labelled inputs, not text. Text is `pydocs`, `{{name: text, path: my.txt}}`, or a "
+            "function of your own that returns a str."
+        )
+    return found
+
+
+def _once(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset | Text:
+    if plugins.is_dotted(name) or name == "pydocs":  # only the content tells what it is
         return _own(name, options, base)
     key = json.dumps(identity(name, options, base), sort_keys=True, default=repr)
     if key not in _loaded:
@@ -51,16 +86,16 @@ def load(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
     return _loaded[key]
 
 
-def _own(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset:
-    """What a user's function gives: called once in a process, since only its result tells what its content is."""
+def _own(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset | Text:
+    """What a function gives: called once in a process, since only its result tells what its content is."""
     key = json.dumps([name, dict(options), str(base)], sort_keys=True, default=repr)
     if key not in _loaded:
         _loaded[key] = read(name, options, base)
     return _loaded[key]
 
 
-def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dataset:
-    """As ``load``, but always from the files."""
+def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dataset | Text:
+    """As ``load`` or ``load_text``, but always from the files."""
     options = _settled(name, options, base)
     if not plugins.is_dotted(name):
         return plugins.build(KIND, name, BUILTINS, options)  # type: ignore[no-any-return]
@@ -75,8 +110,8 @@ def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
 def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None) -> str | None:
     """SHA-256 of what the content comes from, where the name alone does not fix it.
 
-    Of the user's files for ``npz``, ``images`` and ``parquet``; of the arrays that a user's function gives; None for the
-    published sets, whose content is fixed by their checksums.
+    Of the user's files for ``npz``, ``images``, ``parquet`` and ``text``; of what a user's function gives; of ``pydocs``,
+    which is another text in another Python. None for the published sets, whose content is fixed by their checksums.
     """
     _check(name, options)
     if name in FILES:
@@ -84,9 +119,17 @@ def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None)
         return userfiles.digest(files)
     if plugins.is_dotted(name):
         from ticketsmith.data.arrays import digest
+        from ticketsmith.data.dataset import Text
 
-        return digest(_own(name, options, base))
+        made = _own(name, options, base)
+        return _of_text(made.content) if isinstance(made, Text) else digest(made)
+    if name == "pydocs":
+        return _of_text(load_text(name, options).content)
     return None
+
+
+def _of_text(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def identity(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, Any]:
@@ -120,17 +163,21 @@ def _settled(name: str, options: Mapping[str, Any], base: Path | None) -> dict[s
     return {option: settle(value) if option in PLACES.get(name, ()) else value for option, value in options.items()}
 
 
-def _as_dataset(name: str, made: Any) -> Dataset:
+def _as_dataset(name: str, made: Any) -> Dataset | Text:
     from ticketsmith.data.arrays import check, make_dataset
-    from ticketsmith.data.dataset import Dataset
+    from ticketsmith.data.dataset import Dataset, Text
 
+    if isinstance(made, str):
+        return Text(name, made)
+    if isinstance(made, Text):
+        return made
     if isinstance(made, Dataset):
         return check(made)
     if isinstance(made, Mapping) and set(made) == set(ARRAYS):
         made = [made[key] for key in ARRAYS]
     if not isinstance(made, list | tuple) or len(made) != len(ARRAYS):
         raise DataError(
-            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
-            "as a tuple or a dict."
+            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, the four arrays {', '.join(ARRAYS)} "
+            "as a tuple or a dict, or a str for text."
         )
     return make_dataset(name, (made[0], made[1]), (made[2], made[3]))

@@ -25,11 +25,12 @@ BUILTINS = {
     "conv6": "ticketsmith.models.conv:conv6",
     "resnet20": "ticketsmith.models.resnet:ResNet20",
     "vgg16": "ticketsmith.models.vgg:VGG16",
+    "gpt": "ticketsmith.models.gpt:GPT",
 }
 
 
 def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A fresh model for inputs of ``input_shape`` (without the batch) and ``classes`` logits.
+    """A fresh model for inputs of ``input_shape`` (without the batch) and ``classes`` logits (of language: each token's).
 
     Raises RecipeError for an unknown name or option, TaskError when the model cannot be built.
     """

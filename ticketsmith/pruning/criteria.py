@@ -76,13 +76,13 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     """The weights that sparsity is counted over, in the model's own order.
 
     Those of linear and convolution layers that are trained; biases, normalisation and embeddings only where ``include``
-    names them, and so what the model itself wants kept: its attribute ``not_pruned``, names or patterns of parameters or
-    layers. A weight that several layers share is counted once. Raises PruningError for a pattern that matches nothing, and
-    for a model without any such layer.
+    names them, and so the layers that the model itself names in ``dense_by_default`` (patterns). A weight that several
+    layers share is counted once. Raises PruningError for a pattern that matches nothing, and for a model without any such
+    layer.
     """
     parameters = dict(model.named_parameters())
     check_patterns(include, list(parameters), "include")
-    kept: tuple[str, ...] = tuple(getattr(model, "not_pruned", ()))
+    kept: tuple[str, ...] = tuple(getattr(model, "dense_by_default", ()))
     by_default = {
         name
         for name in input_axes(model)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ticketsmith.report.story import Story
+from ticketsmith.report.samples import Gallery
+from ticketsmith.report.story import SAMPLES, Story
 from ticketsmith.report.tables import Row
 
 
@@ -16,6 +17,8 @@ def report_markdown(story: Story) -> bytes:
         table(("Key number", "", ""), [(card.label, f"**{escaped(card.value)}**", card.note) for card in story.cards])
     )
     parts += ["## The result", _mission(story, story.shown), escaped(story.table_note)]
+    if story.samples.rows:
+        parts += [f"## {SAMPLES}", *_samples(story.samples)]
     for key, question, figures in story.sections():
         parts.append(f"## {question}")
         if key == "cost":
@@ -48,6 +51,24 @@ def report_markdown(story: Story) -> bytes:
     parts += ["## The words", "\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in story.definitions)]
     parts.append(escaped(story.footer))
     return ("\n\n".join(part for part in parts if part) + "\n").encode()
+
+
+def picture_name(index: int) -> str:
+    """The file of the picture in a row of the samples."""
+    return f"figures/samples-{index:02d}.png"
+
+
+def _samples(gallery: Gallery) -> list[str]:
+    parts = [escaped(gallery.note)]
+    for index, row in enumerate(gallery.rows):
+        marks = f" ({', '.join(row.marks)})" if row.marks else ""
+        parts.append(f"### {escaped(row.sparsity)} removed: {escaped(row.name)}, {row.status}{marks}")
+        if row.png:
+            parts.append(f"![What this level made]({picture_name(index)})")
+        for heading, text in zip(gallery.columns, row.passages, strict=True):
+            if text:
+                parts += [escaped(heading), fenced(text, "text")]
+    return parts
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], raw: bool = False) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ticketsmith.report import draw
 from ticketsmith.report.figures.base import Figure
-from ticketsmith.report.story import Story
+from ticketsmith.report.story import SAMPLES, Story
 from ticketsmith.report.theme import config
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def report_page(story: Story, stills: Mapping[str, str]) -> bytes:
     """The page of one experiment; ``stills`` are the figures as SVG without a title, by name."""
     sections = [(key, question, items(figures, stills)) for key, question, figures in story.sections()]
     title = f"{story.name}: lottery tickets"
-    return _page("report.html.j2", title, story.figures, {"story": story, "sections": sections})
+    return _page("report.html.j2", title, story.figures, {"story": story, "sections": sections, "made": SAMPLES})
 
 
 def comparison_page(comparison: object, figures: Sequence[Figure], stills: Mapping[str, str]) -> bytes:

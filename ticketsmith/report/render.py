@@ -9,27 +9,31 @@ from pathlib import Path, PurePosixPath
 
 from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.samples import Sample
 from ticketsmith.report import draw
 from ticketsmith.report.figures.base import Figure
 
 
-def render(findings: Findings) -> dict[str, bytes]:
+def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, bytes]:
     """The report of one experiment: file name (with forward slashes) to content.
 
+    ``samples`` is what its models made, if they are generative, in the order to show it.
     ``index.html`` needs none of the other files. The same findings give the same bytes on the same versions of the
     drawing libraries.
     """
-    from ticketsmith.report.markdown import report_markdown
+    from ticketsmith.report.markdown import picture_name, report_markdown
     from ticketsmith.report.page import report_page
     from ticketsmith.report.story import tell
     from ticketsmith.report.tidy import results_csv
 
-    story = tell(findings)
+    story = tell(findings, samples)
+    pictures = {picture_name(index): row.png for index, row in enumerate(story.samples.rows) if row.png}
     return {
         "index.html": report_page(story, stills(story.figures)),
         "report.md": report_markdown(story),
         "results.csv": results_csv(findings),
         **images(story.figures),
+        **pictures,
     }
 
 

@@ -10,12 +10,14 @@ from ticketsmith.evidence.bottom_line import amount, best_kind, billed_line, bot
 from ticketsmith.evidence.caveats import caveats
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.headline import headline, special
+from ticketsmith.evidence.samples import Sample
 from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.evidence.variants import DENSE, TICKET, display
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.money import Table, billed, serving, spending
+from ticketsmith.report.samples import Gallery, gallery
 from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality
 from ticketsmith.report.terms import definitions
 
@@ -27,6 +29,9 @@ SECTIONS = {
     "layers": "Which layers keep their weights?",
     "cost": "What it cost",
 }
+
+SAMPLES = "What does each level make?"
+"""The heading of what generative models made; there is none of it for other tasks."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Story:
     shown: Sequence[Row]
     rows: Sequence[Row]
     table_note: str
+    samples: Gallery
     figures: Sequence[Figure]
     caveats: Sequence[str]
     machine: Sequence[tuple[str, str]]
@@ -78,8 +84,8 @@ class Story:
         return found
 
 
-def tell(findings: Findings) -> Story:
-    """The story of one experiment."""
+def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
+    """The story of one experiment; ``samples`` is what its models made, in the order to show it."""
     rows = mission_rows(findings)
     benchmark = findings.benchmark
     noise = [str(benchmark.machine["noise"])] if benchmark and "noise" in benchmark.machine else []
@@ -93,6 +99,7 @@ def tell(findings: Findings) -> Story:
         shown=headline_rows(findings, rows),
         rows=rows,
         table_note=_table_note(findings),
+        samples=gallery(findings, samples, rows),
         figures=all_figures(findings),
         caveats=[*caveats(findings), *noise],
         machine=tuple(benchmark.machine.items()) if benchmark else (),

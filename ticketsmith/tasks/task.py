@@ -7,6 +7,7 @@ The training loop, the evidence and the benchmark know only this protocol. Name 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -14,10 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith import data, models
+from ticketsmith.data import tokens
 from ticketsmith.evidence.results import Metric
 from ticketsmith.plugins import build, source_fingerprint
 
-BUILTINS = {"classification": "ticketsmith.tasks.classification:Classification"}
+BUILTINS = {
+    "classification": "ticketsmith.tasks.classification:Classification",
+    "language": "ticketsmith.tasks.language:Language",
+}
 
 Batch = tuple[Tensor, ...]
 
@@ -55,6 +60,67 @@ class Task(Protocol):
         ...
 
 
+class GenerativeTask(Task, Protocol):
+    """A task whose models make something that a person can look at. Optional: a task may do without it."""
+
+    def samples(self, model: nn.Module, device: torch.device) -> Mapping[str, bytes]:
+        """What ``model`` makes: ``samples.txt`` (UTF-8) or ``samples.png``, or both, by name.
+
+        Called once after training, with the final weights in evaluation mode; the files are sealed with the run, and
+        reports show those of all levels beside each other. So begin from the same prompts, or the same noise, each
+        time: the same weights must give the same bytes. A line ``=== heading ===`` in the text begins a passage, which
+        a report compares between levels.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of serving a model that generates: ``past`` tokens are in its session, and a call brings ``new`` more.
+
+    ``prefill`` reads a prompt (time to first token), ``decode`` one token after another (time per output token).
+    """
+
+    name: Literal["prefill", "decode"]
+    past: int
+    new: int
+
+
+class Session(Protocol):
+    """What ``model.session(batch, capacity)`` gives: decoding with a cache, of PyTorch or of another runtime."""
+
+    @property
+    def length(self) -> int:
+        """Tokens read so far."""
+        ...
+
+    def __call__(self, tokens: Any) -> Any:
+        """Reads new tokens ``[batch, n]`` and gives their logits ``[batch, n, size]``."""
+        ...
+
+    def rewind(self, length: int = 0) -> None:
+        """Forgets all but the first ``length`` tokens, so that a call can be timed again and again."""
+        ...
+
+
+class ServedTask(Task, Protocol):
+    """A task that says how its models are served. Optional: without it, one call on ``example`` is what is timed.
+
+    ``unit`` is what a reader counts ("image", "token"), ``units_per_input`` how many of it one input of ``example`` is.
+    """
+
+    unit: str
+    units_per_input: float
+
+    def phases(self) -> Sequence[Phase]:
+        """The phases to be timed apart, on models that have ``session(batch, capacity) -> Session``.
+
+        A phase is timed on the first ``past + new`` tokens of ``example``: the first ``past`` are read once, then each
+        call reads the next ``new`` and is rewound.
+        """
+        ...
+
+
 def create(component: str | Mapping[str, Any], base: Path) -> Task:
     """The task that a recipe's ``task`` names. Relative paths in its options are taken from ``base``.
 
@@ -76,6 +142,8 @@ def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict
     if name in BUILTINS:
         plain["data"] = data.identity(*split_component(options["data"]), base=base)
         plain["model"] = models.identity(*split_component(options["model"]))
+        if "tokenizer" in options:
+            plain["tokenizer"] = tokens.identity(options["tokenizer"], base)
     source = source_fingerprint(name)
     if source is not None:
         plain["source"] = source

@@ -34,6 +34,7 @@ from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
 from ticketsmith.training.loop import Learner, Progress, snapshot, train
 from ticketsmith.training.record import measured_files
+from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
 from ticketsmith.training.tensors import masks_to_bytes, to_bytes
 
@@ -171,10 +172,12 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
     weights = snapshot(learner.model)  # before measuring, which may load the early-stop weights into the model
+    sound = not progress.diverged and job.spec.stop_after is None  # a rewind point is material: nobody looks at it
+    samples = sample_files(learner.task, learner.model, learner.device) if sound else {}
     files = measured_files(job.spec, learner, progress, masks, flops)
     files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:
-        files["model.safetensors"] = to_bytes(weights)
+        files |= {"model.safetensors": to_bytes(weights), **samples}
     files["environment.json"] = to_json(describe(learner.device, job.recipe_hash))
     return files
 

@@ -1,0 +1,104 @@
+"""What generative models made, to be looked at: text or a picture from each level, and which levels to show."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.variants import CONTROLS, DENSE
+
+if TYPE_CHECKING:  # the training room needs none of it
+    from ticketsmith.evidence.findings import Findings
+
+TEXT, PICTURE = "samples.txt", "samples.png"
+"""The two files of samples that a run may hold."""
+
+LARGEST = 4_000_000
+"""Bytes that a file of samples may have."""
+
+_MOST_LEVELS = 24
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADING = re.compile(r"^=== (.*) ===$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one run made. ``text`` is empty where it made none, and so is ``picture``, the bytes of a PNG."""
+
+    variant: str
+    level: int
+    seed: int
+    sparsity: float
+    text: str = ""
+    picture: bytes = b""
+
+    @property
+    def passages(self) -> list[tuple[str, str]]:
+        """The text in parts with headings: a line ``=== heading ===`` begins one. All of it when there is none."""
+        pieces = _HEADING.split(self.text)
+        headed = [(pieces[i], pieces[i + 1].strip("\n")) for i in range(1, len(pieces), 2)]
+        begin = pieces[0].strip("\n")
+        return [("", begin), *headed] if begin else headed
+
+
+def fault(name: str, content: object) -> str:
+    """Why a file of samples cannot be kept, to follow its name in a sentence; empty when nothing is wrong with it."""
+    if name not in (TEXT, PICTURE):
+        return f"is not one of {TEXT}, {PICTURE}"
+    if not isinstance(content, bytes):
+        return f"is {type(content).__name__}, not bytes"
+    if not 0 < len(content) <= LARGEST:
+        return f"has {len(content):,} bytes; it may have 1 to {LARGEST:,}"
+    if name == PICTURE:
+        return "" if is_png(content) else "is not a PNG"
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 (byte {error.start})"
+    return ""
+
+
+def is_png(content: bytes) -> bool:
+    """Whether these bytes are a whole PNG: its signature, chunks with right checksums from IHDR to IEND, no more."""
+    if not content.startswith(_SIGNATURE):
+        return False
+    place, names = len(_SIGNATURE), []
+    while place + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        end = place + 8 + length
+        if end + 4 > len(content) or struct.unpack_from(">I", content, end)[0] != zlib.crc32(content[place + 4 : end]):
+            return False
+        names.append(content[place + 4 : place + 8])
+        place = end + 4
+        if names[-1] == b"IEND":
+            break
+    return place == len(content) and names[:1] == [b"IHDR"] and names[-1:] == [b"IEND"] and b"IDAT" in names
+
+
+def worth_showing(findings: Findings) -> list[Result]:
+    """The runs whose samples tell the story: of the first seed, dense, the levels of the method, and its controls.
+
+    Controls are shown at the sweet spot, or at the target, or else at the sparsest level. Of very many levels, some are
+    left out evenly; the first, the last and the sweet spot stay.
+    """
+    sound = [run for run in findings.results if not run.diverged and run.draw == 0]
+    seed = min((run.seed for run in sound if run.variant == DENSE), default=None)
+    own = [run for run in sound if run.seed == seed]
+    method = sorted((run for run in own if run.variant == findings.subject), key=lambda run: run.level)
+    spot, target = findings.sweet_spot, findings.target
+    level = spot.answer[0] if spot else target[0] if target else method[-1].level if method else 0
+    controls = [run for control in CONTROLS for run in own if (run.variant, run.level) == (control, level)]
+    return [*(run for run in own if run.variant == DENSE), *_thinned(method, level), *controls]
+
+
+def _thinned(runs: Sequence[Result], level: int) -> list[Result]:
+    if len(runs) <= _MOST_LEVELS:
+        return list(runs)
+    step = (len(runs) - 1) / (_MOST_LEVELS - 2)
+    chosen = {round(index * step) for index in range(_MOST_LEVELS - 1)}
+    return [run for index, run in enumerate(runs) if index in chosen or run.level == level]
