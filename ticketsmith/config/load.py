@@ -20,6 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _TAGS = {
     "classification",
     "language",
+    "huggingface",
     "own",
     "NamedComponent",
     "Draws",

@@ -17,7 +17,7 @@ from ticketsmith.plugins import is_dotted
 from ticketsmith.spec import Duration, Frozen, Pattern, Training, n_of_m
 from ticketsmith.store.contract import check_name
 
-BUILTIN_TASKS = ("classification", "language")
+BUILTIN_TASKS = ("classification", "language", "huggingface")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -88,6 +88,42 @@ class LanguageTask(Frozen):
     )
     sample_length: int = Field(160, ge=1, le=10_000, description="Tokens that continue each prompt.")
     temperature: float = Field(0.8, ge=0, description="Of the samples; 0 takes the likeliest token each time.")
+
+
+class HuggingFaceTask(Frozen):
+    """A pretrained model of Hugging Face, by name or folder: its weights are where every ticket begins."""
+
+    name: Literal["huggingface"] = Field(
+        description="The built-in task for pretrained models; needs `ticketsmith[hf]`."
+    )
+    model: str = Field(
+        min_length=1,
+        description="A folder with config.json, model.safetensors and a tokenizer; `package:NAME/FOLDER`, one inside an "
+        "installed Python package; or a name on the hub, such as `google-bert/bert-base-uncased`.",
+    )
+    data: Component = Field(
+        description="Labelled texts: `docstrings`, `{name: table, path: my.csv, text: ..., label: ...}`, `{name: datasets, "
+        "dataset: ...}` of the hub, or a function `package.module:function`. For `causal_lm`, text as in the task `language`."
+    )
+    head: Literal["sequence_classification", "causal_lm"] = Field(
+        "sequence_classification", description="What the model is used for: to label texts, or to go on with them."
+    )
+    length: int = Field(128, ge=2, le=1_000_000, description="Tokens of an example; a longer text is cut.")
+    validation: Fraction = Field(0.1, description="Part of the training examples, or of the text, for validation.")
+    revision: str | None = Field(None, description="Commit, tag or branch of a model of the hub.")
+    test: Fraction = Field(0.1, description="Of `causal_lm`: part of the text, its end, for the test split.")
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), strict=False, description="Of `causal_lm`: what samples begin with; by default, lines of the test part."
+    )
+    sample_length: int = Field(160, ge=1, le=10_000, description="Of `causal_lm`: tokens that continue each prompt.")
+    temperature: float = Field(0.8, ge=0, description="Of `causal_lm`, its samples; 0 takes the likeliest token.")
+
+    @model_validator(mode="after")
+    def _check(self) -> HuggingFaceTask:
+        strange = {"test", "prompts", "sample_length", "temperature"} & self.model_fields_set
+        if strange and self.head != "causal_lm":
+            raise ValueError(f"`{min(strange)}` belongs to `head: causal_lm`")
+        return self
 
 
 class OwnTask(BaseModel, extra="allow", frozen=True):
@@ -346,6 +382,7 @@ class Recipe(Frozen):
     task: Annotated[
         Annotated[ClassificationTask, Tag("classification")]
         | Annotated[LanguageTask, Tag("language")]
+        | Annotated[HuggingFaceTask, Tag("huggingface")]
         | Annotated[OwnTask, Tag("own")],
         Discriminator(_task_kind),
     ] = Field(description="Data, model and what is measured.")

@@ -26,7 +26,7 @@ BUILTINS = {
     "table": "ticketsmith.data.labelled:table",
     "datasets": "ticketsmith.data.labelled:datasets",
 }
-_READERS = {
+_READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("read_csv", {"keep_default_na": False}),
     ".tsv": ("read_csv", {"keep_default_na": False, "sep": "\t"}),
     ".json": ("read_json", {"dtype": False}),
