@@ -90,8 +90,8 @@ class Session:
         """Forgets all but the first ``length`` tokens."""
         if length == 0:
             self._cache = transformers().DynamicCache(config=self._network.config)
-        else:
-            self._cache.crop(length)
+        elif length < self.length:
+            self._cache.crop(length - self.length)
 
 
 def tokenizer(folder: Path) -> Any:
