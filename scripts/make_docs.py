@@ -72,12 +72,14 @@ are in [configs/targets](../configs/targets).
 `16Gi`. **Machines** are names of the [price table](costs.md), or a name with a price of your own: `my-node=0.10`.
 """
 
+_KINDS = {"OwnTask": ", your own", "LanguageTask": ", language"}
+
 MODELS = """
 ## Built-in models
 
-All of them begin with Gaussian weights (Glorot for `lenet_300_100`, `mlp` and the `conv` networks, He for the others)
-and zero biases. Their last layer is called `output`; `ticketsmith validate --config <file> --json` lists every layer
-that can be pruned, with its weights.
+All of them begin with Gaussian weights (Glorot for `lenet_300_100`, `mlp` and the `conv` networks, GPT-2's for `gpt`,
+He for the others) and zero biases. Their last layer is called `output`, and `head` in `gpt`;
+`ticketsmith validate --config <file> --json` lists every layer that can be pruned, with its weights.
 """
 
 
@@ -102,7 +104,7 @@ def _reference(top: str, schema: Mapping[str, Any], module: ModuleType) -> list[
         places.setdefault(name, []).append(field)
         queue = _children(definitions[name], definitions, field) + queue
     for name, fields in places.items():
-        heading = ", ".join(f"`{field}`" for field in fields) + (", your own" if name == "OwnTask" else "")
+        heading = ", ".join(f"`{field}`" for field in fields) + _KINDS.get(name, "")
         table = _table(name, definitions[name], definitions, module)
         parts += [f"\n## {heading}\n", _sentences(definitions[name]), "", *table]
     return parts

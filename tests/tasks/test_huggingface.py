@@ -430,6 +430,23 @@ def test_a_folder_of_datasets(tmp_path: Path) -> None:
         labelled.load("datasets", {"dataset": "saved"}, tmp_path)
 
 
+def test_text_of_datasets_for_a_language_model(gpt2: Path, tmp_path: Path) -> None:
+    import datasets
+
+    rows = [text for text, _ in tiny.SENTENCES]
+    folder = tmp_path / "saved"
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": rows})}).save_to_disk(str(folder))
+    component = {"name": "huggingface", "model": str(gpt2), "head": "causal_lm", "length": 16}
+    component["data"] = {"name": "datasets", "dataset": "saved"}
+    task = create(component, tmp_path)
+    assert task.train_size == (len(task._on(torch.device("cpu"), "train")) - 1) // 16  # type: ignore[attr-defined]
+    said = json.dumps(identity(component, tmp_path, task))
+    assert "fingerprint" in said
+    assert "saved" not in said
+    with pytest.raises(DataError, match=r"no column 'sentence'.*text"):
+        create({**component, "data": {"name": "datasets", "dataset": "saved", "text": "sentence"}}, tmp_path)
+
+
 def test_fields_of_a_language_model_on_a_classifier(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(CLASSIFY.format(model="x", table="y", store="z").replace("length: 12", "temperature: 0.5"))

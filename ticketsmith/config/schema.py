@@ -103,7 +103,8 @@ class HuggingFaceTask(Frozen):
     )
     data: Component = Field(
         description="Labelled texts: `docstrings`, `{name: table, path: my.csv, text: ..., label: ...}`, `{name: datasets, "
-        "dataset: ...}` of the hub, or a function `package.module:function`. For `causal_lm`, text as in the task `language`."
+        "dataset: ...}` of the hub, or a function `package.module:function`. For `causal_lm`, text as in the task `language`, "
+        "or a split of `{name: datasets, ...}`."
     )
     head: Literal["sequence_classification", "causal_lm"] = Field(
         "sequence_classification", description="What the model is used for: to label texts, or to go on with them."
@@ -129,7 +130,10 @@ class HuggingFaceTask(Frozen):
 class OwnTask(BaseModel, extra="allow", frozen=True):
     """A task of your own: `name: package.module:Class`, and its options."""
 
-    name: str = Field(description="Your own task, `package.module:Class`; the other fields are its options.")
+    name: str = Field(
+        json_schema_extra={"pattern": ":"},  # what tells it from the built-in ones
+        description="Your own task, `package.module:Class`; the other fields are its options.",
+    )
 
     @field_validator("name")
     @classmethod

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith import plugins
+from ticketsmith.data import hub
 from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.data.userfiles import existing, settle
@@ -116,34 +117,12 @@ def datasets(
 
     ``train`` and ``test`` name its splits (``test: validation`` where test has no labels).
     """
-    parts = read_datasets(dataset, subset, [train, test], revision, base)
+    parts = hub.read(dataset, subset, [train, test], revision, base)
     columns = [_of_columns(part, text, label, f"{KIND} {dataset!r}") for part in parts]
     names = getattr(parts[0].features[label], "names", None)
     if names:  # labels as numbers, whose names the data set knows
         columns = [(texts, [names[int(one)] for one in labels]) for texts, labels in columns]
     return _labelled("datasets", *columns[0], *columns[1])
-
-
-def read_datasets(dataset: str, subset: str | None, splits: list[str], revision: str | None, base: Path) -> list[Any]:
-    """Splits of a data set by name, or of a folder that ``save_to_disk`` wrote. Raises DataError."""
-    library = need("datasets", f"{KIND} 'datasets'", extra="hf")
-    library.disable_progress_bars()
-    folder = Path(settle(dataset, base))
-    try:
-        if folder.is_dir():
-            found = library.load_from_disk(str(folder))
-        else:
-            found = library.load_dataset(dataset, subset, revision=revision)
-    except Exception as error:  # the library and its network may fail in any way
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(
-            f"{KIND} {dataset!r} cannot be loaded ({first.strip()}). Check its name and the network, or name a folder that "
-            "`save_to_disk` wrote."
-        ) from error
-    for split in splits:
-        if split not in found:
-            raise DataError(f"{KIND} {dataset!r} has no split {split!r}.{plugins.nearest(split, list(found))}")
-    return [found[split] for split in splits]
 
 
 def _columns(path: str, text: str, label: str, base: Path) -> tuple[list[str], list[Any]]:

@@ -74,7 +74,9 @@ class File:
             self._tokenizer = library.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises no class of its own
             raise DataError(f"{_WHAT}: {path} is not the file of a tokenizer: {error}") from error
-        self.size = int(self._tokenizer.get_vocab_size())
+        self.size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
+        if not self.size:
+            raise DataError(f"{_WHAT}: {path} has no tokens.")
 
     def encode(self, text: str) -> Tokens:
         return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
