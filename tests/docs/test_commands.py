@@ -20,7 +20,20 @@ SMALL: dict[str, Any] = {
     "replicates": 2,
     "benchmark": {"batch_sizes": [1], "rounds": 10},
 }
-STAND_INS = {"imp_mnist.yaml": 5, "lenet_300_100.yaml": 2}  # recipes that take minutes, and how many levels do instead
+SMALL_TEXT = {
+    "name": "language",
+    "data": "pydocs",
+    "model": {"name": "gpt", "width": 16, "depth": 1, "heads": 2},
+    "context": 16,
+    "validation": 0.01,
+    "test": 0.01,
+}
+# Recipes that take minutes: how many levels do instead, and what differs from the small recipe.
+STAND_INS: dict[str, tuple[int, dict[str, Any]]] = {
+    "imp_mnist.yaml": (5, {}),
+    "lenet_300_100.yaml": (2, {}),
+    "imp_gpt_pydocs.yaml": (1, {"task": SMALL_TEXT, "rewind": "5it"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +42,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     for part in ("configs", "benchmarks"):
         shutil.copytree(ROOT / part, folder / part)
-    for name, levels in STAND_INS.items():
+    for name, (levels, other) in STAND_INS.items():
         recipe = yaml.safe_load((ROOT / "configs" / name).read_text())
-        recipe |= SMALL
+        recipe |= SMALL | other
         recipe["training"] |= {"duration": "40it", "evaluate_every": "20it", "batch_size": 50}
         recipe["pruning"]["levels"] = levels
         recipe["gates"].pop("target_sparsity")  # which so few levels may not reach
