@@ -26,7 +26,7 @@ from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings
-from ticketsmith.plan import Node, Plan, check_schedule, make_plan
+from ticketsmith.plan import Node, Plan, check_schedule, criteria, make_plan
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate, lookup
 from ticketsmith.spec import Rewind, in_steps
@@ -87,10 +87,11 @@ def prepare(recipe: Recipe) -> Prepared:
             raise RecipeError(
                 f"gates.metrics: the task does not measure {metric!r}.{nearest(metric, list(facts.metrics))}"
             )
-    criterion = recipe.criterion if isinstance(recipe.criterion, str) else str(recipe.criterion["name"])
-    resolve("criterion", criterion, BUILTINS)
-    check_schedule(recipe, facts.layers)
-    plan = make_plan(recipe, facts.identity, facts.train_size, source_fingerprint(criterion))
+    for criterion in criteria(recipe):
+        resolve("criterion", criterion, BUILTINS)
+    check_schedule(recipe, facts.layers, facts.ends)
+    sources = {criterion: source_fingerprint(criterion) for criterion in criteria(recipe)}
+    plan = make_plan(recipe, facts.identity, facts.train_size, sources)
     return Prepared(recipe, facts, plan)
 
 
@@ -534,7 +535,9 @@ def _facts(recipe: Recipe) -> dict[str, str]:
     return facts | {
         "Training": f"{training.optimizer}, learning rate {training.lr:g} ({training.schedule}), batch "
         f"{training.batch_size}, {training.duration}",
-        "Pruning": f"{_named(recipe.criterion)}, {pruning.scope} scope, {pruning.fraction:.0%} a round, {pruning.levels} rounds",
+        "Pruning": f"{_named(recipe.criterion)}, {', '.join(pruning.pattern)} pattern"
+        if pruning.pattern
+        else f"{_named(recipe.criterion)}, {pruning.scope} scope, {pruning.fraction:.0%} a round, {pruning.levels} rounds",
         "Rewound to": recipe.rewind,
         "Replicates": str(recipe.replicates),
     }

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ticketsmith.config.schema import Draws, Recipe
+from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
-from ticketsmith.pruning.arithmetic import pruned_layers, survivors, targets
+from ticketsmith.pruning.arithmetic import check_pattern, pruned_layers, survivors, targets
 from ticketsmith.spec import (
     AtInit,
     Continue,
@@ -29,6 +29,7 @@ from ticketsmith.spec import (
     Weights,
     from_canonical,
     in_steps,
+    n_of_m,
 )
 from ticketsmith.store.contract import RunFolder, to_json
 
@@ -111,43 +112,52 @@ class Plan:
         return cls(plain["experiment"], tuple(nodes))
 
 
-def make_plan(recipe: Recipe, task: Mapping[str, Any], train_size: int, criterion_source: str | None = None) -> Plan:
+def criteria(recipe: Recipe) -> tuple[str, ...]:
+    """The names of all criteria that a recipe uses."""
+    rivals = recipe.variants.post_training.components.values() if recipe.variants.post_training else ()
+    return tuple(dict.fromkeys(map(criterion_name, (recipe.criterion, *rivals))))
+
+
+def make_plan(
+    recipe: Recipe, task: Mapping[str, Any], train_size: int, criterion_sources: Mapping[str, str | None] | None = None
+) -> Plan:
     """The runs of a recipe.
 
-    ``task`` is the task's identity, ``train_size`` its training examples (for epochs in steps), ``criterion_source`` the
-    fingerprint of a criterion of the user's own. Raises RecipeError when tickets would be rewound to or past the end of
+    ``task`` is the task's identity, ``train_size`` its training examples (for epochs in steps), ``criterion_sources`` the
+    fingerprints of criteria of the user's own, by name. Raises RecipeError when tickets would be rewound to or past the end of
     training.
     """
     steps = in_steps(recipe.training.duration, train_size, recipe.training.batch_size)
     rewind = in_steps(recipe.rewind, train_size, recipe.training.batch_size)
-    if rewind >= steps:
+    if rewind >= steps and recipe.variants.trained:
         raise RecipeError(
             f"rewind: {recipe.rewind} is step {rewind}, but training ends at step {steps}: rewind earlier."
         )
     nodes: list[Node] = []
     for seed in range(recipe.replicates):
-        nodes += _replicate(recipe, dict(task), seed, rewind, criterion_source)
+        nodes += _replicate(recipe, dict(task), seed, rewind, dict(criterion_sources or {}))
     return Plan(recipe.experiment, tuple(nodes))
 
 
-def check_schedule(recipe: Recipe, layers: Mapping[str, int]) -> None:
-    """Refuses a schedule that would empty a layer, before anything is trained. ``layers``: weights by parameter name.
+def check_schedule(
+    recipe: Recipe, layers: Mapping[str, int], ends: Mapping[str, tuple[int, int]] | None = None
+) -> None:
+    """Refuses a schedule that would empty a layer, before anything is trained. ``layers``: weights by parameter name;
+    ``ends``: outputs and inputs of linear and convolution layers, by parameter name.
 
-    Also a target sparsity that it does not reach. Raises PruningError and RecipeError. Under ``scope: global`` only the
-    count over all layers can be known beforehand.
+    Also a target sparsity that it does not reach, and a pattern that does not fit. Raises PruningError and RecipeError.
+    Under ``scope: global`` only the count over all layers can be known beforehand.
     """
     pruning = recipe.pruning
-    rule = PruneRule(
-        fraction=pruning.fraction,
-        scope=pruning.scope,
-        rates=tuple(pruning.rates.items()),
-        exclude=pruning.exclude,
-        include=pruning.include,
-        rounds=pruning.levels,
-    )
+    ends = ends or {}
+    rule = PruneRule(**_schedule(pruning, pruning.levels, pruning.levels))
     alive = {name: layers[name] for name in pruned_layers(rule, list(layers))}
-    if pruning.scope == "layer":
-        left = sum(targets(rule, alive).values())
+    if m := _group_size(pruning):
+        for name in alive:
+            check_pattern(name, ends[name][1] if name in ends else 0, m)
+    if pruning.scope != "global":
+        outputs = {name: ends[name][0] for name in alive if name in ends and pruning.scope == "row"}
+        left = sum(targets(rule, alive, outputs).values())
     else:
         left = survivors(sum(alive.values()), rule.fraction, rule.rounds)
     if left < len(alive):
@@ -165,7 +175,7 @@ def check_schedule(recipe: Recipe, layers: Mapping[str, int]) -> None:
 
 
 def _replicate(
-    recipe: Recipe, task: dict[str, Any], seed: int, rewind: int, criterion_source: str | None
+    recipe: Recipe, task: dict[str, Any], seed: int, rewind: int, sources: Mapping[str, str | None]
 ) -> list[Node]:
     training, variants = recipe.training, recipe.variants
     nodes: list[Node] = []
@@ -179,37 +189,41 @@ def _replicate(
 
     dense = RunSpec(task=task, training=training, seed=seed)
     point = dense.until(rewind)
-    nodes += [Node(dense, "dense", 0), Node(point, REWIND_POINT, 0)]
+    nodes.append(Node(dense, "dense", 0))
+    if variants.ticket or variants.one_shot:
+        nodes.append(Node(point, REWIND_POINT, 0))
     rewound = Rewind(run=point.key, step=rewind)
 
-    def rule(rounds: int = 1, criterion: str | None = None) -> PruneRule:
-        pruning = recipe.pruning
+    def rule(level: int, rounds: int = 1, criterion: str | dict[str, Any] | None = None) -> PruneRule:
+        """The rule of one round, or of the first ``level`` rounds at once."""
+        chosen = criterion or recipe.criterion
         return PruneRule(
-            criterion=criterion or recipe.criterion,
-            criterion_source=None if criterion else criterion_source,
-            fraction=pruning.fraction,
-            scope=pruning.scope,
-            rates=tuple(pruning.rates.items()),
-            exclude=pruning.exclude,
-            include=pruning.include,
-            rounds=rounds,
+            criterion=chosen,
+            criterion_source=sources.get(criterion_name(chosen)),
+            **_schedule(recipe.pruning, level, rounds),
         )
 
     ticket = finetuned = relearned = dense
     for level in range(1, recipe.pruning.levels + 1):
-        ticket = add("ticket", level, rewound, Prune(run=ticket.key, rule=rule()))
+        if variants.ticket:
+            ticket = add("ticket", level, rewound, Prune(run=ticket.key, rule=rule(level)))
         if variants.random_reinit:
             for draw in _draws(variants.random_reinit):
                 add("random_reinit", level, Init(draw=draw + 1), Same(run=ticket.key), draw)
         if variants.random_ticket:
             for draw in _draws(variants.random_ticket):
-                add("random_ticket", level, rewound, Shuffle(run=ticket.key, draw=draw), draw)
+                shuffled = Shuffle(run=ticket.key, draw=draw, groups=_group_size(recipe.pruning))
+                add("random_ticket", level, rewound, shuffled, draw)
         if variants.random_pruning:
             for draw in _draws(variants.random_pruning):
-                mask = AtInit(rule=rule(rounds=level, criterion="random"), draw=draw)
+                mask = AtInit(rule=rule(level, rounds=level, criterion="random"), draw=draw)
                 add("random_pruning", level, Init(), mask, draw)
         if variants.one_shot:
-            add("one_shot", level, rewound, Prune(run=dense.key, rule=rule(rounds=level)))
+            add("one_shot", level, rewound, Prune(run=dense.key, rule=rule(level, rounds=level)))
+        if variants.post_training:
+            for variant, criterion in {"post_training": recipe.criterion, **variants.post_training.components}.items():
+                pruned = Prune(run=dense.key, rule=rule(level, rounds=level, criterion=criterion))
+                add(variant, level, Continue(run=dense.key), pruned, training=_nothing(training))
         if variants.finetune:
             short = Training(
                 **{
@@ -218,12 +232,36 @@ def _replicate(
                     "duration": variants.finetune.duration,
                 }
             )
-            pruned = Prune(run=finetuned.key, rule=rule())
+            pruned = Prune(run=finetuned.key, rule=rule(level))
             finetuned = add("finetune", level, Continue(run=finetuned.key), pruned, training=short)
         if variants.lr_rewind:
-            pruned = Prune(run=relearned.key, rule=rule())
+            pruned = Prune(run=relearned.key, rule=rule(level))
             relearned = add("lr_rewind", level, Continue(run=relearned.key), pruned)
     return nodes
+
+
+def _nothing(training: Training) -> Training:
+    """Training of no steps: what would have been trained is no part of it."""
+    return Training(lr=training.lr, optimizer=training.optimizer, batch_size=training.batch_size, duration="0it")
+
+
+def _schedule(pruning: Pruning, level: int, rounds: int) -> dict[str, Any]:
+    """The fields of a rule that say how much goes, and where, in a level's round or in ``rounds`` at once."""
+    common = {"exclude": pruning.exclude, "include": pruning.include}
+    if pruning.pattern:
+        n, m = n_of_m(pruning.pattern[level - 1])
+        return {**common, "pattern": pruning.pattern[level - 1], "fraction": 1 - n / m}
+    amounts = {"fraction": pruning.fraction, "scope": pruning.scope, "rates": tuple(pruning.rates.items())}
+    return {**common, **amounts, "rounds": rounds}
+
+
+def _group_size(pruning: Pruning) -> int | None:
+    return n_of_m(pruning.pattern[0])[1] if pruning.pattern else None
+
+
+def criterion_name(criterion: str | Mapping[str, Any]) -> str:
+    """The name in a criterion's component."""
+    return criterion if isinstance(criterion, str) else str(criterion["name"])
 
 
 def _draws(control: Draws) -> range:

@@ -35,6 +35,28 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+_PATTERN = re.compile(r"([1-9]\d?):([1-9]\d?)")
+
+
+def _normal_pattern(value: Any) -> str:
+    match = _PATTERN.fullmatch(value.replace(" ", "")) if isinstance(value, str) else None
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError('expected "N:M", N of every M weights stay with N below M, for example 2:4')
+    return match[0]
+
+
+Pattern = Annotated[
+    str, BeforeValidator(_normal_pattern), WithJsonSchema({"type": "string", "pattern": r"^[1-9]\d?:[1-9]\d?$"})
+]
+"""``2:4``: of every 4 weights in a row that meet consecutive inputs, 2 stay."""
+
+
+def n_of_m(pattern: str) -> tuple[int, int]:
+    """N and M of ``N:M``."""
+    n, _, m = pattern.partition(":")
+    return int(n), int(m)
+
+
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*(it|ep)")
 
 
@@ -77,7 +99,7 @@ class Training(Frozen):
     optimizer: Literal["adam", "adamw", "sgd"] = Field(description="The optimizer.")
     lr: float = Field(gt=0, description="Learning rate at its peak.")
     batch_size: int = Field(ge=1, le=1_000_000, description="Examples an iteration.")
-    duration: Duration = Field(description="Length of training, e.g. `50000it` or `160ep`.")
+    duration: Duration = Field(description="Length of training, e.g. `50000it` or `160ep`; `0it` trains nothing.")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of `sgd`.")
     nesterov: bool = Field(False, description="Nesterov's form of the momentum.")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay: L2 for `adam` and `sgd`, decoupled for `adamw`.")
@@ -108,24 +130,26 @@ class Training(Frozen):
             raise ValueError("`momentum` and `nesterov` belong to `optimizer: sgd`")
         if self.nesterov and not self.momentum:
             raise ValueError("`nesterov` needs a `momentum` above 0")
-        for name in ("duration", "evaluate_every"):
-            if float(getattr(self, name)[:-2]) <= 0:
-                raise ValueError(f"`{name}` must be more than zero")
+        if float(self.evaluate_every[:-2]) <= 0:
+            raise ValueError("`evaluate_every` must be more than zero")
         return self
 
 
 class PruneRule(Frozen):
     """Which weights a round of pruning removes.
 
-    ``fraction`` of the surviving weights goes in each round, within each layer (``scope: layer``) or over all layers
-    together (``scope: global``). ``rounds`` > 1 removes at once what that many rounds would remove. ``criterion_source`` is
-    the fingerprint of a criterion of the user's own. ``rates`` are pairs of pattern and fraction; the last match counts.
+    ``fraction`` of the surviving weights goes in each round, within each layer (``scope: layer``), within each output of
+    a layer (``scope: row``), or over all layers together (``scope: global``). With a ``pattern`` N:M, N of every M weights
+    of an output that meet consecutive inputs stay, whatever ``fraction`` says. ``rounds`` > 1 removes at once what that
+    many rounds would remove. ``criterion_source`` is the fingerprint of a criterion of the user's own. ``rates`` are pairs
+    of pattern and fraction; the last match counts.
     """
 
     criterion: str | dict[str, Any] = "magnitude"
     criterion_source: str | None = None
     fraction: float = Field(gt=0, lt=1)
-    scope: Literal["layer", "global"] = "layer"
+    scope: Literal["layer", "row", "global"] = "layer"
+    pattern: Pattern | None = None
     rates: tuple[tuple[str, float], ...] = Field((), strict=False)
     exclude: tuple[str, ...] = Field((), strict=False)
     include: tuple[str, ...] = Field((), strict=False)
@@ -177,11 +201,15 @@ class Same(Frozen):
 
 
 class Shuffle(Frozen):
-    """The mask of ``run``, shuffled within each layer: the same density, another place."""
+    """The mask of ``run``, shuffled within each layer: the same density, another place.
+
+    With ``groups`` of M weights that meet consecutive inputs, within each group: an N:M pattern stays one.
+    """
 
     kind: Literal["shuffle"] = "shuffle"
     run: str
     draw: int = 0
+    groups: int | None = None
 
 
 class AtInit(Frozen):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +14,10 @@ from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, field_va
 
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.plugins import is_dotted
-from ticketsmith.spec import Duration, Frozen, Training
+from ticketsmith.spec import Duration, Frozen, Pattern, Training, n_of_m
 from ticketsmith.store.contract import check_name
 
-BUILTIN_TASKS = ("classification", "language", "denoising")
+BUILTIN_TASKS = ("classification", "language", "denoising", "huggingface")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -109,6 +111,43 @@ class DenoisingTask(Frozen):
     )
 
 
+class HuggingFaceTask(Frozen):
+    """A pretrained model of Hugging Face, by name or folder: its weights are where every ticket begins."""
+
+    name: Literal["huggingface"] = Field(
+        description="The built-in task for pretrained models; needs `ticketsmith[hf]`."
+    )
+    model: str = Field(
+        min_length=1,
+        description="A folder with config.json, model.safetensors and a tokenizer; `package:NAME/FOLDER`, one inside an "
+        "installed Python package; or a name on the hub, such as `google-bert/bert-base-uncased`.",
+    )
+    data: Component = Field(
+        description="Labelled texts: `docstrings`, `{name: table, path: my.csv, text: ..., label: ...}`, `{name: datasets, "
+        "dataset: ...}` of the hub, or a function `package.module:function`. For `causal_lm`, text as in the task `language`, "
+        "or a split of `{name: datasets, ...}`."
+    )
+    head: Literal["sequence_classification", "causal_lm"] = Field(
+        "sequence_classification", description="What the model is used for: to label texts, or to go on with them."
+    )
+    length: int = Field(128, ge=2, le=1_000_000, description="Tokens of an example; a longer text is cut.")
+    validation: Fraction = Field(0.1, description="Part of the training examples, or of the text, for validation.")
+    revision: str | None = Field(None, description="Commit, tag or branch of a model of the hub.")
+    test: Fraction = Field(0.1, description="Of `causal_lm`: part of the text, its end, for the test split.")
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), strict=False, description="Of `causal_lm`: what samples begin with; by default, lines of the test part."
+    )
+    sample_length: int = Field(160, ge=1, le=10_000, description="Of `causal_lm`: tokens that continue each prompt.")
+    temperature: float = Field(0.8, ge=0, description="Of `causal_lm`, its samples; 0 takes the likeliest token.")
+
+    @model_validator(mode="after")
+    def _check(self) -> HuggingFaceTask:
+        strange = {"test", "prompts", "sample_length", "temperature"} & self.model_fields_set
+        if strange and self.head != "causal_lm":
+            raise ValueError(f"`{min(strange)}` belongs to `head: causal_lm`")
+        return self
+
+
 class OwnTask(BaseModel, extra="allow", frozen=True):
     """A task of your own: `name: package.module:Class`, and its options."""
 
@@ -142,16 +181,25 @@ class Pruning(Frozen):
 
     levels: int = Field(ge=1, le=1000, description="Rounds of pruning; level 0 is the dense network.")
     fraction: Fraction = Field(0.2, description="Part of the surviving weights that a round removes.")
-    scope: Literal["layer", "global"] = Field(
+    scope: Literal["layer", "row", "global"] = Field(
         "layer",
-        description="`layer`: the same part of every layer. `global`: the smallest weights of all layers together.",
+        description="`layer`: the same part of every layer. `row`: the same part of every output of a layer, as Wanda asks. "
+        "`global`: the smallest weights of all layers together.",
+    )
+    pattern: tuple[Pattern, ...] = Field(
+        (),
+        strict=False,
+        description='N:M pattern: `"2:4"` keeps 2 of every 4 weights that meet consecutive inputs; a list has one '
+        'pattern a level, such as `["6:8", "4:8"]`. In place of `fraction` and `scope`.',
     )
     criterion: Component = Field(
-        "magnitude", description="What a weight is worth: `magnitude`, `random`, or your own `package.module:function`."
+        "magnitude",
+        description="What a weight is worth: `magnitude`, `wanda` (its options: `examples`, to calibrate on), `random`, or your "
+        "own `package.module:function`.",
     )
     rates: dict[str, Fraction] = Field(
         default_factory=dict,
-        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; `scope: layer` only.",
+        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; not with `scope: global`.",
     )
     exclude: tuple[str, ...] = Field((), strict=False, description="Layers that stay dense, by name or pattern.")
     include: tuple[str, ...] = Field(
@@ -164,7 +212,26 @@ class Pruning(Frozen):
     def _check(self) -> Pruning:
         if self.scope == "global" and self.rates:
             raise ValueError("`rates` are for `scope: layer`; with `scope: global` keep layers dense by `exclude`")
+        if self.pattern:
+            self._check_pattern()
         return self
+
+    def _check_pattern(self) -> None:
+        if given := {"fraction", "scope", "rates"} & self.model_fields_set:
+            raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(given)}`")
+        if len(self.pattern) != self.levels:
+            raise ValueError(f"`pattern` names {len(self.pattern)} pattern(s), one a level: set `levels` to that")
+        numbers = [n_of_m(pattern) for pattern in self.pattern]
+        for (before, m), (n, same) in pairwise(numbers):
+            if m != same or n >= before:
+                raise ValueError(
+                    'the patterns of the levels have the same M and ever fewer N, such as `["6:8", "4:8"]`'
+                )
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _one_pattern(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
 
 
 class Draws(Frozen):
@@ -175,6 +242,26 @@ class Draws(Frozen):
 
 class Plain(Frozen):
     """A variant without options."""
+
+
+class PostTraining(Frozen):
+    """Pruning the trained dense network in one round, without any retraining."""
+
+    rivals: tuple[Component, ...] = Field(
+        (),
+        strict=False,
+        description="Other criteria to compare with: `[magnitude, random]`. Each is a variant of its own.",
+    )
+
+    @property
+    def components(self) -> dict[str, str | dict[str, Any]]:
+        """The rivals as components, by the name of their variant."""
+        plain = [_component(rival) for rival in self.rivals]
+        return {f"post_{_short(rival if isinstance(rival, str) else rival['name'])}": rival for rival in plain}
+
+
+def _short(criterion: str) -> str:
+    return re.sub(r"[^a-z0-9_]", "_", criterion.rpartition(":")[2].lower())
 
 
 class Finetune(Frozen):
@@ -199,6 +286,11 @@ def _also_true_or_empty(schema: dict[str, Any]) -> None:
 class Variants(Frozen):
     """What is compared with the winning ticket, level by level. `false` switches one off."""
 
+    ticket: Plain | Literal[False] = Field(
+        Plain(),
+        json_schema_extra=_also_true_or_empty,
+        description="The winning ticket itself. Without it there are no `random_reinit` and `random_ticket`.",
+    )
     random_reinit: Draws | Literal[False] = Field(
         Draws(),
         json_schema_extra=_also_true_or_empty,
@@ -225,11 +317,38 @@ class Variants(Frozen):
         json_schema_extra=_also_true_or_empty,
         description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020).",
     )
+    post_training: PostTraining | Literal[False] = Field(
+        False,
+        json_schema_extra=_also_true_or_empty,
+        description="The trained dense network, pruned in one round and not trained again: for models too large to retrain.",
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _empty_is_on(cls, value: Any) -> Any:
         return {} if value is None or value is True else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_controls_without_ticket(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("ticket", True) is False:
+            return {"random_reinit": False, "random_ticket": False, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> Variants:
+        if not self.ticket and (self.random_reinit or self.random_ticket):
+            raise ValueError("`random_reinit` and `random_ticket` are controls of the ticket: they need `ticket`")
+        if not (self.ticket or self.post_training or self.one_shot or self.finetune or self.lr_rewind):
+            raise ValueError("without `ticket`, switch on another method, such as `post_training: {}`")
+        if self.post_training and len(self.post_training.components) < len(self.post_training.rivals):
+            raise ValueError("`post_training.rivals` names one criterion twice")
+        return self
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Those switched on that train; pruning after training does not."""
+        return tuple(name for name in type(self).model_fields if name != "post_training" and getattr(self, name))
 
 
 class GateSettings(Frozen):
@@ -289,6 +408,7 @@ class Recipe(Frozen):
         Annotated[ClassificationTask, Tag("classification")]
         | Annotated[LanguageTask, Tag("language")]
         | Annotated[DenoisingTask, Tag("denoising")]
+        | Annotated[HuggingFaceTask, Tag("huggingface")]
         | Annotated[OwnTask, Tag("own")],
         Discriminator(_task_kind),
     ] = Field(description="Data, model and what is measured.")
@@ -308,6 +428,15 @@ class Recipe(Frozen):
 
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="")
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if float(self.training.duration[:-2]) <= 0 and (trained := self.variants.trained):
+            raise ValueError(
+                f"`training.duration` must be more than zero: `{trained[0]}` is trained. To prune a pretrained model without "
+                "any training, set `variants: {ticket: false, post_training: {}}`"
+            )
+        return self
 
     @field_validator("experiment")
     @classmethod

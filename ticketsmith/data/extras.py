@@ -1,4 +1,4 @@
-"""Optional libraries, imported when a data set needs them, with the mend when they are not there."""
+"""Optional libraries, imported when a data set or a task needs them, with the mend when they are not there."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ticketsmith.data.dataset import Dataset, Text
 
 KIND = "data set"
-BUILTINS = {
+BUILTINS = {"datasets": "ticketsmith.data.hub:load"} | {
     name: f"ticketsmith.data.{name}:load"
     for name in (
         "mnist",
@@ -42,7 +42,9 @@ PLACES = {
     "images": ("path",),
     "parquet": ("path", "train", "test"),
     "text": ("path",),
+    "datasets": ("dataset", "revision"),
 }
+_TOLD_BY_CONTENT = ("pydocs", "datasets")  # neither name nor files tell what these are
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 _loaded: dict[str, Dataset | Text] = {}
@@ -78,7 +80,7 @@ def load_text(name: str, options: Mapping[str, Any], base: Path | None = None) -
 
 
 def _once(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset | Text:
-    if plugins.is_dotted(name) or name == "pydocs":  # only the content tells what it is
+    if plugins.is_dotted(name) or name in _TOLD_BY_CONTENT:
         return _own(name, options, base)
     key = json.dumps(identity(name, options, base), sort_keys=True, default=repr)
     if key not in _loaded:
@@ -110,8 +112,9 @@ def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
 def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None) -> str | None:
     """SHA-256 of what the content comes from, where the name alone does not fix it.
 
-    Of the user's files for ``npz``, ``images``, ``parquet`` and ``text``; of what a user's function gives; of ``pydocs``,
-    which is another text in another Python. None for the published sets, whose content is fixed by their checksums.
+    Of the user's files for ``npz``, ``images``, ``parquet`` and ``text``; of what a user's function gives; of the text of
+    ``datasets``, and of ``pydocs``, which is another text in another Python. None for the published sets, whose content is
+    fixed by their checksums.
     """
     _check(name, options)
     if name in FILES:
@@ -123,8 +126,8 @@ def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None)
 
         made = _own(name, options, base)
         return _of_text(made.content) if isinstance(made, Text) else digest(made)
-    if name == "pydocs":
-        return _of_text(load_text(name, options).content)
+    if name in _TOLD_BY_CONTENT:
+        return _of_text(load_text(name, options, base).content)
     return None
 
 

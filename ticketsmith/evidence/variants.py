@@ -16,6 +16,7 @@ _NAMES = {
     "lr_rewind": "Learning-rate rewinding",
     "finetune": "Fine-tuning",
     "one_shot": "One-shot",
+    "post_training": "Post-training pruning",
     RANDOM_REINIT: "Random re-initialisation",
     RANDOM_TICKET: "Random ticket (shuffled mask)",
     RANDOM_PRUNING: "Random pruning",
@@ -27,6 +28,8 @@ CONTROLS = (RANDOM_REINIT, RANDOM_TICKET, RANDOM_PRUNING)
 
 def display(variant: str) -> str:
     """The name for a reader; a variant that is not known here is shown as it is."""
+    if variant not in _NAMES and variant.startswith("post_"):
+        return f"Post-training pruning, {variant.removeprefix('post_')}"
     return _NAMES.get(variant, variant)
 
 

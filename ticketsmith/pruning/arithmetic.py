@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from ticketsmith.errors import PruningError
 from ticketsmith.plugins import nearest
-from ticketsmith.spec import PruneRule
+from ticketsmith.spec import PruneRule, n_of_m
 
 
 def survivors(count: int, fraction: float, rounds: int = 1) -> int:
@@ -54,15 +54,34 @@ def rate(rule: PruneRule, parameter: str) -> float:
     return found
 
 
-def targets(rule: PruneRule, alive: Mapping[str, int]) -> dict[str, int]:
-    """Weights to keep per parameter under ``scope: layer``, given those alive now.
+def targets(rule: PruneRule, alive: Mapping[str, int], outputs: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Weights to keep per parameter under ``scope: layer``, given those alive now; per output of it where ``outputs`` tells
+    how many it has (``scope: row``, or a pattern), each with equally many alive.
 
     Raises PruningError when a layer would be left empty.
     """
-    keep = {name: survivors(count, rate(rule, name), rule.rounds) for name, count in alive.items()}
+
+    def kept(name: str, count: int) -> int:
+        if rule.pattern is not None:
+            n, m = n_of_m(rule.pattern)
+            return count // m * n
+        parts = (outputs or {}).get(name, 1)
+        return parts * survivors(count // parts, rate(rule, name), rule.rounds)
+
+    keep = {name: kept(name, count) for name, count in alive.items()}
     for name, count in keep.items():
         refuse_empty(name, count)
     return keep
+
+
+def check_pattern(name: str, inputs: int, m: int) -> None:
+    """Raises PruningError when groups of ``m`` do not fit into the inputs of a layer (0: it has none)."""
+    if inputs == 0 or inputs % m:
+        layer = name.rpartition(".")[0] or name
+        what = (
+            f"has {inputs} input(s), no multiple of {m}" if inputs else "is no weight of a linear or convolution layer"
+        )
+        raise PruningError(f"pruning.pattern: {name!r} {what}. Keep it dense with `pruning.exclude: [{layer}]`.")
 
 
 def refuse_empty(name: str, kept: int) -> None:

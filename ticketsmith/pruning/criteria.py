@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 BUILTINS = {
     "magnitude": "ticketsmith.pruning.criteria:magnitude",
     "random": "ticketsmith.pruning.criteria:random",
+    "wanda": "ticketsmith.pruning.wanda:wanda",
 }
 
-_PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+_OUTPUT_FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_INPUT_FIRST = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,12 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     """
     parameters = dict(model.named_parameters())
     check_patterns(include, list(parameters), "include")
+    kept: tuple[str, ...] = tuple(getattr(model, "dense_by_default", ()))
     by_default = {
-        f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
-        if isinstance(module, _PRUNABLE) and module.weight.requires_grad
+        name
+        for name in input_axes(model)
+        if parameters[name].requires_grad and not any(matches(name, pattern) for pattern in kept)
     }
-    kept = tuple(getattr(model, "dense_by_default", ()))
-    by_default = {name for name in by_default if not any(matches(name, pattern) for pattern in kept)}
     chosen: dict[str, Tensor] = {
         name: parameter
         for name, parameter in parameters.items()
@@ -95,3 +96,26 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     if not chosen:
         raise PruningError("the model has no linear or convolution layer; name parameters under `pruning.include`.")
     return chosen
+
+
+def input_axes(model: nn.Module) -> dict[str, int]:
+    """The weights of linear and convolution layers by name, each with the axis along which its inputs lie."""
+    parameters = dict(model.named_parameters())
+    axes = {
+        f"{name}.weight" if name else "weight": axis
+        for name, module in model.named_modules()
+        if (axis := input_axis(module)) is not None
+    }
+    return {name: axis for name, axis in axes.items() if name in parameters}
+
+
+def input_axis(module: nn.Module) -> int | None:
+    """The axis of ``module.weight`` along which its inputs lie; None for what is no linear or convolution layer."""
+    if isinstance(module, _OUTPUT_FIRST):
+        return 1
+    return 0 if isinstance(module, _INPUT_FIRST) or _is_gpt2_linear(module) else None
+
+
+def _is_gpt2_linear(module: nn.Module) -> bool:
+    """Hugging Face's ``Conv1D``, a linear layer whose weight is ``[in, out]``; told without importing transformers."""
+    return f"{type(module).__module__}.{type(module).__name__}" == "transformers.pytorch_utils.Conv1D"

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError
-from ticketsmith.pruning.arithmetic import pruned_layers, refuse_empty, survivors, targets
-from ticketsmith.spec import PruneRule
+from ticketsmith.pruning.arithmetic import pruned_layers, rate, refuse_empty, survivors, targets
+from ticketsmith.pruning.groups import neighbours, rows
+from ticketsmith.spec import PruneRule, n_of_m
 
 Masks = dict[str, Tensor]
 """Parameter name to a boolean tensor of the parameter's shape, True where the weight survives."""
@@ -22,14 +23,34 @@ def full(parameters: Mapping[str, Tensor]) -> Masks:
     return {name: torch.ones_like(value, dtype=torch.bool) for name, value in parameters.items()}
 
 
-def prune(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor], rule: PruneRule) -> Masks:
+def prune(
+    masks: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    rule: PruneRule,
+    input_axes: Mapping[str, int] | None = None,
+) -> Masks:
     """Removes the lowest-scored surviving weights, exactly as many as the rule says.
+
+    ``input_axes``: the axis of each parameter along which its inputs lie (``criteria.input_axes``); ``scope: row`` and
+    patterns need it. Parameters without one (biases, norms) are compared as a whole, and refused by a pattern.
 
     Ties are broken by position (layer order, then flat index; the earlier one goes first), so the result is the same
     everywhere. Excluded layers pass as they are, and no fraction is taken of them. Raises PruningError when a layer would
     be left empty or a pattern of the rule names none.
     """
     alive = {name: int(masks[name].sum()) for name in pruned_layers(rule, list(masks))}
+    axes = dict(input_axes or {})
+    if rule.pattern is not None:
+        n, m = n_of_m(rule.pattern)
+        return {
+            **masks,
+            **{name: _keep_pattern(name, masks[name], scores[name], axes.get(name), n, m) for name in alive},
+        }
+    if rule.scope == "row":
+        kept_rows = {name: _keep_of_rows(masks[name], scores[name], axes.get(name), rule, name) for name in alive}
+        for name, mask in kept_rows.items():
+            refuse_empty(name, int(mask.sum()))
+        return {**masks, **kept_rows}
     if rule.scope == "layer":
         keep = targets(rule, alive)
         return {**masks, **{name: _keep_highest(masks[name], scores[name], keep[name]) for name in alive}}
@@ -51,10 +72,47 @@ def _keep_highest(mask: Tensor, scores: Tensor, keep: int) -> Tensor:
     return kept.view_as(mask)
 
 
-def shuffle(masks: Mapping[str, Tensor], generator: torch.Generator) -> Masks:
-    """A random ticket: each layer keeps its number of weights, at random places (Frankle & Carbin's layer-wise control)."""
+def _keep_of_rows(mask: Tensor, scores: Tensor, axis: int | None, rule: PruneRule, name: str) -> Tensor:
+    index = torch.arange(mask.numel()).view(1, -1) if axis is None else rows(mask.shape, axis)
+    alive = mask.flatten()[index].sum(1)
+    keep = {int(count): survivors(int(count), rate(rule, name), rule.rounds) for count in set(alive.tolist())}
+    return _keep_highest_of_each(mask, scores, index, torch.tensor([keep[int(count)] for count in alive]))
+
+
+def _keep_pattern(name: str, mask: Tensor, scores: Tensor, axis: int | None, n: int, m: int) -> Tensor:
+    index = neighbours(name, mask.shape, axis, m)
+    return _keep_highest_of_each(mask, scores, index, torch.full((len(index),), n))
+
+
+def _keep_highest_of_each(mask: Tensor, scores: Tensor, index: Tensor, keep: Tensor) -> Tensor:
+    """Of each group (``index``, flat, ``[groups, size]``) the ``keep`` (``[groups]``) highest survivors; ties by position."""
+    ranked = scores.flatten().double().masked_fill(~mask.flatten(), -math.inf)[index]
+    order = torch.sort(ranked, dim=1, stable=True).indices
+    stays = torch.arange(index.shape[1]) >= index.shape[1] - keep[:, None]
+    kept = torch.zeros(mask.numel(), dtype=torch.bool)
+    kept[index.gather(1, order)[stays]] = True
+    return kept.view_as(mask) & mask
+
+
+def shuffle(
+    masks: Mapping[str, Tensor],
+    generator: torch.Generator,
+    groups: int | None = None,
+    input_axes: Mapping[str, int] | None = None,
+) -> Masks:
+    """A random ticket: each layer keeps its number of weights, at random places (Frankle & Carbin's layer-wise control).
+
+    With ``groups``, weights move only among M neighbours (see ``ticketsmith.pruning.groups``), so that a pattern stays one.
+    """
     shuffled = {}
     for name, mask in masks.items():
+        if groups and not bool(mask.all()):
+            index = neighbours(name, mask.shape, (input_axes or {}).get(name), groups)
+            places = torch.rand(index.shape, generator=generator).argsort(dim=1, stable=True)
+            moved = torch.empty(mask.numel(), dtype=torch.bool)
+            moved[index] = mask.flatten()[index].gather(1, places)
+            shuffled[name] = moved.view_as(mask)
+            continue
         order = torch.randperm(mask.numel(), generator=generator)
         shuffled[name] = mask.flatten()[order].view_as(mask)
     return shuffled

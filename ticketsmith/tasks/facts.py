@@ -11,19 +11,22 @@ from typing import Any
 import torch
 
 from ticketsmith.errors import TaskError, TicketSmithError
-from ticketsmith.pruning.criteria import prunable
+from ticketsmith.pruning.criteria import input_axes, prunable
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create, final_metrics, identity
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """``layers``: prunable weights by parameter name. ``forward_flops``: of one example, dense."""
+    """``layers``: prunable weights by parameter name; ``ends``: outputs and inputs of those that have them.
+    ``forward_flops``: of one example, dense.
+    """
 
     identity: Mapping[str, Any]
     train_size: int
     metrics: tuple[str, ...]
     layers: Mapping[str, int]
+    ends: Mapping[str, tuple[int, int]]
     parameters: int
     forward_flops: int
 
@@ -59,6 +62,11 @@ def _examine(component: str | Mapping[str, Any], base: Path, include: tuple[str,
     generator = torch.Generator().manual_seed(0)
     batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
     task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]
-    layers = {name: parameter.numel() for name, parameter in prunable(model, include).items()}
+    pruned = prunable(model, include)
+    layers = {name: parameter.numel() for name, parameter in pruned.items()}
+    axes = {name: axis for name, axis in input_axes(model).items() if name in pruned}
+    ends = {name: (pruned[name].shape[1 - axis], pruned[name].shape[axis]) for name, axis in axes.items()}
     total = sum(parameter.numel() for parameter in model.parameters())
-    return TaskFacts(identity(component, base, task), task.train_size, measured, layers, total, forward_flops(task))
+    return TaskFacts(
+        identity(component, base, task), task.train_size, measured, layers, ends, total, forward_flops(task)
+    )

@@ -23,6 +23,7 @@ BUILTINS = {
     "classification": "ticketsmith.tasks.classification:Classification",
     "denoising": "ticketsmith.tasks.denoising:Denoising",
     "language": "ticketsmith.tasks.language:Language",
+    "huggingface": "ticketsmith.tasks.huggingface:huggingface",
 }
 
 Batch = tuple[Tensor, ...]
@@ -72,6 +73,26 @@ class CostlyTask(Task, Protocol):
 
         Called once for each state of the weights that is reported. ``model`` is in evaluation mode; must be deterministic.
         """
+        ...
+
+
+class PretrainedTask(Task, Protocol):
+    """A task whose ``build_model`` gives pretrained weights. Optional."""
+
+    def random_model(self) -> nn.Module:
+        """A model with all weights drawn anew, from torch's global generator: what random re-initialisation begins from.
+
+        Without this method ``build_model`` is asked again, whose weights are then all chance.
+        """
+        ...
+
+
+@runtime_checkable
+class ContentTask(Protocol):
+    """A built-in task that tells itself what of its options enters a run's key."""
+
+    def identity(self) -> dict[str, Any]:
+        """Options by name, in place of those in the recipe."""
         ...
 
 
@@ -172,7 +193,10 @@ def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict
     """
     name, options = split_component(component)
     plain: dict[str, Any] = {"name": name, **options}
-    if name in BUILTINS:
+    if name in BUILTINS and isinstance(task, ContentTask):
+        plain |= task.identity()
+        plain.pop("revision", None)  # of the content, not part of it
+    elif name in BUILTINS:
         plain["data"] = data.identity(*split_component(options["data"]), base=base)
         plain["model"] = models.identity(*split_component(options["model"]))
         if "tokenizer" in options:

