@@ -293,8 +293,8 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:
-    meta = node.meta.get("tensor_meta")
-    return tuple(meta.shape) if hasattr(meta, "shape") and node.op != "output" else None
+    shape = getattr(node.meta.get("tensor_meta"), "shape", None)
+    return None if shape is None or node.op == "output" else tuple(shape)
 
 
 def _does_more(module: nn.Module | None) -> bool:
@@ -384,11 +384,12 @@ def _folded(weight: Tensor, constant: Tensor, alive: Tensor, repeat: int) -> Ten
 def _smaller_linear(layer: nn.Linear, ins: Tensor, outs: Tensor, constant: Tensor) -> nn.Linear:
     repeat = len(ins) // len(constant)
     folded = _folded(layer.weight, constant, ins.reshape(-1, repeat)[:, 0], repeat)
-    biased = layer.bias is not None or bool((folded[outs] != 0).any())
+    bias = (folded if layer.bias is None else layer.bias + folded)[outs]
+    biased = bool((bias != 0).any())
     smaller = nn.Linear(int(ins.sum()), int(outs.sum()), bias=biased, dtype=layer.weight.dtype)
     smaller.weight.copy_(layer.weight[outs][:, ins])
     if biased:
-        smaller.bias.copy_((folded if layer.bias is None else layer.bias + folded)[outs])
+        smaller.bias.copy_(bias)
     return smaller
 
 
