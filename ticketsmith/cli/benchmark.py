@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
 @click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
-@click.option("--target-ms", type=float, help="With --load: the target. By default 10 times the dense latency.")
+@click.option("--target-ms", type=float, help="With --load: the target. By default 10 times the dense latency, at least 1.")
 @click.option("--percentile", type=float, help="With --load: of the requests, so many per cent within it. [99]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
@@ -130,6 +130,9 @@ def _show_one(measured: Benchmark) -> None:
         unit = {"per second": f"{measured.unit}s/s"}
         rival = next((timing.against for timing in timings if timing.against), "")
         heading = title if not rival else f"{title}; speed-up against dense on {rival}"
+        plain = table.strongest(measured, timings[0])
+        if plain is not None and timings[0].precision != "float32":
+            heading += f" ({plain.median_ms:.3g} ms is dense in float32 on {plain.runtime})"
         options.print_table([{unit.get(name, name): value for name, value in row.items()} for row in shown], heading)
     _table(table.memory_rows(measured), table.MEMORY_COLUMNS, "in a process of its own")
     _table(table.load_rows(measured.loads), table.LOAD_COLUMNS, "open-loop load test: requests of one input")

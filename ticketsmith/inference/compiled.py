@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.inference.eager import LOADER, export
+from ticketsmith.inference.eager import LIBRARIES, LOADER, export
 from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
 
 
@@ -42,5 +42,5 @@ class Compiled:
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
         """The program before it is compiled: that happens at the first call."""
         return Deployment(
-            export(model, example, folder), LOADER, ("torch", "torch.export", "torch._inductor"), {"compiled": True}
+            export(model, example, folder), LOADER, (*LIBRARIES, "torch._inductor"), {"compiled": True}
         )

@@ -49,11 +49,13 @@ class Eager:
         chosen = copy.deepcopy(model).to(torch.bfloat16) if low else model
         given = example.bfloat16() if low and example.is_floating_point() else example
         return Deployment(
-            export(chosen, given, folder), LOADER, ("torch", "torch.export"), {"precision": self.precision}
+            export(chosen, given, folder), LOADER, LIBRARIES, {"precision": self.precision}
         )
 
 
 LOADER = "ticketsmith.inference.loaders:torch_program"
+LIBRARIES = ("torch", "torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive")
+"""What PyTorch imports when it first reads a program."""
 
 
 def export(model: nn.Module, example: Tensor, folder: Path) -> Path:

@@ -85,23 +85,20 @@ def main() -> None:
     found = {
         "load_ms": 1e3 * (loaded - start),
         "first_call_ms": 1e3 * (called - loaded),
-        "resident_bytes": _resident(),
-        "peak_bytes": _peak(),
+        "resident_bytes": _memory("VmRSS"),
+        "peak_bytes": _memory("VmHWM"),
     }
     print(json.dumps(found))
 
 
-def _resident() -> int:
+def _memory(field: str) -> int:
+    """``VmRSS`` or ``VmHWM`` in bytes. ``getrusage`` would give the peak of the process that started this one, too."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return _peak()
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+    except (OSError, ValueError, IndexError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ def _told(cells: Sequence[_Result], pins: dict[int, str], runtimes: Sequence[Run
     )
     agreements = [timing.agreement for timing in timed if timing.agreement is not None]
     if agreements:
-        facts["outputs"] += f"; the same class for {percent(min(agreements))} of the inputs or more at low precision"
+        facts["outputs"] += f"; at low precision the same class for at least {percent(min(agreements))} of the inputs"
     facts["outputs"] += "."
     alone = [
         name for name in dict.fromkeys(timing.precision for timing in timed)

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from ticketsmith.evidence.serving import Peaks
 
-_SECONDS = 0.02
-_SIZE = 768
-_BUFFERS = (2**17, 2**19, 2**21, 2**23, 2**25, 2**28)
+_SECONDS = 0.05
+_SIZE = 384
+_BUFFERS = (2**17, 2**19, 2**21, 2**23, 2**25, 2**27)
 """Bytes that are read again and again: from the first cache to memory."""
 
 

@@ -169,15 +169,18 @@ def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[
     notes: list[str] = []
     for text in dict.fromkeys(texts):
         name, options = parse(text)
-        offered = getattr(resolve("runtime", name, BUILTINS), "precisions", ("float32",))
+        target = resolve("runtime", name, BUILTINS)
+        own = str(getattr(target, "precision", "float32"))
+        offered = getattr(target, "precisions", (own,))
         if "precision" in options:
             found.append(_named(create(name, options), name, options))
             continue
+        lacking = [precision for precision in dict.fromkeys(precisions) if precision not in offered]
+        if lacking:
+            notes.append(f"{name} has no {' and no '.join(lacking)}")
         for precision in dict.fromkeys(precisions):
-            if precision not in offered:
-                notes.append(f"{name} has no {precision}; it has {_listed(offered)}")
-            else:
-                chosen = options if precision == "float32" else {**options, "precision": precision}
+            if precision in offered:
+                chosen = options if precision == own else {**options, "precision": precision}
                 found.append(_named(create(name, chosen), name, options))
     if not found:
         raise RecipeError(f"no runtime is left to measure: {'; '.join(notes)}.")

@@ -28,7 +28,8 @@ from ticketsmith.inference.stopwatch import quiet
 from ticketsmith.inference.surroundings import Surroundings, pinned
 
 _TARGET = 10.0
-"""A load test's target where none is given: so many times the dense model's latency."""
+_LEAST_TARGET_MS = 1.0
+"""A load test's target where none is given: so many times the dense model's latency, and no less than systems can keep."""
 
 ALL = "all"
 """In place of runtimes: every one that is built in."""
@@ -72,7 +73,7 @@ def run(
         surroundings=surroundings,
     )
     if notes:
-        benchmark = replace(benchmark, machine={**benchmark.machine, "left out": "; ".join(notes) + "."})
+        benchmark = replace(benchmark, machine={**benchmark.machine, "not offered": "; ".join(notes) + "."})
     if settings.memory and device.type == "cpu":
         benchmark = _with_footprints(benchmark, field, runtimes, inputs_of, progress)
     if settings.layers:
@@ -187,7 +188,7 @@ def _with_loads(
     tested: list[LoadTest] = []
     chosen = _to_be_loaded(benchmark, size)
     for index, (timing, dense) in enumerate(chosen):
-        target = load.target_ms or _TARGET * dense.median_ms
+        target = load.target_ms or max(_LEAST_TARGET_MS, _TARGET * dense.median_ms)
         candidate = by_key[timing.variant, timing.level, timing.seed, timing.key]
         inputs = inputs_of(size).to(device)
         progress(f"load test of {candidate} on {timing.runtime}", index, len(chosen))

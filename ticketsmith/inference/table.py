@@ -40,6 +40,13 @@ def title(timing: Timing) -> str:
     return f"{phase}batch size {timing.batch_size}, {threads}, {timing.precision}"
 
 
+def strongest(benchmark: Benchmark, timing: Timing, precision: str = "float32") -> Timing | None:
+    """The fastest dense runtime on the dense model, at a timing's batch size and threads but in ``precision``."""
+    place = (timing.phase, precision, timing.batch_size, timing.threads)
+    dense = [one for one in benchmark.timings if one.dense and one.key == benchmark.reference_key]
+    return min((one for one in dense if one.cell == place), key=lambda one: one.median_ms, default=None)
+
+
 def rows(timings: Sequence[Timing]) -> list[tuple[str, ...]]:
     """One row a timing, in the order of ``COLUMNS``."""
     return [
@@ -161,10 +168,16 @@ def summary(benchmark: Benchmark) -> dict[str, Any]:
                 "low": round(timing.speedup_low, 3),
                 "high": round(timing.speedup_high, 3),
                 "claimed": timing.claimed,
+                "over_float32_dense": _over_float32(benchmark, timing),
             }
             for timing in best.values()
         ],
     }
+
+
+def _over_float32(benchmark: Benchmark, timing: Timing) -> float | None:
+    plain = strongest(benchmark, timing)
+    return None if plain is None else float(f"{plain.median_ms / timing.median_ms:.3g}")
 
 
 def size(count: float | None) -> str:
