@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from ticketsmith.cli.main import enter, group
 from ticketsmith.errors import Exit
@@ -360,7 +361,6 @@ def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Wr
 
 def unlucky(input_shape: tuple[int, ...], classes: int) -> object:
     """A model that is NaN from the start in the first replicate."""
-    import torch
 
     from ticketsmith.models.lenet import LeNet
     from ticketsmith.streams import derive

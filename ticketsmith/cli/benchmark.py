@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 )
 @click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
 @click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
-@click.option("--target-ms", type=float, help="With --load: the target. By default 10 times the dense latency, at least 1.")
+@click.option(
+    "--target-ms", type=float, help="With --load: the target. By default 10 times the dense latency, at least 1."
+)
 @click.option("--percentile", type=float, help="With --load: of the requests, so many per cent within it. [99]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")

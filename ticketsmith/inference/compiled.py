@@ -41,6 +41,4 @@ class Compiled:
 
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
         """The program before it is compiled: that happens at the first call."""
-        return Deployment(
-            export(model, example, folder), LOADER, (*LIBRARIES, "torch._inductor"), {"compiled": True}
-        )
+        return Deployment(export(model, example, folder), LOADER, (*LIBRARIES, "torch._inductor"), {"compiled": True})
