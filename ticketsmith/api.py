@@ -353,8 +353,8 @@ class Experiment:
         runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
         before = None if force else self.benchmark
         sizes = self.recipe.benchmark.batch_sizes if settings is None else settings.batch_sizes
-        wanted = {(r.key, size) for r in runs for size in sizes}
-        if before is not None and wanted <= {(timing.key, timing.batch_size) for timing in before.timings}:
+        wanted = {(r.variant, r.level, r.seed, size) for r in runs for size in sizes}
+        if before is not None and {r.key for r in runs} >= _keys(before) and wanted <= _places(before):
             if rate is None or rate == before.machine_rate:
                 return before
             benchmark = dataclasses.replace(before, machine_rate=rate)
@@ -433,6 +433,16 @@ class Experiment:
         folder = RunFolder.parse(result.path)
         assert folder is not None
         return SealedRun(self.store, folder)
+
+
+def _keys(benchmark: Benchmark) -> set[str]:
+    return {timing.key for timing in benchmark.timings}
+
+
+def _places(benchmark: Benchmark) -> set[tuple[str, int, int, int]]:
+    """What was measured, or could not be: variant, level, seed and batch size."""
+    rows = (*benchmark.timings, *benchmark.refusals)
+    return {(row.variant, row.level, row.seed, row.batch_size) for row in rows}
 
 
 def _rate(machine: str | Rate | None) -> Rate | None:

@@ -235,7 +235,9 @@ def _of_model(
         reference, inputs = sources.of_onnx(onnx, size)
         if against is not None:
             candidates = [replace(reference, level=1)]
-            reference, _ = sources.of_onnx(against, size)
+            reference, dense_inputs = sources.of_onnx(against, size)
+            if dense_inputs(1).shape != inputs(1).shape:
+                raise RecipeError(f"{onnx} and {against} take inputs of different shapes: they are not the same model.")
     return suite.run(reference, candidates, inputs, settings, progress=progress)
 
 

@@ -63,9 +63,9 @@ def measure(
 
     ``inputs_of(b)`` gives inputs ``[b, ...]``: a unit each, or of the unit ``token`` as many as they hold. Every race
     takes at least ``rounds`` rounds and ``seconds`` seconds. ``budget``, in seconds, is for all of them: when it is spent,
-    rounds are left out, down to ``race.FEWEST_ROUNDS``, and rivals that are not ready. ``everywhere``: see ``lineup.pairs``. ``clock`` gives seconds.
-    ``surroundings``: what to ask for the machine's facts, peaks and noise. The outputs of every rival are compared with
-    eager PyTorch's in float32 before anything is timed.
+    rounds are left out, down to ``race.FEWEST_ROUNDS``, and rivals that are not ready. ``everywhere``: see
+    ``lineup.pairs``. ``clock`` gives seconds. ``surroundings``: what to ask for the machine's facts, peaks and noise. The
+    outputs of every rival are compared with eager PyTorch's in float32 before anything is timed.
 
     A model that a runtime cannot run, or computes something else for, is listed under ``refusals``. Raises CannotRunError
     when nothing can be run at all, RecipeError for senseless settings, TaskError when the inputs are not of the batch size
@@ -154,7 +154,12 @@ class _Cell:
         def more() -> Tensor:
             return inputs_of(max(1, AGREEMENT_INPUTS // size) * size).to(self.inputs.device)
 
-        return line_up(wanted, self.inputs, more, over, self.told)
+        # what tells the least comes last, since a budget leaves out the last
+        telling = sorted(wanted, key=lambda pair: (pair[0] is not self.field[0], is_dense(pair[1])))
+        rivals, refusals = line_up(telling, self.inputs, more, over, self.told)
+        place = {(id(candidate), id(runtime)): index for index, (candidate, runtime) in enumerate(wanted)}
+        rivals.sort(key=lambda rival: place[id(rival.candidate), id(rival.runtime)])
+        return rivals, refusals
 
     def race(self, rivals: list[Rival], rounds: int, seconds: float, confidence: float, peaks: Peaks | None) -> _Result:
         begin, size = self.stopwatch.clock(), len(self.inputs)

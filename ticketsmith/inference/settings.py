@@ -14,7 +14,10 @@ ROUNDS = 100
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """A load test: ``percentile`` (0..1) of the requests within ``target_ms``, by default 10 times the dense latency, and 1 ms at least."""
+    """A load test: ``percentile`` (0..1) of the requests are to be answered within ``target_ms``.
+
+    By default that is 10 times the dense model's latency, and 1 ms at least.
+    """
 
     target_ms: float | None = None
     percentile: float = 0.99

@@ -51,7 +51,7 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
     except Exception as error:
         raise RecipeError(f"--model {name}: it cannot be made without arguments: {_first(error)}") from error
     if not isinstance(model, nn.Module):
-        raise RecipeError(f"--model {name}: it gives a {type(model).__name__}, not a torch.nn.Module.")
+        raise RecipeError(f"--model {name}: it gives {type(model).__name__!r}, not a torch.nn.Module.")
     if weights is not None:
         _load(model, weights)
     inputs = _random(shape, torch.float32)
@@ -166,4 +166,4 @@ def _share_of_zeros(arrays: list[np.ndarray[Any, Any]]) -> float:
 def _first(error: Exception) -> str:
     if isinstance(error, TicketSmithError):
         return str(error)
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}."
