@@ -139,6 +139,7 @@ def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
 def test_the_benchmark_of_an_experiment_is_kept_and_ends_with_a_line_for_programs(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ticketsmith.inference.layers.SPARSITIES", (0.0, 0.9))
     monkeypatch.setattr("ticketsmith.inference.load.FEWEST_REQUESTS", 20)
     monkeypatch.setattr("ticketsmith.inference.load.STEP_SECONDS", 0.02)
     prefix = ("--runs-prefix", str(store / "runs"), "--rounds", "10", "--batch-size", "1", "--no-memory")

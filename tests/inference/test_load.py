@@ -15,7 +15,7 @@ def _server(clock: Clock, seconds: float) -> Server:
         clock.now += seconds
 
     def sleep(seconds: float) -> None:
-        clock.now += max(seconds, 2e-4)
+        clock.now += max(seconds, 1e-5)
 
     return Server(call, clock, sleep)
 
@@ -32,14 +32,14 @@ def test_arrivals_are_a_poisson_process() -> None:
 def test_a_latency_counts_from_the_arrival_not_from_the_call() -> None:
     """Three requests at once wait for each other, although each call takes but a second."""
     latencies = _server(Clock(), 1.0).serve(np.array([1.0, 1.0, 1.0, 10.0]))
-    np.testing.assert_allclose(latencies, [1.0, 2.0, 3.0, 1.0], atol=1e-5)
+    np.testing.assert_allclose(latencies, [1.0, 2.0, 3.0, 1.0], atol=1e-4)
 
 
 def test_waiting_is_that_of_queueing_theory() -> None:
     """Poisson arrivals, equal services (M/D/1): the mean wait is rho s / (2 (1 - rho)) (Pollaczek and Khinchine)."""
     service, load = 0.01, 0.7
-    latencies = _server(Clock(), service).serve(arrivals(load / service, 60_000, seed=2))
-    assert latencies.mean() - service == pytest.approx(load * service / (2 * (1 - load)), rel=0.1)
+    latencies = _server(Clock(), service).serve(arrivals(load / service, 15_000, seed=2))
+    assert latencies.mean() - service == pytest.approx(load * service / (2 * (1 - load)), rel=0.15)
 
 
 def test_a_step_says_whether_the_target_was_kept() -> None:

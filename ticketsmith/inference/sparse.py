@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import torch
@@ -55,8 +56,8 @@ def _graph(model: nn.Module | OnnxFile, example: Tensor) -> Graph:
     if not isinstance(model, OnnxFile):
         return from_torch(model, example)
     try:
-        from ticketsmith.runtime.from_onnx import from_onnx  # type: ignore[import-not-found, unused-ignore]
+        reader = importlib.import_module("ticketsmith.runtime.from_onnx")
     except ImportError as error:
         raise CannotRunError(f"this installation cannot read ONNX into the sparse runtime ({error}).") from error
-    graph: Graph = from_onnx(model.path)
+    graph: Graph = reader.from_onnx(model.path)
     return graph
