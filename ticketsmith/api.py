@@ -20,7 +20,7 @@ from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.serving import Benchmark
+from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings as WorkerSettings
@@ -441,7 +441,7 @@ def _keys(benchmark: Benchmark) -> set[str]:
 
 def _places(benchmark: Benchmark) -> set[tuple[str, int, int, int]]:
     """What was measured, or could not be: variant, level, seed and batch size."""
-    rows = (*benchmark.timings, *benchmark.refusals)
+    rows: list[Timing | Refusal] = [*benchmark.timings, *benchmark.refusals]
     return {(row.variant, row.level, row.seed, row.batch_size) for row in rows}
 
 
