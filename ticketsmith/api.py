@@ -21,11 +21,12 @@ from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.samples import worth_showing
-from ticketsmith.evidence.serving import Benchmark
+from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
-from ticketsmith.execute.worker import Settings
+from ticketsmith.execute.worker import Settings as WorkerSettings
+from ticketsmith.inference.settings import Settings
 from ticketsmith.plan import Node, Plan, check_schedule, criteria, make_plan
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate, lookup
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
 
+
+Progress = Callable[[str, int, int], None]
 
 BENCHMARK_SECONDS = 20.0
 """How long the benchmark at the end of ``run`` may take; ``ticketsmith benchmark`` takes the time it needs."""
@@ -142,7 +145,7 @@ def finish(
     if benchmark:
         note("measuring inference speed ...")
         try:
-            experiment.time_inference(seconds=BENCHMARK_SECONDS, machine=machine)
+            experiment.time_inference(machine=machine)
         except TicketSmithError as error:
             note(f"inference speed was not measured: {error}")
     note("writing the report ...")
@@ -169,7 +172,9 @@ def train(
     store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
     store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
     rate = _rate(machine)
-    settings = Settings(recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())), rate)
+    settings = WorkerSettings(
+        recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())), rate
+    )
     experiment = Experiment(store, recipe.experiment, recipe)
     experiment.__dict__["plan"] = plan  # its own, whatever another process writes meanwhile
     experiment.outcome = execute(
@@ -423,35 +428,33 @@ class Experiment:
 
     def time_inference(
         self,
+        settings: Settings | None = None,
         *,
-        batch_sizes: Sequence[int] = (),
-        rounds: int | None = None,
-        runtimes: Sequence[str] = (),
         force: bool = False,
-        seconds: float | None = None,
         machine: str | Rate | None = None,
+        progress: Progress = lambda what, done, total: None,
     ) -> Benchmark:
         """Measures inference of one replicate, dense against every sparse run; writes ``benchmark.json``.
 
-        The replicate is the first whose dense run is sound.
+        The replicate is the first whose dense run is sound. Without ``settings``: the short benchmark that ends ``run``,
+        with the recipe's batch sizes and rounds, fewer runtimes and ``BENCHMARK_SECONDS`` at most.
 
-        ``seconds`` bounds the time it takes. ``machine`` says what an hour of this machine costs. A benchmark that has
-        these runs and batch sizes already is kept unless ``force``; its machine's price is renewed when one is given.
-        Raises TicketSmithError when there is no dense run.
+        ``machine`` says what an hour of this machine costs. A benchmark that has these runs and batch sizes already is
+        kept unless ``force``; its machine's price is renewed when one is given. ``progress(what, done, total)`` is told
+        what is being done. Raises TicketSmithError when there is no dense run.
         """
         rate = _rate(machine)
         seed = next((r.seed for r in self.results if r.variant == "dense" and not r.diverged), None)
         runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
         before = None if force else self.benchmark
-        wanted = {(r.key, size) for r in runs for size in batch_sizes or self.recipe.benchmark.batch_sizes}
-        if before is not None and wanted <= {(timing.key, timing.batch_size) for timing in before.timings}:
+        sizes = self.recipe.benchmark.batch_sizes if settings is None else settings.batch_sizes
+        wanted = {(r.variant, r.level, r.seed, size) for r in runs for size in sizes}
+        if before is not None and {r.key for r in runs} >= _keys(before) and wanted <= _places(before):
             if rate is None or rate == before.machine_rate:
                 return before
             benchmark = dataclasses.replace(before, machine_rate=rate)
         else:
-            benchmark = dataclasses.replace(
-                self._measure(runs, batch_sizes, rounds, runtimes, seconds), machine_rate=rate
-            )
+            benchmark = dataclasses.replace(self._measure(runs, settings, progress), machine_rate=rate)
         self.store.put(f"{self.name}/benchmark.json", to_json(serving.to_json(benchmark)))
         self.__dict__.pop("findings", None)  # they hold the benchmark
         return benchmark
@@ -459,42 +462,44 @@ class Experiment:
     def compare_with_dense(
         self,
         key: str,
-        batch_sizes: Sequence[int] = (),
-        rounds: int | None = None,
-        runtimes: Sequence[str] = (),
+        settings: Settings | None = None,
+        *,
         machine: str | Rate | None = None,
+        progress: Progress = lambda what, done, total: None,
     ) -> Benchmark:
         """Measures inference of one run against the dense run of its replicate; writes nothing."""
         run = self.result(key)
         dense = [r for r in self.results if r.variant == "dense" and r.seed == run.seed]
-        benchmark = self._measure([*dense, run], batch_sizes, rounds, runtimes, None)
+        benchmark = self._measure([*dense, run], settings or Settings(), progress)
         return dataclasses.replace(benchmark, machine_rate=_rate(machine))
 
-    def _measure(
-        self,
-        runs: Sequence[Result],
-        batch_sizes: Sequence[int],
-        rounds: int | None,
-        runtimes: Sequence[str],
-        seconds: float | None,
-    ) -> Benchmark:
-        from ticketsmith.inference.measure import Candidate, measure
-        from ticketsmith.inference.runtimes import create
+    def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
+        from ticketsmith.inference import suite
+        from ticketsmith.inference.lineup import Candidate
+        from ticketsmith.training.device import check_device
 
+        short = Settings(
+            batch_sizes=self.recipe.benchmark.batch_sizes,
+            rounds=self.recipe.benchmark.rounds,
+            budget=BENCHMARK_SECONDS,
+        )
+        chosen = settings or short
+        check_device(chosen.device)
         candidates = [
-            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, self.model(r)) for r in runs if not r.diverged
+            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, self.model(r))
+            for r in sorted(runs, key=lambda run: (run.variant != "dense", run.variant != "ticket"))
+            if not r.diverged
         ]
-        dense = next((candidate for candidate in candidates if candidate.variant == "dense"), None)
-        if dense is None:
+        if not candidates or candidates[0].variant != "dense":
             raise TicketSmithError(f"{self.name}: there is no sealed dense run to compare with.")
-        return measure(
-            dense,
+        return suite.run(
+            candidates[0],
             candidates,
             self._task.example,
-            runtimes=[create(name) for name in runtimes or ("torch", "torch_csr")],
-            batch_sizes=tuple(batch_sizes) or self.recipe.benchmark.batch_sizes,
-            rounds=rounds or self.recipe.benchmark.rounds,
-            seconds=seconds,
+            chosen,
+            unit=str(getattr(self._task, "unit", "request")),
+            quick=settings is None,
+            progress=progress,
         )
 
     def report(self) -> str:
@@ -522,6 +527,16 @@ class Experiment:
         folder = RunFolder.parse(result.path)
         assert folder is not None
         return SealedRun(self.store, folder)
+
+
+def _keys(benchmark: Benchmark) -> set[str]:
+    return {timing.key for timing in benchmark.timings}
+
+
+def _places(benchmark: Benchmark) -> set[tuple[str, int, int, int]]:
+    """What was measured, or could not be: variant, level, seed and batch size."""
+    rows: list[Timing | Refusal] = [*benchmark.timings, *benchmark.refusals]
+    return {(row.variant, row.level, row.seed, row.batch_size) for row in rows}
 
 
 def _rate(machine: str | Rate | None) -> Rate | None:

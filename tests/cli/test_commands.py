@@ -9,13 +9,16 @@ import random
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from ticketsmith.cli.main import enter, group
 from ticketsmith.errors import Exit
+from ticketsmith.evidence.serving import from_json
 
 ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[..., Path]
@@ -116,15 +119,123 @@ def test_reports_of_a_folder_and_of_one_experiment(store: Path) -> None:
 
 def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
     folder = next((store / "runs/digits/ticket/seed-0").glob("level-02-*"))
-    more = ("--rounds", "10", "--batch-size", "4", "--json")
+    more = ("--rounds", "10", "--batch-size", "4", "--json", "--runtime", "onnxruntime", "--runtime", "sparse")
     done = run("-m", "ticketsmith.benchmark_cli", "--checkpoint", str(folder), *more, cwd=store)
     assert done.returncode == 0, done.stderr
-    timings = json.loads(done.stdout)["timings"]
-    assert {timing["variant"] for timing in timings} == {"dense", "ticket"}
+    [document] = json.loads(done.stdout)["benchmarks"]
+    timings = document["timings"]
+    assert [(timing["variant"], timing["runtime"]) for timing in timings] == [
+        (variant, runtime) for variant in ("dense", "ticket") for runtime in ("onnxruntime", "sparse")
+    ]
     assert all(timing["batch_size"] == 4 and timing["median_ms"] > 0 for timing in timings)
+    assert all(timing["against"] == "onnxruntime" and timing["peak_bytes"] > 0 for timing in timings)
+    assert document["peaks"]
+    from_json({name: value for name, value in document.items() if name not in ("name", "kept")})
     wrong = run("-m", "ticketsmith.benchmark_cli", "--checkpoint", str(store), cwd=store)
     assert wrong.returncode == 2
     assert "not the folder of a run" in wrong.stderr
+
+
+def test_the_benchmark_of_an_experiment_is_kept_and_ends_with_a_line_for_programs(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ticketsmith.inference.layers.SPARSITIES", (0.0, 0.9))
+    monkeypatch.setattr("ticketsmith.inference.load.FEWEST_REQUESTS", 20)
+    monkeypatch.setattr("ticketsmith.inference.load.STEP_SECONDS", 0.02)
+    prefix = ("--runs-prefix", str(store / "runs"), "--rounds", "10", "--batch-size", "1", "--no-memory")
+    more = ("--runtime", "torch", "--runtime", "sparse", "--dtype", "float32", "--dtype", "int8", "--load", "--layers")
+    status, out, err = call("benchmark", *prefix, *more, capsys=capsys)
+    assert status == 0, err
+    assert "batch size 1, 1 thread, float32; speed-up against dense on torch" in out
+    assert "No dense runtime ran in int8" in out
+    assert "torch has no int8" in out
+    assert "open-loop load test" in out
+    assert "each layer alone" in out
+    [told] = json.loads(out.splitlines()[-1])["benchmarks"]
+    assert (told["name"], told["unit"]) == ("digits", "request")
+    assert {one["variant"] for one in told["best"]} == {"dense", "ticket", "random_reinit", "random_ticket"}
+    kept = from_json(json.loads(Path(told["kept"]).read_text()))
+    assert {load.variant for load in kept.loads} == {"dense", "ticket"}
+    assert {(layer.kind, layer.shape) for layer in kept.layers} == {
+        ("linear", "32x64"),
+        ("linear", "16x32"),
+        ("linear", "10x16"),
+    }
+
+
+def test_models_that_no_experiment_made_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_net.py").write_text(
+        "import torch\n\n\ndef net():\n    return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 3))\n"
+    )
+    few = ("--rounds", "10", "--batch-size", "2", "--no-memory", "--json", "--runtime", "onnxruntime")
+    status, out, err = call("benchmark", "--model", "own_net:net", "--shape", "6", *few, capsys=capsys)
+    assert status == 0, err
+    [document] = json.loads(out)["benchmarks"]
+    assert [(one["variant"], one["runtime"]) for one in document["timings"]] == [("net", "onnxruntime")]
+
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)).eval()
+    for name in ("dense", "sparse"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            free = {"input": {0: "batch"}}
+            given = (torch.zeros(1, 6),)
+            torch.onnx.export(model, given, f"{name}.onnx", dynamo=False, input_names=["input"], dynamic_axes=free)
+        with torch.no_grad():
+            model[0].weight[:, ::2] = 0
+    files = ("--onnx", "sparse.onnx", "--against", "dense.onnx", "--runtime", "torch")
+    status, out, err = call("benchmark", *files, *few, capsys=capsys)
+    assert status == 0, err
+    [document] = json.loads(out)["benchmarks"]
+    assert [(one["variant"], one["against"]) for one in document["timings"]] == [
+        ("dense", "onnxruntime"),
+        ("sparse", "onnxruntime"),
+    ]
+    assert document["timings"][1]["sparsity"] == pytest.approx(24 / 72)
+    assert {refusal["reason"] for refusal in document["refusals"]} == {
+        "it runs PyTorch modules, and this is an ONNX file."
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--onnx", "none.onnx"), "none.onnx: cannot be read"),
+        (("--onnx", "text.onnx"), "this is no sound ONNX model"),
+        (("--model", "torch.nn:Flatten"), "say what one input looks like"),
+        (("--model", "torch.nn:Flatten", "--shape", "a,b"), "give the sizes of one input"),
+        (("--model", "torch.nn:Linear", "--shape", "4"), "cannot be made without arguments"),
+        (("--model", "torch.nn:Nothing", "--shape", "4"), "torch.nn:Nothing"),
+        (("--model", "Flatten", "--shape", "4"), "give a dotted name"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--dtype", "float8"), "'float8' is not one of float32"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--runtime", "onnx"), "unknown runtime 'onnx'"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--budget", "0"), "needs some time"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--load", "--target-ms", "0"), "a time above 0 ms"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--load", "--percentile", "100"), "between 50 and 100"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--percentile", "99"), "are those of --load"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--device", "cuda:99"), "cannot be used here"),
+        (("--model", "torch.nn:Flatten", "--shape", "4", "--weights", "none.safetensors"), "cannot be read"),
+        (("--model", "torch.nn:Flatten", "--onnx", "x"), "one model at a time"),
+        (("--shape", "4"), "--shape is for --onnx and --model"),
+        (("--against", "x.onnx"), "--against names the dense model"),
+        (("--model", "torch.nn:Flatten", "--shape", "900000,900000"), "does not take inputs of shape"),
+    ],
+)
+def test_what_cannot_be_measured_is_told(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.onnx").write_text("this is text")
+    status, out, err = call("benchmark", *arguments, capsys=capsys)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
 
 
 def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,7 +490,6 @@ def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Wr
 
 def unlucky(input_shape: tuple[int, ...], classes: int) -> object:
     """A model that is NaN from the start in the first replicate."""
-    import torch
 
     from ticketsmith.models.lenet import LeNet
     from ticketsmith.streams import derive

@@ -132,7 +132,7 @@ def test_reading_again_costs_no_reading_of_runs(
 def test_a_run_is_benchmarked_where_it_lies(here: Path, container: str, capsys: pytest.CaptureFixture[str]) -> None:
     store = f"az://{container}/p"
     call("push", "runs/digits", store, capsys=capsys)
-    more = ("--batch-size", "1", "--rounds", "10")
+    more = ("--batch-size", "1", "--rounds", "10", "--runtime", "torch", "--runtime", "torch_csr", "--no-memory")
     for address in (f"{store}/digits/ticket/seed-0/level-01-*", f"{store}/digits/ticket/seed-0/level-01-*/spec.json"):
         status, out, err = call("benchmark", "--checkpoint", address, *more, capsys=capsys)
         assert status == 0, err

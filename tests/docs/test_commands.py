@@ -86,6 +86,12 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """For so little work, starting a second process and timing for long take longer than the work itself."""
     monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 2.0)
     monkeypatch.setattr("ticketsmith.api.default_workers", lambda device: 1)
+    monkeypatch.setattr("ticketsmith.inference.settings.BATCH_SIZES", (1,))
+    monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)
+    monkeypatch.setattr("ticketsmith.inference.suite.footprint", lambda *given: None)
+    monkeypatch.setattr("ticketsmith.inference.layers.SPARSITIES", (0.0, 0.9))
+    monkeypatch.setattr("ticketsmith.inference.load.FEWEST_REQUESTS", 20)
+    monkeypatch.setattr("ticketsmith.inference.load.STEP_SECONDS", 0.02)
 
 
 def _runs_something(block: Block) -> bool:

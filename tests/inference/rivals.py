@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.evidence.serving import Benchmark, Peaks
 from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.measure import Candidate
+from ticketsmith.inference.lineup import Candidate
+from ticketsmith.inference.measure import measure
 from ticketsmith.inference.runtimes import Call, CannotRunError
+from ticketsmith.inference.surroundings import State, Surroundings
 from ticketsmith.models.lenet import lenet_300_100
 
 
@@ -49,11 +53,12 @@ class Clocked:
         self.name, self.clock, self.seconds = name, clock, seconds
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
-        outputs = Eager().prepare(model, example)(example)
+        eager = Eager().prepare(model, example)
+        outputs = eager(example)
 
         def call(inputs: Tensor) -> Tensor:
             self.clock.now += self.seconds()
-            return outputs
+            return outputs if torch.equal(inputs, example) else eager(inputs)
 
         return call
 
@@ -107,5 +112,39 @@ class Broken:
         return call
 
 
+class Zeros:
+    """Takes as much less time as a model has zeros; ``precision`` is only said."""
+
+    dense = False
+
+    def __init__(self, clock: Clock, seconds: float, name: str = "zeros", precision: str = "float32") -> None:
+        self.clock, self.seconds, self.name, self.precision = clock, seconds, name, precision
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        weights = torch.cat([parameter.flatten() for parameter in model.parameters()])
+        density = float(torch.count_nonzero(weights)) / len(weights)
+        return Clocked(self.name, self.clock, lambda: density * self.seconds).prepare(model, example)
+
+
 class Nameless:
     """No runtime."""
+
+
+class Still(Surroundings):
+    """A machine that does nothing else, and reaches known peaks."""
+
+    def describe(self, device: torch.device) -> dict[str, str]:
+        return {"CPU": "of the tests"}
+
+    def peaks(self, threads: int) -> Peaks:
+        return Peaks(threads, 1e11, 1e10, ((1_000, 4e10), (10_000_000, 1e10)))
+
+    def state(self) -> State:
+        return State(0.0)
+
+
+def raced(
+    reference: Candidate, candidates: list[Candidate], inputs_of: Callable[[int], Tensor], **how: Any
+) -> Benchmark:
+    """``measure`` on a still machine."""
+    return measure(reference, candidates, inputs_of, **{"surroundings": Still(), **how})

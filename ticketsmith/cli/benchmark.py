@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ticketsmith.cli import options
+from ticketsmith.cli.progress import rounds
+from ticketsmith.errors import RecipeError
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+    from ticketsmith.evidence.serving import Benchmark
+    from ticketsmith.inference.lineup import Candidate
+    from ticketsmith.inference.settings import Settings
 
 
 @click.command()
 @click.option("--checkpoint", metavar="FOLDER", help="One sealed run: measured against the dense run of its replicate.")
 @options.runs_prefix
 @options.experiment
+@click.option("--onnx", metavar="FILE", help="An ONNX file of one input and one output.")
+@click.option("--against", metavar="FILE", help="With --onnx: the dense model that it is compared with.")
+@click.option("--model", metavar="MODULE:NET", help="A PyTorch model by its dotted name: a class or a function.")
+@click.option("--weights", metavar="FILE", help="With --model: its weights, as safetensors.")
+@click.option("--shape", metavar="SIZES", help="With --model or --onnx: one input without the batch, e.g. 1,28,28.")
 @click.option(
-    "--batch-size", "batch_sizes", type=click.IntRange(1, 65536), multiple=True, help="Inputs a call; repeatable."
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(1, 65536),
+    multiple=True,
+    help="Inputs a call; repeatable. By default 1, 8, 32 and 64.",
 )
-@click.option("--rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds; by default the recipe's.")
+@click.option("--threads", type=click.IntRange(1, 1024), multiple=True, help="Cores a call may use; repeatable. [1]")
+@click.option("--dtype", "dtypes", multiple=True, help="Of the weights: float32, bfloat16, int8; repeatable. [float32]")
 @click.option(
-    "--runtime", "runtimes", multiple=True, help="torch, torch_csr, sparse, or package.module:Runtime; repeatable."
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME[,OPTION=VALUE]",
+    help="torch, torch_compile, onnxruntime, openvino, sparse, compact, torch_csr, cuda_graph, torch_24, all, or "
+    "package.module:Runtime; repeatable. By default what is installed and can be fast.",
 )
+@click.option("--rounds", "least_rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds at least. [100]")
+@click.option("--seconds", type=click.FloatRange(0.0), help="Seconds at least for each race.")
+@click.option("--budget", type=float, help="Seconds at most for all races: rounds, then models, are left out.")
+@click.option(
+    "--memory/--no-memory", default=True, help="Load times, memory, file sizes, each in a process of its own."
+)
+@click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
+@click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
+@click.option(
+    "--target-ms", type=float, help="With --load: the target. By default 10 times the dense latency, at least 1."
+)
+@click.option("--percentile", type=float, help="With --load: of the requests, so many per cent within it. [99]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
 @options.machine
 @options.as_json
@@ -30,39 +65,180 @@ def benchmark(
     checkpoint: str | None,
     runs_prefix: str,
     experiment: str | None,
-    batch_sizes: tuple[int, ...],
-    rounds: int | None,
-    runtimes: tuple[str, ...],
+    onnx: str | None,
+    against: str | None,
+    model: str | None,
+    weights: str | None,
+    shape: str | None,
     base: str,
     machine: str | None,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Measure inference, dense against pruned, side by side on this machine: wall-clock, never theory.
 
-    With --checkpoint: one run against the dense run of its replicate. Else every run of the first replicate of the
-    experiments below --runs-prefix; that benchmark is kept in the store and shown by the report.
+    With --checkpoint: one run against the dense run of its replicate. With --onnx or --model: that model. Else every run
+    of the first replicate of the experiments below --runs-prefix; that benchmark is kept in the store and shown by the
+    report. The last line of the output is JSON, for programs; with --json it is the only one.
     """
-    from ticketsmith.cli.evidence import experiments
-    from ticketsmith.evidence.serving import to_json
-    from ticketsmith.inference.table import COLUMNS, rows
+    _check_sources(checkpoint, onnx, against, model, weights, shape)
+    settings = _settings(**how)
+    found: list[tuple[str, str | None, Benchmark]] = []
+    with rounds() as progress:
+        if onnx is not None or model is not None:
+            measured = _of_model(onnx, against, model, weights, shape, settings, base, progress)
+            from ticketsmith.prices import lookup
 
-    documents = []
-    if checkpoint is not None:
-        found, key = _of_checkpoint(checkpoint, base)
-        measured = [found.compare_with_dense(key, batch_sizes, rounds, runtimes, machine)]
-    else:
-        measured = [
-            one.time_inference(batch_sizes=batch_sizes, rounds=rounds, runtimes=runtimes, force=True, machine=machine)
-            for one in experiments(runs_prefix, experiment, base)
-        ]
-    for result in measured:
-        documents.append(to_json(result))
-        if not as_json:
-            for field, value in result.machine.items():
-                click.echo(f"{field}: {value}")
-            options.print_table([dict(zip(COLUMNS, row, strict=True)) for row in rows(result)])
+            rate = None if machine is None else lookup(machine)
+            found.append((str(onnx or model), None, replace(measured, machine_rate=rate)))
+        elif checkpoint is not None:
+            one, key = _of_checkpoint(checkpoint, base)
+            measured = one.compare_with_dense(key, settings, machine=machine, progress=progress)
+            found.append((checkpoint, None, measured))
+        else:
+            from ticketsmith.cli.evidence import experiments
+
+            for one in experiments(runs_prefix, experiment, base):
+                measured = one.time_inference(settings, force=True, machine=machine, progress=progress)
+                found.append((one.name, f"{one.store.url}/{one.name}/benchmark.json", measured))
+    _show(found, as_json)
+
+
+def _show(found: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None:
+    from ticketsmith.evidence.serving import to_json
+    from ticketsmith.inference.table import summary
+
     if as_json:
-        options.print_json(documents[0] if checkpoint is not None else documents)
+        documents = [{"name": name, "kept": kept, **to_json(one)} for name, kept, one in found]
+        click.echo(json.dumps({"benchmarks": documents}, allow_nan=False))
+        return
+    for name, _, one in found:
+        if len(found) > 1:
+            click.echo(f"\n{name}")
+        _show_one(one)
+    summaries = [{"name": name, "kept": kept, **summary(one)} for name, kept, one in found]
+    click.echo(json.dumps({"benchmarks": summaries}, allow_nan=False))
+
+
+def _show_one(measured: Benchmark) -> None:
+    from ticketsmith.inference import table
+
+    for field, value in measured.machine.items():
+        click.echo(f"{field}: {value}")
+    for line in table.peak_lines(measured.peaks):
+        click.echo(f"peaks: {line}")
+    for title, timings in table.cells(measured).items():
+        shown = [dict(zip(table.COLUMNS, row, strict=True)) for row in table.rows(timings)]
+        unit = {"per second": f"{measured.unit}s/s"}
+        rival = next((timing.against for timing in timings if timing.against), "")
+        heading = title if not rival else f"{title}; speed-up against dense on {rival}"
+        plain = table.strongest(measured, timings[0])
+        if plain is not None and timings[0].precision != "float32":
+            heading += f" ({plain.median_ms:.3g} ms is dense in float32 on {plain.runtime})"
+        options.print_table([{unit.get(name, name): value for name, value in row.items()} for row in shown], heading)
+    _table(table.memory_rows(measured), table.MEMORY_COLUMNS, "in a process of its own")
+    _table(table.load_rows(measured.loads), table.LOAD_COLUMNS, "open-loop load test: requests of one input")
+    layers = table.layer_rows(measured.layers)
+    if layers:
+        options.print_table(layers, "each layer alone: the sparse runtime against the best dense one; ~ is not sure")
+    for line in table.refusal_lines(measured):
+        click.echo(f"not run: {line}")
+
+
+def _table(rows: list[tuple[str, ...]], columns: tuple[str, ...], title: str) -> None:
+    if rows:
+        options.print_table([dict(zip(columns, row, strict=True)) for row in rows], title)
+
+
+def _check_sources(
+    checkpoint: str | None,
+    onnx: str | None,
+    against: str | None,
+    model: str | None,
+    weights: str | None,
+    shape: str | None,
+) -> None:
+    given = [
+        name
+        for name, value in (("--checkpoint", checkpoint), ("--onnx", onnx), ("--model", model))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise RecipeError(f"{' and '.join(given)}: one model at a time.")
+    if against is not None and onnx is None:
+        raise RecipeError("--against names the dense model beside --onnx.")
+    if weights is not None and model is None:
+        raise RecipeError("--weights are those of --model.")
+    if shape is not None and onnx is None and model is None:
+        raise RecipeError("--shape is for --onnx and --model; experiments know their inputs.")
+
+
+def _settings(
+    batch_sizes: tuple[int, ...],
+    threads: tuple[int, ...],
+    dtypes: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    least_rounds: int | None,
+    seconds: float | None,
+    budget: float | None,
+    memory: bool,
+    layers: bool,
+    load: bool,
+    target_ms: float | None,
+    percentile: float | None,
+    device: str,
+) -> Settings:
+    from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, LoadSettings, Settings
+
+    if not load and (target_ms is not None or percentile is not None):
+        raise RecipeError("--target-ms and --percentile are those of --load.")
+    return Settings(
+        runtimes=tuple(runtimes),
+        precisions=tuple(dict.fromkeys(dtypes)) or ("float32",),
+        batch_sizes=tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES,
+        threads=tuple(dict.fromkeys(threads)) or (1,),
+        rounds=least_rounds or ROUNDS,
+        seconds=seconds or 0.0,
+        budget=budget,
+        memory=memory,
+        layers=layers,
+        load=LoadSettings(target_ms, 0.99 if percentile is None else percentile / 100) if load else None,
+        device=device,
+    )
+
+
+def _of_model(
+    onnx: str | None,
+    against: str | None,
+    model: str | None,
+    weights: str | None,
+    shape: str | None,
+    settings: Settings,
+    base: str,
+    progress: Any,
+) -> Benchmark:
+    """A model that no experiment made."""
+    from pathlib import Path
+
+    from ticketsmith.inference import sources, suite
+    from ticketsmith.plugins import make_importable
+    from ticketsmith.training.device import check_device
+
+    check_device(settings.device)
+    size = None if shape is None else sources.shape_of(shape)
+    make_importable(Path(base))
+    candidates: list[Candidate] = []
+    if model is not None:
+        reference, inputs = sources.of_module(model, size, weights)
+    else:
+        assert onnx is not None
+        reference, inputs = sources.of_onnx(onnx, size)
+        if against is not None:
+            candidates = [replace(reference, level=1)]
+            reference, dense_inputs = sources.of_onnx(against, size)
+            if dense_inputs(1).shape != inputs(1).shape:
+                raise RecipeError(f"{onnx} and {against} take inputs of different shapes: they are not the same model.")
+    return suite.run(reference, candidates, inputs, settings, progress=progress)
 
 
 def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:

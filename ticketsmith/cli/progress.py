@@ -127,3 +127,24 @@ class _Live:
     def _overall(self) -> None:
         text = f"{self.plan.experiment}: {self.count}/{len(self.plan.by_key)} runs"
         self.runs.update(self.total, completed=sum(self.at.values()), description=text)
+
+
+@contextmanager
+def rounds() -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function that shows what a benchmark does, and how far it is: a bar on a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        return
+    began, told = time.monotonic(), time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told > _TELL_EVERY / 3:
+            told = now
+            note(f"[{now - began:6.1f} s] {what} ({done} of {total})")
+
+    yield show

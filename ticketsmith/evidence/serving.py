@@ -40,8 +40,9 @@ class Timing:
     call of a model as it is, ``prefill`` or ``decode`` where a model generates. ``roofline`` (0..1) is the time that the
     machine's peaks allow at least over the measured one; it needs ``flops`` and ``bytes``, the arithmetic and the memory
     traffic of a call that cannot be avoided. ``load_ms`` is the time from a file to a model that is ready,
-    ``first_call_ms`` of the first call after that, ``resident_bytes`` and ``peak_bytes`` the memory that both took in a
-    process of their own, ``file_bytes`` what lies on disk. None: not measured.
+    ``first_call_ms`` of the first call after that, ``resident_bytes`` and ``peak_bytes`` the memory of a whole process that
+    does nothing but this, ``file_bytes`` what lies on disk. ``agreement`` (0..1) is the share of inputs for which a model
+    of low precision gives the same class as in float32. None: not measured.
     """
 
     variant: str
@@ -75,6 +76,7 @@ class Timing:
     resident_bytes: Number | None = None
     peak_bytes: Number | None = None
     file_bytes: Number | None = None
+    agreement: Number | None = None
 
     @property
     def claimed(self) -> bool:
@@ -161,11 +163,16 @@ class LayerSpeed:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class Peaks:
-    """What this machine can do at most, measured beside the timings: float32 operations and bytes read, a second."""
+    """What this machine can do at most, measured beside the timings: float32 operations and bytes read, a second.
+
+    ``bytes`` is for what lies in memory; ``reads`` tells it for buffers of other sizes (bytes, bytes a second), which are
+    read again and again and so lie in the caches that they fit.
+    """
 
     threads: Count
     flops: Number
     bytes: Number
+    reads: tuple[tuple[Count, Number], ...] = ()
 
 
 @with_config(_STRICT)

@@ -22,6 +22,7 @@ class Csr:
     """
 
     name = "torch_csr"
+    dense = False
 
     def __init__(self, min_sparsity: float = 0.7, min_weights: int = 10_000) -> None:
         if not 0.0 <= min_sparsity <= 1.0:

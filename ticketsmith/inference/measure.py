@@ -1,18 +1,16 @@
-"""The benchmark: rivals raced against the dense reference, side by side in one process, round by round.
+"""The benchmark: models raced against the strongest dense runtime, side by side in one process.
 
-Each round times every rival once, in an order that is shuffled anew, so that whatever the machine does to a round
-(heat, neighbours, clock rates) it does to all of them. Rivals are compared by the ratios of each round, not by totals.
-The reference races as several identical copies: their median is what the others are compared with, and by how much they
-differ is how well this machine can tell two models apart at all.
+Timings are compared within a **cell**: the same precision, batch size and number of threads. The dense model on the dense
+runtime that turns out fastest there is 1.0, whoever that is. It races as several identical copies: their median is what
+the others are compared with, and by how much they differ is how well this machine can tell two models apart at all.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,43 +18,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TaskError
-from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
+from ticketsmith.evidence.serving import Benchmark, Peaks, Refusal, Timing
 from ticketsmith.evidence.words import percent
-from ticketsmith.inference import agreement, facts
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.runtimes import Call, CannotRunError, Runtime
+from ticketsmith.inference import peaks as roof
+from ticketsmith.inference.lineup import AGREEMENT_INPUTS, Candidate, Rival, another, line_up, pairs
+from ticketsmith.inference.race import Runner, race, warm_up
+from ticketsmith.inference.runtimes import CannotRunError, Runtime, is_dense, precision_of, tolerance_of
 from ticketsmith.inference.statistics import Bootstrap, Ratio, noise, resolution
-from ticketsmith.inference.stopwatch import Stopwatch, quiet
+from ticketsmith.inference.stopwatch import Stopwatch, Warm, quiet
+from ticketsmith.inference.surroundings import Surroundings, pinned, signs
+from ticketsmith.inference.work import Work, work
 
-FEWEST_ROUNDS = 10
-"""A time budget ends no race before this many rounds: an interval needs them."""
+COPIES = 5
+"""Of the strongest dense rival; fewer where making one takes long."""
 
-_COPIES = 5
-_WARM_UP_SECONDS = 0.1
-_WARM_UP_SHARE = 0.25
+_COPIES_SECONDS = 8.0
+_PREPARING = 0.6
+"""The share of a cell's budget that getting ready may take."""
 
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A trained model of an experiment; ``sparsity`` is the share of its prunable weights that are zero, 0..1.
-
-    The benchmark moves ``model`` to its device, puts it in evaluation mode, and changes nothing else in it.
-    """
-
-    variant: str
-    level: int
-    seed: int
-    key: str
-    sparsity: float
-    model: nn.Module
-
-
-@dataclass(frozen=True, eq=False)
-class _Rival:
-    candidate: Candidate
-    runtime: str
-    call: Call
-    max_error: float
+Progress = Callable[[str, int, int], None]
+"""``progress(what, done, total)``: what is being done now, and how many rounds of how many."""
 
 
 def measure(
@@ -67,180 +48,289 @@ def measure(
     runtimes: Sequence[Runtime],
     batch_sizes: Sequence[int],
     rounds: int,
-    threads: int = 1,
+    threads: Sequence[int] = (1,),
     device: torch.device | None = None,
     confidence: float = 0.95,
-    tolerance: float = 1e-4,
-    seconds: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    seconds: float = 0.0,
+    budget: float | None = None,
+    unit: str = "request",
+    everywhere: bool = True,
+    progress: Progress = lambda what, done, total: None,
     clock: Callable[[], float] = time.perf_counter,
+    surroundings: Surroundings | None = None,
 ) -> Benchmark:
-    """Times ``reference`` and ``candidates`` on every runtime and batch size.
+    """Times ``reference``, the dense model, and ``candidates`` on every runtime, batch size and number of threads.
 
-    All are compared with ``reference`` on the first runtime, at the same batch size.
+    ``inputs_of(b)`` gives inputs ``[b, ...]``: a unit each, or of the unit ``token`` as many as they hold. Every race
+    takes at least ``rounds`` rounds and ``seconds`` seconds. ``budget``, in seconds, is for all of them: when it is spent,
+    rounds are left out, down to ``race.FEWEST_ROUNDS``, and rivals that are not ready. ``everywhere``: see
+    ``lineup.pairs``. ``clock`` gives seconds. ``surroundings``: what to ask for the machine's facts, peaks and noise. The
+    outputs of every rival are compared with eager PyTorch's in float32 before anything is timed.
 
-    ``inputs_of(b)`` gives inputs ``[b, ...]``. ``seconds`` is a budget: rounds are left out when it is spent, down to
-    ``FEWEST_ROUNDS``; each timing tells its own. ``progress(done, total)`` is told the rounds, between two of them.
-    ``clock`` gives seconds. The outputs of every rival are compared with eager PyTorch's before anything is timed.
-
-    A model that a runtime cannot run is listed under ``refusals``. Raises WrongOutputError when a runtime computes
-    something else, CannotRunError when the reference itself cannot be run, RecipeError for senseless settings,
-    TaskError when the inputs are not of the batch size asked for.
+    A model that a runtime cannot run, or computes something else for, is listed under ``refusals``. Raises CannotRunError
+    when nothing can be run at all, RecipeError for senseless settings, TaskError when the inputs are not of the batch size
+    asked for.
     """
     _check(runtimes, batch_sizes, rounds, threads, confidence)
     device = device or torch.device("cpu")
-    stopwatch = Stopwatch.of(device, clock)
-    end = None if seconds is None else clock() + seconds
-    field = [reference, *(candidate for candidate in candidates if _identity(candidate) != _identity(reference))]
+    around = surroundings or Surroundings()
+    field = [reference, *(one for one in candidates if one.identity != reference.identity)]
     for candidate in field:
-        candidate.model.to(device).eval()
-    timings: list[Timing] = []
-    refusals: list[Refusal] = []
-    noises: list[str] = []
-    resolutions: list[str] = []
-    with quiet(threads):
-        for index, batch_size in enumerate(batch_sizes):
-            inputs = inputs_of(batch_size).to(device)
-            if len(inputs) != batch_size:
-                raise TaskError(f"the task gives {len(inputs)} inputs where {batch_size} were asked for.")
-            rivals, refused = _line_up(field, runtimes, inputs, tolerance)
+        if isinstance(candidate.model, nn.Module):
+            candidate.model.to(device).eval()
+    stopwatch = Stopwatch.of(device, clock)
+    end = None if budget is None else clock() + budget
+    cells = [(count, size) for count in threads for size in batch_sizes]
+    found, refusals, peaks = [], [], {}
+    before = around.state()
+    pins: dict[int, str] = {}
+    for index, (count, size) in enumerate(cells):
+        inputs = _inputs(inputs_of, size, device)
+        with pinned(count) as cores, quiet(count):
+            pins[count] = f"{count}, on core{'s' if len(cores) > 1 else ''} {_listed(cores)}" if cores else str(count)
+            if count not in peaks and device.type == "cpu":
+                progress(f"measuring the machine's peaks with {count} threads", index * rounds, rounds * len(cells))
+                peaks[count] = around.peaks(count)
+            allowance = None if end is None else max(0.0, end - clock()) / (len(cells) - index)
+
+            def told(what: str, done: int = 0, before: int = index * rounds) -> None:
+                progress(what, before + min(done, rounds), rounds * len(cells))
+
+            units = inputs.numel() if unit == "token" else size
+            cell = _Cell(field, inputs, units, count, stopwatch, allowance, told)
+            rivals, refused = cell.line_up(pairs(field, runtimes, everywhere), inputs_of)
             refusals += refused
+            if rivals:
+                found.append(cell.race(rivals, rounds, seconds, confidence, peaks.get(count)))
+    if not found:
+        raise CannotRunError(f"nothing could be run: {refusals[0].runtime}: {refusals[0].reason}")
+    machine = around.describe(device)
+    machine |= _told(found, pins, runtimes)
+    heard = [sign for cell in found for sign in cell.noises] + signs(before, around.state())
+    if heard:
+        machine["noise"] = f"The machine was not quiet: {'; '.join(heard)}. Small differences may be its doing."
+    return Benchmark(
+        machine,
+        runtimes[0].name,
+        str(device),
+        confidence,
+        tuple(timing for cell in found for timing in cell.timings),
+        reference.key,
+        tuple(refusals),
+        unit=unit,
+        peaks=tuple(one for one in peaks.values() if one is not None),
+    )
 
-            def told(done: int, before: int = index * rounds) -> None:
-                if progress is not None:
-                    progress(before + done, rounds * len(batch_sizes))
 
-            allowance = None if end is None else max(0.0, end - clock()) / (len(batch_sizes) - index)
-            latencies = _race(rivals, inputs, rounds, stopwatch, allowance, told)
-            timings += _timings(rivals, latencies, batch_size, threads, confidence)
-            resolutions.append(
-                f"{percent(round(resolution(latencies[:, :_COPIES]) - 1, 3))} at batch size {batch_size}"
-            )
-            noises += [f"at batch size {batch_size} {sign}" for sign in noise(latencies[:, 0])]
-    machine = facts.describe(device)
-    machine["resolution"] = f"Identical copies of the reference differ by up to {', '.join(resolutions)}."
-    if noises:
-        machine["noise"] = f"The machine was not quiet: {'; '.join(noises)}. Small differences may be its doing."
-    return Benchmark(machine, runtimes[0].name, str(device), confidence, tuple(timings), reference.key, tuple(refusals))
+@dataclass(frozen=True)
+class _Result:
+    threads: int
+    batch_size: int
+    timings: list[Timing]
+    resolution: float
+    noises: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """All precisions at one batch size and number of threads: they race together, and are compared apart."""
+
+    field: Sequence[Candidate]
+    inputs: Tensor
+    units: int
+    threads: int
+    stopwatch: Stopwatch
+    allowance: float | None
+    told: Callable[..., None]
+
+    def line_up(
+        self, wanted: Sequence[tuple[Candidate, Runtime]], inputs_of: Callable[[int], Tensor]
+    ) -> tuple[list[Rival], list[Refusal]]:
+        begin, size = self.stopwatch.clock(), len(self.inputs)
+
+        def over() -> bool:
+            return self.allowance is not None and self.stopwatch.clock() - begin > _PREPARING * self.allowance
+
+        def more() -> Tensor:
+            return inputs_of(max(1, AGREEMENT_INPUTS // size) * size).to(self.inputs.device)
+
+        # what tells the least comes last, since a budget leaves out the last
+        telling = sorted(wanted, key=lambda pair: (pair[0] is not self.field[0], is_dense(pair[1])))
+        rivals, refusals = line_up(telling, self.inputs, more, over, self.told)
+        place = {(id(candidate), id(runtime)): index for index, (candidate, runtime) in enumerate(wanted)}
+        rivals.sort(key=lambda rival: place[id(rival.candidate), id(rival.runtime)])
+        return rivals, refusals
+
+    def race(self, rivals: list[Rival], rounds: int, seconds: float, confidence: float, peaks: Peaks | None) -> _Result:
+        begin, size = self.stopwatch.clock(), len(self.inputs)
+        place = f"batch size {size}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        self.told(f"warming up: {place}")
+        runners = [Runner.of(rival.call, self.inputs) for rival in rivals]
+        warm = warm_up(runners, self.stopwatch, self.allowance)
+        copied = self._favourite(rivals, warm)
+        copies = self._copies(rivals[copied])
+        runners += [Runner.of(rival.call, self.inputs) for rival in copies]
+        calls = [one.calls for one in warm] + [warm[copied].calls] * len(copies)
+        spent = self.stopwatch.clock() - begin
+        latencies = race(
+            runners,
+            calls,
+            self.stopwatch,
+            rounds=rounds,
+            seconds=seconds,
+            allowance=None if self.allowance is None else max(0.0, (1 - _PREPARING) * self.allowance - spent),
+            told=lambda done: self.told(f"racing {len(runners)} rivals at {place}", done),
+        )
+        group = latencies[:, [copied, *range(len(rivals), len(runners))]]
+        columns = {index: latencies[:, [index]] for index in range(len(rivals))} | {copied: group}
+        floor = resolution(group)
+        works = self._works(rivals)
+        timings: list[Timing] = []
+        for precision in dict.fromkeys(precision_of(rival.runtime) for rival in rivals):
+            same = {i: columns[i] for i, rival in enumerate(rivals) if precision_of(rival.runtime) == precision}
+            timings += self._compared(rivals, same, Bootstrap(len(latencies), confidence), floor, works, peaks)
+        order = {(rival.candidate.identity, rival.runtime.name, precision_of(rival.runtime)): index
+                 for index, rival in enumerate(rivals)}  # fmt: skip
+        timings.sort(key=lambda one: order[(one.variant, one.level, one.seed, one.key), one.runtime, one.precision])
+        return _Result(self.threads, size, timings, floor, [f"at {place} {sign}" for sign in noise(group[:, 0])])
+
+    def _favourite(self, rivals: Sequence[Rival], warm: Sequence[Warm]) -> int:
+        """The rival that will most likely be the one to beat: dense, the dense model, and the fastest so far."""
+        dense = [i for i, rival in enumerate(rivals) if is_dense(rival.runtime)]
+        own = [i for i in dense if rivals[i].candidate is self.field[0]]
+        quick = [i for i in own if rivals[i].made_in * (COPIES - 1) <= _COPIES_SECONDS]
+        return min(quick or own or dense or range(len(rivals)), key=lambda i: (warm[i].seconds, i))
+
+    def _copies(self, rival: Rival) -> list[Rival]:
+        count = max(1, min(COPIES - 1, int(_COPIES_SECONDS / max(rival.made_in, 1e-6))))
+        self.told(f"preparing {count} copies of {rival.candidate} on {rival.runtime.name}")
+        return [another(rival, copy.deepcopy(rival.candidate.model), self.inputs) for _ in range(count)]
+
+    def _works(self, rivals: Sequence[Rival]) -> dict[int, Work]:
+        models = {id(rival.candidate): rival.candidate.model for rival in rivals}
+        return {key: work(model, self.inputs) for key, model in models.items() if isinstance(model, nn.Module)}
+
+    def _compared(
+        self,
+        rivals: Sequence[Rival],
+        columns: dict[int, NDArray[np.float64]],
+        bootstrap: Bootstrap,
+        floor: float,
+        works: dict[int, Work],
+        peaks: Peaks | None,
+    ) -> list[Timing]:
+        """Timings of one precision; ``columns`` maps rivals to ``[rounds, copies]`` latencies."""
+        dense = [i for i in columns if is_dense(rivals[i].runtime) and rivals[i].candidate is self.field[0]]
+        strongest = min(dense, key=lambda i: float(np.median(columns[i])), default=None)
+        timings = []
+        for index, latencies in columns.items():
+            rival, ratio, against = rivals[index], Ratio(1.0, 1.0, 1.0), ""
+            if strongest is not None:
+                against = rivals[strongest].runtime.name
+                if index != strongest:
+                    base = np.median(columns[strongest], axis=1)
+                    ratio = bootstrap.ratio(base, np.median(latencies, axis=1)).widened(floor)
+            timings.append(self._timing(rival, latencies, ratio, against, works.get(id(rival.candidate)), peaks))
+        return timings
+
+    def _timing(
+        self,
+        rival: Rival,
+        latencies: NDArray[np.float64],
+        ratio: Ratio,
+        against: str,
+        least: Work | None,
+        peaks: Peaks | None,
+    ) -> Timing:
+        p10, median, p90, p99 = (float(value) for value in np.quantile(latencies, (0.1, 0.5, 0.9, 0.99)))
+        candidate, precision = rival.candidate, precision_of(rival.runtime)
+        flops, bytes_ = (None, None) if least is None else (least.flops, least.bytes(precision))
+        share = None
+        # the peak of arithmetic is that of float32: other precisions have others
+        if peaks is not None and flops is not None and bytes_ is not None and precision == "float32":
+            share = min(1.0, roof.bound(peaks, flops, bytes_) / median)
+        return Timing(
+            variant=candidate.variant,
+            level=candidate.level,
+            seed=candidate.seed,
+            key=candidate.key,
+            sparsity=candidate.sparsity,
+            runtime=rival.runtime.name,
+            batch_size=len(self.inputs),
+            threads=self.threads,
+            rounds=len(latencies),
+            median_ms=1e3 * median,
+            p10_ms=1e3 * p10,
+            p90_ms=1e3 * p90,
+            p99_ms=1e3 * p99,
+            throughput=self.units / median,
+            speedup=ratio.median,
+            speedup_low=ratio.low,
+            speedup_high=ratio.high,
+            max_error=rival.max_error,
+            tolerance=tolerance_of(rival.runtime),
+            precision=precision,
+            dense=is_dense(rival.runtime),
+            against=against,
+            flops=flops,
+            bytes=bytes_,
+            roofline=share,
+            agreement=rival.agreement,
+        )
 
 
 def _check(
-    runtimes: Sequence[Runtime], batch_sizes: Sequence[int], rounds: int, threads: int, confidence: float
+    runtimes: Sequence[Runtime], batch_sizes: Sequence[int], rounds: int, threads: Sequence[int], confidence: float
 ) -> None:
-    names = [runtime.name for runtime in runtimes]
+    names = [(runtime.name, precision_of(runtime)) for runtime in runtimes]
     if not names or len(set(names)) < len(names):
-        raise RecipeError(f"a benchmark needs runtimes of different names, not {names}.")
+        raise RecipeError(f"a benchmark needs runtimes of different names, not {[name for name, _ in names]}.")
     if not batch_sizes or min(batch_sizes) < 1:
         raise RecipeError(f"a benchmark needs batch sizes of 1 or more, not {list(batch_sizes)}.")
-    if rounds < 1 or threads < 1:
-        raise RecipeError(f"a benchmark needs 1 round and 1 thread or more, not {rounds} and {threads}.")
+    if rounds < 1 or not threads or min(threads) < 1:
+        raise RecipeError(f"a benchmark needs 1 round and 1 thread or more, not {rounds} and {list(threads)}.")
     if not 0.0 < confidence < 1.0:
         raise RecipeError(f"a confidence lies between 0 and 1, not {confidence}.")
 
 
-def _identity(candidate: Candidate) -> tuple[str, int, int, str]:
-    return candidate.variant, candidate.level, candidate.seed, candidate.key
+def _inputs(inputs_of: Callable[[int], Tensor], batch_size: int, device: torch.device) -> Tensor:
+    inputs = inputs_of(batch_size).to(device)
+    if len(inputs) != batch_size:
+        raise TaskError(f"the task gives {len(inputs)} inputs where {batch_size} were asked for.")
+    return inputs
 
 
-def _line_up(
-    field: Sequence[Candidate], runtimes: Sequence[Runtime], inputs: Tensor, tolerance: float
-) -> tuple[list[_Rival], list[Refusal]]:
-    """Every candidate on every runtime, prepared and checked; first the copies of the reference on its runtime."""
-    reference, runtime = field[0], runtimes[0]
-    rivals = [
-        _ready(replace(reference, model=copy.deepcopy(reference.model)), runtime, inputs, tolerance)
-        for _ in range(_COPIES)
+def _told(cells: Sequence[_Result], pins: dict[int, str], runtimes: Sequence[Runtime]) -> dict[str, str]:
+    """How it was measured, for a reader."""
+    several = len({cell.threads for cell in cells}) > 1
+    places = [
+        f"{percent(round(cell.resolution - 1, 3))} at batch size {cell.batch_size}"
+        + (f" on {cell.threads} threads" if several else "")
+        for cell in cells
     ]
-    refusals = []
-    for candidate in field:
-        for runtime in runtimes[1:] if candidate is reference else runtimes:
-            try:
-                rivals.append(_ready(candidate, runtime, inputs, tolerance))
-            except CannotRunError as error:
-                place = (candidate.variant, candidate.level, candidate.seed)
-                refusals.append(Refusal(*place, runtime.name, len(inputs), str(error)))
-    return rivals, refusals
-
-
-def _ready(candidate: Candidate, runtime: Runtime, inputs: Tensor, tolerance: float) -> _Rival:
-    what = f"runtime {runtime.name!r} on {candidate.variant} level {candidate.level} seed {candidate.seed}"
-    try:
-        expected = _output(Eager().prepare(candidate.model, inputs), inputs)
-        call = runtime.prepare(candidate.model, inputs)
-        actual = _output(call, inputs)
-    except CannotRunError:
-        raise
-    except Exception as error:  # a user's runtime or model may fail in any way
-        first_line = next(iter(str(error).splitlines()), "")
-        raise CannotRunError(f"{what} fails: {type(error).__name__}: {first_line}") from error
-    if not agreement.finite(expected):
-        raise CannotRunError("the model's own outputs are not finite: nothing can be compared with them.")
-    return _Rival(candidate, runtime.name, call, agreement.max_error(expected, actual, tolerance, what))
-
-
-def _output(call: Call, inputs: Tensor) -> Tensor:
-    outputs = call(inputs.clone())  # a clone: a model may change its inputs in place
-    if not isinstance(outputs, Tensor):
-        raise CannotRunError(f"the output is a {type(outputs).__name__}; the benchmark compares single tensors.")
-    return outputs.clone()  # a runtime may use one output buffer for all calls
-
-
-def _race(
-    rivals: Sequence[_Rival],
-    inputs: Tensor,
-    rounds: int,
-    stopwatch: Stopwatch,
-    allowance: float | None,
-    told: Callable[[int], None],
-) -> NDArray[np.float64]:
-    """Seconds a call, ``[rounds, rivals]``; fewer rounds when ``allowance`` seconds are over."""
-    end = None if allowance is None else stopwatch.clock() + allowance
-    warm_up = _WARM_UP_SECONDS if allowance is None else min(_WARM_UP_SECONDS, _WARM_UP_SHARE * allowance / len(rivals))
-    calls = [stopwatch.warm_up(rival.call, inputs, warm_up) for rival in rivals]
-    shuffler, order = random.Random(0), list(range(len(rivals)))
-    latencies = np.empty((rounds, len(rivals)))
-    for done in range(rounds):
-        if done >= FEWEST_ROUNDS and end is not None and stopwatch.clock() > end:
-            return latencies[:done]
-        shuffler.shuffle(order)
-        for column in order:
-            latencies[done, column] = stopwatch.sample(rivals[column].call, inputs, calls[column])
-        told(done + 1)
-    return latencies
-
-
-def _timings(
-    rivals: Sequence[_Rival], latencies: NDArray[np.float64], batch_size: int, threads: int, confidence: float
-) -> list[Timing]:
-    """The reference's timing, of all its copies, and one of each other rival; ``latencies`` is ``[rounds, rivals]``."""
-    copies = latencies[:, :_COPIES]
-    reference = np.median(copies, axis=1)
-    bootstrap, floor = Bootstrap(len(latencies), confidence), resolution(copies)
-    timings = [_timing(rivals[0], copies, Ratio(1.0, 1.0, 1.0), batch_size, threads)]
-    for column in range(_COPIES, len(rivals)):
-        ratio = bootstrap.ratio(reference, latencies[:, column]).widened(floor)
-        timings.append(_timing(rivals[column], latencies[:, column], ratio, batch_size, threads))
-    return timings
-
-
-def _timing(rival: _Rival, latencies: NDArray[np.float64], ratio: Ratio, batch_size: int, threads: int) -> Timing:
-    p10, median, p90 = (float(value) for value in np.quantile(latencies, (0.1, 0.5, 0.9)))
-    return Timing(
-        variant=rival.candidate.variant,
-        level=rival.candidate.level,
-        seed=rival.candidate.seed,
-        key=rival.candidate.key,
-        sparsity=rival.candidate.sparsity,
-        runtime=rival.runtime,
-        batch_size=batch_size,
-        threads=threads,
-        rounds=len(latencies),
-        median_ms=1e3 * median,
-        p10_ms=1e3 * p10,
-        p90_ms=1e3 * p90,
-        throughput=batch_size / median,
-        speedup=ratio.median,
-        speedup_low=ratio.low,
-        speedup_high=ratio.high,
-        max_error=rival.max_error,
+    facts = {
+        "threads": "; ".join(pins.values()),
+        "resolution": f"Identical copies of a model differ by up to {', '.join(places)}.",
+    }
+    timed = [timing for cell in cells for timing in cell.timings]
+    tolerances = dict.fromkeys((timing.precision, timing.tolerance) for timing in timed)
+    facts["outputs"] = "Compared with eager PyTorch in float32 before timing: " + ", ".join(
+        f"{precision} within {tolerance:g}" for precision, tolerance in tolerances
     )
+    agreements = [timing.agreement for timing in timed if timing.agreement is not None]
+    if agreements:
+        facts["outputs"] += f"; at low precision the same class for at least {percent(min(agreements))} of the inputs"
+    facts["outputs"] += "."
+    alone = [
+        name for name in dict.fromkeys(timing.precision for timing in timed)
+        if not any(timing.against for timing in timed if timing.precision == name)
+    ]  # fmt: skip
+    if alone:
+        facts["not compared"] = (
+            f"No dense runtime ran in {' or '.join(alone)}: there is nothing of the same precision to be faster than."
+        )
+    return facts
+
+
+def _listed(cores: Sequence[int]) -> str:
+    return ", ".join(map(str, cores))

@@ -1,22 +1,35 @@
-"""The contract of a runtime: a way to run a trained model; and the door through which they are named.
-
-Your own is named as ``my_package.my_module:MyRuntime``, with the same door as the built-in ones.
-"""
+"""What a runtime is: a way to run a trained model, whatever it costs to get it ready."""
 
 from __future__ import annotations
 
+import importlib
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TicketSmithError
-from ticketsmith.plugins import build
+from ticketsmith.inference.loaders import Arrays
+from ticketsmith.inference.settings import PRECISIONS
+from ticketsmith.plugins import build, is_dotted, resolve
 
 BUILTINS = {
     "torch": "ticketsmith.inference.eager:Eager",
-    "torch_csr": "ticketsmith.inference.csr:Csr",
+    "torch_compile": "ticketsmith.inference.compiled:Compiled",
+    "onnxruntime": "ticketsmith.inference.onnx_runtime:OnnxRuntime",
+    "openvino": "ticketsmith.inference.open_vino:OpenVino",
     "sparse": "ticketsmith.inference.sparse:Sparse",
+    "compact": "ticketsmith.inference.compacted:Compacted",
+    "torch_csr": "ticketsmith.inference.csr:Csr",
+    "cuda_graph": "ticketsmith.inference.cuda:CudaGraph",
+    "torch_24": "ticketsmith.inference.cuda:SemiStructured",
 }
 
 Call = Callable[[Tensor], Tensor]
@@ -27,9 +40,37 @@ class CannotRunError(TicketSmithError):
     """A runtime cannot run a model, or would run it exactly as another runtime does; the message says why."""
 
 
+@dataclass(frozen=True)
+class ArrayCall:
+    """A Call of a runtime that takes and gives NumPy arrays: the benchmark times ``arrays`` alone."""
+
+    arrays: Arrays
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(self.arrays(self.given(inputs))))
+
+    @staticmethod
+    def given(inputs: Tensor) -> NDArray[Any]:
+        """Inputs as the runtime takes them."""
+        return np.ascontiguousarray(inputs.detach().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A model that is not PyTorch's: an ONNX file of one input and one output."""
+
+    path: Path
+
+
 @runtime_checkable
 class Runtime(Protocol):
-    """A way to run a trained model, whatever it costs to get it ready."""
+    """A way to run a trained model.
+
+    Optional attributes, read with these defaults: ``dense = True`` (zeros are multiplied like any other number),
+    ``precision = "float32"`` (of the weights), ``tolerance`` (see ``tolerance_of``). ``takes_onnx = True`` says that
+    ``prepare`` also takes an OnnxFile in place of a module. A class with a tuple ``precisions`` takes an option
+    ``precision``, one of them. See also Deployable.
+    """
 
     name: str
     """What tables and reports call it."""
@@ -38,10 +79,74 @@ class Runtime(Protocol):
         """A call that does what ``model`` does on inputs shaped like ``example`` (``[batch, ...]``).
 
         ``model`` is in evaluation mode on the device of ``example``, pruned weights are zeros in it, and it must be
-        left as it is. The call may give the same output buffer each time. Raises CannotRunError with the reason when
-        the runtime has nothing to offer for this model.
+        left as it is. The call may give the same output buffer each time, and computes on ``torch.get_num_threads()``
+        threads. Raises CannotRunError with the reason when the runtime has nothing to offer for this model.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model as a server would find it: a file, and the function that makes it ready.
+
+    ``loader`` is a dotted name, ``package.module:function``; the function takes the path, a number of threads and
+    ``options``, and gives a function from arrays to arrays. ``libraries`` are what it imports: so much is there before
+    the loading of the model is timed.
+    """
+
+    path: Path
+    loader: str
+    libraries: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self, threads: int) -> Arrays:
+        """The model, ready to call in this process."""
+        module, _, name = self.loader.partition(":")
+        loaded: Arrays = getattr(importlib.import_module(module), name)(self.path, threads, **self.options)
+        return loaded
+
+
+@runtime_checkable
+class Deployable(Protocol):
+    """A runtime that has a file of its own: its size, load time and memory can be measured."""
+
+    def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
+        """Writes the model into ``folder``. Raises CannotRunError as ``prepare`` does."""
+        ...
+
+
+class FromFile:
+    """A runtime that is made ready from its file in the benchmark too."""
+
+    def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
+        """Writes the model into ``folder``."""
+        raise NotImplementedError
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        """A call on arrays. Raises CannotRunError."""
+        if example.device.type != "cpu":
+            raise CannotRunError("it runs on CPUs only.")
+        with tempfile.TemporaryDirectory(prefix="ticketsmith-") as folder:
+            return ArrayCall(self.deploy(model, example, Path(folder)).load(torch.get_num_threads()))
+
+
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.1}
+"""How far outputs may be from those of eager float32 PyTorch, as ``agreement.max_error`` counts it."""
+
+
+def precision_of(runtime: Runtime) -> str:
+    """The precision of the weights that a runtime computes with."""
+    return str(getattr(runtime, "precision", "float32"))
+
+
+def is_dense(runtime: Runtime) -> bool:
+    """Whether a runtime multiplies zeros like any other number."""
+    return bool(getattr(runtime, "dense", True))
+
+
+def tolerance_of(runtime: Runtime) -> float:
+    """The tolerance that a runtime asks for, by default that of its precision."""
+    return float(getattr(runtime, "tolerance", TOLERANCES[precision_of(runtime)]))
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> Runtime:
@@ -49,4 +154,63 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Runtime:
     runtime = build("runtime", name, BUILTINS, options or {})
     if not isinstance(runtime, Runtime):
         raise RecipeError(f"runtime {name!r} gives a {type(runtime).__name__}, which has no `name` and `prepare`.")
+    if precision_of(runtime) not in PRECISIONS:
+        raise RecipeError(f"runtime {name!r} has the precision {precision_of(runtime)!r}, not {_listed(PRECISIONS)}.")
     return runtime
+
+
+def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[Runtime], list[str]]:
+    """The runtimes that a user names, in each precision asked for, and notes on what was left out.
+
+    A text is a name, and options after commas: ``sparse``, ``sparse,tuned=false``, ``package.module:Runtime,depth=3``.
+    Where a text gives no ``precision``, the runtime is taken in each of ``precisions`` that it has. Raises RecipeError.
+    """
+    found: list[Runtime] = []
+    notes: list[str] = []
+    for text in dict.fromkeys(texts):
+        name, options = parse(text)
+        target = resolve("runtime", name, BUILTINS)
+        own = str(getattr(target, "precision", "float32"))
+        offered = getattr(target, "precisions", (own,))
+        if "precision" in options:
+            found.append(_named(create(name, options), name, options))
+            continue
+        lacking = [precision for precision in dict.fromkeys(precisions) if precision not in offered]
+        if lacking:
+            notes.append(f"{name} has no {' and no '.join(lacking)}")
+        for precision in dict.fromkeys(precisions):
+            if precision in offered:
+                chosen = options if precision == own else {**options, "precision": precision}
+                found.append(_named(create(name, chosen), name, options))
+    if not found:
+        raise RecipeError(f"no runtime is left to measure: {'; '.join(notes)}.")
+    return found, notes
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``sparse,precision=int8``. Raises RecipeError."""
+    name, *parts = [part.strip() for part in text.split(",")]
+    options: dict[str, Any] = {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or not option:
+            raise RecipeError(
+                f"runtime {text!r}: options are written NAME,OPTION=VALUE, for example `sparse,tuned=false`."
+            )
+        try:
+            options[option] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"runtime {text!r}: the value of {option!r} cannot be read.") from error
+    return name, options
+
+
+def _named(runtime: Runtime, name: str, options: Mapping[str, Any]) -> Runtime:
+    """Tells a runtime with options from the same without; precision has a column of its own."""
+    told = [f"{option}={value}".lower() for option, value in options.items() if option != "precision"]
+    if told and not is_dotted(name):
+        runtime.name = ",".join([runtime.name, *told])
+    return runtime
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.runtimes import Call, CannotRunError
+from ticketsmith.inference.runtimes import CannotRunError, Deployment, FromFile, OnnxFile
+from ticketsmith.runtime.artifact import machine_key, save
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
-from ticketsmith.runtime.graph import GraphError
-from ticketsmith.runtime.model import PRECISIONS, Model
+from ticketsmith.runtime.graph import Graph, GraphError
+from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.runtime.tune import choices, tune
 
 
-class Sparse:
+class Sparse(FromFile):
     """Kernels that skip zeros, in one native call an inference; where a layer has too few zeros, dense kernels.
 
     ``tuned`` measures the formats of each layer first. ``precision`` is that of the weights of sparse products with one
@@ -22,31 +26,38 @@ class Sparse:
     """
 
     name = "sparse"
+    dense = False
+    precisions = PRECISIONS
+    takes_onnx = True
 
     def __init__(self, tuned: bool = True, precision: str = "float32") -> None:
         if precision not in PRECISIONS:
             raise RecipeError(f"runtime 'sparse': precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         self.tuned, self.precision = tuned, precision
 
-    def prepare(self, model: nn.Module, example: Tensor) -> Call:
-        """The model as a program of the sparse runtime.
+    def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
+        """The model as a ``.tsk`` file.
 
-        Raises CannotRunError on other devices than the CPU, without the kernel library, and for operators that are not
-        known.
+        Raises CannotRunError without the kernel library, and for operators that are not known.
         """
-        if example.device.type != "cpu":
-            raise CannotRunError("it runs on CPUs only.")
-        threads = torch.get_num_threads()
+        threads, path = torch.get_num_threads(), folder / "model.tsk"
         try:
             native.library()
-            graph = from_torch(model, example)
+            graph = _graph(model, example)
             chosen = choices(tune(graph, threads=threads, precision=self.precision)) if self.tuned else None
-            ready = Model(graph, chosen, threads=threads, precision=self.precision)
-            ready.prepare(len(example))
+            save(path, graph, {machine_key(): chosen} if chosen is not None else None)
         except (native.NotBuiltError, UnsupportedError, GraphError) as error:
             raise CannotRunError(str(error)) from error
+        options = {"precision": self.precision}
+        return Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
 
-        def call(inputs: Tensor) -> Tensor:
-            return torch.from_numpy(ready(inputs.detach().numpy()))
 
-        return call
+def _graph(model: nn.Module | OnnxFile, example: Tensor) -> Graph:
+    if not isinstance(model, OnnxFile):
+        return from_torch(model, example)
+    try:
+        reader = importlib.import_module("ticketsmith.runtime.from_onnx")
+    except ImportError as error:
+        raise CannotRunError(f"this installation cannot read ONNX into the sparse runtime ({error}).") from error
+    graph: Graph = reader.from_onnx(model.path)
+    return graph

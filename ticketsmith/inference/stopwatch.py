@@ -9,11 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
-
-from ticketsmith.inference.runtimes import Call
 
 SAMPLE_SECONDS = 2e-4
 """A sample is as many calls as take about this long: hundreds of times the clock's own noise, and its cost."""
@@ -22,6 +20,14 @@ _MOST_CALLS = 10_000
 _MOST_WARM_UP_SAMPLES = 30
 _STABLE = 1.1
 _CLOCK_TICK = 1e-9
+
+
+@dataclass(frozen=True)
+class Warm:
+    """``calls`` make a sample of ``SAMPLE_SECONDS``, at least 1; ``seconds`` is what one took, at best."""
+
+    calls: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Stopwatch:
             return cls(clock, lambda: torch.cuda.synchronize(device))
         return cls(clock)
 
-    def sample(self, call: Call, inputs: Tensor, calls: int) -> float:
+    def sample(self, call: Callable[[Any], Any], inputs: Any, calls: int) -> float:
         """Seconds a call, the mean of ``calls`` calls in a row."""
         call(inputs)  # untimed: the rivals in between have taken this one's place in the caches
         self.synchronise()
@@ -48,11 +54,8 @@ class Stopwatch:
         self.synchronise()
         return max(self.clock() - start, _CLOCK_TICK) / calls
 
-    def warm_up(self, call: Call, inputs: Tensor, allowance: float) -> int:
-        """Samples until three in a row agree within 10 %, or ``allowance`` seconds are over.
-
-        Returns the calls that make a sample of ``SAMPLE_SECONDS``, at least 1.
-        """
+    def warm_up(self, call: Callable[[Any], Any], inputs: Any, allowance: float) -> Warm:
+        """Samples until three in a row agree within 10 %, or ``allowance`` seconds are over."""
         begin, calls = self.clock(), 1
         latest: deque[float] = deque(maxlen=3)
         for _ in range(_MOST_WARM_UP_SAMPLES):
@@ -61,7 +64,7 @@ class Stopwatch:
             stable = len(latest) == latest.maxlen and max(latest) <= _STABLE * min(latest)
             if stable or self.clock() - begin > allowance:
                 break
-        return calls
+        return Warm(calls, min(latest))
 
 
 @contextmanager

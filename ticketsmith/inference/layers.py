@@ -1,0 +1,118 @@
+"""The break-even of each kind of layer: from which sparsity on the sparse runtime is faster than the best dense one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.evidence.serving import LayerSpeed
+from ticketsmith.inference.lineup import Candidate
+from ticketsmith.inference.measure import Progress, measure
+from ticketsmith.inference.runtimes import Runtime
+from ticketsmith.inference.sparse import Sparse
+from ticketsmith.inference.surroundings import Surroundings
+
+SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+_ROUNDS = 30
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+def break_even(
+    model: nn.Module,
+    example: Tensor,
+    dense: Sequence[Runtime],
+    *,
+    threads: int = 1,
+    rounds: int = _ROUNDS,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[LayerSpeed, ...]:
+    """Each distinct layer of ``model`` alone, with random masks, against the fastest of ``dense`` runtimes on it.
+
+    ``example`` ``[batch, ...]`` shows the shapes that layers get. A layer that the sparse runtime does not know is left
+    out.
+    """
+    shapes = _distinct(model, example)
+    found: list[LayerSpeed] = []
+    for index, ((kind, shape), (layer, size)) in enumerate(shapes.items()):
+        progress(f"break-even of {kind} {shape}", index, len(shapes))
+        inputs = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        field = [Candidate("layer", step, 0, f"{kind} {shape} {share}", share, _masked(layer, share))
+                 for step, share in enumerate(SPARSITIES)]  # fmt: skip
+        measured = measure(
+            field[0],
+            field,
+            lambda count, inputs=inputs: inputs[:count],  # type: ignore[misc]
+            runtimes=[*dense, Sparse()],
+            batch_sizes=[len(inputs)],
+            rounds=min(rounds, _ROUNDS),
+            threads=[threads],
+            everywhere=False,
+            surroundings=_Unasked(),
+        )
+        found += [
+            LayerSpeed(
+                kind, shape, len(inputs), timing.sparsity, timing.speedup, timing.speedup_low, timing.speedup_high
+            )
+            for timing in measured.timings
+            if timing.runtime == Sparse.name and timing.against
+        ]
+    return tuple(found)
+
+
+class _Unasked(Surroundings):
+    """The benchmark that these are part of tells the machine's peaks."""
+
+    def peaks(self, threads: int) -> None:
+        return None
+
+
+def _distinct(model: nn.Module, example: Tensor) -> dict[tuple[str, str], tuple[nn.Module, torch.Size]]:
+    """One layer of every kind and shape, and the shape of its inputs."""
+    found: dict[tuple[str, str], tuple[nn.Module, torch.Size]] = {}
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        kind, shape = described(layer, given[0])
+        found.setdefault((kind, shape), (layer, given[0].shape))
+
+    handles = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, _LAYERS)]
+    try:
+        with torch.inference_mode():
+            model(example.clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def described(layer: nn.Module, given: Tensor) -> tuple[str, str]:
+    """Kind and shape of a layer, as a reader knows them: ``linear``, ``300x784``; ``convolution``, ``3x3 64->64 at 32x32``."""
+    if isinstance(layer, nn.Linear):
+        tokens = f" on {given.shape[1]} tokens" if given.dim() == 3 and given.shape[1] > 1 else ""
+        return "linear", f"{layer.out_features}x{layer.in_features}{tokens}"
+    assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
+    kernel, stride = "x".join(map(str, layer.kernel_size)), max(layer.stride)
+    shape = f"{kernel} {layer.in_channels}->{layer.out_channels} at {'x'.join(map(str, given.shape[2:]))}"
+    shape += f", stride {stride}" if stride > 1 else ""
+    if layer.groups == 1:
+        return "convolution", shape
+    if layer.groups == layer.in_channels:
+        return "depthwise convolution", shape
+    return "grouped convolution", f"{shape}, {layer.groups} groups"
+
+
+def _masked(layer: nn.Module, sparsity: float) -> nn.Module:
+    """A copy with random weights, of which ``sparsity`` are zero."""
+    made = copy.deepcopy(layer).cpu().float()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        weight = made.weight
+        assert isinstance(weight, Tensor)
+        scores = torch.rand(weight.numel(), generator=generator)
+        kept = torch.ones_like(scores)
+        kept[scores.argsort()[: round(sparsity * len(scores))]] = 0
+        fan_in = weight[0].numel() * max(1e-3, 1 - sparsity)
+        weight.copy_(torch.randn(weight.shape, generator=generator) / fan_in**0.5 * kept.reshape(weight.shape))
+    return made.eval()

@@ -1,0 +1,198 @@
+"""Who races: every model on every runtime, ready, and its outputs compared with the reference's. What is wrong is not timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.errors import TicketSmithError
+from ticketsmith.evidence.serving import Refusal
+from ticketsmith.evidence.words import percent
+from ticketsmith.inference import agreement
+from ticketsmith.inference.eager import Eager
+from ticketsmith.inference.onnx_runtime import OnnxRuntime
+from ticketsmith.inference.runtimes import (
+    Call,
+    CannotRunError,
+    OnnxFile,
+    Runtime,
+    is_dense,
+    precision_of,
+    tolerance_of,
+)
+
+LEAST_AGREEMENT = 0.95
+"""Of a low precision: so many of the inputs must be put into the same class as in float32."""
+
+AGREEMENT_INPUTS = 256
+"""On how many inputs that is counted, at most; they are different ones as far as the task has them."""
+
+_TIME_IS_OVER = "left out: the time for this benchmark was over. `ticketsmith benchmark` takes the time it needs."
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model to be measured; ``sparsity`` is the share of its prunable weights that are zero, 0..1.
+
+    The benchmark moves ``model`` to its device, puts it in evaluation mode, and changes nothing else in it.
+    """
+
+    variant: str
+    level: int
+    seed: int
+    key: str
+    sparsity: float
+    model: nn.Module | OnnxFile
+
+    @property
+    def identity(self) -> tuple[str, int, int, str]:
+        return self.variant, self.level, self.seed, self.key
+
+    def __str__(self) -> str:
+        return f"{self.variant} level {self.level} seed {self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """A model on a runtime, ready to race. ``made_in``: the seconds that took."""
+
+    candidate: Candidate
+    runtime: Runtime
+    call: Call
+    max_error: float
+    agreement: float | None = None
+    made_in: float = 0.0
+
+
+def line_up(
+    pairs: Sequence[tuple[Candidate, Runtime]],
+    inputs: Tensor,
+    more_inputs: Callable[[], Tensor],
+    time_is_over: Callable[[], bool] = lambda: False,
+    told: Callable[[str], None] = lambda text: None,
+) -> tuple[list[Rival], list[Refusal]]:
+    """The pairs that can race, and why the others cannot.
+
+    ``more_inputs()`` gives many inputs ``[n, ...]`` on which classes are compared at low precision. When
+    ``time_is_over``, the pairs that are not ready yet are left out.
+    """
+    rivals: list[Rival] = []
+    refusals: list[Refusal] = []
+    expected: dict[int, Tensor] = {}
+    for candidate, runtime in pairs:
+        told(f"preparing {candidate} on {runtime.name}")
+        try:
+            if rivals and time_is_over():
+                raise CannotRunError(_TIME_IS_OVER)
+            begin = time.perf_counter()
+            if id(candidate) not in expected:
+                expected[id(candidate)] = _reference(candidate, inputs)
+            rivals.append(_ready(candidate, runtime, inputs, expected[id(candidate)], more_inputs, begin))
+        except TicketSmithError as error:
+            place = (candidate.variant, candidate.level, candidate.seed)
+            refusals.append(Refusal(*place, _column(runtime), len(inputs), str(error)))
+    return rivals, refusals
+
+
+def another(rival: Rival, model: nn.Module | OnnxFile, inputs: Tensor) -> Rival:
+    """The same model on the same runtime once more, in other memory."""
+    call = rival.runtime.prepare(model, inputs)  # type: ignore[arg-type]
+    return Rival(rival.candidate, rival.runtime, call, rival.max_error, rival.agreement, rival.made_in)
+
+
+def _column(runtime: Runtime) -> str:
+    precision = precision_of(runtime)
+    return runtime.name if precision == "float32" else f"{runtime.name} ({precision})"
+
+
+def _reference(candidate: Candidate, inputs: Tensor) -> Tensor:
+    """What the model itself says, in float32: eager PyTorch, or ONNX Runtime for an ONNX file."""
+    try:
+        reference = OnnxRuntime() if isinstance(candidate.model, OnnxFile) else Eager()
+        outputs = _output(reference.prepare(candidate.model, inputs), inputs)  # type: ignore[arg-type]
+    except CannotRunError:
+        raise
+    except Exception as error:  # a user's model may fail in any way
+        raise CannotRunError(f"the model of {candidate} fails: {_first_line(error)}") from error
+    if not agreement.finite(outputs):
+        raise CannotRunError("the model's own outputs are not finite: nothing can be compared with them.")
+    return outputs
+
+
+def _ready(
+    candidate: Candidate,
+    runtime: Runtime,
+    inputs: Tensor,
+    expected: Tensor,
+    more_inputs: Callable[[], Tensor],
+    begin: float,
+) -> Rival:
+    what = f"runtime {runtime.name!r} on {candidate}"
+    if isinstance(candidate.model, OnnxFile) and not getattr(runtime, "takes_onnx", False):
+        raise CannotRunError("it runs PyTorch modules, and this is an ONNX file.")
+    try:
+        call = runtime.prepare(candidate.model, inputs)  # type: ignore[arg-type]
+        actual = _output(call, inputs)
+        low = precision_of(runtime) != "float32"
+        shared = _shared_classes(candidate, call, more_inputs(), len(inputs)) if low else None
+    except TicketSmithError:
+        raise
+    except Exception as error:  # a user's runtime may fail in any way
+        raise CannotRunError(f"{what} fails: {_first_line(error)}") from error
+    difference = agreement.max_error(expected, actual, tolerance_of(runtime), what, 1e-6 if low else 1.0)
+    if shared is not None and shared < LEAST_AGREEMENT:
+        raise agreement.WrongOutputError(
+            f"{what} gives the same class as float32 for only {percent(shared)} of the inputs; {percent(LEAST_AGREEMENT)} "
+            "is the least. It was not timed."
+        )
+    return Rival(candidate, runtime, call, difference, shared, time.perf_counter() - begin)
+
+
+def _shared_classes(candidate: Candidate, call: Call, inputs: Tensor, batch_size: int) -> float | None:
+    """The share of inputs for which a call finds the class that the model finds in float32."""
+    shares = []
+    reference = OnnxRuntime() if isinstance(candidate.model, OnnxFile) else Eager()
+    exact: Call | None = None
+    for batch in _batches(inputs, batch_size):
+        exact = exact or reference.prepare(candidate.model, batch)  # type: ignore[arg-type]
+        share = agreement.same_class(_output(exact, batch), _output(call, batch))
+        if share is None:
+            return None
+        shares.append(share)
+    return sum(shares) / len(shares) if shares else None
+
+
+def _batches(inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
+    for begin in range(0, len(inputs) - batch_size + 1, batch_size):
+        yield inputs[begin : begin + batch_size]
+
+
+def _output(call: Call, inputs: Tensor) -> Tensor:
+    outputs = call(inputs.clone())  # a clone: a model may change its inputs in place
+    if not isinstance(outputs, Tensor):
+        raise CannotRunError(f"the output is a {type(outputs).__name__}; the benchmark compares single tensors.")
+    return outputs.clone()  # a runtime may use one output buffer for all calls
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return "it needs more memory than there is. Choose a smaller batch size."
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def pairs(field: Sequence[Candidate], runtimes: Sequence[Runtime], everywhere: bool) -> list[tuple[Candidate, Runtime]]:
+    """Who is to race on what; ``field[0]`` is the reference.
+
+    Not ``everywhere``: a dense runtime takes as long for a pruned model as for the dense one, since zeros are multiplied
+    too; so only the first runtime shows that on every model, the other dense ones run the reference alone.
+    """
+    return [
+        (candidate, runtime)
+        for candidate in field
+        for index, runtime in enumerate(runtimes)
+        if everywhere or candidate is field[0] or index == 0 or not is_dense(runtime)
+    ]

@@ -1,0 +1,169 @@
+"""Models that no experiment made: an ONNX file, or a PyTorch module by its dotted name."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.errors import RecipeError, TicketSmithError
+from ticketsmith.inference.lineup import Candidate
+from ticketsmith.inference.onnx_file import need
+from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
+from ticketsmith.plugins import is_dotted, resolve
+
+Shape = tuple[int, ...]
+Inputs = Callable[[int], Tensor]
+_TYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64}
+"""ONNX element types of inputs."""
+
+
+def shape_of(text: str) -> Shape:
+    """``1,28,28``: the shape of one input, without the batch. Raises RecipeError."""
+    try:
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise RecipeError(f"--shape {text!r}: give the sizes of one input without the batch, for example 1,28,28.")
+    return shape
+
+
+def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tuple[Candidate, Inputs]:
+    """``package.module:Net``, a class or a function that gives a module, with the weights of a safetensors file.
+
+    Inputs of ``shape`` are drawn at random. Raises RecipeError when the model cannot be made, or does not take them.
+    """
+    if not is_dotted(name):
+        raise RecipeError(f"--model {name!r}: give a dotted name, package.module:Net.")
+    if shape is None:
+        raise RecipeError(f"--model {name}: say what one input looks like, for example --shape 1,28,28.")
+    made = resolve("model", name, {})
+    torch.manual_seed(0)
+    try:
+        model = made() if inspect.isclass(made) or not isinstance(made, nn.Module) else made
+    except Exception as error:
+        raise RecipeError(f"--model {name}: it cannot be made without arguments: {_first(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"--model {name}: it gives {type(model).__name__!r}, not a torch.nn.Module.")
+    if weights is not None:
+        _load(model, weights)
+    inputs = _random(shape, torch.float32)
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(inputs(1))
+    except Exception as error:
+        raise RecipeError(
+            f"--model {name}: it does not take inputs of shape {(1, *shape)}: {_first(error)} Mend --shape."
+        ) from error
+    digest = hashlib.sha256(name.encode())
+    for parameter in model.state_dict().values():
+        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    sparsity = _share_of_zeros([tensor.detach().numpy() for tensor in model.parameters() if tensor.dim() > 1])
+    label = name.rpartition(":")[2]
+    return Candidate(label, 0, 0, digest.hexdigest(), sparsity, model), inputs
+
+
+def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
+    """An ONNX file of one input and one output; free sizes other than the batch's are taken from ``shape``.
+
+    Raises RecipeError when the file cannot be read, or ``shape`` does not fit.
+    """
+    try:
+        need("onnx", "onnxruntime")
+    except CannotRunError as error:
+        raise RecipeError(f"--onnx {path}: {error}") from error
+    import onnx
+
+    try:
+        content = Path(path).read_bytes()
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(path)
+    except OSError as error:
+        raise RecipeError(f"--onnx {path}: cannot be read: {error.strerror}.") from error
+    except Exception as error:  # protobuf's and the checker's own failures
+        raise RecipeError(f"--onnx {path}: this is no sound ONNX model: {_first(error)}") from error
+    constants = {tensor.name for tensor in model.graph.initializer}
+    given = [value for value in model.graph.input if value.name not in constants]
+    if len(given) != 1 or len(model.graph.output) != 1:
+        raise RecipeError(
+            f"--onnx {path}: it has {len(given)} inputs and {len(model.graph.output)} outputs; the benchmark runs models "
+            "of one each."
+        )
+    kind = given[0].type.tensor_type
+    if kind.elem_type not in _TYPES:
+        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        raise RecipeError(f"--onnx {path}: inputs of {name} are not supported: float32, int32 or int64.")
+    sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+    own = _fitting(path, sizes, shape)
+    batch = sizes[0]
+    inputs = _random(own, _TYPES[kind.elem_type])
+
+    def checked(count: int) -> Tensor:
+        if batch not in (None, 0, count):
+            raise RecipeError(
+                f"--onnx {path}: it was exported for batches of {batch}; say --batch-size {batch}, or export it with a "
+                "free batch size."
+            )
+        return inputs(count)
+
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    sparsity = _share_of_zeros([array for array in arrays if array.dtype.kind == "f"])
+    key = hashlib.sha256(content).hexdigest()
+    return Candidate(Path(path).stem, 0, 0, key, sparsity, OnnxFile(Path(path))), checked
+
+
+def _fitting(path: str, sizes: list[int | None], shape: Shape | None) -> Shape:
+    if not sizes:
+        raise RecipeError(f"--onnx {path}: its input has no batch: nothing can be said of batch sizes.")
+    if shape is None:
+        if any(size is None for size in sizes[1:]):
+            raise RecipeError(f"--onnx {path}: its input has free sizes {sizes[1:]}: say which, --shape 1,28,28.")
+        return tuple(int(size) for size in sizes[1:] if size is not None)
+    fits = len(shape) == len(sizes) - 1 and all(
+        size in (None, own) for size, own in zip(sizes[1:], shape, strict=False)
+    )
+    if not fits:
+        raise RecipeError(f"--onnx {path}: its input has the sizes {sizes[1:]} after the batch, not {list(shape)}.")
+    return shape
+
+
+def _load(model: nn.Module, weights: str) -> None:
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(weights))
+    except OSError as error:
+        raise RecipeError(f"--weights {weights}: cannot be read: {error.strerror or error}.") from error
+    except Exception as error:
+        raise RecipeError(f"--weights {weights}: they do not fit the model: {_first(error)}") from error
+
+
+def _random(shape: Shape, dtype: torch.dtype) -> Inputs:
+    def inputs(count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        if dtype == torch.float32:
+            return torch.randn(count, *shape, generator=generator)
+        return torch.randint(
+            0, 2, (count, *shape), generator=generator, dtype=dtype
+        )  # tokens that every vocabulary has
+
+    return inputs
+
+
+def _share_of_zeros(arrays: list[np.ndarray[Any, Any]]) -> float:
+    total = sum(array.size for array in arrays)
+    return 1 - sum(int(np.count_nonzero(array)) for array in arrays) / total if total else 0.0
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, TicketSmithError):
+        return str(error)
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}."
