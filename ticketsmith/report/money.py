@@ -46,8 +46,8 @@ def serving(findings: Findings) -> Table:
     """One row a batch size: dense against the ticket, and when that pays."""
     rows = [
         (
-            f"{payback.batch_size}, {payback.runtime}",
-            words.latency(payback.dense_seconds),
+            f"{payback.batch_size}, {words.runtime(payback.runtime)}",
+            f"{words.latency(payback.dense_seconds)} ({words.runtime(payback.dense_runtime)})",
             words.latency(payback.ticket_seconds),
             f"{words.times(payback.speedup)} ({words.times(payback.low)} to {words.times(payback.high)})",
             told(payback),

@@ -21,6 +21,7 @@ def render(findings: Findings) -> dict[str, bytes]:
     """
     from ticketsmith.report.markdown import report_markdown
     from ticketsmith.report.page import report_page
+    from ticketsmith.report.scorecard import scorecard_csv
     from ticketsmith.report.story import tell
     from ticketsmith.report.tidy import results_csv
 
@@ -29,6 +30,7 @@ def render(findings: Findings) -> dict[str, bytes]:
         "index.html": report_page(story, stills(story.figures)),
         "report.md": report_markdown(story),
         "results.csv": results_csv(findings),
+        **({"scorecard.csv": scorecard_csv(findings)} if findings.scorecard else {}),
         **images(story.figures),
     }
 

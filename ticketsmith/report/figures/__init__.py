@@ -1,4 +1,4 @@
-"""The figures of a report. Each module draws one question: quality, learning, loss, layers, cost, speed."""
+"""The figures of a report. Each module draws one question: quality, learning, loss, layers, cost, speed, serving."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ticketsmith.report.figures.layers import layer_figures
 from ticketsmith.report.figures.learning import learning_figures
 from ticketsmith.report.figures.loss import loss_figures
 from ticketsmith.report.figures.quality import quality_figures
+from ticketsmith.report.figures.serving import serving_figures
 from ticketsmith.report.figures.speed import speed_figures
 
 
@@ -17,6 +18,7 @@ def all_figures(findings: Findings) -> list[Figure]:
     return [
         *quality_figures(findings),
         *speed_figures(findings),
+        *serving_figures(findings),
         *learning_figures(findings),
         *loss_figures(findings),
         *layer_figures(findings),
