@@ -20,6 +20,7 @@ from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
@@ -285,6 +286,20 @@ class Experiment:
     def sweet_spot(self) -> SweetSpot | None:
         """The sparsest level of the winning ticket that passes its gates, or None when none does."""
         return self.findings.sweet_spot
+
+    def scorecard(self, machine: str | Rate | None = None) -> Scorecard:
+        """What serving costs, from the benchmark that is in the store, and the best choice that passes its gates.
+
+        ``machine`` says what an hour of the machine costs, instead of what the benchmark knows; nothing is written.
+        Raises TicketSmithError when inference was not measured.
+        """
+        card = self.findings.scorecard
+        if card is None:
+            raise TicketSmithError(
+                f"{self.name}: inference was not measured. Measure it: ticketsmith benchmark --runs-prefix "
+                f"{self.store.url} --experiment {self.name}"
+            )
+        return card if machine is None else dataclasses.replace(card, rate=_rate(machine))
 
     def ticket(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> nn.Module:
         """A trained sparse model in evaluation mode, on the CPU: the first level at least as sparse as ``sparsity`` (0..1).

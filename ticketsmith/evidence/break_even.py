@@ -41,11 +41,12 @@ class BreakEven:
     def __str__(self) -> str:
         match self.kind:
             case "always":
-                return "none needed: faster with all weights"
+                return "at every sparsity"
             case "below":
                 return f"below {_percent(self.high)}"
             case "at":
-                return f"{_percent(self.sparsity)} ({_percent(self.low)} to {_percent(self.high)})"
+                low, high = _percent(self.low), _percent(self.high)
+                return _percent(self.sparsity) + (f" ({low} to {high})" if low != high else "")
             case "between":
                 if self.low is None:
                     return f"at {_percent(self.high)} or below"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.scorecard import Group, Load, Scorecard
+from ticketsmith.evidence.scorecard import Group, Load, Scorecard, fastest
 from ticketsmith.evidence.serving import LoadTest
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import TICKET, display
+from ticketsmith.evidence.variants import CONTROLS, TICKET, display, ordered
+from ticketsmith.evidence.verdicts import Status
 
 DAYS = 30
 """Days of a month, for what is saved in one."""
@@ -52,6 +54,7 @@ def reasons(findings: Findings) -> list[str]:
         told += [*_saves(card, card.lead), *_own_gain(card.lead)]
     elif card.lead.candidate is not None:
         told += _why_not(findings, card, card.lead)
+    told += _other_methods(card)
     told += _elsewhere(card)
     told += _low_precision(card)
     told += [load_line(load) for load in card.loads]
@@ -147,29 +150,29 @@ def _own_gain(group: Group) -> list[str]:
 
 
 def _why_not(findings: Findings, card: Scorecard, group: Group) -> list[str]:
-    nearest = group.candidate
-    assert nearest is not None
-    told = [f"The nearest, {named(nearest)} on {words.runtime(nearest.runtime)}, is {ratio(nearest)} as fast."]
-    sparse = [p for p in group.points if not p.dense and p.variant == card.subject and p.level in card.deployable]
-    if not sparse:
-        told.append(
+    """Why the lead has no choice: nothing skipped zeros, or break-even lies beyond what passes, or nowhere."""
+    candidate = group.candidate
+    assert candidate is not None
+    own = [point for point in group.points if point.variant == card.subject]
+    passing = [point for point in own if point.level in card.deployable]
+    nearest = fastest(point for point in passing if not point.dense)
+    if nearest is None:
+        return [
+            f"The nearest, {named(candidate)} on {words.runtime(candidate.runtime)}, is {ratio(candidate)} as fast.",
             "Only dense runtimes ran what passes its gates, and they multiply zeros like any other number"
-            f"{_refused(findings, card)}."
-        )
-        return told
-    deepest = max(
-        point.sparsity for point in group.points if point.variant == card.subject and point.level in card.deployable
-    )
+            f"{_refused(findings, card)}.",
+        ]
+    on = words.runtime(nearest.runtime)
+    told = [f"Where zeros are skipped or removed, the nearest is {named(nearest)} on {on}: {ratio(nearest)} as fast."]
+    deepest = words.share(max(point.sparsity for point in passing))
     ahead = {name: even for name, even in group.break_even.items() if even.kind in ("at", "between")}
-    for name, even in ahead.items():
-        told.append(
-            f"On {words.runtime(name)} it begins to pay at a sparsity of {even}; quality holds up to {words.share(deepest)}."
-        )
+    told += [
+        f"Break-even on {words.runtime(name)}: {even} sparsity; what passes its gates ends at {deepest}."
+        for name, even in ahead.items()
+    ]
     if not ahead:
-        most = max(point.sparsity for point in group.points)
-        told.append(
-            f"No sparsity up to {words.share(most)}, passing or not, is surely faster on any runtime that was tried."
-        )
+        most = words.share(max(point.sparsity for point in own))
+        told.append(f"No sparsity up to {most}, passing or not, is shown to be faster throughout on any runtime tried.")
     return told
 
 
@@ -180,6 +183,22 @@ def _refused(findings: Findings, card: Scorecard) -> str:
         return "; no runtime that skips zeros was tried"
     told = [f"{words.runtime(name)} refused: {reason.rstrip('.')}" for name, reason in own.items()]
     return f" ({'; '.join(told)})"
+
+
+def _other_methods(card: Scorecard) -> list[str]:
+    """Rivals of the subject that go further: every level up to it passes too, and it is surely faster than the choice."""
+    lead = card.lead
+    assert lead is not None
+    told = []
+    for variant in ordered(row.variant for row in lead.rows):
+        if variant == card.subject or variant in CONTROLS:
+            continue
+        own = [row for row in lead.rows if row.variant == variant]
+        passing = takewhile(lambda row: card.statuses.get((row.variant, row.level)) is Status.PASS, own)
+        best = fastest(passing)
+        if best is not None and best.low > max(1.0, lead.choice.high if lead.choice else 1.0):
+            told.append(f"{named(best)} passes its gates too, and is {ratio(best)} as fast as {_rival(best)}.")
+    return told
 
 
 def _elsewhere(card: Scorecard) -> list[str]:

@@ -127,6 +127,12 @@ class Scorecard:
             return None
         return self.rate.price(MILLION * speed.seconds / ratio / self.streams(speed.threads))
 
+    def price(self, group: Group, speed: Speed) -> float | None:
+        """The price of a million units of a point of ``group``: that of dense there, over the measured speed-up."""
+        if group.dense is None or speed.cell != group.cell:
+            return self.per_million(speed)
+        return self.per_million(group.dense, speed.speedup)
+
 
 def scorecard(
     benchmark: Benchmark,

@@ -14,9 +14,12 @@ _RUNTIMES = {
     "torch": "PyTorch",
     "torch_compile": "torch.compile",
     "torch_csr": "PyTorch CSR",
+    "torch_24": "PyTorch 2:4",
+    "cuda_graph": "CUDA graph",
+    "compact": "Compacted",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
-    "sparse": "TicketSmith\u2019s sparse runtime",
+    "sparse": "TicketSmith sparse",
 }
 
 _SYMBOLS = {"USD": "$", "EUR": "\u20ac", "GBP": "\u00a3"}
@@ -111,7 +114,8 @@ def times(ratio: float) -> str:
 
 def runtime(name: str) -> str:
     """A runtime's name for a reader; one that is not known here is shown as it is."""
-    return _RUNTIMES.get(name, name)
+    known, comma, options = name.partition(",")
+    return f"{_RUNTIMES.get(known, known)}{comma}{options}"
 
 
 def size(amount: float) -> str:

@@ -30,7 +30,7 @@ def render(findings: Findings) -> dict[str, bytes]:
         "index.html": report_page(story, stills(story.figures)),
         "report.md": report_markdown(story),
         "results.csv": results_csv(findings),
-        **({"scorecard.csv": scorecard_csv(findings)} if findings.scorecard else {}),
+        **({"scorecard.csv": scorecard_csv([findings])} if findings.scorecard else {}),
         **images(story.figures),
     }
 

@@ -22,7 +22,7 @@ NONE = "\u2014"
 _LATENCY = {"": "Latency p50", "decode": "Time per output token, p50", "prefill": "Time to first token, p50"}
 
 _FIELDS = (
-    "variant", "level", "sparsity", "gate", "deployable", "phase", "precision", "batch_size", "threads", "runtime",
+    "experiment", "variant", "level", "sparsity", "gate", "deployable", "phase", "precision", "batch_size", "threads", "runtime",
     "dense_runtime", "best_runtime", "median_ms", "p10_ms", "p90_ms", "p99_ms", "throughput", "unit", "against", "speedup",
     "speedup_low", "speedup_high", "roofline", "peak_bytes", "resident_bytes", "file_bytes", "per_million",
     "currency", "machine",
@@ -53,15 +53,13 @@ def table(card: Scorecard, group: Group, rows: Sequence[Speed] | None = None) ->
     points = [*dense, *plain, *(group.rows if rows is None else rows)]
     columns: dict[str, list[str]] = {
         "Network": [_name(point, group) for point in points],
-        "Sparsity": [NONE if point.variant == DENSE else words.share(point.sparsity) for point in points],
-        "Runtime": [words.runtime(point.runtime) for point in points],
         _LATENCY.get(group.phase, "Latency p50"): [_milliseconds(point.median_ms) for point in points],
         "p99": [_milliseconds(point.p99_ms) for point in points],
         "Speed-up": [_speedup(point, group) for point in points],
         f"{card.unit.capitalize()}s/s": [words.rate(point.throughput) for point in points],
         "Memory": [_bytes(point, group, "peak_bytes") for point in points],
         "On disk": [_bytes(point, group, "file_bytes") for point in points],
-        f"Per million {card.unit}s": [_price(card, point, group) for point in points],
+        "Per million": [_price(card, point, group) for point in points],
         "Gates": [_gate(card, point) for point in points],
     }
     kept = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
@@ -72,17 +70,16 @@ def settings(card: Scorecard) -> Table:
     """One row a cell: the best dense, the best that passes its gates, and from where on sparsity pays."""
     rows = []
     for group in card.groups:
-        even = "; ".join(f"{words.runtime(name)}: {found}" for name, found in group.break_even.items())
         dense, best = group.dense, group.candidate
         rows.append(
             (
-                conditions(group).capitalize(),
+                conditions(group).capitalize() + _unjudged(card, group),
                 f"{_milliseconds(dense.median_ms)}\n{words.runtime(dense.runtime)}" if dense else NONE,
                 f"{_milliseconds(best.median_ms)}\n{words.share(best.sparsity)}, {words.runtime(best.runtime)}"
                 if best
                 else NONE,
                 _interval(best) if best else NONE,
-                even or NONE,
+                _evens(group),
             )
         )
     return Table(("Setting", "Best dense", "Best that passes", "Speed-up", "Break-even sparsity"), rows)
@@ -118,26 +115,32 @@ def loads(card: Scorecard) -> Table:
 
 def note(card: Scorecard) -> str:
     """How to read the table."""
-    level = words.percent(card.confidence)
-    price = (
-        f" Prices: {card.rate.machine} at {words.hourly(card.rate.per_hour, card.rate.currency)} an hour, taken to be as "
-        f"fast as the measured machine, fully used, {words.plural(card.streams(1), 'call')} of one thread side by side."
-        if card.rate
-        else " Prices appear once the benchmark knows its machine (`--machine`)."
-    )
+    rate = card.rate
+    price = "Prices appear once the benchmark knows its machine (`--machine`)."
+    if rate is not None:
+        price = (
+            f"Prices are for a million {card.unit}s: {rate.machine} at {words.hourly(rate.per_hour, rate.currency)} an hour, "
+            "taken to be as fast as the measured machine, fully used, "
+            f"{words.plural(card.streams(1), 'call')} of one thread side by side."
+        )
     return (
-        f"Each network on its fastest runtime. Speed-up: against the dense network on the dense runtime that is fastest "
-        f"for it, measured side by side, with {level} intervals; below 1\u00d7 it is slower.{price}"
+        "Each network on its fastest runtime, p50 and p99 of the latency of a call. Speed-up: against the dense network on "
+        "the dense runtime that is fastest for it, measured side by side, with "
+        f"{words.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {price}"
     )
 
 
-def scorecard_csv(findings: Findings) -> bytes:
+def scorecard_csv(experiments: Sequence[Findings]) -> bytes:
     """UTF-8 with a header, one row a level of a variant on a runtime in a cell; empty where not measured."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _FIELDS, lineterminator="\n")
     writer.writeheader()
-    if findings.scorecard is not None:
-        writer.writerows(row for group in findings.scorecard.groups for row in _rows(findings.scorecard, group))
+    for findings in experiments:
+        card = findings.scorecard
+        if card is None:
+            continue
+        for group in card.groups:
+            writer.writerows({"experiment": findings.name, **row} for row in _rows(card, group))
     return text.getvalue().encode()
 
 
@@ -151,7 +154,7 @@ def document(findings: Findings) -> dict[str, Any]:
     return {
         **named,
         "pays": choice is not None if card.deployable else None,
-        "choice": _row(card, choice) if choice else None,
+        "choice": _row(card, card.groups[0], choice) if choice else None,
         "unit": card.unit,
         "confidence": card.confidence,
         "device": card.device,
@@ -163,9 +166,9 @@ def document(findings: Findings) -> dict[str, Any]:
                 "precision": group.precision,
                 "batch_size": group.batch_size,
                 "threads": group.threads,
-                "dense": _row(card, group.dense) if group.dense else None,
-                "dense_float32": _row(card, group.plain) if group.plain else None,
-                "choice": _row(card, group.choice) if group.choice else None,
+                "dense": _row(card, group, group.dense) if group.dense else None,
+                "dense_float32": _row(card, group, group.plain) if group.plain else None,
+                "choice": _row(card, group, group.choice) if group.choice else None,
                 "rows": _rows(card, group),
                 "break_even": {name: _even(found) for name, found in group.break_even.items()},
             }
@@ -178,11 +181,12 @@ def document(findings: Findings) -> dict[str, Any]:
 
 def _rows(card: Scorecard, group: Group) -> list[dict[str, Any]]:
     return [
-        {**_row(card, point), "best_runtime": point in group.rows or point == group.dense} for point in group.points
+        {**_row(card, group, point), "best_runtime": point in group.rows or point == group.dense}
+        for point in group.points
     ]
 
 
-def _row(card: Scorecard, point: Speed) -> dict[str, Any]:
+def _row(card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
     status = card.statuses.get((point.variant, point.level))
     return {
         "variant": point.variant,
@@ -210,7 +214,7 @@ def _row(card: Scorecard, point: Speed) -> dict[str, Any]:
         "peak_bytes": point.peak_bytes,
         "resident_bytes": point.resident_bytes,
         "file_bytes": point.file_bytes,
-        "per_million": card.per_million(point),
+        "per_million": card.price(group, point),
         "currency": card.rate.currency if card.rate else None,
         "machine": card.rate.machine if card.rate else None,
     }
@@ -221,11 +225,12 @@ def _even(found: Any) -> Mapping[str, Any] | None:
 
 
 def _name(point: Speed, group: Group) -> str:
-    if point.variant != DENSE:
-        return display(point.variant)
+    on = words.runtime(point.runtime)
     if point is group.plain:
-        return "Dense, float32\nfor comparison"
-    return f"Dense\nbest runtime{'' if point.precision == 'float32' else f', {point.precision}'}"
+        return f"Dense, float32, for comparison\non {on}"
+    if point.variant == DENSE:
+        return f"Dense{'' if point.precision == 'float32' else f', {point.precision}'}\non {on}"
+    return f"{display(point.variant)}\n{words.share(point.sparsity)} sparsity, on {on}"
 
 
 def _milliseconds(value: float | None) -> str:
@@ -254,11 +259,24 @@ def _bytes(point: Speed, group: Group, field: str) -> str:
 
 
 def _price(card: Scorecard, point: Speed, group: Group) -> str:
-    price = card.per_million(point)
+    price = card.price(group, point)
     if price is None or card.rate is None:
         return NONE
     text = words.money(price, card.rate.currency)
     return text if point in (group.dense, group.plain) else f"{text}\n{_change(1 / point.speedup)}"
+
+
+def _evens(group: Group) -> str:
+    """The break-even of every runtime that has one; that none has, where none has."""
+    found = {name: even for name, even in group.break_even.items() if even.kind != "none"}
+    if not found and group.break_even:
+        return str(next(iter(group.break_even.values())))
+    return "\n".join(f"{even}\n{words.runtime(name)}" for name, even in found.items()) or NONE
+
+
+def _unjudged(card: Scorecard, group: Group) -> str:
+    """Rounded weights are others than those that were judged."""
+    return "" if group.precision == card.groups[0].precision else "\nnot judged by the gates"
 
 
 def _change(factor: float) -> str:

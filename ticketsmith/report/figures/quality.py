@@ -77,7 +77,7 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
     if limit is not None and gate is not None:
         last = min((row for row in rows if row["series"] == findings.subject), key=lambda r: float(r["density"]))
         crossed = last["mean"] < limit if metric.higher_is_better else last["mean"] > limit
-        layers += gate_line(limit, y, gate, metric, crossed)
+        layers += _gate(limit, y, gate, metric, crossed)
     tooltip: list[str | alt.Tooltip] = [
         "Variant",
         "Weights remaining",
@@ -155,8 +155,8 @@ def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metr
     return Frame(low - 0.03 * room, high + 0.12 * room, cut)
 
 
-def gate_line(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
-    """The gate's line, named at its right end on the side where no curve is: above it once the curves have crossed it."""
+def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
+    """The line, named at its right end on the side where no curve is: above it once the curves have crossed it."""
     text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
     dy = -9 if crossed == metric.higher_is_better else 12
     look = {"dx": -6, "dy": dy, "align": "right", "color": STATUS_INK["FAIL"]}

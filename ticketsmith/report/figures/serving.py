@@ -35,8 +35,10 @@ from ticketsmith.report.figures.base import (
     rule,
     shape,
 )
-from ticketsmith.report.figures.quality import framed, gate_height, gate_line
+from ticketsmith.report.figures.quality import framed, gate_height
 from ticketsmith.report.theme import BLUE, GREY, SOFT, STATUS_INK, Series
+
+WIDTH = 640  # pixels of a plot on a desk, about: labels that would cover one another there are left out
 
 _DENSE, _TICKET = Series("dense", "Dense", GREY), Series("ticket", "Ticket", BLUE)
 
@@ -66,13 +68,12 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
     size, unit = next(
         (s, u) for s, u in ((1.0, "s"), (1e-3, "ms"), (1e-6, "\u00b5s")) if longest >= 1000 * s or u == "\u00b5s"
     )
-    rows = [_bar(point, size, card) for point in sorted(points, key=_median, reverse=True)]
-    ends = [row["p99"] if row["p99"] is not None else row["p90"] for row in rows]
-    low, high = min(row["p10"] for row in rows) * 0.8, max(ends)
+    rows = [_bar(point, size) for point in points]
+    low, high = min(row["p10"] for row in rows) * 0.9, longest / 1000 / size
     series = [_DENSE, _TICKET]
     x = alt.X(
         "p10:Q",
-        scale=alt.Scale(type="log", domain=[low, high * (high / low) ** 0.32], nice=False),
+        scale=alt.Scale(type="log", domain=[low, high * 1.04], nice=False),
         axis=alt.Axis(
             title=f"Latency of a call, {unit} (log scale)",
             values=_ticks(low, high),
@@ -81,21 +82,21 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
     )
     y = alt.Y("Name:N", sort=[row["Name"] for row in rows], axis=None)
     base = alt.Chart(data(rows)).encode(y=y, color=colour(series))
-    bars = base.mark_bar(height=12, yOffset=9, cornerRadius=2, opacity=0.55).encode(x=x, x2="p90:Q")
+    bars = base.mark_bar(height=12, yOffset=17, cornerRadius=2, opacity=0.55).encode(x=x, x2="p90:Q")
     tails = (
         alt.Chart(data([row for row in rows if row["p99"] is not None]))
-        .mark_rule(strokeWidth=2, yOffset=9)
+        .mark_rule(strokeWidth=2, yOffset=17)
         .encode(y=y, x=_reading(x, "p90"), x2="p99:Q", color=colour(series))
     )
-    middles = base.mark_tick(thickness=3, height=20, yOffset=9).encode(x=_reading(x, "p50"))
-    ends_ = alt.Chart(data([{**row, "end": end} for row, end in zip(rows, ends, strict=True)]))
-    values = ends_.mark_text(align="left", dx=8, dy=9, fontSize=12).encode(x=_reading(x, "end"), y=y, text="told:N")
-    # The names stand above their bars: beside them they would leave a phone no room for the bars.
-    names = base.mark_text(align="left", dy=-11, fontWeight=600).encode(x=alt.value(0), text="Name:N")
+    middles = base.mark_tick(thickness=3, height=20, yOffset=17).encode(x=_reading(x, "middle"))
+    # Names and numbers stand above their bars: beside them they would leave a phone no room for the bars.
+    names = base.mark_text(align="left", dy=-18, fontWeight=600).encode(x=alt.value(0), text="Name:N")
+    values = alt.Chart(data(rows)).mark_text(align="left", dy=-3, color=SOFT)
+    values = values.encode(y=y, x=alt.value(0), text="told:N")
     fields = ("Network", "Runtime", "p10 to p90", "p50", "p99 latency", "Against dense")
     hover = (
         base.properties(name="hover")
-        .mark_bar(height=34, opacity=0)
+        .mark_bar(height=50, opacity=0)
         .encode(x=x, x2="p90:Q", tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
     )
     tails_too = any(row["p99"] is not None for row in rows)
@@ -109,7 +110,7 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
             f"{', the thin line ends at p99' if tails_too else ''}."
         ),
         alt=f"{title}. " + "; ".join(f"{row['Name']}: {row['told']}" for row in rows) + ".",
-        spec=finished(alt.layer(tails, bars, middles, values, names, hover), height=50 * len(rows)),
+        spec=finished(alt.layer(tails, bars, middles, values, names, hover), height=62 * len(rows)),
         legend=(),
     )
 
@@ -122,17 +123,15 @@ def _slower(group: Group) -> str:
     dense, best = group.dense, group.candidate
     if dense is None or best is None:
         return "How long a call takes"
-    tail = ""
-    if best.p99_ms is not None:
-        verb = "less" if best.p99_ms < dense.median_ms else "more"
-        tail = f"; its p99 takes {verb} than dense's median"
+    below = best.p99_ms is not None and best.p99_ms < dense.median_ms
+    tail = "; even its p99 is below dense's median" if below else ""
     before, after = words.latency(dense.median_ms / 1000), words.latency(best.median_ms / 1000)
     name = named(best)
     return f"{name[:1].upper()}{name[1:]} answers in {after}, dense in {before}{tail}"
 
 
-def _bar(point: Speed, size: float, card: Scorecard) -> Row:
-    name = "Dense" if point.variant == DENSE else f"{_who(point)}, {words.share(point.sparsity)} sparsity"
+def _bar(point: Speed, size: float) -> Row:
+    name = "Dense" if point.variant == DENSE else f"{_who(point)}, {words.share(point.sparsity)}"
     p99 = None if point.p99_ms is None else words.latency(point.p99_ms / 1000)
     p50 = words.latency(point.median_ms / 1000)
     return {
@@ -141,10 +140,11 @@ def _bar(point: Speed, size: float, card: Scorecard) -> Row:
         "Network": display(point.variant),
         "Runtime": words.runtime(point.runtime),
         "p10": point.p10_ms / 1000 / size,
+        "middle": point.median_ms / 1000 / size,
         "p50": p50,
         "p90": point.p90_ms / 1000 / size,
         "p99": None if point.p99_ms is None else point.p99_ms / 1000 / size,
-        "told": p50 if p99 is None else f"{p50}, p99 {p99}",
+        "told": f"p50 {p50}" if p99 is None else f"p50 {p50}, p99 {p99}",
         "p10 to p90": f"{words.latency(point.p10_ms / 1000)} to {words.latency(point.p90_ms / 1000)}",
         "p99 latency": p99 or "not measured",
         "Against dense": f"{words.times(point.speedup)} ({words.times(point.low)} to {words.times(point.high)})",
@@ -187,7 +187,10 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
     base = alt.Chart(source).encode(x=x, y=y, color=colour(series))
     layers: list[alt.Chart] = []
     if limit is not None and gate is not None:
-        layers += gate_line(limit, y, gate, metric, crossed=True)
+        text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+        look = {"align": "left", "dx": 4, "dy": -9 if metric.higher_is_better else 12, "color": STATUS_INK["FAIL"]}
+        layers.append(rule(limit, y, "#D55E00", 1.6, (7, 4)))
+        layers.append(note(text, x=alt.value(0), y=reading(y, "y"), rows=[{"y": limit}], **look))
     spread = data([row for row in rows if row["low"] is not None])
     layers += [
         alt.Chart(data(front)).mark_line(color=SOFT, strokeWidth=1.4, strokeDash=[5, 3], clip=True).encode(x=x, y=y),
@@ -209,25 +212,47 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
     if here:
         ring = alt.Chart(data(here)).mark_point(size=260, strokeWidth=2.2, color=STATUS_INK["PASS"], opacity=1)
         layers.append(ring.encode(x=x, y=y))
-    right = {row["label"]: row["cost"] > math.sqrt(low * high) for row in rows}
-    for row in here:
-        layers.append(_tag(row, f"{row['mark']}\n{row['label']}", x, y, right[row["label"]], -26, STATUS_INK["PASS"]))
-    for row in rows:
-        if row["variant"] == DENSE:
-            layers.append(_tag(row, f"Dense\n{row['Runtime']}", x, y, right[row["label"]], 22, GREY.ink))
-    quiet = [r for r in front if r not in here and r["variant"] != DENSE and frame.low <= r["mean"] <= frame.high]
+    dense_row = [row for row in rows if row["variant"] == DENSE]
+
+    def pixels(row: Row) -> tuple[float, float]:
+        return WIDTH * math.log(row["cost"] / low * room) / math.log(high / low * room**2), frame.place(row["mean"])
+
+    taken: list[tuple[float, float]] = []
+    marked = [(row, f"{row['mark']}\n{row['label']}", -26, STATUS_INK["PASS"]) for row in here]
+    marked += [(row, f"Dense\n{row['Runtime']}", 22, GREY.ink) for row in dense_row]
+    for row, text, dy, ink in marked:
+        left, top = pixels(row)
+        right = left > 0.6 * WIDTH
+        tag = _tag(row, text, x, y, right, dy, ink)
+        layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
+        taken += [
+            (left, top),
+            (left + (-60 if right else 60), top + dy),
+            (left + (-60 if right else 60), top + dy + 14),
+        ]
+    quiet = []
+    for row in front:
+        place = pixels(row)
+        label = place[0] + 30, place[1] + 12
+        if row in here or row["variant"] == DENSE or not frame.low <= row["mean"] <= frame.high:
+            continue
+        if all(abs(label[0] - x0) > 75 or abs(label[1] - y0) > 16 for x0, y0 in taken):
+            quiet.append(row)
+            taken.append(label)
     if quiet:
-        tags = alt.Chart(data(quiet), name="labels-front").mark_text(dy=-12, color=BLUE.ink, fontSize=11)
+        tags = alt.Chart(data(quiet), name="labels-front")
+        tags = tags.mark_text(align="left", dx=9, dy=12, color=BLUE.ink, fontSize=11)
         layers.append(tags.encode(x=x, y=y, text="label:N"))
     title = _traded(findings, group, cost.name)
+    better = "up" if metric.higher_is_better else "down"
     return Figure(
         name="quality-cost",
         section="speed",
         title=title,
         caption=(
-            f"{conditions(group).capitalize()}; further left is cheaper, further {'up' if metric.higher_is_better else 'down'} "
-            "is better. Each level on its fastest runtime, dense on the best dense one; the dashed line joins those that "
-            f"nothing else beats in both (Pareto front). Bars are {words.percent(card.confidence)} intervals."
+            f"{conditions(group).capitalize()}; further left is cheaper, further {better} is better. "
+            "Each level on its fastest runtime; the dashed line joins those that "
+            f"nothing else beats in both (Pareto front). The square is dense. Bars are {words.percent(card.confidence)} intervals."
             f"{' The axis is cut: levels beyond it leave it.' if frame.cut else ''}"
         ),
         alt=f"Test {file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
@@ -295,7 +320,7 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
         "Quality": words.value(metric, summary.mean),
         "Interval": spread,
         "Latency": f"{words.latency(point.median_ms / 1000)} a call",
-        cost.name: cost.told(cost.read(point, 1.0)),
+        cost.name: cost.told(cost.read(dense, point.speedup)),
         "Speed-up": f"{words.times(point.speedup)} ({words.times(point.low)} to {words.times(point.high)})",
         "Gates": str(status) if status else "reference",
     }

@@ -79,9 +79,10 @@ def _by_setting(card: Scorecard) -> Figure | None:
             lines[conditions(group).capitalize()] = own
     if len(lines) < 2:
         return None
-    pays = sum(group.choice is not None for group in card.groups)
+    judged = [group for group in card.groups if group.precision == card.groups[0].precision]
+    pays = sum(group.choice is not None for group in judged)
     title = (
-        f"What passes its gates is surely faster in {pays} of {words.plural(len(card.groups), 'measured setting')}"
+        f"What passes its gates is surely faster in {pays} of {words.plural(len(judged), 'measured setting')}"
         if card.deployable
         else "Other settings, other speeds"
     )
@@ -210,7 +211,7 @@ def _title(card: Scorecard, points: Sequence[Speed]) -> str:
     if lead is not None and lead.choice is not None:
         kept = words.share(1 - lead.choice.sparsity)
         against = words.runtime(lead.choice.against)
-        return f"What passes its gates is {words.times(lead.choice.speedup)} as fast as dense on {against}: {kept} of the weights"
+        return f"With {kept} of the weights, {words.times(lead.choice.speedup)} as fast as dense on {against}"
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
         return "No measured level is surely faster than dense on the best dense runtime"
