@@ -211,8 +211,8 @@ def test_the_bottom_line() -> None:
     text = bottom_line(found_of(runs_of(), measured(timing("ticket", 2, 2.0), rate=Rate("server", 7.2))))
     assert text == (
         "Finding the ticket cost $0.30 (dense alone: $0.10). At the measured 500 \u00b5s per request, against 1.0 ms for "
-        "dense on PyTorch, it has paid for itself after 200,000 requests served on server at $7.20 an hour (95 % interval 200,000 to "
-        "200,000). That earns back what it cost beyond training dense; with dense training too, 300,000."
+        "dense on PyTorch, it has paid for itself after 200,000 requests served on server at $7.20 an hour (95 % interval "
+        "200,000 to 200,000). That earns back what it cost beyond training dense; with dense training too, 300,000."
     )
 
 

@@ -116,7 +116,7 @@ def loads(card: Scorecard) -> Table:
 def note(card: Scorecard) -> str:
     """How to read the table."""
     rate = card.rate
-    price = "Prices appear once the benchmark knows its machine (`--machine`)."
+    price = "Prices appear once the benchmark knows its machine (--machine)."
     if rate is not None:
         price = (
             f"Prices are for a million {card.unit}s: {rate.machine} at {words.hourly(rate.per_hour, rate.currency)} an hour, "
@@ -238,7 +238,7 @@ def _milliseconds(value: float | None) -> str:
 
 
 def _interval(point: Speed) -> str:
-    doubt = "" if point.claimed else ", no clear difference"
+    doubt = "" if point.claimed else "\nno clear difference"
     return f"{words.times(point.speedup)}\n{words.times(point.low)} to {words.times(point.high)}{doubt}"
 
 

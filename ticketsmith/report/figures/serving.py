@@ -123,6 +123,9 @@ def _slower(group: Group) -> str:
     dense, best = group.dense, group.candidate
     if dense is None or best is None:
         return "How long a call takes"
+    if best.low <= 1.0:
+        before = words.latency(dense.median_ms / 1000)
+        return f"Dense on {words.runtime(dense.runtime)} answers in {before}; nothing that passes is surely faster"
     below = best.p99_ms is not None and best.p99_ms < dense.median_ms
     tail = "; even its p99 is below dense's median" if below else ""
     before, after = words.latency(dense.median_ms / 1000), words.latency(best.median_ms / 1000)
@@ -218,11 +221,14 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
         return WIDTH * math.log(row["cost"] / low * room) / math.log(high / low * room**2), frame.place(row["mean"])
 
     taken: list[tuple[float, float]] = []
-    marked = [(row, f"{row['mark']}\n{row['label']}", -26, STATUS_INK["PASS"]) for row in here]
-    marked += [(row, f"Dense\n{row['Runtime']}", 22, GREY.ink) for row in dense_row]
-    for row, text, dy, ink in marked:
+    marked = [(row, f"{row['mark']}\n{row['label']}", STATUS_INK["PASS"]) for row in here]
+    marked += [(row, f"Dense\n{row['Runtime']}", GREY.ink) for row in dense_row]
+    near = len(marked) == 2 and abs(pixels(marked[0][0])[0] - pixels(marked[1][0])[0]) < 140
+    lowest = max((pixels(row)[1] for row, _, _ in marked), default=0.0)
+    for row, text, ink in marked:
         left, top = pixels(row)
         right = left > 0.6 * WIDTH
+        dy = 18 if near and top == lowest else -26
         tag = _tag(row, text, x, y, right, dy, ink)
         layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
         taken += [
@@ -251,8 +257,8 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
         title=title,
         caption=(
             f"{conditions(group).capitalize()}; further left is cheaper, further {better} is better. "
-            "Each level on its fastest runtime; the dashed line joins those that "
-            f"nothing else beats in both (Pareto front). The square is dense. Bars are {words.percent(card.confidence)} intervals."
+            "Each level on its fastest runtime; the dashed line joins those that nothing else beats in both (Pareto front). "
+            f"The square is dense. Bars are {words.percent(card.confidence)} intervals."
             f"{' The axis is cut: levels beyond it leave it.' if frame.cut else ''}"
         ),
         alt=f"Test {file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",

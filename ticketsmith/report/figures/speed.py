@@ -82,7 +82,7 @@ def _by_setting(card: Scorecard) -> Figure | None:
     judged = [group for group in card.groups if group.precision == card.groups[0].precision]
     pays = sum(group.choice is not None for group in judged)
     title = (
-        f"What passes its gates is surely faster in {pays} of {words.plural(len(judged), 'measured setting')}"
+        f"What passes its gates is surely faster in {pays or 'none'} of {words.plural(len(judged), 'measured setting')}"
         if card.deployable
         else "Other settings, other speeds"
     )
