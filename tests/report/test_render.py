@@ -169,7 +169,8 @@ def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files
     )
     assert "it has paid for itself after 100 million images" in story.bottom_line
     told = [story.bottom_line, story.billed_line, *story.cost_notes]
-    told += [cell for table in (story.spending, story.serving, story.billed) for row in table.rows for cell in row]
+    tables = (story.spending, story.serving, story.billed)
+    told += [line for table in tables for row in table.rows for cell in row for line in cell.split("\n")]
     for words in told:
         assert words in text
         assert words in markdown
