@@ -187,11 +187,10 @@ def _speed_card(findings: Findings) -> Card:
     point = lead.candidate if lead else None
     if lead is None or point is None:
         return Card("Measured speed-up", NOT_MEASURED, "not measured" if lead is None else "nothing passes its gates")
-    verdict = "" if point.claimed else ", no clear difference"
-    note = (
-        f"{words.runtime(point.runtime)} against dense on {words.runtime(point.against)}, {conditions(lead)}{verdict}"
-    )
-    return Card("Measured speed-up", words.times(point.speedup), note)
+    rival = f"dense on {words.runtime(point.against)}, {conditions(lead)}"
+    if lead.choice is None:
+        return Card("Measured speed-up", "none", f"nothing that passes is surely faster than {rival}")
+    return Card("Measured speed-up", words.times(point.speedup), f"{words.runtime(point.runtime)} against {rival}")
 
 
 def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:

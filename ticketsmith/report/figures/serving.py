@@ -227,8 +227,9 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
     lowest = max((pixels(row)[1] for row, _, _ in marked), default=0.0)
     for row, text, ink in marked:
         left, top = pixels(row)
-        right = left > 0.6 * WIDTH
-        dy = 18 if near and top == lowest else -26
+        below = near and top == lowest
+        right = left > (0.85 if below else 0.6) * WIDTH
+        dy = 18 if below else -26
         tag = _tag(row, text, x, y, right, dy, ink)
         layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
         taken += [
