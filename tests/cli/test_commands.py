@@ -128,6 +128,27 @@ def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
     assert "not the folder of a run" in wrong.stderr
 
 
+def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = ("--runs-prefix", str(store / "runs"), "--json")
+    recipe = ("--config", str(store / "recipe.yaml"))
+    code, out, _ = call("status", *runs, capsys=capsys)
+    assert code == 0
+    assert {row["status"] for row in json.loads(out)} == {"trained"}
+    code, out, _ = call("gate", *runs, capsys=capsys)
+    assert code in (0, 3, 6)
+    assert {row["status"] for row in json.loads(out)} <= {"PASS", "FAIL", "INCONCLUSIVE"}
+    code, out, _ = call("plan", *recipe, "--set", f"store={store / 'runs'}", "--json", capsys=capsys)
+    nodes = json.loads(out)["nodes"]
+    assert {node["status"] for node in nodes} == {"trained"}
+    assert all(node["training_flops"] > 0 for node in nodes if node["variant"] != "rewind_point")
+    code, out, _ = call("validate", *recipe, "--json", capsys=capsys)
+    assert json.loads(out)["runs"] == 16
+    code, out, _ = call("data", "list", "--json", capsys=capsys)
+    assert {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"} == {entry["name"] for entry in json.loads(out)}
+    code, out, _ = call("verify", *runs, capsys=capsys)
+    assert (code, json.loads(out)) == (0, {"runs": 16, "damaged": []})
+
+
 def test_the_scorecard(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = ("--runs-prefix", str(store / "runs"))
     code, out, _ = call("scorecard", *runs, "--machine", "my-laptop=0.10", capsys=capsys)
@@ -156,27 +177,6 @@ def test_the_scorecard(store: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     code, _, err = call("scorecard", *runs, "--machine", "no-such-machine", capsys=capsys)
     assert (code, "no-such-machine" in err) == (2, True)
     assert call("scorecard", *runs, "--json", "--csv", capsys=capsys)[0] == 2
-
-
-def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = ("--runs-prefix", str(store / "runs"), "--json")
-    recipe = ("--config", str(store / "recipe.yaml"))
-    code, out, _ = call("status", *runs, capsys=capsys)
-    assert code == 0
-    assert {row["status"] for row in json.loads(out)} == {"trained"}
-    code, out, _ = call("gate", *runs, capsys=capsys)
-    assert code in (0, 3, 6)
-    assert {row["status"] for row in json.loads(out)} <= {"PASS", "FAIL", "INCONCLUSIVE"}
-    code, out, _ = call("plan", *recipe, "--set", f"store={store / 'runs'}", "--json", capsys=capsys)
-    nodes = json.loads(out)["nodes"]
-    assert {node["status"] for node in nodes} == {"trained"}
-    assert all(node["training_flops"] > 0 for node in nodes if node["variant"] != "rewind_point")
-    code, out, _ = call("validate", *recipe, "--json", capsys=capsys)
-    assert json.loads(out)["runs"] == 16
-    code, out, _ = call("data", "list", "--json", capsys=capsys)
-    assert {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"} == {entry["name"] for entry in json.loads(out)}
-    code, out, _ = call("verify", *runs, capsys=capsys)
-    assert (code, json.loads(out)) == (0, {"runs": 16, "damaged": []})
 
 
 def test_the_exit_status_follows_the_gate(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
