@@ -27,8 +27,11 @@ def answer(findings: Findings) -> str:
     lead, dense = card.lead, card.lead.dense
     served = f"dense on {words.runtime(dense.runtime)} {_takes(dense, card)}" if dense else ""
     if lead.choice is not None:
+        start = "Best choice that passes its gates"
+        if not lead.judged:
+            start = f"With {lead.precision} weights, whose quality the gates did not judge"
         return (
-            f"Best choice that passes its gates: {named(lead.choice)} on {words.runtime(lead.choice.runtime)}. "
+            f"{start}: {named(lead.choice)} on {words.runtime(lead.choice.runtime)}. "
             f"It {_takes(lead.choice, card)}, {ratio(lead.choice)} as fast as {_rival(lead.choice)}, the best dense "
             f"runtime measured ({conditions(lead)})."
         )

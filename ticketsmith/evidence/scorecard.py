@@ -52,6 +52,11 @@ class Group:
         return self.cell[3]
 
     @property
+    def judged(self) -> bool:
+        """Whether the gates judged these weights: rounded ones are others."""
+        return self.precision == "float32"
+
+    @property
     def choice(self) -> Speed | None:
         """The candidate, if it is surely faster than dense."""
         return self.candidate if self.candidate is not None and self.candidate.low > 1.0 else None

@@ -73,7 +73,7 @@ def settings(card: Scorecard) -> Table:
         dense, best = group.dense, group.candidate
         rows.append(
             (
-                conditions(group).capitalize() + _unjudged(card, group),
+                conditions(group).capitalize() + _unjudged(group),
                 f"{_milliseconds(dense.median_ms)}\n{words.runtime(dense.runtime)}" if dense else NONE,
                 f"{_milliseconds(best.median_ms)}\n{words.share(best.sparsity)}, {words.runtime(best.runtime)}"
                 if best
@@ -274,9 +274,8 @@ def _evens(group: Group) -> str:
     return "\n".join(f"{even}\n{words.runtime(name)}" for name, even in found.items()) or NONE
 
 
-def _unjudged(card: Scorecard, group: Group) -> str:
-    """Rounded weights are others than those that were judged."""
-    return "" if group.precision == card.groups[0].precision else "\nnot judged by the gates"
+def _unjudged(group: Group) -> str:
+    return "" if group.judged else "\nnot judged by the gates"
 
 
 def _change(factor: float) -> str:

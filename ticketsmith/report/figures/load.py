@@ -30,6 +30,8 @@ from ticketsmith.report.figures.base import (
 )
 from ticketsmith.report.theme import STATUS_INK, Series, dense_and_ticket
 
+_HEIGHT = HEIGHT - 60
+
 
 def load_figures(findings: Findings) -> list[Figure]:
     """One figure for each target, precision and number of threads that was tested."""
@@ -44,7 +46,7 @@ def _load(load: Load) -> Figure | None:
         for series, test in zip(dense_and_ticket(), (load.dense, load.ticket), strict=True)
         if test and test.steps
     ]
-    if not tests:
+    if not tests or tests[0][1].target_ms <= 0:
         return None
     target = tests[0][1].target_ms
     series = [Series(entry.key, _load_name(entry, test), entry.style) for entry, test in tests]
@@ -53,14 +55,15 @@ def _load(load: Load) -> Figure | None:
         for entry, (_, test) in zip(series, tests, strict=True)
         for index in range(len(test.steps))
     ]
-    rows = [row for row in rows if row["mean"] > 0 and row["rate"] > 0]
+    # The search for the highest rate goes back and forth; a curve does not.
+    rows = sorted((row for row in rows if row["mean"] > 0 and row["rate"] > 0), key=lambda row: float(row["rate"]))
     if not rows:
         return None
     low, high = min(target, *(row["mean"] for row in rows)) * 0.8, 1.25 * max(target, *(row["mean"] for row in rows))
     high = min(high, 60 * target)  # beyond the target a queue grows without end
 
     def place(value: float) -> float:
-        return math.log(high / value) / math.log(high / low) * HEIGHT
+        return math.log(high / value) / math.log(high / low) * _HEIGHT
 
     rates = [row["rate"] for row in rows]
     x = alt.X(
@@ -93,7 +96,8 @@ def _load(load: Load) -> Figure | None:
         note(f"target {words.latency(target / 1000)}", x=alt.value(0), y=reading(y, "y"), rows=[{"y": target}],
              align="left", dx=6, dy=-9, color=STATUS_INK["FAIL"]),
     ]  # fmt: skip
-    ends = [Label(entry, [r["mean"] for r in rows if r["series"] == entry.key][-1], entry.label) for entry in series]
+    last = {row["series"]: row["mean"] for row in rows}
+    ends = [Label(entry, last[entry.key], entry.label) for entry in series if entry.key in last]
     first = tests[0][1]
     title = _borne(load)
     return Figure(
@@ -106,7 +110,7 @@ def _load(load: Load) -> Figure | None:
             f"({words.plural(first.threads, 'thread')}, {first.precision})."
         ),
         alt=f"{percentile} latency against the rate of requests. {title}.",
-        spec=finished(alt.layer(*limit, line, marks, hover, *end_labels(ends, place)), height=HEIGHT - 60),
+        spec=finished(alt.layer(*limit, line, marks, hover, *end_labels(ends, place, _HEIGHT)), height=_HEIGHT),
         legend=tuple(series) if len(series) > 1 else (),
     )
 
