@@ -76,7 +76,7 @@ MEASURED: dict[str, tuple[Callable[[Benchmark], Benchmark], str]] = {
     "only large batches": (only(lambda timing: timing.batch_size == 32), "(batch size 32, 1 thread)"),
     "only low precision": (
         only(lambda timing: timing.precision == "bfloat16"),
-        "With bfloat16 weights, whose quality the gates did not judge",
+        "whose quality the gates did not judge",
     ),
     "only dense runtimes": (only(lambda timing: timing.dense), "Unstructured sparsity does not pay here"),
     "a level that was not trained": (
