@@ -34,6 +34,16 @@ def test_the_table_has_a_row_for_each_level_of_each_variant(experiment: ticketsm
     assert (folder := Path(experiment.store.url) / "digits/report/index.html").is_file(), folder
 
 
+def test_the_scorecard_is_priced_anew_without_writing(experiment: ticketsmith.Experiment) -> None:
+    card = experiment.scorecard("my-laptop=0.10")
+    assert card.lead is not None
+    assert card.lead.dense is not None
+    assert card.per_million(card.lead.dense) == pytest.approx(
+        0.1 / 3600 * 1e6 * card.lead.dense.seconds / card.streams(1)
+    )
+    assert experiment.scorecard().rate is None
+
+
 def test_a_ticket_is_a_ready_module(experiment: ticketsmith.Experiment) -> None:
     model = experiment.ticket(sparsity=0.7)
     assert isinstance(model, nn.Module)

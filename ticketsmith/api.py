@@ -21,6 +21,7 @@ from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.samples import worth_showing
+from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot
@@ -295,6 +296,20 @@ class Experiment:
     def sweet_spot(self) -> SweetSpot | None:
         """The sparsest level of the winning ticket that passes its gates, or None when none does."""
         return self.findings.sweet_spot
+
+    def scorecard(self, machine: str | Rate | None = None) -> Scorecard:
+        """What serving costs, from the benchmark that is in the store, and the best choice that passes its gates.
+
+        ``machine`` says what an hour of the machine costs, instead of what the benchmark knows; nothing is written.
+        Raises TicketSmithError when inference was not measured.
+        """
+        card = self.findings.scorecard
+        if card is None:
+            raise TicketSmithError(
+                f"{self.name}: inference was not measured. Measure it: ticketsmith benchmark --runs-prefix "
+                f"{self.store.url} --experiment {self.name}"
+            )
+        return card if machine is None else dataclasses.replace(card, rate=_rate(machine))
 
     def ticket(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> nn.Module:
         """A trained sparse model in evaluation mode, on the CPU: the first level at least as sparse as ``sparsity`` (0..1).

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -257,6 +258,36 @@ def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"} == {entry["name"] for entry in json.loads(out)}
     code, out, _ = call("verify", *runs, capsys=capsys)
     assert (code, json.loads(out)) == (0, {"runs": 16, "damaged": []})
+
+
+def test_the_scorecard(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = ("--runs-prefix", str(store / "runs"))
+    code, out, _ = call("scorecard", *runs, "--machine", "my-laptop=0.10", capsys=capsys)
+    assert code == 0
+    assert out.startswith("digits: ")
+    assert "dense on " in out
+    assert "my-laptop at $0.10 an hour" in out
+    code, out, _ = call("scorecard", *runs, "--json", "--machine", "my-laptop=0.10", capsys=capsys)
+    (card,) = json.loads(out)
+    (dense,) = [
+        row for row in card["groups"][0]["rows"] if (row["variant"], row["runtime"]) == ("dense", row["against"])
+    ]
+    assert dense["per_million"] > 0
+    assert dense["speedup"] == 1.0
+    code, out, _ = call("scorecard", *runs, "--csv", capsys=capsys)
+    rows = list(csv.DictReader(out.splitlines()))
+    measured = json.loads((store / "runs/digits/benchmark.json").read_text())["timings"]
+    assert len(rows) == len(measured)
+    assert {row["per_million"] for row in rows} == {""}, "the price of before was not written"
+    elsewhere = tmp_path / "runs"
+    shutil.copytree(store / "runs", elsewhere)
+    (elsewhere / "digits/benchmark.json").unlink()
+    code, _, err = call("scorecard", "--runs-prefix", str(elsewhere), capsys=capsys)
+    assert code == 2
+    assert "inference was not measured. Measure it: ticketsmith benchmark" in err
+    code, _, err = call("scorecard", *runs, "--machine", "no-such-machine", capsys=capsys)
+    assert (code, "no-such-machine" in err) == (2, True)
+    assert call("scorecard", *runs, "--json", "--csv", capsys=capsys)[0] == 2
 
 
 def test_the_exit_status_follows_the_gate(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

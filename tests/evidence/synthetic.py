@@ -16,7 +16,7 @@ import numpy as np
 
 from ticketsmith.evidence.billing import Pod
 from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
-from ticketsmith.evidence.serving import Benchmark, Timing
+from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadStep, LoadTest, Peaks, Timing
 
 ACCURACY = Metric("accuracy", higher_is_better=True, unit="%")
 LOSS = Metric("loss", higher_is_better=False, decimals=4)
@@ -154,6 +154,79 @@ def benchmark(results: Sequence[Result]) -> Benchmark:
                 )
     machine = {"CPU": "2 cores, x86-64 with AVX2", "PyTorch": "2.9.0"}
     return Benchmark(machine, "pytorch-dense", "cpu", 0.95, tuple(timings))
+
+
+def served(
+    results: Sequence[Result], unit: str = "image", phases: Sequence[str] = ("",), gain: float = 0.42
+) -> Benchmark:
+    """A benchmark of format 2: three dense runtimes and a sparse one, in cells of phase, precision, batch size and threads.
+
+    ``gain`` over the density to the power 0.8 is how many times as fast as the best dense, ONNX Runtime, the sparse runtime
+    is at batch size 1; larger batches gain less.
+    """
+    dense = {"torch": 2.6, "onnxruntime": 1.0, "openvino": 1.3}
+    cells = [(phase, "float32", batch, 1) for phase in phases for batch in (1, 8, 32)]
+    cells += [(phases[0], "float32", 1, 2), (phases[0], "bfloat16", 1, 1)]
+    timings = []
+    for run in results:
+        if run.seed != 0 or run.variant not in ("dense", "ticket"):
+            continue
+        for phase, precision, batch, threads in cells:
+            whole = 0.2 * batch**0.9 / threads**0.6 / (1.7 if precision == "bfloat16" else 1.0)
+            sparse = gain / run.density**0.8 / batch**0.15
+            for runtime, slower in {**dense, "sparse": 1 / sparse}.items():
+                ratio = 1 / slower
+                bounds = (1.0, 1.0) if run.variant == "dense" and runtime == "onnxruntime" else (0.96, 1.04)
+                tokens = 64 if phase == "prefill" else 1
+                median = whole / ratio
+                timings.append(
+                    Timing(
+                        variant=run.variant, level=run.level, seed=run.seed, key=run.key, sparsity=run.sparsity,
+                        runtime=runtime, batch_size=batch, threads=threads, rounds=50, median_ms=median,
+                        p10_ms=0.96 * median, p90_ms=1.12 * median, p99_ms=1.6 * median,
+                        throughput=1000 * batch * tokens / median, speedup=ratio, speedup_low=ratio * bounds[0],
+                        speedup_high=ratio * bounds[1], max_error=1e-6, tolerance=1e-4, precision=precision,
+                        dense=runtime in dense, phase=phase, against="onnxruntime", flops=2.0 * run.kept * batch,
+                        bytes=4.0 * run.kept, roofline=0.35 if runtime == "sparse" else 0.6, load_ms=3.0,
+                        first_call_ms=1.0, resident_bytes=3_000_000,
+                        peak_bytes=4_000_000 + (8 if runtime in dense else 6) * run.kept,
+                        file_bytes=4 * run.total if runtime in dense else 5 * run.kept + 2000,
+                    )
+                )  # fmt: skip
+    layers = []
+    shapes = (
+        ("linear", "300x784", 1.9),
+        ("convolution", "3x3 64->64 at 32x32", 0.9),
+        ("depthwise convolution", "3x3 64", 0.01),
+    )
+    for kind, shape, factor in shapes:
+        for sparsity in (0.5, 0.8, 0.9, 0.95):
+            ratio = gain / (1 - sparsity) * factor
+            layers.append(LayerSpeed(kind, shape, 1, sparsity, ratio, 0.95 * ratio, 1.05 * ratio))
+    ticket = max((run for run in results if run.variant == "ticket"), key=lambda run: (run.level == 5, -run.level))
+    loads = (
+        _load(next(run for run in results if run.variant == "dense"), "onnxruntime", 4500.0),
+        _load(ticket, "sparse", 11000.0),
+    )
+    machine = {"CPU": "2 cores, x86-64 with AVX-512", "cores": "2", "ONNX Runtime": "1.23"}
+    peaks = (Peaks(1, 240e9, 35e9), Peaks(2, 471e9, 37e9))
+    return Benchmark(
+        machine, "onnxruntime", "cpu", 0.95, tuple(timings), unit=unit, peaks=peaks, loads=loads, layers=tuple(layers)
+    )
+
+
+def _load(run: Result, runtime: str, capacity: float) -> LoadTest:
+    """An M/M/1 queue: latency grows without end as arrivals come near what can be answered."""
+    steps = []
+    for rate in (500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0):
+        idle = max(1 - rate / capacity, 0.004)
+        tail = 4.6 * 1000 / capacity / idle
+        steps.append(LoadStep(rate, min(rate, capacity), 2000, tail / 6, tail, tail <= 10.0))
+        if tail > 10.0:
+            break
+    highest = max((step.rate for step in steps if step.kept), default=0.0)
+    place = (run.variant, run.level, run.seed, run.key, run.sparsity)
+    return LoadTest(*place, runtime, "float32", 1, run.variant == "dense", 10.0, 0.99, highest, tuple(steps))
 
 
 def priced(results: Sequence[Result], per_hour: float = 3.6, device: str = "cpu", **changes: Any) -> list[Result]:

@@ -116,7 +116,7 @@ def test_controls_in_words() -> None:
     same = ladder([99, 98.5, 90])
     same += [result("random_reinit", 2, seed, 98.5 + 0.1 * (seed % 2)) for seed in range(5)]
     text = special(found(same))
-    assert text.startswith("At that sparsity random re-initialisation cannot be told apart from the ticket")
+    assert text.startswith("At 36.0 % sparsity random re-initialisation cannot be told apart from the ticket")
     assert "nothing here shows that the initial weights matter" in text
 
 

@@ -15,6 +15,7 @@ from ticketsmith.evidence.cost import cost, spend
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.scorecard import scorecard
 from ticketsmith.evidence.serving import Benchmark, Timing
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
@@ -35,10 +36,11 @@ def timing(variant: str, level: int, speedup: float, spread: float = 0.0, **chan
     values: dict[str, Any] = {
         "variant": variant, "level": level, "seed": 0, "key": f"{variant}{level}", "sparsity": 0.5, "runtime": "torch",
         "batch_size": 1, "threads": 1, "rounds": 30, "median_ms": 1.0 / speedup, "p10_ms": 1.0, "p90_ms": 1.0,
-        "throughput": 1000.0, "speedup": speedup, "speedup_low": speedup - spread, "speedup_high": speedup + spread,
+        "speedup": speedup, "speedup_low": speedup - spread, "speedup_high": speedup + spread,
         "max_error": 0.0,
     }  # fmt: skip
-    return Timing(**{**values, **changes})
+    values |= changes
+    return Timing(throughput=1000.0 * values["batch_size"] / values["median_ms"], **values)
 
 
 def measured(*timings: Timing, rate: Rate | None = None, device: str = "cpu", **machine: str) -> Benchmark:
@@ -47,7 +49,7 @@ def measured(*timings: Timing, rate: Rate | None = None, device: str = "cpu", **
 
 
 def one(runs: list[Result], benchmark: Benchmark, level: int = 2) -> Payback:
-    (found,) = paybacks(cost(runs, level), benchmark, "ticket", level)
+    (found,) = paybacks(cost(runs, level), scorecard(benchmark, "ticket", {level}))
     return found
 
 
@@ -126,7 +128,7 @@ def test_what_is_not_surely_faster_never_pays(speedup: float, spread: float, out
     found = one(runs_of(), benchmark)
     assert (found.outcome, found.requests) == (outcome, None)
     text = bottom_line(conclude("n", runs_of(), POLICY, benchmark=benchmark))
-    assert "it never pays for itself on this runtime" in text
+    assert "it never pays for itself on this machine" in text
 
 
 def test_without_prices_the_machines_time_is_reckoned_since_the_price_cancels() -> None:
@@ -146,13 +148,16 @@ def test_a_machine_with_several_cores_serves_several_requests_at_once() -> None:
     one_core = one(runs_of(), measured(timing("ticket", 2, 2.0), cores="1"))
     assert two.requests == one_core.requests
     assert one(runs_of(), measured(timing("ticket", 2, 2.0), cores="8", device="cuda")).streams == 1
-    threads = measured(timing("ticket", 2, 2.0, threads=4), cores="8")
+    threads = Benchmark(
+        {"cores": "8"}, "torch", "cpu", 0.95, (timing("dense", 0, 1.0, threads=4), timing("ticket", 2, 2.0, threads=4))
+    )
     assert one(runs_of(), threads).streams == 2
 
 
 def test_a_batch_is_so_many_requests() -> None:
     batch = [timing("dense", 0, 1.0, batch_size=10), timing("ticket", 2, 2.0, batch_size=10)]
-    first, second = paybacks(cost(runs_of(), 2), measured(timing("ticket", 2, 2.0), *batch), "ticket", 2)
+    card = scorecard(measured(timing("ticket", 2, 2.0), *batch), "ticket", {2})
+    first, second = paybacks(cost(runs_of(), 2), card)
     assert (first.batch_size, second.batch_size) == (1, 10)
     assert second.dense_seconds == pytest.approx(1e-4)
     assert first.requests is not None
@@ -184,14 +189,15 @@ def test_what_cannot_be_compared_is_said() -> None:
 
 
 def test_the_unit_is_the_tasks_own() -> None:
-    (found,) = paybacks(cost(runs_of(), 2), measured(timing("ticket", 2, 2.0)), "ticket", 2, unit="images")
+    found = one(runs_of(), replace(measured(timing("ticket", 2, 2.0)), unit="image"))
     assert found.unit == "images"
 
 
 def test_no_benchmark_or_no_sweet_spot_is_no_payback() -> None:
-    assert paybacks(cost(runs_of(), 2), None, "ticket", 2) == []
-    assert paybacks(cost(runs_of(), None), measured(timing("ticket", 2, 2.0)), "ticket", None) == []
-    assert paybacks(cost(runs_of(), 1), measured(timing("ticket", 2, 2.0)), "ticket", 1) == []
+    benchmark = measured(timing("ticket", 2, 2.0))
+    assert paybacks(cost(runs_of(), 2), None) == []
+    assert paybacks(cost(runs_of(), None), scorecard(benchmark, "ticket", ())) == []
+    assert paybacks(cost(runs_of(), 1), scorecard(benchmark, "ticket", {1})) == []
 
 
 # --- the words ------------------------------------------------------------------------------------------------------
@@ -205,8 +211,8 @@ def test_the_bottom_line() -> None:
     text = bottom_line(found_of(runs_of(), measured(timing("ticket", 2, 2.0), rate=Rate("server", 7.2))))
     assert text == (
         "Finding the ticket cost $0.30 (dense alone: $0.10). At the measured 500 \u00b5s per request, against 1.0 ms for "
-        "dense, it has paid for itself after 200,000 requests served on server at $7.20 an hour (95 % interval 200,000 to "
-        "200,000). That earns back what it cost beyond training dense; with dense training too, 300,000."
+        "dense on PyTorch, it has paid for itself after 200,000 requests served on server at $7.20 an hour (95 % interval "
+        "200,000 to 200,000). That earns back what it cost beyond training dense; with dense training too, 300,000."
     )
 
 
@@ -228,7 +234,7 @@ def test_the_bottom_line_of_a_search_that_found_nothing() -> None:
 def test_a_larger_batch_may_pay_where_one_request_does_not() -> None:
     batch = [timing("dense", 0, 1.0, batch_size=32), timing("ticket", 2, 2.0, batch_size=32, runtime="csr")]
     text = bottom_line(found_of(runs_of(), measured(timing("ticket", 2, 0.5), *batch)))
-    assert "never pays for itself on this runtime: it is slower" in text
+    assert "never pays for itself on this machine: it is slower" in text
     assert "In batches of 32, on csr, it does, after " in text
 
 

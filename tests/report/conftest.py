@@ -15,7 +15,7 @@ from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
 from ticketsmith.report.render import render
 
-from ..evidence.synthetic import benchmark, experiment, pod, priced
+from ..evidence.synthetic import benchmark, experiment, pod, priced, served
 
 POLICY = GatePolicy((Gate("accuracy", max_drop=2.0),), target_sparsity=0.8)
 RECIPE = "experiment: imp_mnist\ntask:\n  data: mnist\n# </script><script>alert('recipe')</script> ```` & |\n"
@@ -34,7 +34,9 @@ CASES = ("full", "one seed", "diverged", "no controls", "hostile", "priced")
 
 @lru_cache
 def findings_of(case: str) -> Findings:
-    """``full``: 5 seeds, 12 levels, a benchmark. ``priced``: made by a cluster. The others lack or break something."""
+    """``full``: 5 seeds, 12 levels, a benchmark of format 1. ``priced``: made by a cluster, a benchmark of format 2. The
+    others lack or break something.
+    """
     runs = {
         "full": lambda: experiment(cliff=0.083),
         "one seed": lambda: experiment(seeds=1),
@@ -60,9 +62,9 @@ def findings_of(case: str) -> Findings:
 def _benchmark(case: str, runs: list[Result]) -> Benchmark | None:
     if case not in ("full", "diverged", "priced"):
         return None
-    measured = benchmark(runs)
-    rate = Rate("Standard_D2s_v5", 0.115, source="another list", dated="2026-08-20")
-    return replace(measured, machine_rate=rate) if case == "priced" else measured
+    if case != "priced":
+        return benchmark(runs)
+    return replace(served(runs), machine_rate=Rate("Standard_D2s_v5", 0.115, source="another list", dated="2026-08-20"))
 
 
 @lru_cache

@@ -99,6 +99,16 @@ def test_the_legend_highlights(open_page: Callable[..., Any], files: Callable[[s
     page.wait_for_function(f"new Set({lines}).size === 1")
 
 
+def test_a_legend_of_one_figure_leaves_the_others_alone(
+    open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]]
+) -> None:
+    page = open_page(files("priced")["index.html"], DESK)
+    lines = "[...document.querySelectorAll('[data-chart={}] .mark-line path')].map(l => getComputedStyle(l).opacity)"
+    page.locator("#figure-speed-up-settings .legend button").first.click()
+    page.wait_for_function(f"new Set({lines.format('speed-up-settings')}).size === 2")
+    assert "0.12" not in page.evaluate(lines.format("speed-up"))
+
+
 def test_a_wheel_scrolls_past_a_chart(open_page: Callable[..., Any], files: Callable[[str], dict[str, bytes]]) -> None:
     page = open_page(files("full")["index.html"], DESK)
     page.locator('[data-chart="quality"]').scroll_into_view_if_needed()
@@ -134,7 +144,7 @@ def test_paper_gets_the_pictures(open_page: Callable[..., Any], files: Callable[
     stills = page.evaluate(
         "[...document.querySelectorAll('.still')].map(image => image.naturalWidth > 0 && image.offsetWidth > 0)"
     )
-    assert stills == [True] * 9
+    assert stills == [True] * 12
     assert page.locator(".chart:visible").count() == 0
     assert page.pdf()[:5] == b"%PDF-"
 
@@ -147,7 +157,7 @@ def test_without_scripts_the_pictures_stay(
         browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(java_script_enabled=False)
         page.goto((tmp_path / "index.html").as_uri())
-        assert page.locator(".still:visible").count() == 9
+        assert page.locator(".still:visible").count() == 12
         browser.close()
 
 

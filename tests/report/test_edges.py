@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,12 +10,14 @@ import pytest
 
 from ticketsmith.evidence.findings import conclude
 from ticketsmith.evidence.results import CurvePoint, Result
+from ticketsmith.evidence.serving import Benchmark, Timing
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.report.draw import standalone
 from ticketsmith.report.markdown import report_markdown
+from ticketsmith.report.scorecard import document
 from ticketsmith.report.story import tell
 
-from ..evidence.synthetic import LOSS, experiment
+from ..evidence.synthetic import LOSS, experiment, served
 from .conftest import POLICY
 
 
@@ -59,6 +62,46 @@ def test_what_is_lacking_is_told(case: str) -> None:
     assert words in story.headline
     assert words in report_markdown(story).decode()
     assert story.rows
+    assert all(standalone(figure, titled=True)["layer"] for figure in story.figures)
+
+
+def only(keep: Callable[[Timing], bool]) -> Callable[[Benchmark], Benchmark]:
+    return lambda measured: replace(measured, timings=tuple(timing for timing in measured.timings if keep(timing)))
+
+
+MEASURED: dict[str, tuple[Callable[[Benchmark], Benchmark], str]] = {
+    "nothing at all": (only(lambda timing: False), "Inference was not measured"),
+    "only dense": (only(lambda timing: timing.variant == "dense"), "No sparsity that passes its gates was measured"),
+    "no dense": (only(lambda timing: timing.variant != "dense"), "Best choice that passes its gates"),
+    "only large batches": (only(lambda timing: timing.batch_size == 32), "(batch size 32, 1 thread)"),
+    "only low precision": (
+        only(lambda timing: timing.precision == "bfloat16"),
+        "whose quality the gates did not judge",
+    ),
+    "only dense runtimes": (only(lambda timing: timing.dense), "Unstructured sparsity does not pay here"),
+    "a level that was not trained": (
+        lambda measured: replace(measured, timings=tuple(replace(t, level=t.level + 50) for t in measured.timings)),
+        "No sparsity that passes its gates was measured",
+    ),
+    "loads without a target or steps": (
+        lambda measured: replace(
+            measured,
+            loads=(replace(measured.loads[0], target_ms=0.0), replace(measured.loads[1], steps=(), target_ms=0.0)),
+        ),
+        "Best choice that passes its gates",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MEASURED)
+def test_what_was_not_measured_is_told(case: str) -> None:
+    change, words = MEASURED[case]
+    runs = experiment(cliff=0.083, seeds=3, levels=6, points=3)
+    findings = conclude(case, runs, POLICY, benchmark=change(served(runs)))
+    story = tell(findings)
+    assert words in story.served
+    assert words in report_markdown(story).decode()
+    assert json.loads(json.dumps(document(findings), allow_nan=False))["answer"] == story.served
     assert all(standalone(figure, titled=True)["layer"] for figure in story.figures)
 
 

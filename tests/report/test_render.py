@@ -64,9 +64,9 @@ def test_every_file_is_there(files: Files) -> None:
     names = set(files("full"))
     figures = {
         "quality", "speed-up", "learning-speed", "loss-validation", "loss-train", "layers", "cost-variants",
-        "cost-levels", "cost-payback",
+        "cost-levels", "cost-payback", "speed-up-settings", "latency", "quality-cost",
     }  # fmt: skip
-    assert names == {"index.html", "report.md", "results.csv"} | {
+    assert names == {"index.html", "report.md", "results.csv", "scorecard.csv"} | {
         f"figures/{name}.{kind}" for name in figures for kind in ("png", "svg")
     }
     assert "figures/speed-up.png" not in files("one seed")
@@ -165,11 +165,12 @@ def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files
     story, text = tell(findings("priced")), page(files("priced")).text.replace("\u00a0", " ")
     markdown = files("priced")["report.md"].decode().replace("\\", "")
     assert story.bottom_line.startswith(
-        "Finding the ticket cost $0.16 (dense alone: $0.027). At the measured 328 \u00b5s"
+        "Finding the ticket cost $0.16 (dense alone: $0.027). At the measured 114 \u00b5s per image"
     )
-    assert "it has paid for itself after 59 million requests" in story.bottom_line
+    assert "it has paid for itself after 100 million images" in story.bottom_line
     told = [story.bottom_line, story.billed_line, *story.cost_notes]
-    told += [cell for table in (story.spending, story.serving, story.billed) for row in table.rows for cell in row]
+    tables = (story.spending, story.serving, story.billed)
+    told += [line for table in tables for row in table.rows for cell in row for line in cell.split("\n")]
     for words in told:
         assert words in text
         assert words in markdown
@@ -177,6 +178,42 @@ def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files
     spent = sum(float(line["price"]) + float(line["idle_price"]) for line in lines)
     assert spent == pytest.approx(findings("priced").cost.total.money)
     assert {(line["machine"], line["currency"]) for line in lines} == {("Standard_NC4as_T4_v3", "USD")}
+
+
+def test_the_scorecard_is_told_alike_in_page_markdown_and_csv(findings: Case, files: Files) -> None:
+    story, text = tell(findings("priced")), page(files("priced")).text.replace("\u00a0", " ")
+    markdown = files("priced")["report.md"].decode().replace("\\", "")
+    assert story.served.startswith(
+        "Best choice that passes its gates: the ticket at 83.2 % sparsity on TicketSmith sparse."
+    )
+    assert text.index(story.served) < text.index(story.special), "the answer on speed stands above the controls"
+    tables = (story.scorecard, story.settings, story.layers, story.loads, *(table for _, table in story.cells))
+    told = [story.served, *story.served_why, story.scorecard_note]
+    told += [line for table in tables for row in table.rows for cell in row for line in cell.split("\n")]
+    for words in told:
+        assert words in text
+        assert words in markdown
+    rows = list(csv.DictReader(io.StringIO(files("priced")["scorecard.csv"].decode())))
+    benchmark = findings("priced").benchmark
+    assert benchmark is not None
+    assert len(rows) == len(benchmark.timings)
+    chosen = [
+        row for row in rows if row["deployable"] == "True" and row["best_runtime"] == "True" and row["level"] == "5"
+    ]
+    lead = next(row for row in chosen if (row["batch_size"], row["threads"], row["precision"]) == ("1", "1", "float32"))
+    assert (lead["runtime"], lead["against"], lead["gate"]) == ("sparse", "onnxruntime", "PASS")
+    assert float(lead["per_million"]) == pytest.approx(0.115 / 3600 * 1e6 * 0.2e-3 / float(lead["speedup"]) / 2)
+    assert f"{float(lead['speedup']):.2f}\u00d7" in story.served
+
+
+def test_nothing_is_invented_for_an_older_benchmark(findings: Case, files: Files) -> None:
+    story = tell(findings("full"))
+    assert story.scorecard.header == ("Network", "Latency p50", "Speed-up", "Requests/s", "Gates")
+    assert (story.layers.rows, story.loads.rows) == ((), ())
+    assert "p99 of" not in story.served
+    line = next(csv.DictReader(io.StringIO(files("full")["scorecard.csv"].decode())))
+    assert (line["p99_ms"], line["peak_bytes"], line["per_million"]) == ("", "", "")
+    assert "scorecard.csv" not in files("one seed"), "speed was not measured"
 
 
 def test_without_prices_no_money_is_told(files: Files) -> None:

@@ -16,6 +16,7 @@ from ticketsmith.cli.evidence import gate, report, status, verify
 from ticketsmith.cli.export import export, ticket
 from ticketsmith.cli.prices import prices
 from ticketsmith.cli.recipe import init, plan, schema, validate
+from ticketsmith.cli.scorecard import scorecard
 from ticketsmith.cli.stores import ls, pull, push
 from ticketsmith.cli.training import prune, train
 from ticketsmith.errors import Exit, TicketSmithError
@@ -43,7 +44,9 @@ def group() -> None:
     """
 
 
-for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, verify, data, prices, schema):
+for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, scorecard, verify):
+    group.add_command(_command)
+for _command in (data, prices, schema):
     group.add_command(_command)
 for _command in (export, ticket, pull, push, ls, *CLUSTER):
     group.add_command(_command)

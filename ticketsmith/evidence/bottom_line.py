@@ -160,28 +160,29 @@ def _return(findings: Findings) -> str:
         return "No level passed its gates: there is nothing yet that could earn it back."
     if findings.benchmark is None:
         return "Inference was not measured, so nothing can be said of when that pays for itself."
+    if findings.sweet_spot.confirmed is None:
+        return "The test split does not confirm any level: there is nothing yet that could earn it back."
     if not findings.paybacks:
         return "Inference was not measured at this sparsity, so nothing can be said of when that pays for itself."
     payback = findings.paybacks[0]
-    ticket, dense = words.latency(payback.ticket_seconds), words.latency(payback.dense_seconds)
     one = payback.unit.removesuffix("s")
     batches = "" if payback.batch_size == 1 else f" in batches of {payback.batch_size}"
+    ticket = f"{words.latency(payback.ticket_seconds)} per {one}{batches}"
+    dense = f"{words.latency(payback.dense_seconds)} for dense on {words.runtime(payback.dense_runtime)}"
     if payback.outcome != "pays":
         interval = f"{words.times(payback.low)} to {words.times(payback.high)}"
         why = "it is slower" if payback.outcome == "never" else "that it is faster is not shown"
         return (
-            f"At the measured {ticket} per {one}{batches}, against {dense} for dense, it never pays for itself on this "
-            f"runtime: {why} ({interval}).{_elsewhere(findings)}"
+            f"At the measured {ticket} on {words.runtime(payback.runtime)}, against {dense}, it never pays for itself on "
+            f"this machine: {why} ({interval}).{_elsewhere(findings)}"
         )
     if payback.requests is None or payback.requests_with_dense is None:
         return (
-            f"It serves a {one} in {ticket}{batches}, dense in {dense}; after how many that pays for itself cannot be "
-            f"said: {payback.why}."
+            f"The measured time is {ticket}, against {dense}; after how many that pays for itself cannot be said: "
+            f"{payback.why}."
         )
     if payback.requests.middle <= 0:
-        return (
-            f"At the measured {ticket} per {one}{batches}, against {dense} for dense, it pays from the first {one} on."
-        )
+        return f"At the measured {ticket}, against {dense}, it pays from the first {one} on."
     level = words.percent(findings.benchmark.confidence)
     where = (
         f" served on {payback.machine} at {words.hourly(payback.per_hour, payback.currency)} an hour"
@@ -190,7 +191,7 @@ def _return(findings: Findings) -> str:
     )
     span = payback.requests
     return (
-        f"At the measured {ticket} per {one}{batches}, against {dense} for dense, it has paid for itself after "
+        f"At the measured {ticket}, against {dense}, it has paid for itself after "
         f"{words.count(span.middle)} {payback.unit}{where} ({level} interval {words.count(span.low)} to "
         f"{words.count(span.high)}). That earns back what it cost beyond training dense; with dense training too, "
         f"{words.count(payback.requests_with_dense.middle)}."
@@ -203,6 +204,6 @@ def _elsewhere(findings: Findings) -> str:
     if other is None or other.requests is None:
         return ""
     return (
-        f" In batches of {other.batch_size}, on {other.runtime}, it does, after {words.count(other.requests.middle)} "
-        f"{other.unit}."
+        f" In batches of {other.batch_size}, on {words.runtime(other.runtime)}, it does, after "
+        f"{words.count(other.requests.middle)} {other.unit}."
     )

@@ -10,10 +10,11 @@ from ticketsmith.evidence import sweet_spot as spots
 from ticketsmith.evidence.billing import Billed, Pod, billed
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
-from ticketsmith.evidence.gates import judge
+from ticketsmith.evidence.gates import judge, level_status
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import At, Metric, Result, Split
+from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.summarise import summarise
 from ticketsmith.evidence.variants import CONTROLS, DENSE, ordered, subject
@@ -26,8 +27,9 @@ class Findings:
 
     ``subject`` is the variant that the experiment is about (the winning ticket, unless there is none). ``planned``
     counts the runs that the plan asked for. ``facts`` are lines for a reader, in order (``Data`` -> ``MNIST, 55,000
-    training images``); ``environment`` is what the runs recorded of their machine and versions. ``paybacks``: one for
-    each batch size that was measured at the sweet spot. ``billed``: what a cluster's pods took, None without any.
+    training images``); ``environment`` is what the runs recorded of their machine and versions. ``scorecard``: what serving
+    costs, None without a benchmark; ``paybacks``: one for each batch size at which a deployable level was measured.
+    ``billed``: what a cluster's pods took, None without any.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Findings:
     benchmark: Benchmark | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    scorecard: Scorecard | None = None
     paybacks: tuple[Payback, ...] = ()
     billed: Billed | None = None
 
@@ -105,13 +108,11 @@ def conclude(
     environment: Mapping[str, str] | None = None,
     pods: Sequence[Pod] = (),
     unreadable_pods: int = 0,
-    unit: str = "requests",
 ) -> Findings:
     """Judge, summarise and count: all evidence from the sealed runs of one experiment.
 
-    ``pods`` are the records of a cluster's pods, if there are any. ``unit`` names what one input of a batch is served as.
-    The order of ``results`` does not matter. Raises TicketSmithError when there are none, or when a gate asks for a
-    metric that they do not hold.
+    ``pods`` are the records of a cluster's pods, if there are any. The order of ``results`` does not matter. Raises
+    TicketSmithError when there are none, or when a gate asks for a metric that they do not hold.
     """
     if not results:
         raise TicketSmithError(f"experiment {name!r} has no runs yet: nothing to report. Train it first.")
@@ -139,6 +140,8 @@ def conclude(
     ]
     level = spot.answer[0] if spot else None
     spent = cost(runs, level, about)
+    statuses = _statuses((*validation, *test))
+    card = scorecard(benchmark, about, _deployable(spot, test, statuses), statuses) if benchmark else None
     return Findings(
         name=name,
         recipe_text=recipe_text,
@@ -161,6 +164,29 @@ def conclude(
         benchmark=benchmark,
         facts=dict(facts or {}),
         environment=dict(environment or {}),
-        paybacks=tuple(paybacks(spent, benchmark, about, level, unit)),
+        scorecard=card,
+        paybacks=tuple(paybacks(spent, card)),
         billed=billed(pods, runs, unreadable_pods),
+    )
+
+
+def _statuses(verdicts: Sequence[Verdict]) -> dict[tuple[str, int], Status]:
+    """The conjunction of all gates on both splits, by variant and level."""
+    given: dict[tuple[str, int], list[Verdict]] = {}
+    for verdict in verdicts:
+        given.setdefault((verdict.variant, verdict.level), []).append(verdict)
+    return {place: level_status(own) for place, own in given.items()}
+
+
+def _deployable(
+    spot: SweetSpot | None, test: Sequence[Verdict], statuses: Mapping[tuple[str, int], Status]
+) -> frozenset[int]:
+    """The levels that pass on both splits, none of them sparser than the one that the headline answers with."""
+    if spot is None or spot.confirmed is None:
+        return frozenset()
+    own = {verdict.level: verdict.sparsity for verdict in test if verdict.variant == spot.variant}
+    return frozenset(
+        level
+        for level, sparsity in own.items()
+        if statuses[spot.variant, level] is Status.PASS and sparsity <= spot.confirmed[1]
     )

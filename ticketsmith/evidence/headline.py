@@ -34,8 +34,7 @@ def special(findings: Findings) -> str:
     here = [comparison for comparison in findings.comparisons if comparison.level == level]
     if not here:
         return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
-    spot = findings.sweet_spot
-    lead = "At that sparsity" if spot and spot.confirmed else f"At {words.share(here[0].sparsity)} sparsity"
+    lead = f"At {words.share(here[0].sparsity)} sparsity"
     told = [_against(findings, comparison) for comparison in here]
     return " ".join([f"{lead} {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:])])
 

@@ -7,13 +7,12 @@ one machine does both, the price cancels.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ticketsmith.evidence.cost import Cost
-from ticketsmith.evidence.serving import Benchmark
-from ticketsmith.evidence.speed import Speed, best, speeds
+from ticketsmith.evidence.scorecard import Scorecard, fastest
+from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE
 
 Outcome = Literal["pays", "unclear", "never"]
@@ -30,7 +29,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Payback:
-    """One batch size: the ticket on its fastest runtime against dense on its own.
+    """One batch size: the best deployable choice on its fastest runtime against dense on its own, ``dense_runtime``.
 
     ``dense_seconds`` and ``ticket_seconds`` are a request's, at this batch size; ``speedup`` with ``low`` and ``high`` is
     their ratio. A machine serves ``streams`` requests side by side: one a core, or one a GPU. ``currency`` is empty where
@@ -43,6 +42,7 @@ class Payback:
     unit: str
     batch_size: int
     runtime: str
+    dense_runtime: str
     device: str
     dense_seconds: float
     ticket_seconds: float
@@ -70,49 +70,42 @@ class Payback:
         return seconds * self.per_hour / 3600 if self.currency and self.per_hour is not None else seconds
 
 
-def paybacks(
-    cost: Cost, benchmark: Benchmark | None, variant: str, level: int | None, unit: str = "requests"
-) -> list[Payback]:
-    """One for each batch size that was measured, smallest first. ``level`` is the sweet spot's, None when there is none.
+def paybacks(cost: Cost, card: Scorecard | None) -> list[Payback]:
+    """One for each batch size that was measured, smallest first, in the cell that leads it.
 
-    ``unit`` names what one input of a batch is.
+    Compared is the best deployable choice, with the dense model on whichever runtime is surely fastest for it, one that
+    skips zeros included: what the runtime alone gives was there without finding a ticket.
     """
-    if benchmark is None or level is None:
+    if card is None or card.lead is None:
         return []
-    points = speeds(benchmark)
-    found = []
-    for batch_size in sorted({point.batch_size for point in points}):
-        ticket = best(points, variant, level, batch_size)
-        reference = next(
-            (p for p in points if (p.variant, p.runtime, p.batch_size) == (DENSE, benchmark.reference, batch_size)),
-            None,
-        )
-        if ticket is None or reference is None:
+    phase, precision, *_ = card.lead.cell
+    found: dict[int, Payback] = {}
+    for group in card.groups:
+        if (group.phase, group.precision) != (phase, precision) or group.batch_size in found:
             continue
-        rival = best(points, DENSE, 0, batch_size)
-        if rival is None or rival.low <= 1.0:  # no other runtime is surely faster for dense
-            rival = reference
-        found.append(_payback(cost, benchmark, reference, rival, ticket, unit))
-    return found
+        if group.candidate is None or group.dense is None:
+            continue
+        models = fastest(point for point in group.points if point.variant == DENSE and point.low > 1.0)
+        found[group.batch_size] = _payback(cost, card, group.dense, models or group.dense, group.candidate)
+    return [found[size] for size in sorted(found)]
 
 
-def _payback(cost: Cost, benchmark: Benchmark, reference: Speed, dense: Speed, ticket: Speed, unit: str) -> Payback:
+def _payback(cost: Cost, card: Scorecard, reference: Speed, dense: Speed, ticket: Speed) -> Payback:
     """``reference`` is what both speed-ups are relative to; ``dense`` is what the ticket is compared with."""
-    request = reference.median_ms / 1000 / reference.batch_size
-    rate = benchmark.machine_rate
-    extra, finding, currency, why = _terms(cost, benchmark)
-    ratio = ticket.speedup / dense.speedup
+    rate = card.rate
+    extra, finding, currency, why = _terms(cost, card)
     bare = Payback(
-        unit=unit,
+        unit=f"{card.unit}s",
         batch_size=ticket.batch_size,
         runtime=ticket.runtime,
-        device=benchmark.device,
-        dense_seconds=request / dense.speedup,
-        ticket_seconds=request / ticket.speedup,
-        speedup=ratio,
+        dense_runtime=dense.runtime,
+        device=card.device,
+        dense_seconds=reference.seconds / dense.speedup,
+        ticket_seconds=reference.seconds / ticket.speedup,
+        speedup=ticket.speedup / dense.speedup,
         low=ticket.low / (1.0 if dense is reference else dense.high),
         high=ticket.high / (1.0 if dense is reference else dense.low),
-        streams=_streams(benchmark, ticket.threads),
+        streams=card.streams(ticket.threads),
         machine=rate.machine if rate else "",
         per_hour=rate.per_hour if rate else None,
         currency=currency,
@@ -130,9 +123,9 @@ def _span(payback: Payback, amount: float) -> Span:
     return Span(middle, low, high)
 
 
-def _terms(cost: Cost, benchmark: Benchmark) -> tuple[float | None, float | None, str, str]:
+def _terms(cost: Cost, card: Scorecard) -> tuple[float | None, float | None, str, str]:
     """What finding cost without and with dense, in which currency (empty: machine seconds), or why it cannot be said."""
-    rate, finding, dense = benchmark.machine_rate, cost.finding, cost.dense
+    rate, finding, dense = card.rate, cost.finding, cost.dense
     if rate is not None and rate.per_hour > 0 and finding.priced and dense.priced:
         if rate.currency == finding.currency:
             assert finding.money is not None
@@ -146,7 +139,7 @@ def _terms(cost: Cost, benchmark: Benchmark) -> tuple[float | None, float | None
         )
     if not finding.timed or finding.machine_seconds is None or dense.machine_seconds is None:
         return None, None, "", "not every run recorded its time"
-    served = benchmark.device.partition(":")[0]
+    served = card.device.partition(":")[0]
     if any(device != served for device in cost.devices):
         return (
             None,
@@ -158,14 +151,6 @@ def _terms(cost: Cost, benchmark: Benchmark) -> tuple[float | None, float | None
             ),
         )
     return finding.machine_seconds - dense.machine_seconds, finding.machine_seconds, "", ""
-
-
-def _streams(benchmark: Benchmark, threads: int) -> int:
-    """How many requests the machine serves side by side: a CPU one on every ``threads`` cores, as it trains."""
-    cores = benchmark.machine.get("cores", "")
-    if not benchmark.device.startswith("cpu") or not cores.isdigit():
-        return 1
-    return max(1, math.floor(int(cores) / threads))
 
 
 def _device(kind: str) -> str:

@@ -1,21 +1,33 @@
-"""Measured speed-ups, gathered over seeds."""
+"""Measured speed-ups over the best dense runtime, gathered over seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ticketsmith.evidence.serving import Benchmark, Timing
 from ticketsmith.evidence.statistics import mean
+from ticketsmith.evidence.variants import DENSE
+
+Cell = tuple[str, str, int, int]
+"""Phase, precision, batch size and threads: what is compared with each other."""
+
+# A reader asks first for a single call; of a model that generates, for the time of every token, then of the first one.
+_PHASES = ("", "decode", "prefill")
+_SKIP_ZEROS = ("torch_csr", "sparse")  # the runtimes of format 1 that were not dense; it did not tell them apart
+_PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One level of one variant on one runtime at one batch size.
+    """One level of one variant on one runtime in one cell.
 
-    ``speedup`` is the geometric mean over seeds of the measured ratios to dense; ``low`` and ``high`` are the outermost
-    bounds of the seeds' own bootstrap intervals, so that they never claim more than any seed does.
+    ``speedup`` is the geometric mean over seeds of the measured ratios to ``against``: the dense model on the strongest
+    dense runtime of the cell. ``low`` and ``high`` are the outermost bounds of the seeds' own bootstrap intervals, so
+    that they never claim more than any seed does. ``dense`` tells a runtime that multiplies zeros like any other number.
+    Latencies are milliseconds a call and ``throughput`` units a second, as in Timing; all are means over seeds, None
+    where a seed does not know them.
     """
 
     variant: str
@@ -29,33 +41,109 @@ class Speed:
     high: float
     median_ms: float
     seeds: int
+    p10_ms: float
+    p90_ms: float
+    throughput: float
+    phase: str = ""
+    precision: str = "float32"
+    against: str = ""
+    dense: bool = True
+    p99_ms: float | None = None
+    roofline: float | None = None
+    resident_bytes: float | None = None
+    peak_bytes: float | None = None
+    file_bytes: float | None = None
 
     @property
     def claimed(self) -> bool:
         """Whether the interval excludes "as fast as dense"."""
         return not self.low <= 1.0 <= self.high
 
+    @property
+    def cell(self) -> Cell:
+        return self.phase, self.precision, self.batch_size, self.threads
+
+    @property
+    def seconds(self) -> float:
+        """What one unit (request, image, token) takes."""
+        return 1.0 / self.throughput
+
 
 def speeds(benchmark: Benchmark | None) -> list[Speed]:
-    """Every measured point, by runtime, batch size and sparsity."""
+    """Every measured point, by cell (see ``order``), runtime and sparsity.
+
+    A document of format 1 does not name the strongest dense runtime of a cell: there it is the fastest that ran the dense
+    model, if it is surely faster than the reference, else the reference. Runtimes that are known to skip zeros are none.
+    """
     if benchmark is None:
         return []
-    groups: dict[tuple[str, int, int, str, int], list[Timing]] = {}
+    cells: dict[Cell, list[Timing]] = {}
     for timing in benchmark.timings:
-        place = (timing.runtime, timing.batch_size, timing.threads, timing.variant, timing.level)
-        groups.setdefault(place, []).append(timing)
-    points = [_speed(timings) for timings in groups.values()]
-    return sorted(points, key=lambda p: (p.runtime, p.batch_size, p.threads, p.sparsity, p.variant, p.level))
+        if (
+            min(timing.median_ms, timing.throughput, timing.speedup, timing.speedup_low) > 0
+        ):  # else nothing was measured
+            cells.setdefault(timing.cell, []).append(timing)
+    points = []
+    for timings in cells.values():
+        groups: dict[tuple[str, str, int], list[Timing]] = {}
+        for timing in timings:
+            groups.setdefault((timing.runtime, timing.variant, timing.level), []).append(timing)
+        found = [_speed(group) for group in groups.values()]
+        points += found if any(timing.against for timing in timings) else _named(found, benchmark.reference)
+    return sorted(points, key=lambda p: (order(p.cell), p.runtime, p.sparsity, p.variant, p.level))
+
+
+def order(cell: Cell) -> tuple[int, str, int, str, int, int]:
+    """A sort key: the cell that leads comes first, which is one call in float32 at the smallest batch on fewest threads."""
+    phase, precision, batch_size, threads = cell
+    return *_place(phase, _PHASES), *_place(precision, _PRECISIONS), batch_size, threads
+
+
+def lead(points: Iterable[Speed], batch_size: int | None = None) -> Cell | None:
+    """The cell that leads, of all or of one batch size; None when nothing was measured there."""
+    cells = {point.cell for point in points if batch_size in (None, point.batch_size)}
+    return min(cells, key=order, default=None)
 
 
 def best(points: Sequence[Speed], variant: str, level: int, batch_size: int = 1) -> Speed | None:
-    """The fastest runtime of those measured for this level at this batch size; None when none was."""
-    here = [p for p in points if (p.variant, p.level, p.batch_size) == (variant, level, batch_size)]
-    return max(here, key=lambda p: (p.speedup, p.runtime), default=None)
+    """The fastest runtime of those measured for this level in the cell that leads this batch size; None without any."""
+    cell = lead(points, batch_size)
+    here = [point for point in points if (point.variant, point.level, point.cell) == (variant, level, cell)]
+    return max(here, key=lambda point: (point.speedup, point.runtime), default=None)
+
+
+def rival(points: Iterable[Speed], cell: Cell | None) -> Speed | None:
+    """What a cell's speed-ups are against: the dense model on the strongest dense runtime; None when it is not there."""
+    here = (point for point in points if (point.variant, point.cell, point.runtime) == (DENSE, cell, point.against))
+    return next(here, None)
+
+
+def _named(points: Sequence[Speed], reference: str) -> list[Speed]:
+    """The points of one cell of an older document, relative to the dense model on the runtime that is fastest for it."""
+    models = [point for point in points if point.variant == DENSE and point.runtime not in _SKIP_ZEROS]
+    strongest = max(models, key=lambda point: (point.speedup, point.runtime), default=None)
+    if strongest is None or strongest.low <= 1.0 or strongest.runtime == reference:
+        return [replace(point, against=reference, dense=point.runtime == reference) for point in points]
+    return [
+        replace(
+            point,
+            against=strongest.runtime,
+            dense=point.runtime in (reference, strongest.runtime),
+            speedup=point.speedup / strongest.speedup,
+            low=1.0 if point is strongest else point.low / strongest.high,
+            high=1.0 if point is strongest else point.high / strongest.low,
+        )
+        for point in points
+    ]
 
 
 def _speed(timings: Sequence[Timing]) -> Speed:
     first = timings[0]
+
+    def over(read: Callable[[Timing], float | None]) -> float | None:
+        values = [value for timing in timings if (value := read(timing)) is not None]
+        return mean(values) if len(values) == len(timings) else None
+
     return Speed(
         variant=first.variant,
         level=first.level,
@@ -68,4 +156,20 @@ def _speed(timings: Sequence[Timing]) -> Speed:
         high=max(timing.speedup_high for timing in timings),
         median_ms=mean([timing.median_ms for timing in timings]),
         seeds=len({timing.seed for timing in timings}),
+        p10_ms=mean([timing.p10_ms for timing in timings]),
+        p90_ms=mean([timing.p90_ms for timing in timings]),
+        throughput=mean([timing.throughput for timing in timings]),
+        phase=first.phase,
+        precision=first.precision,
+        against=first.against,
+        dense=first.dense,
+        p99_ms=over(lambda timing: timing.p99_ms),
+        roofline=over(lambda timing: timing.roofline),
+        resident_bytes=over(lambda timing: timing.resident_bytes),
+        peak_bytes=over(lambda timing: timing.peak_bytes),
+        file_bytes=over(lambda timing: timing.file_bytes),
     )
+
+
+def _place(name: str, known: Sequence[str]) -> tuple[int, str]:
+    return (known.index(name), "") if name in known else (len(known), name)

@@ -10,6 +10,18 @@ from ticketsmith.evidence.verdicts import Gate
 
 MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
 
+_RUNTIMES = {
+    "torch": "PyTorch",
+    "torch_compile": "torch.compile",
+    "torch_csr": "PyTorch CSR",
+    "torch_24": "PyTorch 2:4",
+    "cuda_graph": "CUDA graph",
+    "compact": "Compacted",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "sparse": "TicketSmith sparse",
+}
+
 _SYMBOLS = {"USD": "$", "EUR": "\u20ac", "GBP": "\u00a3"}
 
 
@@ -98,6 +110,27 @@ def duration(seconds: float) -> str:
 def times(ratio: float) -> str:
     """``1.8\u00d7``, ``0.62\u00d7``, ``12\u00d7``: two or three figures, never rounded to a neat 1."""
     return f"{ratio:.0f}\u00d7" if ratio >= 100 else f"{ratio:.1f}\u00d7" if ratio >= 10 else f"{ratio:.2f}\u00d7"
+
+
+def runtime(name: str) -> str:
+    """A runtime's name for a reader; one that is not known here is shown as it is."""
+    known, comma, options = name.partition(",")
+    return f"{_RUNTIMES.get(known, known)}{comma}{options}"
+
+
+def size(amount: float) -> str:
+    """Bytes, decimal: ``512 B``, ``83 kB``, ``1.2 MB``."""
+    for one, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if amount >= 0.9995 * one:
+            return f"{_figures(amount / one)} {unit}"
+    return f"{amount:.0f} B"
+
+
+def rate(amount: float) -> str:
+    """So many a second, to three figures: ``0.42``, ``8,120``."""
+    digits = 0 if amount >= 100 else 1 if amount >= 10 else 2
+    rounded = float(f"{amount:.3g}")
+    return f"{rounded:,.{digits}f}"
 
 
 def latency(seconds: float) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 HOUR = 3600.0
 
@@ -17,7 +20,7 @@ class Rate:
     """
 
     machine: str
-    per_hour: float
+    per_hour: Annotated[float, Field(ge=0)]
     currency: str = "USD"
     gpus: int = 0
     spot: bool = False

@@ -66,8 +66,8 @@ def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Com
         rows=rows,
         note=(
             "Sweet spot: the sparsest level whose gates pass. Quality and gate status are those of the test split "
-            "there; speed-up is measured, on the fastest runtime of those tried; cost is the training of everything, "
-            "controls included. Experiments may differ in their gates: each report states its own."
+            "there; speed-up is measured, against dense on the best dense runtime of those tried; cost is the training of "
+            "everything, controls included. Experiments may differ in their gates: each report states its own."
         ),
         footer=f"Made by TicketSmith from {words.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
     )
@@ -139,7 +139,9 @@ def _line(findings: Findings, link: str) -> Line:
         change=words.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
         status=status,
         speedup=words.times(point.speedup) if point else NOT_MEASURED,
-        speed_note=point.runtime if point else "not measured",
+        speed_note=(
+            f"{words.runtime(point.runtime)}, dense on {words.runtime(point.against)}" if point else "not measured"
+        ),
         runs=str(len(findings.results)),
         cost=amount(total, best_kind(total)),
     )

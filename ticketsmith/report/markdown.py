@@ -12,7 +12,12 @@ from ticketsmith.report.tables import Row
 
 def report_markdown(story: Story) -> bytes:
     """CommonMark with tables; images are taken from ``figures/``."""
-    parts = [f"# {escaped(story.headline)}", escaped(story.special), f"*TicketSmith \u00b7 {escaped(story.name)}*"]
+    parts = [
+        f"# {escaped(story.headline)}",
+        escaped(story.served),
+        escaped(story.special),
+        f"*TicketSmith \u00b7 {escaped(story.name)}*",
+    ]
     parts.append(
         table(("Key number", "", ""), [(card.label, f"**{escaped(card.value)}**", card.note) for card in story.cards])
     )
@@ -23,9 +28,13 @@ def report_markdown(story: Story) -> bytes:
         parts.append(f"## {question}")
         if key == "cost":
             parts.append(f"**{escaped(story.bottom_line)}**")
+        if key == "speed":
+            parts += _scorecard(story)
         for figure in figures:
             image = f"![{escaped(figure.alt)}](figures/{figure.name}.png)"
             parts += [f"### {escaped(figure.title)}", image, escaped(figure.caption)]
+        if key == "speed":
+            parts += _measured(story)
         if key == "speed" and story.machine:
             parts.append(table(("Measured on", ""), story.machine))
             parts += [f"- {escaped(line)}" for line in story.refusals]
@@ -71,10 +80,25 @@ def _samples(gallery: Gallery) -> list[str]:
     return parts
 
 
+def _scorecard(story: Story) -> list[str]:
+    parts = [f"**{escaped(story.served)}**", "\n".join(f"- {escaped(line)}" for line in story.served_why)]
+    if story.scorecard.rows:
+        parts += [table(story.scorecard.header, story.scorecard.rows), escaped(story.scorecard_note)]
+    return parts
+
+
+def _measured(story: Story) -> list[str]:
+    tables = [("By setting", story.settings), ("By kind of layer", story.layers), ("Under load", story.loads)]
+    tables += [(f"Every level: {name}", cell) for name, cell in story.cells]
+    return [part for name, one in tables if one.rows for part in (f"### {name}", table(one.header, one.rows))]
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], raw: bool = False) -> str:
     """A pipe table; ``raw`` cells hold Markdown already."""
     lines = [header, ["---"] * len(header)]
-    lines += [[cell if raw or cell.startswith("**") else escaped(cell) for cell in row] for row in rows]
+    lines += [
+        [cell if raw or cell.startswith("**") else escaped(cell.replace("\n", ", ")) for cell in row] for row in rows
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -46,19 +46,17 @@ def serving(findings: Findings) -> Table:
     """One row a batch size: dense against the ticket, and when that pays."""
     rows = [
         (
-            f"{payback.batch_size}, {payback.runtime}",
-            words.latency(payback.dense_seconds),
-            words.latency(payback.ticket_seconds),
-            f"{words.times(payback.speedup)} ({words.times(payback.low)} to {words.times(payback.high)})",
-            told(payback),
+            f"Batch size {payback.batch_size}",
+            f"{words.latency(payback.dense_seconds)}\n{words.runtime(payback.dense_runtime)}",
+            f"{words.latency(payback.ticket_seconds)}\n{words.runtime(payback.runtime)}",
+            f"{words.times(payback.speedup)}\n{words.times(payback.low)} to {words.times(payback.high)}",
+            told(payback).replace(" (", "\n").removesuffix(")"),
         )
         for payback in findings.paybacks
     ]
     unit = findings.paybacks[0].unit if rows else ""
     one = unit.removesuffix("s")
-    return Table(
-        ("Batch size, runtime", f"Dense, a {one}", f"Ticket, a {one}", "Speed-up", f"Pays after ({unit})"), rows
-    )
+    return Table(("Served", f"Dense, per {one}", f"Ticket, per {one}", "Speed-up", f"Pays after ({unit})"), rows)
 
 
 def billed(findings: Findings) -> Table:

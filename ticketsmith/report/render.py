@@ -23,6 +23,7 @@ def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, byte
     """
     from ticketsmith.report.markdown import picture_name, report_markdown
     from ticketsmith.report.page import report_page
+    from ticketsmith.report.scorecard import scorecard_csv
     from ticketsmith.report.story import tell
     from ticketsmith.report.tidy import results_csv
 
@@ -32,6 +33,7 @@ def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, byte
         "index.html": report_page(story, stills(story.figures)),
         "report.md": report_markdown(story),
         "results.csv": results_csv(findings),
+        **({"scorecard.csv": scorecard_csv([findings])} if findings.scorecard else {}),
         **images(story.figures),
         **pictures,
     }

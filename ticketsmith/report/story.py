@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from ticketsmith.evidence import words
 from ticketsmith.evidence.bottom_line import amount, best_kind, billed_line, bottom_line, notes
 from ticketsmith.evidence.caveats import caveats
+from ticketsmith.evidence.deployment import answer, conditions, reasons
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.headline import headline, special
 from ticketsmith.evidence.samples import Sample
-from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.evidence.variants import DENSE, TICKET, display
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
+from ticketsmith.report import scorecard
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.money import Table, billed, serving, spending
@@ -60,6 +61,14 @@ class Story:
     samples: Gallery
     figures: Sequence[Figure]
     caveats: Sequence[str]
+    served: str
+    served_why: Sequence[str]
+    scorecard: Table
+    scorecard_note: str
+    settings: Table
+    cells: Sequence[tuple[str, Table]]
+    layers: Table
+    loads: Table
     machine: Sequence[tuple[str, str]]
     refusals: Sequence[str]
     bottom_line: str
@@ -87,7 +96,7 @@ class Story:
 def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
     """The story of one experiment; ``samples`` is what its models made, in the order to show it."""
     rows = mission_rows(findings)
-    benchmark = findings.benchmark
+    benchmark, card = findings.benchmark, findings.scorecard
     noise = [str(benchmark.machine["noise"])] if benchmark and "noise" in benchmark.machine else []
     return Story(
         name=findings.name,
@@ -102,6 +111,14 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
         samples=gallery(findings, samples, rows),
         figures=all_figures(findings),
         caveats=[*caveats(findings), *noise],
+        served=answer(findings) if benchmark else "",
+        served_why=reasons(findings),
+        scorecard=scorecard.shown(findings),
+        scorecard_note=scorecard.note(card) if card else "",
+        settings=scorecard.settings(card) if card and len(card.groups) > 1 else Table(),
+        cells=[(conditions(group).capitalize(), scorecard.table(card, group)) for group in card.groups] if card else [],
+        layers=scorecard.layers(card) if card else Table(),
+        loads=scorecard.loads(card) if card and card.load_tests else Table(),
         machine=tuple(benchmark.machine.items()) if benchmark else (),
         refusals=_refusals(findings),
         bottom_line=bottom_line(findings),
@@ -130,7 +147,7 @@ def _cards(findings: Findings) -> list[Card]:
     if ticket and spot:
         name = "Ticket" if spot.variant == TICKET else display(spot.variant)
         cards.append(Card(f"{name} {metric}", words.value(findings.metric, ticket.mean), _change(findings, spot)))
-    cards.append(_speed_card(findings, spot))
+    cards.append(_speed_card(findings))
     cards.append(_cost_card(findings, spot))
     return cards
 
@@ -171,12 +188,16 @@ def _change(findings: Findings, spot: SweetSpot) -> str:
     return f"{words.worse(own[0].gate, findings.metric, own[0].estimate)} than dense, {at}"
 
 
-def _speed_card(findings: Findings, spot: SweetSpot | None) -> Card:
-    point = best(speeds(findings.benchmark), spot.variant, spot.answer[0]) if spot else None
-    if point is None:
-        return Card("Measured speed-up", NOT_MEASURED, "not measured")
-    verdict = "" if point.claimed else ", no clear difference"
-    return Card("Measured speed-up", words.times(point.speedup), f"batch size 1, {point.runtime}{verdict}")
+def _speed_card(findings: Findings) -> Card:
+    """The best choice that passes its gates, in the cell that leads; the dense runtime it is measured against."""
+    lead = findings.scorecard.lead if findings.scorecard else None
+    point = lead.candidate if lead else None
+    if lead is None or point is None:
+        return Card("Measured speed-up", NOT_MEASURED, "not measured" if lead is None else "nothing passes its gates")
+    rival = f"dense on {words.runtime(point.against)}, {conditions(lead)}"
+    if lead.choice is None:
+        return Card("Measured speed-up", "none", f"nothing that passes is surely faster than {rival}")
+    return Card("Measured speed-up", words.times(point.speedup), f"{words.runtime(point.runtime)} against {rival}")
 
 
 def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
@@ -222,8 +243,8 @@ def _table_note(findings: Findings) -> str:
         parts.append(f"Gate: {words.listed(gates)} than dense ({how}).")
     if findings.benchmark:
         parts.append(
-            f"Speedup: measured at batch size 1 against dense on {findings.benchmark.reference} "
-            f"({findings.benchmark.device}), on the fastest runtime of those tried."
+            "Speedup: measured at batch size 1 against the dense network on the dense runtime that is fastest for it, each "
+            "network on the fastest of those tried."
         )
     else:
         parts.append("Speedup: not measured in this experiment.")

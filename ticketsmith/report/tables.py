@@ -9,7 +9,7 @@ from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.speed import Speed, best, speeds
+from ticketsmith.evidence.speed import Speed, best, lead, rival, speeds
 from ticketsmith.evidence.summarise import groups
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.evidence.verdicts import Summary, Verdict
@@ -122,27 +122,31 @@ def _brief(findings: Findings, verdict: Verdict) -> str:
 
 
 def _speed(findings: Findings, variant: str, level: int, points: list[Speed]) -> tuple[str, str]:
-    """The measured speed-up at batch size 1 and what it was measured with; never a theoretical figure."""
-    benchmark = findings.benchmark
-    if benchmark is None:
+    """The measured speed-up at batch size 1 over the best dense runtime, and on what; never a theoretical figure."""
+    if findings.benchmark is None:
         return NOT_MEASURED, "not measured"
     if variant == DENSE:
-        own = [p for p in points if (p.variant, p.runtime, p.batch_size) == (DENSE, benchmark.reference, 1)]
-        if any(point.batch_size == 1 for point in points):
-            return words.times(1.0), f"{benchmark.reference}{f', {own[0].median_ms:.3g} ms' if own else ''}"
-        return NOT_MEASURED, "not measured at batch size 1"
+        cell = lead(points, 1)
+        if cell is None:
+            return NOT_MEASURED, "not measured at batch size 1"
+        dense = rival(points, cell)
+        if dense is None:
+            return NOT_MEASURED, "not measured"
+        return words.times(1.0), f"{words.runtime(dense.runtime)}, {words.latency(dense.median_ms / 1000)}"
     point = best(points, variant, level)
     if point is None:
         return NOT_MEASURED, "not measured"
     doubt = "" if point.claimed else "; no clear difference"
-    return words.times(point.speedup), f"{point.runtime} ({words.times(point.low)} to {words.times(point.high)}){doubt}"
+    on = words.runtime(point.runtime)
+    return words.times(point.speedup), f"{on} ({words.times(point.low)} to {words.times(point.high)}){doubt}"
 
 
 def frame(findings: Findings) -> pd.DataFrame:
     """The whole table as numbers, one row a level of a variant; means are those of the test split.
 
     Columns: variant, level, sparsity (0..1), replicates, then for each metric its mean, ``_low`` and ``_high``, then
-    gate, and the measured speed-up at batch size 1 with its runtime (missing where it was not measured).
+    gate, and the measured speed-up at batch size 1 over dense on the best dense runtime, ``against``, with the runtime it
+    was measured on (missing where it was not measured).
     """
     import pandas as pd
 
@@ -166,5 +170,6 @@ def frame(findings: Findings) -> pd.DataFrame:
         point = best(points, variant, level) if variant != DENSE else None
         row["speedup"] = point.speedup if point else None
         row["runtime"] = point.runtime if point else None
+        row["against"] = point.against if point else None
         rows.append(row)
     return pd.DataFrame(rows)

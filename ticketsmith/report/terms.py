@@ -83,6 +83,7 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         (
             "Measured speed-up",
             "Time of one call of the dense network over the time of one call of the pruned one, measured side by side. "
+            "Dense is on the dense runtime that is fastest for it; the pruned network is on whichever runtime is fastest. "
             "Fewer weights are faster only with software that uses it: below 1\u00d7 the pruned network is slower.",
         ),
         *_served(findings),
@@ -91,12 +92,25 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _served(findings: Findings) -> list[tuple[str, str]]:
-    if not findings.paybacks:
-        return []
-    return [
-        (
-            "Pays for itself",
-            "Every answer that the pruned network gives faster than the dense one saves machine time. It has paid for "
-            "itself when that adds up to what finding it took beyond training the dense network alone.",
+    terms = []
+    if findings.scorecard:
+        terms += [
+            ("Runtime", "The software that runs a trained network. The same network differs in speed between them."),
+            (
+                "Break-even sparsity",
+                "From this sparsity on, software that skips zeros is surely faster than the best that multiplies them.",
+            ),
+            (
+                "p50, p99",
+                "The latency that half of the calls, or 99 of 100, had at most.",
+            ),
+        ]
+    if findings.paybacks:
+        terms.append(
+            (
+                "Pays for itself",
+                "Every answer that the pruned network gives faster than the dense one saves machine time. It has paid for "
+                "itself when that adds up to what finding it took beyond training the dense network alone.",
+            )
         )
-    ]
+    return terms

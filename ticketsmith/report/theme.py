@@ -70,6 +70,11 @@ def variant_series(variants: Iterable[str]) -> list[Series]:
     return series
 
 
+def dense_and_ticket() -> list[Series]:
+    """The two series of a chart that sets the pruned network against dense, whichever variant it is."""
+    return [Series("dense", "Dense", GREY), Series("ticket", "Ticket", BLUE)]
+
+
 def config() -> dict[str, Any]:
     """The Vega-Lite configuration of every chart."""
     return {

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
 
@@ -16,6 +16,7 @@ from ticketsmith.report.theme import INK, SOFT, Series
 HEIGHT = 340  # pixels of the plotting area
 LABEL_HEIGHT = 16  # pixels that one line of a direct label needs
 Row = dict[str, Any]
+Axis = TypeVar("Axis", alt.X, alt.Y)
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,9 @@ def rule(value: float, y: alt.Y, colour: str = SOFT, width: float = 1.5, dashes:
     return chart
 
 
-def reading(axis: alt.Y, field: str) -> alt.Y:
+def reading(axis: Axis, field: str) -> Axis:
     """The same axis, reading another field."""
-    other: alt.Y = axis.copy()
+    other: Axis = axis.copy()
     other.shorthand = f"{field}:Q"
     return other
 
@@ -165,6 +166,16 @@ def log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if len(powers) <= 4 else (1,)
     return [float(f"{step}e{power}") for power in powers for step in steps if low <= float(f"{step}e{power}") <= high]
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """As ``log_ticks``; evenly spaced ones where the range is too narrow for three of those."""
+    ticks = log_ticks(low, high)
+    if len(ticks) >= 3:
+        return ticks
+    step = 10 ** math.floor(math.log10((high - low) / 3))
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 5)
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _short(value: Any) -> Any:

@@ -195,7 +195,7 @@ def _payback(findings: Findings) -> Figure | None:
         title=f"{batches}it has paid for itself after {words.count(span.middle)} {found.unit}".capitalize(),
         caption=(
             f"What finding the ticket cost beyond training dense, against what it saves at every request: {where}"
-            f"{found.runtime}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
+            f"{words.runtime(found.runtime)}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
         ),
         alt=(
             f"Share of the cost of finding that is earned back against {found.unit} served: all of it after "

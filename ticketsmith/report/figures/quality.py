@@ -33,7 +33,7 @@ from ticketsmith.report.theme import SOFT, STATUS_INK, variant_series
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """The range of the y axis: what decides (dense, the gate, the way down) fills it; collapsed curves leave it."""
 
     low: float
@@ -58,11 +58,11 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         return None
     dense = findings.summary(DENSE, 0, metric.name)
     gate = next((gate for gate in findings.policy.gates if gate.metric == metric.name), None)
-    limit = _limit(dense, gate, metric)
+    limit = gate_height(dense, gate, metric)
     if dense is not None:  # the method starts at the dense network
         rows.insert(0, _row(findings, metric, findings.subject, dense))
     series = variant_series(findings.variants)
-    frame = _frame(rows, dense, limit, metric)
+    frame = framed(rows, dense, limit, metric)
     x = density_axis([row["density"] for row in rows])
     y = alt.Y(
         "mean:Q",
@@ -128,7 +128,7 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
     }
 
 
-def _limit(dense: Summary | None, gate: Gate | None, metric: Metric) -> float | None:
+def gate_height(dense: Summary | None, gate: Gate | None, metric: Metric) -> float | None:
     """The gate as a height: the dense mean, worsened by the margin."""
     if dense is None or gate is None:
         return None
@@ -136,7 +136,8 @@ def _limit(dense: Summary | None, gate: Gate | None, metric: Metric) -> float | 
     return dense.mean - margin if metric.higher_is_better else dense.mean + margin
 
 
-def _frame(rows: Sequence[Row], dense: Summary | None, limit: float | None, metric: Metric) -> _Frame:
+def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metric: Metric) -> Frame:
+    """The y range for rows with ``mean``, ``low`` and ``high``."""
     bounds = [row[name] for row in rows for name in ("mean", "low", "high") if row[name] is not None]
     low, high = min(bounds), max(bounds)
     if dense is not None:
@@ -151,7 +152,7 @@ def _frame(rows: Sequence[Row], dense: Summary | None, limit: float | None, metr
             high, cut = dense.mean + reach, True
         low, high = min(low, limit), max(high, limit)
     room = (high - low) or abs(high) or 1.0
-    return _Frame(low - 0.03 * room, high + 0.12 * room, cut)
+    return Frame(low - 0.03 * room, high + 0.12 * room, cut)
 
 
 def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
@@ -196,7 +197,7 @@ def _title(findings: Findings) -> str:
     return f"{name}: quality holds down to {kept} of the weights{more}"
 
 
-def _caption(findings: Findings, metric: Metric, frame: _Frame) -> str:
+def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:
     level = words.percent(findings.policy.confidence)
     parts = [f"Mean over seeds on the test split; the bands are {level} confidence intervals of the mean."]
     if findings.replicates == 1:

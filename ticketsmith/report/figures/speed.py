@@ -1,15 +1,18 @@
-"""Does sparsity make it faster? Measured speed-up against the weights that remain, for every runtime and batch size."""
+"""Does sparsity make it faster? Measured speed-up over the best dense runtime, beside what the weights would allow."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import altair as alt
 
 from ticketsmith.evidence import words
+from ticketsmith.evidence.deployment import conditions
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.speed import Speed, speeds
+from ticketsmith.evidence.scorecard import Group, Scorecard
+from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.report.figures.base import (
     HEIGHT,
@@ -29,28 +32,84 @@ from ticketsmith.report.figures.base import (
     rule,
     shape,
 )
-from ticketsmith.report.theme import CYCLE, SOFT, Series
+from ticketsmith.report.theme import CYCLE, GREY, SOFT, Series, Style
+
+_IDEAL = Series("ideal", "Ideal: 1/density", Style("#8A93A0", "#56606E", (2, 3)))
+_ROOFLINE = Series("roofline", "Roofline of this machine", Style(GREY.colour, GREY.ink, (9, 4)))
+_MOST = len(CYCLE)  # more lines than styles could not be told apart
 
 
 def speed_figures(findings: Findings) -> list[Figure]:
-    """One figure, or none without a benchmark of dense or the method."""
-    benchmark = findings.benchmark
-    points = [p for p in speeds(benchmark) if p.variant in (DENSE, findings.subject) and p.speedup > 0 and p.low > 0]
-    if benchmark is None or not any(p.variant != DENSE for p in points):
+    """By runtime in the cell that leads, and by setting where there are several; none without a measured level."""
+    card = findings.scorecard
+    if card is None or card.lead is None:
         return []
-    kinds = list(dict.fromkeys((p.runtime, p.batch_size, p.threads) for p in points))
-    series = [
-        Series(f"{runtime}-{batch}-{threads}", f"{runtime}, batch {batch}", CYCLE[index % len(CYCLE)])
-        for index, (runtime, batch, threads) in enumerate(kinds)
-    ]
-    rows = [
-        _row(point, entry)
-        for entry, kind in zip(series, kinds, strict=True)
-        for point in points
-        if _kind(point) == kind
-    ]
+    figures = (_by_runtime(card, card.lead), _by_setting(card) if len(card.groups) > 1 else None)
+    return [figure for figure in figures if figure is not None]
+
+
+def _by_runtime(card: Scorecard, group: Group) -> Figure | None:
+    points = [point for point in group.points if point.variant in (DENSE, card.subject)]
+    names = list(dict.fromkeys(point.runtime for point in points))
+    lines = {name: [point for point in points if point.runtime == name] for name in names}
+    if not any(point.variant != DENSE for point in points) or group.dense is None:
+        return None
+    title = _title(card, points)
+    spec, legend = _chart({words.runtime(name): own for name, own in lines.items()}, bounds=True)
+    return Figure(
+        name="speed-up",
+        section="speed",
+        title=title,
+        caption=(
+            f"Measured side by side with dense on {words.runtime(group.dense.runtime)}, the best dense runtime "
+            f"({conditions(group)}, {card.device}); bars are {words.percent(card.confidence)} intervals. Above the 1\u00d7 "
+            f"line is faster.{_bounds(points)}"
+        ),
+        alt=f"Measured speed-up against the share of weights remaining, one line a runtime. {title}.",
+        spec=spec,
+        legend=legend,
+    )
+
+
+def _by_setting(card: Scorecard) -> Figure | None:
+    lines: dict[str, list[Speed]] = {}
+    for group in card.groups:
+        own = [row for row in group.rows if row.variant == card.subject]
+        if own and len(lines) < _MOST:
+            lines[conditions(group).capitalize()] = own
+    if len(lines) < 2:
+        return None
+    judged = [group for group in card.groups if group.precision == card.groups[0].precision]
+    pays = sum(group.choice is not None for group in judged)
+    title = (
+        f"What passes its gates is surely faster in {pays or 'none'} of {words.plural(len(judged), 'measured setting')}"
+        if card.deployable
+        else "Other settings, other speeds"
+    )
+    spec, legend = _chart(lines, bounds=False)
+    return Figure(
+        name="speed-up-settings",
+        section="speed",
+        title=title,
+        caption=(
+            "Each level on its fastest runtime, against dense on the best dense runtime of the same setting; "
+            f"bars are {words.percent(card.confidence)} intervals."
+        ),
+        alt=f"Measured speed-up against the share of weights remaining, one line a setting. {title}.",
+        spec=spec,
+        legend=legend,
+    )
+
+
+def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[str, Any], tuple[Series, ...]]:
+    """The specification and the legend: a line of points with intervals for each name."""
+    series = [Series(f"s{i}", name, CYCLE[i % _MOST]) for i, name in enumerate(lines)]
+    rows = [_row(point, entry) for entry, own in zip(series, lines.values(), strict=True) for point in own]
+    measured = [point for own in lines.values() for point in own]
+    roof = _roof(measured) if bounds else []
     low = min(0.9, *(row["low"] for row in rows)) * 0.92
-    high = max(1.1, *(row["high"] for row in rows)) * 1.08
+    high = max(1.1, *(row["high"] for row in rows)) * (1.6 if bounds else 1.08)
+    high = max([high, *(1.08 * row["mean"] for row in roof if row["mean"] < 4 * high)])
 
     def place(value: float) -> float:
         return math.log(high / value) / math.log(high / low) * HEIGHT
@@ -60,7 +119,7 @@ def speed_figures(findings: Findings) -> list[Figure]:
         "mean:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(
-            title="Speed-up over dense (log scale)",
+            title="Speed-up over the best dense runtime (log scale)",
             values=log_ticks(low, high),
             labelExpr="format(datum.value, '~g') + '\u00d7'",
         ),
@@ -73,41 +132,62 @@ def speed_figures(findings: Findings) -> list[Figure]:
     )
     line = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash(series), opacity=faded(0.8))
     marks = base.mark_point(filled=True, size=55).encode(shape=shape(series), opacity=faded())
-    fields = ("Variant", "Weights remaining", "Sparsity", "Runtime", "Speed-up", "Interval", "Latency")
+    fields = ("Variant", "Weights remaining", "Sparsity", "Runtime", "Setting", "Speed-up", "Interval", "Latency")
     hover = (
         base.properties(name="hover")
         .mark_point(filled=True, size=420, opacity=0)
         .encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
     )
-    ends = [Label(entry, [r["mean"] for r in rows if r["series"] == entry.key][-1], entry.label) for entry in series]
-    one = [rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
-    title = _title(points)
-    return [
-        Figure(
-            name="speed-up",
-            section="speed",
-            title=title,
-            caption=(
-                f"Measured, side by side with dense on {benchmark.reference} ({benchmark.device}); bars are "
-                f"{words.percent(benchmark.confidence)} intervals. Above the 1\u00d7 line is faster than dense."
-            ),
-            alt=f"Measured speed-up against the share of weights remaining. {title}.",
-            spec=finished(alt.layer(*one, bars, line, marks, hover, *end_labels(ends, place))),
-            legend=tuple(series),
-        )
-    ]
+    ends = [Label(entry, _last(rows, entry.key)["mean"], entry.label) for entry in series]
+    layers = [rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
+    if bounds:
+        least = min(row["density"] for row in rows)
+        ideal: list[Row] = [{"series": _IDEAL.key, "density": d, "mean": 100 / d} for d in (100.0, least)]
+        for entry, bound in ((_IDEAL, ideal), (_ROOFLINE, roof)):
+            if len(bound) > 1:
+                layers.append(_bound(entry, bound, x, y))
+                ends.append(Label(entry, bound[-1]["mean"], entry.label))
+                series.append(entry)
+    return finished(alt.layer(*layers, bars, line, marks, hover, *end_labels(ends, place))), tuple(series)
 
 
-def _kind(point: Speed) -> tuple[str, int, int]:
-    return point.runtime, point.batch_size, point.threads
+def _last(rows: Sequence[Row], key: str) -> Row:
+    return min((row for row in rows if row["series"] == key), key=lambda row: float(row["density"]))
+
+
+def _bound(entry: Series, rows: Sequence[Row], x: alt.X, y: alt.Y) -> alt.Chart:
+    line = alt.Chart(data(rows)).mark_line(
+        clip=True, color=entry.style.colour, strokeWidth=1.4, strokeDash=list(entry.style.dash)
+    )
+    chart: alt.Chart = line.encode(x=x, y=y, opacity=faded())
+    return chart
+
+
+def _roof(points: Sequence[Speed]) -> list[Row]:
+    """How fast each level could be at most: its fastest runtime, were it at the peak of the machine."""
+    bounds: dict[float, float] = {}
+    for point in points:
+        if point.roofline and point.variant != DENSE:
+            density = 100 * (1 - point.sparsity)
+            bounds[density] = max(bounds.get(density, 0.0), point.speedup / point.roofline)
+    return [{"series": _ROOFLINE.key, "density": d, "mean": bounds[d]} for d in sorted(bounds, reverse=True)]
+
+
+def _bounds(points: Sequence[Speed]) -> str:
+    told = " Ideal: a call would cost what its weights cost."
+    if len(_roof(points)) > 1:
+        told += " Roofline: the measured peak arithmetic and bandwidth of the machine allow no more."
+    return told
 
 
 def _one(y: alt.Y) -> alt.Chart:
-    look = {"align": "left", "dx": 6, "dy": -8, "color": SOFT}
-    return note("as fast as dense", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 1.0}], **look)
+    look = {"align": "left", "dx": 6, "dy": 9, "color": SOFT}
+    return note("as fast as the best dense", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 1.0}], **look)
 
 
 def _row(point: Speed, series: Series) -> Row:
+    setting = [point.phase] if point.phase else []
+    setting += [f"batch {point.batch_size}", words.plural(point.threads, "thread"), point.precision]
     return {
         "series": series.key,
         "density": 100 * (1 - point.sparsity),
@@ -117,18 +197,23 @@ def _row(point: Speed, series: Series) -> Row:
         "Variant": display(point.variant),
         "Weights remaining": words.share(1 - point.sparsity),
         "Sparsity": words.share(point.sparsity),
-        "Runtime": f"{point.runtime}, batch {point.batch_size}, {words.plural(point.threads, 'thread')}",
+        "Runtime": words.runtime(point.runtime),
+        "Setting": ", ".join(setting),
         "Speed-up": words.times(point.speedup),
         "Interval": f"{words.times(point.low)} to {words.times(point.high)}",
-        "Latency": f"{point.median_ms:.3g} ms a call",
+        "Latency": f"{words.latency(point.median_ms / 1000)} a call",
     }
 
 
-def _title(points: Sequence[Speed]) -> str:
-    """The fastest point that is surely faster than dense, or that none is."""
+def _title(card: Scorecard, points: Sequence[Speed]) -> str:
+    """The best that passes its gates; else the fastest point that is surely faster; else that none is."""
+    lead = card.lead
+    if lead is not None and lead.choice is not None:
+        kept = words.share(1 - lead.choice.sparsity)
+        against = words.runtime(lead.choice.against)
+        return f"With {kept} of the weights, {words.times(lead.choice.speedup)} as fast as dense on {against}"
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
-        return "No measured level runs faster than dense"
-    top = max(sure, key=lambda point: point.speedup)
-    kept = words.share(1 - top.sparsity)
-    return f"Up to {words.times(top.speedup)} as fast as dense: {kept} of the weights, {top.runtime}, batch {top.batch_size}"
+        return "No measured level is surely faster than dense on the best dense runtime"
+    first = min(sure, key=lambda point: point.sparsity)
+    return f"Only from {words.share(first.sparsity)} sparsity on surely faster than the best dense, beyond what passes its gates"

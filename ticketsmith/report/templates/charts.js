@@ -23,7 +23,7 @@
       if (views[name]) { views[name].finalize(); }
       views[name] = result;
       element.dataset.drawn = "true";
-      highlight(element.closest("section"));
+      highlight(scope(element));
     }).catch(function (error) {
       // What cannot be drawn live is still there as a picture.
       element.hidden = true;
@@ -32,11 +32,17 @@
     });
   }
 
-  function highlight(section) {
-    var chosen = section.querySelector('.legend button[aria-pressed="true"]');
-    section.querySelectorAll(".chart").forEach(function (element) {
+  // A legend speaks for its own figure, or for all of its section that have none.
+  function scope(element) {
+    var figure = element.closest("figure");
+    return figure && figure.querySelector(".legend") ? figure : element.closest("section");
+  }
+
+  function highlight(where) {
+    var chosen = where.querySelector(':scope > .legend button[aria-pressed="true"]');
+    where.querySelectorAll(".chart").forEach(function (element) {
       var result = views[element.dataset.chart];
-      if (result) { result.view.signal("focus", chosen ? chosen.dataset.series : "").runAsync(); }
+      if (result && scope(element) === where) { result.view.signal("focus", chosen ? chosen.dataset.series : "").runAsync(); }
     });
   }
 
@@ -47,7 +53,7 @@
     button.parentElement.querySelectorAll("button").forEach(function (other) {
       other.setAttribute("aria-pressed", String(other === button && !pressed));
     });
-    highlight(button.closest("section"));
+    highlight(scope(button));
   });
 
   var elements = Array.prototype.slice.call(document.querySelectorAll(".chart"));

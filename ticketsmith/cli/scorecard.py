@@ -1,0 +1,80 @@
+"""The command that says what serving costs, and which network to deploy. Nothing is measured here."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from ticketsmith.cli import options
+from ticketsmith.cli.evidence import experiments
+from ticketsmith.errors import TicketSmithError
+
+if TYPE_CHECKING:
+    from ticketsmith.evidence.findings import Findings
+    from ticketsmith.report.money import Table
+
+
+@click.command()
+@options.runs_prefix
+@options.experiment
+@options.machine
+@options.as_json
+@click.option("--csv", "as_csv", is_flag=True, help="Print every measured number as CSV instead.")
+def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_json: bool, as_csv: bool) -> None:
+    """Say what serving costs at every sparsity, and the best that passes its gates: latency, memory, size, money.
+
+    From what `ticketsmith benchmark` measured, always against dense on the best dense runtime. --machine prices it anew
+    and writes nothing.
+    """
+    from ticketsmith.report.scorecard import document, scorecard_csv
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude one another.")
+    told, missing = [], []
+    for one in experiments(runs_prefix, experiment):
+        try:
+            told.append(dataclasses.replace(one.findings, scorecard=one.scorecard(machine)))
+        except TicketSmithError as error:  # the others are told all the same
+            missing.append(error)
+    if not told:
+        raise missing[0]
+    for reason in missing:
+        click.echo(str(reason), err=True)
+    if as_json:
+        options.print_json([document(findings) for findings in told])
+    elif as_csv:
+        click.echo(scorecard_csv(told).decode(), nl=False)
+    else:
+        for findings in told:
+            _say(findings)
+
+
+def _say(findings: Findings) -> None:
+    from ticketsmith.evidence.deployment import answer, conditions, reasons
+    from ticketsmith.report import scorecard as tables
+
+    card = findings.scorecard
+    assert card is not None
+    click.echo(f"{findings.name}: {answer(findings)}")
+    for line in reasons(findings):
+        click.echo(f"  {line}")
+    if "noise" in card.machine:
+        click.echo(f"  {card.machine['noise']}")
+    if card.lead is not None:
+        own = [row for row in card.lead.rows if row.variant == card.subject]
+        _table(tables.table(card, card.lead, own), conditions(card.lead).capitalize())
+        more = " --csv has all variants, runtimes and settings." if len(own) < len(card.lead.points) else ""
+        click.echo(tables.note(card) + more)
+    for title, table in (
+        ("By setting", tables.settings(card)),
+        ("By kind of layer, alone", tables.layers(card)),
+        ("Under load", tables.loads(card)),
+    ):
+        _table(table, title)
+
+
+def _table(table: Table, title: str) -> None:
+    if table.rows:
+        options.print_table([dict(zip(table.header, row, strict=True)) for row in table.rows], title)

@@ -1,0 +1,152 @@
+"""Which load does the machine bear? Latency against the rate of arrivals, dense and ticket, with the target."""
+
+from __future__ import annotations
+
+import math
+
+import altair as alt
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.scorecard import Load
+from ticketsmith.evidence.serving import LoadTest
+from ticketsmith.report.figures.base import (
+    HEIGHT,
+    Figure,
+    Label,
+    Row,
+    colour,
+    dash,
+    data,
+    end_labels,
+    faded,
+    finished,
+    log_ticks,
+    note,
+    reading,
+    round_ticks,
+    rule,
+    shape,
+)
+from ticketsmith.report.theme import STATUS_INK, Series, dense_and_ticket
+
+_HEIGHT = HEIGHT - 60
+
+
+def load_figures(findings: Findings) -> list[Figure]:
+    """One figure for each target, precision and number of threads that was tested."""
+    loads = findings.scorecard.loads if findings.scorecard else ()
+    return [figure for figure in map(_load, loads) if figure is not None]
+
+
+def _load(load: Load) -> Figure | None:
+    """Latency against the rate of arrivals, for dense and the ticket, with the target."""
+    tests = [
+        (series, test)
+        for series, test in zip(dense_and_ticket(), (load.dense, load.ticket), strict=True)
+        if test and test.steps
+    ]
+    if not tests or tests[0][1].target_ms <= 0:
+        return None
+    target = tests[0][1].target_ms
+    series = [Series(entry.key, _load_name(entry, test), entry.style) for entry, test in tests]
+    rows = [
+        _step(entry, test, index)
+        for entry, (_, test) in zip(series, tests, strict=True)
+        for index in range(len(test.steps))
+    ]
+    # The search for the highest rate goes back and forth; a curve does not.
+    rows = sorted((row for row in rows if row["mean"] > 0 and row["rate"] > 0), key=lambda row: float(row["rate"]))
+    if not rows:
+        return None
+    low, high = min(target, *(row["mean"] for row in rows)) * 0.8, 1.25 * max(target, *(row["mean"] for row in rows))
+    high = min(high, 60 * target)  # beyond the target a queue grows without end
+
+    def place(value: float) -> float:
+        return math.log(high / value) / math.log(high / low) * _HEIGHT
+
+    rates = [row["rate"] for row in rows]
+    x = alt.X(
+        "rate:Q",
+        scale=alt.Scale(type="log", domain=[min(rates) * 0.9, max(rates) * 1.05], nice=False),
+        axis=alt.Axis(
+            title="Requests a second (log scale)",
+            values=round_ticks(min(rates) * 0.9, max(rates) * 1.05),
+            labelExpr="format(datum.value, ',~r')",
+        ),
+    )
+    percentile = f"p{100 * tests[0][1].percentile:g}"
+    y = alt.Y(
+        "mean:Q",
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(
+            title=f"{percentile} latency, ms (log scale)",
+            values=log_ticks(low, high),
+            labelExpr="format(datum.value, '~g')",
+        ),
+    )
+    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour(series))
+    line = base.mark_line(strokeWidth=2.2, clip=True).encode(strokeDash=dash(series), opacity=faded())
+    marks = base.mark_point(filled=True, size=60, clip=True).encode(shape=shape(series), opacity=faded())
+    fields = ("Network", "Requests a second", "Answered a second", "p50", "Latency", "Target")
+    hover = base.properties(name="hover").mark_point(filled=True, size=420, opacity=0, clip=True)
+    hover = hover.encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
+    limit = [
+        rule(target, y, "#D55E00", 1.6, (7, 4)),
+        note(f"target {words.latency(target / 1000)}", x=alt.value(0), y=reading(y, "y"), rows=[{"y": target}],
+             align="left", dx=6, dy=-9, color=STATUS_INK["FAIL"]),
+    ]  # fmt: skip
+    last = {row["series"]: row["mean"] for row in rows}
+    ends = [Label(entry, last[entry.key], entry.label) for entry in series if entry.key in last]
+    first = tests[0][1]
+    title = _borne(load)
+    return Figure(
+        name=f"load-{first.precision}-{first.threads}",
+        section="speed",
+        title=title,
+        caption=(
+            f"Requests arrive at random (Poisson), whether or not earlier ones were answered; latency includes waiting. "
+            f"{words.percent(first.percentile)} must be answered within {words.latency(target / 1000)} "
+            f"({words.plural(first.threads, 'thread')}, {first.precision})."
+        ),
+        alt=f"{percentile} latency against the rate of requests. {title}.",
+        spec=finished(alt.layer(*limit, line, marks, hover, *end_labels(ends, place, _HEIGHT)), height=_HEIGHT),
+        legend=tuple(series) if len(series) > 1 else (),
+    )
+
+
+def _load_name(entry: Series, test: LoadTest) -> str:
+    return f"{entry.label}, {words.runtime(test.runtime)}"
+
+
+def _step(entry: Series, test: LoadTest, index: int) -> Row:
+    step = test.steps[index]
+    return {
+        "series": entry.key,
+        "rate": step.rate,
+        "mean": step.percentile_ms,
+        "Network": entry.label,
+        "Requests a second": words.rate(step.rate),
+        "Answered a second": words.rate(step.answered_rate),
+        "p50": words.latency(step.median_ms / 1000),
+        "Latency": words.latency(step.percentile_ms / 1000),
+        "Target": "kept" if step.kept else "missed",
+    }
+
+
+def _borne(load: Load) -> str:
+    dense, ticket = load.dense, load.ticket
+    if dense is None or ticket is None or not dense.highest_rate or not ticket.highest_rate:
+        known = ticket or dense
+        rate = known.highest_rate if known else 0.0
+        who = "the ticket" if ticket else "dense"
+        return (
+            f"Within the target, {who} serves {words.rate(rate)} requests a second"
+            if rate
+            else "No rate keeps the target"
+        )
+    many = ticket.highest_rate / dense.highest_rate
+    return (
+        f"Within the target the ticket serves {words.rate(ticket.highest_rate)} requests a second, {words.times(many)} what "
+        f"dense does ({words.rate(dense.highest_rate)})"
+    )

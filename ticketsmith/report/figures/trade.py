@@ -1,0 +1,287 @@
+"""What does quality cost to serve? Every level by its quality and the price, or the time, of one answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.deployment import conditions, named
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.scorecard import Group, Scorecard
+from ticketsmith.evidence.speed import Speed
+from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.verdicts import Gate, Summary
+from ticketsmith.report.figures.base import (
+    Figure,
+    Row,
+    colour,
+    data,
+    file_name,
+    finished,
+    note,
+    reading,
+    round_ticks,
+    rule,
+)
+from ticketsmith.report.figures.quality import Frame, framed, gate_height
+from ticketsmith.report.theme import BLUE, GREY, SOFT, STATUS_INK, dense_and_ticket
+
+WIDTH = 640  # pixels of a plot on a desk, about: labels that would cover one another there are left out
+
+
+def trade_figures(findings: Findings) -> list[Figure]:
+    """One figure of the cell that leads; none where fewer than two networks were measured."""
+    card = findings.scorecard
+    figure = _quality(findings, card, card.lead) if card is not None and card.lead is not None else None
+    return [] if figure is None else [figure]
+
+
+def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None:
+    """Quality against the cost of a unit: every level on its fastest runtime, dense on the best dense one."""
+    metric = findings.metric
+    points = [*([group.dense] if group.dense else []), *(row for row in group.rows if row.variant == card.subject)]
+    known = [(point, summary) for point in points if (summary := findings.summary(point.variant, point.level))]
+    if len(known) < 2 or group.dense is None:
+        return None
+    cost = _cost(card, group)
+    rows = [_place(findings, card, group, point, summary, cost) for point, summary in known]
+    plot = _plot(findings, rows, cost)
+    fields = ("Network", "Sparsity", "Runtime", "Quality", "Interval", "Latency", cost.name, "Speed-up", "Gates")
+    hover = (
+        alt.Chart(data(rows), name="hover")
+        .mark_point(filled=True, size=420, opacity=0, clip=True)
+        .encode(x=plot.x, y=plot.y, tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
+    )
+    front = _front(rows, metric)
+    layers = [
+        *_gate(findings, plot),
+        *_points(rows, front, plot),
+        *_tags(rows, front, _best(findings, group), plot),
+        hover,
+    ]
+    title = _traded(findings, group)
+    better = "up" if metric.higher_is_better else "down"
+    return Figure(
+        name="quality-cost",
+        section="speed",
+        title=title,
+        caption=(
+            f"{conditions(group).capitalize()}; further left is cheaper, further {better} is better. "
+            "Each level on its fastest runtime; the dashed line joins those that nothing else beats in both (Pareto front). "
+            f"The square is dense. Bars are {words.percent(card.confidence)} intervals."
+            f"{' The axis is cut: levels beyond it leave it.' if plot.frame.cut else ''}"
+        ),
+        alt=f"Test {file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
+        spec=finished(alt.layer(*layers)),
+    )
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """The axes; ``low`` and ``high`` bound the costs that are drawn."""
+
+    x: alt.X
+    y: alt.Y
+    low: float
+    high: float
+    frame: Frame
+
+    def pixels(self, row: Row) -> tuple[float, float]:
+        """Where a row's point lies, from the left and from the top."""
+        along = math.log(row["cost"] / self.low) / math.log(self.high / self.low)
+        return WIDTH * along, self.frame.place(row["mean"])
+
+
+def _plot(findings: Findings, rows: Sequence[Row], cost: _Cost) -> _Plot:
+    metric = findings.metric
+    dense = findings.summary(DENSE, 0)
+    frame = framed(rows, dense, gate_height(dense, _own_gate(findings), metric), metric)
+    low, high = min(row["cost_low"] for row in rows), max(row["cost_high"] for row in rows)
+    room = (high / low) ** 0.06 * 1.02
+    low, high = low / room, high * room
+    x = alt.X(
+        "cost:Q",
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(title=cost.title, values=round_ticks(low, high), labelExpr="format(datum.value, '~g')"),
+    )
+    y = alt.Y(
+        "mean:Q",
+        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
+        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
+    )
+    return _Plot(x, y, low, high, frame)
+
+
+def _own_gate(findings: Findings) -> Gate | None:
+    return next((gate for gate in findings.policy.gates if gate.metric == findings.metric.name), None)
+
+
+def _gate(findings: Findings, plot: _Plot) -> list[alt.Chart]:
+    """The gate's line, named at its left end: dense and the sweet spot have the right."""
+    metric, gate = findings.metric, _own_gate(findings)
+    limit = gate_height(findings.summary(DENSE, 0), gate, metric)
+    if limit is None or gate is None:
+        return []
+    text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+    look = {"align": "left", "dx": 4, "dy": -9 if metric.higher_is_better else 12, "color": STATUS_INK["FAIL"]}
+    return [
+        rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
+        note(text, x=alt.value(0), y=reading(plot.y, "y"), rows=[{"y": limit}], **look),
+    ]
+
+
+def _points(rows: Sequence[Row], front: Sequence[Row], plot: _Plot) -> list[alt.Chart]:
+    """The Pareto front, and each level with its intervals in quality and in cost."""
+    x, y, hue = plot.x, plot.y, colour(dense_and_ticket())
+    spread = alt.Chart(data([row for row in rows if row["low"] is not None]))
+    source = alt.Chart(data(rows))
+    marks = alt.Shape("series:N", scale=alt.Scale(domain=["dense", "ticket"], range=["square", "circle"]), legend=None)
+    bar: dict[str, Any] = {"strokeWidth": 1.6, "opacity": 0.6, "clip": True}
+    return [
+        alt.Chart(data(front)).mark_line(color=SOFT, strokeWidth=1.4, strokeDash=[5, 3], clip=True).encode(x=x, y=y),
+        spread.mark_rule(**bar).encode(x=x, y=reading(y, "low"), y2="high:Q", color=hue),
+        source.mark_rule(**bar).encode(x=reading(x, "cost_low"), x2="cost_high:Q", y=y, color=hue),
+        source.mark_point(filled=True, size=70, clip=True, opacity=1).encode(x=x, y=y, color=hue, shape=marks),
+    ]
+
+
+def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | None, plot: _Plot) -> list[alt.Chart]:
+    """The best choice ringed and named, dense named, and as many sparsities along the front as find room."""
+    here = [row for row in rows if (row["variant"], row["level"]) == best]
+    marked = [(row, f"{row['mark']}\n{row['label']}", STATUS_INK["PASS"]) for row in here]
+    marked += [(row, f"Dense\n{row['Runtime']}", GREY.ink) for row in rows if row["variant"] == DENSE]
+    layers: list[alt.Chart] = []
+    if here:
+        ring = alt.Chart(data(here)).mark_point(size=260, strokeWidth=2.2, color=STATUS_INK["PASS"], opacity=1)
+        layers.append(ring.encode(x=plot.x, y=plot.y))
+    places = [plot.pixels(row) for row, _, _ in marked]
+    near = len(places) == 2 and abs(places[0][0] - places[1][0]) < 140
+    taken: list[tuple[float, float]] = []
+    for (row, text, ink), (left, top) in zip(marked, places, strict=True):
+        below = near and top == max(top for _, top in places)  # one above, one below: they do not cover one another
+        rightmost = left > (0.85 if below else 0.6) * WIDTH
+        dy = 18 if below else -26
+        side = {"align": "right", "dx": -14} if rightmost else {"align": "left", "dx": 14}
+        tag = note(text, x=plot.x, y=plot.y, rows=[row], dy=dy, color=ink, fontWeight=600, lineBreak="\n", **side)
+        # A narrow page has room for one name, and drops the layers that are called labels.
+        layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
+        middle = left - 60 if rightmost else left + 60
+        taken += [(left, top), (middle, top + dy), (middle, top + dy + 14)]
+    quiet = []
+    for row in front:
+        left, top = plot.pixels(row)
+        free = all(abs(left + 30 - x) > 75 or abs(top + 12 - y) > 16 for x, y in taken)
+        if free and row not in here and row["variant"] != DENSE and plot.frame.low <= row["mean"] <= plot.frame.high:
+            quiet.append(row)
+            taken.append((left + 30, top + 12))
+    if quiet:
+        tags = alt.Chart(data(quiet), name="labels-front")
+        tags = tags.mark_text(align="left", dx=9, dy=12, color=BLUE.ink, fontSize=11)
+        layers.append(tags.encode(x=plot.x, y=plot.y, text="label:N"))
+    return layers
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """The x axis of quality against cost: money where there is a price, else the time of a unit.
+
+    ``read`` gives the cost of a unit on a point, were it so many times as fast; ``told`` writes it.
+    """
+
+    name: str
+    title: str
+    read: Callable[[Speed, float], float]
+    told: Callable[[float], str]
+
+
+def _cost(card: Scorecard, group: Group) -> _Cost:
+    rate = card.rate
+    if rate is not None and rate.per_hour > 0:
+        name = f"Per million {card.unit}s"
+        return _Cost(
+            name,
+            f"Price of a million {card.unit}s, {rate.currency} (log scale)",
+            lambda point, ratio: card.per_million(point, ratio) or 0.0,
+            lambda amount: words.money(amount, rate.currency),
+        )
+    return _Cost(
+        f"Time of a {card.unit}",
+        f"Time of one {card.unit}, \u00b5s (log scale)",
+        lambda point, ratio: 1e6 * point.seconds / ratio,
+        lambda amount: words.latency(amount / 1e6),
+    )
+
+
+def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summary: Summary, cost: _Cost) -> Row:
+    dense = group.dense
+    assert dense is not None
+    metric = findings.metric
+    status = card.statuses.get((point.variant, point.level))
+    low, high = (1.0, 1.0) if point is dense else (point.high, point.low)
+    spread = "one seed"
+    if summary.low is not None and summary.high is not None:
+        spread = f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}"
+    spot = findings.sweet_spot
+    sweet = spot is not None and (spot.variant, spot.answer[0]) == (point.variant, point.level)
+    return {
+        "series": "dense" if point.variant == DENSE else "ticket",
+        "variant": point.variant,
+        "level": point.level,
+        "label": "dense" if point.variant == DENSE else words.share(point.sparsity),
+        "mark": "Sweet spot" if sweet else "Best that passes",
+        "cost": cost.read(dense, point.speedup),
+        "cost_low": cost.read(dense, low),
+        "cost_high": cost.read(dense, high),
+        "mean": summary.mean,
+        "low": summary.low,
+        "high": summary.high,
+        "Network": display(point.variant),
+        "Sparsity": words.share(point.sparsity),
+        "Runtime": words.runtime(point.runtime),
+        "Quality": words.value(metric, summary.mean),
+        "Interval": spread,
+        "Latency": f"{words.latency(point.median_ms / 1000)} a call",
+        cost.name: cost.told(cost.read(dense, point.speedup)),
+        "Speed-up": f"{words.times(point.speedup)} ({words.times(point.low)} to {words.times(point.high)})",
+        "Gates": str(status) if status else "reference",
+    }
+
+
+def _front(rows: Sequence[Row], metric: Metric) -> list[Row]:
+    """The rows that no other beats in cost and quality, from the cheapest to the dearest."""
+    sign = 1.0 if metric.higher_is_better else -1.0
+    kept: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row["cost"], -sign * row["mean"])):
+        if not kept or sign * row["mean"] > sign * kept[-1]["mean"]:
+            kept.append(row)
+    return kept
+
+
+def _best(findings: Findings, group: Group) -> tuple[str, int] | None:
+    """The level to mark: the sweet spot, or the candidate where another level that passes is faster."""
+    if group.candidate is not None:
+        return group.candidate.variant, group.candidate.level
+    spot = findings.sweet_spot
+    return (spot.variant, spot.answer[0]) if spot else None
+
+
+def _traded(findings: Findings, group: Group) -> str:
+    best = group.candidate
+    if best is None:
+        return "No level that passes its gates was measured"
+    if best.low <= 1.0:
+        return "At the quality that the gates ask for, nothing sparse is surely cheaper than the best dense"
+    summary, dense = findings.summary(best.variant, best.level), findings.summary(DENSE, 0)
+    cheaper = f"{100 * (1 - 1 / best.speedup):.0f} % cheaper"
+    if summary is None or dense is None:
+        return f"{named(best).capitalize()} is {cheaper} to serve"
+    own = [v for v in findings.verdicts(best.variant, best.level) if v.gate.metric == findings.metric.name]
+    change = words.worse(own[0].gate, findings.metric, own[0].estimate) if own and own[0].estimate is not None else ""
+    start = named(best)
+    return f"{start[:1].upper()}{start[1:]} is {cheaper} to serve{f', {change}' if change else ''}"

@@ -1,0 +1,293 @@
+"""The serving scorecard as tables of finished text, as CSV and as JSON: the page, its twin and the command show these."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ticketsmith.evidence import words
+from ticketsmith.evidence.deployment import answer, conditions, reasons
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.scorecard import Group, Scorecard
+from ticketsmith.evidence.speed import Speed
+from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.verdicts import Status
+from ticketsmith.report.money import Table
+
+NONE = "\u2014"
+
+_LATENCY = {"": "Latency p50", "decode": "Time per output token, p50", "prefill": "Time to first token, p50"}
+
+_FIELDS = (
+    "experiment", "variant", "level", "sparsity", "gate", "deployable", "phase", "precision", "batch_size", "threads", "runtime",
+    "dense_runtime", "best_runtime", "median_ms", "p10_ms", "p90_ms", "p99_ms", "throughput", "unit", "against", "speedup",
+    "speedup_low", "speedup_high", "roofline", "peak_bytes", "resident_bytes", "file_bytes", "per_million",
+    "currency", "machine",
+)  # fmt: skip
+
+
+def shown(findings: Findings) -> Table:
+    """The cell that leads, at the levels that decide: dense, the best choice, the sweet spot, the target, the sparsest."""
+    card = findings.scorecard
+    if card is None or card.lead is None:
+        return Table()
+    lead = card.lead
+    own = [row.level for row in lead.rows if row.variant == card.subject]
+    levels = {max(own)} if own else set()
+    levels |= {lead.candidate.level} if lead.candidate else set()
+    levels |= {findings.sweet_spot.answer[0]} if findings.sweet_spot else set()
+    levels |= {findings.target[0]} if findings.target else set()
+    return table(card, lead, [row for row in lead.rows if row.variant == card.subject and row.level in levels])
+
+
+def table(card: Scorecard, group: Group, rows: Sequence[Speed] | None = None) -> Table:
+    """One cell: dense on its best runtime, then each level on its own. A second line of a number is relative to dense.
+
+    Columns that nobody measured are left out.
+    """
+    dense = [group.dense] if group.dense else []
+    plain = [group.plain] if group.plain else []
+    points = [*dense, *plain, *(group.rows if rows is None else rows)]
+    columns: dict[str, list[str]] = {
+        "Network": [_name(point, group) for point in points],
+        _LATENCY.get(group.phase, "Latency p50"): [_milliseconds(point.median_ms) for point in points],
+        "p99": [_milliseconds(point.p99_ms) for point in points],
+        "Speed-up": [_speedup(point, group) for point in points],
+        f"{card.unit.capitalize()}s/s": [words.rate(point.throughput) for point in points],
+        "Memory": [_bytes(point, group, "peak_bytes") for point in points],
+        "On disk": [_bytes(point, group, "file_bytes") for point in points],
+        "Per million": [_price(card, point, group) for point in points],
+        "Gates": [_gate(card, point) for point in points],
+    }
+    kept = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
+    return Table(tuple(kept), [tuple(row) for row in zip(*kept.values(), strict=True)])
+
+
+def settings(card: Scorecard) -> Table:
+    """One row a cell: the best dense, the best that passes its gates, and from where on sparsity pays."""
+    rows = []
+    for group in card.groups:
+        dense, best = group.dense, group.candidate
+        rows.append(
+            (
+                conditions(group).capitalize() + _unjudged(group),
+                f"{_milliseconds(dense.median_ms)}\n{words.runtime(dense.runtime)}" if dense else NONE,
+                f"{_milliseconds(best.median_ms)}\n{words.share(best.sparsity)}, {words.runtime(best.runtime)}"
+                if best
+                else NONE,
+                _interval(best) if best else NONE,
+                _evens(group),
+            )
+        )
+    return Table(("Setting", "Best dense", "Best that passes", "Speed-up", "Break-even sparsity"), rows)
+
+
+def layers(card: Scorecard) -> Table:
+    """One row a shape of a layer: from which sparsity on skipping its zeros pays, and the speed-ups that were measured."""
+    if not card.layers:
+        return Table()
+    sparsities = sorted({point.sparsity for layer in card.layers for point in layer.speeds})
+    rows = []
+    for layer in card.layers:
+        known = {point.sparsity: point for point in layer.speeds}
+        cells = [words.times(known[one].speedup) if one in known else NONE for one in sparsities]
+        name = f"{layer.kind.capitalize()}\n{layer.shape}, batch {layer.batch_size}"
+        rows.append((name, str(layer.break_even or NONE), *cells))
+    return Table(("Layer alone", "Break-even sparsity", *(f"at {words.percent(one)}" for one in sparsities)), rows)
+
+
+def loads(card: Scorecard) -> Table:
+    """Every load test: the highest rate within the target."""
+    rows = [
+        (
+            f"{display(test.variant)}{'' if test.variant == DENSE else f', {words.share(test.sparsity)}'}",
+            words.runtime(test.runtime) + ("" if test.precision == "float32" else f", {test.precision}"),
+            f"{words.percent(test.percentile)} within {words.latency(test.target_ms / 1000)}",
+            f"{words.rate(test.highest_rate)} a second" if test.highest_rate > 0 else "none that was tried",
+        )
+        for test in card.load_tests
+    ]
+    return Table(("Network", "Runtime", "Target", "Highest rate"), rows)
+
+
+def note(card: Scorecard) -> str:
+    """How to read the table."""
+    rate = card.rate
+    price = "Prices appear once the benchmark knows its machine (--machine)."
+    if rate is not None:
+        price = (
+            f"Prices are for a million {card.unit}s: {rate.machine} at {words.hourly(rate.per_hour, rate.currency)} an hour, "
+            "taken to be as fast as the measured machine, fully used, "
+            f"{words.plural(card.streams(1), 'call')} of one thread side by side."
+        )
+    return (
+        "Each network on its fastest runtime, p50 and p99 of the latency of a call. Speed-up: against the dense network on "
+        "the dense runtime that is fastest for it, measured side by side, with "
+        f"{words.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {price}"
+    )
+
+
+def scorecard_csv(experiments: Sequence[Findings]) -> bytes:
+    """UTF-8 with a header, one row a level of a variant on a runtime in a cell; empty where not measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for findings in experiments:
+        card = findings.scorecard
+        if card is None:
+            continue
+        for group in card.groups:
+            writer.writerows({"experiment": findings.name, **row} for row in _rows(card, group))
+    return text.getvalue().encode()
+
+
+def document(findings: Findings) -> dict[str, Any]:
+    """The scorecard as plain data for ``json.dumps``. Raises nothing; without a benchmark ``groups`` is empty."""
+    card = findings.scorecard
+    named: dict[str, Any] = {"experiment": findings.name, "answer": answer(findings), "reasons": reasons(findings)}
+    if card is None:
+        return {**named, "pays": None, "choice": None, "groups": []}
+    choice = card.choice
+    return {
+        **named,
+        "pays": choice is not None if card.deployable else None,
+        "choice": _row(card, card.groups[0], choice) if choice else None,
+        "unit": card.unit,
+        "confidence": card.confidence,
+        "device": card.device,
+        "machine": dict(card.machine),
+        "rate": asdict(card.rate) if card.rate else None,
+        "groups": [
+            {
+                "phase": group.phase,
+                "precision": group.precision,
+                "batch_size": group.batch_size,
+                "threads": group.threads,
+                "dense": _row(card, group, group.dense) if group.dense else None,
+                "dense_float32": _row(card, group, group.plain) if group.plain else None,
+                "choice": _row(card, group, group.choice) if group.choice else None,
+                "rows": _rows(card, group),
+                "break_even": {name: _even(found) for name, found in group.break_even.items()},
+            }
+            for group in card.groups
+        ],
+        "layers": [{**asdict(layer), "break_even": _even(layer.break_even)} for layer in card.layers],
+        "loads": [asdict(test) for test in card.load_tests],
+    }
+
+
+def _rows(card: Scorecard, group: Group) -> list[dict[str, Any]]:
+    return [
+        {**_row(card, group, point), "best_runtime": point in group.rows or point == group.dense}
+        for point in group.points
+    ]
+
+
+def _row(card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
+    status = card.statuses.get((point.variant, point.level))
+    return {
+        "variant": point.variant,
+        "level": point.level,
+        "sparsity": point.sparsity,
+        "gate": None if status is None else str(status),
+        "deployable": point.variant == card.subject and point.level in card.deployable,
+        "phase": point.phase,
+        "precision": point.precision,
+        "batch_size": point.batch_size,
+        "threads": point.threads,
+        "runtime": point.runtime,
+        "dense_runtime": point.dense,
+        "median_ms": point.median_ms,
+        "p10_ms": point.p10_ms,
+        "p90_ms": point.p90_ms,
+        "p99_ms": point.p99_ms,
+        "throughput": point.throughput,
+        "unit": card.unit,
+        "against": point.against,
+        "speedup": point.speedup,
+        "speedup_low": point.low,
+        "speedup_high": point.high,
+        "roofline": point.roofline,
+        "peak_bytes": point.peak_bytes,
+        "resident_bytes": point.resident_bytes,
+        "file_bytes": point.file_bytes,
+        "per_million": card.price(group, point),
+        "currency": card.rate.currency if card.rate else None,
+        "machine": card.rate.machine if card.rate else None,
+    }
+
+
+def _even(found: Any) -> Mapping[str, Any] | None:
+    return None if found is None else {**asdict(found), "text": str(found)}
+
+
+def _name(point: Speed, group: Group) -> str:
+    on = words.runtime(point.runtime)
+    if point is group.plain:
+        return f"Dense, float32, for comparison\non {on}"
+    if point.variant == DENSE:
+        return f"Dense{'' if point.precision == 'float32' else f', {point.precision}'}\non {on}"
+    return f"{display(point.variant)}\n{words.share(point.sparsity)} sparsity, on {on}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return NONE if value is None else words.latency(value / 1000)
+
+
+def _interval(point: Speed) -> str:
+    doubt = "" if point.claimed else "\nno clear difference"
+    return f"{words.times(point.speedup)}\n{words.times(point.low)} to {words.times(point.high)}{doubt}"
+
+
+def _speedup(point: Speed, group: Group) -> str:
+    if point is group.dense:
+        return words.times(1.0)
+    return NONE if point is group.plain else _interval(point)
+
+
+def _bytes(point: Speed, group: Group, field: str) -> str:
+    amount: float | None = getattr(point, field)
+    dense: float | None = getattr(group.dense, field, None)
+    if amount is None:
+        return NONE
+    if not dense or point in (group.dense, group.plain):
+        return words.size(amount)
+    return f"{words.size(amount)}\n{_change(amount / dense)}"
+
+
+def _price(card: Scorecard, point: Speed, group: Group) -> str:
+    price = card.price(group, point)
+    if price is None or card.rate is None:
+        return NONE
+    text = words.money(price, card.rate.currency)
+    return text if point in (group.dense, group.plain) else f"{text}\n{_change(1 / point.speedup)}"
+
+
+def _evens(group: Group) -> str:
+    """The break-even of every runtime that has one; that none has, where none has."""
+    found = {name: even for name, even in group.break_even.items() if even.kind != "none"}
+    if not found and group.break_even:
+        return str(next(iter(group.break_even.values())))
+    return "\n".join(f"{even}\n{words.runtime(name)}" for name, even in found.items()) or NONE
+
+
+def _unjudged(group: Group) -> str:
+    return "" if group.judged else "\nnot judged by the gates"
+
+
+def _change(factor: float) -> str:
+    """``\u221263 %`` of what dense takes, ``3.1\u00d7`` where it is more than double."""
+    if factor >= 2:
+        return f"{words.times(factor)} dense"
+    change = round(100 * (factor - 1))
+    return f"{words.MINUS if change < 0 else '+'}{abs(change)} %" if change else "as dense"
+
+
+def _gate(card: Scorecard, point: Speed) -> str:
+    if point.variant == DENSE:
+        return "Reference"
+    status = card.statuses.get((point.variant, point.level))
+    return NONE if status is None else str(Status(status))
