@@ -16,7 +16,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 3
+ABI = 4
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 
@@ -59,6 +59,8 @@ def library() -> ctypes.CDLL:
     loaded.ts_set_shape.argtypes = [pointer, pointer, number]
     loaded.ts_destroy.argtypes = [pointer]
     loaded.ts_run.argtypes = [pointer, pointer, pointer, number, ctypes.c_int]
+    loaded.ts_set_more.argtypes = [pointer, pointer, number, pointer, number]
+    loaded.ts_call.argtypes = [pointer, pointer, pointer, number, pointer, number, ctypes.c_int]
     return loaded
 
 
