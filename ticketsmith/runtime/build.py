@@ -628,7 +628,7 @@ class Builder:
         name = self.emit("embedding", [tokens.name], inner, {"table": table})
         return Value(name, (*tokens.shape, table.shape[1]), inner, tokens.batch)
 
-    def attention(self, query: Value, key: Value, value: Value, mask: Value | Array | None, causal: bool,
+    def attention(self, query: Value, key: Value | Array, value: Value | Array, mask: Value | Array | None, causal: bool,
                   scale: float) -> Value:  # fmt: skip
         """Of [batch, heads, tokens, width]; ``mask`` is added to the scores and has up to four axes."""
         if any(len(one.shape) != 4 or one.shape[0] != 1 for one in (query, key, value)):
@@ -636,7 +636,7 @@ class Builder:
         names = []
         for one in (query, key, value):
             _, heads, tokens, width = one.shape
-            turned = self.permute(one, (0, 2, 1, 3))
+            turned = self.permute(one, (0, 2, 1, 3)) if isinstance(one, Value) else one.transpose(0, 2, 1, 3)
             names.append(self.at(turned, (tokens, heads * width)))
         if mask is not None:
             full = (1,) * (4 - len(mask.shape)) + mask.shape

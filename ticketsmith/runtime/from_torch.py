@@ -286,7 +286,7 @@ def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = N
     given = [query, key, value]
     three = all(len(one.shape) == 3 for one in given)
     if three:
-        given = [b.unsqueeze(one, (1,)) for one in given]
+        given = [b.unsqueeze(one, (1,)) if isinstance(one, Value) else one[:, None] for one in given]
     if not enable_gqa and len({one.shape[1] for one in given}) > 1:
         raise ValueError("different numbers of heads")
     if isinstance(mask, np.ndarray):

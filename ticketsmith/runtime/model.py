@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from ticketsmith.native import Isa
 from ticketsmith.runtime.graph import Graph, Port
 from ticketsmith.runtime.plan import lane_nodes, plan
 from ticketsmith.runtime.program import InputError, Program
+
+if TYPE_CHECKING:
+    from ticketsmith.runtime.session import Session
 
 MOST_LANES = 32
 """Samples that go through the end of a network together; more would not fit the second cache."""
@@ -57,6 +60,7 @@ class Model:
         self._is_plain = len(self.inputs) == len(self.output_shapes) == 1
         self._has_lanes = bool(lane_nodes(graph))
         self._programs: dict[int, Program] = {}
+        self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
         self._fast = native.fast_run()
         self._single: int | None = None
@@ -83,6 +87,26 @@ class Model:
         """Makes the programs that a batch of this size needs. Raises GraphError when they would be too large."""
         for lanes in {lanes for _, _, lanes in self._chunks(batch_size)}:
             self._program(lanes)
+
+    def session(self, batch: int = 1, capacity: int | None = None) -> Session:
+        """A decoder that remembers: ``batch`` sequences of up to ``capacity`` tokens (by default, as many as the model was
+        made for).
+
+        Raises SessionError for a model that does not work token by token, or has too few positions.
+        """
+        from ticketsmith.runtime.session import Session
+
+        return Session(self, batch, capacity)
+
+    def step_program(self, batch: int, tokens: int, capacity: int) -> Program:
+        """What a session runs; sessions of one kind share it."""
+        from ticketsmith.runtime.session import step_program
+
+        key = batch, tokens, capacity
+        with self._making:
+            if key not in self._steps:
+                self._steps[key] = step_program(self, *key)
+            return self._steps[key]
 
     def _any(self, inputs: Sequence[Any]) -> tuple[NDArray[np.float32], ...]:
         if len(inputs) != len(self.inputs):

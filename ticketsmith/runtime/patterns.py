@@ -73,9 +73,9 @@ class _Rewriter:
         self.done.append(node)
         self.makers[node.output] = node
 
-    def before(self, name: str, op: str, value: str, shape: Shape, **attributes: Any) -> str:
+    def before(self, name: str, op: str, value: str, inner: Shape, /, **attributes: Any) -> str:
         """A node more, ahead of the one that is rewritten; its output."""
-        self.shapes[name] = shape
+        self.shapes[name] = inner
         self.keep(Node(op, (value,), name, {}, attributes))
         return name
 

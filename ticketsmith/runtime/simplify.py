@@ -34,7 +34,7 @@ def _merged(graph: Graph) -> Graph:
 
         merged: Node | None = None
         if node.op == "affine" and (index := only_maker(node.inputs[0])) is not None:
-            merged = _scaled(done[index], node, tensors)
+            merged = _scaled(done[index], node, tensors, len(shapes[node.output]))
         elif node.op == "activation" and (index := only_maker(node.inputs[0])) is not None:
             if done[index].op in _CARRIERS and done[index].activation == "linear":
                 merged = _renamed(done[index], node.output, activation=node.activation)
@@ -60,8 +60,9 @@ def _renamed(node: Node, output: str, activation: str) -> Node:
     return replace(node, output=output, attributes={**node.attributes, "activation": activation})
 
 
-def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
-    if product.op in ("affine", "layer_norm", "rms_norm") and product.activation == "linear":
+def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
+    again = product.op == "affine" or (product.op in ("layer_norm", "rms_norm") and rank < 3)
+    if again and product.activation == "linear":
         return _scaled_again(product, affine, tensors)
     if product.op not in PRODUCTS or product.residual is not None or product.activation != "linear":
         return None
