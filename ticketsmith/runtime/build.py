@@ -324,7 +324,8 @@ class Builder:
             raise ValueError(f"weights {weight.shape} on {x.shape}")
         before: Shape = (rows,) if rows > 1 else ()
         inner = (*before, outputs)
-        bias = None if bias is None else bias.reshape(-1)
+        if bias is not None and bias.ndim != 1:
+            bias = bias.reshape(-1)
         name = self.emit("linear", [self.at(x, (*before, inputs))], inner, {"weight": weight, "bias": bias})
         return replace(x, name=name, shape=(*x.shape[:-1], outputs), inner=inner, integer=False)
 

@@ -17,7 +17,7 @@ HIDDEN = -1e20
 """What is added to a score below this hides its key."""
 
 _PROBES = np.linspace(-9.0, 9.0, 181)
-_DEPTH = 8
+_DEPTH = 12
 
 
 def recognise(graph: Graph) -> Graph:
