@@ -264,6 +264,8 @@ class _Norms(_Rewriter):
     """``c / sqrt(mean(c * c) + epsilon)`` over the last axis, where ``c`` may be ``x - mean(x)``."""
 
     def rewrite(self, node: Node) -> Node | str | None:
+        if node.op == "reshape":
+            return self._grouped(node)
         if node.op not in ("div", "mul") or node.activation != "linear":
             return None
         for centred, other in (node.inputs, node.inputs[::-1])[: 2 if node.op == "mul" else 1]:
@@ -285,6 +287,22 @@ class _Norms(_Rewriter):
                 return Node("layer_norm", (minus.inputs[0],), node.output, weights, {"epsilon": epsilon})
             return Node("rms_norm", (centred,), node.output, weights, {"epsilon": epsilon})
         return None
+
+    def _grouped(self, node: Node) -> Node | None:
+        """A group norm that was written as one of as many channels as there are groups."""
+        norm = self.maker(node.inputs[0], "group_norm")
+        seen = None if norm is None else self.maker(norm.inputs[0], "reshape")
+        if norm is None or seen is None or self.shapes[seen.inputs[0]] != self.shapes[node.output]:
+            return None
+        groups, channels = self.shapes[seen.output][0], self.shapes[node.output][0]
+        scale, shift = (self.tensors[norm.weights[name]] for name in ("scale", "shift"))
+        if norm.attributes["groups"] != groups or channels % groups or (scale != 1).any() or shift.any():
+            return None
+        weights = {
+            "scale": self.store(f"{node.output}.scale", np.ones(channels)),
+            "shift": self.store(f"{node.output}.shift", np.zeros(channels)),
+        }
+        return Node("group_norm", seen.inputs, node.output, weights, norm.attributes)
 
     def _mean_of(self, name: str) -> str | None:
         """What this is the mean over the last axis of."""
@@ -389,7 +407,7 @@ class _Attention(_Rewriter):
 
     def rewrite(self, node: Node) -> Node | str | None:
         if node.op == "attention":
-            return self._causal(node)
+            return self._plain(node)
         if node.op != "matmul" or len(self.shapes[node.output]) not in (2, 3):
             return None
         softmax = self.maker(node.inputs[0], "softmax")
@@ -467,12 +485,75 @@ class _Attention(_Rewriter):
         inner = f"{output}.attention"
         self.shapes[inner] = (queries, heads * value_width)
         made = Node("attention", tuple(names), inner, {}, {"heads": heads, "causal": False, "scale": scale})
-        self.keep(self._causal(made) or made)
+        self.keep(self._plain(made))
         if rank == 2:
             return Node("reshape", (inner,), output, {}, {"shape": [queries, value_width]})
         apart = self.before(f"{output}.heads", "reshape", inner, (queries, heads, value_width),
                             shape=[queries, heads, value_width])  # fmt: skip
         return Node("permute", (apart,), output, {}, {"axes": [1, 0, 2]})
+
+    def _plain(self, node: Node) -> Node:
+        """With queries, keys and values as they were before they were split into heads, scaled or repeated."""
+        node = self._causal(node) or node
+        if "shared_heads" in node.attributes:
+            return node
+        names, attributes = list(node.inputs), dict(node.attributes)
+        (q, q_order, q_scale), (k, k_order, k_scale), (v, v_order, v_scale) = (self._source(name) for name in names[:3])
+        heads, targets = attributes["heads"], [self.shapes[name] for name in names]
+
+        def whole(place: int, root: str, repeats: int) -> None:
+            rows, features = targets[place]
+            flat = (rows, features // repeats)
+            names[place] = root
+            if self.shapes[root] != flat:
+                names[place] = self.before(f"{node.output}.{'qkv'[place]}.whole", "reshape", root, flat, shape=list(flat))
+
+        if q_order is not None and self._repeats(q, q_order, targets[0], heads) == 1:
+            whole(0, q, 1)
+            attributes["scale"] *= q_scale
+        if k_order is not None and v_order is not None and v_scale == 1:
+            repeats = self._repeats(k, k_order, targets[1], heads)
+            if repeats and repeats == self._repeats(v, v_order, targets[2], heads):
+                whole(1, k, repeats)
+                whole(2, v, repeats)
+                attributes["scale"] *= k_scale
+                if repeats > 1:
+                    attributes["shared_heads"] = heads // repeats
+        return replace(node, inputs=tuple(names), attributes=attributes)
+
+    def _source(self, name: str) -> tuple[str, np.ndarray | None, float]:
+        """What a value's elements are moved from, which one each of them is, and by what it was multiplied."""
+        moves, scale, start = [], 1.0, name
+        while (node := self.makers.get(name)) is not None:
+            pair = self.uniform(node)
+            if node.op in ("reshape", "flatten", "permute", "expand"):
+                moves.append(node)
+            elif pair is not None and pair[1] == 0:
+                scale *= pair[0]
+            else:
+                break
+            name = node.inputs[0]
+        size = math.prod(self.shapes[name])
+        if name == start or size > 2**24:
+            return start, None, 1.0
+        indices = np.arange(size, dtype=np.int32).reshape(self.shapes[name])
+        for node in reversed(moves):
+            if node.op == "permute":
+                indices = indices.transpose(node.attributes["axes"])
+            elif node.op == "expand":
+                indices = np.broadcast_to(indices, self.shapes[node.output])
+            else:
+                indices = indices.reshape(self.shapes[node.output])
+        return name, indices, scale
+
+    def _repeats(self, root: str, indices: np.ndarray, target: Shape, heads: int) -> int:
+        """How many heads share each one of ``root``; 0 when it is moved in another way."""
+        count, rest = divmod(math.prod(target), math.prod(self.shapes[root]))
+        if rest or heads % count:
+            return 0
+        one = np.arange(indices.size // count).reshape(target[0], heads // count, 1, target[1] // heads)
+        wide = np.broadcast_to(one, (target[0], heads // count, count, target[1] // heads))
+        return count if (indices.reshape(wide.shape) == wide).all() else 0
 
     def _causal(self, node: Node) -> Node | None:
         """A mask that hides the future and nothing else is no mask."""

@@ -61,7 +61,9 @@ def _renamed(node: Node, output: str, activation: str) -> Node:
 
 
 def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
-    again = product.op == "affine" or (product.op in ("layer_norm", "rms_norm") and rank < 3)
+    again = product.op == "affine" or (product.op in ("layer_norm", "rms_norm") and rank < 3) or (
+        product.op == "group_norm" and rank == 3
+    )
     if again and product.activation == "linear":
         return _scaled_again(product, affine, tensors)
     if product.op not in PRODUCTS or product.residual is not None or product.activation != "linear":
