@@ -187,7 +187,12 @@ class Encoder(nn.Module):
         self.words, self.places, self.kinds = nn.Embedding(30, 24), nn.Embedding(16, 24), nn.Embedding(2, 24)
         self.norm = nn.LayerNorm(24, 1e-12)
         self.q, self.k, self.v, self.o = (nn.Linear(24, 24) for _ in range(4))
-        self.norm1, self.up, self.down, self.norm2 = nn.LayerNorm(24), nn.Linear(24, 60), nn.Linear(60, 24), nn.LayerNorm(24)
+        self.norm1, self.up, self.down, self.norm2 = (
+            nn.LayerNorm(24),
+            nn.Linear(24, 60),
+            nn.Linear(60, 24),
+            nn.LayerNorm(24),
+        )
         self.pool = nn.Linear(24, 24)
 
     def forward(self, tokens: Tensor, mask: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +229,9 @@ class RotaryBlock(nn.Module):
         batch, length, width = x.shape
         y = self.norm1(x)
         query = self.q(y).view(batch, length, self.heads, self.size).transpose(1, 2)
-        key, value = (layer(y).view(batch, length, self.shared, self.size).transpose(1, 2) for layer in (self.k, self.v))
+        key, value = (
+            layer(y).view(batch, length, self.shared, self.size).transpose(1, 2) for layer in (self.k, self.v)
+        )
         mixed = F.scaled_dot_product_attention(
             self.turned(query), self.turned(key), value, is_causal=True, enable_gqa=self.shared != self.heads
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
@@ -77,8 +78,17 @@ def fast_run() -> Callable[[int, Any, Any, int], int] | None:
 
 
 def best_isa() -> Isa:
-    """The best instruction set that this build and this machine both have."""
-    return Isa(library().ts_best_isa())
+    """The best instruction set that this build and this machine both have; TICKETSMITH_ISA names another one.
+
+    Raises NotBuiltError when that one is not there.
+    """
+    wanted = os.environ.get("TICKETSMITH_ISA")
+    if not wanted:
+        return Isa(library().ts_best_isa())
+    names = [isa.name.lower() for isa in Isa if has_isa(isa)]
+    if wanted.lower() not in names:
+        raise NotBuiltError(f"TICKETSMITH_ISA is {wanted!r}; this machine and build have {', '.join(names)}.")
+    return Isa[wanted.upper()]
 
 
 def has_isa(isa: Isa) -> bool:

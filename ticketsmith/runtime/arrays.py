@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,9 +86,9 @@ def compact(shape: Shape) -> Shape:
 def common_axes(one: Shape, other: Shape) -> Shape | None:
     """The coarsest shape whose axes make up those of both; None where there is none."""
     cuts = sorted({math.prod(shape[:axis]) for shape in (one, other) for axis in range(len(shape) + 1)})
-    if any(b % a for a, b in zip(cuts, cuts[1:], strict=False)):
+    if any(b % a for a, b in pairwise(cuts)):
         return None
-    return tuple(b // a for a, b in zip(cuts, cuts[1:], strict=False)) or (1,)
+    return tuple(b // a for a, b in pairwise(cuts)) or (1,)
 
 
 def _merged(size: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
@@ -131,9 +132,7 @@ class ArrayOperators:
         def _new(self, node: Node) -> Tensor: ...
         def _layout(self, shape: Shape, copies: bool = False) -> layout.Layout: ...
         def _address(self, array: NDArray[Any] | None) -> int | None: ...
-        def _step(
-            self, write: Callable[[], Any], *tensors: Tensor, batch: bool = False, work: int = 0
-        ) -> None: ...
+        def _step(self, write: Callable[[], Any], *tensors: Tensor, batch: bool = False, work: int = 0) -> None: ...
 
     # ---- helpers
 
@@ -213,7 +212,8 @@ class ArrayOperators:
         shape = self.shapes[node.inputs[0]]
         axis = node.attributes.get("axis", len(shape) - 1)
         begin, end, step = node.number("begin"), node.number("end"), node.attributes.get("step", 1)
-        planes = len(shape) <= 2 and axis == len(shape) - 1 or (len(shape) == 3 and axis == 0 and source.layout.plane > 1)
+        last = len(shape) <= 2 and axis == len(shape) - 1
+        planes = last or (len(shape) == 3 and axis == 0 and source.layout.plane > 1)
         if planes and step == 1 and source.space in (Space.SAMPLE, Space.BATCH):
             self.tensors[node.output] = source.part(begin, end)
             return
@@ -433,9 +433,7 @@ def _turned(view: View) -> View:
 
 
 def _order(view: View, axes: Sequence[int]) -> View:
-    return replace(
-        view, shape=tuple(view.shape[a] for a in axes), strides=tuple(view.strides[a] for a in axes)
-    )
+    return replace(view, shape=tuple(view.shape[a] for a in axes), strides=tuple(view.strides[a] for a in axes))
 
 
 def _need(view: View | None) -> View:

@@ -60,11 +60,15 @@ class Builder:
     def graph(self, outputs: Sequence[Any]) -> Graph:
         """The graph whose outputs are these values."""
         if not outputs or len(outputs) > MOST_PORTS:
-            raise UnsupportedError(f"the model has {len(outputs)} outputs; the sparse runtime serves 1 to {MOST_PORTS}.")
+            raise UnsupportedError(
+                f"the model has {len(outputs)} outputs; the sparse runtime serves 1 to {MOST_PORTS}."
+            )
         names = []
         for index, value in enumerate(outputs):
             if not isinstance(value, Value):
-                raise UnsupportedError(f"the model's output {index} is not computed from its inputs by known operators.")
+                raise UnsupportedError(
+                    f"the model's output {index} is not computed from its inputs by known operators."
+                )
             if not value.shape or value.shape[0] != 1 or value.batch not in (0, None):
                 raise UnsupportedError(f"the model's output {index} has no batch as its first axis.")
             self.begin(f"output_{index}")
@@ -240,18 +244,23 @@ class Builder:
             inner = (math.prod(inner[:-1]), inner[-1]) if inner[-1] > 1 else (math.prod(inner),)
         constant = constant.astype(np.float32)
         features, axis = (inner[0], 0) if len(inner) == 3 else (inner[-1], len(inner) - 1)
-        wide = constant.reshape((1,) * (len(full) - constant.ndim) + constant.shape) if constant.ndim < len(full) else constant
+        wide = (
+            constant.reshape((1,) * (len(full) - constant.ndim) + constant.shape)
+            if constant.ndim < len(full)
+            else constant
+        )
         wide = wide.reshape(wide.shape[len(full) - len(inner) :]) if constant.size > 1 else wide
         by_feature = constant.size == 1 or (wide.size == wide.shape[axis] == features)
         if by_feature:
             flat = np.broadcast_to(constant.ravel(), (features,)).astype(np.float32)
             one, zero = np.ones(features, np.float32), np.zeros(features, np.float32)
-            scale, shift = {
+            maps: dict[str, tuple[Array, Array]] = {
                 "add": (one, flat),
                 "sub": (one, -flat) if first else (-one, flat),
                 "mul": (flat, zero),
                 "div": (1 / np.where(flat == 0, np.nan, flat), zero),
-            }[op]
+            }
+            scale, shift = maps[op]
             if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
                 return None
             name = self.emit("affine", [self.at(value, inner)], inner, {"scale": scale, "shift": shift})
@@ -259,7 +268,9 @@ class Builder:
         if op in ("add", "sub") and first and wide.shape == inner:
             shift = constant.reshape(inner) if op == "add" else -constant.reshape(inner)
             shift = constant if op == "add" and constant.shape == inner else shift
-            return Value(self.emit("add_constant", [self.at(value, inner)], inner, {"value": shift}), full, inner, batch)
+            return Value(
+                self.emit("add_constant", [self.at(value, inner)], inner, {"value": shift}), full, inner, batch
+            )
         return None
 
     def unary(self, kind: str, x: Value) -> Value:
@@ -633,7 +644,7 @@ class Builder:
                   scale: float) -> Value:  # fmt: skip
         """Of [batch, heads, tokens, width]; ``mask`` is added to the scores and has up to four axes."""
         if any(len(one.shape) != 4 or one.shape[0] != 1 for one in (query, key, value)):
-            raise ValueError("queries, keys and values that are not [batch, heads, tokens, width]")
+            return self._attention_by_products(query, key, value, mask, causal, scale)
         names = []
         for one in (query, key, value):
             _, heads, tokens, width = one.shape
@@ -651,3 +662,17 @@ class Builder:
             attributes["shared_heads"] = key.shape[1]
         made = Value(self.emit("attention", names, inner, **attributes), (1, tokens, heads, width), inner, 0)
         return self.permute(made, (0, 2, 1, 3))
+
+    def _attention_by_products(
+        self, query: Value, key: Any, value: Any, mask: Any, causal: bool, scale: float
+    ) -> Value:
+        """For any axes before tokens and width."""
+        if not isinstance(key, Value) or not isinstance(value, Value):
+            raise ValueError("keys or values that are constants")
+        axes = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
+        scores = self.scalar("mul", self.matmul(query, self.permute(key, axes)), scale)
+        if causal:
+            mask = np.where(np.tri(query.shape[-2], key.shape[-2], dtype=bool), 0, -1e30).astype(np.float32)
+        if mask is not None:
+            scores = self.elementwise("add", scores, mask)
+        return self.matmul(self.softmax(scores, -1), value)

@@ -79,7 +79,9 @@ class _Translator:
     def graph(self) -> Graph:
         graph = self.proto.graph
         if graph.sparse_initializer:
-            raise UnsupportedError("sparse initializers are not known to the sparse runtime: store weights with their zeros.")
+            raise UnsupportedError(
+                "sparse initializers are not known to the sparse runtime: store weights with their zeros."
+            )
         for tensor in graph.initializer:
             array = _array(self._plain(tensor))
             self.known[tensor.name] = array
@@ -148,7 +150,9 @@ class _Translator:
         return plain
 
     def _node(self, node: Any) -> None:
-        where = f" (node {node.name!r})" if node.name else f" (which computes {node.output[0]!r})" if node.output else ""
+        where = (
+            f" (node {node.name!r})" if node.name else f" (which computes {node.output[0]!r})" if node.output else ""
+        )
         missing = [name for name in node.input if name not in self.known]
         if missing:
             raise OnnxError(f"{node.op_type}{where} reads {missing[0]!r}, which is not computed before it.")
@@ -508,7 +512,9 @@ def _prelu(call: _Call) -> Value:
 
 
 def _where(call: _Call) -> Value:
-    given = [one if isinstance(one, Value) or one.dtype.kind != "f" else np.clip(one, HIDDEN, -HIDDEN) for one in call.inputs]
+    given = [
+        one if isinstance(one, Value) or one.dtype.kind != "f" else np.clip(one, HIDDEN, -HIDDEN) for one in call.inputs
+    ]
     return call.build.elementwise("where", *given)
 
 
@@ -677,12 +683,11 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
     "GlobalAveragePool": _global_pool("avg_pool"),
     "GlobalMaxPool": _global_pool("max_pool"),
     **{
-        name: _unary(kind)
-        for name, kind in (
-            ("Relu", "relu"), ("Sigmoid", "sigmoid"), ("Tanh", "tanh"), ("HardSwish", "hard_swish"), ("Erf", "erf"),
-            ("Exp", "exp"), ("Log", "log"), ("Sqrt", "sqrt"), ("Sin", "sin"), ("Cos", "cos"), ("Abs", "abs"), ("Swish", "silu"),
-        )  # fmt: skip
+        name: _unary(name.lower())
+        for name in ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Log", "Sqrt", "Sin", "Cos", "Abs")
     },
+    "HardSwish": _unary("hard_swish"),
+    "Swish": _unary("silu"),
     "Gelu": _gelu,
     "FastGelu": lambda call: call.build.unary("gelu_tanh", call.x),
     "HardSigmoid": _hard_sigmoid,
@@ -693,9 +698,7 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
         call.x, call.get("alpha", 1.67326319217681884765625), call.get("gamma", 1.05070102214813232421875)
     ),
     "Softplus": lambda call: call.build.softplus(call.x),
-    "Mish": lambda call: call.build.elementwise(
-        "mul", call.x, call.build.unary("tanh", call.build.softplus(call.x))
-    ),
+    "Mish": lambda call: call.build.elementwise("mul", call.x, call.build.unary("tanh", call.build.softplus(call.x))),
     "Neg": lambda call: call.build.scalar("mul", call.x, -1.0),
     "Reciprocal": lambda call: call.build.reversed("div", 1.0, call.x),
     "Clip": _clip,

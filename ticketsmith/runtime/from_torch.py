@@ -258,11 +258,12 @@ def _pool(kind: str, axes: int) -> Callable[..., Any]:
         kernel, pads = _list(kernel, axes), _list(padding, axes)
         step = _list(stride, axes) if stride else kernel
         if kind == "max_pool":
-            dilation, ceil_mode = (*rest, *[1, ceil_mode][len(rest) :])
+            dilation, ceil_mode = (list(rest) + [1, ceil_mode][len(rest) :])[:2]
             if any(d != 1 for d in _list(dilation, axes)):
                 raise ValueError("dilation")
         else:
-            ceil_mode, count_include_pad, divisor = (*rest, *[ceil_mode, count_include_pad, None][len(rest) :])
+            left = [ceil_mode, count_include_pad, None][len(rest) :]
+            ceil_mode, count_include_pad, divisor = (list(rest) + left)[:3]
             if divisor is not None:
                 raise ValueError("divisor_override")
         return b.pool(kind, x, kernel, step, pads, pads, count_include_pad, ceil_mode)
@@ -493,17 +494,31 @@ def _unbind(b: Builder, x: Value, dim: int = 0) -> list[Value]:
 
 def _stack(b: Builder, given: list[Any], dim: int = 0) -> Value:
     rank = len(given[0].shape) + 1
-    wide = [
-        b.unsqueeze(one, (dim,)) if isinstance(one, Value) else np.expand_dims(one, dim % rank) for one in given
-    ]
+    wide = [b.unsqueeze(one, (dim,)) if isinstance(one, Value) else np.expand_dims(one, dim % rank) for one in given]
     return b.concat(wide, dim)
 
 
 def _index(b: Builder, x: Value, indices: list[Any]) -> Value:
     used = [axis for axis, one in enumerate(indices) if one is not None]
+    if used == list(range(len(x.shape))) and all(
+        isinstance(one, np.ndarray) and one.dtype != np.bool_ for one in indices
+    ):
+        return _repeated(b, x, indices)
     if len(used) != 1 or not isinstance(indices[used[0]], np.ndarray) or indices[used[0]].ndim != 1:
         raise ValueError("places that are computed, or of several axes")
     return _index_select(b, x, used[0], indices[used[0]])
+
+
+def _repeated(b: Builder, x: Value, indices: list[Any]) -> Value:
+    """``x[i, j, ...]`` that gives all of ``x``, once or several times."""
+    places = np.ravel_multi_index(np.broadcast_arrays(*indices), x.shape, mode="wrap")
+    size = math.prod(x.shape)
+    shape, rank = places.shape, places.ndim
+    while rank and math.prod(shape[rank:]) < size:
+        rank -= 1
+    if math.prod(shape[rank:]) != size or (places.reshape(-1, size) != np.arange(size)).any():
+        raise ValueError("places of several axes")
+    return b.expand(b.reshape(x, (1,) * rank + shape[rank:]), shape)
 
 
 def _index_select(b: Builder, x: Value, dim: int, places: Any) -> Value:

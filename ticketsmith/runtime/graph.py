@@ -169,7 +169,9 @@ class Graph:
                 if name not in known:
                     raise GraphError(f"{node}: its input {name!r} is not computed before it.")
                 if (name in tokens) != (node.op in ("embedding", "cast")):
-                    raise GraphError(f"{node}: an input of {'int64' if name in tokens else 'float32'} does not suit it.")
+                    raise GraphError(
+                        f"{node}: an input of {'int64' if name in tokens else 'float32'} does not suit it."
+                    )
             if node.output in known:
                 raise GraphError(f"{node}: {node.output!r} is computed twice.")
             for key in node.weights.values():
@@ -272,6 +274,7 @@ def _same(graph: Graph, node: Node, inputs: list[Shape]) -> Shape:
 
 def _affine(graph: Graph, node: Node, inputs: list[Shape]) -> Shape:
     shape = _same(graph, node, inputs)
+    _need(node, len(shape) <= 3, "it takes up to three axes")
     features = shape[0] if len(shape) == 3 else shape[-1]
     graph.parameter(node, "scale"), graph.parameter(node, "shift")
     _vector(graph, node, "scale", features)
@@ -331,6 +334,7 @@ def _elementwise(graph: Graph, node: Node, inputs: list[Shape]) -> Shape:
 
 def _add_constant(graph: Graph, node: Node, inputs: list[Shape]) -> Shape:
     shape = _same(graph, node, inputs)
+    _need(node, len(shape) <= 3, "it takes up to three axes")
     _need(node, graph.parameter(node, "value").shape == shape, f"its constant has not the shape {shape}")
     return shape
 
@@ -397,9 +401,7 @@ def _pad(graph: Graph, node: Node, inputs: list[Shape]) -> Shape:
     shape = _same(graph, node, inputs)
     before, behind, between = (node.numbers(name, len(shape)) for name in ("before", "behind", "between"))
     node.real("value")
-    return tuple(
-        b + n + (n - 1) * i + a for n, b, a, i in zip(shape, before, behind, between, strict=True)
-    )
+    return tuple(b + n + (n - 1) * i + a for n, b, a, i in zip(shape, before, behind, between, strict=True))
 
 
 def _reduce(graph: Graph, node: Node, inputs: list[Shape]) -> Shape:

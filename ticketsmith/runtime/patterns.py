@@ -360,7 +360,10 @@ class _Rotary(_Rewriter):
         if any(t is None or t.shape[-1] != full[-1] for t in tables):
             return None
         for tokens_axis in (1, 0):
-            if all(t is not None and t.shape[1 - tokens_axis] == 1 and t.shape[tokens_axis] == full[tokens_axis] for t in tables):
+            if all(
+                t is not None and t.shape[1 - tokens_axis] == 1 and t.shape[tokens_axis] == full[tokens_axis]
+                for t in tables
+            ):
                 break
         else:
             return None
@@ -506,7 +509,9 @@ class _Attention(_Rewriter):
             flat = (rows, features // repeats)
             names[place] = root
             if self.shapes[root] != flat:
-                names[place] = self.before(f"{node.output}.{'qkv'[place]}.whole", "reshape", root, flat, shape=list(flat))
+                names[place] = self.before(
+                    f"{node.output}.{'qkv'[place]}.whole", "reshape", root, flat, shape=list(flat)
+                )
 
         if q_order is not None and self._repeats(q, q_order, targets[0], heads) == 1:
             whole(0, q, 1)
@@ -566,9 +571,7 @@ class _Attention(_Rewriter):
             return replace(node, inputs=node.inputs[:3])
         queries, keys = (self.shapes[name][0] for name in node.inputs[:2])
         past = np.tri(rows, columns, dtype=bool)
-        if (rows, columns) == (queries, keys) and rows == columns and rows > 1:
-            if (plain[:, past] == 0).all() and (plain[:, ~past] <= HIDDEN).all():
-                return replace(node, inputs=node.inputs[:3], attributes={**node.attributes, "causal": True})
-        return None
-
-
+        square = queries == keys == rows == columns > 1
+        if not square or (plain[:, past] != 0).any() or (plain[:, ~past] > HIDDEN).any():
+            return None
+        return replace(node, inputs=node.inputs[:3], attributes={**node.attributes, "causal": True})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.native import Isa, abi
-from ticketsmith.runtime.graph import Graph, GraphError, Shape
+from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.plan import Plan
 
 _MESSAGES = {1: "a token lies outside of the vocabulary.", 2: "memory is short."}

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.runtime.arrays import CHUNK
@@ -79,13 +78,12 @@ class _Stepper:
             value = self.source.parameter(node, "value")
             if len(value) != self.length or value.ndim != 2:
                 raise SessionError(f"{node}: positions of shape {value.shape} are not one row for each token.")
-            rows = f"{node.output}.rows"
-            weights = {"value": self._table(node.weights["value"])}
-            self.nodes.append(Node("rows", (), rows, weights))
-            self.nodes.append(Node("add", (node.inputs[0], rows), node.output, {}, node.attributes))
+            own = f"{node.output}.rows"
+            self.nodes.append(Node("rows", (), own, {"value": self._table(node.weights["value"])}))
+            self.nodes.append(Node("add", (node.inputs[0], own), node.output, {}, node.attributes))
         elif node.op == "rotary":
-            weights = {name: self._table(key) for name, key in node.weights.items()}
-            self.nodes.append(replace(node, weights=weights))
+            tables = {name: self._table(key) for name, key in node.weights.items()}
+            self.nodes.append(replace(node, weights=tables))
         elif node.op == "reshape":
             rows = shape[0] // self.length * self.step.batch * self.step.tokens
             self.nodes.append(replace(node, attributes={"shape": [rows, *shape[1:]]}))
@@ -101,7 +99,7 @@ class _Stepper:
             alike = alike and len({one[0] for one in [shape, *inputs]}) == 1
         broken = {
             "attention": not attributes.get("causal") or len(inputs) != 3 or bool(constants),
-            "permute": list(attributes.get("axes", [0]))[0] != 0,
+            "permute": attributes.get("axes", (0,))[0] != 0,
             "reduce": 0 in attributes.get("axes", []),
             **dict.fromkeys(("slice", "concat", "softmax"), attributes.get("axis", len(shape) - 1) == 0),
         }.get(node.op, False)
@@ -191,5 +189,3 @@ def step_program(model: Model, batch: int, tokens: int, capacity: int) -> Progra
         return Program(graph, plan(graph, 0, model.choices, model.precision), model.isa)
     except GraphError as error:
         raise SessionError(f"no session of {batch} x {capacity} tokens can be made: {error}") from error
-
-

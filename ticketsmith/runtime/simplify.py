@@ -61,8 +61,10 @@ def _renamed(node: Node, output: str, activation: str) -> Node:
 
 
 def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
-    again = product.op == "affine" or (product.op in ("layer_norm", "rms_norm") and rank < 3) or (
-        product.op == "group_norm" and rank == 3
+    again = (
+        product.op == "affine"
+        or (product.op in ("layer_norm", "rms_norm") and rank < 3)
+        or (product.op == "group_norm" and rank == 3)
     )
     if again and product.activation == "linear":
         return _scaled_again(product, affine, tensors)
@@ -81,7 +83,7 @@ def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: i
 def _scaled_again(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
     """Two affine maps are one; the second may be that of a norm over features."""
     scale, shift = (tensors[affine.weights[name]].astype(np.float64) for name in ("scale", "shift"))
-    if len(scale) != len(tensors[first.weights["scale"]]) or affine.activation != "linear" and first.op != "affine":
+    if len(scale) != len(tensors[first.weights["scale"]]) or (affine.activation != "linear" and first.op != "affine"):
         return None
     weights = {"scale": f"{first.output}.scale+{affine.output}"}
     tensors[weights["scale"]] = (tensors[first.weights["scale"]] * scale).astype(np.float32)
@@ -91,4 +93,8 @@ def _scaled_again(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> 
     elif shift.any():
         return None
     merged = replace(first, weights=weights)
-    return replace(merged, output=affine.output) if first.op != "affine" else _renamed(merged, affine.output, affine.activation)
+    return (
+        replace(merged, output=affine.output)
+        if first.op != "affine"
+        else _renamed(merged, affine.output, affine.activation)
+    )
