@@ -281,7 +281,7 @@ class Shuffle(nn.Module):
         self.last, self.slope = nn.Conv2d(12, 8, 3, padding=1), nn.PReLU(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, channels, rows, cols = x.shape
+        batch, _, rows, cols = x.shape
         first, second = x.chunk(2, 1)
         joined = torch.cat([self.left(first), self.right(second), F.max_pool2d(first, 3, 1, 1)], 1)
         mixed = joined.view(batch, 3, 4, rows, cols).transpose(1, 2).reshape(batch, 12, rows, cols)

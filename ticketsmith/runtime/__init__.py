@@ -11,7 +11,7 @@ ONNX models by :mod:`ticketsmith.runtime.from_onnx`.
 
 from __future__ import annotations
 
-from ticketsmith.runtime.artifact import load, save
+from ticketsmith.runtime.artifact import load, machine_key, save
 from ticketsmith.runtime.graph import Graph, GraphError, Node
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.precision import LowPrecisionError, low_precision_error
@@ -27,5 +27,6 @@ __all__ = [
     "SessionError",
     "load",
     "low_precision_error",
+    "machine_key",
     "save",
 ]

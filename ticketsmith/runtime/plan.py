@@ -568,10 +568,12 @@ class _Planner(ArrayOperators):
 
     def _affine(self, node: Node) -> None:
         source = self._read(node.inputs[0], node)
-        scale, shift = self.graph.tensor(node, "scale"), self.graph.tensor(node, "shift")
+        scale = shift = None
+        if node.op == "affine":
+            scale, shift = (self.graph.parameter(node, name) for name in ("scale", "shift"))
         if scale is not None and source.layout.is_vector:  # planes of one float each would be slow: elementwise instead
             between = replace(node, attributes={})
-            if shift is not None and not shift.any():
+            if shift is None or not shift.any():
                 self._binary(node, "mul", source, None, scale)
             else:
                 scaled = source if (scale == 1).all() else self._binary(between, "mul", source, None, scale)

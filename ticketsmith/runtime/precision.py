@@ -91,5 +91,6 @@ def to_int8(tensor: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 def from_int8(values: NDArray[np.int8], scales: Floats) -> Floats:
     """What ``to_int8`` stands for."""
-    wide: Floats = values.astype(np.float32) * scales.reshape(-1, *[1] * (values.ndim - 1))
+    with np.errstate(all="ignore"):  # a stranger's scales may be anything
+        wide: Floats = values.astype(np.float32) * scales.reshape(-1, *[1] * (values.ndim - 1))
     return wide
