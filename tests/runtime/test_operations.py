@@ -162,6 +162,56 @@ def test_low_precision_weights_are_near(isa: Isa, precision: str, tolerance: flo
     assert_same(model, images(1, 300), isa, tolerance=tolerance, precision=precision)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.ConvTranspose2d(3, 4, 3, 2, 1, 1),
+        nn.ConvTranspose2d(3, 6, (2, 5), groups=3, dilation=2),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Softmax(1),
+        nn.LayerNorm((3, 9, 11)),
+        nn.GroupNorm(3, 3),
+        nn.InstanceNorm2d(3, affine=True),
+        nn.Upsample(scale_factor=(2, 3)),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Hardswish(),
+        nn.Softplus(),
+        nn.Mish(),
+        nn.SELU(),
+        nn.LogSoftmax(3),
+        nn.ZeroPad2d((1, -2, 3, 0)),
+    ],
+    ids=str,
+)
+def test_other_layers(isa: Isa, module: nn.Module) -> None:
+    inputs = images(2, 3, 9, 11)
+    assert_same(module.eval(), inputs, isa)
+    wide = module(inputs).shape[1]
+    assert_same(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), module, nn.Conv2d(wide, 2, 3)).eval(), inputs, isa)
+
+
+class Arrays(nn.Module):
+    """Permutes, joins, broadcasts and products of values, for shapes that nobody chose."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, a, _, _ = x.shape
+        turned = x.permute(0, 3, 1, 2)
+        joined = torch.cat([turned, turned[:, :, :, :1] - x.amax((1, 2), keepdim=True).permute(0, 3, 1, 2)], 3)
+        square = joined @ joined.transpose(2, 3) / (1 + joined.abs().sum((2, 3), keepdim=True))
+        picked = torch.where(square > square.mean(-1, keepdim=True), square, -square[:, :1])
+        return (
+            (picked.reshape(batch, a, -1) * torch.linspace(0, 1, a)[:, None]).flatten(1)[:, ::2].unflatten(1, (-1, 1))
+        )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@SOME
+@given(shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20)))
+def test_arrays_of_any_shape(isa: Isa, shape: tuple[int, int, int]) -> None:
+    assert_same(Arrays(), images(2, *shape), isa)
+
+
 def test_not_a_number_is_not_hidden() -> None:
     inputs = images(1, 64)
     inputs[0, 3] = float("nan")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
@@ -16,7 +17,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 3
+ABI = 4
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 
@@ -59,6 +60,8 @@ def library() -> ctypes.CDLL:
     loaded.ts_set_shape.argtypes = [pointer, pointer, number]
     loaded.ts_destroy.argtypes = [pointer]
     loaded.ts_run.argtypes = [pointer, pointer, pointer, number, ctypes.c_int]
+    loaded.ts_set_more.argtypes = [pointer, pointer, number, pointer, number]
+    loaded.ts_call.argtypes = [pointer, pointer, pointer, number, pointer, number, ctypes.c_int]
     return loaded
 
 
@@ -75,8 +78,17 @@ def fast_run() -> Callable[[int, Any, Any, int], int] | None:
 
 
 def best_isa() -> Isa:
-    """The best instruction set that this build and this machine both have."""
-    return Isa(library().ts_best_isa())
+    """The best instruction set that this build and this machine both have; TICKETSMITH_ISA names another one.
+
+    Raises NotBuiltError when that one is not there.
+    """
+    wanted = os.environ.get("TICKETSMITH_ISA")
+    if not wanted:
+        return Isa(library().ts_best_isa())
+    names = [isa.name.lower() for isa in Isa if has_isa(isa)]
+    if wanted.lower() not in names:
+        raise NotBuiltError(f"TICKETSMITH_ISA is {wanted!r}; this machine and build have {', '.join(names)}.")
+    return Isa[wanted.upper()]
 
 
 def has_isa(isa: Isa) -> bool:

@@ -18,6 +18,24 @@ class Space(IntEnum):
     INPUT = 2
     OUTPUT = 3
     CONSTANT = 4
+    MEMORY = 5
+
+
+MORE = 7
+"""How many arrays a caller may have beside the first input, and beside the first output."""
+
+FIRST_MORE_INPUT = 6
+FIRST_MORE_OUTPUT = FIRST_MORE_INPUT + MORE
+
+
+def input_space(index: int) -> int:
+    """The space of the caller's input ``index``."""
+    return int(Space.INPUT) if index == 0 else FIRST_MORE_INPUT + index - 1
+
+
+def output_space(index: int) -> int:
+    """The space of the caller's output ``index``."""
+    return int(Space.OUTPUT) if index == 0 else FIRST_MORE_OUTPUT + index - 1
 
 
 class Kind(IntEnum):
@@ -35,6 +53,11 @@ class Kind(IntEnum):
     SOFTMAX = 9
     EMBED = 10
     ATTENTION = 11
+    MAP = 12
+    REDUCE = 13
+    MATMUL = 14
+    NORMALISE = 15
+    ATTEND = 16
 
 
 class Value(ctypes.Structure):
@@ -172,6 +195,7 @@ class Norm(ctypes.Structure):
         ("scale", _PTR),
         ("shift", _PTR),
         ("epsilon", ctypes.c_double),
+        ("rms", _I64),
     ]
 
 
@@ -184,7 +208,7 @@ class Softmax(ctypes.Structure):
 class Embed(ctypes.Structure):
     """Rows of a table, picked by tokens."""
 
-    _fields_ = [("op", Op), ("out", Value), ("table", _PTR), ("tokens", _I64)]
+    _fields_ = [("op", Op), ("out", Value), ("table", _PTR), ("tokens", _I64), ("space", _I64)]
 
 
 class Attention(ctypes.Structure):
@@ -195,6 +219,67 @@ class Attention(ctypes.Structure):
         *((name, Value) for name in ("query", "key", "value", "out", "scratch")),
         ("heads", _I64),
         ("causal", _I64),
+        ("scale", ctypes.c_double),
+    ]
+
+
+class Array(ctypes.Structure):
+    """An array of up to six axes; distances in elements."""
+
+    _fields_ = [("base", _I64), ("step", _I64), ("stride", _I64 * 6), ("space", _I32), ("integer", _I32)]
+
+
+class Map(ctypes.Structure):
+    """A function of up to three arrays, element by element."""
+
+    _fields_ = [
+        ("op", Op),
+        ("in_", Array * 3),
+        ("out", Array),
+        ("size", _I64 * 6),
+        *((name, _I64) for name in ("inputs", "function", "activation")),
+    ]
+
+
+class Reduce(ctypes.Structure):
+    """A sum or the largest over three axes."""
+
+    _fields_ = [
+        ("op", Op),
+        ("in_", Array),
+        ("out", Array),
+        *((name, _I64 * 3) for name in ("size", "over", "over_stride")),
+        ("function", _I64),
+        ("scale", ctypes.c_double),
+    ]
+
+
+class Matmul(ctypes.Structure):
+    """A product of two values, dense."""
+
+    _fields_ = [("op", Op), *((name, Array) for name in ("left", "right", "out")), ("size", _I64 * 6)]
+
+
+class Normalise(ctypes.Structure):
+    """Softmax or a norm over the last three axes."""
+
+    _fields_ = [
+        ("op", Op),
+        *((name, Array) for name in ("in_", "out", "scale", "shift")),
+        ("size", _I64 * 6),
+        ("kind", _I64),
+        ("epsilon", ctypes.c_double),
+    ]
+
+
+class Attend(ctypes.Structure):
+    """Attention of queries to keys and values that lie anywhere, those of a session among them."""
+
+    _fields_ = [
+        ("op", Op),
+        *((name, Array) for name in ("query", "key", "value", "out", "mask", "scratch")),
+        *((name, _I64) for name in ("samples", "heads", "group", "queries", "keys", "width", "value_width")),
+        *((name, _I64) for name in ("causal", "has_mask", "cached")),
         ("scale", ctypes.c_double),
     ]
 
@@ -212,6 +297,11 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Softmax,
     Embed,
     Attention,
+    Map,
+    Reduce,
+    Matmul,
+    Normalise,
+    Attend,
 )
 
 

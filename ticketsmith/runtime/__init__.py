@@ -5,13 +5,28 @@
     model = runtime.load("ticket.tsk")
     outputs = model(inputs)          # NumPy arrays, or anything with DLPack
 
-Serving needs NumPy and nothing else. Files are made from PyTorch modules by :mod:`ticketsmith.runtime.from_torch`.
+Serving needs NumPy and nothing else. Files are made from PyTorch modules by :mod:`ticketsmith.runtime.from_torch`, and from
+ONNX models by :mod:`ticketsmith.runtime.from_onnx`.
 """
 
 from __future__ import annotations
 
-from ticketsmith.runtime.artifact import load, save
+from ticketsmith.runtime.artifact import load, machine_key, save
 from ticketsmith.runtime.graph import Graph, GraphError, Node
 from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.precision import LowPrecisionError, low_precision_error
+from ticketsmith.runtime.session import Session, SessionError
 
-__all__ = ["Graph", "GraphError", "Model", "Node", "load", "save"]
+__all__ = [
+    "Graph",
+    "GraphError",
+    "LowPrecisionError",
+    "Model",
+    "Node",
+    "Session",
+    "SessionError",
+    "load",
+    "low_precision_error",
+    "machine_key",
+    "save",
+]

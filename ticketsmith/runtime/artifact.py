@@ -1,15 +1,15 @@
 """The runtime's own file, ``.tsk``: a graph, its weights, and which formats were fastest on which machine.
 
 A file is read as what it is: bytes of a stranger. It holds no code, and no number that is used as an address: weights are
-stored plainly (a bit for each weight, then the values of those that are not zero), and everything that the kernels index
-with is computed here from shapes that were checked.
+stored plainly (a bit for each weight, then the values of those that are not zero, of 32, 16 or 8 bits), and everything that
+the kernels index with is computed here from shapes that were checked.
 
     8 bytes   magic
     4 bytes   version, little endian, as all numbers
     4 bytes   zero
     8 bytes   size of the header
     32 bytes  SHA-256 of the header
-    header    JSON: the graph, the place and SHA-256 of each tensor, choices of formats
+    header    JSON: the graph, the place and SHA-256 of each tensor, the precision, choices of formats
     data      tensors, each beginning at a multiple of 64 bytes of the file
 """
 
@@ -21,6 +21,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,15 @@ from numpy.typing import NDArray
 from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.machine import cpu_name
 from ticketsmith.native import Isa, best_isa
-from ticketsmith.runtime.graph import Graph, GraphError, Node
-from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
+from ticketsmith.runtime.model import PRECISIONS, Model
+from ticketsmith.runtime.pack import to_bfloat16
+from ticketsmith.runtime.precision import from_bfloat16, from_int8, low_tensors, to_int8
 
 MAGIC = b"\x89TSK\r\n\x1a\n"
-VERSION = 1
+VERSION = 2
+"""1 had one input and one output, and values of 32 bits; it is still read."""
+
 _PREFIX = struct.Struct("<8sIIQ32s")
 _MOST_HEADER = 64 * 2**20
 _ALIGNMENT = 64
@@ -49,31 +54,50 @@ def machine_key() -> str:
     return f"{cpu_name()} {best_isa().name}"
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """What a file holds. ``choices`` are formats by machine; tensors of low ``precision`` are rounded float32."""
+
+    graph: Graph
+    choices: Mapping[str, Mapping[str, str]]
+    precision: str
+
+
 def load(
-    path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = None, precision: str = "float32"
+    path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = None, precision: str | None = None
 ) -> Model:
-    """The model of a ``.tsk`` file, ready to call.
+    """The model of a ``.tsk`` file, ready to call. ``precision`` is the file's unless another one is asked for.
 
     Raises ArtifactError when the file is missing, damaged or of another version, NotBuiltError when there are no kernels.
     """
-    graph, choices = read(path)
-    return Model(graph, choices.get(machine_key()), threads=threads, isa=isa, precision=precision)
+    found = open_artifact(path)
+    chosen = precision or found.precision
+    return Model(found.graph, found.choices.get(machine_key()), threads=threads, isa=isa, precision=chosen)
 
 
-def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mapping[str, str]] | None = None) -> None:
+def save(
+    path: str | os.PathLike[str],
+    graph: Graph,
+    choices: Mapping[str, Mapping[str, str]] | None = None,
+    precision: str = "float32",
+) -> None:
     """Writes ``graph``; ``choices`` maps machines (``machine_key``) to formats. The file appears whole or not at all.
 
-    Raises StoreError when the place cannot be written.
+    With ``precision`` bfloat16 or int8 (a scale for each row) the weights of products take two bytes or one each, and are
+    rounded. Raises StoreError when the place cannot be written.
     """
+    low = low_tensors(graph, precision)
     graph.shapes()
     places: dict[str, Any] = {}
     blobs: list[bytes] = []
     offset = 0
     for name, tensor in graph.tensors.items():
-        encoding, blob = _encoded(tensor)
+        values = precision if name in low else "float32"
+        encoding, blob = _encoded(tensor, values)
         places[name] = {
             "shape": list(tensor.shape),
             "encoding": encoding,
+            "values": values,
             "offset": offset,
             "size": len(blob),
             "sha256": hashlib.sha256(blob).hexdigest(),
@@ -82,10 +106,8 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
         offset += len(blobs[-1])
     document = {
         "graph": {
-            "input": graph.input,
-            "shape": list(graph.shape),
-            "dtype": graph.dtype,
-            "output": graph.output,
+            "inputs": [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in graph.inputs],
+            "outputs": list(graph.outputs),
             "nodes": [
                 {
                     "op": node.op,
@@ -98,6 +120,7 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
             ],
         },
         "tensors": places,
+        "precision": precision,
         "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()},
         "data": offset,
     }
@@ -117,23 +140,29 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
 
 def read(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, dict[str, str]]]:
     """The graph of a file and its choices of formats by machine. Raises ArtifactError."""
+    found = open_artifact(path)
+    return found.graph, {machine: dict(formats) for machine, formats in found.choices.items()}
+
+
+def open_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """What a file holds. Raises ArtifactError when it is missing, damaged or of another version."""
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}.") from error
     try:
         return _parsed(data)
     except (ArtifactError, GraphError) as error:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def _parsed(data: bytes) -> tuple[Graph, dict[str, dict[str, str]]]:
+def _parsed(data: bytes) -> Artifact:
     if len(data) < _PREFIX.size or data[:8] != MAGIC:
         raise ArtifactError("this is no .tsk file, or its beginning is damaged.")
     _, version, zero, size, digest = _PREFIX.unpack_from(data)
-    if version != VERSION or zero:
+    if not 1 <= version <= VERSION or zero:
         raise ArtifactError(
-            f"it has version {version} of the format; this TicketSmith reads {VERSION}. Export it again."
+            f"it has version {version} of the format; this TicketSmith reads 1 to {VERSION}. Export it again."
         )
     header = data[_PREFIX.size : _PREFIX.size + size]
     if size > _MOST_HEADER or len(header) != size:
@@ -150,7 +179,10 @@ def _parsed(data: bytes) -> tuple[Graph, dict[str, dict[str, str]]]:
     tensors = {name: _tensor(name, place, body) for name, place in _field(document, "tensors", dict).items()}
     graph = _graph(_field(document, "graph", dict), tensors)
     graph.shapes()
-    return graph, _choices(_field(document, "choices", dict))
+    precision = _field(document, "precision", str) if version > 1 else "float32"
+    if precision not in PRECISIONS:
+        raise ArtifactError(f"its precision {precision!r} is not known.")
+    return Artifact(graph, _choices(_field(document, "choices", dict)), precision)
 
 
 def _field(document: Any, name: str, kind: type) -> Any:
@@ -174,10 +206,19 @@ def _graph(document: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) ->
         inputs = _strings(_field(one, "inputs", list), "inputs")
         op, output = _field(one, "op", str), _field(one, "output", str)
         nodes.append(Node(op, inputs, output, weights, _field(one, "attributes", dict)))
-    shape = tuple(_field(document, "shape", list))
-    names = (_field(document, name, str) for name in ("input", "dtype", "output"))
-    value, dtype, output = names
-    return Graph(value, shape, dtype, tuple(nodes), output, tensors)
+    if "inputs" not in document:  # version 1
+        names = (_field(document, name, str) for name in ("input", "dtype", "output"))
+        value, dtype, output = names
+        return Graph(value, tuple(_field(document, "shape", list)), dtype, tuple(nodes), output, tensors)
+    ports = [
+        Port(_field(one, "name", str), tuple(_field(one, "shape", list)), _field(one, "dtype", str))
+        for one in _field(document, "inputs", list)
+    ]
+    outputs = _strings(_field(document, "outputs", list), "outputs")
+    if not ports or not outputs:
+        raise ArtifactError("its graph has no inputs or no outputs.")
+    first = ports[0]
+    return Graph(first.name, first.shape, first.dtype, tuple(nodes), outputs[0], tensors, tuple(ports[1:]), outputs[1:])
 
 
 def _choices(document: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -186,41 +227,60 @@ def _choices(document: dict[str, Any]) -> dict[str, dict[str, str]]:
     return document
 
 
-def _encoded(tensor: NDArray[np.float32]) -> tuple[str, bytes]:
-    flat = np.ascontiguousarray(tensor, np.float32).ravel()
-    kept = flat != 0
-    count = int(np.count_nonzero(kept))
-    if 4 * count + -(-flat.size // 8) >= 4 * flat.size:
-        return "dense", flat.astype("<f4").tobytes()
-    return "bitmap", np.packbits(kept).tobytes() + flat[kept].astype("<f4").tobytes()
+def _encoded(tensor: NDArray[np.float32], values: str) -> tuple[str, bytes]:
+    """[a bit for each][a scale for each row][the values], without the bits where they would save nothing."""
+    array = np.ascontiguousarray(tensor, np.float32)
+    scales = b""
+    if values == "int8":
+        flat, steps = to_int8(array)
+        scales = steps.astype("<f4").tobytes()
+        stored: NDArray[Any] = flat.ravel()
+    elif values == "bfloat16":
+        stored = to_bfloat16(array).ravel().astype("<u2")
+        stored[stored == 0x8000] = 0  # of two zeros one is enough
+    else:
+        stored = array.ravel().astype("<f4")
+    kept = stored != 0
+    size, count = stored.itemsize, int(np.count_nonzero(kept))
+    if size * count + -(-stored.size // 8) >= size * stored.size:
+        return "dense", scales + stored.tobytes()
+    return "bitmap", np.packbits(kept).tobytes() + scales + stored[kept].tobytes()
+
+
+_STORED = {"float32": "<f4", "bfloat16": "<u2", "int8": "i1"}
 
 
 def _tensor(name: str, place: Any, body: memoryview) -> NDArray[np.float32]:
     shape = _field(place, "shape", list)
     offset, size = _field(place, "offset", int), _field(place, "size", int)
     encoding, digest = _field(place, "encoding", str), _field(place, "sha256", str)
-    if len(shape) > 4 or any(type(n) is not int or n < 1 for n in shape) or offset < 0 or size < 0:
+    kind = place.get("values", "float32")
+    if not 1 <= len(shape) <= MOST_AXES or any(type(n) is not int or n < 1 for n in shape) or offset < 0 or size < 0:
         raise ArtifactError(f"tensor {name!r} has no valid place or shape.")
+    if kind not in PRECISIONS or encoding not in ("dense", "bitmap"):
+        raise ArtifactError(f"tensor {name!r} is stored in a way that is not known.")
     blob = body[offset : offset + size]
     if len(blob) != size:
         raise ArtifactError(f"tensor {name!r} lies outside of the file.")
     if hashlib.sha256(blob).hexdigest() != digest:
         raise ArtifactError(f"tensor {name!r} is damaged.")
-    count = math.prod(shape)
-    bitmap = -(-count // 8) if encoding == "bitmap" else 0
-    if (
-        encoding not in ("dense", "bitmap")
-        or bitmap > size
-        or (size - bitmap) % 4
-        or (not bitmap and size != 4 * count)
-    ):
+    count, stored = math.prod(shape), np.dtype(_STORED[kind])
+    bits = -(-count // 8) if encoding == "bitmap" else 0
+    scales = 4 * shape[0] if kind == "int8" else 0
+    rest = size - bits - scales
+    if rest < 0 or rest % stored.itemsize or (not bits and rest != stored.itemsize * count):
         raise ArtifactError(f"tensor {name!r} does not have the bytes of its shape.")
-    values = np.frombuffer(blob[bitmap:], "<f4")
-    if not bitmap:
-        return values.reshape(shape)
-    kept = np.unpackbits(np.frombuffer(blob[:bitmap], np.uint8), count=count).view(bool)
-    if int(np.count_nonzero(kept)) != len(values):
-        raise ArtifactError(f"tensor {name!r} does not have as many values as its mask says.")
-    out = np.zeros(count, np.float32)
-    out[kept] = values
-    return out.reshape(shape)
+    values = np.frombuffer(blob[bits + scales :], stored)
+    if bits:
+        kept = np.unpackbits(np.frombuffer(blob[:bits], np.uint8), count=count).view(bool)
+        if int(np.count_nonzero(kept)) != len(values):
+            raise ArtifactError(f"tensor {name!r} does not have as many values as its mask says.")
+        full = np.zeros(count, stored)
+        full[kept] = values
+        values = full
+    if kind == "bfloat16":
+        return from_bfloat16(values).reshape(shape)
+    if kind == "int8":
+        steps = np.frombuffer(blob[bits : bits + scales], "<f4")
+        return from_int8(values.reshape(shape), steps)
+    return values.astype(np.float32, copy=False).reshape(shape)

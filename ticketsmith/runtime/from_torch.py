@@ -7,94 +7,110 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
 
-from ticketsmith.errors import TicketSmithError
-from ticketsmith.runtime.graph import Graph, Node, Shape
+from ticketsmith.runtime.build import Builder, UnsupportedError, Value
+from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.simplify import simplify
 
+__all__ = ["UnsupportedError", "from_torch"]
 
-class UnsupportedError(TicketSmithError):
-    """A model does what the sparse runtime cannot; the message names the operator. A dense runtime may serve it."""
-
-
-@dataclass(frozen=True)
-class _Value:
-    """A value of the graph, and how PyTorch sees it: ``heads`` are features seen as [heads, width], which
-    ``swapped`` puts before the tokens."""
-
-    name: str
-    shape: Shape
-    heads: int = 0
-    swapped: bool = False
-
-
+Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Argument = Any
 
+HIDDEN = -1e30
+"""Added to the scores of what attention must not see."""
 
-def from_torch(module: nn.Module, example: Tensor) -> Graph:
-    """The graph of ``module`` in evaluation mode, for inputs shaped like ``example`` ``[batch, ...]``.
+
+def from_torch(module: nn.Module, example: Example) -> Graph:
+    """The graph of ``module`` in evaluation mode, for inputs shaped like ``example``: a tensor ``[batch, ...]``, several in
+    the order of ``forward``, or several by name.
 
     Raises UnsupportedError for what the runtime does not know, GraphError for shapes that it cannot have.
     """
-    training = module.training
+    # one sample: shapes that hold the batch size are then known, and equal to 1
+    given: tuple[Tensor, ...] = ()
+    named: dict[str, Tensor] = {}
+    if isinstance(example, Mapping):
+        named = {name: _one(tensor) for name, tensor in example.items()}
+    else:
+        given = tuple(_one(tensor) for tensor in ((example,) if isinstance(example, Tensor) else example))
+    training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers in one operator
     try:
         with torch.no_grad():
-            # one sample: shapes that hold the batch size are then known, and equal to 1
-            exported = torch.export.export(module, (example[:1].detach().clone(),))
+            exported = torch.export.export(module, given, named)
     except Exception as error:  # torch.export may fail in any way
         first = next(iter(str(error).splitlines()), "")
         raise UnsupportedError(f"torch.export cannot read this model ({type(error).__name__}: {first}).") from error
     finally:
         module.train(training)
-    return simplify(_Translator(exported, example).graph())
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return simplify(_Translator(exported, [*given, *named.values()]).graph())
+
+
+def _one(tensor: Any) -> Tensor:
+    if not isinstance(tensor, Tensor) or not tensor.dim():
+        raise UnsupportedError("the sparse runtime serves models whose inputs are tensors with a batch.")
+    if tensor.dtype not in (torch.float32, torch.int64, torch.int32, torch.bool):
+        raise UnsupportedError(f"inputs of {tensor.dtype} are not supported: float32, or int64 for tokens.")
+    return tensor[:1].detach().clone()
 
 
 class _Translator:
-    def __init__(self, exported: torch.export.ExportedProgram, example: Tensor) -> None:
+    def __init__(self, exported: torch.export.ExportedProgram, examples: Sequence[Tensor]) -> None:
         self.module = exported.graph_module
+        self.build = Builder()
+        state: dict[str, Any] = {**exported.constants, **exported.state_dict}
         signature = exported.graph_signature
-        named = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        state = {**exported.constants, **exported.state_dict}
-        self.constants: dict[str, Tensor] = {place: state[name].detach() for place, name in named.items()}
-        self.names = dict(named)
-        self.inputs, self.outputs = signature.user_inputs, signature.user_outputs
-        if len(self.inputs) != 1 or len(self.outputs) != 1:
-            raise UnsupportedError("the sparse runtime serves models of one input and one output tensor.")
-        if example.dtype not in (torch.float32, torch.int64):
-            raise UnsupportedError(f"inputs of {example.dtype} are not supported: float32, or int64 for tokens.")
-        self.shape = tuple(example.shape[1:])
-        self.dtype = "int64" if example.dtype == torch.int64 else "float32"
+        self.state: dict[str, Any] = {}
+        self.arrays: dict[int, tuple[Any, np.ndarray]] = {}
+        for spec in signature.input_specs:
+            if spec.kind != InputKind.USER_INPUT and spec.target in state:
+                tensor = state[spec.target]
+                self.state[spec.arg.name] = tensor.detach() if isinstance(tensor, Tensor) else tensor
+                if isinstance(tensor, Tensor):
+                    self.build.name_constant(self.array(self.state[spec.arg.name]), spec.target)
+        users = [spec.arg for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
+        self.inputs = {arg.name: tensor for arg, tensor in zip(users, examples, strict=True)}
+        self.is_output = [spec.kind == OutputKind.USER_OUTPUT for spec in signature.output_specs]
         self.known: dict[fx.Node, Any] = {}
-        self.nodes: list[Node] = []
-        self.tensors: dict[str, np.ndarray] = {}
 
     def graph(self) -> Graph:
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                if node.name in self.constants:
-                    self.known[node] = self.constants[node.name]
+                if node.name in self.inputs:
+                    example = self.inputs[node.name]
+                    dtype = "float32" if example.dtype == torch.float32 else "int64"
+                    value = self.build.input(node.name, tuple(example.shape), dtype)
+                    self.known[node] = replace(value, boolean=example.dtype == torch.bool)
                 else:
-                    self.known[node] = _Value(node.name, self.shape)
+                    self.known[node] = self.state.get(node.name)
+            elif node.op == "get_attr":
+                self.known[node] = operator.attrgetter(str(node.target))(self.module)
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
-                result = self._get(node.args[0][0])
-                if not isinstance(result, _Value) or result.heads or result.name == str(self.inputs[0]):
-                    raise UnsupportedError("the model's output is not computed from its input by known operators.")
-                return Graph(str(self.inputs[0]), self.shape, self.dtype, tuple(self.nodes), result.name, self.tensors)
+                results = [self._get(one) for one in node.args[0]]
+                wanted = [one for one, mine in zip(results, self.is_output, strict=True) if mine and one is not None]
+                return self.build.graph(wanted)
         raise UnsupportedError("the model has no output.")
+
+    def array(self, tensor: Tensor) -> np.ndarray:
+        """A constant of PyTorch as one of NumPy, the same one each time."""
+        if id(tensor) not in self.arrays:
+            plain = tensor.detach().cpu()
+            plain = plain.float() if plain.is_floating_point() else plain
+            self.arrays[id(tensor)] = (tensor, plain.contiguous().numpy())
+        return self.arrays[id(tensor)][1]
 
     def _get(self, argument: Argument) -> Any:
         if isinstance(argument, fx.Node):
@@ -103,64 +119,66 @@ class _Translator:
             return [self._get(item) for item in argument]
         return argument
 
+    def _plain(self, argument: Any) -> Any:
+        """Tensors as arrays."""
+        if isinstance(argument, Tensor):
+            return self.array(argument)
+        if isinstance(argument, list):
+            return [self._plain(item) for item in argument]
+        return argument
+
     def _call(self, node: fx.Node) -> None:
         name = node.target.__name__ if callable(node.target) else str(node.target)
-        base = name.partition(".")[0].removesuffix("_")
+        base = name.partition(".")[0]
         if node.target is operator.getitem:
             self.known[node] = self._get(node.args[0])[node.args[1]]
             return
         arguments = self._get(node.args)
         options = {key: self._get(value) for key, value in node.kwargs.items()}
-        if all(not isinstance(one, _Value) for one in [*arguments, *options.values(), *_inner(arguments)]):
+        meta = node.meta.get("val")
+        if base in _LIKE and isinstance(arguments[0], Value):
+            arguments[0] = torch.zeros(arguments[0].shape)
+            options.setdefault("dtype", meta.dtype if isinstance(meta, Tensor) else None)
+        if all(not isinstance(one, Value) for one in [*arguments, *options.values(), *_inner(arguments)]):
             # only constants: PyTorch computes them, once
-            self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
+            with torch.no_grad():
+                self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
             return
-        translate = _KNOWN.get(base)
+        in_place = base.endswith("_") and not base.startswith("__")
+        translate = _KNOWN.get(base.removesuffix("_") if in_place else base)
         if translate is None:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is not known to the sparse runtime. Serve this model with a dense "
                 "runtime, such as `torch`."
             )
         try:
-            self.known[node] = translate(self, node.name, *arguments, **options)
+            if in_place and _is_view(node.args[0]):
+                raise ValueError("it writes into a part of another value")
+            self.build.begin(node.name)
+            plain = {key: self._plain(value) for key, value in options.items()}
+            result = translate(self.build, *self._plain(arguments), **plain)
+            if isinstance(result, Value) and isinstance(meta, Tensor):
+                result = replace(result, boolean=meta.dtype == torch.bool)
+                if tuple(meta.shape) != result.shape:
+                    raise ValueError(f"its shape is {tuple(meta.shape)}, not {result.shape}")
+            self.known[node] = result
+            if in_place:
+                self.known[node.args[0]] = result  # type: ignore[index]
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is used in a way that the sparse runtime does not know ({error}). "
                 "Serve this model with a dense runtime, such as `torch`."
             ) from error
 
-    # ---- what translators use
-
-    def tensor(self, value: Any, name: str) -> str:
-        """Keeps a constant under a readable name."""
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name} is computed from the input")
-        readable = next((self.names[key] for key, one in self.constants.items() if one is value), name)
-        self.tensors.setdefault(readable, value.detach().to(torch.float32).cpu().contiguous().numpy().copy())
-        return readable
-
-    def add(
-        self,
-        op: str,
-        inputs: Sequence[_Value],
-        output: str,
-        shape: Shape,
-        weights: dict[str, Any] | None = None,
-        **attributes: Any,
-    ) -> _Value:
-        """One node more."""
-        for value in inputs:
-            if not isinstance(value, _Value):
-                raise ValueError(f"{op} of a constant")
-            if value.heads:
-                raise ValueError(f"{op} of features that are split into heads")
-        kept = {key: self.tensor(one, f"{output}.{key}") for key, one in (weights or {}).items() if one is not None}
-        self.nodes.append(Node(op, tuple(value.name for value in inputs), output, kept, attributes))
-        return _Value(output, shape)
-
 
 def _inner(arguments: Sequence[Any]) -> list[Any]:
     return [item for argument in arguments if isinstance(argument, list) for item in argument]
+
+
+def _is_view(argument: Any) -> bool:
+    target = argument.target if isinstance(argument, fx.Node) and argument.op == "call_function" else None
+    name = getattr(target, "__name__", "").partition(".")[0]
+    return target is operator.getitem or name in _VIEWS
 
 
 def _place(node: fx.Node) -> str:
@@ -169,254 +187,514 @@ def _place(node: fx.Node) -> str:
     return f" (in {where[-1].removeprefix('L__self___')})" if where else ""
 
 
-def _pair(value: Any) -> list[int]:
-    pair = [int(value)] * 2 if isinstance(value, int) else [int(one) for one in value]
-    return pair * 2 if len(pair) == 1 else pair
+def _list(value: Any, count: int) -> list[int]:
+    listed = [int(value)] * count if isinstance(value, int) else [int(one) for one in value]
+    return listed * count if len(listed) == 1 else listed
 
 
-def _linear(t: _Translator, name: str, x: _Value, weight: Tensor, bias: Tensor | None = None) -> _Value:
-    return t.add("linear", [x], name, (*x.shape[:-1], len(weight)), {"weight": weight, "bias": bias})
+# ---- layers
 
 
-def _conv2d(t: _Translator, name: str, x: _Value, weight: Tensor, bias: Tensor | None = None, stride: Any = 1,
-            padding: Any = 0, dilation: Any = 1, groups: int = 1) -> _Value:  # fmt: skip
-    stride, dilation = _pair(stride), _pair(dilation)
+def _conv(b: Builder, x: Value, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+          groups: int = 1) -> Value:  # fmt: skip
+    axes = weight.ndim - 2
+    dilation = _list(dilation, axes)
     if padding == "same":
         spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        if any(span % 2 for span in spans):
-            raise ValueError("uneven padding")
-        padding = [span // 2 for span in spans]
-    padding = [0, 0] if padding == "valid" else _pair(padding)
-    sizes = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(x.shape[1:], padding, dilation, weight.shape[2:], stride, strict=True)
-    ]
-    return t.add("conv2d", [x], name, (len(weight), *sizes), {"weight": weight, "bias": bias}, stride=stride,
-                 padding=padding, dilation=dilation, groups=groups)  # fmt: skip
+        begin, end = [span // 2 for span in spans], [span - span // 2 for span in spans]
+    else:
+        begin = end = [0] * axes if padding == "valid" else _list(padding, axes)
+    return b.conv(x, weight, bias, _list(stride, axes), begin, end, dilation, groups)
 
 
-def _convolution(t: _Translator, name: str, x: _Value, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any,
-                 dilation: Any, transposed: bool, output_padding: Any, groups: int) -> _Value:  # fmt: skip
+def _conv_transpose(b: Builder, x: Value, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+                    output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Value:  # fmt: skip
+    axes = weight.ndim - 2
+    begin = _list(padding, axes)
+    end = [pad - more for pad, more in zip(begin, _list(output_padding, axes), strict=True)]
+    return b.conv_transpose(x, weight, bias, _list(stride, axes), begin, end, _list(dilation, axes), groups)
+
+
+def _convolution(b: Builder, x: Value, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+                 transposed: bool, output_padding: Any, groups: int) -> Value:  # fmt: skip
     if transposed:
-        raise ValueError("transposed convolution")
-    return _conv2d(t, name, x, weight, bias, stride, padding, dilation, groups)
+        return _conv_transpose(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv(b, x, weight, bias, stride, padding, dilation, groups)
 
 
-def _batch_norm(t: _Translator, name: str, x: _Value, weight: Tensor | None, bias: Tensor | None, mean: Tensor,
-                variance: Tensor, training: bool, momentum: float, epsilon: float, *rest: Any) -> _Value:  # fmt: skip
-    if training:
-        raise ValueError("batch norm in training mode")
-    scale = (variance.double() + epsilon).rsqrt() * (1.0 if weight is None else weight.double())
-    shift = (0.0 if bias is None else bias.double()) - mean.double() * scale
-    return t.add("affine", [x], name, x.shape, {"scale": scale, "shift": shift})
+def _batch_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, training: bool,
+                momentum: float, epsilon: float, *rest: Any) -> Value:  # fmt: skip
+    if training or mean is None:
+        raise ValueError("batch norm without running statistics")
+    scale = (variance.astype(np.float64) + epsilon) ** -0.5 * (1.0 if weight is None else weight)
+    shift = (0.0 if bias is None else bias) - mean * scale
+    return b.batch_norm(x, scale, shift)
 
 
-def _layer_norm(t: _Translator, name: str, x: _Value, shape: list[int], weight: Tensor | None = None,
-                bias: Tensor | None = None, epsilon: float = 1e-5, *rest: Any) -> _Value:  # fmt: skip
-    if list(shape) != [x.shape[-1]] or len(x.shape) > 2:
-        raise ValueError("layer norm over more than the features")
-    scale = torch.ones(x.shape[-1]) if weight is None else weight
-    shift = torch.zeros(x.shape[-1]) if bias is None else bias
-    return t.add("layer_norm", [x], name, x.shape, {"scale": scale, "shift": shift}, epsilon=epsilon)
+def _layer_norm(b: Builder, x: Value, shape: list[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5,
+                *rest: Any) -> Value:  # fmt: skip
+    return b.norm("layer_norm", x, len(shape), weight, bias, epsilon)
 
 
-def _activation(kind: str) -> Callable[..., _Value]:
-    def translate(t: _Translator, name: str, x: _Value, approximate: str = "none") -> _Value:
-        chosen = "gelu_tanh" if kind == "gelu" and approximate == "tanh" else kind
-        return t.add("activation", [x], name, x.shape, activation=chosen)
-
-    return translate
+def _rms_norm(b: Builder, x: Value, shape: list[int], weight: Any = None, epsilon: float | None = None) -> Value:
+    return b.norm("rms_norm", x, len(shape), weight, None, 2**-23 if epsilon is None else epsilon)
 
 
-def _hardtanh(t: _Translator, name: str, x: _Value, low: float = -1.0, high: float = 1.0) -> _Value:
-    if (low, high) != (0.0, 6.0):
-        raise ValueError(f"limits {low} and {high}")
-    return t.add("activation", [x], name, x.shape, activation="relu6")
+def _group_norm(b: Builder, x: Value, groups: int, weight: Any = None, bias: Any = None, epsilon: float = 1e-5,
+                *rest: Any) -> Value:  # fmt: skip
+    return b.group_norm(x, groups, weight, bias, epsilon)
 
 
-def _binary(kind: str) -> Callable[..., _Value]:
-    def translate(t: _Translator, name: str, left: Any, right: Any, alpha: float = 1) -> _Value:
-        if alpha != 1:
-            raise ValueError(f"alpha {alpha}")
-        if isinstance(left, _Value) and isinstance(right, _Value):
-            if left.shape != right.shape:
-                raise ValueError(f"shapes {left.shape} and {right.shape}: broadcasting")
-            return t.add(kind, [left, right], name, left.shape)
-        value, constant = (left, right) if isinstance(left, _Value) else (right, left)
-        constant = torch.as_tensor(constant, dtype=torch.float32)
-        if kind == "sub":
-            if value is right:
-                raise ValueError("a constant less a value")
-            constant = -constant
-        if kind in ("add", "sub"):
-            full = torch.broadcast_to(constant, (1, *value.shape))[0].contiguous()
-            return t.add("add_constant", [value], name, value.shape, {"value": full})
-        if constant.numel() != 1:
-            raise ValueError("a product with a constant tensor")
-        features = value.shape[0] if len(value.shape) == 3 else value.shape[-1]
-        scale = constant.reshape(1).expand(features).contiguous()
-        return t.add("affine", [value], name, value.shape, {"scale": scale, "shift": torch.zeros(features)})
-
-    return translate
+def _instance_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, use_input: bool,
+                   momentum: float, epsilon: float, *rest: Any) -> Value:  # fmt: skip
+    if not use_input:
+        return _batch_norm(b, x, weight, bias, mean, variance, False, momentum, epsilon)
+    return b.group_norm(x, x.shape[1], weight, bias, epsilon)
 
 
-def _divide(t: _Translator, name: str, left: Any, right: Any) -> _Value:
-    if isinstance(right, _Value):
-        raise ValueError("division by a value")
-    divided: _Value = _binary("mul")(t, name, left, 1 / torch.as_tensor(right, dtype=torch.float32))
-    return divided
-
-
-def _pool(kind: str) -> Callable[..., _Value]:
-    def translate(t: _Translator, name: str, x: _Value, kernel: Any, stride: Any = None, padding: Any = 0,
-                  *rest: Any, ceil_mode: bool = False, count_include_pad: bool = True) -> _Value:  # fmt: skip
-        kernel = _pair(kernel)
-        step, padding = _pair(stride) if stride else kernel, _pair(padding)
+def _pool(kind: str, axes: int) -> Callable[..., Any]:
+    def translate(b: Builder, x: Value, kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any,
+                  ceil_mode: bool = False, count_include_pad: bool = True) -> Value:  # fmt: skip
+        kernel, pads = _list(kernel, axes), _list(padding, axes)
+        step = _list(stride, axes) if stride else kernel
         if kind == "max_pool":
-            dilation, ceil_mode = (list(rest) + [1, ceil_mode][len(rest) :])[:2] if rest else (1, ceil_mode)
-            if _pair(dilation) != [1, 1]:
+            dilation, ceil_mode = (list(rest) + [1, ceil_mode][len(rest) :])[:2]
+            if any(d != 1 for d in _list(dilation, axes)):
                 raise ValueError("dilation")
-        elif rest:
-            ceil_mode, count_include_pad = (*rest, count_include_pad)[:2] if len(rest) < 2 else rest[:2]
-            if len(rest) > 2 and rest[2] is not None:
+        else:
+            left = [ceil_mode, count_include_pad, None][len(rest) :]
+            ceil_mode, count_include_pad, divisor = (list(rest) + left)[:3]
+            if divisor is not None:
                 raise ValueError("divisor_override")
-        sizes = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[1:], padding, kernel, step, strict=True)]
-        if ceil_mode and any(
-            (n + 2 * p - k) % s for n, p, k, s in zip(x.shape[1:], padding, kernel, step, strict=True)
-        ):
-            raise ValueError("ceil_mode")
-        return t.add(kind, [x], name, (x.shape[0], *sizes), kernel=kernel, stride=step, padding=padding,
-                     count_padding=bool(count_include_pad))  # fmt: skip
+        return b.pool(kind, x, kernel, step, pads, pads, count_include_pad, ceil_mode)
 
     return translate
 
 
-def _adaptive(kind: str) -> Callable[..., _Value]:
-    def translate(t: _Translator, name: str, x: _Value, size: Any) -> _Value:
-        sizes = [n if s is None else s for s, n in zip(_pair(size), x.shape[1:], strict=True)]
-        if any(n % s for n, s in zip(x.shape[1:], sizes, strict=True)):
-            raise ValueError("windows of different sizes")
-        kernel = [n // s for n, s in zip(x.shape[1:], sizes, strict=True)]
-        return t.add(
-            kind, [x], name, (x.shape[0], *sizes), kernel=kernel, stride=kernel, padding=[0, 0], count_padding=True
-        )
+def _adaptive(kind: str, axes: int, several: bool = False) -> Callable[..., Any]:
+    def translate(b: Builder, x: Value, size: Any) -> Any:
+        wanted = [size] * axes if isinstance(size, int) else [*size] * (axes // len(size))
+        pooled = b.adaptive_pool(kind, x, wanted)
+        return [pooled, None] if several else pooled  # where the maxima lie is not known
 
     return translate
 
 
-def _mean(t: _Translator, name: str, x: _Value, dims: Any, keepdim: bool = False, **_: Any) -> _Value:
-    if len(x.shape) != 3 or sorted(d % 4 for d in dims) != [2, 3]:
-        raise ValueError("a mean over other axes than rows and columns")
-    pooled = _adaptive("avg_pool")(t, name, x, 1)
-    return pooled if keepdim else t.add("flatten", [pooled], f"{name}.flat", (x.shape[0],))
+def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = None, dropout: float = 0.0,
+               causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:  # fmt: skip
+    if dropout:
+        raise ValueError("dropout")
+    given = [query, key, value]
+    three = all(len(one.shape) == 3 for one in given)
+    if three:
+        given = [b.unsqueeze(one, (1,)) if isinstance(one, Value) else one[:, None] for one in given]
+    if not enable_gqa and len({one.shape[1] for one in given}) > 1:
+        raise ValueError("different numbers of heads")
+    if isinstance(mask, np.ndarray):
+        if mask.dtype == np.bool_:
+            mask = np.where(mask, 0.0, HIDDEN)
+        plain = mask.reshape(-1, *mask.shape[-2:])
+        if not plain.any():
+            mask = None
+        elif mask.shape[-1] == mask.shape[-2] and (np.tril(plain) == 0).all() and _hides_future(plain):
+            mask, causal = None, True
+        else:
+            mask = np.maximum(mask, HIDDEN)
+    elif isinstance(mask, Value) and mask.boolean:
+        mask = b.scalar("mul", b.reversed("sub", 1.0, mask), HIDDEN)
+    width = query.shape[-1]
+    mixed = b.attention(given[0], given[1], given[2], mask, causal, 1 / math.sqrt(width) if scale is None else scale)
+    return b.squeeze(mixed, (1,)) if three else mixed
 
 
-def _view(t: _Translator, name: str, x: _Value, size: Any, *more: Any) -> _Value:
-    sizes = [size, *more] if isinstance(size, int) else list(size)
-    count = math.prod(x.shape)
-    if -1 in sizes:
-        known = -math.prod(sizes)
-        sizes[sizes.index(-1)] = count // known
-    if sizes[0] != 1 or math.prod(sizes) != count:
-        raise ValueError(f"a view as {sizes}")
-    target = tuple(int(one) for one in sizes[1:])
-    if x.heads:  # back from heads to features
-        if x.swapped or target != x.shape:
-            raise ValueError(f"a view of heads as {sizes}")
-        return _Value(x.name, x.shape)
-    if target == x.shape:
+def _hides_future(masks: np.ndarray) -> bool:
+    tokens = masks.shape[-1]
+    return bool((masks[:, ~np.tri(tokens, dtype=bool)] <= -1e20).all())
+
+
+def _addmm(b: Builder, bias: Any, x: Any, y: Any, beta: float = 1, alpha: float = 1) -> Value:
+    if beta != 1 or alpha != 1:
+        raise ValueError("beta or alpha")
+    return b.elementwise("add", b.matmul(x, y), bias)
+
+
+# ---- elementwise
+
+
+def _activation(kind: str) -> Callable[..., Value]:
+    return lambda b, x: b.unary(kind, x)
+
+
+def _gelu(b: Builder, x: Value, approximate: str = "none") -> Value:
+    return b.unary("gelu_tanh" if approximate == "tanh" else "gelu", x)
+
+
+def _operand(value: Any) -> Any:
+    return value if isinstance(value, (Value, np.ndarray)) else np.array(value, np.float32)
+
+
+def _binary(op: str, turned: bool = False) -> Callable[..., Value]:
+    def translate(b: Builder, left: Any, right: Any, alpha: float = 1, rounding_mode: Any = None) -> Value:
+        if rounding_mode is not None:
+            raise ValueError(f"rounding {rounding_mode}")
+        left, right = _operand(left), _operand(right)
+        if alpha != 1:
+            right = b.scalar("mul", right, alpha) if isinstance(right, Value) else right * alpha
+        return b.elementwise(op, right, left) if turned else b.elementwise(op, left, right)
+
+    return translate
+
+
+def _not(b: Builder, x: Value) -> Value:
+    if not x.boolean:
+        raise ValueError("bits of whole numbers")
+    return b.reversed("sub", 1.0, x)
+
+
+def _logical(op: str) -> Callable[..., Value]:
+    def translate(b: Builder, left: Any, right: Any) -> Value:
+        if not all(one.boolean if isinstance(one, Value) else one.dtype == np.bool_ for one in (left, right)):
+            raise ValueError("bits of whole numbers")
+        return b.elementwise(op, left, right)
+
+    return translate
+
+
+def _not_equal(b: Builder, left: Any, right: Any) -> Value:
+    return b.reversed("sub", 1.0, b.elementwise("equal", _operand(left), _operand(right)))
+
+
+def _power(b: Builder, x: Any, exponent: Any) -> Value:
+    if isinstance(exponent, (int, float)):
+        return b.power(x, float(exponent))
+    return b.elementwise("power", _operand(x), _operand(exponent))
+
+
+def _where(b: Builder, condition: Any, left: Any, right: Any) -> Value:
+    return b.elementwise("where", _operand(condition), _finite(left), _finite(right))
+
+
+def _finite(value: Any) -> Any:
+    """Infinity stands for what must not be seen; a very large number does too, and can be computed with."""
+    given = _operand(value)
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+        return np.clip(given, HIDDEN, -HIDDEN)
+    return given
+
+
+def _masked_fill(b: Builder, x: Any, mask: Any, value: Any) -> Value:
+    return _where(b, mask, value, x)
+
+
+def _to(b: Builder, x: Value, *given: Any, dtype: Any = None, **_: Any) -> Value:
+    wanted = dtype or next((one for one in given if isinstance(one, torch.dtype)), None)
+    if wanted is None or wanted.is_floating_point or x.boolean:
         return x
-    if len(x.shape) == 2 and len(target) == 3 and target[0] == x.shape[0]:
-        return _Value(x.name, x.shape, heads=target[1])
-    if len(target) == 1:
-        return t.add("flatten", [x], name, target)
-    raise ValueError(f"a view of {x.shape} as {target}")
-
-
-def _flatten(t: _Translator, name: str, x: _Value, start: int = 0, end: int = -1) -> _Value:
-    if start != 1 or end not in (-1, len(x.shape)):
-        raise ValueError("flattening other axes than all but the batch")
-    return x if len(x.shape) == 1 else t.add("flatten", [x], name, (math.prod(x.shape),))
-
-
-def _transpose(t: _Translator, name: str, x: _Value, first: int, second: int) -> _Value:
-    if not x.heads or {first % 4, second % 4} != {1, 2}:
-        raise ValueError("axes other than tokens and heads")
-    return _Value(x.name, x.shape, x.heads, not x.swapped)
-
-
-def _attention(t: _Translator, name: str, query: _Value, key: _Value, value: _Value, mask: Any = None,
-               dropout: float = 0.0, causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-               ) -> _Value:  # fmt: skip
-    given = (query, key, value)
-    if mask is not None or dropout or enable_gqa:
-        raise ValueError("a mask, dropout or grouped queries")
-    if any(not one.heads or not one.swapped or one.heads != query.heads for one in given):
-        raise ValueError("inputs that are not [batch, heads, tokens, width]")
-    width = query.shape[-1] // query.heads
-    plain = [_Value(one.name, one.shape) for one in given]
-    out = t.add("attention", plain, name, query.shape, heads=query.heads, causal=bool(causal),
-                scale=1 / math.sqrt(width) if scale is None else float(scale))  # fmt: skip
-    return _Value(out.name, out.shape, query.heads, True)
-
-
-def _softmax(t: _Translator, name: str, x: _Value, dim: int, *_: Any) -> _Value:
-    if dim % (len(x.shape) + 1) != len(x.shape):
-        raise ValueError("softmax over another axis than the last")
-    return t.add("softmax", [x], name, x.shape)
-
-
-def _embedding(t: _Translator, name: str, table: Tensor, tokens: _Value, *_: Any) -> _Value:
-    return t.add("embedding", [tokens], name, (tokens.shape[0], table.shape[1]), {"table": table})
-
-
-def _split(t: _Translator, name: str, x: _Value, sizes: Any, dim: int = 0) -> list[_Value]:
-    if dim % (len(x.shape) + 1) != len(x.shape) or len(x.shape) > 2:
-        raise ValueError("another axis than the features")
-    if isinstance(sizes, int):
-        sizes = [min(sizes, x.shape[-1] - begin) for begin in range(0, x.shape[-1], sizes)]
-    parts, begin = [], 0
-    for index, size in enumerate(sizes):
-        shape = (*x.shape[:-1], size)
-        parts.append(t.add("slice", [x], f"{name}.{index}", shape, begin=begin, end=begin + size))
-        begin += size
-    return parts
-
-
-def _chunk(t: _Translator, name: str, x: _Value, count: int, dim: int = 0) -> list[_Value]:
-    return _split(t, name, x, -(-x.shape[-1] // count), dim)
-
-
-def _same(t: _Translator, name: str, x: _Value, *_: Any, **__: Any) -> _Value:
+    if wanted == torch.bool:
+        return b.reversed("sub", 1.0, b.scalar("equal", x, 0.0))
+    if not x.integer:
+        raise ValueError(f"rounding to {wanted}")
     return x
 
 
+def _log_softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
+    low = b.elementwise("sub", x, b.reduce("max", x, [dim], True))
+    return b.elementwise("sub", low, b.unary("log", b.reduce("sum", b.unary("exp", low), [dim], True)))
+
+
+def _glu(b: Builder, x: Value, dim: int = -1) -> Value:
+    left, right = b.split(x, [x.shape[dim] // 2] * 2, dim)
+    return b.elementwise("mul", left, b.unary("sigmoid", right))
+
+
+def _prelu(b: Builder, x: Value, slope: Any) -> Value:
+    return b.leaky(x, slope.reshape(-1, *[1] * (len(x.shape) - 2)) if slope.size > 1 else slope.reshape(()))
+
+
+def _softplus(b: Builder, x: Value, beta: float = 1, threshold: float = 20) -> Value:
+    if beta != 1:
+        raise ValueError(f"beta {beta}")
+    return b.softplus(x)
+
+
+# ---- shapes
+
+
+def _reduce(function: str) -> Callable[..., Value]:
+    def translate(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+        axes = range(len(x.shape)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+        return b.reduce(function, x, list(axes), keepdim)
+
+    return translate
+
+
+def _view(b: Builder, x: Value, size: Any, *more: Any) -> Value:
+    return b.reshape(x, [size, *more] if isinstance(size, int) else size)
+
+
+def _flatten(b: Builder, x: Value, start: int = 0, end: int = -1) -> Value:
+    rank = len(x.shape)
+    start, end = start % rank, end % rank
+    return b.reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+def _unflatten(b: Builder, x: Value, dim: int, sizes: Any) -> Value:
+    dim %= len(x.shape)
+    return b.reshape(x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
+
+
+def _transpose(b: Builder, x: Value, first: int, second: int) -> Value:
+    axes = list(range(len(x.shape)))
+    axes[first], axes[second] = axes[second], axes[first]
+    return b.permute(x, axes)
+
+
+def _squeeze(b: Builder, x: Value, dims: Any = None) -> Value:
+    if dims is None:
+        raise ValueError("without axes, the batch may go too")
+    return b.squeeze(x, [dims] if isinstance(dims, int) else dims)
+
+
+def _repeat(b: Builder, x: Value, counts: Any) -> Value:
+    counts = [int(n) for n in counts]
+    wide = b.reshape(x, (1,) * (len(counts) - len(x.shape)) + x.shape)
+    for axis, count in enumerate(counts):
+        if count > 1:
+            wide = b.concat([wide] * count, axis)
+    return wide
+
+
+def _repeat_interleave(b: Builder, x: Value, count: Any, dim: int | None = None, **_: Any) -> Value:
+    if not isinstance(count, int) or dim is None:
+        raise ValueError("different counts")
+    dim %= len(x.shape)
+    wide = b.expand(b.unsqueeze(x, (dim + 1,)), (*x.shape[: dim + 1], count, *x.shape[dim + 1 :]))
+    return b.reshape(wide, (*x.shape[:dim], count * x.shape[dim], *x.shape[dim + 1 :]))
+
+
+def _slice(b: Builder, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
+    size = x.shape[dim]
+    return b.slice(x, dim, 0 if start is None else start, size if end is None else min(end, size), step)
+
+
+def _split(b: Builder, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
+    if isinstance(sizes, int):
+        whole = x.shape[dim]
+        sizes = [min(sizes, whole - begin) for begin in range(0, whole, sizes)]
+    return b.split(x, sizes, dim)
+
+
+def _chunk(b: Builder, x: Value, count: int, dim: int = 0) -> list[Value]:
+    return _split(b, x, -(-x.shape[dim] // count), dim)
+
+
+def _unbind(b: Builder, x: Value, dim: int = 0) -> list[Value]:
+    return [b.select(x, dim, index) for index in range(x.shape[dim])]
+
+
+def _stack(b: Builder, given: list[Any], dim: int = 0) -> Value:
+    rank = len(given[0].shape) + 1
+    wide = [b.unsqueeze(one, (dim,)) if isinstance(one, Value) else np.expand_dims(one, dim % rank) for one in given]
+    return b.concat(wide, dim)
+
+
+def _index(b: Builder, x: Value, indices: list[Any]) -> Value:
+    used = [axis for axis, one in enumerate(indices) if one is not None]
+    if used == list(range(len(x.shape))) and all(
+        isinstance(one, np.ndarray) and one.dtype != np.bool_ for one in indices
+    ):
+        return _repeated(b, x, indices)
+    if len(used) != 1 or not isinstance(indices[used[0]], np.ndarray) or indices[used[0]].ndim != 1:
+        raise ValueError("places that are computed, or of several axes")
+    return _index_select(b, x, used[0], indices[used[0]])
+
+
+def _repeated(b: Builder, x: Value, indices: list[Any]) -> Value:
+    """``x[i, j, ...]`` that gives all of ``x``, once or several times."""
+    places = np.ravel_multi_index(np.broadcast_arrays(*indices), x.shape, mode="wrap")
+    size = math.prod(x.shape)
+    shape, rank = places.shape, places.ndim
+    while rank and math.prod(shape[rank:]) < size:
+        rank -= 1
+    if math.prod(shape[rank:]) != size or (places.reshape(-1, size) != np.arange(size)).any():
+        raise ValueError("places of several axes")
+    return b.expand(b.reshape(x, (1,) * rank + shape[rank:]), shape)
+
+
+def _index_select(b: Builder, x: Value, dim: int, places: Any) -> Value:
+    places = np.flatnonzero(places) if places.dtype == np.bool_ else places
+    listed = [int(n) % x.shape[dim] for n in places]
+    parts: list[tuple[int, int]] = []  # neighbours together
+    for place in listed:
+        if parts and parts[-1][1] == place:
+            parts[-1] = parts[-1][0], place + 1
+        else:
+            parts.append((place, place + 1))
+    if len(parts) > 4096:
+        raise ValueError("too many places")
+    return b.concat([b.slice(x, dim, begin, end) for begin, end in parts], dim)
+
+
+def _roll(b: Builder, x: Value, shifts: Any, dims: Any) -> Value:
+    for shift, dim in zip(_list(shifts, 1), _list(dims, 1), strict=True):
+        size = x.shape[dim]
+        if cut := shift % size:
+            x = b.concat([b.slice(x, dim, size - cut, size), b.slice(x, dim, 0, size - cut)], dim)
+    return x
+
+
+def _pad(b: Builder, x: Value, pads: list[int], mode: Any = "constant", value: Any = 0.0) -> Value:
+    if not isinstance(mode, str):  # constant_pad_nd has no mode
+        mode, value = "constant", mode
+    if mode != "constant":
+        raise ValueError(f"padding by {mode}")
+    rank = len(x.shape)
+    before, behind = [0] * rank, [0] * rank
+    for index in range(len(pads) // 2):
+        before[rank - 1 - index], behind[rank - 1 - index] = pads[2 * index], pads[2 * index + 1]
+    return b.pad(x, before, behind, 0.0 if value is None else float(value))
+
+
+def _nearest(b: Builder, x: Value, size: Any, *scales: Any) -> Value:
+    if size is None:
+        factors = [float(one) for one in scales[0]]
+    else:
+        factors = [wanted / n for wanted, n in zip(size, x.shape[2:], strict=True)]
+    if any(f != int(f) or f < 1 for f in factors):
+        raise ValueError(f"factors {factors}")
+    return b.upsample(x, [int(f) for f in factors])
+
+
+def _pixel_shuffle(b: Builder, x: Value, factor: int) -> Value:
+    _, channels, rows, cols = x.shape
+    parts = b.reshape(x, (1, channels // factor**2, factor, factor, rows, cols))
+    turned = b.permute(parts, (0, 1, 4, 2, 5, 3))
+    return b.reshape(turned, (1, channels // factor**2, rows * factor, cols * factor))
+
+
+def _bilinear(b: Builder, x: Value, size: Any, align: bool, scales: Any = None, *more: Any) -> Value:
+    """Along rows and along columns, a product with a constant matrix each."""
+    if size is None:
+        size = [int(n * s) for n, s in zip(x.shape[2:], scales, strict=True)]
+    matrices = []
+    for n, wanted in zip(x.shape[2:], size, strict=True):
+        unit = torch.eye(n)[None]
+        resized = nn.functional.interpolate(unit, size=int(wanted), mode="linear", align_corners=align)
+        matrices.append(np.ascontiguousarray(resized[0].numpy()))  # [n, wanted]
+    rows, cols = matrices
+    wide = b.matmul(x, np.ascontiguousarray(cols).reshape(1, 1, *cols.shape))
+    return b.matmul(np.ascontiguousarray(rows.T).reshape(1, 1, *rows.T.shape), wide)
+
+
+def _same(b: Builder, x: Value, *_: Any, **__: Any) -> Value:
+    return x
+
+
+def _embedding(b: Builder, table: Any, tokens: Any, *_: Any) -> Value:
+    return b.embedding(table, tokens)
+
+
+_LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+_VIEWS = {
+    "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze", "expand", "slice", "select", "split", "chunk",
+    "split_with_sizes", "unbind", "detach", "alias", "t", "flatten", "unflatten", "narrow", "contiguous",
+}  # fmt: skip
+
 _KNOWN: dict[str, Callable[..., Any]] = {
-    "linear": _linear,
-    "conv2d": _conv2d,
+    "linear": lambda b, x, weight, bias=None: b.linear(x, weight, bias),
+    **dict.fromkeys(("conv1d", "conv2d"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _conv_transpose),
     "convolution": _convolution,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
-    **{name: _activation(name) for name in ("relu", "gelu", "silu", "sigmoid", "tanh", "relu6")},
-    "hardtanh": _hardtanh,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    **{
+        name: _activation(name)
+        for name in ("relu", "silu", "sigmoid", "tanh", "relu6", "exp", "log", "sqrt", "erf", "sin", "cos", "abs")
+    },
+    "hardswish": _activation("hard_swish"),
+    "hardsigmoid": _activation("hard_sigmoid"),
+    "gelu": _gelu,
+    "hardtanh": lambda b, x, low=-1.0, high=1.0: b.clip(x, low, high),
+    "clamp": lambda b, x, low=None, high=None, **named: b.clip(x, named.get("min", low), named.get("max", high)),
+    "clamp_min": lambda b, x, low: b.clip(x, low, None),
+    "clamp_max": lambda b, x, high: b.clip(x, None, high),
+    "leaky_relu": lambda b, x, slope=0.01: b.leaky(x, np.array(slope, np.float32)),
+    "prelu": _prelu,
+    "elu": lambda b, x, alpha=1.0, scale=1.0, inner=1.0: b.elu(x, alpha, scale),
+    "selu": lambda b, x: b.elu(x, 1.6732632423543772, 1.0507009873554805),
+    "softplus": _softplus,
+    "mish": lambda b, x: b.elementwise("mul", x, b.unary("tanh", b.softplus(x))),
+    "neg": lambda b, x: b.scalar("mul", x, -1.0),
+    "rsqrt": lambda b, x: b.power(x, -0.5),
+    "reciprocal": lambda b, x: b.reversed("div", 1.0, x),
+    "square": lambda b, x: b.power(x, 2),
+    "pow": _power,
     "add": _binary("add"),
     "sub": _binary("sub"),
+    "rsub": _binary("sub", turned=True),
     "mul": _binary("mul"),
-    "div": _divide,
-    "max_pool2d": _pool("max_pool"),
-    "avg_pool2d": _pool("avg_pool"),
-    "adaptive_avg_pool2d": _adaptive("avg_pool"),
-    "adaptive_max_pool2d": lambda *given: [_adaptive("max_pool")(*given), None],  # where the maxima lie is not known
-    "mean": _mean,
-    "view": _view,
-    "reshape": _view,
+    "div": _binary("div"),
+    "maximum": _binary("maximum"),
+    "minimum": _binary("minimum"),
+    "eq": _binary("equal"),
+    "ne": _not_equal,
+    "lt": _binary("less"),
+    "le": _binary("less_equal"),
+    "gt": _binary("less", turned=True),
+    "ge": _binary("less_equal", turned=True),
+    **dict.fromkeys(("logical_not", "bitwise_not", "__invert__"), _not),
+    **dict.fromkeys(("logical_and", "bitwise_and", "__and__"), _logical("mul")),
+    **dict.fromkeys(("logical_or", "bitwise_or", "__or__"), _logical("maximum")),
+    "where": _where,
+    "masked_fill": _masked_fill,
+    "matmul": lambda b, x, y: b.matmul(x, y),
+    "bmm": lambda b, x, y: b.matmul(x, y),
+    "mm": lambda b, x, y: b.matmul(x, y),
+    "addmm": _addmm,
+    "glu": _glu,
+    **{f"{kind}_pool{axes}d": _pool(f"{kind}_pool", axes) for kind in ("max", "avg") for axes in (1, 2)},
+    **{f"adaptive_avg_pool{axes}d": _adaptive("avg_pool", axes) for axes in (1, 2)},
+    **{f"adaptive_max_pool{axes}d": _adaptive("max_pool", axes, several=True) for axes in (1, 2)},
+    "mean": _reduce("mean"),
+    "sum": _reduce("sum"),
+    "amax": _reduce("max"),
+    **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), lambda b, x, dim, *_: b.softmax(x, dim)),
+    **dict.fromkeys(("log_softmax", "_log_softmax"), _log_softmax),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view"), _view),
     "flatten": _flatten,
+    "unflatten": _unflatten,
+    "permute": lambda b, x, axes: b.permute(x, axes),
     "transpose": _transpose,
-    "scaled_dot_product_attention": _attention,
-    "softmax": _softmax,
-    "embedding": _embedding,
-    "split": _split,
-    "split_with_sizes": _split,
+    "t": lambda b, x: _transpose(b, x, 0, 1),
+    "squeeze": _squeeze,
+    "unsqueeze": lambda b, x, dim: b.unsqueeze(x, (dim,)),
+    "expand": lambda b, x, sizes, **_: b.expand(x, sizes),
+    "expand_as": lambda b, x, other: b.expand(x, other.shape),
+    "repeat": _repeat,
+    "repeat_interleave": _repeat_interleave,
+    **dict.fromkeys(("cat", "concat", "concatenate"), lambda b, given, dim=0: b.concat(given, dim)),
+    "stack": _stack,
+    "slice": _slice,
+    "narrow": lambda b, x, dim, start, length: b.slice(x, dim, start, start + length),
+    "select": lambda b, x, dim, index: b.select(x, dim, index),
+    **dict.fromkeys(("split", "split_with_sizes"), _split),
     "chunk": _chunk,
-    **dict.fromkeys(("dropout", "contiguous", "detach", "alias", "clone", "identity"), _same),
+    "unbind": _unbind,
+    "index": _index,
+    "index_select": _index_select,
+    "roll": _roll,
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), _nearest),
+    "upsample_bilinear2d": _bilinear,
+    "pixel_shuffle": _pixel_shuffle,
+    "scaled_dot_product_attention": _attention,
+    "embedding": _embedding,
+    **dict.fromkeys(("to", "_to_copy", "type_as", "float"), _to),
+    **dict.fromkeys(
+        ("dropout", "feature_dropout", "contiguous", "detach", "alias", "clone", "identity", "lift_fresh_copy"), _same
+    ),
+    "_assert_tensor_metadata": lambda *_, **__: None,
 }

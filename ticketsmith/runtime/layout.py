@@ -138,7 +138,7 @@ def image(
 class Slot:
     """Memory of a space, for several values one after the other."""
 
-    space: Space
+    space: int
     key: Hashable
     size: int
     offset: int = 0
@@ -157,7 +157,7 @@ class Tensor:
         return cls(layout, Slot(space, layout.key, layout.size))
 
     @property
-    def space(self) -> Space:
+    def space(self) -> int:
         return self.slot.space
 
     @property

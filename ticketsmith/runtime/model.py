@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
 from ticketsmith.native import Isa
-from ticketsmith.runtime.graph import Graph
+from ticketsmith.runtime.graph import Graph, Port
 from ticketsmith.runtime.plan import lane_nodes, plan
-from ticketsmith.runtime.program import InputError, Program, output_shape
+from ticketsmith.runtime.program import InputError, Program
+
+if TYPE_CHECKING:
+    from ticketsmith.runtime.session import Session
 
 MOST_LANES = 32
 """Samples that go through the end of a network together; more would not fit the second cache."""
@@ -49,55 +52,82 @@ class Model:
         self.isa = native.best_isa() if isa is None else isa
         if not native.has_isa(self.isa):
             raise RecipeError(f"this machine, or this build, has no {self.isa.name} instructions.")
+        shapes = graph.shapes()
+        self.inputs = graph.inputs
         self.shape, self.dtype = graph.shape, np.dtype(graph.dtype)
-        self.output_shape = output_shape(graph)
+        self.output_shapes = tuple(shapes[name] for name in graph.outputs)
+        self.output_shape = self.output_shapes[0]
+        self._is_plain = len(self.inputs) == len(self.output_shapes) == 1
         self._has_lanes = bool(lane_nodes(graph))
         self._programs: dict[int, Program] = {}
+        self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
         self._fast = native.fast_run()
         self._single: int | None = None
         self._single_shape = (1, *self.output_shape)
         self._float32 = np.dtype(np.float32)
 
-    def __call__(self, inputs: Any) -> NDArray[np.float32]:
-        """Outputs ``[batch, ...]`` of inputs ``[batch, ...]``: a NumPy array, or anything with ``__dlpack__`` on the CPU.
+    def __call__(self, *inputs: Any) -> Any:
+        """Outputs ``[batch, ...]`` of inputs ``[batch, ...]``: NumPy arrays, or anything with ``__dlpack__`` on the CPU.
 
-        Raises InputError when they do not fit the model.
+        One float32 array for a model of one output, a tuple for one of several. Raises InputError when the inputs do not
+        fit the model.
         """
-        if self._single is not None and type(inputs) is np.ndarray and len(inputs) == 1:  # the fast way, checked in C
-            outputs = np.empty(self._single_shape, self._float32)
-            status = self._fast(self._single, inputs, outputs, self.threads)  # type: ignore[misc]
+        if self._single is not None and len(inputs) == 1 and type(inputs[0]) is np.ndarray and len(inputs[0]) == 1:
+            outputs = np.empty(self._single_shape, self._float32)  # the fast way, checked in C
+            status = self._fast(self._single, inputs[0], outputs, self.threads)  # type: ignore[misc]
             if status == 0:
                 return outputs
             if status > 0:
                 Program.settle(status)
-        return self._any(inputs)
+        found = self._any(inputs)
+        return found[0] if len(found) == 1 else found
 
     def prepare(self, batch_size: int = 1) -> None:
         """Makes the programs that a batch of this size needs. Raises GraphError when they would be too large."""
         for lanes in {lanes for _, _, lanes in self._chunks(batch_size)}:
             self._program(lanes)
 
-    def _any(self, inputs: Any) -> NDArray[np.float32]:
-        array = self._array(inputs)
-        outputs = np.empty((len(array), *self.output_shape), np.float32)
-        for begin, end, lanes in self._chunks(len(array)):
-            self._program(lanes).run(array[begin:end], outputs[begin:end], self.threads)
-        return outputs
+    def session(self, batch: int = 1, capacity: int | None = None) -> Session:
+        """A decoder that remembers: ``batch`` sequences of up to ``capacity`` tokens (by default, as many as the model was
+        made for).
 
-    def _array(self, inputs: Any) -> NDArray[Any]:
-        if not isinstance(inputs, np.ndarray):
-            if not hasattr(inputs, "__dlpack__"):
-                raise InputError(f"inputs are NumPy arrays, or have __dlpack__; not {type(inputs).__name__}.")
-            try:
-                inputs = np.from_dlpack(inputs)
-            except (BufferError, RuntimeError, TypeError, ValueError) as error:
-                raise InputError(f"the inputs cannot be read: {error}") from error
-        if inputs.shape[1:] != self.shape or inputs.ndim != len(self.shape) + 1:
-            raise InputError(f"inputs have the shape {inputs.shape}; the model takes {('batch', *self.shape)}.")
-        if inputs.dtype != self.dtype and (inputs.dtype.kind != self.dtype.kind or inputs.dtype.itemsize > 8):
-            raise InputError(f"inputs are {inputs.dtype}; the model takes {self.dtype}.")
-        return np.ascontiguousarray(inputs, self.dtype)
+        Raises SessionError for a model that does not work token by token, or has too few positions.
+        """
+        from ticketsmith.runtime.session import Session
+
+        return Session(self, batch, capacity)
+
+    def step_program(self, batch: int, tokens: int, capacity: int) -> Program:
+        """What a session runs; sessions of one kind share it."""
+        from ticketsmith.runtime.session import step_program
+
+        key = batch, tokens, capacity
+        with self._making:
+            if key not in self._steps:
+                self._steps[key] = step_program(self, *key)
+            return self._steps[key]
+
+    def _any(self, inputs: Sequence[Any]) -> tuple[NDArray[np.float32], ...]:
+        if len(inputs) != len(self.inputs):
+            names = ", ".join(port.name for port in self.inputs)
+            raise InputError(f"the model takes {len(self.inputs)} inputs ({names}), not {len(inputs)}.")
+        arrays = [as_array(given, port) for given, port in zip(inputs, self.inputs, strict=True)]
+        batches = {len(array) for array in arrays}
+        if len(batches) > 1:
+            raise InputError(f"the inputs have different batch sizes: {[len(array) for array in arrays]}.")
+        batch = batches.pop()
+        outputs = tuple(np.empty((batch, *shape), np.float32) for shape in self.output_shapes)
+        if not batch:
+            return outputs
+        for begin, end, lanes in self._chunks(batch):
+            program = self._program(lanes)
+            if self._is_plain:
+                program.run(arrays[0][begin:end], outputs[0][begin:end], self.threads)
+            else:
+                ins, outs = [array[begin:end] for array in arrays], [array[begin:end] for array in outputs]
+                program.call(ins, outs, end - begin, self.threads)
+        return outputs
 
     def _chunks(self, samples: int) -> list[tuple[int, int, int]]:
         """(begin, end, lanes) of the parts in which a batch is run; 0 lanes is one sample after the other."""
@@ -118,6 +148,29 @@ class Model:
             if lanes not in self._programs:
                 made = plan(self.graph, lanes, self.choices, self.precision)
                 self._programs[lanes] = Program(self.graph, made, self.isa)
-                if lanes == 0 and self._fast is not None:
+                if lanes == 0 and self._fast is not None and self._is_plain:
                     self._single = self._programs[0].handle
             return self._programs[lanes]
+
+
+def as_array(given: Any, port: Port, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """A caller's array as the kernels need it: contiguous, of the input's dtype and ``shape`` (any batch of samples).
+
+    Raises InputError for what is no array on the CPU, or does not fit.
+    """
+    if not isinstance(given, np.ndarray):
+        if not hasattr(given, "__dlpack__"):
+            raise InputError(f"inputs are NumPy arrays, or have __dlpack__; not {type(given).__name__}.")
+        try:
+            given = np.from_dlpack(given)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"the inputs cannot be read: {error}") from error
+    dtype = np.dtype(port.dtype)
+    wanted = (*("batch",), *port.shape) if shape is None else shape
+    fits = given.shape == shape if shape is not None else given.ndim > 0 and given.shape[1:] == port.shape
+    if not fits:
+        raise InputError(f"inputs have the shape {given.shape}; the model takes {wanted}.")
+    kinds = "iub" if dtype.kind == "i" else "f"
+    if given.dtype != dtype and (given.dtype.kind not in kinds or given.dtype.itemsize > 8):
+        raise InputError(f"inputs are {given.dtype}; the model takes {dtype}.")
+    return np.ascontiguousarray(given, dtype)

@@ -8,6 +8,7 @@ for all of them.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,20 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import formats, layout, pack
-from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, PRODUCTS, Graph, Node, Shape, conv_geometry, pool_geometry
+from ticketsmith.runtime.arrays import ArrayOperators, View
+from ticketsmith.runtime.graph import (
+    ACTIVATIONS,
+    BINARY,
+    ELEMENTWISE,
+    PRODUCTS,
+    Graph,
+    Node,
+    Port,
+    Shape,
+    attention_heads,
+    conv_geometry,
+    pool_geometry,
+)
 from ticketsmith.runtime.layout import Halo, Layout, Tensor
 
 _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
@@ -42,6 +56,7 @@ class Plan:
     arrays: tuple[NDArray[Any], ...]
     sample_floats: int
     batch_floats: int
+    memory_floats: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +84,14 @@ def lane_nodes(graph: Graph) -> set[str]:
         later = [other for other in graph.nodes if node.output in other.inputs]
         if node.op not in _LANE_OPS or len(shapes[node.output]) != 1 or any(o.output not in found for o in later):
             continue
-        if all(len(shapes[name]) == 1 for name in node.inputs):
+        if all(len(shapes[name]) == 1 for name in node.inputs) and (
+            node.op not in BINARY or shapes[node.inputs[0]] == shapes[node.inputs[1]]
+        ):
             found.add(node.output)
     return found if any(node.op == "linear" and node.output in found for node in graph.nodes) else set()
 
 
-class _Planner:
+class _Planner(ArrayOperators):
     def __init__(self, graph: Graph, lanes: int, choices: Mapping[str, str], dtype: str) -> None:
         self.graph, self.lanes, self.choices, self.dtype = graph, lanes, choices, dtype
         self.shapes = graph.shapes()
@@ -87,13 +104,15 @@ class _Planner:
         self.lifted: dict[str, Tensor] = {}
 
     def plan(self) -> Plan:
-        self._input()
+        for index, port in enumerate(self.graph.inputs):
+            self._input(index, port)
         for node in self.graph.nodes:
-            getattr(self, f"_{node.op}")(node)
+            getattr(self, _METHODS.get(node.op, f"_{node.op}"))(node)
             made = self.tensors[node.output]
-            if made.layout.spread and node.op not in PRODUCTS:
+            if made.layout.spread and node.op not in PRODUCTS and made.space == Space.SAMPLE:
                 self._copies(made)
-        self._output()
+        for index, name in enumerate(self.graph.outputs):
+            self._output(index, name)
         uses = [(index, tensor) for index, step in enumerate(self.steps) for tensor in step.tensors]
         sample_floats = layout.assign(Space.SAMPLE, uses)
         batch_floats = layout.assign(Space.BATCH, uses)
@@ -102,7 +121,7 @@ class _Planner:
             operation = step.write()
             operation.op = abi.Op(abi.OPERATIONS.index(type(operation)), step.batch, step.work)
             operations.append(operation)
-        return Plan(tuple(operations), tuple(self.arrays), sample_floats, batch_floats)
+        return Plan(tuple(operations), tuple(self.arrays), sample_floats, batch_floats, self.memory_floats)
 
     # ---- helpers
 
@@ -148,6 +167,8 @@ class _Planner:
             return layout.vector(shape[-1])
         if len(shape) == 2:
             return layout.columns(shape[1], shape[0])
+        if len(shape) > 3:
+            return layout.vector(math.prod(shape))
         channels, rows, cols = shape
         halo = self.halos.get((rows, cols), Halo())
         if (rows, cols) not in self.whole:
@@ -228,21 +249,21 @@ class _Planner:
 
     # ---- the ends
 
-    def _input(self) -> None:
-        graph, shape = self.graph, self.graph.shape
-        users = self._users(graph.input)
-        outside = Tensor(self._outside(shape), layout.Slot(Space.INPUT, None, 0))
-        self.tensors[graph.input] = outside
-        if graph.dtype != "float32":
+    def _input(self, index: int, port: Port) -> None:
+        shape = self.shapes[port.name]
+        users = self._users(port.name)
+        outside = Tensor(self._outside(shape), layout.Slot(abi.input_space(index), None, 0))
+        self.tensors[port.name] = outside
+        if port.dtype != "float32" or not users:
             return
-        vector = outside.layout.is_vector
-        if all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(graph.input)):
+        vector = outside.layout.is_vector and len(shape) == 1
+        if index == 0 and (all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(port.name))):
             return  # read where it is
-        inside = Tensor.new(self._layout(shape, self._needs_copies(graph.input)), Space.SAMPLE)
+        inside = Tensor.new(self._layout(shape, self._needs_copies(port.name)), Space.SAMPLE)
         self._move(outside, inside)
         if inside.layout.spread:
             self._copies(inside)
-        self.tensors[graph.input] = inside
+        self.tensors[port.name] = inside
 
     def _only_multiplied(self, name: str) -> bool:
         """Whether a vector can stay in the caller's array: other kernels would read a little beyond its end."""
@@ -253,6 +274,8 @@ class _Planner:
         """How callers have their arrays: tokens are rows of features there."""
         if len(shape) == 3:
             return layout.compact(*shape)
+        if len(shape) > 3:
+            return layout.vector(math.prod(shape))
         return layout.vector(shape[-1]) if len(shape) == 1 or shape[0] == 1 else Layout(shape[1], 1, shape[0], 1, 0)
 
     def _move(self, source: Tensor, target: Tensor) -> None:
@@ -266,11 +289,15 @@ class _Planner:
         own = target.layout
         self._copy(source, side(source), target, side(target), (own.planes, own.rows, own.cols))
 
-    def _output(self) -> None:
-        shape, result = self.shapes[self.graph.output], self.tensors[self.graph.output]
-        if result.space == Space.OUTPUT:
+    def _output(self, index: int, name: str) -> None:
+        shape, result = self.shapes[name], self.tensors[name]
+        if result.space == Space.OUTPUT and index == 0:
             return
-        outside = Tensor(self._outside(shape), layout.Slot(Space.OUTPUT, None, 0))
+        outside = Tensor(self._outside(shape), layout.Slot(abi.output_space(index), None, 0))
+        plain = self._layout(shape)
+        if result.space != Space.BATCH and (result.space != Space.SAMPLE or result.layout.is_vector != plain.is_vector):
+            self._map("copy", [View.of(result, shape)], View.of(outside, shape))
+            return
         if result.space == Space.BATCH:
             features = result.layout.planes
             self._copy(
@@ -296,7 +323,7 @@ class _Planner:
     def _vector_product(self, node: Node, weight: pack.Floats, source: Tensor) -> None:
         outputs = len(weight)
         residual = None if node.residual is None else self._read(node.residual, node)
-        if node.output == self.graph.output:
+        if self._is_only_output(node):
             out = self.tensors[node.output] = Tensor(layout.vector(outputs), layout.Slot(Space.OUTPUT, None, 0))
         else:
             out = self._new(node)
@@ -326,6 +353,11 @@ class _Planner:
             ),
             *tensors, work=int(packed.first[-1]) * layout.LANES,
         )  # fmt: skip
+
+    def _is_only_output(self, node: Node) -> bool:
+        """Whether a vector can be written where the caller wants it: nothing else reads it."""
+        name = node.output
+        return name == self.graph.output and name not in self.graph.more_outputs and not self._users(name)
 
     def _conv2d(self, node: Node) -> None:
         weight = self.graph.parameter(node, "weight")
@@ -483,10 +515,6 @@ class _Planner:
             to, extent = (lambda: (out.base, 1, 0, shape[1])), (shape[1], 1, shape[0])
         self._copy(source, lambda: (source.base, own.plane, own.row, 1), out, to, extent)
 
-    def _slice(self, node: Node) -> None:
-        begin, end = node.number("begin"), node.number("end")
-        self.tensors[node.output] = self._read(node.inputs[0], node).part(begin, end)
-
     def _binary(
         self, node: Node, kind: str, left: Tensor, right: Tensor | None, constant: NDArray[Any] | None = None
     ) -> Tensor:
@@ -525,8 +553,12 @@ class _Planner:
         return abi.Value(base, own.plane, own.row, int(Space.CONSTANT), own.planes, own.rows, own.cols)
 
     def _add(self, node: Node) -> None:
+        one, other = (self.shapes[name] for name in node.inputs)
         left, right = (self._read(name, node) for name in node.inputs)
-        self._binary(node, node.op, left, right)
+        if one == other and Space.CONSTANT not in (left.space, right.space):
+            self._binary(node, node.op, left, right)
+        else:
+            self._elementwise(node)
 
     _sub = _mul = _add
 
@@ -536,11 +568,16 @@ class _Planner:
 
     def _affine(self, node: Node) -> None:
         source = self._read(node.inputs[0], node)
-        scale, shift = self.graph.tensor(node, "scale"), self.graph.tensor(node, "shift")
+        scale = shift = None
+        if node.op == "affine":
+            scale, shift = (self.graph.parameter(node, name) for name in ("scale", "shift"))
         if scale is not None and source.layout.is_vector:  # planes of one float each would be slow: elementwise instead
             between = replace(node, attributes={})
-            scaled = self._binary(between, "mul", source, None, scale)
-            self._binary(node, "add", scaled, None, shift)
+            if shift is None or not shift.any():
+                self._binary(node, "mul", source, None, scale)
+            else:
+                scaled = source if (scale == 1).all() else self._binary(between, "mul", source, None, scale)
+                self._binary(node, "add", scaled, None, shift)
             return
         out = self._new(node)
         planes, vectors = out.layout.sweep
@@ -559,19 +596,27 @@ class _Planner:
     _activation = _affine
 
     def _layer_norm(self, node: Node) -> None:
+        if len(self.shapes[node.output]) > 2:
+            self._norm_over(node)
+            return
         source = self._read(node.inputs[0], node)
         out = self._new(node)
         scale, shift = (
-            self._address(pack.padded(self.graph.parameter(node, name), layout.up(out.layout.planes)))
+            self._address(pack.padded(self.graph.tensor(node, name), layout.up(out.layout.planes)))
             for name in ("scale", "shift")
         )
-        epsilon = node.real("epsilon")
+        epsilon, rms = node.real("epsilon"), node.op == "rms_norm"
         self._step(
-            lambda: abi.Norm(in_=source.value(), out=out.value(), scale=scale, shift=shift, epsilon=epsilon),
+            lambda: abi.Norm(in_=source.value(), out=out.value(), scale=scale, shift=shift, epsilon=epsilon, rms=rms),
             source, out, batch=node.output in self.batched, work=out.layout.size,
         )  # fmt: skip
 
     def _softmax(self, node: Node) -> None:
+        last = len(self.shapes[node.output]) - 1
+        axis = node.attributes.get("axis", last)
+        if axis != last or last > 1:
+            self._softmax_over(node, axis)
+            return
         source = self._read(node.inputs[0], node)
         out = self._new(node)
         self._step(
@@ -582,12 +627,18 @@ class _Planner:
     def _embedding(self, node: Node) -> None:
         table = np.ascontiguousarray(self.graph.parameter(node, "table"))
         out, address = self._new(node), self._address(table)
-        self._step(lambda: abi.Embed(out=out.value(), table=address, tokens=len(table)), out)
+        space = self.tensors[node.inputs[0]].space
+        self._step(lambda: abi.Embed(out=out.value(), table=address, tokens=len(table), space=space), out)
 
     def _attention(self, node: Node) -> None:
+        alike = len({self.shapes[name] for name in node.inputs}) == 1 and len(node.inputs) == 3
+        heads, shared = attention_heads(node)
+        if not alike or heads != shared or self.graph.step is not None:
+            self._attend(node)
+            return
         query, key, value = (self._read(name, node) for name in node.inputs)
         out = self._new(node)
-        heads, tokens = node.number("heads", 1), self.shapes[node.output][0]
+        tokens = self.shapes[node.output][0]
         scratch = Tensor.new(layout.columns(heads * tokens, tokens), Space.SAMPLE)
         causal, scale = bool(node.attributes["causal"]), node.real("scale")
         self._step(
@@ -597,6 +648,15 @@ class _Planner:
             ),
             query, key, value, out, scratch, work=2 * out.layout.planes * tokens * tokens,
         )  # fmt: skip
+
+
+_METHODS = {
+    **dict.fromkeys((*(op for op in ELEMENTWISE if op not in BINARY), "where"), "_elementwise"),
+    "constant": "_constant_value",
+    "rows": "_rows_of_table",
+    "rms_norm": "_layer_norm",
+}
+"""Of operators whose method has another name."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,17 +8,23 @@ from dataclasses import replace
 import numpy as np
 
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node
+from ticketsmith.runtime.patterns import recognise, reshaped
 
 _CARRIERS = (*PRODUCTS, "add", "sub", "mul", "affine", "add_constant")
 
 
 def simplify(graph: Graph) -> Graph:
     """The same function with fewer nodes. Zeros of weights stay zeros."""
+    return reshaped(_merged(recognise(graph)))
+
+
+def _merged(graph: Graph) -> Graph:
+    shapes = graph.shapes()
     nodes = list(graph.nodes)
     tensors = dict(graph.tensors)
     done: list[Node] = []
     uses = Counter(name for node in nodes for name in node.inputs)
-    uses[graph.output] += 1
+    uses.update(graph.outputs)
     for node in nodes:
         makers = {maker.output: index for index, maker in enumerate(done)}
 
@@ -28,14 +34,14 @@ def simplify(graph: Graph) -> Graph:
 
         merged: Node | None = None
         if node.op == "affine" and (index := only_maker(node.inputs[0])) is not None:
-            merged = _scaled(done[index], node, tensors)
+            merged = _scaled(done[index], node, tensors, len(shapes[node.output]))
         elif node.op == "activation" and (index := only_maker(node.inputs[0])) is not None:
             if done[index].op in _CARRIERS and done[index].activation == "linear":
                 merged = _renamed(done[index], node.output, activation=node.activation)
         elif node.op == "add":
             for here, other in (node.inputs, node.inputs[::-1]):
                 index = only_maker(here)
-                if index is None or here == other or done[index].op not in PRODUCTS:
+                if index is None or here == other or done[index].op not in PRODUCTS or shapes[here] != shapes[other]:
                     continue
                 if done[index].activation == "linear" and done[index].residual is None:
                     product = replace(done[index], inputs=(*done[index].inputs, other))
@@ -54,7 +60,14 @@ def _renamed(node: Node, output: str, activation: str) -> Node:
     return replace(node, output=output, attributes={**node.attributes, "activation": activation})
 
 
-def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
+def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
+    again = (
+        product.op == "affine"
+        or (product.op in ("layer_norm", "rms_norm") and rank < 3)
+        or (product.op == "group_norm" and rank == 3)
+    )
+    if again and product.activation == "linear":
+        return _scaled_again(product, affine, tensors)
     if product.op not in PRODUCTS or product.residual is not None or product.activation != "linear":
         return None
     scale, shift = tensors[affine.weights["scale"]], tensors[affine.weights["shift"]]
@@ -65,3 +78,23 @@ def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node
     tensors[weights["weight"]] = (weight * wide).astype(np.float32)
     tensors[weights["bias"]] = (bias * scale + shift).astype(np.float32)
     return _renamed(replace(product, weights=weights), affine.output, activation=affine.activation)
+
+
+def _scaled_again(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
+    """Two affine maps are one; the second may be that of a norm over features."""
+    scale, shift = (tensors[affine.weights[name]].astype(np.float64) for name in ("scale", "shift"))
+    if len(scale) != len(tensors[first.weights["scale"]]) or (affine.activation != "linear" and first.op != "affine"):
+        return None
+    weights = {"scale": f"{first.output}.scale+{affine.output}"}
+    tensors[weights["scale"]] = (tensors[first.weights["scale"]] * scale).astype(np.float32)
+    if first.op != "rms_norm":
+        weights["shift"] = f"{first.output}.shift+{affine.output}"
+        tensors[weights["shift"]] = (tensors[first.weights["shift"]] * scale + shift).astype(np.float32)
+    elif shift.any():
+        return None
+    merged = replace(first, weights=weights)
+    return (
+        replace(merged, output=affine.output)
+        if first.op != "affine"
+        else _renamed(merged, affine.output, affine.activation)
+    )

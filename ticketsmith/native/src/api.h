@@ -15,23 +15,35 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 3
+#define TS_ABI 4
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
-// Where a value lives: the scratch of one sample, the scratch of a batch, the caller's arrays, constants of the program.
-enum ts_space { TS_SAMPLE = 0, TS_BATCH = 1, TS_INPUT = 2, TS_OUTPUT = 3, TS_CONSTANT = 4, TS_SPACES = 5 };
+// Where a value lives: the scratch of one sample, the scratch of a batch, the caller's arrays, constants of the program, what a
+// session remembers; then the second to eighth arrays of a caller.
+enum { TS_MORE = 7 };
+enum ts_space {
+  TS_SAMPLE = 0, TS_BATCH = 1, TS_INPUT = 2, TS_OUTPUT = 3, TS_CONSTANT = 4, TS_MEMORY = 5, TS_MORE_INPUTS = 6,
+  TS_MORE_OUTPUTS = TS_MORE_INPUTS + TS_MORE, TS_SPACES = TS_MORE_OUTPUTS + TS_MORE
+};
 
 enum ts_kind {
   TS_COPY, TS_TAPS, TS_TILES, TS_SLICES, TS_ROWS, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
-  TS_ATTENTION, TS_KINDS
+  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_KINDS
 };
 
 enum ts_activation {
-  TS_LINEAR, TS_RELU, TS_GELU, TS_GELU_TANH, TS_SILU, TS_SIGMOID, TS_TANH, TS_RELU6
+  TS_LINEAR, TS_RELU, TS_GELU, TS_GELU_TANH, TS_SILU, TS_SIGMOID, TS_TANH, TS_RELU6, TS_HARD_SWISH,
+  TS_HARD_SIGMOID, TS_EXP, TS_LOG, TS_SQRT, TS_ERF, TS_SIN, TS_COS, TS_ABS
 };
 
 enum ts_binary { TS_ADD, TS_SUB, TS_MUL };
+enum ts_map_function {
+  TS_MAP_COPY, TS_MAP_ADD, TS_MAP_SUB, TS_MAP_MUL, TS_MAP_DIV, TS_MAP_MAX, TS_MAP_MIN, TS_MAP_POWER, TS_MAP_EQUAL, TS_MAP_LESS,
+  TS_MAP_LESS_EQUAL, TS_MAP_WHERE, TS_MAP_FMA
+};
+enum ts_reduce_function { TS_REDUCE_SUM, TS_REDUCE_MAX };
+enum ts_normalise_kind { TS_SOFTMAX_OVER, TS_NORM_OVER, TS_RMS_OVER };
 enum ts_dtype { TS_F32, TS_BF16, TS_I8 };
 
 // What ts_run returns.
@@ -99,17 +111,44 @@ typedef struct {
   ts_op op; ts_value in, out; const float* scale; const float* shift; const uint16_t* mask; int64_t vectors, activation;
 } ts_affine;
 
-// Layer norm over the planes, for each column.
-typedef struct { ts_op op; ts_value in, out; const float* scale; const float* shift; double epsilon; } ts_norm;
+// Layer norm over the planes, for each column; `rms`: nothing is subtracted (Zhang and Sennrich 2019).
+typedef struct {
+  ts_op op; ts_value in, out; const float* scale; const float* shift; double epsilon; int64_t rms;
+} ts_norm;
 typedef struct { ts_op op; ts_value in, out; } ts_softmax;
 
-// Tokens (int64) to planes; table is [tokens][planes].
-typedef struct { ts_op op; ts_value out; const float* table; int64_t tokens; } ts_embed;
+// Tokens (int64, in `space`) to planes; table is [tokens][planes].
+typedef struct { ts_op op; ts_value out; const float* table; int64_t tokens, space; } ts_embed;
 
 // Per head of `width` planes: softmax(k q * scale) v, columns are tokens. `scratch` holds [tokens][tokens rounded to 16].
 typedef struct {
   ts_op op; ts_value query, key, value, out, scratch; int64_t heads, causal; double scale;
 } ts_attention;
+
+// An array of up to six axes; distances in elements, which are int64 where `integer` says so, and otherwise floats. `step` is
+// how much further it begins for each token that a session has seen before.
+typedef struct { int64_t base, step, stride[6]; int32_t space, integer; } ts_array;
+
+// out = activation(function(in...)) for every place of six axes.
+typedef struct { ts_op op; ts_array in[3], out; int64_t size[6], inputs, function, activation; } ts_map;
+
+// out = scale * sum, or the largest, over three axes of `in` for every place of the first three; maxima are not scaled.
+typedef struct {
+  ts_op op; ts_array in, out; int64_t size[3], over[3], over_stride[3], function; double scale;
+} ts_reduce;
+
+// Axes: three of batches, rows, columns, inner.
+typedef struct { ts_op op; ts_array left, right, out; int64_t size[6]; } ts_matmul;
+
+// Over the last three axes, for each place of the first three.
+typedef struct { ts_op op; ts_array in, out, scale, shift; int64_t size[6], kind; double epsilon; } ts_normalise;
+
+// Axes: sample, head, token, feature. `group` heads share keys and values. `cached`: keys of the session's earlier tokens lie
+// before those of this call.
+typedef struct {
+  ts_op op; ts_array query, key, value, out, mask, scratch;
+  int64_t samples, heads, group, queries, keys, width, value_width, causal, has_mask, cached; double scale;
+} ts_attend;
 
 typedef struct ts_program ts_program;
 
@@ -126,11 +165,18 @@ TS_API ts_program* ts_create(const void* const* ops, int64_t count, int isa, int
 TS_API void ts_set_shape(ts_program* program, const int64_t* shape, int64_t dimensions);
 // Whether an array of this shape is a batch of such samples of items of this size; how many samples, or -1.
 TS_API int64_t ts_samples(const ts_program* program, const int64_t* shape, int64_t dimensions, int64_t item_bytes);
+// The caller's further arrays: bytes of one sample of each input, floats of one sample of each output. At most TS_MORE.
+TS_API void ts_set_more(ts_program* program, const int64_t* input_bytes, int64_t inputs, const int64_t* output_floats,
+                        int64_t outputs);
 TS_API int64_t ts_output_bytes(const ts_program* program);
 TS_API void ts_destroy(ts_program* program);
 
 // One inference of `samples` samples on at most `threads` threads. Any number of threads may call at once.
 TS_API int ts_run(ts_program* program, const void* input, float* output, int64_t samples, int threads);
+
+// The same with all inputs and outputs, and what a session remembers: its memory, and how many tokens it has seen.
+TS_API int ts_call(ts_program* program, const void* const* inputs, float* const* outputs, int64_t samples, float* memory,
+                   int64_t position, int threads);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,7 @@ struct Share {
 // Base addresses of the spaces, and which sample of how many is being worked on.
 struct Place {
   float* space[TS_SPACES];
-  int64_t sample, samples;
+  int64_t sample, samples, position;  // position: tokens that a session has seen before
 };
 
 using Kernel = int (*)(const ts_op*, const Place&, Share);

@@ -46,6 +46,17 @@ inline F16 error_function(F16 x) {  // Abramowitz and Stegun 7.1.26: 1.5e-7
   return value * (x / maximum(size, all(1e-30f)));
 }
 
+inline F16 one_by_one(F16 x, int64_t function) {  // rare ones
+  float each[16];
+  store(each, x);
+  for (float& y : each)
+    y = function == TS_LOG    ? __builtin_logf(y)
+        : function == TS_SQRT ? __builtin_sqrtf(y)
+        : function == TS_SIN  ? __builtin_sinf(y)
+                              : __builtin_cosf(y);
+  return load(each);
+}
+
 inline F16 activated(F16 x, int64_t activation) {
   const F16 half = all(0.5f), one = all(1.0f), zero = all(0.0f);
   switch (activation) {
@@ -56,6 +67,15 @@ inline F16 activated(F16 x, int64_t activation) {
     case TS_SILU: return x * sigmoid(x);
     case TS_SIGMOID: return sigmoid(x);
     case TS_TANH: return tangent(x);
+    case TS_HARD_SWISH: return x * minimum(one, maximum(zero, fma(x, all(1.0f / 6.0f), half)));
+    case TS_HARD_SIGMOID: return minimum(one, maximum(zero, fma(x, all(1.0f / 6.0f), half)));
+    case TS_EXP: return exponential(x);
+    case TS_ERF: return error_function(x);
+    case TS_ABS: return maximum(x, zero - x);
+    case TS_LOG: return one_by_one(x, activation);
+    case TS_SQRT: return one_by_one(x, activation);
+    case TS_SIN: return one_by_one(x, activation);
+    case TS_COS: return one_by_one(x, activation);
     default: return x;
   }
 }
@@ -467,7 +487,7 @@ int norm(const ts_op* op, const Place& place, Share share) {
     if (share.index) return TS_OK;
     F16 total = all(0.0f), squares = all(0.0f);
     for (int64_t i = 0; i < n; i += 16) total = total + load_first(in + i, n - i);
-    const float mean = sum(total) * each;
+    const float mean = k.rms ? 0.0f : sum(total) * each;
     for (int64_t i = 0; i < n; i += 16) {
       const int64_t left = n - i;
       F16 x = load_first(in + i, left) - all(mean);
@@ -486,7 +506,7 @@ int norm(const ts_op* op, const Place& place, Share share) {
   for (int64_t c = columns.begin; c < columns.end; c += 16) {
     F16 total = all(0.0f), squares = all(0.0f);
     for (int64_t p = 0; p < n; p++) total = total + load(in + p * k.in.plane + c);
-    const F16 mean = total * all(each);
+    const F16 mean = k.rms ? all(0.0f) : total * all(each);
     for (int64_t p = 0; p < n; p++) {
       const F16 x = load(in + p * k.in.plane + c) - mean;
       squares = fma(x, x, squares);
@@ -542,7 +562,7 @@ int softmax(const ts_op* op, const Place& place, Share share) {
 
 int embed(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_embed*>(op);
-  const auto* token = reinterpret_cast<const int64_t*>(place.space[TS_INPUT]);
+  const auto* token = reinterpret_cast<const int64_t*>(place.space[k.space]);
   float* out = at(k.out, place);
   for (int64_t c = 0; c < k.out.cols; c++)
     if (token[c] < 0 || token[c] >= k.tokens) return TS_BAD_TOKEN;
@@ -684,5 +704,8 @@ int copy(const ts_op* op, const Place& place, Share share) {
   return TS_OK;
 }
 
+#include "arrays.inl"
+
 // In the order of ts_kind.
-const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention}};
+const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention, map, reduce,
+                        matmul, normalise, attend}};

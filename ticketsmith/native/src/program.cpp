@@ -38,6 +38,11 @@ size_t size_of(int kind) {
     case TS_SOFTMAX: return sizeof(ts_softmax);
     case TS_EMBED: return sizeof(ts_embed);
     case TS_ATTENTION: return sizeof(ts_attention);
+    case TS_MAP: return sizeof(ts_map);
+    case TS_REDUCE: return sizeof(ts_reduce);
+    case TS_MATMUL: return sizeof(ts_matmul);
+    case TS_NORMALISE: return sizeof(ts_normalise);
+    case TS_ATTEND: return sizeof(ts_attend);
     default: return 0;
   }
 }
@@ -60,6 +65,10 @@ Floats floats(int64_t count) {
 struct Scratch {
   std::vector<Floats> samples;  // one per thread
   Floats batch{nullptr, &std::free};
+  const void* const* inputs = nullptr;  // of this call, beside the first ones
+  float* const* outputs = nullptr;
+  float* memory = nullptr;
+  int64_t position = 0;
 };
 
 }  // namespace
@@ -69,7 +78,7 @@ struct ts_program {
   std::vector<const ts_op*> each, once;  // for each sample; once for all
   const Kernels* kernels;
   int64_t sample_floats, batch_floats, sample_in, sample_out, input_bytes, work = 0;
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape, more_inputs, more_outputs;
   std::mutex guard;
   std::vector<std::unique_ptr<Scratch>> idle;
 
@@ -101,9 +110,17 @@ struct ts_program {
 
   Place place(Scratch& scratch, int thread, const void* input, float* output, int64_t sample, int64_t samples) const {
     const char* in = static_cast<const char*>(input) + sample * sample_in * input_bytes;
-    return {{scratch.samples[thread].get() + SLACK, scratch.batch.get() + SLACK,
-             const_cast<float*>(reinterpret_cast<const float*>(in)), output + sample * sample_out, nullptr},
-            sample, samples};
+    Place place{{scratch.samples[thread].get() + SLACK, scratch.batch.get() + SLACK,
+                 const_cast<float*>(reinterpret_cast<const float*>(in)), output + sample * sample_out, nullptr, scratch.memory},
+                sample, samples, scratch.position};
+    if (scratch.inputs)
+      for (size_t i = 0; i < more_inputs.size(); i++)
+        place.space[TS_MORE_INPUTS + i] = const_cast<float*>(reinterpret_cast<const float*>(
+            static_cast<const char*>(scratch.inputs[i + 1]) + sample * more_inputs[i]));
+    if (scratch.outputs)
+      for (size_t i = 0; i < more_outputs.size(); i++)
+        place.space[TS_MORE_OUTPUTS + i] = scratch.outputs[i + 1] + sample * more_outputs[i];
+    return place;
   }
 
   int run_one(const std::vector<const ts_op*>& list, const Place& place) const {
@@ -214,11 +231,25 @@ int64_t ts_output_bytes(const ts_program* program) {
 
 void ts_destroy(ts_program* program) { delete program; }
 
-int ts_run(ts_program* program, const void* input, float* output, int64_t samples, int threads) try {
+void ts_set_more(ts_program* program, const int64_t* input_bytes, int64_t inputs, const int64_t* output_floats,
+                 int64_t outputs) {
+  program->more_inputs.assign(input_bytes, input_bytes + std::min<int64_t>(inputs, TS_MORE));
+  program->more_outputs.assign(output_floats, output_floats + std::min<int64_t>(outputs, TS_MORE));
+}
+
+int ts_run(ts_program* program, const void* input, float* output, int64_t samples, int threads) {
+  return ts_call(program, &input, &output, samples, nullptr, 0, threads);
+}
+
+int ts_call(ts_program* program, const void* const* inputs, float* const* outputs, int64_t samples, float* memory,
+            int64_t position, int threads) try {
+  const void* input = inputs[0];
+  float* output = outputs[0];
   const int64_t work = program->work * (program->each.empty() ? 1 : samples);
   const int n = threads > 1 && work >= 2 * WORTH_SHARING ? threads : 1;
   auto scratch = program->take(n);
   if (!scratch) return TS_NO_MEMORY;
+  scratch->inputs = inputs, scratch->outputs = outputs, scratch->memory = memory, scratch->position = position;
   int status = TS_OK;
   if (n == 1 || !program->run_shared(*scratch, input, output, samples, n, status))
     status = program->run_alone(*scratch, input, output, samples);

@@ -1,0 +1,753 @@
+"""ONNX models to graphs. Needs the package ``onnx`` and nothing else; weights stay what they are, their zeros make them sparse.
+
+What cannot be translated is named: the caller can then offer a dense runtime instead.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ticketsmith.errors import TicketSmithError
+from ticketsmith.runtime.build import Array, Builder, UnsupportedError, Value
+from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
+from ticketsmith.runtime.simplify import simplify
+
+__all__ = ["OnnxError", "UnsupportedError", "from_onnx"]
+
+HIDDEN = -1e30
+_MOST_NODES = 200_000
+
+
+class OnnxError(TicketSmithError):
+    """A file is no ONNX model, is damaged, or reaches beyond its folder; or ``onnx`` is not installed."""
+
+
+def from_onnx(model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | None = None) -> Graph:
+    """The graph of an ONNX model, given by its path or its bytes.
+
+    The first axis of every input is the batch, whatever the model says about it. ``sizes`` gives other axes their size where
+    the model has a name instead, such as ``{"sequence": 128}``. Weights in files beside the model are read when they lie in
+    its folder.
+
+    Raises OnnxError, UnsupportedError for what the runtime does not know, GraphError for shapes that it cannot have.
+    """
+    try:
+        import onnx
+        from onnx import inliner
+    except ImportError as error:
+        raise OnnxError('reading ONNX models needs onnx: pip install "ticketsmith[serve]".') from error
+    folder = None
+    if isinstance(model, bytes):
+        content, where = model, "the model"
+    else:
+        where = str(model)
+        try:
+            content, folder = Path(model).read_bytes(), Path(model).parent
+        except OSError as error:
+            raise OnnxError(f"{where}: cannot be read: {error.strerror}.") from error
+    try:
+        proto = onnx.load_model_from_string(content)
+        if proto.functions:
+            proto = inliner.inline_local_functions(proto)
+    except Exception as error:  # protobuf raises its own kinds
+        raise OnnxError(f"{where} is no ONNX model, or is damaged ({type(error).__name__}).") from error
+    if not proto.graph.node or not proto.graph.output:
+        raise OnnxError(f"{where} is no ONNX model: it computes nothing.")
+    if len(proto.graph.node) > _MOST_NODES:
+        raise OnnxError(f"{where} has {len(proto.graph.node):,} nodes; {_MOST_NODES:,} are read at most.")
+    try:
+        return simplify(_Translator(proto, folder, dict(sizes or {})).graph())
+    except OnnxError as error:
+        raise OnnxError(f"{where}: {error}") from error
+
+
+class _Translator:
+    def __init__(self, proto: Any, folder: Path | None, sizes: dict[str, int]) -> None:
+        self.proto, self.folder, self.sizes = proto, folder, sizes
+        self.build = Builder()
+        self.known: dict[str, Any] = {"": None}
+        self.opset = max((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=1)
+        self.opsets = [(one.domain, one.version) for one in proto.opset_import]
+
+    def graph(self) -> Graph:
+        graph = self.proto.graph
+        if graph.sparse_initializer:
+            raise UnsupportedError(
+                "sparse initializers are not known to the sparse runtime: store weights with their zeros."
+            )
+        for tensor in graph.initializer:
+            array = _array(self._plain(tensor))
+            self.known[tensor.name] = array
+            self.build.name_constant(array, tensor.name)
+        for port in graph.input:
+            if port.name not in self.known:
+                self.known[port.name] = self._input(port)
+        for node in graph.node:
+            self._node(node)
+        missing = [one.name for one in graph.output if one.name not in self.known]
+        if missing:
+            raise OnnxError(f"the output {missing[0]!r} is not computed.")
+        return self.build.graph([self.known[one.name] for one in graph.output])
+
+    def _input(self, port: Any) -> Value:
+        import onnx
+
+        kind = port.type.tensor_type
+        types = onnx.TensorProto
+        if kind.elem_type not in (types.FLOAT, types.INT64, types.INT32, types.BOOL):
+            name = types.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
+            raise UnsupportedError(f"input {port.name!r} is {name}: float32, or int64 for tokens, can be served.")
+        shape = []
+        for axis, dim in enumerate(kind.shape.dim):
+            size = 1 if axis == 0 else int(dim.dim_value) or self.sizes.get(dim.dim_param, 0)
+            if not 0 < size <= 2**31:
+                raise OnnxError(
+                    f"axis {axis} of input {port.name!r} has no size: give it by sizes={{{dim.dim_param or '...'!r}: n}}, or "
+                    "export the model with fixed sizes behind the batch."
+                )
+            shape.append(size)
+        dtype = "float32" if kind.elem_type == types.FLOAT else "int64"
+        value = self.build.input(port.name, tuple(shape), dtype)
+        return replace(value, boolean=kind.elem_type == types.BOOL)
+
+    def _plain(self, tensor: Any) -> Any:
+        """A tensor whose bytes are all there."""
+        import onnx
+
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return tensor
+        entries = {one.key: one.value for one in tensor.external_data}
+        location = entries.get("location", "")
+        if self.folder is None:
+            raise OnnxError(f"weights {tensor.name!r} lie in another file, {location!r}: give the path of the model.")
+        folder = self.folder.resolve()
+        path = (folder / location).resolve()
+        if not location or Path(location).is_absolute() or not path.is_relative_to(folder) or not path.is_file():
+            raise OnnxError(f"weights {tensor.name!r} lie in {location!r}, which is no file in the model's folder.")
+        try:
+            offset = int(entries.get("offset", 0))
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                length = int(entries.get("length", size - offset))
+                if not 0 <= offset <= size or not 0 <= length <= size - offset:
+                    raise OnnxError(f"weights {tensor.name!r} lie beyond the end of {location!r}.")
+                file.seek(offset)
+                content = file.read(length)
+        except (OSError, ValueError) as error:
+            raise OnnxError(f"weights {tensor.name!r} cannot be read from {location!r}: {error}") from error
+        plain = onnx.TensorProto()
+        plain.CopyFrom(tensor)
+        del plain.external_data[:]
+        plain.data_location = onnx.TensorProto.DEFAULT
+        plain.raw_data = content
+        return plain
+
+    def _node(self, node: Any) -> None:
+        where = (
+            f" (node {node.name!r})" if node.name else f" (which computes {node.output[0]!r})" if node.output else ""
+        )
+        missing = [name for name in node.input if name not in self.known]
+        if missing:
+            raise OnnxError(f"{node.op_type}{where} reads {missing[0]!r}, which is not computed before it.")
+        inputs = [self.known[name] for name in node.input]
+        attributes = {one.name: self._attribute(one) for one in node.attribute}
+        operator = f"the operator {node.op_type!r}{where}"
+        if node.op_type == "Constant":
+            self.known[node.output[0]] = _constant(attributes, operator)
+            return
+        if not any(isinstance(one, Value) for one in inputs) and node.op_type in _FOLDED:
+            self._fold(node, inputs, operator)
+            return
+        translate = _KNOWN.get(node.op_type) if node.domain in ("", "ai.onnx", "com.microsoft") else None
+        if translate is None:
+            raise UnsupportedError(
+                f"{operator} is not known to the sparse runtime. Serve this model with a dense runtime, such as "
+                "`onnxruntime`."
+            )
+        self.build.begin(node.output[0])
+        try:
+            result = translate(_Call(self.build, inputs, attributes, self.opset, len(node.output)))
+        except (TypeError, ValueError, AttributeError, IndexError, KeyError, ZeroDivisionError, OverflowError) as error:
+            raise UnsupportedError(
+                f"{operator} is used in a way that the sparse runtime does not know ({error}). Serve this model with a dense "
+                "runtime, such as `onnxruntime`."
+            ) from error
+        results = result if isinstance(result, list) else [result]
+        for name, one in zip(node.output, results, strict=False):
+            self.known[name] = one
+
+    def _attribute(self, attribute: Any) -> Any:
+        import onnx
+
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            return value.decode(errors="replace")
+        if isinstance(value, onnx.TensorProto):
+            return _array(self._plain(value))
+        return value
+
+    def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
+        """A node of constants: ONNX's own reference computes it, once."""
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        if _result_size(node.op_type, inputs) > MOST_ELEMENTS:
+            raise UnsupportedError(f"{operator} makes a constant that is too large.")
+        names = [name for name in dict.fromkeys(node.input) if name]
+        try:
+            ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
+            outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
+            graph = onnx.helper.make_graph([node], "constant", ports, outs)
+            opsets = [onnx.helper.make_opsetid(*one) for one in self.opsets]
+            evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets))
+            with np.errstate(all="ignore"):
+                made = evaluator.run(None, {name: self.known[name] for name in names})
+        except Exception as error:  # the reference raises whatever NumPy does
+            raise UnsupportedError(f"{operator} of constants cannot be computed ({error}).") from error
+        for name, value in zip([name for name in node.output if name], made, strict=True):
+            self.known[name] = np.asarray(value)
+
+
+def _array(tensor: Any) -> Array:
+    from onnx import numpy_helper
+
+    if math.prod(tensor.dims) > MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
+        raise OnnxError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
+    try:
+        array = numpy_helper.to_array(tensor)
+    except Exception as error:  # of many kinds
+        raise OnnxError(f"weights {tensor.name!r} are damaged ({error}).") from error
+    if array.dtype.kind in "iub":
+        return array.copy()
+    if array.dtype.kind not in "fV" or array.dtype.names:
+        raise UnsupportedError(f"weights {tensor.name!r} are {array.dtype}, which the sparse runtime does not know.")
+    return array.astype(np.float32)  # which keeps scalars scalars
+
+
+def _constant(attributes: dict[str, Any], operator: str) -> Array:
+    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64),
+                        ("value_ints", np.int64)):  # fmt: skip
+        if name in attributes:
+            return np.array(attributes[name], dtype)
+    if not isinstance(attributes.get("value"), np.ndarray):
+        raise UnsupportedError(f"{operator} holds no array.")
+    array: Array = attributes["value"]
+    return array
+
+
+def _result_size(op: str, inputs: Sequence[Any]) -> float:
+    """How many elements a constant will have, where that does not follow from its inputs' sizes."""
+    if op in ("ConstantOfShape", "Expand") and inputs:
+        shape = np.asarray(inputs[-1], np.float64)
+        return float(np.prod(np.abs(shape))) * (1 if op == "ConstantOfShape" else max(1, np.size(inputs[0])))
+    if op == "Tile" and len(inputs) == 2:
+        return float(np.size(inputs[0]) * np.prod(np.abs(np.asarray(inputs[1], np.float64))))
+    if op == "Range" and len(inputs) == 3:
+        start, limit, step = (float(np.asarray(one).reshape(-1)[0]) for one in inputs)
+        return abs((limit - start) / step) if step else math.inf
+    if op in ("MatMul", "Gemm", "Pad", "Gather", "Concat"):
+        return float(max((np.size(one) for one in inputs if one is not None), default=0))
+    sizes = [one.shape for one in inputs if isinstance(one, np.ndarray)]
+    try:
+        return float(math.prod(np.broadcast_shapes(*sizes)))
+    except ValueError:
+        return float(max((math.prod(shape) for shape in sizes), default=0))
+
+
+class _Call:
+    """One node: its inputs, the builder, and its attributes with their defaults."""
+
+    def __init__(self, build: Builder, inputs: list[Any], attributes: dict[str, Any], opset: int, outputs: int) -> None:
+        self.build, self.inputs, self.attributes, self.opset, self.outputs = build, inputs, attributes, opset, outputs
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    @property
+    def x(self) -> Value:
+        """The first input, which is computed."""
+        return self.value(0)
+
+    def value(self, index: int) -> Value:
+        one = self.inputs[index]
+        if not isinstance(one, Value):
+            raise ValueError(f"its input {index} is a constant")
+        return one
+
+    def given(self, index: int) -> Any:
+        """An input, or None."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def fixed(self, index: int) -> Array | None:
+        """An input that must be a constant, or None."""
+        one = self.given(index)
+        if isinstance(one, Value):
+            raise ValueError(f"its input {index} is computed")
+        return one  # type: ignore[no-any-return]
+
+    def numbers(self, index: int, name: str) -> list[int] | None:
+        """Whole numbers that newer opsets have as an input and older ones as an attribute."""
+        array = self.fixed(index)
+        if array is not None:
+            return [int(n) for n in array.reshape(-1)]
+        listed = self.get(name)
+        return None if listed is None else [int(n) for n in listed]
+
+
+# ---- layers
+
+
+def _pads(call: _Call, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+          ) -> tuple[list[int], list[int]]:  # fmt: skip
+    auto, axes = call.get("auto_pad", "NOTSET"), len(kernel)
+    if auto == "VALID":
+        return [0] * axes, [0] * axes
+    if auto.startswith("SAME"):
+        totals = [
+            max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
+            for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
+        ]
+        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        return (small, large) if auto == "SAME_UPPER" else (large, small)
+    pads = [int(n) for n in call.get("pads", [0] * 2 * axes)]
+    return pads[:axes], pads[axes:]
+
+
+def _conv(call: _Call) -> Value:
+    weight, bias = call.fixed(1), call.fixed(2)
+    if weight is None:
+        raise ValueError("no weights")
+    axes = weight.ndim - 2
+    stride, dilation = call.get("strides", [1] * axes), call.get("dilations", [1] * axes)
+    begin, end = _pads(call, call.x.shape[2:], weight.shape[2:], stride, dilation)
+    return call.build.conv(call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
+
+
+def _conv_transpose(call: _Call) -> Value:
+    weight, bias = call.fixed(1), call.fixed(2)
+    if weight is None or call.get("output_shape") or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise ValueError("an output shape, or automatic padding")
+    axes = weight.ndim - 2
+    stride, dilation = call.get("strides", [1] * axes), call.get("dilations", [1] * axes)
+    begin, end = _pads(call, call.x.shape[2:], weight.shape[2:], stride, dilation)
+    more = call.get("output_padding", [0] * axes)
+    end = [pad - extra for pad, extra in zip(end, more, strict=True)]
+    return call.build.conv_transpose(call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
+
+
+def _pool(kind: str) -> Callable[[_Call], Value]:
+    def translate(call: _Call) -> Value:
+        kernel = call.get("kernel_shape")
+        stride = call.get("strides", [1] * len(kernel))
+        dilation = call.get("dilations", [1] * len(kernel))
+        if any(d != 1 for d in dilation) or call.outputs > 1:
+            raise ValueError("dilation, or the places of maxima")
+        begin, end = _pads(call, call.x.shape[2:], kernel, stride, dilation)
+        counted = bool(call.get("count_include_pad", 0)) or (kind == "avg_pool" and not any([*begin, *end]))
+        return call.build.pool(kind, call.x, kernel, stride, begin, end, counted, bool(call.get("ceil_mode", 0)))
+
+    return translate
+
+
+def _global_pool(kind: str) -> Callable[[_Call], Value]:
+    return lambda call: call.build.adaptive_pool(kind, call.x, [1] * (len(call.x.shape) - 2))
+
+
+def _gemm(call: _Call) -> Value:
+    build, (left, right) = call.build, call.inputs[:2]
+    if call.get("transA", 0):
+        left = build.permute(left, (1, 0)) if isinstance(left, Value) else left.T
+    beta = call.get("beta", 1.0)
+    alpha = call.get("alpha", 1.0)
+    bias = call.given(2)
+    if not isinstance(right, Value) and isinstance(left, Value):
+        weight = right if call.get("transB", 0) else _turned(build, right)
+        plain = isinstance(bias, np.ndarray) and bias.size == len(weight) and beta == 1 and alpha == 1
+        product = build.linear(left, weight, bias if plain else None)
+        if bias is None or plain:
+            return product if alpha == 1 else build.scalar("mul", product, alpha)
+    else:
+        if call.get("transB", 0):
+            right = build.permute(right, (1, 0)) if isinstance(right, Value) else right.T
+        product = build.matmul(left, right)
+    product = product if alpha == 1 else build.scalar("mul", product, alpha)
+    if bias is None:
+        return product
+    if beta != 1:
+        bias = build.scalar("mul", bias, beta) if isinstance(bias, Value) else bias * beta
+    return build.elementwise("add", product, bias)
+
+
+def _turned(build: Builder, weight: Array) -> Array:
+    turned = np.ascontiguousarray(weight.T)
+    if id(weight) in build.names:
+        build.name_constant(turned, build.names[id(weight)])
+    return turned
+
+
+def _batch_norm(call: _Call) -> Value:
+    scale, shift, mean, variance = (call.fixed(index) for index in range(1, 5))
+    if call.get("training_mode", 0) or scale is None or shift is None or mean is None or variance is None:
+        raise ValueError("training mode")
+    factor = scale * (variance.astype(np.float64) + call.get("epsilon", 1e-5)) ** -0.5
+    return call.build.batch_norm(call.x, factor, shift - mean * factor)
+
+
+def _layer_norm(call: _Call) -> Value:
+    axis = call.get("axis", -1) % len(call.x.shape)
+    return call.build.norm(
+        "layer_norm", call.x, len(call.x.shape) - axis, call.fixed(1), call.fixed(2), call.get("epsilon", 1e-5)
+    )
+
+
+def _rms_norm(call: _Call) -> Value:
+    axis = call.get("axis", -1) % len(call.x.shape)
+    return call.build.norm("rms_norm", call.x, len(call.x.shape) - axis, call.fixed(1), None, call.get("epsilon", 1e-5))
+
+
+def _group_norm(call: _Call) -> Value:
+    groups, channels = call.get("num_groups"), call.x.shape[1]
+    scale, shift = call.fixed(1), call.fixed(2)
+    if scale is not None and shift is not None and scale.size == groups != channels:  # before opset 21
+        scale, shift = (np.repeat(one, channels // groups) for one in (scale, shift))
+    return call.build.group_norm(call.x, groups, scale, shift, call.get("epsilon", 1e-5))
+
+
+def _instance_norm(call: _Call) -> Value:
+    return call.build.group_norm(call.x, call.x.shape[1], call.fixed(1), call.fixed(2), call.get("epsilon", 1e-5))
+
+
+def _softmax(call: _Call) -> Value:
+    axis = call.get("axis", -1 if call.opset >= 13 else 1) % len(call.x.shape)
+    if call.opset < 13 and axis != len(call.x.shape) - 1:
+        raise ValueError("a softmax of several axes")
+    return call.build.softmax(call.x, axis)
+
+
+def _log_softmax(call: _Call) -> Value:
+    build, axis = call.build, call.get("axis", -1 if call.opset >= 13 else 1)
+    if call.opset < 13 and axis % len(call.x.shape) != len(call.x.shape) - 1:
+        raise ValueError("a softmax of several axes")
+    low = build.elementwise("sub", call.x, build.reduce("max", call.x, [axis], True))
+    return build.elementwise("sub", low, build.unary("log", build.reduce("sum", build.unary("exp", low), [axis], True)))
+
+
+def _embedding(call: _Call) -> Any:
+    build, axis = call.build, call.get("axis", 0)
+    data, places = call.inputs[:2]
+    if isinstance(places, Value):
+        if axis != 0 or isinstance(data, Value):
+            raise ValueError("places that are computed")
+        return build.embedding(data, places)
+    if places.ndim == 0:
+        return build.select(data, axis, int(places))
+    if places.ndim > 1 or places.size > 4096:
+        raise ValueError(f"places of shape {places.shape}")
+    size = data.shape[axis]
+    return build.concat([build.slice(data, axis, int(n) % size, int(n) % size + 1) for n in places], axis)
+
+
+# ---- elementwise
+
+
+def _unary(kind: str) -> Callable[[_Call], Value]:
+    return lambda call: call.build.unary(kind, call.x)
+
+
+def _binary(op: str, turned: bool = False, boolean: bool = False) -> Callable[[_Call], Value]:
+    def translate(call: _Call) -> Value:
+        left, right = call.inputs[::-1] if turned else call.inputs
+        return replace(call.build.elementwise(op, left, right), boolean=boolean)
+
+    return translate
+
+
+def _several(op: str) -> Callable[[_Call], Any]:
+    def translate(call: _Call) -> Any:
+        total = call.inputs[0]
+        for one in call.inputs[1:]:
+            total = call.build.elementwise(op, total, one)
+        return total
+
+    return translate
+
+
+def _power(call: _Call) -> Value:
+    exponent = call.given(1)
+    if isinstance(exponent, np.ndarray) and exponent.size == 1:
+        return call.build.power(call.x, float(exponent.reshape(-1)[0]))
+    return call.build.elementwise("power", *call.inputs)
+
+
+def _clip(call: _Call) -> Value:
+    low, high = (call.fixed(1), call.fixed(2)) if call.opset >= 11 else (call.get("min"), call.get("max"))
+    numbers = [None if one is None else float(np.asarray(one).reshape(-1)[0]) for one in (low, high)]
+    return call.build.clip(call.x, *numbers)
+
+
+def _gelu(call: _Call) -> Value:
+    return call.build.unary("gelu_tanh" if call.get("approximate") == "tanh" else "gelu", call.x)
+
+
+def _hard_sigmoid(call: _Call) -> Value:
+    alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return call.build.unary("hard_sigmoid", call.x)
+    line = call.build.scalar("add", call.build.scalar("mul", call.x, alpha), beta)
+    return call.build.clip(line, 0.0, 1.0)
+
+
+def _prelu(call: _Call) -> Value:
+    slope = call.fixed(1)
+    if slope is None:
+        raise ValueError("no slope")
+    return call.build.leaky(call.x, slope)
+
+
+def _where(call: _Call) -> Value:
+    given = [
+        one if isinstance(one, Value) or one.dtype.kind != "f" else np.clip(one, HIDDEN, -HIDDEN) for one in call.inputs
+    ]
+    return call.build.elementwise("where", *given)
+
+
+def _not(call: _Call) -> Value:
+    return replace(call.build.reversed("sub", 1.0, call.x), boolean=True)
+
+
+def _is_nan(call: _Call) -> Value:
+    return replace(call.build.reversed("sub", 1.0, call.build.elementwise("equal", call.x, call.x)), boolean=True)
+
+
+def _cast(call: _Call) -> Value:
+    import onnx
+
+    to, types = call.get("to"), onnx.TensorProto
+    if to == types.BOOL and not call.x.boolean:
+        equal = call.build.scalar("equal", call.x, 0.0)
+        return replace(call.build.reversed("sub", 1.0, equal), boolean=True)
+    if to in (types.INT64, types.INT32) and not (call.x.integer or call.x.boolean):
+        raise ValueError("rounding to whole numbers")
+    if to not in (types.FLOAT, types.INT64, types.INT32, types.BOOL):
+        raise ValueError(f"a cast to {types.DataType.Name(to)}")
+    return call.x
+
+
+# ---- shapes
+
+
+def _reshape(call: _Call) -> Value:
+    sizes = call.numbers(1, "shape") or []
+    if not call.get("allowzero", 0):
+        sizes = [call.x.shape[axis] if n == 0 else n for axis, n in enumerate(sizes)]
+    return call.build.reshape(call.x, sizes)
+
+
+def _flatten(call: _Call) -> Value:
+    axis = call.get("axis", 1)
+    axis = axis + len(call.x.shape) if axis < 0 else axis
+    return call.build.reshape(call.x, (math.prod(call.x.shape[:axis]), math.prod(call.x.shape[axis:])))
+
+
+def _transpose(call: _Call) -> Value:
+    return call.build.permute(call.x, call.get("perm") or range(len(call.x.shape))[::-1])
+
+
+def _squeeze(call: _Call) -> Value:
+    axes = call.numbers(1, "axes")
+    if axes is None:
+        raise ValueError("without axes, the batch may go too")
+    return call.build.squeeze(call.x, axes)
+
+
+def _unsqueeze(call: _Call) -> Value:
+    return call.build.unsqueeze(call.x, call.numbers(1, "axes") or [])
+
+
+def _concat(call: _Call) -> Value:
+    return call.build.concat(call.inputs, call.get("axis", 0))
+
+
+def _split(call: _Call) -> list[Value]:
+    axis, sizes = call.get("axis", 0), call.numbers(1, "split")
+    whole = call.x.shape[axis]
+    if sizes is None:
+        part = -(-whole // (call.get("num_outputs") or call.outputs))
+        sizes = [min(part, whole - begin) for begin in range(0, whole, part)]
+    return call.build.split(call.x, sizes, axis)
+
+
+def _slice(call: _Call) -> Value:
+    x = call.x
+    starts, ends = call.numbers(1, "starts") or [], call.numbers(2, "ends") or []
+    axes = call.numbers(3, "axes") or list(range(len(starts)))
+    steps = call.numbers(4, "steps") or [1] * len(starts)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        x = call.build.slice(x, axis, start, end, step)
+    return x
+
+
+def _pad(call: _Call) -> Value:
+    rank, pads, filler = len(call.x.shape), call.numbers(1, "pads") or [], call.fixed(2)
+    if call.get("mode", "constant") != "constant":
+        raise ValueError(f"padding by {call.get('mode')}")
+    value = call.get("value", 0.0) if filler is None or not filler.size else float(filler.reshape(-1)[0])
+    axes = call.numbers(3, "axes")
+    before, behind = [0] * rank, [0] * rank
+    listed = list(range(rank)) if axes is None else [axis % rank for axis in axes]
+    for place, axis in enumerate(listed):
+        before[axis], behind[axis] = pads[place], pads[place + len(listed)]
+    return call.build.pad(call.x, before, behind, value)
+
+
+def _expand(call: _Call) -> Value:
+    sizes = call.numbers(1, "shape") or []
+    return call.build.expand(call.x, np.broadcast_shapes(call.x.shape, tuple(sizes)))
+
+
+def _tile(call: _Call) -> Value:
+    x = call.x
+    for axis, count in enumerate(call.numbers(1, "repeats") or []):
+        x = call.build.concat([x] * count, axis) if count > 1 else x
+    return x
+
+
+def _reduce(function: str) -> Callable[[_Call], Value]:
+    def translate(call: _Call) -> Value:
+        axes = call.numbers(1, "axes")
+        if not axes:
+            if call.get("noop_with_empty_axes", 0):
+                return call.x
+            axes = list(range(len(call.x.shape)))
+        return call.build.reduce(function, call.x, axes, bool(call.get("keepdims", 1)))
+
+    return translate
+
+
+def _resize(call: _Call) -> Value:
+    sizes, scales = (call.fixed(3), call.fixed(2)) if call.opset >= 11 else (None, call.fixed(1))
+    if sizes is not None and sizes.size:
+        factors = [wanted / n for wanted, n in zip(sizes.tolist(), call.x.shape, strict=True)]
+    elif scales is not None and scales.size:
+        factors = scales.tolist()
+    else:
+        factors = call.get("scales", [])
+    way = call.get("coordinate_transformation_mode", "half_pixel" if call.opset >= 11 else "asymmetric")
+    rounding = call.get("nearest_mode", "round_prefer_floor" if call.opset >= 11 else "floor")
+    plain = (way, rounding) == ("asymmetric", "floor") or (
+        way in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round_prefer")
+    )
+    if call.get("mode", "nearest") != "nearest" or not plain or factors[:2] != [1, 1]:
+        raise ValueError(f"mode {call.get('mode')}, {way}, {rounding}")
+    if any(f != int(f) or f < 1 for f in factors):
+        raise ValueError(f"factors {factors}")
+    return call.build.upsample(call.x, [int(f) for f in factors[2:]])
+
+
+def _depth_to_space(call: _Call) -> Value:
+    build, size = call.build, call.get("blocksize")
+    _, channels, rows, cols = call.x.shape
+    inner = channels // size**2
+    if call.get("mode", "DCR") == "CRD":
+        parts, axes = (1, inner, size, size, rows, cols), (0, 1, 4, 2, 5, 3)
+    else:
+        parts, axes = (1, size, size, inner, rows, cols), (0, 3, 4, 1, 5, 2)
+    turned = build.permute(build.reshape(call.x, parts), axes)
+    return build.reshape(turned, (1, inner, rows * size, cols * size))
+
+
+def _same(call: _Call) -> Any:
+    return call.inputs[0]
+
+
+_KNOWN: dict[str, Callable[[_Call], Any]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": lambda call: call.build.matmul(*call.inputs),
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "SimplifiedLayerNormalization": _rms_norm,
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "MaxPool": _pool("max_pool"),
+    "AveragePool": _pool("avg_pool"),
+    "GlobalAveragePool": _global_pool("avg_pool"),
+    "GlobalMaxPool": _global_pool("max_pool"),
+    **{
+        name: _unary(name.lower())
+        for name in ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Log", "Sqrt", "Sin", "Cos", "Abs")
+    },
+    "HardSwish": _unary("hard_swish"),
+    "Swish": _unary("silu"),
+    "Gelu": _gelu,
+    "FastGelu": lambda call: call.build.unary("gelu_tanh", call.x),
+    "HardSigmoid": _hard_sigmoid,
+    "LeakyRelu": lambda call: call.build.leaky(call.x, np.array(call.get("alpha", 0.01), np.float32)),
+    "PRelu": _prelu,
+    "Elu": lambda call: call.build.elu(call.x, call.get("alpha", 1.0)),
+    "Selu": lambda call: call.build.elu(
+        call.x, call.get("alpha", 1.67326319217681884765625), call.get("gamma", 1.05070102214813232421875)
+    ),
+    "Softplus": lambda call: call.build.softplus(call.x),
+    "Mish": lambda call: call.build.elementwise("mul", call.x, call.build.unary("tanh", call.build.softplus(call.x))),
+    "Neg": lambda call: call.build.scalar("mul", call.x, -1.0),
+    "Reciprocal": lambda call: call.build.reversed("div", 1.0, call.x),
+    "Clip": _clip,
+    "Pow": _power,
+    "Add": _binary("add"),
+    "Sub": _binary("sub"),
+    "Mul": _binary("mul"),
+    "Div": _binary("div"),
+    "Sum": _several("add"),
+    "Max": _several("maximum"),
+    "Min": _several("minimum"),
+    "Equal": _binary("equal", boolean=True),
+    "Less": _binary("less", boolean=True),
+    "LessOrEqual": _binary("less_equal", boolean=True),
+    "Greater": _binary("less", turned=True, boolean=True),
+    "GreaterOrEqual": _binary("less_equal", turned=True, boolean=True),
+    "And": _binary("mul", boolean=True),
+    "Or": _binary("maximum", boolean=True),
+    "Not": _not,
+    "IsNaN": _is_nan,
+    "Where": _where,
+    "Cast": _cast,
+    "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
+    "Gather": _embedding,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Transpose": _transpose,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Pad": _pad,
+    "Expand": _expand,
+    "Tile": _tile,
+    "ReduceMean": _reduce("mean"),
+    "ReduceSum": _reduce("sum"),
+    "ReduceMax": _reduce("max"),
+    **dict.fromkeys(("Resize", "Upsample"), _resize),
+    "DepthToSpace": _depth_to_space,
+    "Shape": lambda call: np.array(call.x.shape[call.get("start", 0) : call.get("end")], np.int64),
+    "Size": lambda call: np.array(math.prod(call.x.shape), np.int64),
+    **dict.fromkeys(("Identity", "Dropout", "CastLike"), _same),
+}
+
+_FOLDED = {
+    *(_KNOWN.keys() - {"FastGelu", "SimplifiedLayerNormalization", "Upsample"}),
+    "ConstantOfShape", "Range", "Trilu", "Floor", "Ceil", "Round", "Mod", "Sign", "ScatterND", "ReduceProd", "ReduceMin",
+    "GatherElements", "CumSum", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero",
+}  # fmt: skip
+"""What is computed at once where all inputs are constants."""

@@ -1,0 +1,96 @@
+"""Weights of fewer bits: how they are rounded, and what that costs in accuracy. NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.errors import RecipeError
+from ticketsmith.runtime.graph import PRODUCTS, Graph
+from ticketsmith.runtime.model import PRECISIONS, Model
+from ticketsmith.runtime.pack import int8_scales, to_bfloat16
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LowPrecisionError:
+    """What rounding changes, on some inputs: the largest difference of an output, as it is and as a part of the largest
+    output; and how often the largest of the last axis stays the same (top-1)."""
+
+    precision: str
+    max_error: float
+    relative_error: float
+    top1_agreement: float
+
+
+def low_precision_error(
+    graph: Graph, inputs: Any, precision: str, choices: Mapping[str, str] | None = None
+) -> LowPrecisionError:
+    """How far ``graph`` with weights of ``precision`` is from itself in float32, over all its outputs.
+
+    ``inputs`` is an array ``[batch, ...]``, or several for a model of several inputs. Raises RecipeError for a precision that
+    is not known, InputError for inputs that do not fit.
+    """
+    given = tuple(inputs) if isinstance(inputs, (list, tuple)) else (inputs,)
+    exact = _outputs(Model(graph, choices), given)
+    near = _outputs(Model(rounded(graph, precision), choices, precision=precision), given)
+    error = max((float(np.abs(a - b).max(initial=0.0)) for a, b in zip(exact, near, strict=True)), default=0.0)
+    largest = max((float(np.abs(a).max(initial=0.0)) for a in exact), default=0.0)
+    same = np.mean(exact[0].argmax(-1) == near[0].argmax(-1)) if exact[0].size else 1.0
+    return LowPrecisionError(precision, error, error / largest if largest else 0.0, float(same))
+
+
+def _outputs(model: Model, inputs: Sequence[Any]) -> tuple[Floats, ...]:
+    found = model(*inputs)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def low_tensors(graph: Graph, precision: str) -> set[str]:
+    """The tensors that have fewer bits: the weights of products, and with bfloat16 also the tables of embeddings."""
+    if precision not in PRECISIONS:
+        raise RecipeError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
+    if precision == "float32":
+        return set()
+    found = {node.weights["weight"] for node in graph.nodes if node.op in PRODUCTS}
+    if precision == "bfloat16":
+        found |= {node.weights["table"] for node in graph.nodes if node.op == "embedding"}
+    return found
+
+
+def rounded(graph: Graph, precision: str) -> Graph:
+    """``graph`` with the values that a file of this precision holds, as float32."""
+    low = low_tensors(graph, precision)
+    tensors = {name: _rounded(tensor, precision) if name in low else tensor for name, tensor in graph.tensors.items()}
+    return replace(graph, tensors=tensors)
+
+
+def _rounded(tensor: Floats, precision: str) -> Floats:
+    if precision == "bfloat16":
+        return from_bfloat16(to_bfloat16(tensor)).reshape(tensor.shape)
+    values, scales = to_int8(tensor)
+    return from_int8(values, scales)
+
+
+def from_bfloat16(values: NDArray[np.uint16]) -> Floats:
+    """Upper halves as the float32 that they stand for."""
+    wide: Floats = (values.astype(np.uint32) << 16).view(np.float32)
+    return wide
+
+
+def to_int8(tensor: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Whole numbers of the shape of ``tensor``, and what one of them is worth in each row (of the first axis)."""
+    scales = int8_scales(tensor)
+    steps = np.rint(tensor / scales.reshape(-1, *[1] * (tensor.ndim - 1)))
+    return np.clip(steps, -127, 127).astype(np.int8), scales
+
+
+def from_int8(values: NDArray[np.int8], scales: Floats) -> Floats:
+    """What ``to_int8`` stands for."""
+    with np.errstate(all="ignore"):  # a stranger's scales may be anything
+        wide: Floats = values.astype(np.float32) * scales.reshape(-1, *[1] * (values.ndim - 1))
+    return wide
