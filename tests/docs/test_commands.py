@@ -126,6 +126,7 @@ def test_what_is_not_run_is_shown_somewhere() -> None:
 
 def test_examples_of_extensions_are_small() -> None:
     examples = [block for block in blocks(ROOT / "docs" / "extending.md") if (block.file or "").endswith(".py")]
-    assert len(examples) == 6
+    assert len(examples) == 7
     for block in examples:
-        assert block.text.count("\n") < 65, f"{block.place} is too long for a first example"
+        longest = 60 if block.file == "pitch.py" else 65
+        assert block.text.count("\n") < longest, f"{block.place} is too long for a first example"
