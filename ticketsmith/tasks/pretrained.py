@@ -35,21 +35,23 @@ class Pretrained(nn.Module):
         self.network = network
         self._pad, self._folder = pad, folder
         config: Any = network.config
-        # An encoder takes a mask as attention uses it, which leaves nothing to compute from it in an exported graph.
-        self._attends_to_all = (
-            pad is not None
-            and _is_encoder(config)
-            and getattr(config, "_attn_implementation", None) == "sdpa"
-            and not any(getattr(config, name, None) for name in _LOCAL)
+        # Then a mask may be given as attention uses it, which leaves nothing to compute from it in an exported graph.
+        self._takes_masks = getattr(config, "_attn_implementation", None) == "sdpa" and not any(
+            getattr(config, name, None) for name in _LOCAL
         )
+        self._is_encoder = _is_encoder(config)
         body = f"network.{getattr(network, 'base_model_prefix', '')}."
         self.dense_by_default = tuple(name for name in input_axes(self) if not name.startswith(body))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        if self._pad is None and self._takes_masks and _is_traced():
+            length = tokens.shape[1]
+            mask = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()[None, None]
+            return self.network(input_ids=tokens, attention_mask=mask, use_cache=False).logits  # type: ignore[no-any-return]
         if self._pad is None:
             return self.network(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
         is_text = tokens.ne(self._pad)
-        mask = is_text[:, None, None, :] if self._attends_to_all else is_text.long()
+        mask = is_text[:, None, None, :] if self._takes_masks and self._is_encoder else is_text.long()
         return self.network(input_ids=tokens, attention_mask=mask).logits  # type: ignore[no-any-return]
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -163,6 +165,11 @@ def draw(folder: Path, config: Any, head: Head, pad: int | None) -> Pretrained:
 
 def _module(network: nn.Module, head: Head, pad: int | None, folder: Path) -> Pretrained:
     return (PretrainedLanguageModel if head == "causal_lm" else Pretrained)(network, pad, folder)
+
+
+def _is_traced() -> bool:
+    """Whether a graph is being written. What transformers does to find its causal mask then fits into no ONNX file."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _is_encoder(config: Any) -> bool:
