@@ -16,7 +16,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 3
+ABI = 4
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 

@@ -74,20 +74,15 @@ class Copy(ctypes.Structure):
 _PRODUCT = [("op", Op), ("in_", Value), ("out", Value), ("residual", Value)]
 
 
-class Spread(ctypes.Structure):
-    """Copies of output planes, moved by a column."""
-
-    _fields_ = [("distance", _I64), ("right", _PTR), ("left", _PTR)]
-
-
 class Taps(ctypes.Structure):
     """A sparse product with planes."""
 
     _fields_ = [
         *_PRODUCT,
-        *((name, _PTR) for name in ("taps", "starts", "bias", "mask")),
-        *((name, _I64) for name in ("vectors", "blocks", "activation", "has_residual")),
-        ("spread", Spread),
+        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps")),
+        *(
+            (name, _I64) for name in ("vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")
+        ),
     ]
 
 
@@ -98,7 +93,6 @@ class Tiles(ctypes.Structure):
         *_PRODUCT,
         *((name, _PTR) for name in ("offsets", "weights", "bias", "mask")),
         *((name, _I64) for name in ("vectors", "taps", "height", "activation", "has_residual")),
-        ("spread", Spread),
     ]
 
 

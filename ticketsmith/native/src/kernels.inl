@@ -80,21 +80,6 @@ inline void write(float* out, const F16* sums, const uint16_t* mask) {
     for (int t = 0; t < T; t++) store(out + 16 * t, sums[t]);
 }
 
-// Tiles follow each other from the begin of a plane to its end, so the last vector of the tile before is in memory; the
-// first of the next is not, and its tile completes what this one cannot know.
-template <int T>
-inline void write_copies(float* out, const F16* sums, const ts_spread& spread, int64_t begin) {
-  float *right = out - spread.distance, *left = out + spread.distance;
-  const F16 zero = all(0.0f);
-  F16 previous = begin ? load(out - 16) : zero;
-  if (begin) store(left - 16, keep(ahead(previous, sums[0]), spread.left[begin - 1]));
-  for (int t = 0; t < T; t++) {
-    store(right + 16 * t, keep(behind(previous, sums[t]), spread.right[begin + t]));
-    store(left + 16 * t, keep(ahead(sums[t], t + 1 < T ? sums[t + 1] : zero), spread.left[begin + t]));
-    previous = sums[t];
-  }
-}
-
 // Calls body<n>() for a run-time n of 1..LIMIT.
 template <int LIMIT, class Body>
 inline void with_constant(int64_t n, Body&& body) {
@@ -108,71 +93,103 @@ inline void with_constant(int64_t n, Body&& body) {
 
 // ---- sparse convolutions, and products with batches ------------------------------------------------------------------
 
+// Adds weight times input for each tap to T vectors of sums. Few vectors would leave the adders waiting for each other, so
+// the sums are then kept in several parts.
+template <int T>
+inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_tap* end) {
+  constexpr int PARTS = T >= 8 ? 1 : T >= 4 ? 2 : T >= 2 ? 4 : 6;
+  if constexpr (PARTS > 1) {
+    if (tap + PARTS <= end) {
+      F16 more[PARTS][T];
+      for (int u = 1; u < PARTS; u++)
+        for (int t = 0; t < T; t++) more[u][t] = all(0.0f);
+      for (; tap + PARTS <= end; tap += PARTS) {
+#pragma GCC unroll 8
+        for (int u = 0; u < PARTS; u++) {
+          const F16 weight = all(tap[u].weight);
+          const float* source = x + tap[u].offset;
+          F16* part = u ? more[u] : sums;
+#pragma GCC unroll 16
+          for (int t = 0; t < T; t++) part[t] = fma(weight, load(source + 16 * t), part[t]);
+        }
+      }
+      for (int u = 1; u < PARTS; u++)
+        for (int t = 0; t < T; t++) sums[t] = sums[t] + more[u][t];
+    }
+  }
+  for (; tap < end; tap++) {
+    const F16 weight = all(tap->weight);
+    const float* source = x + tap->offset;
+#pragma GCC unroll 16
+    for (int t = 0; t < T; t++) sums[t] = fma(weight, load(source + 16 * t), sums[t]);
+  }
+}
+
 struct TapsBody {
   const ts_taps& k;
   const float* x;
   float* out;
   const float* residual;
   const uint16_t* mask;
-  int64_t begin;
+  const uint16_t* keeps;
   Range outputs;
 
-  // T vectors of every output plane. Few vectors would leave the adders waiting for each other, so each sum is then kept
-  // in several parts.
+  // T vectors of every output plane.
   template <int T>
   void operator()() const {
-    constexpr int PARTS = ACCUMULATORS / T < 1 ? 1 : ACCUMULATORS / T > 6 ? 6 : ACCUMULATORS / T;
-    const int64_t all_outputs = k.out.planes;
     for (int64_t b = 0; b < k.blocks; b++) {
-      const int32_t* starts = k.starts + b * all_outputs;
+      const int32_t* starts = k.starts + (b * k.out.planes + outputs.begin) * k.groups;
       const bool last = b == k.blocks - 1;
-      for (int64_t o = outputs.begin; o < outputs.end; o++) {
+      for (int64_t o = outputs.begin; o < outputs.end; o++, starts += k.groups) {
         float* target = out + o * k.out.plane;
-        const ts_tap *tap = k.taps + starts[o], *end = k.taps + starts[o + 1];
-        if (b && tap == end && !last) continue;
-        F16 sums[PARTS][T];
+        if (b && starts[0] == starts[k.groups] && !last) continue;
+        F16 total[T];
         const F16 bias = all(k.bias[o]);
-        for (int t = 0; t < T; t++) sums[0][t] = b ? load(target + 16 * t) : bias;
-        for (int u = 1; u < PARTS; u++)
-          for (int t = 0; t < T; t++) sums[u][t] = all(0.0f);
-        for (; tap + PARTS <= end; tap += PARTS) {
-#pragma GCC unroll 8
-          for (int u = 0; u < PARTS; u++) {
-            const F16 weight = all(tap[u].weight);
-            const float* source = x + tap[u].offset;
-#pragma GCC unroll 16
-            for (int t = 0; t < T; t++) sums[u][t] = fma(weight, load(source + 16 * t), sums[u][t]);
-          }
-        }
-        for (; tap < end; tap++) {
-          const F16 weight = all(tap->weight);
-          const float* source = x + tap->offset;
-#pragma GCC unroll 16
-          for (int t = 0; t < T; t++) sums[0][t] = fma(weight, load(source + 16 * t), sums[0][t]);
-        }
-        for (int u = 1; u < PARTS; u++)
-          for (int t = 0; t < T; t++) sums[0][t] = sums[0][t] + sums[u][t];
+        for (int t = 0; t < T; t++) total[t] = b ? load(target + 16 * t) : bias;
+        accumulate<T>(total, x, k.taps + starts[0], k.taps + starts[1]);
+        for (int64_t g = 1; g < k.groups; g++)
+          if (starts[g] < starts[g + 1]) add_moved<T>(total, k.taps + starts[g], k.taps + starts[g + 1], g);
         if (last) {
-          finish<T>(sums[0], residual ? residual + o * k.residual.plane : nullptr, k.activation);
-          write<T>(target, sums[0], mask);
-          if (k.spread.distance) write_copies<T>(target, sums[0], k.spread, begin);
+          finish<T>(total, residual ? residual + o * k.residual.plane : nullptr, k.activation);
+          write<T>(target, total, mask);
         } else {
-          write<T>(target, sums[0], nullptr);
+          write<T>(target, total, nullptr);
         }
       }
+    }
+  }
+
+  template <int T>
+  inline void add_moved(F16* total, const ts_tap* tap, const ts_tap* end, int64_t group) const {
+    const F16 zero = all(0.0f);
+    F16 sums[T];
+    for (int t = 0; t < T; t++) sums[t] = zero;
+    accumulate<T>(sums, x, tap, end);
+    const int64_t shift = k.shifts[group];
+    const uint16_t* keeping = keeps + group * k.vectors;
+    if (shift > 0) {
+      const Move move = moving(shift);
+      for (int t = 0; t < T; t++)
+        total[t] = total[t] + keep(moved(sums[t], t + 1 < T ? sums[t + 1] : zero, move), keeping[t]);
+    } else {
+      const Move move = moving(16 + shift);
+      for (int t = 0; t < T; t++)
+        total[t] = total[t] + keep(moved(t ? sums[t - 1] : zero, sums[t], move), keeping[t]);
     }
   }
 };
 
 int taps(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_taps*>(op);
-  const int64_t chunks = (k.vectors + ACCUMULATORS - 1) / ACCUMULATORS;
+  const int64_t rows = (k.vectors + k.row_vectors - 1) / k.row_vectors, most = larger(1, ACCUMULATORS / k.row_vectors);
+  const int64_t chunks = (rows + most - 1) / most;
   const Range outputs = part(k.out.planes, share);
   for (int64_t c = 0; c < chunks; c++) {
-    const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
+    const int64_t begin = rows * c / chunks * k.row_vectors;
+    const int64_t end = smaller(k.vectors, rows * (c + 1) / chunks * k.row_vectors);
     const TapsBody body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                         k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                        k.mask ? k.mask + begin : nullptr, begin, outputs};
+                        k.mask ? k.mask + begin : nullptr, k.keeps ? k.keeps + begin : nullptr, outputs};
     with_constant<ACCUMULATORS>(end - begin, body);
   }
   return TS_OK;
@@ -187,7 +204,6 @@ struct TilesBody {
   float* out;
   const float* residual;
   const uint16_t* mask;
-  int64_t begin;
   Range outputs;
 
   template <int T>
@@ -214,7 +230,6 @@ struct TilesBody {
         if (o + h >= outputs.end) break;
         finish<T>(sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr, k.activation);
         write<T>(out + (o + h) * k.out.plane, sums[h], mask);
-        if (k.spread.distance) write_copies<T>(out + (o + h) * k.out.plane, sums[h], k.spread, begin);
       }
     }
   }
@@ -228,7 +243,7 @@ void tiles_of(const ts_tiles& k, const Place& place, Share share) {
     const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
     const TilesBody<HEIGHT> body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                                  k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                                 k.mask ? k.mask + begin : nullptr, begin, outputs};
+                                 k.mask ? k.mask + begin : nullptr, outputs};
     with_constant<LIMIT>(end - begin, body);
   }
 }
