@@ -60,24 +60,29 @@ inline F16 activated(F16 x, int64_t activation) {
   }
 }
 
-// What follows every product: residual, activation, and zeros where the layout has its padding columns.
-template <int T>
-inline void finish(F16* sums, const float* residual, int64_t activation) {
-  if (residual)
-    for (int t = 0; t < T; t++) sums[t] = sums[t] + load(residual + 16 * t);
-  if (activation == TS_RELU) {  // the common case, inlined
-    const F16 zero = all(0.0f);
-    for (int t = 0; t < T; t++) sums[t] = maximum(zero, sums[t]);
-  } else if (activation != TS_LINEAR) {
-    for (int t = 0; t < T; t++) sums[t] = activated(sums[t], activation);
+// Sums must stay in registers, so all loops over them are unrolled.
+#define EACH_VECTOR _Pragma("GCC unroll 16") for (int t = 0; t < T; t++)
+
+void activate(float* out, int64_t vectors, int64_t activation, const uint16_t* mask) {
+  for (int64_t t = 0; t < vectors; t++) {
+    const F16 x = activated(load(out + 16 * t), activation);
+    store(out + 16 * t, mask ? keep(x, mask[t]) : x);
   }
 }
+
+// What follows every product: residual, activation, and zeros where the layout has its padding columns.
 template <int T>
-inline void write(float* out, const F16* sums, const uint16_t* mask) {
+inline void finish(float* out, F16* sums, const float* residual, int64_t activation, const uint16_t* mask) {
+  if (residual) EACH_VECTOR sums[t] = sums[t] + load(residual + 16 * t);
+  if (activation == TS_RELU) {  // the common case, in registers
+    const F16 zero = all(0.0f);
+    EACH_VECTOR sums[t] = maximum(zero, sums[t]);
+  }
   if (mask)
-    for (int t = 0; t < T; t++) store(out + 16 * t, keep(sums[t], mask[t]));
+    EACH_VECTOR store(out + 16 * t, keep(sums[t], mask[t]));
   else
-    for (int t = 0; t < T; t++) store(out + 16 * t, sums[t]);
+    EACH_VECTOR store(out + 16 * t, sums[t]);
+  if (activation != TS_LINEAR && activation != TS_RELU) activate(out, T, activation, mask);
 }
 
 // Calls body<n>() for a run-time n of 1..LIMIT.
@@ -102,26 +107,24 @@ inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_ta
     if (tap + PARTS <= end) {
       F16 more[PARTS][T];
       for (int u = 1; u < PARTS; u++)
-        for (int t = 0; t < T; t++) more[u][t] = all(0.0f);
+        EACH_VECTOR more[u][t] = all(0.0f);
       for (; tap + PARTS <= end; tap += PARTS) {
 #pragma GCC unroll 8
         for (int u = 0; u < PARTS; u++) {
           const F16 weight = all(tap[u].weight);
           const float* source = x + tap[u].offset;
           F16* part = u ? more[u] : sums;
-#pragma GCC unroll 16
-          for (int t = 0; t < T; t++) part[t] = fma(weight, load(source + 16 * t), part[t]);
+          EACH_VECTOR part[t] = fma(weight, load(source + 16 * t), part[t]);
         }
       }
       for (int u = 1; u < PARTS; u++)
-        for (int t = 0; t < T; t++) sums[t] = sums[t] + more[u][t];
+        EACH_VECTOR sums[t] = sums[t] + more[u][t];
     }
   }
   for (; tap < end; tap++) {
     const F16 weight = all(tap->weight);
     const float* source = x + tap->offset;
-#pragma GCC unroll 16
-    for (int t = 0; t < T; t++) sums[t] = fma(weight, load(source + 16 * t), sums[t]);
+    EACH_VECTOR sums[t] = fma(weight, load(source + 16 * t), sums[t]);
   }
 }
 
@@ -145,15 +148,14 @@ struct TapsBody {
         if (b && starts[0] == starts[k.groups] && !last) continue;
         F16 total[T];
         const F16 bias = all(k.bias[o]);
-        for (int t = 0; t < T; t++) total[t] = b ? load(target + 16 * t) : bias;
+        EACH_VECTOR total[t] = b ? load(target + 16 * t) : bias;
         accumulate<T>(total, x, k.taps + starts[0], k.taps + starts[1]);
         for (int64_t g = 1; g < k.groups; g++)
           if (starts[g] < starts[g + 1]) add_moved<T>(total, k.taps + starts[g], k.taps + starts[g + 1], g);
         if (last) {
-          finish<T>(total, residual ? residual + o * k.residual.plane : nullptr, k.activation);
-          write<T>(target, total, mask);
+          finish<T>(target, total, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
         } else {
-          write<T>(target, total, nullptr);
+          EACH_VECTOR store(target + 16 * t, total[t]);
         }
       }
     }
@@ -163,17 +165,17 @@ struct TapsBody {
   inline void add_moved(F16* total, const ts_tap* tap, const ts_tap* end, int64_t group) const {
     const F16 zero = all(0.0f);
     F16 sums[T];
-    for (int t = 0; t < T; t++) sums[t] = zero;
+    EACH_VECTOR sums[t] = zero;
     accumulate<T>(sums, x, tap, end);
     const int64_t shift = k.shifts[group];
     const uint16_t* keeping = keeps + group * k.vectors;
     if (shift > 0) {
       const Move move = moving(shift);
-      for (int t = 0; t < T; t++)
+      EACH_VECTOR
         total[t] = total[t] + keep(moved(sums[t], t + 1 < T ? sums[t + 1] : zero, move), keeping[t]);
     } else {
       const Move move = moving(16 + shift);
-      for (int t = 0; t < T; t++)
+      EACH_VECTOR
         total[t] = total[t] + keep(moved(t ? sums[t - 1] : zero, sums[t], move), keeping[t]);
     }
   }
@@ -228,8 +230,8 @@ struct TilesBody {
 #pragma GCC unroll 8
       for (int h = 0; h < HEIGHT; h++) {
         if (o + h >= outputs.end) break;
-        finish<T>(sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr, k.activation);
-        write<T>(out + (o + h) * k.out.plane, sums[h], mask);
+        finish<T>(out + (o + h) * k.out.plane, sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr,
+                  k.activation, mask);
       }
     }
   }
@@ -309,8 +311,7 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
     if (k.scales) sum = fma(sum, load(k.scales + 16 * s), bias);
     const int64_t left = k.out.planes - 16 * s;
     if (residual) sum = sum + load_first(residual + 16 * s, left);
-    finish<1>(&sum, nullptr, k.activation);
-    store_first(out + 16 * s, sum, left);
+    store_first(out + 16 * s, activated(sum, k.activation), left);
   }
 }
 
@@ -357,8 +358,7 @@ int rows(const ts_op* op, const Place& place, Share share) {
     const int64_t left = smaller(AT_ONCE, k.out.planes - o);
     F16 total = load(totals);
     if (residual) total = total + load_first(residual + o, left);
-    finish<1>(&total, nullptr, k.activation);
-    store_first(out + o, total, left);
+    store_first(out + o, activated(total, k.activation), left);
   }
   return TS_OK;
 }
