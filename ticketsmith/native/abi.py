@@ -92,7 +92,7 @@ class Tiles(ctypes.Structure):
     _fields_ = [
         *_PRODUCT,
         *((name, _PTR) for name in ("offsets", "weights", "bias", "mask")),
-        *((name, _I64) for name in ("vectors", "taps", "height", "activation", "has_residual")),
+        *((name, _I64) for name in ("vectors", "taps", "height", "blocks", "activation", "has_residual")),
     ]
 
 

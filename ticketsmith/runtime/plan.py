@@ -28,6 +28,9 @@ _FIRST_CACHE = 36_000
 _TILE = 12
 """Vectors of a plane that are computed at once, at most."""
 
+_DENSE_TILE = 6
+"""The same where there are few zeros: other registers hold several outputs."""
+
 _MOST_WASTE = 1.4
 """How much longer rows may get so that reads are of whole cache lines."""
 
@@ -330,7 +333,8 @@ class _Planner:
         offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + in_row
         move = np.broadcast_to(moves, offset.shape)
         _, vectors = out.sweep
-        chunk = -(-vectors // -(-vectors // _TILE))
+        tile = _DENSE_TILE if chosen == "tiles" else _TILE
+        chunk = -(-vectors // -(-vectors // tile))
         span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
         where = _Where(*(each.reshape(len(group), -1) for each in (offset, plane, move)), own.cols if reach.direct else own.row)
         self._plane_product(node, flat, source, where, (chunk * layout.LANES + span) * 4, chosen)
@@ -437,11 +441,12 @@ class _Planner:
 
         if chosen == "tiles":
             height = 8 if vectors <= 3 else 4
+            blocks = max(1, round(source.layout.planes * per_plane / _FIRST_CACHE))
             tile_offsets = pack.aligned(weight.shape[1], np.int32)
             tile_offsets[:] = where.offset[0]
             address, weights = self._address(tile_offsets), self._address(pack.pack_tiles(weight, height))
             self._step(
-                lambda: abi.Tiles(**ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height),
+                lambda: abi.Tiles(**ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height, blocks=blocks),
                 *tensors, batch=batch, work=weight.size * vectors * layout.LANES,
             )  # fmt: skip
             return

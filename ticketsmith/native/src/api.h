@@ -62,11 +62,12 @@ typedef struct {
   int64_t vectors, row_vectors, blocks, groups, activation, has_residual;
 } ts_taps;
 
-// The same, dense: `height` output planes at a time, all with the same taps. weights is [outputs/height][taps][height].
+// The same, dense: `height` output planes at a time, all with the same taps, in `blocks` parts. weights is
+// [outputs/height][taps][height].
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int32_t* offsets; const float* weights; const float* bias; const uint16_t* mask;
-  int64_t vectors, taps, height, activation, has_residual;
+  int64_t vectors, taps, height, blocks, activation, has_residual;
 } ts_tiles;
 
 // Sparse matrix times vector. 16 rows by `width` (64 or 128) columns hold as many slots as their fullest row has weights

@@ -85,6 +85,8 @@ inline void finish(float* out, F16* sums, const float* residual, int64_t activat
   if (activation != TS_LINEAR && activation != TS_RELU) activate(out, T, activation, mask);
 }
 
+constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
+
 // Calls body<n>() for a run-time n of 1..LIMIT.
 template <int LIMIT, class Body>
 inline void with_constant(int64_t n, Body&& body) {
@@ -199,6 +201,8 @@ int taps(const ts_op* op, const Place& place, Share share) {
 
 // ---- the same, dense -------------------------------------------------------------------------------------------------
 
+#define EACH_OUTPUT _Pragma("GCC unroll 8") for (int h = 0; h < HEIGHT; h++)
+
 template <int HEIGHT>
 struct TilesBody {
   const ts_tiles& k;
@@ -210,26 +214,36 @@ struct TilesBody {
 
   template <int T>
   void operator()() const {
-    for (int64_t o = outputs.begin; o < outputs.end; o += HEIGHT) {
-      F16 sums[HEIGHT][T];
-      for (int h = 0; h < HEIGHT; h++)
-        for (int t = 0; t < T; t++) sums[h][t] = all(k.bias[o + h]);
-      const float* weight = k.weights + o * k.taps;
-      for (int64_t i = 0; i < k.taps; i++, weight += HEIGHT) {
-        F16 inputs[T];
-        const float* source = x + k.offsets[i];
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) inputs[t] = load(source + 16 * t);
-#pragma GCC unroll 8
-        for (int h = 0; h < HEIGHT; h++) {
-          const F16 w = all(weight[h]);
-#pragma GCC unroll 8
-          for (int t = 0; t < T; t++) sums[h][t] = fma(w, inputs[t], sums[h][t]);
-        }
+    for (int64_t b = 0; b < k.blocks; b++)
+      for (int64_t o = outputs.begin; o < outputs.end; o += HEIGHT) block<T>(o, b);
+  }
+
+  template <int T>
+  void block(int64_t o, int64_t b) const {
+    const bool last = b == k.blocks - 1;
+    const int64_t begin = k.taps * b / k.blocks, end = k.taps * (b + 1) / k.blocks;
+    F16 sums[HEIGHT][T];
+    EACH_OUTPUT {
+      const F16 bias = all(k.bias[o + h]);
+      const float* so_far = out + (o + h) * k.out.plane;
+      EACH_VECTOR sums[h][t] = b && o + h < outputs.end ? load(so_far + 16 * t) : bias;
+    }
+    const float* weight = k.weights + o * k.taps + begin * HEIGHT;
+    for (int64_t i = begin; i < end; i++, weight += HEIGHT) {
+      F16 inputs[T];
+      const float* source = x + k.offsets[i];
+      __builtin_prefetch(weight + AHEAD / 4);  // weights may come from memory, where nothing else is waited for
+      EACH_VECTOR inputs[t] = load(source + 16 * t);
+      EACH_OUTPUT {
+        const F16 w = all(weight[h]);
+        EACH_VECTOR sums[h][t] = fma(w, inputs[t], sums[h][t]);
       }
-#pragma GCC unroll 8
-      for (int h = 0; h < HEIGHT; h++) {
-        if (o + h >= outputs.end) break;
+    }
+    EACH_OUTPUT {
+      if (o + h >= outputs.end) break;
+      if (!last) {
+        EACH_VECTOR store(out + (o + h) * k.out.plane + 16 * t, sums[h][t]);
+      } else {
         finish<T>(out + (o + h) * k.out.plane, sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr,
                   k.activation, mask);
       }
@@ -260,8 +274,6 @@ int tiles(const ts_op* op, const Place& place, Share share) {
 }
 
 // ---- products with one vector ----------------------------------------------------------------------------------------
-
-constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
 
 template <class Weight, int WIDTH>
 void slices_of(const ts_slices& k, const Place& place, Share share) {
