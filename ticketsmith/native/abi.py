@@ -35,6 +35,7 @@ class Kind(IntEnum):
     SOFTMAX = 9
     EMBED = 10
     ATTENTION = 11
+    DEAL = 12
 
 
 class Value(ctypes.Structure):
@@ -193,6 +194,14 @@ class Attention(ctypes.Structure):
     ]
 
 
+class Deal(ctypes.Structure):
+    """Even and odd columns, each to a place of their own."""
+
+    _fields_ = [("op", Op), ("in_", Strided), ("out", Strided)] + [
+        (name, _I64) for name in ("planes", "rows", "evens", "odds", "distance")
+    ]
+
+
 OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Copy,
     Taps,
@@ -206,6 +215,7 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Softmax,
     Embed,
     Attention,
+    Deal,
 )
 
 

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import formats, layout, pack
-from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, PRODUCTS, Graph, Node, Shape, conv_geometry, pool_geometry
+from ticketsmith.runtime.graph import (
+    ACTIVATIONS,
+    BINARY,
+    Graph,
+    GraphError,
+    Node,
+    Shape,
+    conv_geometry,
+    pool_geometry,
+)
 from ticketsmith.runtime.layout import Halo, Layout, Tensor
 
 _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
@@ -33,6 +42,9 @@ _DENSE_TILE = 6
 
 _MOST_WASTE = 1.4
 """How much longer rows may get so that reads are of whole cache lines."""
+
+_WIDEST_POOL = 4000
+"""Columns of a row over which windows move; the kernel keeps one."""
 
 _DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 
@@ -136,7 +148,7 @@ class _Planner:
         whole = {
             (rows, cols)
             for (rows, cols), far in farthest.items()
-            if layout.whole_row(cols) <= min(_MOST_WASTE * cols, _TILE * layout.LANES) and far < layout.LANES
+            if layout.whole_row(cols) <= _MOST_WASTE * cols and far < layout.LANES
         }
         return halos, whole
 
@@ -370,18 +382,40 @@ class _Planner:
         )
         own, other = source.layout, target.layout
         step_r, step_c = first.stride
+        there = [-(-(cols - c) // step_c) for c in range(step_c)]
         for index, (r, c) in enumerate(known):
-            extent = channels, min(high + halo.bottom, -(-(rows - r) // step_r)), min(row, -(-(cols - c) // step_c))
-            if min(extent) <= 0:
+            height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(row, there[c])
+            pair = step_c == 2 and source.space == Space.SAMPLE
+            if min(height, width) <= 0 or (pair and c == 1 and (r, 0) in known):
                 continue
             begin, end = r * own.row + c, index * channels * other.plane
+            if pair and c == 0:
+                odds = min(row, there[1]) if (r, 1) in known else 0
+                self._deal(source, begin, target, end, step_r, (channels, height, width, odds))
+                continue
             self._copy(
                 source, lambda b=begin: (source.base + b, own.plane, own.row * step_r, step_c),  # type: ignore[misc]
                 target, lambda e=end: (target.base + e, other.plane, other.row, 1),  # type: ignore[misc]
-                extent,
+                (channels, height, width),
             )  # fmt: skip
         self.phases[key] = target, known
         return self.phases[key]
+
+    def _deal(
+        self, source: Tensor, begin: int, target: Tensor, end: int, step_r: int, extent: tuple[int, int, int, int]
+    ) -> None:
+        """Rows from ``begin`` of each plane: even columns to ``end``, odd ones to the planes that follow."""
+        own, other = source.layout, target.layout
+        planes, rows, evens, odds = extent
+
+        def write() -> abi.Deal:
+            left = abi.Strided(source.base + begin, own.plane, own.row * step_r, 1, 0, int(source.space))
+            right = abi.Strided(target.base + end, other.plane, other.row, 1, 0, int(target.space))
+            return abi.Deal(
+                in_=left, out=right, planes=planes, rows=rows, evens=evens, odds=odds, distance=planes * other.plane
+            )
+
+        self._step(write, source, target, work=planes * rows * evens)
 
     def _split(self, node: Node, source: Tensor, reach: _Reach) -> Tensor:
         """Every stride-th row and column: for each phase of rows and each column of the kernel, planes that look like the
@@ -482,6 +516,8 @@ class _Planner:
         else:
             out = self._new(node)
         counted = bool(node.attributes.get("count_padding", True))
+        if (shape[2] - 1) * stride[1] + kernel[1] > _WIDEST_POOL and kernel != self.shapes[node.inputs[0]][1:]:
+            raise GraphError(f"{node.output}: pooling over rows of more than {_WIDEST_POOL:,} columns is not known.")
         self._step(
             lambda: abi.Pool(
                 in_=source.value(), out=out.value(), average=average, height=kernel[0], width=kernel[1],

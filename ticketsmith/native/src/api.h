@@ -24,7 +24,7 @@ enum ts_space { TS_SAMPLE = 0, TS_BATCH = 1, TS_INPUT = 2, TS_OUTPUT = 3, TS_CON
 
 enum ts_kind {
   TS_COPY, TS_TAPS, TS_TILES, TS_SLICES, TS_ROWS, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
-  TS_ATTENTION, TS_KINDS
+  TS_ATTENTION, TS_DEAL, TS_KINDS
 };
 
 enum ts_activation {
@@ -110,6 +110,11 @@ typedef struct { ts_op op; ts_value out; const float* table; int64_t tokens; } t
 typedef struct {
   ts_op op; ts_value query, key, value, out, scratch; int64_t heads, causal; double scale;
 } ts_attention;
+
+// The even columns of rows, and `distance` behind them the odd ones (`odds` may be 0).
+typedef struct {
+  ts_op op; ts_strided in, out; int64_t planes, rows, evens, odds, distance;
+} ts_deal;
 
 typedef struct ts_program ts_program;
 

@@ -137,6 +137,7 @@ struct TapsBody {
   const float* residual;
   const uint16_t* mask;
   const uint16_t* keeps;
+  bool whole_rows;
   Range outputs;
 
   // T vectors of every output plane.
@@ -153,7 +154,13 @@ struct TapsBody {
         EACH_VECTOR total[t] = b ? load(target + 16 * t) : bias;
         accumulate<T>(total, x, k.taps + starts[0], k.taps + starts[1]);
         for (int64_t g = 1; g < k.groups; g++)
-          if (starts[g] < starts[g + 1]) add_moved<T>(total, k.taps + starts[g], k.taps + starts[g + 1], g);
+          if (starts[g] < starts[g + 1]) {
+            const ts_tap *tap = k.taps + starts[g], *end = k.taps + starts[g + 1];
+            if (whole_rows)
+              add_moved<T, false>(total, tap, end, g);
+            else
+              add_moved<T, true>(total, tap, end, g);
+          }
         if (last) {
           finish<T>(target, total, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
         } else {
@@ -163,37 +170,43 @@ struct TapsBody {
     }
   }
 
-  template <int T>
+  // `NEIGHBOUR`: rows go on in other tiles, so that the vector beside this one must be known too.
+  template <int T, bool NEIGHBOUR>
   inline void add_moved(F16* total, const ts_tap* tap, const ts_tap* end, int64_t group) const {
     const F16 zero = all(0.0f);
-    F16 sums[T];
+    F16 sums[T + NEIGHBOUR];
     EACH_VECTOR sums[t] = zero;
-    accumulate<T>(sums, x, tap, end);
-    const int64_t shift = k.shifts[group];
+    if (NEIGHBOUR) sums[T] = zero;
     const uint16_t* keeping = keeps + group * k.vectors;
-    if (shift > 0) {
-      const Move move = moving(shift);
-      EACH_VECTOR
-        total[t] = total[t] + keep(moved(sums[t], t + 1 < T ? sums[t + 1] : zero, move), keeping[t]);
+    if (k.shifts[group] > 0) {
+      accumulate<T + NEIGHBOUR>(sums, x, tap, end);
+      const Move move = moving(k.shifts[group]);
+      EACH_VECTOR {
+        const F16 next = t + 1 < T + NEIGHBOUR ? sums[t + 1] : zero;
+        total[t] = total[t] + keep(moved(sums[t], next, move), keeping[t]);
+      }
     } else {
-      const Move move = moving(16 + shift);
-      EACH_VECTOR
-        total[t] = total[t] + keep(moved(t ? sums[t - 1] : zero, sums[t], move), keeping[t]);
+      accumulate<T + NEIGHBOUR>(sums, x - 16 * NEIGHBOUR, tap, end);
+      const Move move = moving(16 + k.shifts[group]);
+      EACH_VECTOR {
+        const F16 previous = t + NEIGHBOUR > 0 ? sums[t + NEIGHBOUR - 1] : zero;
+        total[t] = total[t] + keep(moved(previous, sums[t + NEIGHBOUR], move), keeping[t]);
+      }
     }
   }
 };
 
 int taps(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_taps*>(op);
-  const int64_t rows = (k.vectors + k.row_vectors - 1) / k.row_vectors, most = larger(1, ACCUMULATORS / k.row_vectors);
-  const int64_t chunks = (rows + most - 1) / most;
+  const int64_t row = k.row_vectors, step = row <= ACCUMULATORS ? row : 1;  // tiles are of whole rows, if there is room
+  const int64_t rows = (k.vectors + step - 1) / step, most = ACCUMULATORS / step, chunks = (rows + most - 1) / most;
   const Range outputs = part(k.out.planes, share);
   for (int64_t c = 0; c < chunks; c++) {
-    const int64_t begin = rows * c / chunks * k.row_vectors;
-    const int64_t end = smaller(k.vectors, rows * (c + 1) / chunks * k.row_vectors);
+    const int64_t begin = rows * c / chunks * step;
+    const int64_t end = smaller(k.vectors, rows * (c + 1) / chunks * step);
     const TapsBody body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                         k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                        k.mask ? k.mask + begin : nullptr, k.keeps ? k.keeps + begin : nullptr, outputs};
+                        k.mask ? k.mask + begin : nullptr, k.keeps ? k.keeps + begin : nullptr, row <= ACCUMULATORS, outputs};
     with_constant<ACCUMULATORS>(end - begin, body);
   }
   return TS_OK;
@@ -391,6 +404,19 @@ void pool_pairs(const ts_pool& k, const float* in, float* out) {  // windows of 
   }
 }
 
+// Up to sixteen floats that lie `step` apart; where it is 1 or 2, up to 32 floats are read.
+inline F16 strided(const float* p, int64_t step, int64_t n) {
+  if (step == 1) return load(p);
+  F16 even, odd;
+  if (step == 2) {
+    deal(load(p), load(p + 16), even, odd);
+    return even;
+  }
+  float picked[16] = {};
+  for (int64_t i = 0; i < smaller(n, 16); i++) picked[i] = p[i * step];
+  return load(picked);
+}
+
 float pool_all(const ts_pool& k, const float* in) {  // one window as large as the plane
   F16 pooled = all(k.average ? 0.0f : -__builtin_inff());
   float last = k.average ? 0.0f : -__builtin_inff();
@@ -410,26 +436,48 @@ float pool_all(const ts_pool& k, const float* in) {  // one window as large as t
   return most > last ? most : last;
 }
 
+constexpr int64_t WIDEST = 4096;
+
+// Any window: the rows of it into one, which has room for the padding, then its columns.
 void pool_any(const ts_pool& k, const float* in, float* out) {
-  for (int64_t r = 0; r < k.out.rows; r++)
-    for (int64_t c = 0; c < k.out.cols; c++) {
-      const int64_t r0 = r * k.step_r - k.pad_r, c0 = c * k.step_c - k.pad_c;
-      const int64_t r1 = smaller(r0 + k.height, k.in.rows), c1 = smaller(c0 + k.width, k.in.cols);
-      float pooled = k.average ? 0.0f : -__builtin_inff();
-      for (int64_t i = larger(r0, 0); i < r1; i++)
-        for (int64_t j = larger(c0, 0); j < c1; j++) {
-          const float x = in[i * k.in.row + j];
-          pooled = k.average ? pooled + x : x > pooled ? x : pooled;
-        }
-      if (k.average) {
-        // what padding counts for ends with the padding, also where a window reaches beyond it
-        const int64_t high = smaller(r0 + k.height, k.in.rows + k.pad_r) - r0;
-        const int64_t wide = smaller(c0 + k.width, k.in.cols + k.pad_c) - c0;
-        const int64_t inside = (r1 - larger(r0, 0)) * (c1 - larger(c0, 0));
-        pooled /= static_cast<float>(k.count_padding ? high * wide : inside);
+  alignas(64) float row[WIDEST];
+  const float nothing = k.average ? 0.0f : -__builtin_inff();
+  const int64_t wide = (k.out.cols - 1) * k.step_c + k.width, room = (wide + 15) / 16 * 16 + 32;
+  for (int64_t c = 0; c < room; c++) row[c] = nothing;
+  const int64_t cols = smaller(k.in.cols, wide - k.pad_c);
+  for (int64_t r = 0; r < k.out.rows; r++) {
+    const int64_t r0 = r * k.step_r - k.pad_r, first = larger(r0, 0), end = smaller(r0 + k.height, k.in.rows);
+    for (int64_t c = 0; c < cols; c += 16) {
+      F16 pooled = all(nothing);
+      for (int64_t i = first; i < end; i++) {
+        const F16 x = load_first(in + i * k.in.row + c, cols - c);
+        pooled = k.average ? pooled + x : maximum(pooled, x);
       }
-      out[r * k.out.row + c] = pooled;
+      store_first(row + k.pad_c + c, pooled, cols - c);
     }
+    // what padding counts for ends with the padding, also where a window reaches beyond it
+    const int64_t high = k.count_padding ? smaller(r0 + k.height, k.in.rows + k.pad_r) - r0 : end - first;
+    for (int64_t c = 0; c < k.out.cols; c += 16) {
+      const int64_t left = k.out.cols - c;
+      const float* from = row + c * k.step_c;
+      F16 pooled = all(nothing);
+      for (int64_t j = 0; j < k.width; j++) {
+        const F16 x = strided(from + j, k.step_c, left);
+        pooled = k.average ? pooled + x : maximum(pooled, x);
+      }
+      if (k.average) {
+        float each[16];
+        for (int64_t i = 0; i < 16; i++) {
+          const int64_t c0 = (c + i) * k.step_c - k.pad_c, reach = c0 + k.width;
+          const int64_t count = k.count_padding ? smaller(reach, k.in.cols + k.pad_c) - c0
+                                                : smaller(reach, k.in.cols) - larger(c0, 0);
+          each[i] = 1.0f / static_cast<float>(larger(1, count * high));
+        }
+        pooled = pooled * load(each);
+      }
+      store_first(out + r * k.out.row + c, pooled, left);
+    }
+  }
 }
 
 int pool(const ts_op* op, const Place& place, Share share) {
@@ -672,20 +720,6 @@ inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_s
   for (; i < n; i++) out[i * out_step] = in[i * in_step];
 }
 
-// Planes of short rows, every second column: a strided convolution's phases. All reads are within scratch memory.
-void copy_pairs(const ts_copy& k, const float* in, float* out, int64_t planes, int64_t cols) {
-  for (int64_t p = 0; p < planes; p++)
-    for (int64_t r = 0; r < k.rows; r++) {
-      const float* from = in + p * k.in.plane + r * k.in.row;
-      float* to = out + p * k.out.plane + r * k.out.row;
-      for (int64_t c = 0; c < cols; c += 16) {
-        F16 even, odd;
-        deal(load(from + 2 * c), load(from + 2 * c + 16), even, odd);
-        store_first(to + c, even, cols - c);
-      }
-    }
-}
-
 int copy(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_copy*>(op);
   const float* in = place.space[k.in.space] + k.in.base + k.in.sample * place.sample;
@@ -701,8 +735,6 @@ int copy(const ts_op* op, const Place& place, Share share) {
     transposed(in, k.in.plane, out, k.out.col, n, cols);
   } else if (k.rows == 1 && cols == 1) {
     copy_row(in, k.in.plane, out, k.out.plane, n);
-  } else if (k.in.col == 2 && k.out.col == 1 && k.in.space == TS_SAMPLE) {
-    copy_pairs(k, in, out, n, cols);
   } else {
     for (int64_t p = 0; p < n; p++)
       for (int64_t r = 0; r < k.rows; r++)
@@ -711,5 +743,23 @@ int copy(const ts_op* op, const Place& place, Share share) {
   return TS_OK;
 }
 
+// All reads are within scratch memory.
+int deal_columns(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_deal*>(op);
+  const Range planes = part(k.planes, share);
+  for (int64_t p = planes.begin; p < planes.end; p++) {
+    const float* from = place.space[k.in.space] + k.in.base + p * k.in.plane;
+    float* to = place.space[k.out.space] + k.out.base + p * k.out.plane;
+    for (int64_t r = 0; r < k.rows; r++, from += k.in.row, to += k.out.row)
+      for (int64_t c = 0; c < k.evens; c += 16) {
+        F16 even, odd;
+        deal(load(from + 2 * c), load(from + 2 * c + 16), even, odd);
+        store_first(to + c, even, k.evens - c);
+        if (k.odds > c) store_first(to + k.distance + c, odd, k.odds - c);
+      }
+  }
+  return TS_OK;
+}
+
 // In the order of ts_kind.
-const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention}};
+const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention, deal_columns}};

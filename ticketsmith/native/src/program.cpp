@@ -42,6 +42,7 @@ size_t size_of(int kind) {
     case TS_SOFTMAX: return sizeof(ts_softmax);
     case TS_EMBED: return sizeof(ts_embed);
     case TS_ATTENTION: return sizeof(ts_attention);
+    case TS_DEAL: return sizeof(ts_deal);
     default: return 0;
   }
 }
