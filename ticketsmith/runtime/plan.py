@@ -34,7 +34,7 @@ _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constan
 _FIRST_CACHE = 36_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
-_TILE = 12
+_TILE = 14
 """Vectors of a plane that are computed at once, at most."""
 
 _DENSE_TILE = 6

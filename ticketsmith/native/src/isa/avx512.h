@@ -1,5 +1,5 @@
 // Sixteen floats in one register.
-constexpr int ACCUMULATORS = 12;  // of 32 registers: eight hide the latency of the adders, more save loads of weights
+constexpr int ACCUMULATORS = 14;  // of 32 registers, and as many again for sums that are moved: eight hide the latency of the adders
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
 
 struct F16 {
