@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 4
+#define TS_ABI 5
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
