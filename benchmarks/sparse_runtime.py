@@ -4,8 +4,11 @@
     python -m benchmarks.sparse_runtime
     python -m benchmarks.sparse_runtime --models lenet resnet20 --sparsities 0.9 --batches 1 32 --rounds 40
 
-Every rival computes in float32 on one thread, on the same weights with the same zeros, and its outputs are compared with
-PyTorch's before anything is timed. A ratio is that of one round: the strongest dense runtime's time over ours; the table
+    python -m benchmarks.sparse_runtime --models gpt --precisions bfloat16 int8 --batches 1
+    python -m benchmarks.sparse_runtime --models mobilenet wide mlp --threads 2
+
+Every rival computes on as many threads, in the same precision, on the same weights with the same zeros, and its outputs are
+compared with PyTorch's float32 before anything is timed. A ratio is that of one round: the strongest dense runtime's time over ours; the table
 gives its median and, in brackets, its 10th and 90th percentile. The last line is the same as JSON.
 """
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -41,7 +45,8 @@ from ticketsmith.runtime.tune import choices, tune
 
 Call = Callable[[np.ndarray], np.ndarray]
 SAMPLE_SECONDS = 3e-3
-TOLERANCE = 1e-4
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 2e-1}
+"""Of the largest output. 72 chained layers of random weights are harder on low precision than a trained network is."""
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -94,13 +99,48 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
 
 
+class MobileNet(nn.Module):
+    """Depthwise and pointwise convolutions in turn, as in MobileNet v1, for 32x32 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU6()]
+        width = 32
+        for out, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+            layers += [nn.Conv2d(width, width, 3, stride, 1, groups=width), nn.ReLU6(), nn.Conv2d(width, out, 1), nn.ReLU6()]
+            width = out
+        self.layers, self.output = nn.Sequential(*layers), nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.adaptive_avg_pool2d(self.layers(x), 1).flatten(1))
+
+
+def wide(kernel: int) -> nn.Module:
+    """AlexNet-like: large kernels and strides on images of 64x64."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 2 * kernel + 1, 2, kernel), nn.ReLU(), nn.Conv2d(64, 96, kernel, padding=kernel // 2), nn.ReLU(),
+        nn.MaxPool2d(3, 2), nn.Conv2d(96, 128, kernel), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def mlp() -> nn.Module:
+    """784-1024-1024-1024-512-10."""
+    sizes = (784, 1024, 1024, 1024, 512, 10)
+    layers = [layer for i, o in itertools.pairwise(sizes) for layer in (nn.Linear(i, o), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet": (lambda: create("lenet_300_100", {}, (1, 28, 28), 10), (1, 28, 28)),
     "cnn": (Cnn, (1, 28, 28)),
     "resnet20": (lambda: create("resnet20", {}, (3, 32, 32), 10), (3, 32, 32)),
     "vgg": (Vgg, (3, 32, 32)),
+    "mobilenet": (MobileNet, (3, 32, 32)),
+    "wide": (lambda: wide(5), (3, 64, 64)),
+    "mlp": (mlp, (784,)),
     "gpt": (lambda: nn.Sequential(*(Block(768, 12) for _ in range(12))), (1, 768)),
 }
+TABLE = ["lenet", "cnn", "resnet20", "vgg", "gpt"]
 
 
 def sparse_model(name: str, sparsity: float) -> nn.Module:
@@ -126,25 +166,37 @@ def onnx_file(model: nn.Module, inputs: Tensor, folder: Path) -> Path | None:
     return path
 
 
-def onnx_runtime(path: Path) -> Call | None:
+def onnx_runtime(path: Path, threads: int = 1, precision: str = "float32") -> Call | None:
+    """Dense; int8 is its dynamic quantization, a scale for each output."""
     try:
         import onnxruntime
     except ImportError:
         return None
+    if precision == "bfloat16":  # it has no such kernels for CPUs
+        return None
+    if precision == "int8":
+        from onnxruntime.quantization import quantize_dynamic
+
+        path, dense = path.with_name("int8.onnx"), path
+        quantize_dynamic(str(dense), str(path), per_channel=True)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda x: session.run(None, {name: x})[0]
 
 
-def openvino(path: Path) -> Call | None:
+def openvino(path: Path, threads: int = 1, precision: str = "float32") -> Call | None:
+    """Dense, in float32 or bfloat16."""
     try:
         import openvino as ov
     except ImportError:
         return None
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    compiled = ov.Core().compile_model(str(path), "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
+    if precision == "int8":
+        return None
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    compiled = ov.Core().compile_model(str(path), "CPU", options | {"INFERENCE_PRECISION_HINT": hint})
     request = compiled.create_infer_request()
     return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
 
@@ -157,25 +209,28 @@ def eager(model: nn.Module) -> Call:
     return call
 
 
-def rivals(model: nn.Module, inputs: np.ndarray, folder: Path) -> dict[str, Call]:
+def rivals(model: nn.Module, inputs: np.ndarray, folder: Path, threads: int, precision: str) -> dict[str, Call]:
+    """Ours, PyTorch's (always float32: the reference), and the dense runtimes that know the precision."""
     example = torch.from_numpy(inputs)
     graph = from_torch(model, example)
-    ours = Model(graph, choices(tune(graph)))
+    ours = Model(graph, choices(tune(graph, threads=threads, precision=precision)), threads=threads, precision=precision)
     ours.prepare(len(inputs))
     found: dict[str, Call | None] = {"ours": ours, "torch": eager(model)}
     path = onnx_file(model, example, folder)
     if path is not None:
-        found |= {"onnxruntime": onnx_runtime(path), "openvino": openvino(path)}
+        found |= {"onnxruntime": onnx_runtime(path, threads, precision), "openvino": openvino(path, threads, precision)}
     return {name: call for name, call in found.items() if call is not None}
 
 
-def race(calls: dict[str, Call], inputs: np.ndarray, rounds: int, clock: Callable[[], float]) -> dict[str, np.ndarray]:
+def race(
+    calls: dict[str, Call], inputs: np.ndarray, rounds: int, clock: Callable[[], float], tolerance: float
+) -> dict[str, np.ndarray]:
     """Seconds a call, by rival, one number a round."""
     expected = np.array(calls["torch"](inputs))
     repeats = {}
     for name, call in calls.items():
         error = float(np.abs(call(inputs) - expected).max()) / max(1.0, float(np.abs(expected).max()))
-        if not error <= TOLERANCE:
+        if not error <= tolerance:
             raise SystemExit(f"{name} gives other outputs than torch: they differ by {error:.1e}.")
         for _ in range(3):
             start = clock()
@@ -198,9 +253,11 @@ def race(calls: dict[str, Call], inputs: np.ndarray, rounds: int, clock: Callabl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=TABLE, choices=MODELS)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.5, 0.8, 0.9, 0.95])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=TOLERANCES)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument(
         "--clock",
@@ -210,47 +267,52 @@ def main() -> None:
     )
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     versions = {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__}
     for package in ("onnxruntime", "openvino"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    print(f"{cpu_name()}, {os.cpu_count()} cores, {best_isa().name}; 1 thread each")
+    print(f"{cpu_name()}, {os.cpu_count()} cores, {best_isa().name}; threads of each: {options.threads}")
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     print("python -m benchmarks.sparse_runtime " + " ".join(sys.argv[1:]))
     results = []
-    for name in options.models:
-        for batch in options.batches:
-            if name == "gpt" and batch > 1:
-                continue
-            for sparsity in options.sparsities:
-                model = sparse_model(name, sparsity)
-                inputs = np.random.default_rng(1).standard_normal((batch, *MODELS[name][1]), dtype=np.float32)
-                with tempfile.TemporaryDirectory() as folder:
-                    calls = rivals(model, inputs, Path(folder))
-                    seconds = race(calls, inputs, options.rounds, CLOCKS[options.clock])
-                del calls
-                medians = {rival: float(np.median(values)) for rival, values in seconds.items()}
-                best = min((rival for rival in medians if rival != "ours"), key=lambda rival: medians[rival])
-                ratio = np.quantile(seconds[best] / seconds["ours"], (0.1, 0.5, 0.9))
-                times = "  ".join(f"{rival} {1e6 * median:9.1f}" for rival, median in medians.items())
-                print(
-                    f"{name:9s} batch {batch:2d} {sparsity:4.0%}  {ratio[1]:5.2f}x [{ratio[0]:.2f}, {ratio[2]:.2f}] "
-                    f"of {best:11s}  us: {times}",
-                    flush=True,
-                )
-                results.append(
-                    {
-                        "model": name,
-                        "batch": batch,
-                        "sparsity": sparsity,
-                        "speedup": round(float(ratio[1]), 3),
-                        "low": round(float(ratio[0]), 3),
-                        "high": round(float(ratio[2]), 3),
-                        "rival": best,
-                        "microseconds": {rival: round(1e6 * median, 2) for rival, median in medians.items()},
-                    }
-                )
+    cells = itertools.product(options.models, options.precisions, options.batches, options.sparsities)
+    for name, precision, batch, sparsity in cells:
+        if name == "gpt" and batch > 1:
+            continue
+        model = sparse_model(name, sparsity)
+        inputs = np.random.default_rng(1).standard_normal((batch, *MODELS[name][1]), dtype=np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            calls = rivals(model, inputs, Path(folder), options.threads, precision)
+            seconds = race(calls, inputs, options.rounds, CLOCKS[options.clock], TOLERANCES[precision])
+        del calls
+        medians = {rival: float(np.median(values)) for rival, values in seconds.items()}
+        dense = [rival for rival in medians if rival != "ours" and (rival != "torch" or precision == "float32")]
+        times = "  ".join(f"{rival} {1e6 * median:9.1f}" for rival, median in medians.items())
+        if not dense:
+            print(f"{name:10s} {precision:8s} batch {batch:2d} {sparsity:4.0%}  no dense rival  us: {times}", flush=True)
+            continue
+        best = min(dense, key=lambda rival: medians[rival])
+        ratio = np.quantile(seconds[best] / seconds["ours"], (0.1, 0.5, 0.9))
+        print(
+            f"{name:10s} {precision:8s} batch {batch:2d} {sparsity:4.0%}  {ratio[1]:5.2f}x [{ratio[0]:.2f}, {ratio[2]:.2f}] "
+            f"of {best:11s}  us: {times}",
+            flush=True,
+        )
+        results.append(
+            {
+                "model": name,
+                "precision": precision,
+                "threads": options.threads,
+                "batch": batch,
+                "sparsity": sparsity,
+                "speedup": round(float(ratio[1]), 3),
+                "low": round(float(ratio[0]), 3),
+                "high": round(float(ratio[2]), 3),
+                "rival": best,
+                "microseconds": {rival: round(1e6 * median, 2) for rival, median in medians.items()},
+            }
+        )
     print(json.dumps({"machine": cpu_name(), "versions": versions, "results": results}))
 
 

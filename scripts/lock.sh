@@ -23,11 +23,12 @@ lock() { # file, extras ...
   compile pyproject.toml "${extras[@]}" --constraint "$scratch/torch" | grep -vE "$cuda" >"$file"
 }
 
-lock requirements.lock azure data kubernetes
+lock requirements.lock azure data hf kubernetes serve text
 lock requirements-dev.lock dev
 
 # The image: torch with its CUDA packages apart from all else, so that another torch can be chosen.
-compile pyproject.toml --extra azure --extra data --extra kubernetes --constraint requirements.lock --generate-hashes |
+compile pyproject.toml --extra azure --extra data --extra hf --extra kubernetes --extra serve --extra text \
+  --constraint requirements.lock --generate-hashes |
   awk -v torch="$cuda|^torch==" -v a=docker/torch-cuda.lock -v b=docker/libraries.lock \
     '/^[^ ]/ { file = $0 ~ torch ? a : b } { print >file }'
 printf 'pip\nsetuptools\n' | compile - --constraint requirements.lock --generate-hashes >docker/build.lock

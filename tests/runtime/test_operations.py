@@ -70,6 +70,44 @@ def test_convolutions(
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("planes"))
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 1), (3, 2)])
+@pytest.mark.parametrize("cols", [63, 100, 260])
+def test_convolutions_of_rows_longer_than_a_tile(isa: Isa, name: str, kernel: int, stride: int, cols: int) -> None:
+    layer = nn.Conv2d(3, 4, kernel, stride, padding=kernel // 2)
+    assert_same(sparse(layer, 0.4), images(1, 3, 5, cols), isa, {"planes:conv2d": name})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("planes"))
+@pytest.mark.parametrize("size", [(32, 32), (7, 7), (30, 4)])
+def test_convolutions_of_more_planes_than_the_first_cache_holds(isa: Isa, name: str, size: tuple[int, int]) -> None:
+    module = nn.Sequential(nn.Conv2d(150, 11, 3, padding=1), nn.GELU(), nn.Conv2d(11, 3, 3, padding=1))
+    assert_same(sparse(module, 0.1), images(1, 150, *size), isa, {"planes:gelu": name})
+
+
+class Down(nn.Module):
+    """Convolutions of two sizes which read the same image with a stride."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.first, self.stride = nn.Conv2d(3, 6, 3, padding=1), stride
+        self.wide, self.narrow = nn.Conv2d(6, 8, 5, stride, padding=2), nn.Conv2d(6, 8, 1, stride)
+        self.last = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        return self.last(torch.relu(self.wide(x) + self.narrow(x)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("size", [(16, 16), (31, 28), (9, 45)])
+def test_what_several_convolutions_read_with_a_stride(isa: Isa, stride: int, size: tuple[int, int]) -> None:
+    assert_same(sparse(Down(stride), 0.3), images(2, 3, *size), isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("groups", "stride"), [(2, 1), (6, 1), (6, 2), (3, 3)])
 def test_grouped_and_depthwise_convolutions(isa: Isa, groups: int, stride: int) -> None:
     layer = nn.Conv2d(6, 12, 3, stride, padding=1, groups=groups)

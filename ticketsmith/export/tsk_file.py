@@ -23,8 +23,8 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
     precision = settings.precision
     graph = from_torch(subject.model, subject.task.example(1))
     tuned = {machine_key(): choices(tune(graph, precision=precision))} if settings.tuned else None
-    runtime.save(path, graph, tuned)
-    served = runtime.load(path, precision=precision)
+    runtime.save(path, graph, tuned, precision)
+    served = runtime.load(path)
     load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
     if precision == "float32":
         error = subject.check("the .tsk file", lambda inputs: torch.from_numpy(served(inputs.numpy())))
@@ -32,7 +32,7 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
     test = _compared(subject, served, precision, settings.force)
     return Written(
         f"the task's metrics on the test split with {precision} weights compared with those of float32",
-        (load[0], f'model = runtime.load("{{name}}", precision="{precision}")'),
+        load,
         None,
         {"precision": precision, "test": test},
     )

@@ -58,6 +58,7 @@ class Kind(IntEnum):
     MATMUL = 14
     NORMALISE = 15
     ATTEND = 16
+    DEAL = 17
 
 
 class Value(ctypes.Structure):
@@ -97,20 +98,13 @@ class Copy(ctypes.Structure):
 _PRODUCT = [("op", Op), ("in_", Value), ("out", Value), ("residual", Value)]
 
 
-class Spread(ctypes.Structure):
-    """Copies of output planes, moved by a column."""
-
-    _fields_ = [("distance", _I64), ("right", _PTR), ("left", _PTR)]
-
-
 class Taps(ctypes.Structure):
     """A sparse product with planes."""
 
     _fields_ = [
         *_PRODUCT,
-        *((name, _PTR) for name in ("taps", "starts", "bias", "mask")),
-        *((name, _I64) for name in ("vectors", "blocks", "activation", "has_residual")),
-        ("spread", Spread),
+        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps")),
+        *((name, _I64) for name in ("vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")),
     ]
 
 
@@ -120,8 +114,7 @@ class Tiles(ctypes.Structure):
     _fields_ = [
         *_PRODUCT,
         *((name, _PTR) for name in ("offsets", "weights", "bias", "mask")),
-        *((name, _I64) for name in ("vectors", "taps", "height", "activation", "has_residual")),
-        ("spread", Spread),
+        *((name, _I64) for name in ("vectors", "taps", "height", "blocks", "activation", "has_residual")),
     ]
 
 
@@ -284,6 +277,14 @@ class Attend(ctypes.Structure):
     ]
 
 
+class Deal(ctypes.Structure):
+    """Even and odd columns, each to a place of their own."""
+
+    _fields_ = [("op", Op), ("in_", Strided), ("out", Strided)] + [
+        (name, _I64) for name in ("planes", "rows", "evens", "odds", "distance")
+    ]
+
+
 OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Copy,
     Taps,
@@ -302,6 +303,7 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Matmul,
     Normalise,
     Attend,
+    Deal,
 )
 
 

@@ -12,7 +12,7 @@ _CANDIDATES = {
     "planes": ("taps", "taps_whole", "tiles"),
     "lanes": ("taps", "taps_whole", "tiles"),
 }
-_DENSE_ABOVE = {"vector": 0.9, "planes": 0.45, "lanes": 0.35}
+_DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
 
 _MOST_IN_CACHE = 3_000_000

@@ -1,9 +1,10 @@
 """Where the numbers of a value lie, and which memory values may share.
 
-A value is a set of planes. Images have zero columns after each row and zero rows around, as wide as the convolutions at
-their resolution reach, so that a shifted plane is the same plane read from another offset, and a whole plane can be
-computed as one long row. Where all convolutions at a resolution are 3 (or 1) wide, each plane has two copies moved by a
-column instead of zero columns: every read is then of whole cache lines, which is twice as fast.
+A value is a set of planes. Images have zero rows around them, as far as the convolutions at their resolution reach, so that
+a shifted plane is the same plane read from another offset, and a whole plane can be computed as one long row. Where rows are
+not much shorter than vectors ("whole" rows), they begin with a vector: what a convolution reads is then of whole cache
+lines, and it moves its sums by columns instead of its inputs. Elsewhere zero columns lie between the rows, and shifts by
+columns are offsets too.
 
 The zeros are written once, when memory is made: whatever writes an image leaves them alone, and memory is shared only
 between values of one layout.
@@ -12,7 +13,7 @@ between values of one layout.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,8 +56,8 @@ class Layout:
     row: int
     origin: int = 0
     key: Hashable = "flat"
-    spread: int = 0
-    """How far before and behind each plane its copies lie, moved by a column; 0 without copies."""
+    whole: bool = False
+    """Rows begin with vectors, or divide them. What lies beside the columns is then of no matter."""
 
     @property
     def size(self) -> int:
@@ -79,13 +80,15 @@ class Layout:
         """A bit per float of a plane's vectors: whether it belongs to the value; None when nothing must be kept zero."""
         if self.key == "flat":  # what lies behind its rows is nobody's padding
             return None
-        inside = self._inside(0, self.cols)
+        inside = self._inside(0, self.row if self.whole else self.cols)
         return None if inside.all() else _bits(inside)
 
-    @property
-    def copy_masks(self) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """What has a place in the copies to the right and to the left."""
-        return _bits(self._inside(1, self.cols)), _bits(self._inside(0, self.cols - 1))
+    def moved_masks(self, shifts: Sequence[int], cols: int) -> NDArray[np.uint16]:
+        """[shifts, vectors of a plane]: what has one of the first ``cols`` columns of its row so many to the right."""
+        masks: NDArray[np.uint16] = aligned((len(shifts), self.sweep[1]), np.uint16)
+        for mask, shift in zip(masks, shifts, strict=True):
+            mask[:] = _bits(self._inside(-shift, cols - shift))
+        return masks
 
     def _inside(self, begin: int, end: int) -> NDArray[np.bool_]:
         row, column = np.divmod(np.arange(self.sweep[1] * LANES), self.row)
@@ -120,18 +123,15 @@ def whole_row(cols: int) -> int:
 
 
 def image(
-    planes: int, rows: int, cols: int, halo: Halo, row: int = 0, copies: bool = False, key: Hashable = "image"
+    planes: int, rows: int, cols: int, halo: Halo, row: int = 0, whole: bool = False, key: Hashable = "image"
 ) -> Layout:
-    """Planes with a halo, and copies beside them if asked for; the first element of each begins a cache line."""
+    """Planes with a halo; the first element of each begins a cache line."""
     row = row or cols + halo.cols
     origin = up(halo.cols + halo.top * row)
-    inside = max(up((rows - 1) * row + cols), (rows + halo.bottom) * row)
-    single = up(origin + inside)
-    plane = 3 * single if copies else single
+    plane = up(origin + max(up((rows - 1) * row + cols), (rows + halo.bottom) * row))
     if planes * plane > MOST_FLOATS:
         raise GraphError(f"an image of {planes} x {rows} x {cols} with its padding is too large.")
-    first = origin + single if copies else origin
-    return Layout(planes, rows, cols, plane, row, first, (key, rows, cols, row, halo, copies), single if copies else 0)
+    return Layout(planes, rows, cols, plane, row, origin, (key, rows, cols, row, halo, whole), whole)
 
 
 @dataclass(eq=False)

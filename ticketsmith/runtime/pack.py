@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +16,20 @@ Floats = NDArray[np.float32]
 
 TAP = np.dtype([("offset", np.int32), ("weight", np.float32)])
 SLICE_ROWS = 16
+_HUGE_PAGE = 2**21
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Zeros that begin on a cache line."""
+    """Zeros that begin on a cache line; large ones on a large page, so that fewer addresses are looked up."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    if size >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        pages = mmap.mmap(-1, size + _HUGE_PAGE)
+        with contextlib.suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        memory, alignment = np.frombuffer(pages, np.uint8), _HUGE_PAGE
+    else:
+        memory, alignment = np.zeros(size + 64, np.uint8), 64
+    start = -memory.ctypes.data % alignment
     out: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
     return out
 
@@ -35,29 +44,42 @@ def padded(values: Floats | None, size: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class TapsPack:
-    """Weights by block of input planes and output plane; ``starts`` is [blocks * outputs + 1]."""
+    """Weights by block of input planes, output plane, and the columns that they are moved by: ``shifts``, first 0.
+    ``starts`` is [blocks * outputs * shifts + 1]."""
 
     taps: NDArray[Any]
     starts: NDArray[np.int32]
+    shifts: NDArray[np.int64]
     blocks: int
 
 
-def pack_taps(weight: Floats, offsets: NDArray[np.int64], planes: NDArray[np.int64], block_planes: int) -> TapsPack:
-    """``weight`` [outputs, taps]; where each tap reads [outputs or 1, taps], and from which plane, of the same shape."""
+def pack_taps(
+    weight: Floats,
+    offsets: NDArray[np.int64],
+    planes: NDArray[np.int64],
+    moves: NDArray[np.int64],
+    block_planes: int,
+) -> TapsPack:
+    """``weight`` [outputs, taps]; where each tap reads [outputs or 1, taps], from which plane, and how far what it gives is
+    moved, of the same shape."""
     outputs = len(weight)
     row, column = np.nonzero(weight)
     where = row if len(offsets) > 1 else 0
-    offset, plane = offsets[where, column], planes[where, column]
+    offset, plane, move = offsets[where, column], planes[where, column], moves[where, column]
     if offset.size and (offset.max() >= 2**31 or offset.min() < -(2**31)):
         raise GraphError("a layer is too large: its input does not fit 32-bit offsets.")
+    shifts = np.array([0, *sorted(set(move.tolist()) - {0})], np.int64)
+    group = np.zeros_like(move)
+    for index, shift in enumerate(shifts):
+        group[move == shift] = index
     blocks = max(1, -(-(int(planes.max()) + 1) // block_planes))
-    key = plane // block_planes * outputs + row
+    key = (plane // block_planes * outputs + row) * len(shifts) + group
     order = np.argsort(key, kind="stable")
     taps = aligned(len(row), TAP)
     taps["offset"], taps["weight"] = offset[order], weight[row, column][order]
-    starts = np.zeros(blocks * outputs + 1, np.int32)
-    np.cumsum(np.bincount(key, minlength=blocks * outputs), out=starts[1:])
-    return TapsPack(taps, starts, blocks)
+    starts = np.zeros(blocks * outputs * len(shifts) + 1, np.int32)
+    np.cumsum(np.bincount(key, minlength=blocks * outputs * len(shifts)), out=starts[1:])
+    return TapsPack(taps, starts, shifts, blocks)
 
 
 def pack_tiles(weight: Floats, height: int) -> Floats:

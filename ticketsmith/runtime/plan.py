@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,8 @@ from ticketsmith.runtime.graph import (
     ACTIVATIONS,
     BINARY,
     ELEMENTWISE,
-    PRODUCTS,
     Graph,
+    GraphError,
     Node,
     Port,
     Shape,
@@ -39,11 +39,17 @@ _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constan
 _FIRST_CACHE = 36_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
-_MOST_WASTE = 1.2
+_TILE = 14
+"""Vectors of a plane that are computed at once, at most."""
+
+_DENSE_TILE = 6
+"""The same where there are few zeros: other registers hold several outputs."""
+
+_MOST_WASTE = 1.4
 """How much longer rows may get so that reads are of whole cache lines."""
 
-_WORTH_COPIES = 40
-"""Weights per input plane from which such reads save more than it costs to write the copies."""
+_WIDEST_POOL = 4000
+"""Columns of a row over which windows move; the kernel keeps one."""
 
 _DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 
@@ -98,6 +104,7 @@ class _Planner(ArrayOperators):
         self.batched = lane_nodes(graph) if lanes else set()
         self.cold = formats.cold(graph)
         self.halos, self.whole = self._resolutions()
+        self.phases: dict[Hashable, tuple[Tensor, list[tuple[int, int]]]] = {}
         self.steps: list[_Step] = []
         self.arrays: list[NDArray[Any]] = []
         self.tensors: dict[str, Tensor] = {}
@@ -108,9 +115,6 @@ class _Planner(ArrayOperators):
             self._input(index, port)
         for node in self.graph.nodes:
             getattr(self, _METHODS.get(node.op, f"_{node.op}"))(node)
-            made = self.tensors[node.output]
-            if made.layout.spread and node.op not in PRODUCTS and made.space == Space.SAMPLE:
-                self._copies(made)
         for index, name in enumerate(self.graph.outputs):
             self._output(index, name)
         uses = [(index, tensor) for index, step in enumerate(self.steps) for tensor in step.tensors]
@@ -140,29 +144,25 @@ class _Planner(ArrayOperators):
         return array.ctypes.data
 
     def _resolutions(self) -> tuple[dict[tuple[int, int], Halo], set[tuple[int, int]]]:
-        """What convolutions need at each resolution; and those at which planes have copies instead of zero columns."""
+        """What convolutions need at each resolution; and those whose rows are whole."""
         halos: dict[tuple[int, int], Halo] = {}
-        weights: dict[tuple[int, int], int] = {}
-        planes: dict[tuple[int, int], int] = {}
+        farthest: dict[tuple[int, int], int] = {}
         for node in self.graph.nodes:
             if node.op == "conv2d":
-                channels, rows, cols = self.shapes[node.inputs[0]]
                 reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
-                if reach.direct:
-                    size = rows, cols
-                    halos[size] = halos.get(size, Halo()).union(reach.halo)
-                    weight = self.graph.parameter(node, "weight")
-                    weights[size] = weights.get(size, 0) + int(np.count_nonzero(weight))
-                    planes[size] = planes.get(size, 0) + channels
+                _, rows, cols = self.shapes[node.output]
+                halos[rows, cols] = halos.get((rows, cols), Halo()).union(reach.halo if reach.direct else Halo())
+                if np.any(reach.shift_r) or np.any(reach.shift_c):
+                    far = int(np.abs(reach.shift_c).max())
+                    farthest[rows, cols] = max(farthest.get((rows, cols), 0), far)
         whole = {
-            size
-            for size, halo in halos.items()
-            if halo.cols == 1 and layout.whole_row(size[1]) <= _MOST_WASTE * size[1]
-            if weights[size] >= _WORTH_COPIES * planes[size]
+            (rows, cols)
+            for (rows, cols), far in farthest.items()
+            if layout.whole_row(cols) <= _MOST_WASTE * cols and far < layout.LANES
         }
         return halos, whole
 
-    def _layout(self, shape: Shape, copies: bool = False) -> Layout:
+    def _layout(self, shape: Shape) -> Layout:
         if len(shape) == 1 or (len(shape) == 2 and shape[0] == 1):
             return layout.vector(shape[-1])
         if len(shape) == 2:
@@ -173,26 +173,7 @@ class _Planner(ArrayOperators):
         halo = self.halos.get((rows, cols), Halo())
         if (rows, cols) not in self.whole:
             return layout.image(channels, rows, cols, halo)
-        return layout.image(channels, rows, cols, replace(halo, cols=0), layout.whole_row(cols), copies)
-
-    def _needs_copies(self, name: str) -> bool:
-        """Whether a convolution will read ``name`` at several columns, where planes have copies for that."""
-        shape = self.shapes[name]
-        if len(shape) != 3 or shape[1:] not in self.whole:
-            return False
-        users = [node for node in self._users(name) if node.op == "conv2d" and node.inputs[0] == name]
-        reaches = [_Reach.of(self.graph, node, shape) for node in users]
-        return any(reach.direct and len(reach.shift_c) > 1 for reach in reaches)
-
-    def _copies(self, tensor: Tensor) -> None:
-        """The copies of planes that were written by an operation which does not make them itself."""
-        own = tensor.layout
-        for move in (1, -1):
-            self._copy(
-                tensor, lambda m=move: (tensor.base - min(m, 0), own.plane, own.row, 1),  # type: ignore[misc]
-                tensor, lambda m=move: (tensor.base - m * own.spread + max(m, 0), own.plane, own.row, 1),  # type: ignore[misc]
-                (own.planes, own.rows, own.cols - 1),
-            )  # fmt: skip
+        return layout.image(channels, rows, cols, replace(halo, cols=0), layout.whole_row(cols), whole=True)
 
     def _new(self, node: Node) -> Tensor:
         """Memory for what ``node`` computes."""
@@ -200,7 +181,7 @@ class _Planner(ArrayOperators):
         if node.output in self.batched:
             tensor = Tensor.new(layout.columns(shape[0], self.lanes), Space.BATCH)
         else:
-            tensor = Tensor.new(self._layout(shape, self._needs_copies(node.output)), Space.SAMPLE)
+            tensor = Tensor.new(self._layout(shape), Space.SAMPLE)
         self.tensors[node.output] = tensor
         return tensor
 
@@ -259,10 +240,8 @@ class _Planner(ArrayOperators):
         vector = outside.layout.is_vector and len(shape) == 1
         if index == 0 and (all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(port.name))):
             return  # read where it is
-        inside = Tensor.new(self._layout(shape, self._needs_copies(port.name)), Space.SAMPLE)
+        inside = Tensor.new(self._layout(shape), Space.SAMPLE)
         self._move(outside, inside)
-        if inside.layout.spread:
-            self._copies(inside)
         self.tensors[port.name] = inside
 
     def _only_multiplied(self, name: str) -> bool:
@@ -318,7 +297,10 @@ class _Planner(ArrayOperators):
         plane = source.layout.plane
         steps = np.arange(weight.shape[1], dtype=np.int64)
         per_plane = source.layout.sweep[1] * layout.LANES * 4
-        self._plane_product(node, weight, source, (steps * plane)[None], steps[None], per_plane)
+        where = _Where((steps * plane)[None], steps[None], np.zeros_like(steps)[None], source.layout.cols)
+        batched = node.output in self.batched
+        chosen = self._format(node, weight, "lanes" if batched else "planes")
+        self._plane_product(node, weight, source, where, per_plane, chosen)
 
     def _vector_product(self, node: Node, weight: pack.Floats, source: Tensor) -> None:
         outputs = len(weight)
@@ -361,29 +343,103 @@ class _Planner(ArrayOperators):
 
     def _conv2d(self, node: Node) -> None:
         weight = self.graph.parameter(node, "weight")
-        source = self._read(node.inputs[0], node)
-        reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
-        channels = self.shapes[node.inputs[0]][0]
-        if not reach.direct:
-            source = self._split(node, source, reach)
         outputs, inner, high, wide = weight.shape
+        flat = weight.reshape(outputs, -1)
+        source = self._read(node.inputs[0], node)
+        channels = self.shapes[node.inputs[0]][0]
+        reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
+        chosen = self._format(node, flat, "planes", shared=reach.groups == 1)
+        out = self._layout(self.shapes[node.output])
+        phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
+        in_row = moves = np.zeros(wide, np.int64)
+        if reach.direct and not (chosen == "tiles" and out.whole and np.any(reach.shift_c)):
+            in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
+        elif chosen != "tiles" and self._fits(reach, node):
+            source, known = self._phases(node, source)
+            phase = np.array([[known.index((r, c)) for c in reach.phase_c] for r in reach.phase_r])
+            moves = reach.shift_c
+        else:
+            source = self._split(node, source, reach)
+            phase = reach.phase_r[:, None] * wide + np.arange(wide)
+        own = source.layout
         group = np.arange(outputs if reach.groups > 1 else 1) // (outputs // reach.groups)
         channel = (group[:, None] * inner + np.arange(inner))[:, :, None, None]  # [outputs or 1, inner, 1, 1]
-        own = source.layout
-        rows = np.broadcast_to((reach.shift_r * own.row)[:, None], (high, wide))
-        if not reach.direct:
-            plane = channel + (reach.phase_r[:, None] * wide + np.arange(wide)) * channels
-            offset = plane * own.plane + rows
-        else:
-            plane = channel + np.zeros((high, wide), np.int64)
-            offset = plane * own.plane + rows + reach.shift_c * (own.spread or 1)
-        _, vectors = self._layout(self.shapes[node.output]).sweep
-        chunk = -(-vectors // -(-vectors // 12))
+        plane = channel + phase * channels
+        offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + in_row
+        move = np.broadcast_to(moves, offset.shape)
+        _, vectors = out.sweep
+        tile = _DENSE_TILE if chosen == "tiles" else _TILE
+        chunk = -(-vectors // -(-vectors // tile))
         span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
-        per_plane = (chunk * layout.LANES + span) * 4 * (3 if own.spread else 1)
-        flat = weight.reshape(outputs, -1)
-        offset, plane = offset.reshape(len(group), -1), plane.reshape(len(group), -1)
-        self._plane_product(node, flat, source, offset, plane, per_plane)
+        offset, plane, move = (each.reshape(len(group), -1) for each in (offset, plane, move))
+        where = _Where(offset, plane, move, own.cols if reach.direct else own.row)
+        self._plane_product(node, flat, source, where, (chunk * layout.LANES + span) * 4, chosen)
+
+    def _fits(self, reach: _Reach, node: Node) -> bool:
+        """Whether the phases of an input have no more columns that are read than whole rows of the output."""
+        _, _, cols = self.shapes[node.inputs[0]]
+        own = self._layout(self.shapes[node.output])
+        there = -(-cols // reach.stride[1])
+        return own.whole and min(there, own.cols + int(reach.shift_c.max())) <= own.row
+
+    def _phases(self, node: Node, source: Tensor) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Every stride-th row and column of an input: planes for each phase that is read, with rows like the output's. Made
+        once for all convolutions which read the input so."""
+        shape, size = self.shapes[node.inputs[0]], self.shapes[node.output][1:]
+        first = _Reach.of(self.graph, node, shape)
+        key = node.inputs[0], first.stride, size
+        if key in self.phases:
+            return self.phases[key]
+        halo, known = Halo(), []
+        for user in self._users(node.inputs[0]):
+            if user.op == "conv2d" and user.inputs[0] == node.inputs[0] and self.shapes[user.output][1:] == size:
+                reach = _Reach.of(self.graph, user, shape)
+                if reach.stride == first.stride and not reach.direct:
+                    halo = halo.union(reach.halo)
+                    known += [(int(r), int(c)) for r in reach.phase_r for c in reach.phase_c]
+        known = sorted(set(known))
+        channels, rows, cols = shape
+        high, wide = size
+        row = layout.whole_row(wide)
+        target = Tensor.new(
+            layout.image(channels * len(known), high, wide, halo, row, whole=True, key=("phases", *key)), Space.SAMPLE
+        )
+        own, other = source.layout, target.layout
+        step_r, step_c = first.stride
+        there = [-(-(cols - c) // step_c) for c in range(step_c)]
+        for index, (r, c) in enumerate(known):
+            height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(row, there[c])
+            pair = step_c == 2 and source.space == Space.SAMPLE
+            if min(height, width) <= 0 or (pair and c == 1 and (r, 0) in known):
+                continue
+            begin, end = r * own.row + c, index * channels * other.plane
+            if pair and c == 0:
+                odds = min(row, there[1]) if (r, 1) in known else 0
+                self._deal(source, begin, target, end, step_r, (channels, height, width, odds))
+                continue
+            self._copy(
+                source, lambda b=begin: (source.base + b, own.plane, own.row * step_r, step_c),  # type: ignore[misc]
+                target, lambda e=end: (target.base + e, other.plane, other.row, 1),  # type: ignore[misc]
+                (channels, height, width),
+            )  # fmt: skip
+        self.phases[key] = target, known
+        return self.phases[key]
+
+    def _deal(
+        self, source: Tensor, begin: int, target: Tensor, end: int, step_r: int, extent: tuple[int, int, int, int]
+    ) -> None:
+        """Rows from ``begin`` of each plane: even columns to ``end``, odd ones to the planes that follow."""
+        own, other = source.layout, target.layout
+        planes, rows, evens, odds = extent
+
+        def write() -> abi.Deal:
+            left = abi.Strided(source.base + begin, own.plane, own.row * step_r, 1, 0, int(source.space))
+            right = abi.Strided(target.base + end, other.plane, other.row, 1, 0, int(target.space))
+            return abi.Deal(
+                in_=left, out=right, planes=planes, rows=rows, evens=evens, odds=odds, distance=planes * other.plane
+            )
+
+        self._step(write, source, target, work=planes * rows * evens)
 
     def _split(self, node: Node, source: Tensor, reach: _Reach) -> Tensor:
         """Every stride-th row and column: for each phase of rows and each column of the kernel, planes that look like the
@@ -421,9 +477,9 @@ class _Planner(ArrayOperators):
         node: Node,
         weight: pack.Floats,
         source: Tensor,
-        offsets: NDArray[np.int64],
-        planes: NDArray[np.int64],
+        where: _Where,
         per_plane: int,
+        chosen: str,
     ) -> None:
         """``weight`` [outputs, taps] on shifted planes; ``per_plane`` bytes of each input plane feed a tile."""
         residual = None if node.residual is None else self._read(node.residual, node)
@@ -434,34 +490,37 @@ class _Planner(ArrayOperators):
         common = {"activation": ACTIVATIONS.index(node.activation), "has_residual": residual is not None}
         tensors = (source, out) if residual is None else (source, out, residual)
         batch = node.output in self.batched
-        spread = abi.Spread(
-            out.layout.spread, *(map(self._address, out.layout.copy_masks) if out.layout.spread else ())
-        )
-        chosen = self._format(node, weight, "lanes" if batch else "planes", shared=len(offsets) == 1)
 
         def ends() -> dict[str, Any]:
             return {
                 "in_": source.value(), "out": out.value(), "residual": (residual or out).value(), "bias": bias,
-                "mask": mask, "vectors": vectors, "spread": spread, **common,
+                "mask": mask, "vectors": vectors, **common,
             }  # fmt: skip
 
         if chosen == "tiles":
             height = 8 if vectors <= 3 else 4
-            tile_offsets = pack.aligned(offsets.shape[1], np.int32)
-            tile_offsets[:] = offsets[0]
+            blocks = max(1, round(source.layout.planes * per_plane / _FIRST_CACHE))
+            tile_offsets = pack.aligned(weight.shape[1], np.int32)
+            tile_offsets[:] = where.offset[0]
             address, weights = self._address(tile_offsets), self._address(pack.pack_tiles(weight, height))
             self._step(
-                lambda: abi.Tiles(**ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height),
+                lambda: abi.Tiles(**ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height, blocks=blocks),
                 *tensors, batch=batch, work=weight.size * vectors * layout.LANES,
             )  # fmt: skip
             return
         block = max(4, _FIRST_CACHE // per_plane)
         count = -(-source.layout.planes // block)
         even = -(-source.layout.planes // count) if chosen == "taps" else source.layout.planes
-        packed = pack.pack_taps(weight, offsets, planes, even)
-        taps, starts = self._address(packed.taps), self._address(packed.starts)
+        packed = pack.pack_taps(weight, where.offset, where.plane, where.move, even)
+        taps, starts, shifts = (self._address(array) for array in (packed.taps, packed.starts, packed.shifts))
+        groups = len(packed.shifts)
+        keeps = self._address(out.layout.moved_masks(packed.shifts.tolist(), where.cols)) if groups > 1 else None
+        row_vectors = max(1, out.layout.row // layout.LANES) if groups > 1 else 1
         self._step(
-            lambda: abi.Taps(**ends(), taps=taps, starts=starts, blocks=packed.blocks),
+            lambda: abi.Taps(
+                **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, row_vectors=row_vectors,
+                blocks=packed.blocks, groups=groups,
+            ),
             *tensors, batch=batch, work=len(packed.taps) * vectors * layout.LANES,
         )  # fmt: skip
 
@@ -481,6 +540,8 @@ class _Planner(ArrayOperators):
         else:
             out = self._new(node)
         counted = bool(node.attributes.get("count_padding", True))
+        if (shape[2] - 1) * stride[1] + kernel[1] > _WIDEST_POOL and kernel != self.shapes[node.inputs[0]][1:]:
+            raise GraphError(f"{node.output}: pooling over rows of more than {_WIDEST_POOL:,} columns is not known.")
         self._step(
             lambda: abi.Pool(
                 in_=source.value(), out=out.value(), average=average, height=kernel[0], width=kernel[1],
@@ -660,6 +721,17 @@ _METHODS = {
 
 
 @dataclass(frozen=True, eq=False)
+class _Where:
+    """What taps read [outputs, or 1 if all read the same; taps]: the offset, the input plane that it lies in, and by how many
+    columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count."""
+
+    offset: NDArray[np.int64]
+    plane: NDArray[np.int64]
+    move: NDArray[np.int64]
+    cols: int
+
+
+@dataclass(frozen=True, eq=False)
 class _Reach:
     """What a convolution reads.
 
@@ -675,6 +747,7 @@ class _Reach:
     shift_r: NDArray[np.int64]
     shift_c: NDArray[np.int64]
     phase_r: NDArray[np.int64]
+    phase_c: NDArray[np.int64]
     phases_r: int
     halo: Halo
 
@@ -690,4 +763,6 @@ class _Reach:
         direct = stride == (1, 1) and same
         top, bottom = max(0, -int(shift[0].min())), max(0, int(shift[0].max()))
         halo = Halo(padding[1] if direct else 0, top, bottom)
-        return cls(direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], stride[0], halo)
+        return cls(
+            direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], far[1] % stride[1], stride[0], halo
+        )

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 4
+#define TS_ABI 5
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
@@ -29,7 +29,7 @@ enum ts_space {
 
 enum ts_kind {
   TS_COPY, TS_TAPS, TS_TILES, TS_SLICES, TS_ROWS, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
-  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_KINDS
+  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_DEAL, TS_KINDS
 };
 
 enum ts_activation {
@@ -62,24 +62,24 @@ typedef struct { int32_t kind, batch; int64_t work; } ts_op;
 // out[p][r][c] = in[p][r][c]. `lanes`: there are as many columns as samples in the call.
 typedef struct { ts_op op; ts_strided in, out; int64_t planes, rows, cols, lanes; } ts_copy;
 
-// Copies of each output plane, `distance` floats before and behind it, one column to the right and to the left, so that the
-// next convolution reads all its columns from whole cache lines; the masks say which floats there are not zero columns.
-// There are no copies when distance is 0.
-typedef struct { int64_t distance; const uint16_t* right; const uint16_t* left; } ts_spread;
-
 // Sparse convolution or product, output-stationary: each output plane is a sum of shifted input planes ("taps").
-// `starts` is [blocks][outputs], then the end: taps are grouped by blocks of input planes that fit the first cache.
+// `starts` is [blocks][outputs][groups], then the end: taps are grouped by blocks of input planes that fit the first cache,
+// and by the columns that they are moved by. A group's taps are summed from whole cache lines, where they lie; the sum is
+// then moved by `shifts[group]` columns, and what `keeps` [groups][vectors] hides of it, beyond the ends of rows, is dropped.
+// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const ts_tap* taps; const int32_t* starts; const float* bias; const uint16_t* mask;
-  int64_t vectors, blocks, activation, has_residual; ts_spread spread;
+  const int64_t* shifts; const uint16_t* keeps;
+  int64_t vectors, row_vectors, blocks, groups, activation, has_residual;
 } ts_taps;
 
-// The same, dense: `height` output planes at a time, all with the same taps. weights is [outputs/height][taps][height].
+// The same, dense: `height` output planes at a time, all with the same taps, in `blocks` parts. weights is
+// [outputs/height][taps][height].
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int32_t* offsets; const float* weights; const float* bias; const uint16_t* mask;
-  int64_t vectors, taps, height, activation, has_residual; ts_spread spread;
+  int64_t vectors, taps, height, blocks, activation, has_residual;
 } ts_tiles;
 
 // Sparse matrix times vector. 16 rows by `width` (64 or 128) columns hold as many slots as their fullest row has weights
@@ -149,6 +149,11 @@ typedef struct {
   ts_op op; ts_array query, key, value, out, mask, scratch;
   int64_t samples, heads, group, queries, keys, width, value_width, causal, has_mask, cached; double scale;
 } ts_attend;
+
+// The even columns of rows, and `distance` behind them the odd ones (`odds` may be 0).
+typedef struct {
+  ts_op op; ts_strided in, out; int64_t planes, rows, evens, odds, distance;
+} ts_deal;
 
 typedef struct ts_program ts_program;
 

@@ -80,40 +80,32 @@ inline F16 activated(F16 x, int64_t activation) {
   }
 }
 
-// What follows every product: residual, activation, and zeros where the layout has its padding columns.
-template <int T>
-inline void finish(F16* sums, const float* residual, int64_t activation) {
-  if (residual)
-    for (int t = 0; t < T; t++) sums[t] = sums[t] + load(residual + 16 * t);
-  if (activation == TS_RELU) {  // the common case, inlined
-    const F16 zero = all(0.0f);
-    for (int t = 0; t < T; t++) sums[t] = maximum(zero, sums[t]);
-  } else if (activation != TS_LINEAR) {
-    for (int t = 0; t < T; t++) sums[t] = activated(sums[t], activation);
+// Sums must stay in registers, so all loops over them are unrolled.
+#define EACH_VECTOR _Pragma("GCC unroll 16") for (int t = 0; t < T; t++)
+
+void activate(float* out, int64_t vectors, int64_t activation, const uint16_t* mask) {
+  for (int64_t t = 0; t < vectors; t++) {
+    const F16 x = activated(load(out + 16 * t), activation);
+    store(out + 16 * t, mask ? keep(x, mask[t]) : x);
   }
-}
-template <int T>
-inline void write(float* out, const F16* sums, const uint16_t* mask) {
-  if (mask)
-    for (int t = 0; t < T; t++) store(out + 16 * t, keep(sums[t], mask[t]));
-  else
-    for (int t = 0; t < T; t++) store(out + 16 * t, sums[t]);
 }
 
-// Tiles follow each other from the begin of a plane to its end, so the last vector of the tile before is in memory; the
-// first of the next is not, and its tile completes what this one cannot know.
+// What follows every product: residual, activation, and zeros where the layout has its padding columns.
 template <int T>
-inline void write_copies(float* out, const F16* sums, const ts_spread& spread, int64_t begin) {
-  float *right = out - spread.distance, *left = out + spread.distance;
-  const F16 zero = all(0.0f);
-  F16 previous = begin ? load(out - 16) : zero;
-  if (begin) store(left - 16, keep(ahead(previous, sums[0]), spread.left[begin - 1]));
-  for (int t = 0; t < T; t++) {
-    store(right + 16 * t, keep(behind(previous, sums[t]), spread.right[begin + t]));
-    store(left + 16 * t, keep(ahead(sums[t], t + 1 < T ? sums[t + 1] : zero), spread.left[begin + t]));
-    previous = sums[t];
+inline void finish(float* out, F16* sums, const float* residual, int64_t activation, const uint16_t* mask) {
+  if (residual) EACH_VECTOR sums[t] = sums[t] + load(residual + 16 * t);
+  if (activation == TS_RELU) {  // the common case, in registers
+    const F16 zero = all(0.0f);
+    EACH_VECTOR sums[t] = maximum(zero, sums[t]);
   }
+  if (mask)
+    EACH_VECTOR store(out + 16 * t, keep(sums[t], mask[t]));
+  else
+    EACH_VECTOR store(out + 16 * t, sums[t]);
+  if (activation != TS_LINEAR && activation != TS_RELU) activate(out, T, activation, mask);
 }
+
+constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
 
 // Calls body<n>() for a run-time n of 1..LIMIT.
 template <int LIMIT, class Body>
@@ -128,57 +120,97 @@ inline void with_constant(int64_t n, Body&& body) {
 
 // ---- sparse convolutions, and products with batches ------------------------------------------------------------------
 
+// Adds weight times input for each tap to T vectors of sums. Few vectors would leave the adders waiting for each other, so
+// the sums are then kept in several parts.
+template <int T>
+inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_tap* end) {
+  constexpr int PARTS = T >= 8 ? 1 : T >= 4 ? 2 : T >= 2 ? 4 : 6;
+  if constexpr (PARTS > 1) {
+    if (tap + PARTS <= end) {
+      F16 more[PARTS][T];
+      for (int u = 1; u < PARTS; u++)
+        EACH_VECTOR more[u][t] = all(0.0f);
+      for (; tap + PARTS <= end; tap += PARTS) {
+#pragma GCC unroll 8
+        for (int u = 0; u < PARTS; u++) {
+          const F16 weight = all(tap[u].weight);
+          const float* source = x + tap[u].offset;
+          F16* part = u ? more[u] : sums;
+          EACH_VECTOR part[t] = fma(weight, load(source + 16 * t), part[t]);
+        }
+      }
+      for (int u = 1; u < PARTS; u++)
+        EACH_VECTOR sums[t] = sums[t] + more[u][t];
+    }
+  }
+  for (; tap < end; tap++) {
+    const F16 weight = all(tap->weight);
+    const float* source = x + tap->offset;
+    EACH_VECTOR sums[t] = fma(weight, load(source + 16 * t), sums[t]);
+  }
+}
+
 struct TapsBody {
   const ts_taps& k;
   const float* x;
   float* out;
   const float* residual;
   const uint16_t* mask;
-  int64_t begin;
+  const uint16_t* keeps;
+  bool whole_rows;
   Range outputs;
 
-  // T vectors of every output plane. Few vectors would leave the adders waiting for each other, so each sum is then kept
-  // in several parts.
+  // T vectors of every output plane.
   template <int T>
   void operator()() const {
-    constexpr int PARTS = ACCUMULATORS / T < 1 ? 1 : ACCUMULATORS / T > 6 ? 6 : ACCUMULATORS / T;
-    const int64_t all_outputs = k.out.planes;
     for (int64_t b = 0; b < k.blocks; b++) {
-      const int32_t* starts = k.starts + b * all_outputs;
+      const int32_t* starts = k.starts + (b * k.out.planes + outputs.begin) * k.groups;
       const bool last = b == k.blocks - 1;
-      for (int64_t o = outputs.begin; o < outputs.end; o++) {
+      for (int64_t o = outputs.begin; o < outputs.end; o++, starts += k.groups) {
         float* target = out + o * k.out.plane;
-        const ts_tap *tap = k.taps + starts[o], *end = k.taps + starts[o + 1];
-        if (b && tap == end && !last) continue;
-        F16 sums[PARTS][T];
+        if (b && starts[0] == starts[k.groups] && !last) continue;
+        F16 total[T];
         const F16 bias = all(k.bias[o]);
-        for (int t = 0; t < T; t++) sums[0][t] = b ? load(target + 16 * t) : bias;
-        for (int u = 1; u < PARTS; u++)
-          for (int t = 0; t < T; t++) sums[u][t] = all(0.0f);
-        for (; tap + PARTS <= end; tap += PARTS) {
-#pragma GCC unroll 8
-          for (int u = 0; u < PARTS; u++) {
-            const F16 weight = all(tap[u].weight);
-            const float* source = x + tap[u].offset;
-#pragma GCC unroll 16
-            for (int t = 0; t < T; t++) sums[u][t] = fma(weight, load(source + 16 * t), sums[u][t]);
+        EACH_VECTOR total[t] = b ? load(target + 16 * t) : bias;
+        accumulate<T>(total, x, k.taps + starts[0], k.taps + starts[1]);
+        for (int64_t g = 1; g < k.groups; g++)
+          if (starts[g] < starts[g + 1]) {
+            const ts_tap *tap = k.taps + starts[g], *end = k.taps + starts[g + 1];
+            if (whole_rows)
+              add_moved<T, false>(total, tap, end, g);
+            else
+              add_moved<T, true>(total, tap, end, g);
           }
-        }
-        for (; tap < end; tap++) {
-          const F16 weight = all(tap->weight);
-          const float* source = x + tap->offset;
-#pragma GCC unroll 16
-          for (int t = 0; t < T; t++) sums[0][t] = fma(weight, load(source + 16 * t), sums[0][t]);
-        }
-        for (int u = 1; u < PARTS; u++)
-          for (int t = 0; t < T; t++) sums[0][t] = sums[0][t] + sums[u][t];
         if (last) {
-          finish<T>(sums[0], residual ? residual + o * k.residual.plane : nullptr, k.activation);
-          write<T>(target, sums[0], mask);
-          if (k.spread.distance) write_copies<T>(target, sums[0], k.spread, begin);
+          finish<T>(target, total, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
         } else {
-          write<T>(target, sums[0], nullptr);
+          EACH_VECTOR store(target + 16 * t, total[t]);
         }
+      }
+    }
+  }
+
+  // `NEIGHBOUR`: rows go on in other tiles, so that the vector beside this one must be known too.
+  template <int T, bool NEIGHBOUR>
+  inline void add_moved(F16* total, const ts_tap* tap, const ts_tap* end, int64_t group) const {
+    const F16 zero = all(0.0f);
+    F16 sums[T + NEIGHBOUR];
+    EACH_VECTOR sums[t] = zero;
+    if (NEIGHBOUR) sums[T] = zero;
+    const uint16_t* keeping = keeps + group * k.vectors;
+    if (k.shifts[group] > 0) {
+      accumulate<T + NEIGHBOUR>(sums, x, tap, end);
+      const Move move = moving(k.shifts[group]);
+      EACH_VECTOR {
+        const F16 next = t + 1 < T + NEIGHBOUR ? sums[t + 1] : zero;
+        total[t] = total[t] + keep(moved(sums[t], next, move), keeping[t]);
+      }
+    } else {
+      accumulate<T + NEIGHBOUR>(sums, x - 16 * NEIGHBOUR, tap, end);
+      const Move move = moving(16 + k.shifts[group]);
+      EACH_VECTOR {
+        const F16 previous = t + NEIGHBOUR > 0 ? sums[t + NEIGHBOUR - 1] : zero;
+        total[t] = total[t] + keep(moved(previous, sums[t + NEIGHBOUR], move), keeping[t]);
       }
     }
   }
@@ -186,19 +218,23 @@ struct TapsBody {
 
 int taps(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_taps*>(op);
-  const int64_t chunks = (k.vectors + ACCUMULATORS - 1) / ACCUMULATORS;
+  const int64_t row = k.row_vectors, step = row <= ACCUMULATORS ? row : 1;  // tiles are of whole rows, if there is room
+  const int64_t rows = (k.vectors + step - 1) / step, most = ACCUMULATORS / step, chunks = (rows + most - 1) / most;
   const Range outputs = part(k.out.planes, share);
   for (int64_t c = 0; c < chunks; c++) {
-    const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
+    const int64_t begin = rows * c / chunks * step;
+    const int64_t end = smaller(k.vectors, rows * (c + 1) / chunks * step);
     const TapsBody body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                         k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                        k.mask ? k.mask + begin : nullptr, begin, outputs};
+                        k.mask ? k.mask + begin : nullptr, k.keeps ? k.keeps + begin : nullptr, row <= ACCUMULATORS, outputs};
     with_constant<ACCUMULATORS>(end - begin, body);
   }
   return TS_OK;
 }
 
 // ---- the same, dense -------------------------------------------------------------------------------------------------
+
+#define EACH_OUTPUT _Pragma("GCC unroll 8") for (int h = 0; h < HEIGHT; h++)
 
 template <int HEIGHT>
 struct TilesBody {
@@ -207,34 +243,42 @@ struct TilesBody {
   float* out;
   const float* residual;
   const uint16_t* mask;
-  int64_t begin;
   Range outputs;
 
   template <int T>
   void operator()() const {
-    for (int64_t o = outputs.begin; o < outputs.end; o += HEIGHT) {
-      F16 sums[HEIGHT][T];
-      for (int h = 0; h < HEIGHT; h++)
-        for (int t = 0; t < T; t++) sums[h][t] = all(k.bias[o + h]);
-      const float* weight = k.weights + o * k.taps;
-      for (int64_t i = 0; i < k.taps; i++, weight += HEIGHT) {
-        F16 inputs[T];
-        const float* source = x + k.offsets[i];
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) inputs[t] = load(source + 16 * t);
-#pragma GCC unroll 8
-        for (int h = 0; h < HEIGHT; h++) {
-          const F16 w = all(weight[h]);
-#pragma GCC unroll 8
-          for (int t = 0; t < T; t++) sums[h][t] = fma(w, inputs[t], sums[h][t]);
-        }
+    for (int64_t b = 0; b < k.blocks; b++)
+      for (int64_t o = outputs.begin; o < outputs.end; o += HEIGHT) block<T>(o, b);
+  }
+
+  template <int T>
+  void block(int64_t o, int64_t b) const {
+    const bool last = b == k.blocks - 1;
+    const int64_t begin = k.taps * b / k.blocks, end = k.taps * (b + 1) / k.blocks;
+    F16 sums[HEIGHT][T];
+    EACH_OUTPUT {
+      const F16 bias = all(k.bias[o + h]);
+      const float* so_far = out + (o + h) * k.out.plane;
+      EACH_VECTOR sums[h][t] = b && o + h < outputs.end ? load(so_far + 16 * t) : bias;
+    }
+    const float* weight = k.weights + o * k.taps + begin * HEIGHT;
+    for (int64_t i = begin; i < end; i++, weight += HEIGHT) {
+      F16 inputs[T];
+      const float* source = x + k.offsets[i];
+      __builtin_prefetch(weight + AHEAD / 4);  // weights may come from memory, where nothing else is waited for
+      EACH_VECTOR inputs[t] = load(source + 16 * t);
+      EACH_OUTPUT {
+        const F16 w = all(weight[h]);
+        EACH_VECTOR sums[h][t] = fma(w, inputs[t], sums[h][t]);
       }
-#pragma GCC unroll 8
-      for (int h = 0; h < HEIGHT; h++) {
-        if (o + h >= outputs.end) break;
-        finish<T>(sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr, k.activation);
-        write<T>(out + (o + h) * k.out.plane, sums[h], mask);
-        if (k.spread.distance) write_copies<T>(out + (o + h) * k.out.plane, sums[h], k.spread, begin);
+    }
+    EACH_OUTPUT {
+      if (o + h >= outputs.end) break;
+      if (!last) {
+        EACH_VECTOR store(out + (o + h) * k.out.plane + 16 * t, sums[h][t]);
+      } else {
+        finish<T>(out + (o + h) * k.out.plane, sums[h], residual ? residual + (o + h) * k.residual.plane : nullptr,
+                  k.activation, mask);
       }
     }
   }
@@ -248,7 +292,7 @@ void tiles_of(const ts_tiles& k, const Place& place, Share share) {
     const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
     const TilesBody<HEIGHT> body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
                                  k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                                 k.mask ? k.mask + begin : nullptr, begin, outputs};
+                                 k.mask ? k.mask + begin : nullptr, outputs};
     with_constant<LIMIT>(end - begin, body);
   }
 }
@@ -263,8 +307,6 @@ int tiles(const ts_op* op, const Place& place, Share share) {
 }
 
 // ---- products with one vector ----------------------------------------------------------------------------------------
-
-constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
 
 template <class Weight, int WIDTH>
 void slices_of(const ts_slices& k, const Place& place, Share share) {
@@ -314,8 +356,7 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
     if (k.scales) sum = fma(sum, load(k.scales + 16 * s), bias);
     const int64_t left = k.out.planes - 16 * s;
     if (residual) sum = sum + load_first(residual + 16 * s, left);
-    finish<1>(&sum, nullptr, k.activation);
-    store_first(out + 16 * s, sum, left);
+    store_first(out + 16 * s, activated(sum, k.activation), left);
   }
 }
 
@@ -362,8 +403,7 @@ int rows(const ts_op* op, const Place& place, Share share) {
     const int64_t left = smaller(AT_ONCE, k.out.planes - o);
     F16 total = load(totals);
     if (residual) total = total + load_first(residual + o, left);
-    finish<1>(&total, nullptr, k.activation);
-    store_first(out + o, total, left);
+    store_first(out + o, activated(total, k.activation), left);
   }
   return TS_OK;
 }
@@ -382,6 +422,19 @@ void pool_pairs(const ts_pool& k, const float* in, float* out) {  // windows of 
       store_first(out + r * k.out.row + c, pooled, k.out.cols - c);
     }
   }
+}
+
+// Up to sixteen floats that lie `step` apart; where it is 1 or 2, up to 32 floats are read.
+inline F16 strided(const float* p, int64_t step, int64_t n) {
+  if (step == 1) return load(p);
+  F16 even, odd;
+  if (step == 2) {
+    deal(load(p), load(p + 16), even, odd);
+    return even;
+  }
+  float picked[16] = {};
+  for (int64_t i = 0; i < smaller(n, 16); i++) picked[i] = p[i * step];
+  return load(picked);
 }
 
 float pool_all(const ts_pool& k, const float* in) {  // one window as large as the plane
@@ -403,26 +456,48 @@ float pool_all(const ts_pool& k, const float* in) {  // one window as large as t
   return most > last ? most : last;
 }
 
+constexpr int64_t WIDEST = 4096;
+
+// Any window: the rows of it into one, which has room for the padding, then its columns.
 void pool_any(const ts_pool& k, const float* in, float* out) {
-  for (int64_t r = 0; r < k.out.rows; r++)
-    for (int64_t c = 0; c < k.out.cols; c++) {
-      const int64_t r0 = r * k.step_r - k.pad_r, c0 = c * k.step_c - k.pad_c;
-      const int64_t r1 = smaller(r0 + k.height, k.in.rows), c1 = smaller(c0 + k.width, k.in.cols);
-      float pooled = k.average ? 0.0f : -__builtin_inff();
-      for (int64_t i = larger(r0, 0); i < r1; i++)
-        for (int64_t j = larger(c0, 0); j < c1; j++) {
-          const float x = in[i * k.in.row + j];
-          pooled = k.average ? pooled + x : x > pooled ? x : pooled;
-        }
-      if (k.average) {
-        // what padding counts for ends with the padding, also where a window reaches beyond it
-        const int64_t high = smaller(r0 + k.height, k.in.rows + k.pad_r) - r0;
-        const int64_t wide = smaller(c0 + k.width, k.in.cols + k.pad_c) - c0;
-        const int64_t inside = (r1 - larger(r0, 0)) * (c1 - larger(c0, 0));
-        pooled /= static_cast<float>(k.count_padding ? high * wide : inside);
+  alignas(64) float row[WIDEST];
+  const float nothing = k.average ? 0.0f : -__builtin_inff();
+  const int64_t wide = (k.out.cols - 1) * k.step_c + k.width, room = (wide + 15) / 16 * 16 + 32;
+  for (int64_t c = 0; c < room; c++) row[c] = nothing;
+  const int64_t cols = smaller(k.in.cols, wide - k.pad_c);
+  for (int64_t r = 0; r < k.out.rows; r++) {
+    const int64_t r0 = r * k.step_r - k.pad_r, first = larger(r0, 0), end = smaller(r0 + k.height, k.in.rows);
+    for (int64_t c = 0; c < cols; c += 16) {
+      F16 pooled = all(nothing);
+      for (int64_t i = first; i < end; i++) {
+        const F16 x = load_first(in + i * k.in.row + c, cols - c);
+        pooled = k.average ? pooled + x : maximum(pooled, x);
       }
-      out[r * k.out.row + c] = pooled;
+      store_first(row + k.pad_c + c, pooled, cols - c);
     }
+    // what padding counts for ends with the padding, also where a window reaches beyond it
+    const int64_t high = k.count_padding ? smaller(r0 + k.height, k.in.rows + k.pad_r) - r0 : end - first;
+    for (int64_t c = 0; c < k.out.cols; c += 16) {
+      const int64_t left = k.out.cols - c;
+      const float* from = row + c * k.step_c;
+      F16 pooled = all(nothing);
+      for (int64_t j = 0; j < k.width; j++) {
+        const F16 x = strided(from + j, k.step_c, left);
+        pooled = k.average ? pooled + x : maximum(pooled, x);
+      }
+      if (k.average) {
+        float each[16];
+        for (int64_t i = 0; i < 16; i++) {
+          const int64_t c0 = (c + i) * k.step_c - k.pad_c, reach = c0 + k.width;
+          const int64_t count = k.count_padding ? smaller(reach, k.in.cols + k.pad_c) - c0
+                                                : smaller(reach, k.in.cols) - larger(c0, 0);
+          each[i] = 1.0f / static_cast<float>(larger(1, count * high));
+        }
+        pooled = pooled * load(each);
+      }
+      store_first(out + r * k.out.row + c, pooled, left);
+    }
+  }
 }
 
 int pool(const ts_op* op, const Place& place, Share share) {
@@ -665,20 +740,6 @@ inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_s
   for (; i < n; i++) out[i * out_step] = in[i * in_step];
 }
 
-// Planes of short rows, every second column: a strided convolution's phases. All reads are within scratch memory.
-void copy_pairs(const ts_copy& k, const float* in, float* out, int64_t planes, int64_t cols) {
-  for (int64_t p = 0; p < planes; p++)
-    for (int64_t r = 0; r < k.rows; r++) {
-      const float* from = in + p * k.in.plane + r * k.in.row;
-      float* to = out + p * k.out.plane + r * k.out.row;
-      for (int64_t c = 0; c < cols; c += 16) {
-        F16 even, odd;
-        deal(load(from + 2 * c), load(from + 2 * c + 16), even, odd);
-        store_first(to + c, even, cols - c);
-      }
-    }
-}
-
 int copy(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_copy*>(op);
   const float* in = place.space[k.in.space] + k.in.base + k.in.sample * place.sample;
@@ -694,8 +755,6 @@ int copy(const ts_op* op, const Place& place, Share share) {
     transposed(in, k.in.plane, out, k.out.col, n, cols);
   } else if (k.rows == 1 && cols == 1) {
     copy_row(in, k.in.plane, out, k.out.plane, n);
-  } else if (k.in.col == 2 && k.out.col == 1 && k.in.space == TS_SAMPLE) {
-    copy_pairs(k, in, out, n, cols);
   } else {
     for (int64_t p = 0; p < n; p++)
       for (int64_t r = 0; r < k.rows; r++)
@@ -704,8 +763,26 @@ int copy(const ts_op* op, const Place& place, Share share) {
   return TS_OK;
 }
 
+// All reads are within scratch memory.
+int deal_columns(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_deal*>(op);
+  const Range planes = part(k.planes, share);
+  for (int64_t p = planes.begin; p < planes.end; p++) {
+    const float* from = place.space[k.in.space] + k.in.base + p * k.in.plane;
+    float* to = place.space[k.out.space] + k.out.base + p * k.out.plane;
+    for (int64_t r = 0; r < k.rows; r++, from += k.in.row, to += k.out.row)
+      for (int64_t c = 0; c < k.evens; c += 16) {
+        F16 even, odd;
+        deal(load(from + 2 * c), load(from + 2 * c + 16), even, odd);
+        store_first(to + c, even, k.evens - c);
+        if (k.odds > c) store_first(to + k.distance + c, odd, k.odds - c);
+      }
+  }
+  return TS_OK;
+}
+
 #include "arrays.inl"
 
 // In the order of ts_kind.
 const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention, map, reduce,
-                        matmul, normalise, attend}};
+                        matmul, normalise, attend, deal_columns}};

@@ -8,6 +8,10 @@
 #include <new>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "kernels.h"
 #include "pool.h"
 
@@ -43,6 +47,7 @@ size_t size_of(int kind) {
     case TS_MATMUL: return sizeof(ts_matmul);
     case TS_NORMALISE: return sizeof(ts_normalise);
     case TS_ATTEND: return sizeof(ts_attend);
+    case TS_DEAL: return sizeof(ts_deal);
     default: return 0;
   }
 }
@@ -52,11 +57,17 @@ constexpr int64_t SLACK = 1024;
 // Below this many multiply-adds waking another core costs more than it saves.
 constexpr int64_t WORTH_SHARING = 100000;
 
+constexpr size_t HUGE_PAGE = 1 << 21;
+
 using Floats = std::unique_ptr<float, decltype(&std::free)>;
 
 Floats floats(int64_t count) {
-  const size_t bytes = (static_cast<size_t>(count + 2 * SLACK) * sizeof(float) + 63) / 64 * 64;
-  Floats memory(static_cast<float*>(std::aligned_alloc(64, bytes)), &std::free);
+  const size_t wanted = static_cast<size_t>(count + 2 * SLACK) * sizeof(float);
+  const size_t alignment = wanted < HUGE_PAGE ? 64 : HUGE_PAGE, bytes = (wanted + alignment - 1) / alignment * alignment;
+  Floats memory(static_cast<float*>(std::aligned_alloc(alignment, bytes)), &std::free);
+#ifdef MADV_HUGEPAGE
+  if (memory && alignment == HUGE_PAGE) madvise(memory.get(), bytes, MADV_HUGEPAGE);  // fewer addresses to look up
+#endif
   if (memory) std::memset(memory.get(), 0, bytes);  // the padding of images is never written: zero it is, and stays
   return memory;
 }

@@ -1,5 +1,5 @@
 // Sixteen floats in two registers of eight.
-constexpr int ACCUMULATORS = 6;  // 12 of 16 registers
+constexpr int ACCUMULATORS = 5;  // of 16 registers: what is summed over all taps lies in memory meanwhile
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 
 struct F16 {
@@ -76,7 +76,11 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   return {pick_half(x.p, columns), pick_half(x.p, columns + 8)};
 }
 inline Block wide_block(const float* p) { return {p}; }
-// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
+// Sixteen of the 32 floats of two neighbours, from the n-th on, n in 1 .. 15.
+struct Move {
+  int64_t n;
+};
+inline Move moving(int64_t n) { return {n}; }
 inline __m256 behind(__m256 previous, __m256 x) {
   const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(previous, x, 0x21));
   return _mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(x), across, 12));
@@ -85,8 +89,13 @@ inline __m256 ahead(__m256 x, __m256 next) {
   const __m256i across = _mm256_castps_si256(_mm256_permute2f128_ps(x, next, 0x21));
   return _mm256_castsi256_ps(_mm256_alignr_epi8(across, _mm256_castps_si256(x), 4));
 }
-inline F16 behind(F16 previous, F16 x) { return {behind(previous.b, x.a), behind(x.a, x.b)}; }
-inline F16 ahead(F16 x, F16 next) { return {ahead(x.a, x.b), ahead(x.b, next.a)}; }
+inline F16 moved(F16 a, F16 b, Move move) {
+  if (move.n == 1) return {ahead(a.a, a.b), ahead(a.b, b.a)};  // the most usual two, in registers
+  if (move.n == 15) return {behind(a.b, b.a), behind(b.a, b.b)};
+  float both[32];
+  store(both, a), store(both + 16, b);
+  return load(both + move.n);
+}
 inline void deal(F16 x, F16 y, F16& even, F16& odd) {
   const __m256i order = _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0);
   const auto join = [&](__m256 s) { return _mm256_permutevar8x32_ps(s, order); };

@@ -1,5 +1,5 @@
 // Sixteen floats in one register.
-constexpr int ACCUMULATORS = 12;  // of 32 registers: eight hide the latency of the adders, more save loads of weights
+constexpr int ACCUMULATORS = 14;  // of 32 registers, and as many again for sums that are moved: eight hide the latency of the adders
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
 
 struct F16 {
@@ -54,13 +54,15 @@ inline F16 pick(const WideBlock& x, const uint8_t* columns) {
   const __mmask16 upper = _mm512_test_epi32_mask(index, _mm512_set1_epi32(64));
   return {_mm512_mask_blend_ps(upper, pick(x.low, columns).v, pick(x.high, columns).v)};
 }
-// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
-inline F16 behind(F16 previous, F16 a) {
-  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(previous.v), 15))};
+// Sixteen of the 32 floats of two neighbours, from the n-th on, n in 1 .. 15.
+struct Move {
+  __m512i lanes;
+};
+inline Move moving(int64_t n) {
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  return {_mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(n)))};
 }
-inline F16 ahead(F16 a, F16 next) {
-  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(next.v), _mm512_castps_si512(a.v), 1))};
-}
+inline F16 moved(F16 a, F16 b, Move move) { return {_mm512_permutex2var_ps(a.v, move.lanes, b.v)}; }
 // Even and odd lanes of 32 floats.
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   const __m512i e = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);

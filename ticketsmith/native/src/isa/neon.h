@@ -60,14 +60,15 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   return load(t);
 }
 inline Block wide_block(const float* p) { return {p}; }
-// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
-inline F16 behind(F16 previous, F16 a) {
-  return {vextq_f32(previous.v[3], a.v[0], 3), vextq_f32(a.v[0], a.v[1], 3), vextq_f32(a.v[1], a.v[2], 3),
-          vextq_f32(a.v[2], a.v[3], 3)};
-}
-inline F16 ahead(F16 a, F16 next) {
-  return {vextq_f32(a.v[0], a.v[1], 1), vextq_f32(a.v[1], a.v[2], 1), vextq_f32(a.v[2], a.v[3], 1),
-          vextq_f32(a.v[3], next.v[0], 1)};
+// Sixteen of the 32 floats of two neighbours, from the n-th on, n in 1 .. 15.
+struct Move {
+  int64_t n;
+};
+inline Move moving(int64_t n) { return {n}; }
+inline F16 moved(F16 a, F16 b, Move move) {
+  float both[32];
+  store(both, a), store(both + 16, b);
+  return load(both + move.n);
 }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   even = {vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3]), vuzp1q_f32(b.v[0], b.v[1]), vuzp1q_f32(b.v[2], b.v[3])};

@@ -61,9 +61,16 @@ struct Block {
 inline Block block(const float* p) { return {p}; }
 inline F16 pick(const Block& x, const uint8_t* columns) { EACH(x.p[columns[i]]) }
 inline Block wide_block(const float* p) { return {p}; }
-// The sixteen floats one place earlier or later in memory than the first or second of two neighbours.
-inline F16 behind(F16 previous, F16 a) { EACH(i ? a.v[i - 1] : previous.v[15]) }
-inline F16 ahead(F16 a, F16 next) { EACH(i < 15 ? a.v[i + 1] : next.v[0]) }
+// Sixteen of the 32 floats of two neighbours, from the n-th on, n in 1 .. 15.
+struct Move {
+  int64_t n;
+};
+inline Move moving(int64_t n) { return {n}; }
+inline F16 moved(F16 a, F16 b, Move move) {
+  float both[32];
+  store(both, a), store(both + 16, b);
+  return load(both + move.n);
+}
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   for (int i = 0; i < 8; i++) {
     even.v[i] = a.v[2 * i], even.v[8 + i] = b.v[2 * i];
