@@ -188,7 +188,7 @@ def test_interrupted_at_any_step_or_not_the_bytes_are_the_same(tmp_path: Path) -
     assert picture(run.read("samples.png")).shape == (16, 178)
     metrics = run.read_json("metrics.json")
     assert set(metrics["final"]["test"]) == set(metrics["final"]["validation"]) == {
-        "loss", "frechet_distance_mnist_cnn", "precision_mnist_cnn", "recall_mnist_cnn"
+        "loss", "recognised_mnist_cnn", "frechet_distance_mnist_cnn", "precision_mnist_cnn", "recall_mnist_cnn"
     }  # fmt: skip
     assert run.read("curve.csv").decode().splitlines()[0] == "step,train_loss,validation_loss"
     assert "samples.png" not in SealedRun(whole, made["rewind_point", 0, 0].folder).files
