@@ -162,7 +162,7 @@ def test_a_users_function_that_goes_wrong(module: str, function: str, options: d
 def test_the_catalogue_shows_every_published_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKETSMITH_DATA", str(tmp_path))
     entries = {entry.card.name: entry for entry in data.catalogue()}
-    assert set(entries) == {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"}
+    assert set(entries) == {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d", "pydocs"}
     assert entries["mnist"].where == "packaged"
     assert entries["mnist"].here
     assert all(entry.card.licence and entry.card.citation for entry in entries.values())

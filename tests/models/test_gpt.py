@@ -62,7 +62,7 @@ def test_a_session_goes_back_and_begins_again() -> None:
     session = model.session()
     first = session(tokens[:, :9])
     other = session(tokens[:, 15:20])
-    session.rewind(9)
+    session.length = 9
     again = session(tokens[:, 15:20])
     assert torch.equal(other, again)
     session.reset()
@@ -83,7 +83,7 @@ def test_a_session_refuses_what_it_cannot_hold() -> None:
     with pytest.raises(TaskError, match=r"2 sequences was given tokens of shape \(1, 1\)"):
         session.step(tokens[:1, :1])
     with pytest.raises(TaskError, match="of 8 tokens cannot go back to 9"):
-        session.rewind(9)
+        session.length = 9
 
 
 def test_rotary_positions_tell_distances_only() -> None:

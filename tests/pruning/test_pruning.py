@@ -162,3 +162,15 @@ def test_a_damaged_mask_is_refused() -> None:
         unpack(bits, [("a", [4000])])
     with pytest.raises(DamagedRunError):
         unpack(bits, [("b", [100])])
+
+
+def test_a_model_may_keep_layers_dense_by_default() -> None:
+    class Headed(torch.nn.Sequential):
+        dense_by_default = ("1", "gone.*")
+
+    model = Headed(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    assert list(prunable(model)) == ["0.weight", "2.weight"]
+    assert list(prunable(model, ("1",))) == ["0.weight", "1.weight", "1.bias", "2.weight"]
+    Headed.dense_by_default = ("*",)
+    with pytest.raises(PruningError, match="no linear or convolution layer"):
+        prunable(model)

@@ -135,6 +135,22 @@ def test_examples_are_real_and_serving_is_told(language: Callable[..., Language]
     assert [(phase.name, phase.past, phase.new) for phase in task.phases()] == [("prefill", 0, 5), ("decode", 5, 1)]
 
 
+def test_a_phase_can_be_timed_again_and_again(language: Callable[..., Language]) -> None:
+    task = language()
+    torch.manual_seed(0)
+    model = task.build_model().eval()
+    assert isinstance(model, GPT)
+    tokens = task.example(3)
+    with torch.inference_mode():
+        whole = model(tokens)
+    for phase in task.phases():
+        call, new = phase.begin(model, tokens)
+        assert new.shape == (3, phase.new)
+        expected = whole[:, phase.past : phase.past + phase.new]
+        for _ in range(20):
+            torch.testing.assert_close(call(new), expected)
+
+
 def test_samples_continue_their_prompts_alike_each_time(language: Callable[..., Language]) -> None:
     task = language("the cat sat on the mat. " * 60, prompts=("the cat", "a\nmat"), sample_length=33)
     torch.manual_seed(0)

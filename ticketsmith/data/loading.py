@@ -177,7 +177,7 @@ def _as_dataset(name: str, made: Any) -> Dataset | Text:
         made = [made[key] for key in ARRAYS]
     if not isinstance(made, list | tuple) or len(made) != len(ARRAYS):
         raise DataError(
-            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, the four arrays {', '.join(ARRAYS)} "
-            "as a tuple or a dict, or a str for text."
+            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
+            "as a tuple or a dict, or a str that is text."
         )
     return make_dataset(name, (made[0], made[1]), (made[2], made[3]))

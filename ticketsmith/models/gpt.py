@@ -175,8 +175,15 @@ class Session:
 
     @property
     def length(self) -> int:
-        """Tokens read so far."""
+        """Tokens read so far. Setting it back forgets those that came after."""
         return self.layers[0].length
+
+    @length.setter
+    def length(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise TaskError(f"a session of {self.length} tokens cannot go back to {length}.")
+        for layer in self.layers:
+            layer.length = length
 
     def step(self, tokens: Tensor) -> Tensor:
         """Reads new tokens ``[batch, n]`` and gives their logits ``[batch, n, classes]``. Raises TaskError when full."""
@@ -191,16 +198,9 @@ class Session:
 
     __call__ = step
 
-    def rewind(self, length: int = 0) -> None:
-        """Forgets all but the first ``length`` tokens."""
-        if not 0 <= length <= self.length:
-            raise TaskError(f"a session of {self.length} tokens cannot go back to {length}.")
-        for layer in self.layers:
-            layer.length = length
-
     def reset(self) -> None:
         """Forgets everything."""
-        self.rewind()
+        self.length = 0
 
 
 def angles(length: int, width: int) -> Turn:

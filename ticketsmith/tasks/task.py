@@ -6,7 +6,7 @@ The training loop, the evidence and the benchmark know only this protocol. Name 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -100,21 +100,37 @@ class Phase:
     past: int
     new: int
 
+    def begin(self, model: Decoder, tokens: Any) -> tuple[Callable[[Any], Any], Any]:
+        """A call for this phase, which may be made again and again, and what to give it each time: ``[b, new]``.
+
+        ``model`` is of PyTorch or of a runtime that keeps sessions; ``tokens`` ``[b, past + new]`` or more.
+        """
+        session = model.session(len(tokens), self.past + self.new)
+        if self.past:
+            session(tokens[:, : self.past])
+
+        def call(new: Any) -> Any:
+            session.length = self.past
+            return session(new)
+
+        return call, tokens[:, self.past : self.past + self.new]
+
 
 class Session(Protocol):
-    """What ``model.session(batch, capacity)`` gives: decoding with a cache, of PyTorch or of another runtime."""
+    """Decoding with a cache of what was read. ``length`` counts it; setting that back forgets what came after."""
 
-    @property
-    def length(self) -> int:
-        """Tokens read so far."""
-        ...
+    length: int
 
     def __call__(self, tokens: Any) -> Any:
-        """Reads new tokens ``[batch, n]`` and gives their logits ``[batch, n, size]``."""
+        """Reads new tokens ``[b, n]`` and gives their logits ``[b, n, size]``."""
         ...
 
-    def rewind(self, length: int = 0) -> None:
-        """Forgets all but the first ``length`` tokens, so that a call can be timed again and again."""
+
+class Decoder(Protocol):
+    """A model that decodes token by token: ``gpt``, and what the sparse runtime makes of it."""
+
+    def session(self, batch: int, capacity: int) -> Session:
+        """A place for ``batch`` sequences of up to ``capacity`` tokens each."""
         ...
 
 
@@ -128,11 +144,7 @@ class ServedTask(Task, Protocol):
     units_per_input: float
 
     def phases(self) -> Sequence[Phase]:
-        """The phases to be timed apart, on models that have ``session(batch, capacity) -> Session``.
-
-        A phase is timed on the first ``past + new`` tokens of ``example``: the first ``past`` are read once, then each
-        call reads the next ``new`` and is rewound.
-        """
+        """The phases to be timed apart, on windows of ``example``; for models that are a Decoder."""
         ...
 
 
