@@ -81,9 +81,7 @@ class Taps(ctypes.Structure):
     _fields_ = [
         *_PRODUCT,
         *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps")),
-        *(
-            (name, _I64) for name in ("vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")
-        ),
+        *((name, _I64) for name in ("vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")),
     ]
 
 

@@ -348,7 +348,8 @@ class _Planner:
         tile = _DENSE_TILE if chosen == "tiles" else _TILE
         chunk = -(-vectors // -(-vectors // tile))
         span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
-        where = _Where(*(each.reshape(len(group), -1) for each in (offset, plane, move)), own.cols if reach.direct else own.row)
+        offset, plane, move = (each.reshape(len(group), -1) for each in (offset, plane, move))
+        where = _Where(offset, plane, move, own.cols if reach.direct else own.row)
         self._plane_product(node, flat, source, where, (chunk * layout.LANES + span) * 4, chosen)
 
     def _fits(self, reach: _Reach, node: Node) -> bool:
@@ -711,4 +712,6 @@ class _Reach:
         direct = stride == (1, 1) and same
         top, bottom = max(0, -int(shift[0].min())), max(0, int(shift[0].max()))
         halo = Halo(padding[1] if direct else 0, top, bottom)
-        return cls(direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], far[1] % stride[1], stride[0], halo)
+        return cls(
+            direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], far[1] % stride[1], stride[0], halo
+        )
