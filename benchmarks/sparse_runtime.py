@@ -3,13 +3,12 @@
     pip install onnx onnxruntime openvino      # the rivals; each is left out when it is not there
     python -m benchmarks.sparse_runtime
     python -m benchmarks.sparse_runtime --models lenet resnet20 --sparsities 0.9 --batches 1 32 --rounds 40
-
     python -m benchmarks.sparse_runtime --models gpt --precisions bfloat16 int8 --batches 1
     python -m benchmarks.sparse_runtime --models mobilenet wide mlp --threads 2
 
 Every rival computes on as many threads, in the same precision, on the same weights with the same zeros, and its outputs are
-compared with PyTorch's float32 before anything is timed. A ratio is that of one round: the strongest dense runtime's time over ours; the table
-gives its median and, in brackets, its 10th and 90th percentile. The last line is the same as JSON.
+compared with PyTorch's float32 before anything is timed. A ratio is that of one round: the strongest dense runtime's time
+over ours; the table gives its median and, in brackets, its 10th and 90th percentile. The last line is the same as JSON.
 """
 
 from __future__ import annotations
@@ -107,7 +106,12 @@ class MobileNet(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU6()]
         width = 32
         for out, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
-            layers += [nn.Conv2d(width, width, 3, stride, 1, groups=width), nn.ReLU6(), nn.Conv2d(width, out, 1), nn.ReLU6()]
+            layers += [
+                nn.Conv2d(width, width, 3, stride, 1, groups=width),
+                nn.ReLU6(),
+                nn.Conv2d(width, out, 1),
+                nn.ReLU6(),
+            ]
             width = out
         self.layers, self.output = nn.Sequential(*layers), nn.Linear(width, 10)
 
@@ -213,7 +217,9 @@ def rivals(model: nn.Module, inputs: np.ndarray, folder: Path, threads: int, pre
     """Ours, PyTorch's (always float32: the reference), and the dense runtimes that know the precision."""
     example = torch.from_numpy(inputs)
     graph = from_torch(model, example)
-    ours = Model(graph, choices(tune(graph, threads=threads, precision=precision)), threads=threads, precision=precision)
+    ours = Model(
+        graph, choices(tune(graph, threads=threads, precision=precision)), threads=threads, precision=precision
+    )
     ours.prepare(len(inputs))
     found: dict[str, Call | None] = {"ours": ours, "torch": eager(model)}
     path = onnx_file(model, example, folder)
@@ -290,7 +296,9 @@ def main() -> None:
         dense = [rival for rival in medians if rival != "ours" and (rival != "torch" or precision == "float32")]
         times = "  ".join(f"{rival} {1e6 * median:9.1f}" for rival, median in medians.items())
         if not dense:
-            print(f"{name:10s} {precision:8s} batch {batch:2d} {sparsity:4.0%}  no dense rival  us: {times}", flush=True)
+            print(
+                f"{name:10s} {precision:8s} batch {batch:2d} {sparsity:4.0%}  no dense rival  us: {times}", flush=True
+            )
             continue
         best = min(dense, key=lambda rival: medians[rival])
         ratio = np.quantile(seconds[best] / seconds["ours"], (0.1, 0.5, 0.9))

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import ticketsmith
 from tests.training.test_training import CPU, jobs, sealed_bytes
+from ticketsmith import api
+from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.data import load as load_data
 from ticketsmith.errors import RecipeError, TaskError
 from ticketsmith.models.unet import UNet
@@ -138,8 +139,9 @@ def test_the_judge_knows_the_classes_and_is_trained_once(tmp_path: Path, monkeyp
     images, labels = torch.tensor(data.train.inputs) / 127.5 - 1, torch.tensor(data.train.labels)
     test = torch.tensor(data.test.inputs) / 127.5 - 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("ticketsmith.tasks.judge.STEPS", 300)
     judge = Judge(images, labels, 10)
-    assert judge.accuracy(test, torch.tensor(data.test.labels)) > 0.95
+    assert judge.accuracy(test, torch.tensor(data.test.labels)) > 0.9
     (kept,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
     content = kept.read_bytes()
     with monkeypatch.context() as patch:
@@ -186,23 +188,21 @@ def test_interrupted_at_any_step_or_not_the_bytes_are_the_same(tmp_path: Path) -
     assert picture(run.read("samples.png")).shape == (16, 178)
     metrics = run.read_json("metrics.json")
     assert set(metrics["final"]["test"]) == set(metrics["final"]["validation"]) == {
-        "loss", "frechet_distance_mnist_cnn", "precision_mnist_cnn", "recall_mnist_cnn"
+        "loss", "recognised_mnist_cnn", "frechet_distance_mnist_cnn", "precision_mnist_cnn", "recall_mnist_cnn"
     }  # fmt: skip
     assert run.read("curve.csv").decode().splitlines()[0] == "step,train_loss,validation_loss"
     assert "samples.png" not in SealedRun(whole, made["rewind_point", 0, 0].folder).files
+    told_in_the_report(whole, load_recipe(recipe))
 
 
-def test_an_experiment_from_recipe_to_report(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE)
-    overrides = ["replicates=2", f"store={tmp_path / 'runs'}"]
-    experiment = ticketsmith.run(ticketsmith.load(recipe, overrides), workers=1, benchmark=False)
+def told_in_the_report(store: DirectoryStore, recipe: Recipe) -> None:
+    store.put("x/plan.json", api.prepare(recipe).plan.to_bytes())
+    experiment = api.Experiment(store, "x", recipe)
     assert {"recall_mnist_cnn", "loss"} <= set(experiment.table().columns)
     experiment.report()
-    page = (tmp_path / "runs" / "flow" / "report" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") >= 3  # dense, ticket, control
+    page = (store.get("x/report/index.html") or b"").decode()
+    assert page.count("data:image/png;base64,") == 3  # dense, ticket, control
     assert "It is no FID" in page
-    assert "frechet distance mnist cnn" in page.lower()
 
 
 def test_the_network_sees_time_and_class_and_can_be_exported() -> None:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
+from ticketsmith.inference.handover import DENSE_ABOVE, faster
 from ticketsmith.inference.runtimes import CannotRunError, Deployment, FromFile, OnnxFile
 from ticketsmith.runtime.artifact import machine_key, save
+from ticketsmith.runtime.formats import density
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.model import PRECISIONS
@@ -22,7 +24,8 @@ class Sparse(FromFile):
     """Kernels that skip zeros, in one native call an inference; where a layer has too few zeros, dense kernels.
 
     ``tuned`` measures the formats of each layer first. ``precision`` is that of the weights of sparse products with one
-    vector. Runs on as many threads as PyTorch is set to.
+    vector. ``handover``: a network with few zeros is raced with ONNX Runtime, where that is installed, and served by it when
+    that was faster; ``served_by`` says so. Runs on as many threads as PyTorch is set to.
     """
 
     name = "sparse"
@@ -30,13 +33,14 @@ class Sparse(FromFile):
     precisions = PRECISIONS
     takes_onnx = True
 
-    def __init__(self, tuned: bool = True, precision: str = "float32") -> None:
+    def __init__(self, tuned: bool = True, precision: str = "float32", handover: bool = True) -> None:
         if precision not in PRECISIONS:
             raise RecipeError(f"runtime 'sparse': precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
-        self.tuned, self.precision = tuned, precision
+        self.tuned, self.precision, self.handover = tuned, precision, handover
+        self.served_by = "own kernels"
 
     def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
-        """The model as a ``.tsk`` file.
+        """The model as a ``.tsk`` file, or as ONNX where it is handed over.
 
         Raises CannotRunError without the kernel library, and for operators that are not known.
         """
@@ -49,7 +53,12 @@ class Sparse(FromFile):
         except (native.NotBuiltError, UnsupportedError, GraphError) as error:
             raise CannotRunError(str(error)) from error
         options = {"precision": self.precision}
-        return Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
+        own = Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
+        found = own
+        if self.handover and self.precision == "float32" and density(graph) > DENSE_ABOVE:
+            found = faster(own, model, example, folder, threads)
+        self.served_by = "own kernels" if found is own else "onnxruntime"
+        return found
 
 
 def _graph(model: nn.Module | OnnxFile, example: Tensor) -> Graph:

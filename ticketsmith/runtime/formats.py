@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,19 @@ def cold(graph: Graph) -> bool:
     """Whether a network's weights are too many for caches: they then come from memory in each call, and bytes decide."""
     weights = sum(np.count_nonzero(graph.parameter(node, "weight")) for node in graph.nodes if node.op in PRODUCTS)
     return bool(weights > _MOST_IN_CACHE)
+
+
+def density(graph: Graph) -> float:
+    """The share of a network's multiply-adds that are not with zeros."""
+    shapes = graph.shapes()
+    kept = whole = 0
+    for node in graph.nodes:
+        if node.op in PRODUCTS:
+            weight = graph.parameter(node, "weight")
+            # a weight of a convolution, or of a layer over a sequence, is used at each place of the output
+            places = math.prod(shapes[node.output]) // len(weight)
+            kept, whole = kept + places * int(np.count_nonzero(weight)), whole + places * weight.size
+    return kept / max(1, whole)
 
 
 def sensible(mode: str, shared: bool, cold: bool) -> tuple[str, ...]:

@@ -28,7 +28,9 @@ NOISE_LEVELS = 10
 NEAREST = 0.4
 """The loss divides by no less than this, lest images with little noise drown the others (as min-SNR, Hang et al. 2023)."""
 
-_SPACE = "the project's own classifier of these images (mnist_cnn)"
+_JUDGE = "the project's own classifier of these images (mnist_cnn)"
+_RECOGNISED, _FRECHET = "recognised_mnist_cnn", "frechet_distance_mnist_cnn"
+_PRECISION, _RECALL = "precision_mnist_cnn", "recall_mnist_cnn"
 _BATCH = 250
 _SAMPLES, _SCALE = 10, 2
 _SHARED = 0  # held-out images, their noise and the samples' noise are the same for every replicate
@@ -57,25 +59,32 @@ class Denoising:
     )
     final_metrics = (
         Metric(
-            "frechet_distance_mnist_cnn",
+            _RECOGNISED,
+            higher_is_better=True,
+            unit="%",
+            decimals=1,
+            about=f"The share of made images that {_JUDGE} takes for the class that was asked for.",
+        ),
+        Metric(
+            _FRECHET,
             higher_is_better=False,
             decimals=3,
             about="How far made images are from real ones as a whole, 0 when they are alike: the Fréchet distance between "
-            f"what {_SPACE} sees in them. It is no FID, and must not be compared with one.",
+            f"what {_JUDGE} sees in them. It is no FID, and must not be compared with one.",
         ),
         Metric(
-            "precision_mnist_cnn",
+            _PRECISION,
             higher_is_better=True,
             unit="%",
             decimals=1,
-            about=f"The share of made images that look like a real one to {_SPACE}.",
+            about=f"The share of made images that look like a real one to {_JUDGE}.",
         ),
         Metric(
-            "recall_mnist_cnn",
+            _RECALL,
             higher_is_better=True,
             unit="%",
             decimals=1,
-            about=f"The share of real images whose like the network makes, as {_SPACE} sees them.",
+            about=f"The share of real images whose like the network makes, as {_JUDGE} sees them.",
         ),
     )
     unit = "image"
@@ -160,10 +169,13 @@ class Denoising:
 
     def evaluate_final(self, model: nn.Module, device: torch.device) -> Mapping[str, Mapping[str, float]]:
         """Distances of generated images from those of each held-out split, from the same noise for every model."""
-        noise = self._fixed("generated", self._measured)
-        generated = self.generate(model, noise, self._classes(self._measured), device)
-        seen = self._judge.features(generated)
-        return {split: self._distances(images, seen) for split, (images, _) in self._held_out.items()}
+        noise, classes = self._fixed("generated", self._measured), self._classes(self._measured)
+        generated = self.generate(model, noise, classes, device)
+        seen, recognised = self._judge.features(generated), 100.0 * self._judge.accuracy(generated, classes)
+        return {
+            split: {_RECOGNISED: recognised, **self._distances(self._judge.features(images), seen)}
+            for split, (images, _) in self._held_out.items()
+        }
 
     def samples(self, model: nn.Module, device: torch.device) -> Mapping[str, bytes]:
         """``samples.png``: a row of generated images, class after class, from the same noise for every model."""
@@ -194,11 +206,14 @@ class Denoising:
     def _judge(self) -> Judge:
         return Judge(self._scaled(self._train.cpu()), self._labels.cpu(), self._data.classes)
 
-    def _distances(self, images: Tensor, generated: Tensor) -> dict[str, float]:
-        real = self._judge.features(images)
+    @staticmethod
+    def _distances(real: Tensor, generated: Tensor) -> dict[str, float]:
         precision, recall = precision_and_recall(real, generated)
-        distance, *shares = (metric.name for metric in self.final_metrics)
-        return {distance: frechet_distance(real, generated), shares[0]: 100.0 * precision, shares[1]: 100.0 * recall}
+        return {
+            _FRECHET: frechet_distance(real, generated),
+            _PRECISION: 100.0 * precision,
+            _RECALL: 100.0 * recall,
+        }
 
     def _loss(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         guess = self._denoised(model, _between(images, noise, times), times, labels)

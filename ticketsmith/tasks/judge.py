@@ -45,7 +45,7 @@ class Judge:
             return torch.cat([self._network.features(part).mean((2, 3)) for part in torch.split(images, _PART)])
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """The share of images that it classifies correctly, 0..1."""
+        """The share of images that it takes for the class in ``labels``, 0..1."""
         with torch.no_grad():
             found = torch.cat([self._network(part).argmax(1) for part in torch.split(images, _PART)])
         return float((found == labels).double().mean())
