@@ -23,6 +23,7 @@ SHORT = (
     "pruning.levels=2",
     "pruning.fraction=0.5",
     "replicates=2",
+    "variants.random_ticket=false",
 )
 
 
@@ -32,6 +33,8 @@ def main() -> None:
     store = parser.parse_args().store
     recipe = Path(__file__).resolve().parents[1] / "configs" / "bert_minilm.yaml"
     experiment = ticketsmith.run(ticketsmith.load(recipe, (*SHORT, f"store={store}")), benchmark=False)
+    for key, reason in experiment.outcome.failed.items():
+        print(f"{key[:8]} failed: {reason}")
     table = experiment.table()
     columns = [name for name in ("variant", "level", "sparsity", "accuracy", "loss", "status") if name in table]
     print(table[columns].to_string(index=False))

@@ -22,7 +22,7 @@ task:
   length: 16
   validation: 0.1
 training: {{optimizer: adamw, lr: 0.0003, batch_size: 8, duration: 28it, evaluate_every: 28it}}
-pruning: {{levels: 1, fraction: 0.5, scope: global}}
+pruning: {{levels: 1, fraction: 0.5, scope: global, exclude: ["network.bert.pooler.*"]}}
 replicates: 1
 variants: {{random_ticket: false}}
 store: {store}
