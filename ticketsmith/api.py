@@ -491,6 +491,7 @@ class Experiment:
     def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
         from ticketsmith.inference import suite
         from ticketsmith.inference.lineup import Candidate
+        from ticketsmith.tasks.task import serving
         from ticketsmith.training.device import check_device
 
         short = Settings(
@@ -512,7 +513,7 @@ class Experiment:
             candidates,
             self._task.example,
             chosen,
-            unit=str(getattr(self._task, "unit", "request")),
+            serving=serving(self._task),
             quick=settings is None,
             progress=progress,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,10 +36,3 @@ def test_nothing_else_is_raced(density: float, options: dict[str, object], monke
     runtime = Sparse(tuned=False, **options)  # type: ignore[arg-type]
     runtime.prepare(sparse(network(), density), torch.randn(1, 2, 6, 6))
     assert runtime.served_by == "own kernels"
-
-
-def test_the_race_is_won_by_the_one_that_takes_less_time() -> None:
-    example = np.zeros(1, np.float32)
-    little, much = (lambda x: x + 1), (lambda x: torch.randn(300, 300) @ torch.randn(300, 300))
-    assert door._is_faster(little, much, example)
-    assert not door._is_faster(much, little, example)

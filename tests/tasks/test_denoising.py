@@ -42,7 +42,7 @@ task:
   steps: 4
   measured: 60
 training: {optimizer: adam, lr: 0.004, batch_size: 32, duration: 30it, evaluate_every: 10it, ema: 0.9}
-pruning: {levels: 1, fraction: 0.5, scope: global}
+pruning: {levels: 1, fraction: 0.5, exclude: [input, output]}
 rewind: 5it
 replicates: 1
 variants: {random_ticket: false}

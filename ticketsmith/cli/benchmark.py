@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.cli.progress import rounds
 from ticketsmith.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ def benchmark(
     of the first replicate of the experiments below --runs-prefix; that benchmark is kept in the store and shown by the
     report. The last line of the output is JSON, for programs; with --json it is the only one.
     """
+    from ticketsmith.cli.progress import rounds
+
     _check_sources(checkpoint, onnx, against, model, weights, shape)
     settings = _settings(**how)
     found: list[tuple[str, str | None, Benchmark]] = []

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.evidence.words import percent
+from ticketsmith.inference.decoding import own
 from ticketsmith.inference.eager import Eager
 from ticketsmith.inference.runtimes import Call, CannotRunError
+from ticketsmith.tasks.task import Decoder
 
 
 class Csr:
@@ -36,6 +38,13 @@ class Csr:
         Raises CannotRunError when no layer is worth a sparse matrix, or when the model reads the weights of a layer
         by itself.
         """
+        return Eager().prepare(self._sparse(model), example)
+
+    def decoder(self, model: nn.Module, example: Tensor) -> Decoder:
+        """Sessions of such a copy. Raises CannotRunError as ``prepare`` does, and for models without sessions."""
+        return own(self._sparse(model))
+
+    def _sparse(self, model: nn.Module) -> nn.Module:
         chosen = {module for module in model.modules() if self._takes(module)}
         if not chosen:
             raise CannotRunError(
@@ -44,7 +53,7 @@ class Csr:
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse ")  # "is in beta state", "checks are disabled"
-            return Eager().prepare(_replaced(model, chosen), example)
+            return _replaced(model, chosen)
 
     def _takes(self, module: nn.Module) -> bool:
         # a subclass or a hook may do more than a linear layer does

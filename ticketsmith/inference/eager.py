@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
+from ticketsmith.inference.decoding import own
 from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
+from ticketsmith.tasks.task import Decoder
 
 
 class Eager:
@@ -42,6 +44,10 @@ class Eager:
             return outputs.float()
 
         return rounded
+
+    def decoder(self, model: nn.Module, example: Tensor) -> Decoder:
+        """The model's own sessions; in bfloat16 those of a copy. Raises CannotRunError when it has none."""
+        return own(model, getattr(torch, self.precision))
 
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
         """The program that ``torch.export`` makes of the model."""

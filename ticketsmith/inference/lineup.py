@@ -13,8 +13,6 @@ from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.serving import Refusal
 from ticketsmith.evidence.words import percent
 from ticketsmith.inference import agreement
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.onnx_runtime import OnnxRuntime
 from ticketsmith.inference.runtimes import (
     Call,
     CannotRunError,
@@ -24,6 +22,7 @@ from ticketsmith.inference.runtimes import (
     precision_of,
     tolerance_of,
 )
+from ticketsmith.inference.workload import Workload
 
 LEAST_AGREEMENT = 0.95
 """Of a low precision: so many of the inputs must be put into the same class as in float32."""
@@ -70,7 +69,7 @@ class Rival:
 
 def line_up(
     pairs: Sequence[tuple[Candidate, Runtime]],
-    inputs: Tensor,
+    workload: Workload,
     more_inputs: Callable[[], Tensor],
     time_is_over: Callable[[], bool] = lambda: False,
     told: Callable[[str], None] = lambda text: None,
@@ -90,17 +89,17 @@ def line_up(
                 raise CannotRunError(_TIME_IS_OVER)
             begin = time.perf_counter()
             if id(candidate) not in expected:
-                expected[id(candidate)] = _reference(candidate, inputs)
-            rivals.append(_ready(candidate, runtime, inputs, expected[id(candidate)], more_inputs, begin))
+                expected[id(candidate)] = _reference(candidate, workload)
+            rivals.append(_ready(candidate, runtime, workload, expected[id(candidate)], more_inputs, begin))
         except TicketSmithError as error:
             place = (candidate.variant, candidate.level, candidate.seed)
-            refusals.append(Refusal(*place, _column(runtime), len(inputs), str(error)))
+            refusals.append(Refusal(*place, _column(runtime), len(workload.inputs), str(error)))
     return rivals, refusals
 
 
-def another(rival: Rival, model: nn.Module | OnnxFile, inputs: Tensor) -> Rival:
+def another(rival: Rival, model: nn.Module | OnnxFile, workload: Workload) -> Rival:
     """The same model on the same runtime once more, in other memory."""
-    call = rival.runtime.prepare(model, inputs)  # type: ignore[arg-type]
+    call = workload.prepare(rival.runtime, model, shared=False)
     return Rival(rival.candidate, rival.runtime, call, rival.max_error, rival.agreement, rival.made_in)
 
 
@@ -109,11 +108,10 @@ def _column(runtime: Runtime) -> str:
     return runtime.name if precision == "float32" else f"{runtime.name} ({precision})"
 
 
-def _reference(candidate: Candidate, inputs: Tensor) -> Tensor:
-    """What the model itself says, in float32: eager PyTorch, or ONNX Runtime for an ONNX file."""
+def _reference(candidate: Candidate, workload: Workload) -> Tensor:
+    """What the model itself says, in float32."""
     try:
-        reference = OnnxRuntime() if isinstance(candidate.model, OnnxFile) else Eager()
-        outputs = _output(reference.prepare(candidate.model, inputs), inputs)  # type: ignore[arg-type]
+        outputs = _output(workload.exact(candidate.model), workload.given)
     except CannotRunError:
         raise
     except Exception as error:  # a user's model may fail in any way
@@ -126,19 +124,21 @@ def _reference(candidate: Candidate, inputs: Tensor) -> Tensor:
 def _ready(
     candidate: Candidate,
     runtime: Runtime,
-    inputs: Tensor,
+    workload: Workload,
     expected: Tensor,
     more_inputs: Callable[[], Tensor],
     begin: float,
 ) -> Rival:
-    what = f"runtime {runtime.name!r} on {candidate}"
+    what = f"runtime {runtime.name!r} on {candidate}" + (f" in {workload.phase}" if workload.phase else "")
     if isinstance(candidate.model, OnnxFile) and not getattr(runtime, "takes_onnx", False):
         raise CannotRunError("it runs PyTorch modules, and this is an ONNX file.")
     try:
-        call = runtime.prepare(candidate.model, inputs)  # type: ignore[arg-type]
-        actual = _output(call, inputs)
+        call = workload.prepare(runtime, candidate.model)
+        actual = _output(call, workload.given)
         low = precision_of(runtime) != "float32"
-        shared = _shared_classes(candidate, call, more_inputs(), len(inputs)) if low else None
+        shared = (
+            _shared_classes(workload.exact(candidate.model), call, more_inputs(), len(workload.inputs)) if low else None
+        )
     except TicketSmithError:
         raise
     except Exception as error:  # a user's runtime may fail in any way
@@ -152,13 +152,10 @@ def _ready(
     return Rival(candidate, runtime, call, difference, shared, time.perf_counter() - begin)
 
 
-def _shared_classes(candidate: Candidate, call: Call, inputs: Tensor, batch_size: int) -> float | None:
+def _shared_classes(exact: Call, call: Call, inputs: Tensor, batch_size: int) -> float | None:
     """The share of inputs for which a call finds the class that the model finds in float32."""
     shares = []
-    reference = OnnxRuntime() if isinstance(candidate.model, OnnxFile) else Eager()
-    exact: Call | None = None
     for batch in _batches(inputs, batch_size):
-        exact = exact or reference.prepare(candidate.model, batch)  # type: ignore[arg-type]
         share = agreement.same_class(_output(exact, batch), _output(call, batch))
         if share is None:
             return None

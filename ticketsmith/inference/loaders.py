@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ Arrays = Callable[[NDArray[Any]], NDArray[Any]]
 """Inputs ``[batch, ...]`` to outputs ``[batch, ...]``."""
 
 
+Step = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]
+"""All inputs of a model, in order, to all its outputs; those of one call stay as they are until the call after the next."""
+
+
 def onnx_runtime(path: Path, threads: int) -> Arrays:
     """ONNX Runtime on the CPU, all its graph optimisations on."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = _onnx_session(path, threads)
     name, run = session.get_inputs()[0].name, session.run
 
     def call(inputs: NDArray[Any]) -> NDArray[Any]:
@@ -29,8 +28,59 @@ def onnx_runtime(path: Path, threads: int) -> Arrays:
     return call
 
 
+def onnx_runtime_step(path: Path, threads: int) -> Step:
+    """The same, for a model of several inputs and outputs."""
+    session = _onnx_session(path, threads)
+    names, run = [one.name for one in session.get_inputs()], session.run
+
+    def step(inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = run(None, dict(zip(names, inputs, strict=True)))
+        return outputs
+
+    return step
+
+
 def open_vino(path: Path, threads: int, precision: str = "float32") -> Arrays:
     """OpenVINO on the CPU, set for latency. ``precision`` is what it may compute in: float32 or bfloat16."""
+    request = _compiled(path, threads, precision).create_infer_request()
+
+    def call(inputs: NDArray[Any]) -> NDArray[Any]:
+        outputs: NDArray[Any] = request.infer([inputs], share_inputs=True, share_outputs=True)[0]
+        return outputs
+
+    return call
+
+
+def open_vino_steps(path: Path, threads: int, precision: str = "float32") -> Callable[[], Step]:
+    """The same, for a model of several inputs and outputs: steps that do not share memory."""
+    compiled = _compiled(path, threads, precision)
+
+    def begin() -> Step:
+        # Outputs lie in a request's own memory. Two take turns, lest one writes where it reads what it was given.
+        requests = [compiled.create_infer_request() for _ in range(2)]
+        last: list[list[NDArray[Any]]] = [[], []]
+
+        def step(inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+            turn = int(any(given is made for made in last[0] for given in inputs))
+            outputs = requests[turn].infer(list(inputs), share_inputs=True, share_outputs=True)
+            last[turn] = [outputs[index] for index in range(len(outputs))]
+            return last[turn]
+
+        return step
+
+    return begin
+
+
+def _onnx_session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _compiled(path: Path, threads: int, precision: str) -> Any:
     import openvino
 
     options = {
@@ -39,13 +89,7 @@ def open_vino(path: Path, threads: int, precision: str = "float32") -> Arrays:
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
     }
-    request = openvino.Core().compile_model(str(path), "CPU", options).create_infer_request()
-
-    def call(inputs: NDArray[Any]) -> NDArray[Any]:
-        outputs: NDArray[Any] = request.infer([inputs], share_inputs=True, share_outputs=True)[0]
-        return outputs
-
-    return call
+    return openvino.Core().compile_model(str(path), "CPU", options)
 
 
 def sparse(path: Path, threads: int, precision: str = "float32") -> Arrays:

@@ -1,7 +1,7 @@
 """The benchmark: models raced against the strongest dense runtime, side by side in one process.
 
-Timings are compared within a **cell**: the same precision, batch size and number of threads. The dense model on the dense
-runtime that turns out fastest there is 1.0, whoever that is. It races as several identical copies: their median is what
+Timings are compared within a **cell**: the same phase, precision, batch size and number of threads. The dense model on the
+dense runtime that turns out fastest there is 1.0, whoever that is. It races as several identical copies: their median is what
 the others are compared with, and by how much they differ is how well this machine can tell two models apart at all.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ from ticketsmith.inference.runtimes import CannotRunError, Runtime, is_dense, pr
 from ticketsmith.inference.statistics import Bootstrap, Ratio, noise, resolution
 from ticketsmith.inference.stopwatch import Stopwatch, Warm, quiet
 from ticketsmith.inference.surroundings import Surroundings, pinned, signs
-from ticketsmith.inference.work import Work, work
+from ticketsmith.inference.work import Work
+from ticketsmith.inference.workload import Workload, workloads
+from ticketsmith.tasks.task import ONE_CALL, Decoder, Serving
 
 COPIES = 5
 """Of the strongest dense rival; fewer where making one takes long."""
@@ -53,7 +55,7 @@ def measure(
     confidence: float = 0.95,
     seconds: float = 0.0,
     budget: float | None = None,
-    unit: str = "request",
+    serving: Serving = ONE_CALL,
     everywhere: bool = True,
     progress: Progress = lambda what, done, total: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -61,11 +63,12 @@ def measure(
 ) -> Benchmark:
     """Times ``reference``, the dense model, and ``candidates`` on every runtime, batch size and number of threads.
 
-    ``inputs_of(b)`` gives inputs ``[b, ...]``: a unit each, or of the unit ``token`` as many as they hold. Every race
-    takes at least ``rounds`` rounds and ``seconds`` seconds. ``budget``, in seconds, is for all of them: when it is spent,
-    rounds are left out, down to ``race.FEWEST_ROUNDS``, and rivals that are not ready. ``everywhere``: see
-    ``lineup.pairs``. ``clock`` gives seconds. ``surroundings``: what to ask for the machine's facts, peaks and noise. The
-    outputs of every rival are compared with eager PyTorch's in float32 before anything is timed.
+    ``inputs_of(b)`` gives inputs ``[b, ...]``. ``serving`` says what is counted, and in which phases models that have
+    sessions are timed beside one call as they are. Every race takes at least ``rounds`` rounds and ``seconds`` seconds.
+    ``budget``, in seconds, is for all of them: when it is spent, rounds are left out, down to ``race.FEWEST_ROUNDS``, and
+    rivals that are not ready. ``everywhere``: see ``lineup.pairs``. ``clock`` gives seconds. ``surroundings``: what to
+    ask for the machine's facts, peaks and noise. The outputs of every rival are compared with eager PyTorch's in float32
+    before anything is timed; those of a phase with what the model says of the whole sequence.
 
     A model that a runtime cannot run, or computes something else for, is listed under ``refusals``. Raises CannotRunError
     when nothing can be run at all, RecipeError for senseless settings, TaskError when the inputs are not of the batch size
@@ -80,24 +83,24 @@ def measure(
             candidate.model.to(device).eval()
     stopwatch = Stopwatch.of(device, clock)
     end = None if budget is None else clock() + budget
-    cells = [(count, size) for count in threads for size in batch_sizes]
+    if not isinstance(reference.model, Decoder):
+        serving = replace(serving, phases=())
+    cells = len(threads) * len(batch_sizes) * (1 + len(serving.phases))
     found, refusals, peaks = [], [], {}
     before = around.state()
     pins: dict[int, str] = {}
-    for index, (count, size) in enumerate(cells):
-        inputs = _inputs(inputs_of, size, device)
+    for index, (count, workload) in enumerate(_workloads(inputs_of, serving, threads, batch_sizes, device)):
         with pinned(count) as cores, quiet(count):
             pins[count] = f"{count}, on core{'s' if len(cores) > 1 else ''} {_listed(cores)}" if cores else str(count)
             if count not in peaks and device.type == "cpu":
-                progress(f"measuring the machine's peaks with {count} threads", index * rounds, rounds * len(cells))
+                progress(f"measuring the machine's peaks with {count} threads", index * rounds, rounds * cells)
                 peaks[count] = around.peaks(count)
-            allowance = None if end is None else max(0.0, end - clock()) / (len(cells) - index)
+            allowance = None if end is None else max(0.0, end - clock()) / (cells - index)
 
             def told(what: str, done: int = 0, before: int = index * rounds) -> None:
-                progress(what, before + min(done, rounds), rounds * len(cells))
+                progress(what, before + min(done, rounds), rounds * cells)
 
-            units = inputs.numel() if unit == "token" else size
-            cell = _Cell(field, inputs, units, count, stopwatch, allowance, told)
+            cell = _Cell(field, workload, count, stopwatch, allowance, told)
             rivals, refused = cell.line_up(pairs(field, runtimes, everywhere), inputs_of)
             refusals += refused
             if rivals:
@@ -117,7 +120,7 @@ def measure(
         tuple(timing for cell in found for timing in cell.timings),
         reference.key,
         tuple(refusals),
-        unit=unit,
+        unit=serving.unit,
         peaks=tuple(one for one in peaks.values() if one is not None),
     )
 
@@ -125,7 +128,7 @@ def measure(
 @dataclass(frozen=True)
 class _Result:
     threads: int
-    batch_size: int
+    batch: str
     timings: list[Timing]
     resolution: float
     noises: list[str]
@@ -136,8 +139,7 @@ class _Cell:
     """All precisions at one batch size and number of threads: they race together, and are compared apart."""
 
     field: Sequence[Candidate]
-    inputs: Tensor
-    units: int
+    workload: Workload
     threads: int
     stopwatch: Stopwatch
     allowance: float | None
@@ -146,30 +148,32 @@ class _Cell:
     def line_up(
         self, wanted: Sequence[tuple[Candidate, Runtime]], inputs_of: Callable[[int], Tensor]
     ) -> tuple[list[Rival], list[Refusal]]:
-        begin, size = self.stopwatch.clock(), len(self.inputs)
+        begin, size = self.stopwatch.clock(), len(self.workload.inputs)
 
         def over() -> bool:
             return self.allowance is not None and self.stopwatch.clock() - begin > _PREPARING * self.allowance
 
         def more() -> Tensor:
-            return inputs_of(max(1, AGREEMENT_INPUTS // size) * size).to(self.inputs.device)
+            if self.workload.phase:  # what follows a token is no class
+                return self.workload.inputs[:0]
+            return inputs_of(max(1, AGREEMENT_INPUTS // size) * size).to(self.workload.inputs.device)
 
         # what tells the least comes last, since a budget leaves out the last
         telling = sorted(wanted, key=lambda pair: (pair[0] is not self.field[0], is_dense(pair[1])))
-        rivals, refusals = line_up(telling, self.inputs, more, over, self.told)
+        rivals, refusals = line_up(telling, self.workload, more, over, self.told)
         place = {(id(candidate), id(runtime)): index for index, (candidate, runtime) in enumerate(wanted)}
         rivals.sort(key=lambda rival: place[id(rival.candidate), id(rival.runtime)])
         return rivals, refusals
 
     def race(self, rivals: list[Rival], rounds: int, seconds: float, confidence: float, peaks: Peaks | None) -> _Result:
-        begin, size = self.stopwatch.clock(), len(self.inputs)
-        place = f"batch size {size}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        begin, given = self.stopwatch.clock(), self.workload.given
+        place = f"{self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self.told(f"warming up: {place}")
-        runners = [Runner.of(rival.call, self.inputs) for rival in rivals]
+        runners = [Runner.of(rival.call, given) for rival in rivals]
         warm = warm_up(runners, self.stopwatch, self.allowance)
         copied = self._favourite(rivals, warm)
         copies = self._copies(rivals[copied])
-        runners += [Runner.of(rival.call, self.inputs) for rival in copies]
+        runners += [Runner.of(rival.call, given) for rival in copies]
         calls = [one.calls for one in warm] + [warm[copied].calls] * len(copies)
         spent = self.stopwatch.clock() - begin
         latencies = race(
@@ -192,7 +196,12 @@ class _Cell:
         order = {(rival.candidate.identity, rival.runtime.name, precision_of(rival.runtime)): index
                  for index, rival in enumerate(rivals)}  # fmt: skip
         timings.sort(key=lambda one: order[(one.variant, one.level, one.seed, one.key), one.runtime, one.precision])
-        return _Result(self.threads, size, timings, floor, [f"at {place} {sign}" for sign in noise(group[:, 0])])
+        return _Result(self.threads, self.batch, timings, floor, [f"at {place} {sign}" for sign in noise(group[:, 0])])
+
+    @property
+    def batch(self) -> str:
+        """``batch size 1``, with the phase before it."""
+        return f"{self.workload.phase}, batch size {len(self.workload.inputs)}".removeprefix(", ")
 
     def _favourite(self, rivals: Sequence[Rival], warm: Sequence[Warm]) -> int:
         """The rival that will most likely be the one to beat: dense, the dense model, and the fastest so far."""
@@ -202,13 +211,16 @@ class _Cell:
         return min(quick or own or dense or range(len(rivals)), key=lambda i: (warm[i].seconds, i))
 
     def _copies(self, rival: Rival) -> list[Rival]:
-        count = max(1, min(COPIES - 1, int(_COPIES_SECONDS / max(rival.made_in, 1e-6))))
-        self.told(f"preparing {count} copies of {rival.candidate} on {rival.runtime.name}")
-        return [another(rival, copy.deepcopy(rival.candidate.model), self.inputs) for _ in range(count)]
+        self.told(f"preparing {COPIES - 1} copies of {rival.candidate} on {rival.runtime.name}")
+        begin = time.perf_counter()
+        copies: list[Rival] = []
+        while not copies or (len(copies) < COPIES - 1 and time.perf_counter() - begin < _COPIES_SECONDS):
+            copies.append(another(rival, copy.deepcopy(rival.candidate.model), self.workload))
+        return copies
 
     def _works(self, rivals: Sequence[Rival]) -> dict[int, Work]:
         models = {id(rival.candidate): rival.candidate.model for rival in rivals}
-        return {key: work(model, self.inputs) for key, model in models.items() if isinstance(model, nn.Module)}
+        return {key: self.workload.least(model) for key, model in models.items() if isinstance(model, nn.Module)}
 
     def _compared(
         self,
@@ -256,20 +268,21 @@ class _Cell:
             key=candidate.key,
             sparsity=candidate.sparsity,
             runtime=rival.runtime.name,
-            batch_size=len(self.inputs),
+            batch_size=len(self.workload.inputs),
             threads=self.threads,
             rounds=len(latencies),
             median_ms=1e3 * median,
             p10_ms=1e3 * p10,
             p90_ms=1e3 * p90,
             p99_ms=1e3 * p99,
-            throughput=self.units / median,
+            throughput=self.workload.units / median,
             speedup=ratio.median,
             speedup_low=ratio.low,
             speedup_high=ratio.high,
             max_error=rival.max_error,
             tolerance=tolerance_of(rival.runtime),
             precision=precision,
+            phase=self.workload.phase,
             dense=is_dense(rival.runtime),
             against=against,
             flops=flops,
@@ -293,6 +306,19 @@ def _check(
         raise RecipeError(f"a confidence lies between 0 and 1, not {confidence}.")
 
 
+def _workloads(
+    inputs_of: Callable[[int], Tensor],
+    serving: Serving,
+    threads: Sequence[int],
+    batch_sizes: Sequence[int],
+    device: torch.device,
+) -> Iterator[tuple[int, Workload]]:
+    for count in threads:
+        for size in batch_sizes:
+            for workload in workloads(serving, _inputs(inputs_of, size, device)):
+                yield count, workload
+
+
 def _inputs(inputs_of: Callable[[int], Tensor], batch_size: int, device: torch.device) -> Tensor:
     inputs = inputs_of(batch_size).to(device)
     if len(inputs) != batch_size:
@@ -304,8 +330,7 @@ def _told(cells: Sequence[_Result], pins: dict[int, str], runtimes: Sequence[Run
     """How it was measured, for a reader."""
     several = len({cell.threads for cell in cells}) > 1
     places = [
-        f"{percent(round(cell.resolution - 1, 3))} at batch size {cell.batch_size}"
-        + (f" on {cell.threads} threads" if several else "")
+        f"{percent(round(cell.resolution - 1, 3))} at {cell.batch}" + (f" on {cell.threads} threads" if several else "")
         for cell in cells
     ]
     facts = {

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,16 @@ def onnx_path(model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Pat
         return model.path
     need("onnx")
     path = folder / "model.onnx"
+    write(model, (example,), path)
+    return path
+
+
+def write(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, **names: Any) -> None:
+    """Writes a module as ONNX; ``names`` are those of ``torch.onnx.export``. Raises CannotRunError when PyTorch cannot."""
     try:
         with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            torch.onnx.export(model, (example,), str(path), dynamo=False, opset_version=OPSET)
+            torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=OPSET, **names)
     except Exception as error:  # the exporter may fail in any way
         first = next(iter(str(error).splitlines()), "")
         raise CannotRunError(f"PyTorch cannot write it as ONNX ({type(error).__name__}: {first}).") from error
-    return path

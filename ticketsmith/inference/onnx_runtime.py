@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
+from ticketsmith.inference import loaders
+from ticketsmith.inference.decoding import Stepping, write_step
 from ticketsmith.inference.onnx_file import need, onnx_path
-from ticketsmith.inference.runtimes import CannotRunError, Deployment, FromFile
+from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, need_cpu
 
 
 class OnnxRuntime(FromFile):
@@ -33,6 +37,17 @@ class OnnxRuntime(FromFile):
         if self.precision == "int8":
             path = _quantised(path, folder / "model.int8.onnx")
         return Deployment(path, "ticketsmith.inference.loaders:onnx_runtime", ("onnxruntime",))
+
+    def decoder(self, model: nn.Module, example: Tensor) -> ArrayDecoder:
+        """Sessions that give the cache to a step of the model and keep what comes out. Raises CannotRunError."""
+        need("onnxruntime")
+        need_cpu(example)
+        with tempfile.TemporaryDirectory(prefix="ticketsmith-") as folder:
+            path, cache = write_step(model, example, Path(folder))
+            if self.precision == "int8":
+                path = _quantised(path, Path(folder) / "step.int8.onnx")
+            step = loaders.onnx_runtime_step(path, torch.get_num_threads())
+        return ArrayDecoder(Stepping(lambda: step, cache))
 
 
 def _quantised(path: Path, target: Path) -> Path:

@@ -19,6 +19,7 @@ from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.inference.loaders import Arrays
 from ticketsmith.inference.settings import PRECISIONS
 from ticketsmith.plugins import build, is_dotted, resolve
+from ticketsmith.tasks.task import Decoder
 
 BUILTINS = {
     "torch": "ticketsmith.inference.eager:Eager",
@@ -56,6 +57,13 @@ class ArrayCall:
 
 
 @dataclass(frozen=True)
+class ArrayDecoder:
+    """A Decoder of a runtime whose sessions take and give NumPy arrays: the benchmark times them alone."""
+
+    arrays: Decoder
+
+
+@dataclass(frozen=True)
 class OnnxFile:
     """A model that is not PyTorch's: an ONNX file of one input and one output."""
 
@@ -69,7 +77,7 @@ class Runtime(Protocol):
     Optional attributes, read with these defaults: ``dense = True`` (zeros are multiplied like any other number),
     ``precision = "float32"`` (of the weights), ``tolerance`` (see ``tolerance_of``). ``takes_onnx = True`` says that
     ``prepare`` also takes an OnnxFile in place of a module. A class with a tuple ``precisions`` takes an option
-    ``precision``, one of them. See also Deployable.
+    ``precision``, one of them. See also Deployable and Decodes.
     """
 
     name: str
@@ -81,6 +89,18 @@ class Runtime(Protocol):
         ``model`` is in evaluation mode on the device of ``example``, pruned weights are zeros in it, and it must be
         left as it is. The call may give the same output buffer each time, and computes on ``torch.get_num_threads()``
         threads. Raises CannotRunError with the reason when the runtime has nothing to offer for this model.
+        """
+        ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A runtime that can give a model one token after another, and remembers what it read."""
+
+    def decoder(self, model: nn.Module, example: Tensor) -> Decoder | ArrayDecoder:
+        """What makes sessions of ``model``, for tokens shaped like ``example``, ``[b, t]``, or fewer.
+
+        Their logits are those of the model for the whole sequence. Raises CannotRunError as ``prepare`` does.
         """
         ...
 
@@ -124,10 +144,15 @@ class FromFile:
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """A call on arrays. Raises CannotRunError."""
-        if example.device.type != "cpu":
-            raise CannotRunError("it runs on CPUs only.")
+        need_cpu(example)
         with tempfile.TemporaryDirectory(prefix="ticketsmith-") as folder:
             return ArrayCall(self.deploy(model, example, Path(folder)).load(torch.get_num_threads()))
+
+
+def need_cpu(example: Tensor) -> None:
+    """Raises CannotRunError for inputs that lie elsewhere."""
+    if example.device.type != "cpu":
+        raise CannotRunError("it runs on CPUs only.")
 
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.1}

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.handover import DENSE_ABOVE, faster
-from ticketsmith.inference.runtimes import CannotRunError, Deployment, FromFile, OnnxFile
+from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, OnnxFile, need_cpu
+from ticketsmith.runtime.arrays import CHUNK
 from ticketsmith.runtime.artifact import machine_key, save
 from ticketsmith.runtime.formats import density
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
-from ticketsmith.runtime.model import PRECISIONS
+from ticketsmith.runtime.model import PRECISIONS, Model
+from ticketsmith.runtime.session import SessionError, step_graph
 from ticketsmith.runtime.tune import choices, tune
 
 
@@ -59,6 +61,21 @@ class Sparse(FromFile):
             found = faster(own, model, example, folder, threads)
         self.served_by = "own kernels" if found is own else "onnxruntime"
         return found
+
+    def decoder(self, model: nn.Module, example: Tensor) -> ArrayDecoder:
+        """Sessions of the runtime's own, as a file has them. Raises CannotRunError as ``deploy`` does."""
+        need_cpu(example)
+        threads = torch.get_num_threads()
+        try:
+            native.library()
+            graph = from_torch(model, example)
+            chosen: dict[str, str] = {}
+            for tokens in (CHUNK, 1) if self.tuned else ():  # where both ask for a format, decoding decides
+                step = step_graph(graph, len(example), tokens)
+                chosen |= choices(tune(step, threads=threads, precision=self.precision))
+            return ArrayDecoder(Model(graph, chosen, threads=threads, precision=self.precision))
+        except (native.NotBuiltError, UnsupportedError, GraphError, SessionError) as error:
+            raise CannotRunError(str(error)) from error
 
 
 def _graph(model: nn.Module | OnnxFile, example: Tensor) -> Graph:

@@ -26,6 +26,7 @@ from ticketsmith.inference.runtimes import ArrayCall, Deployable, Runtime, is_de
 from ticketsmith.inference.settings import LoadSettings, Settings
 from ticketsmith.inference.stopwatch import quiet
 from ticketsmith.inference.surroundings import Surroundings, pinned
+from ticketsmith.tasks.task import ONE_CALL, Serving
 
 _TARGET = 10.0
 _LEAST_TARGET_MS = 1.0
@@ -41,14 +42,15 @@ def run(
     inputs_of: Callable[[int], Tensor],
     settings: Settings,
     *,
-    unit: str = "request",
+    serving: Serving = ONE_CALL,
     quick: bool = False,
     progress: Progress = lambda what, done, total: None,
     surroundings: Surroundings | None = None,
 ) -> Benchmark:
     """Measures ``reference`` (the dense model) and ``candidates`` as ``settings`` say.
 
-    ``quick``: by default fewer runtimes. Raises TicketSmithError for what cannot be measured as asked.
+    ``serving``: what is counted, and the phases to be timed apart. ``quick``: by default fewer runtimes. Raises
+    TicketSmithError for what cannot be measured as asked.
     """
     device = torch.device(settings.device)
     names = _names(settings, device, quick)
@@ -67,11 +69,13 @@ def run(
         device=device,
         seconds=settings.seconds,
         budget=settings.budget,
-        unit=unit,
+        serving=serving,
         everywhere=named or len(field) <= 2,
         progress=progress,
         surroundings=surroundings,
     )
+    if serving.phases and not any(timing.phase for timing in benchmark.timings):
+        notes.append(f"{' and '.join(one.name for one in serving.phases)}: the model has no method `session`")
     if notes:
         benchmark = replace(benchmark, machine={**benchmark.machine, "not offered": "; ".join(notes) + "."})
     if settings.memory and device.type == "cpu":
@@ -130,7 +134,7 @@ def _with_footprints(
     timings: list[Timing] = []
     for index, timing in enumerate(benchmark.timings):
         runtime = by_name[timing.runtime, timing.precision]
-        if (timing.batch_size, timing.threads) != cell or not isinstance(runtime, Deployable):
+        if timing.phase or (timing.batch_size, timing.threads) != cell or not isinstance(runtime, Deployable):
             timings.append(timing)
             continue
         place = (timing.runtime, timing.precision)
@@ -233,7 +237,7 @@ def _with_loads(
 
 def _to_be_loaded(benchmark: Benchmark, size: int) -> list[tuple[Timing, Timing]]:
     """The timings whose models are tested, each with the dense one of its cell, or the reference where there is none."""
-    here = [timing for timing in benchmark.timings if timing.batch_size == size]
+    here = [timing for timing in benchmark.timings if timing.batch_size == size and not timing.phase]
     chosen = []
     for cell in dict.fromkeys(timing.cell for timing in here):
         rows = [timing for timing in here if timing.cell == cell]

@@ -156,6 +156,7 @@ def summary(benchmark: Benchmark) -> dict[str, Any]:
             {
                 "variant": timing.variant,
                 "level": timing.level,
+                "phase": timing.phase,
                 "sparsity": round(timing.sparsity, 4),
                 "batch_size": timing.batch_size,
                 "threads": timing.threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +27,8 @@ class Work:
         return float(self.weights * BYTES[precision] + 4 * self.values)
 
 
-def work(model: nn.Module, inputs: Tensor) -> Work:
-    """Of one call on ``inputs`` ``[batch, ...]``: weights that are not zero, at every place where they are used.
+def work(model: nn.Module, call: Callable[[Tensor], Tensor], inputs: Tensor) -> Work:
+    """Of one ``call`` of ``model`` on ``inputs`` ``[batch, ...]``: weights that are not zero, wherever they are used.
 
     Counts linear layers and convolutions; what a model does beside them is not counted, so this is a lower bound.
     """
@@ -43,7 +44,7 @@ def work(model: nn.Module, inputs: Tensor) -> Work:
     handles = [module.register_forward_hook(count) for module in products]
     try:
         with torch.inference_mode():
-            outputs = model(inputs.clone())
+            outputs = call(inputs.clone())
     finally:
         for handle in handles:
             handle.remove()

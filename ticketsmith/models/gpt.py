@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -64,8 +65,12 @@ class GPT(nn.Module):
         """A place to decode ``batch`` sequences of up to ``capacity`` tokens each, by default the context."""
         return Session(self, batch, self.context if capacity is None else capacity)
 
-    def _logits(self, tokens: Tensor, session: Session | None) -> Tensor:
-        begin = 0 if session is None else session.length
+    def stepper(self) -> Stepper:
+        """What a session computes, as a function that keeps nothing: for runtimes without a memory of their own."""
+        return Stepper(self)
+
+    def _logits(self, tokens: Tensor, layers: Sequence[Memory | Growing] | None) -> Tensor:
+        begin = layers[0].length if layers else 0
         end = begin + tokens.shape[1]
         hidden = self.embedding(tokens)
         turn = None
@@ -75,7 +80,7 @@ class GPT(nn.Module):
             turn = self._cosines[begin:end], self._sines[begin:end]  # type: ignore[index]
         hidden = self.dropout(hidden)
         for index, block in enumerate(self.blocks):
-            hidden = block(hidden, turn, None if session is None else session.layers[index])
+            hidden = block(hidden, turn, layers[index] if layers else None)
         logits: Tensor = self.head(self.norm(hidden))
         return logits
 
@@ -91,7 +96,7 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Tensor, turn: Turn | None, memory: Memory | None) -> Tensor:
+    def forward(self, hidden: Tensor, turn: Turn | None, memory: Memory | Growing | None) -> Tensor:
         hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), turn, memory))
         added: Tensor = hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
         return added
@@ -119,7 +124,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, turn: Turn | None, memory: Memory | None) -> Tensor:
+    def forward(self, hidden: Tensor, turn: Turn | None, memory: Memory | Growing | None) -> Tensor:
         batch, length, width = hidden.shape
         query, key, value = (
             part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
@@ -140,7 +145,7 @@ class Attention(nn.Module):
 class Memory:
     """Keys and values of one layer, ``[batch, heads, capacity, width of a head]``, of which ``length`` are filled."""
 
-    def __init__(self, batch: int, heads: int, capacity: int, width: int, like: Tensor) -> None:
+    def __init__(self, batch: int, heads: int, width: int, capacity: int, like: Tensor) -> None:
         self.keys = like.new_zeros(batch, heads, capacity, width)
         self.values = like.new_zeros(batch, heads, capacity, width)
         self.length = 0
@@ -155,6 +160,47 @@ class Memory:
         return self.keys[:, :, :end], self.values[:, :, :end], mask
 
 
+class Growing:
+    """Keys and values of one layer that are joined anew at each step, as values: nothing is written in place."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+
+    @property
+    def length(self) -> int:
+        return self.keys.shape[2]
+
+    def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``Memory.add``; the mask is always there, since a traced program must hold for any number of new tokens."""
+        begin = self.length
+        self.keys, self.values = torch.cat((self.keys, key), dim=2), torch.cat((self.values, value), dim=2)
+        places = torch.arange(self.length, device=key.device)
+        return self.keys, self.values, places <= places[begin:, None]
+
+
+class Stepper(nn.Module):
+    """New tokens ``[b, n]`` and the cache to their logits ``[b, n, classes]`` and the longer cache.
+
+    The cache is keys and values of each layer in turn, ``[b, heads, tokens so far, width of a head]``.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+
+    def cache(self, batch: int) -> tuple[Tensor, ...]:
+        """That of ``batch`` sequences of which nothing was read."""
+        heads, width = _heads(self.model)
+        empty = self.model.embedding.weight.new_zeros(batch, heads, 0, width)
+        return (empty,) * (2 * len(self.model.blocks))
+
+    def forward(self, tokens: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+        layers = [Growing(*pair) for pair in zip(cache[::2], cache[1::2], strict=True)]
+        logits = self.model._logits(tokens, layers)
+        return logits, *(value for layer in layers for value in (layer.keys, layer.values))
+
+
 class Session:
     """Decoding with a cache of keys and values: what was read before is not computed again.
 
@@ -167,11 +213,7 @@ class Session:
         if batch < 1:
             raise TaskError(f"a session of {batch} sequences: give 1 or more.")
         self.model, self.batch, self.capacity = model, batch, capacity
-        attention = model.blocks[0].attention
-        assert isinstance(attention, Attention)
-        width = model.embedding.embedding_dim // attention.heads
-        like = model.embedding.weight
-        self.layers = [Memory(batch, attention.heads, capacity, width, like) for _ in model.blocks]
+        self.layers = [Memory(batch, *_heads(model), capacity, model.embedding.weight) for _ in model.blocks]
 
     @property
     def length(self) -> int:
@@ -194,13 +236,20 @@ class Session:
                 f"a session of {self.capacity} tokens holds {self.length}: there is no room for {tokens.shape[1]} more."
             )
         with torch.inference_mode():
-            return self.model._logits(tokens, self)
+            return self.model._logits(tokens, self.layers)
 
     __call__ = step
 
     def reset(self) -> None:
         """Forgets everything."""
         self.length = 0
+
+
+def _heads(model: GPT) -> tuple[int, int]:
+    """How many heads a layer has, and their width."""
+    attention = model.blocks[0].attention
+    assert isinstance(attention, Attention)
+    return attention.heads, model.embedding.embedding_dim // attention.heads
 
 
 def angles(length: int, width: int) -> Turn:

@@ -6,6 +6,7 @@ The training loop, the evidence and the benchmark know only this protocol. Name 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ticketsmith import data, models
 from ticketsmith.data import tokens
+from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import Metric
 from ticketsmith.plugins import build, source_fingerprint
 
@@ -147,11 +149,27 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
 class Decoder(Protocol):
-    """A model that decodes token by token: ``gpt``, and what the sparse runtime makes of it."""
+    """A model that decodes token by token: ``gpt``, and what a runtime makes of it."""
 
     def session(self, batch: int, capacity: int) -> Session:
         """A place for ``batch`` sequences of up to ``capacity`` tokens each."""
+        ...
+
+
+class Stepper(Protocol):
+    """A step of decoding as a function of tensors: what an optional method ``stepper()`` of a Decoder gives.
+
+    A module in evaluation mode that keeps nothing, so that it can be written as ONNX: dense runtimes then decode, too.
+    """
+
+    def cache(self, batch: int) -> tuple[Tensor, ...]:
+        """The cache before anything was read; axis 0 of each tensor is the batch, axis 2 the tokens so far: 0."""
+        ...
+
+    def __call__(self, tokens: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+        """New tokens ``[b, n]`` and the cache to their logits ``[b, n, size]`` and the longer cache."""
         ...
 
 
@@ -167,6 +185,36 @@ class ServedTask(Task, Protocol):
     def phases(self) -> Sequence[Phase]:
         """The phases to be timed apart, on windows of ``example``; for models that are a Decoder."""
         ...
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a task's models are served; by default one call on one input is what is counted and timed. See ServedTask."""
+
+    unit: str = "request"
+    units_per_input: float = 1.0
+    phases: tuple[Phase, ...] = ()
+
+
+ONE_CALL = Serving()
+
+
+def serving(task: Task) -> Serving:
+    """What a task says of how its models are served. Raises TaskError when that makes no sense."""
+    unit, units = getattr(task, "unit", ONE_CALL.unit), getattr(task, "units_per_input", ONE_CALL.units_per_input)
+    if not isinstance(unit, str) or not unit:
+        raise TaskError(f"the task's `unit` is {unit!r}; it is what a reader counts: a word such as 'image'.")
+    if isinstance(units, bool) or not isinstance(units, (int, float)) or not 0 < units < math.inf:
+        raise TaskError(
+            f"the task's `units_per_input` is {units!r}; it is how many {unit}s an input is: a number above 0."
+        )
+    phases = tuple(task.phases()) if hasattr(task, "phases") else ()
+    for phase in phases:
+        if phase.past < 0 or phase.new < 1:
+            raise TaskError(
+                f"the task's phase {phase.name!r} reads {phase.new} tokens after {phase.past}: 1 or more after 0."
+            )
+    return Serving(unit, float(units), phases)
 
 
 def final_metrics(task: Task) -> Sequence[Metric]:

@@ -1,0 +1,104 @@
+"""What is timed: one call of a model as it is, or one phase of a model that generates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.errors import TaskError
+from ticketsmith.inference.eager import Eager
+from ticketsmith.inference.onnx_runtime import OnnxRuntime
+from ticketsmith.inference.runtimes import ArrayCall, ArrayDecoder, Call, CannotRunError, Decodes, OnnxFile, Runtime
+from ticketsmith.inference.work import Work, work
+from ticketsmith.tasks.task import Decoder, Phase, Serving
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """One call of a model on ``inputs`` ``[b, ...]``, which makes ``units`` of what the task counts."""
+
+    inputs: Tensor
+    units: float
+    phase: str = ""
+
+    @property
+    def given(self) -> Tensor:
+        """What is given to each call."""
+        return self.inputs
+
+    def prepare(self, runtime: Runtime, model: nn.Module | OnnxFile, shared: bool = True) -> Call:
+        """The call on a runtime; not ``shared``: in memory of its own. Raises CannotRunError."""
+        return runtime.prepare(model, self.inputs)  # type: ignore[arg-type]
+
+    def exact(self, model: nn.Module | OnnxFile) -> Call:
+        """A call that gives what the model itself says, in float32: eager PyTorch, or ONNX Runtime for an ONNX file."""
+        return (OnnxRuntime() if isinstance(model, OnnxFile) else Eager()).prepare(model, self.inputs)  # type: ignore[arg-type]
+
+    def least(self, model: nn.Module) -> Work:
+        """The work of a call that no runtime can avoid."""
+        return work(model, model, self.given)
+
+
+_Made = dict[tuple[int, int], Decoder | ArrayDecoder]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PhaseWorkload(Workload):
+    """One call of a session in ``part`` of decoding; ``inputs`` are whole windows ``[b, t]``, tokens that come before too."""
+
+    part: Phase
+    made: _Made
+    """Decoders by the ids of model and runtime: phases share them, since they can take long to make."""
+
+    @property
+    def given(self) -> Tensor:
+        return self.inputs[:, self.part.past : self.part.past + self.part.new]
+
+    def prepare(self, runtime: Runtime, model: nn.Module | OnnxFile, shared: bool = True) -> Call:
+        if not isinstance(runtime, Decodes):
+            raise CannotRunError("it has no sessions: it cannot remember what a model has read, so prefill and decode are "
+                                 "not measured on it.")  # fmt: skip
+        assert isinstance(model, nn.Module)
+        place = id(model), id(runtime)
+        decoder = self.made.get(place) or runtime.decoder(model, self.inputs)
+        if shared:
+            self.made[place] = decoder
+        if isinstance(decoder, ArrayDecoder):
+            return ArrayCall(self.part.begin(decoder.arrays, ArrayCall.given(self.inputs))[0])
+        return self.part.begin(decoder, self.inputs)[0]
+
+    def exact(self, model: nn.Module | OnnxFile) -> Call:
+        """The whole sequence in one call, of which the last tokens are what the phase brings."""
+        assert isinstance(model, nn.Module)
+        before = self.inputs[:, : self.part.past]
+
+        @torch.inference_mode()
+        def call(new: Tensor) -> Tensor:
+            outputs = model(torch.cat((before, new), dim=1))
+            if not isinstance(outputs, Tensor):
+                raise CannotRunError(
+                    f"the output is a {type(outputs).__name__}; the benchmark compares single tensors."
+                )
+            return outputs[:, self.part.past :]
+
+        return call
+
+    def least(self, model: nn.Module) -> Work:
+        return work(model, self.prepare(Eager(), model), self.given)
+
+
+def workloads(serving: Serving, inputs: Tensor) -> Sequence[Workload]:
+    """One call on ``inputs``, then each phase. Raises TaskError when the inputs are too short for a phase."""
+    found = [Workload(inputs, serving.units_per_input * len(inputs))]
+    made: _Made = {}
+    for phase in serving.phases:
+        if inputs.dim() != 2 or inputs.shape[1] < phase.past + phase.new:
+            raise TaskError(
+                f"the task's phase {phase.name!r} needs windows of {phase.past + phase.new} tokens or more, [b, t]; its "
+                f"`example` gives inputs of shape {tuple(inputs.shape)}."
+            )
+        found.append(PhaseWorkload(inputs, len(inputs) * phase.new, phase.name, part=phase, made=made))
+    return found
