@@ -132,6 +132,9 @@ def _show_one(measured: Benchmark) -> None:
         shown = [dict(zip(table.COLUMNS, row, strict=True)) for row in table.rows(timings)]
         unit = {"per second": f"{measured.unit}s/s"}
         rival = next((timing.against for timing in timings if timing.against), "")
+        title += {"prefill": "; p50 is the time to the first token", "decode": "; p50 is the time of a token"}.get(
+            timings[0].phase, ""
+        )
         heading = title if not rival else f"{title}; speed-up against dense on {rival}"
         plain = table.strongest(measured, timings[0])
         if plain is not None and timings[0].precision != "float32":

@@ -118,6 +118,11 @@ def _takes(speed: Speed, card: Scorecard) -> str:
         case _:
             article = "an" if card.unit[:1] in "aeiou" else "a"
             one = f"{article} {card.unit}" if speed.batch_size == 1 else f"a batch of {speed.batch_size}"
+            made = speed.throughput * speed.median_ms / 1000 / speed.batch_size
+            if made > 1.5:  # a call of a model of sequences: a window of tokens
+                return f"takes {latency} for {words.plural(round(made * speed.batch_size), card.unit)}"
+            if made < 0.75:  # a picture of a model that is called again and again for it
+                latency = words.latency(speed.batch_size * speed.seconds)
             return f"takes {latency} {one}"
 
 

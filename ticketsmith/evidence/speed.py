@@ -13,8 +13,8 @@ from ticketsmith.evidence.variants import DENSE
 Cell = tuple[str, str, int, int]
 """Phase, precision, batch size and threads: what is compared with each other."""
 
-# A reader asks first for a single call; of a model that generates, for the time of every token, then of the first one.
-_PHASES = ("", "decode", "prefill")
+# Of a model that generates, a reader asks first for the time of every token, then of the first one; else for a call's.
+_PHASES = ("decode", "prefill", "")
 _SKIP_ZEROS = ("torch_csr", "sparse")  # the runtimes of format 1 that were not dense; it did not tell them apart
 _PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -94,7 +94,7 @@ def speeds(benchmark: Benchmark | None) -> list[Speed]:
 
 
 def order(cell: Cell) -> tuple[int, str, int, str, int, int]:
-    """A sort key: the cell that leads comes first, which is one call in float32 at the smallest batch on fewest threads."""
+    """A sort key: the cell that leads comes first: decoding, or one call, in float32 at the smallest batch on fewest threads."""
     phase, precision, batch_size, threads = cell
     return *_place(phase, _PHASES), *_place(precision, _PRECISIONS), batch_size, threads
 

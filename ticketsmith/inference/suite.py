@@ -121,29 +121,32 @@ def _with_footprints(
     inputs_of: Callable[[int], Tensor],
     progress: Progress,
 ) -> Benchmark:
-    """Fills in load times, memory and sizes, at the first batch size and number of threads.
+    """Fills in load times, memory and sizes, of one call at the first batch size and number of threads.
 
-    A dense runtime is asked once, with the dense model: the others have as many weights, whatever their values.
+    Phases get those of the call, since the weights are the same, but for the time of the first call. A dense runtime is
+    asked once, with the dense model: the others have as many weights, whatever their values.
     """
     first = benchmark.timings[0]
     cell = (first.batch_size, first.threads)
     inputs = inputs_of(first.batch_size)
-    shared: dict[tuple[str, str], Footprint | None] = {}
+    known: dict[tuple[object, ...], Footprint | None] = {}
     by_key = {candidate.identity: candidate for candidate in field}
     by_name = {(runtime.name, precision_of(runtime)): runtime for runtime in runtimes}
     timings: list[Timing] = []
     for index, timing in enumerate(benchmark.timings):
         runtime = by_name[timing.runtime, timing.precision]
-        if timing.phase or (timing.batch_size, timing.threads) != cell or not isinstance(runtime, Deployable):
+        if (timing.batch_size, timing.threads) != cell or not isinstance(runtime, Deployable):
             timings.append(timing)
             continue
-        place = (timing.runtime, timing.precision)
-        candidate = by_key[timing.variant, timing.level, timing.seed, timing.key]
-        progress(f"memory of {candidate} on {runtime.name}", index, len(benchmark.timings))
-        found = shared[place] if place in shared else _footprint(runtime, candidate, inputs, timing.threads)
-        if is_dense(runtime):
-            shared[place] = found
-        timings.append(timing if found is None else replace(timing, **dataclasses.asdict(found)))
+        identity = (timing.variant, timing.level, timing.seed, timing.key)
+        place = (timing.runtime, timing.precision, *(() if is_dense(runtime) else identity))
+        progress(f"memory of {by_key[identity]} on {runtime.name}", index, len(benchmark.timings))
+        if place not in known:
+            known[place] = _footprint(runtime, by_key[identity], inputs, timing.threads)
+        found = known[place]
+        if found is not None:
+            timing = replace(timing, **dataclasses.asdict(found))
+        timings.append(replace(timing, first_call_ms=None) if timing.phase else timing)
     return replace(benchmark, timings=tuple(timings))
 
 

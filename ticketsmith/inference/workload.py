@@ -91,8 +91,8 @@ class PhaseWorkload(Workload):
 
 
 def workloads(serving: Serving, inputs: Tensor) -> Sequence[Workload]:
-    """One call on ``inputs``, then each phase. Raises TaskError when the inputs are too short for a phase."""
-    found = [Workload(inputs, serving.units_per_input * len(inputs))]
+    """Each phase, and one call on ``inputs``. Raises TaskError when the inputs are too short for a phase."""
+    found: list[Workload] = []
     made: _Made = {}
     for phase in serving.phases:
         if inputs.dim() != 2 or inputs.shape[1] < phase.past + phase.new:
@@ -101,4 +101,5 @@ def workloads(serving: Serving, inputs: Tensor) -> Sequence[Workload]:
                 f"`example` gives inputs of shape {tuple(inputs.shape)}."
             )
         found.append(PhaseWorkload(inputs, len(inputs) * phase.new, phase.name, part=phase, made=made))
-    return found
+    # last, since it tells the least of a model that generates, and a budget leaves out the last
+    return [*found, Workload(inputs, serving.units_per_input * len(inputs))]
