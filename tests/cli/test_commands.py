@@ -255,7 +255,8 @@ def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> No
     code, out, _ = call("validate", *recipe, "--json", capsys=capsys)
     assert json.loads(out)["runs"] == 16
     code, out, _ = call("data", "list", "--json", capsys=capsys)
-    assert {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d"} == {entry["name"] for entry in json.loads(out)}
+    named = {entry["name"] for entry in json.loads(out)}
+    assert named == {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d", "pydocs"}
     code, out, _ = call("verify", *runs, capsys=capsys)
     assert (code, json.loads(out)) == (0, {"runs": 16, "damaged": []})
 
