@@ -40,7 +40,7 @@ def test_work_counts_weights_that_are_not_zero_wherever_they_are_used() -> None:
             parameter.fill_(1.0)
         model[0].weight[:2] = 0
     inputs = torch.ones(3, 1, 8, 8)
-    found = work(model, inputs)
+    found = work(model, model, inputs)
     assert found.flops == 2 * 3 * (18 * 36 + 5 * 144)
     assert found.bytes("float32") == 4 * (18 + 720) + 4 * (3 * 64 + 3 * 5)
     assert found.bytes("int8") == (18 + 720) + 4 * (3 * 64 + 3 * 5)
