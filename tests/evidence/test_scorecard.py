@@ -263,8 +263,9 @@ def test_what_an_image_or_a_window_takes_is_not_what_a_call_takes(
 
 def test_a_model_that_generates_is_told_by_the_token() -> None:
     findings = conclude(
-        "name", experiment(), POLICY, benchmark=served(experiment(), unit="token", phases=("decode", "prefill"))
+        "name", experiment(), POLICY, benchmark=served(experiment(), unit="token", phases=("decode", "prefill", ""))
     )
+    assert "whole calls: 1.75\u00d7" in " ".join(reasons(findings))
     assert "\u00b5s an output token" in answer(findings)
     assert "(decode, batch size 1, 1 thread)" in answer(findings)
     assert [payback.unit for payback in findings.paybacks] == ["tokens"] * 3

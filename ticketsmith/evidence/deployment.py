@@ -249,7 +249,7 @@ def _low_precision(card: Scorecard) -> list[str]:
 
 def _short(group: Group, lead: Group) -> str:
     """What tells a cell from the lead: ``batches of 32``, ``2 threads``, ``prefill``."""
-    parts = [group.phase] if group.phase != lead.phase else []
+    parts = [group.phase or "whole calls"] if group.phase != lead.phase else []
     if group.batch_size != lead.batch_size:
         parts.append(f"batches of {group.batch_size}")
     if group.threads != lead.threads:
