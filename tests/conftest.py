@@ -39,6 +39,24 @@ gates:
 """
 
 
+SLOW = (
+    "execute/kubernetes/test_experiment.py",
+    "execute/test_local_executor.py",
+    "docs/test_commands.py",
+    "execute/kubernetes/test_conductor.py",
+    "image/test_image.py",
+    "store/test_experiment_on_blob.py",
+    "cli/test_commands.py",
+    "tasks/test_minilm.py",
+)
+"""Files that take minutes begin first, so that no worker is left with one of them when the others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {Path(__file__).parent / name: index for index, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path, len(SLOW)))
+
+
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes the small recipe on real digits, with replacements ``old=new``, and gives its path."""

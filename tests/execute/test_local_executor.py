@@ -98,7 +98,7 @@ def test_ended_at_random_moments_it_goes_on_to_the_same_bytes(
 ) -> None:
     recipe, expected = reference.recipe, reference.bytes
     store, chance = tmp_path / "broken", random.Random(int(how))
-    for _ in range(6):
+    for _ in range(4):
         process = start(recipe, store, "--checkpoint-every", "0.05")
         deadline = time.monotonic() + chance.uniform(2.5, 7.0)
         while process.poll() is None and time.monotonic() < deadline:

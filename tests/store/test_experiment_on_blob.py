@@ -155,7 +155,7 @@ def test_a_run_is_sealed_though_no_checkpoint_can_be_saved(
 
     store.put("digits/plan.json", prepared.plan.to_bytes())
     proxy.answer(503, times=10**6, method="PUT", path=r"\.work/.*checkpoint")
-    hooks = Hooks(checkpoint_every=0.05)
+    hooks = Hooks(checkpoint_every=0.0)
     assert produce(job(dense), store, torch.device("cpu"), hooks) == "trained"
     assert proxy.count("PUT", r"\.work/.*checkpoint")
     assert store.folders() == [dense.folder("digits")]
