@@ -1,4 +1,4 @@
-"""The sparse runtime hands a network with few zeros to a dense library that is faster, and says so."""
+"""The sparse runtime hands a network to a dense library that is faster, and says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_the_faster_one_serves_a_dense_network(library_wins: bool, monkeypatch: 
     assert torch.allclose(call(inputs), model(inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize(("density", "options"), [(0.2, {}), (1.0, {"handover": False}), (1.0, {"precision": "int8"})])
+@pytest.mark.parametrize(
+    ("density", "options"), [(0.2, {"handover": False}), (1.0, {"handover": False}), (1.0, {"precision": "int8"})]
+)
 def test_nothing_else_is_raced(density: float, options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "_is_faster", lambda *_: pytest.fail("raced"))
     runtime = Sparse(tuned=False, **options)  # type: ignore[arg-type]

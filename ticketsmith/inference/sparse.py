@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.handover import DENSE_ABOVE, faster
+from ticketsmith.inference.handover import faster
 from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, OnnxFile, need_cpu
 from ticketsmith.runtime.arrays import CHUNK
 from ticketsmith.runtime.artifact import machine_key, save
-from ticketsmith.runtime.formats import density
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.model import PRECISIONS, Model
@@ -26,7 +25,7 @@ class Sparse(FromFile):
     """Kernels that skip zeros, in one native call an inference; where a layer has too few zeros, dense kernels.
 
     ``tuned`` measures the formats of each layer first. ``precision`` is that of the weights of sparse products with one
-    vector. ``handover``: a network with few zeros is raced with ONNX Runtime, where that is installed, and served by it when
+    vector. ``handover``: the network is raced with ONNX Runtime, where that is installed, and served by it when
     that was faster; ``served_by`` says so. Runs on as many threads as PyTorch is set to.
     """
 
@@ -57,7 +56,7 @@ class Sparse(FromFile):
         options = {"precision": self.precision}
         own = Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
         found = own
-        if self.handover and self.precision == "float32" and density(graph) > DENSE_ABOVE:
+        if self.handover and self.precision == "float32":
             found = faster(own, model, example, folder, threads)
         self.served_by = "own kernels" if found is own else "onnxruntime"
         return found
