@@ -1,13 +1,17 @@
-"""The sparse runtime hands a network to a dense library that is faster, and says so."""
+"""The sparse runtime hands a network to a dense library that is faster, when it is asked to."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tests.runtime.networks import ISAS, sparse
-from ticketsmith.inference import handover as door
+from tests.runtime.networks import ISAS
+from ticketsmith.inference import loaders
 from ticketsmith.inference.sparse import Sparse
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -18,23 +22,36 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
 
 
-@pytest.mark.parametrize("library_wins", [True, False])
-def test_the_faster_one_serves_a_dense_network(library_wins: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(door, "_is_faster", lambda *_: library_wins)
+def slowed(load: Callable[..., loaders.Arrays]) -> Callable[..., loaders.Arrays]:
+    """A loader whose models also multiply large matrices, which takes a hundred times as long."""
+
+    def loaded(*given: Any, **options: Any) -> loaders.Arrays:
+        call, busy = load(*given, **options), torch.ones(400, 400)
+
+        def slow(inputs: Any) -> Any:
+            torch.mm(busy, busy)
+            return call(inputs)
+
+        return slow
+
+    return loaded
+
+
+@pytest.mark.parametrize(("slow", "served"), [("sparse", ".onnx"), ("onnx_runtime", ".tsk")])
+def test_asked_to_hand_over_it_takes_the_faster_one(
+    slow: str, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaders, slow, slowed(getattr(loaders, slow)))
     model, inputs = network(), torch.randn(3, 2, 6, 6)
-    runtime = Sparse(tuned=False)
-    call = runtime.prepare(model, inputs)
-    assert runtime.served_by == ("onnxruntime" if library_wins else "own kernels")
-    assert torch.allclose(call(inputs), model(inputs), atol=1e-5)
+    runtime = Sparse(tuned=False, handover=True)
+    assert runtime.deploy(model, inputs, tmp_path).path.suffix == served
+    assert torch.allclose(runtime.prepare(model, inputs)(inputs), model(inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("density", "options"), [(0.2, {"handover": False}), (1.0, {"handover": False}), (1.0, {"precision": "int8"})]
-)
-def test_nothing_else_is_raced(density: float, options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "_is_faster", lambda *_: pytest.fail("raced"))
-    runtime = Sparse(tuned=False, **options)  # type: ignore[arg-type]
-    runtime.prepare(sparse(network(), density), torch.randn(1, 2, 6, 6))
-    assert runtime.served_by == "own kernels"
+@pytest.mark.parametrize("options", [{}, {"handover": True, "precision": "int8"}])
+def test_else_it_is_measured_as_a_file_would_be_served(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaders, "sparse", slowed(loaders.sparse))
+    runtime = Sparse(tuned=False, **options)
+    assert runtime.deploy(network(), torch.randn(1, 2, 6, 6), tmp_path).path.suffix == ".tsk"

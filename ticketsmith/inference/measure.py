@@ -108,7 +108,7 @@ def measure(
     if not found:
         raise CannotRunError(f"nothing could be run: {refusals[0].runtime}: {refusals[0].reason}")
     machine = around.describe(device)
-    machine |= _told(found, pins, runtimes)
+    machine |= _told(found, pins)
     heard = [sign for cell in found for sign in cell.noises] + signs(before, around.state())
     if heard:
         machine["noise"] = f"The machine was not quiet: {'; '.join(heard)}. Small differences may be its doing."
@@ -326,7 +326,7 @@ def _inputs(inputs_of: Callable[[int], Tensor], batch_size: int, device: torch.d
     return inputs
 
 
-def _told(cells: Sequence[_Result], pins: dict[int, str], runtimes: Sequence[Runtime]) -> dict[str, str]:
+def _told(cells: Sequence[_Result], pins: dict[int, str]) -> dict[str, str]:
     """How it was measured, for a reader."""
     several = len({cell.threads for cell in cells}) > 1
     places = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,12 +136,12 @@ class Deployable(Protocol):
         ...
 
 
-class FromFile:
+class FromFile(ABC):
     """A runtime that is made ready from its file in the benchmark too."""
 
+    @abstractmethod
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
-        """Writes the model into ``folder``."""
-        raise NotImplementedError
+        """Writes the model into ``folder``. Raises CannotRunError as ``prepare`` does."""
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """A call on arrays. Raises CannotRunError."""

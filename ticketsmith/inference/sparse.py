@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from ticketsmith.inference.handover import faster
 from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, OnnxFile, need_cpu
 from ticketsmith.runtime.arrays import CHUNK
 from ticketsmith.runtime.artifact import machine_key, save
+from ticketsmith.runtime.from_onnx import OnnxError, from_onnx
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.model import PRECISIONS, Model
@@ -25,8 +25,8 @@ class Sparse(FromFile):
     """Kernels that skip zeros, in one native call an inference; where a layer has too few zeros, dense kernels.
 
     ``tuned`` measures the formats of each layer first. ``precision`` is that of the weights of sparse products with one
-    vector. ``handover``: the network is raced with ONNX Runtime, where that is installed, and served by it when
-    that was faster; ``served_by`` says so. Runs on as many threads as PyTorch is set to.
+    vector. ``handover``: a network in float32 is raced with ONNX Runtime, where that is installed, and handed to it when
+    that was faster. Runs on as many threads as PyTorch is set to.
     """
 
     name = "sparse"
@@ -34,11 +34,10 @@ class Sparse(FromFile):
     precisions = PRECISIONS
     takes_onnx = True
 
-    def __init__(self, tuned: bool = True, precision: str = "float32", handover: bool = True) -> None:
+    def __init__(self, tuned: bool = True, precision: str = "float32", handover: bool = False) -> None:
         if precision not in PRECISIONS:
             raise RecipeError(f"runtime 'sparse': precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         self.tuned, self.precision, self.handover = tuned, precision, handover
-        self.served_by = "own kernels"
 
     def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
         """The model as a ``.tsk`` file, or as ONNX where it is handed over.
@@ -55,11 +54,9 @@ class Sparse(FromFile):
             raise CannotRunError(str(error)) from error
         options = {"precision": self.precision}
         own = Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
-        found = own
-        if self.handover and self.precision == "float32":
-            found = faster(own, model, example, folder, threads)
-        self.served_by = "own kernels" if found is own else "onnxruntime"
-        return found
+        if not self.handover or self.precision != "float32":
+            return own
+        return faster(own, model, example, folder, threads)  # type: ignore[arg-type]
 
     def decoder(self, model: nn.Module, example: Tensor) -> ArrayDecoder:
         """Sessions of the runtime's own, as a file has them. Raises CannotRunError as ``deploy`` does."""
@@ -81,8 +78,6 @@ def _graph(model: nn.Module | OnnxFile, example: Tensor) -> Graph:
     if not isinstance(model, OnnxFile):
         return from_torch(model, example)
     try:
-        reader = importlib.import_module("ticketsmith.runtime.from_onnx")
-    except ImportError as error:
-        raise CannotRunError(f"this installation cannot read ONNX into the sparse runtime ({error}).") from error
-    graph: Graph = reader.from_onnx(model.path)
-    return graph
+        return from_onnx(model.path)
+    except OnnxError as error:
+        raise CannotRunError(str(error)) from error
