@@ -128,7 +128,7 @@ def test_what_is_not_surely_faster_never_pays(speedup: float, spread: float, out
     found = one(runs_of(), benchmark)
     assert (found.outcome, found.requests) == (outcome, None)
     text = bottom_line(conclude("n", runs_of(), POLICY, benchmark=benchmark))
-    assert "it never pays for itself on this machine" in text
+    assert "it never pays for itself: " in text
 
 
 def test_without_prices_the_machines_time_is_reckoned_since_the_price_cancels() -> None:
@@ -234,7 +234,7 @@ def test_the_bottom_line_of_a_search_that_found_nothing() -> None:
 def test_a_larger_batch_may_pay_where_one_request_does_not() -> None:
     batch = [timing("dense", 0, 1.0, batch_size=32), timing("ticket", 2, 2.0, batch_size=32, runtime="csr")]
     text = bottom_line(found_of(runs_of(), measured(timing("ticket", 2, 0.5), *batch)))
-    assert "never pays for itself on this machine: it is slower" in text
+    assert "never pays for itself: it is slower" in text
     assert "In batches of 32, on csr, it does, after " in text
 
 

@@ -15,6 +15,7 @@ from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.speed import best, lead, rival, speeds
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
+from ticketsmith.report.scorecard import document
 
 from .synthetic import experiment, result, served
 
@@ -87,6 +88,20 @@ def test_an_older_document_is_against_its_best_dense_runtime_and_never_one_that_
     assert {point.runtime for point in points if not point.dense} == {"sparse"}
 
 
+def test_where_no_dense_runtime_ran_nothing_is_said_of_speed() -> None:
+    """As `--runtime sparse` alone leaves it: every speed-up is 1, and means nothing."""
+    alone = {"against": "", "tolerance": 1e-4, "spread": 1.0}
+    timings = (timing(0, 1.0, **alone), timing(1, 1.0, median_ms=0.2, **alone))
+    findings = found(runs(99.0), Benchmark({}, "sparse", "cpu", 0.95, timings, reference_key="key-0"))
+    assert answer(findings).startswith("Inference was measured without a dense runtime")
+    assert (findings.paybacks, reasons(findings)) == ((), [])
+    assert document(findings)["pays"] is None
+    rounded = [replace(one, precision="int8") for one in timings]
+    beside = found(runs(99.0), measured(timing(1, 2.0), *rounded))
+    assert beside.scorecard is not None
+    assert [group.precision for group in beside.scorecard.groups] == ["float32"]
+
+
 def test_a_timing_of_nothing_is_no_measurement() -> None:
     points = speeds(measured(timing(1, 2.0, median_ms=0.0), timing(2, 2.0, speedup_low=0.0)))
     assert [point.variant for point in points] == ["dense"]
@@ -106,6 +121,41 @@ def test_the_choice_is_the_fastest_that_passes_not_the_fastest() -> None:
         "request, 4.00\u00d7 (3.85\u00d7 to 4.16\u00d7) as fast as dense on ONNX Runtime, the best dense runtime measured "
         "(batch size 1, 1 thread)."
     )
+
+
+def test_what_is_surely_faster_goes_before_what_only_looks_faster() -> None:
+    unsure = timing(1, 1.5, "compact", spread=2.0, dense=False)
+    findings = found(runs(99.0), measured(timing(1, 1.4), unsure))
+    assert findings.scorecard is not None
+    choice = findings.scorecard.choice
+    assert choice is not None
+    assert (choice.runtime, choice.speedup) == ("sparse", 1.4)
+    assert best(speeds(measured(timing(1, 1.4), unsure)), "ticket", 1) == choice
+
+
+def test_rounded_weights_are_not_deployable_on_the_word_of_gates_that_judged_others() -> None:
+    low = {"precision": "int8"}
+    rounded = [timing(0, 1.0, "onnxruntime", 1.0, **low), timing(1, 3.0, **low)]
+    rows = document(found(runs(99.0), measured(timing(1, 2.0), *rounded)))["groups"]
+    told = {(row["precision"], row["variant"]): row["deployable"] for group in rows for row in group["rows"]}
+    assert told["float32", "ticket"]
+    assert not told["int8", "ticket"]
+    alone = found(runs(99.0), Benchmark({}, "onnxruntime", "cpu", 0.95, tuple(rounded)))
+    assert alone.scorecard is not None
+    assert (alone.scorecard.choice, alone.scorecard.pays, alone.paybacks) == (None, None, ())
+    assert answer(alone).startswith("With int8 weights, whose quality the gates did not judge: the ticket at 50.0 %")
+
+
+def test_it_pays_it_does_not_or_nobody_measured_it() -> None:
+    def pays(accuracies: list[Result], *timings: Timing) -> bool | None:
+        told = document(found(accuracies, measured(*timings)))["pays"]
+        assert told is None or isinstance(told, bool)
+        return told
+
+    assert pays(runs(99.0), timing(1, 2.0)) is True
+    assert pays(runs(99.0), timing(1, 0.5)) is False
+    assert pays(runs(99.0, 80.0), timing(2, 4.0)) is None, "what passes was not measured"
+    assert pays(runs(80.0), timing(1, 4.0)) is None, "nothing passes"
 
 
 def test_what_the_test_split_does_not_confirm_is_not_deployed() -> None:

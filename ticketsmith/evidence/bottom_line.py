@@ -163,7 +163,7 @@ def _return(findings: Findings) -> str:
     if findings.sweet_spot.confirmed is None:
         return "The test split does not confirm any level: there is nothing yet that could earn it back."
     if not findings.paybacks:
-        return "Inference was not measured at this sparsity, so nothing can be said of when that pays for itself."
+        return "No network that passes its gates was measured against dense, so nothing can be said of when that pays for itself."
     payback = findings.paybacks[0]
     one = payback.unit.removesuffix("s")
     batches = "" if payback.batch_size == 1 else f" in batches of {payback.batch_size}"
@@ -173,8 +173,8 @@ def _return(findings: Findings) -> str:
         interval = f"{words.times(payback.low)} to {words.times(payback.high)}"
         why = "it is slower" if payback.outcome == "never" else "that it is faster is not shown"
         return (
-            f"At the measured {ticket} on {words.runtime(payback.runtime)}, against {dense}, it never pays for itself on "
-            f"this machine: {why} ({interval}).{_elsewhere(findings)}"
+            f"At the measured {ticket} on {words.runtime(payback.runtime)}, against {dense}, it never pays for itself: "
+            f"{why} ({interval}).{_elsewhere(findings)}"
         )
     if payback.requests is None or payback.requests_with_dense is None:
         return (

@@ -7,9 +7,9 @@ from itertools import takewhile
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.scorecard import Group, Load, Scorecard, fastest
+from ticketsmith.evidence.scorecard import Group, Load, Scorecard
 from ticketsmith.evidence.serving import LoadTest
-from ticketsmith.evidence.speed import Speed
+from ticketsmith.evidence.speed import Speed, fastest
 from ticketsmith.evidence.variants import CONTROLS, TICKET, display, ordered
 from ticketsmith.evidence.verdicts import Status
 
@@ -17,13 +17,17 @@ DAYS = 30
 """Days of a month, for what is saved in one."""
 
 NOT_MEASURED = "Inference was not measured, so that nothing can be said of speed."
+NO_RIVAL = (
+    "Inference was measured without a dense runtime, so that nothing can be said of speed: measure one beside it "
+    "(ticketsmith benchmark)."
+)
 
 
 def answer(findings: Findings) -> str:
     """One sentence: the best deployable choice with its interval, or that sparsity does not pay here."""
     card = findings.scorecard
     if card is None or card.lead is None:
-        return NOT_MEASURED
+        return NO_RIVAL if findings.benchmark and findings.benchmark.timings else NOT_MEASURED
     lead, dense = card.lead, card.lead.dense
     served = f"dense on {words.runtime(dense.runtime)} {_takes(dense, card)}" if dense else ""
     if lead.choice is not None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ticketsmith.evidence.cost import Cost
-from ticketsmith.evidence.scorecard import Scorecard, fastest
-from ticketsmith.evidence.speed import Speed
+from ticketsmith.evidence.scorecard import Scorecard
+from ticketsmith.evidence.speed import Speed, fastest
 from ticketsmith.evidence.variants import DENSE
 
 Outcome = Literal["pays", "unclear", "never"]
@@ -74,9 +74,10 @@ def paybacks(cost: Cost, card: Scorecard | None) -> list[Payback]:
     """One for each batch size that was measured, smallest first, in the cell that leads it.
 
     Compared is the best deployable choice, with the dense model on whichever runtime is surely fastest for it, one that
-    skips zeros included: what the runtime alone gives was there without finding a ticket.
+    skips zeros included: what the runtime alone gives was there without finding a ticket. None of rounded weights alone,
+    which nobody judged.
     """
-    if card is None or card.lead is None:
+    if card is None or card.lead is None or not card.lead.judged:
         return []
     phase, precision, *_ = card.lead.cell
     found: dict[int, Payback] = {}

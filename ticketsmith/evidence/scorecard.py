@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ticketsmith.evidence.break_even import BreakEven, Point, break_even
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest
-from ticketsmith.evidence.speed import Cell, Speed, order, rival, speeds
+from ticketsmith.evidence.speed import Cell, Speed, fastest, order, rival, speeds
 from ticketsmith.evidence.variants import DENSE, TICKET, ordered
 from ticketsmith.evidence.verdicts import Status
 from ticketsmith.prices import Rate
@@ -22,9 +22,9 @@ class Group:
 
     ``points`` are all of it. ``dense`` is what speed-ups are against: the dense model on the strongest dense runtime.
     ``rows`` hold the fastest runtime of every level of every other variant, from the least to the most sparse.
-    ``candidate`` is the fastest of those that may be deployed, whether or not it is faster than dense. ``plain`` is the
-    float32 dense model beside a cell of another precision. ``break_even`` tells, for each runtime that skips zeros, from
-    which sparsity on it is surely faster than ``dense``.
+    ``candidate`` is the fastest of those that may be deployed, whether or not it is faster than dense; one that surely is
+    goes before one that is not. ``plain`` is the float32 dense model beside a cell of another precision. ``break_even``
+    tells, for each runtime that skips zeros, from which sparsity on it is surely faster than ``dense``.
     """
 
     cell: Cell
@@ -93,7 +93,7 @@ class Scorecard:
     """What serving costs on one machine. ``groups`` are ordered; the first leads (batch size 1, one thread, float32).
 
     ``subject`` is the variant that may be deployed, at the levels of ``deployable``: those that pass their gates on both
-    splits. ``statuses`` holds the conjunction of all gates on both splits by variant and level. ``unit`` is what
+    splits. The gates judged weights in float32, so that rounded ones may not be deployed on their word. ``statuses`` holds the conjunction of all gates on both splits by variant and level. ``unit`` is what
     throughput counts. ``rate`` is what an hour of the machine costs, None when nobody said.
     """
 
@@ -116,8 +116,22 @@ class Scorecard:
 
     @property
     def choice(self) -> Speed | None:
-        """The best deployable choice: it passes its gates, and is surely faster than the best dense in the lead."""
-        return self.lead.choice if self.lead else None
+        """The best deployable choice: it passes its gates in float32, and is surely faster than the best dense in the lead.
+
+        None where nothing is, and where the lead holds rounded weights alone, whose quality no gate judged.
+        """
+        return self.lead.choice if self.lead and self.lead.judged else None
+
+    @property
+    def pays(self) -> bool | None:
+        """Whether there is such a choice; None where nothing that may be deployed was measured against dense."""
+        if self.lead is None or self.lead.candidate is None or not self.lead.judged:
+            return None
+        return self.choice is not None
+
+    def may_deploy(self, speed: Speed) -> bool:
+        """Whether the gates judged this very network, with these weights, and passed it."""
+        return speed.variant == self.subject and speed.level in self.deployable and speed.precision == "float32"
 
     def streams(self, threads: int) -> int:
         """How many calls the machine serves side by side: a CPU one on every ``threads`` cores, a GPU one."""
@@ -162,11 +176,6 @@ def scorecard(
         loads=tuple(_loads(benchmark.loads, subject, levels)),
         load_tests=benchmark.loads,
     )
-
-
-def fastest(points: Iterable[Speed]) -> Speed | None:
-    """The point with the highest speed-up; None of none."""
-    return max(points, key=lambda point: (point.speedup, point.sparsity, point.runtime), default=None)
 
 
 def _groups(points: Sequence[Speed], subject: str, deployable: frozenset[int]) -> Iterable[Group]:

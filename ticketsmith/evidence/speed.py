@@ -72,7 +72,8 @@ class Speed:
 def speeds(benchmark: Benchmark | None) -> list[Speed]:
     """Every measured point, by cell (see ``order``), runtime and sparsity.
 
-    A document of format 1 does not name the strongest dense runtime of a cell: there it is the fastest that ran the dense
+    A cell in which no dense runtime ran the dense model has no rival, so that nothing can be said of it: it is left out. A
+    document of format 1 does not name the strongest dense runtime of a cell: there it is the fastest that ran the dense
     model, if it is surely faster than the reference, else the reference. Runtimes that are known to skip zeros are none.
     """
     if benchmark is None:
@@ -89,7 +90,10 @@ def speeds(benchmark: Benchmark | None) -> list[Speed]:
         for timing in timings:
             groups.setdefault((timing.runtime, timing.variant, timing.level), []).append(timing)
         found = [_speed(group) for group in groups.values()]
-        points += found if any(timing.against for timing in timings) else _named(found, benchmark.reference)
+        if any(timing.against for timing in timings):
+            points += found
+        elif _is_format_1(timings):
+            points += _named(found, benchmark.reference)
     return sorted(points, key=lambda p: (order(p.cell), p.runtime, p.sparsity, p.variant, p.level))
 
 
@@ -108,14 +112,23 @@ def lead(points: Iterable[Speed], batch_size: int | None = None) -> Cell | None:
 def best(points: Sequence[Speed], variant: str, level: int, batch_size: int = 1) -> Speed | None:
     """The fastest runtime of those measured for this level in the cell that leads this batch size; None without any."""
     cell = lead(points, batch_size)
-    here = [point for point in points if (point.variant, point.level, point.cell) == (variant, level, cell)]
-    return max(here, key=lambda point: (point.speedup, point.runtime), default=None)
+    return fastest(point for point in points if (point.variant, point.level, point.cell) == (variant, level, cell))
+
+
+def fastest(points: Iterable[Speed]) -> Speed | None:
+    """The point with the highest speed-up, of those that are surely faster than dense if there are any; None of none."""
+    return max(points, key=lambda point: (point.low > 1.0, point.speedup, point.sparsity, point.runtime), default=None)
 
 
 def rival(points: Iterable[Speed], cell: Cell | None) -> Speed | None:
     """What a cell's speed-ups are against: the dense model on the strongest dense runtime; None when it is not there."""
     here = (point for point in points if (point.variant, point.cell, point.runtime) == (DENSE, cell, point.against))
     return next(here, None)
+
+
+def _is_format_1(timings: Sequence[Timing]) -> bool:
+    """Only later documents tell what differences of outputs were allowed."""
+    return all(timing.tolerance is None for timing in timings)
 
 
 def _named(points: Sequence[Speed], reference: str) -> list[Speed]:

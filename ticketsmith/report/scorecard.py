@@ -153,7 +153,7 @@ def document(findings: Findings) -> dict[str, Any]:
     choice = card.choice
     return {
         **named,
-        "pays": choice is not None if card.deployable else None,
+        "pays": card.pays,
         "choice": _row(card, card.groups[0], choice) if choice else None,
         "unit": card.unit,
         "confidence": card.confidence,
@@ -193,7 +193,7 @@ def _row(card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
         "level": point.level,
         "sparsity": point.sparsity,
         "gate": None if status is None else str(status),
-        "deployable": point.variant == card.subject and point.level in card.deployable,
+        "deployable": card.may_deploy(point),
         "phase": point.phase,
         "precision": point.precision,
         "batch_size": point.batch_size,

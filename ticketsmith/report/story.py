@@ -193,11 +193,24 @@ def _speed_card(findings: Findings) -> Card:
     lead = findings.scorecard.lead if findings.scorecard else None
     point = lead.candidate if lead else None
     if lead is None or point is None:
-        return Card("Measured speed-up", NOT_MEASURED, "not measured" if lead is None else "nothing passes its gates")
+        return Card("Measured speed-up", NOT_MEASURED, _why_no_speed(findings))
     rival = f"dense on {words.runtime(point.against)}, {conditions(lead)}"
     if lead.choice is None:
         return Card("Measured speed-up", "none", f"nothing that passes is surely faster than {rival}")
-    return Card("Measured speed-up", words.times(point.speedup), f"{words.runtime(point.runtime)} against {rival}")
+    doubt = "" if lead.judged else "; its quality was not judged"
+    return Card(
+        "Measured speed-up", words.times(point.speedup), f"{words.runtime(point.runtime)} against {rival}{doubt}"
+    )
+
+
+def _why_no_speed(findings: Findings) -> str:
+    card = findings.scorecard
+    if card is None or card.lead is None:
+        measured = findings.benchmark is not None and findings.benchmark.timings
+        return "no dense runtime to compare with was measured" if measured else "not measured"
+    if not findings.policy.gates:
+        return "no gate was set, so that nothing is deployable"
+    return "nothing that passes its gates was measured" if card.deployable else "nothing passes its gates"
 
 
 def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:

@@ -206,7 +206,7 @@ def _row(point: Speed, series: Series) -> Row:
 
 
 def _title(card: Scorecard, points: Sequence[Speed]) -> str:
-    """The best that passes its gates; else the fastest point that is surely faster; else that none is."""
+    """The best that passes its gates; else the mildest level that is surely faster; else that none is."""
     lead = card.lead
     if lead is not None and lead.choice is not None:
         kept = words.share(1 - lead.choice.sparsity)
@@ -215,5 +215,7 @@ def _title(card: Scorecard, points: Sequence[Speed]) -> str:
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
         return "No measured level is surely faster than dense on the best dense runtime"
-    first = min(sure, key=lambda point: point.sparsity)
-    return f"Only from {words.share(first.sparsity)} sparsity on surely faster than the best dense, beyond what passes its gates"
+    first = words.share(min(point.sparsity for point in sure))
+    if not card.statuses:
+        return f"At {first} sparsity surely faster than dense on the best dense runtime"
+    return f"Nothing that passes its gates is surely faster than the best dense; {first} sparsity is"
