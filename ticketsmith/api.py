@@ -20,9 +20,9 @@ from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.samples import worth_showing
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
+from ticketsmith.evidence.showing import worth_showing
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
@@ -483,10 +483,11 @@ class Experiment:
         progress: Progress = lambda what, done, total: None,
     ) -> Benchmark:
         """Measures inference of one run against the dense run of its replicate; writes nothing."""
+        rate = _rate(machine)
         run = self.result(key)
         dense = [r for r in self.results if r.variant == "dense" and r.seed == run.seed]
         benchmark = self._measure([*dense, run], settings or Settings(), progress)
-        return dataclasses.replace(benchmark, machine_rate=_rate(machine))
+        return dataclasses.replace(benchmark, machine_rate=rate)
 
     def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
         from ticketsmith.inference import suite
@@ -569,7 +570,7 @@ def _facts(recipe: Recipe) -> dict[str, str]:
         "Pruning": f"{_named(recipe.criterion)}, {', '.join(pruning.pattern)} pattern"
         if pruning.pattern
         else f"{_named(recipe.criterion)}, {pruning.scope} scope, {pruning.fraction:.0%} a round, {pruning.levels} rounds",
-        "Rewound to": recipe.rewind,
+        **({"Rewound to": recipe.rewind} if recipe.variants.ticket or recipe.variants.one_shot else {}),
         "Replicates": str(recipe.replicates),
     }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ticketsmith.evidence.findings import conclude
-from ticketsmith.evidence.samples import Sample, worth_showing
+from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.showing import worth_showing
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 
 from .synthetic import experiment

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.samples import Sample, worth_showing
+from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.showing import worth_showing
 from ticketsmith.report.markdown import report_markdown
 from ticketsmith.report.page import report_page
 from ticketsmith.report.story import SAMPLES, tell

@@ -81,26 +81,25 @@ def benchmark(
     report. The last line of the output is JSON, for programs; with --json it is the only one.
     """
     from ticketsmith.cli.progress import rounds
+    from ticketsmith.prices import lookup
 
     _check_sources(checkpoint, onnx, against, model, weights, shape)
     settings = _settings(**how)
+    rate = None if machine is None else lookup(machine)  # before minutes of measuring
     found: list[tuple[str, str | None, Benchmark]] = []
     with rounds() as progress:
         if onnx is not None or model is not None:
             measured = _of_model(onnx, against, model, weights, shape, settings, base, progress)
-            from ticketsmith.prices import lookup
-
-            rate = None if machine is None else lookup(machine)
             found.append((str(onnx or model), None, replace(measured, machine_rate=rate)))
         elif checkpoint is not None:
             one, key = _of_checkpoint(checkpoint, base)
-            measured = one.compare_with_dense(key, settings, machine=machine, progress=progress)
+            measured = one.compare_with_dense(key, settings, machine=rate, progress=progress)
             found.append((checkpoint, None, measured))
         else:
             from ticketsmith.cli.evidence import experiments
 
             for one in experiments(runs_prefix, experiment, base):
-                measured = one.time_inference(settings, force=True, machine=machine, progress=progress)
+                measured = one.time_inference(settings, force=True, machine=rate, progress=progress)
                 found.append((one.name, f"{one.store.url}/{one.name}/benchmark.json", measured))
     _show(found, as_json)
 
@@ -129,8 +128,7 @@ def _show_one(measured: Benchmark) -> None:
     for line in table.peak_lines(measured.peaks):
         click.echo(f"peaks: {line}")
     for title, timings in table.cells(measured).items():
-        shown = [dict(zip(table.COLUMNS, row, strict=True)) for row in table.rows(timings)]
-        unit = {"per second": f"{measured.unit}s/s"}
+        columns = [f"{measured.unit}s/s" if name == "per second" else name for name in table.COLUMNS]
         rival = next((timing.against for timing in timings if timing.against), "")
         title += {"prefill": "; p50 is the time to the first token", "decode": "; p50 is the time of a token"}.get(
             timings[0].phase, ""
@@ -139,19 +137,15 @@ def _show_one(measured: Benchmark) -> None:
         plain = table.strongest(measured, timings[0])
         if plain is not None and timings[0].precision != "float32":
             heading += f" ({plain.median_ms:.3g} ms is dense in float32 on {plain.runtime})"
-        options.print_table([{unit.get(name, name): value for name, value in row.items()} for row in shown], heading)
-    _table(table.memory_rows(measured), table.MEMORY_COLUMNS, "in a process of its own")
-    _table(table.load_rows(measured.loads), table.LOAD_COLUMNS, "open-loop load test: requests of one input")
+        options.print_columns(columns, table.rows(timings), heading)
+    options.print_columns(table.MEMORY_COLUMNS, table.memory_rows(measured), "in a process of its own")
+    loads = table.load_rows(measured.loads)
+    options.print_columns(table.LOAD_COLUMNS, loads, "open-loop load test: requests of one input")
     layers = table.layer_rows(measured.layers)
     if layers:
         options.print_table(layers, "each layer alone: the sparse runtime against the best dense one; ~ is not sure")
     for line in table.refusal_lines(measured):
         click.echo(f"not run: {line}")
-
-
-def _table(rows: list[tuple[str, ...]], columns: tuple[str, ...], title: str) -> None:
-    if rows:
-        options.print_table([dict(zip(columns, row, strict=True)) for row in rows], title)
 
 
 def _check_sources(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,7 +103,7 @@ def _found(address: str, name: str | None, base: str, one: bool) -> tuple[Experi
 
 
 def _show(document: dict[str, Any]) -> None:
-    from ticketsmith.cli.stores import size
+    from ticketsmith.evidence.words import size
 
     dense = document["dense_bytes"]
     rows = [
@@ -240,7 +239,9 @@ class _Steps:
         self.name, self.told = name, 0
 
     def tell(self, step: int, steps: int) -> None:
+        from ticketsmith.cli.progress import note
+
         tenth = 10 * step // steps
         if tenth > self.told:
             self.told = tenth
-            print(f"{self.name}: step {step} of {steps}", file=sys.stderr)
+            note(f"{self.name}: step {step} of {steps}")

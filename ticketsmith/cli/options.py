@@ -64,6 +64,12 @@ _WORDS = ("variant", "run", "name", "job", "state", "why", "machine", "Network",
 """Headings of columns that are read, not compared."""
 
 
+def print_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table of finished text with its headings; nothing at all when it has no rows."""
+    if rows:
+        print_table([dict(zip(columns, row, strict=True)) for row in rows], title)
+
+
 def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     """A table as wide as the terminal, or as wide as it needs to be elsewhere."""
     import sys
@@ -78,12 +84,3 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
-
-
-def flops(value: float) -> str:
-    """``3.1 TFLOP``."""
-    for unit in ("", "k", "M", "G", "T", "P"):
-        if value < 1000:
-            return f"{value:.3g} {unit}FLOP"
-        value /= 1000
-    return f"{value:.3g} EFLOP"

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ticketsmith.cli import options
+from ticketsmith.evidence.words import flops
 
 
 @click.command()
@@ -93,7 +94,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
     missing = [row for row in rows if row["status"] in ("missing", "in part")]
     click.echo(
         f"{len(rows) - len(missing)} cached, {len(missing)} to train: "
-        f"{options.flops(sum(row['training_flops'] for row in missing))} of dense training arithmetic"
+        f"{flops(sum(row['training_flops'] for row in missing))} of dense training arithmetic"
     )
 
 
@@ -111,7 +112,7 @@ def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             "runs": str(len(group)),
             "cached": str(sum(row["status"] not in ("missing", "in part") for row in group)),
             "to train": str(sum(row["status"] in ("missing", "in part") for row in group)),
-            "FLOPs": options.flops(sum(row["training_flops"] for row in group)),
+            "FLOPs": flops(sum(row["training_flops"] for row in group)),
         }
         for (variant, level), group in sorted(
             groups.items(), key=lambda item: (item[0][1], list(groups).index(item[0]))

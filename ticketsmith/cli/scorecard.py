@@ -13,7 +13,6 @@ from ticketsmith.errors import TicketSmithError
 
 if TYPE_CHECKING:
     from ticketsmith.evidence.findings import Findings
-    from ticketsmith.report.money import Table
 
 
 @click.command()
@@ -64,7 +63,8 @@ def _say(findings: Findings) -> None:
         click.echo(f"  {card.machine['noise']}")
     if card.lead is not None:
         own = [row for row in card.lead.rows if row.variant == card.subject]
-        _table(tables.table(card, card.lead, own), conditions(card.lead).capitalize())
+        shown = tables.table(card, card.lead, own)
+        options.print_columns(shown.header, shown.rows, conditions(card.lead).capitalize())
         more = " --csv has all variants, runtimes and settings." if len(own) < len(card.lead.points) else ""
         click.echo(tables.note(card) + more)
     for title, table in (
@@ -72,9 +72,4 @@ def _say(findings: Findings) -> None:
         ("By kind of layer, alone", tables.layers(card)),
         ("Under load", tables.loads(card)),
     ):
-        _table(table, title)
-
-
-def _table(table: Table, title: str) -> None:
-    if table.rows:
-        options.print_table([dict(zip(table.header, row, strict=True)) for row in table.rows], title)
+        options.print_columns(table.header, table.rows, title)

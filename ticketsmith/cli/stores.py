@@ -13,6 +13,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import Exit, TicketSmithError
+from ticketsmith.evidence.words import size
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import StoredFile
@@ -131,16 +132,6 @@ def _move(source_address: str, target_address: str) -> int:
             click.echo(f"not moved: {run}: {message}", err=True)
         damaged += len(moved.damaged)
     return int(Exit.INCOMPLETE if damaged else Exit.OK)
-
-
-def size(count: int) -> str:
-    """``1.2 MB``: powers of ten, as disks and bills count."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
 
 
 @contextmanager

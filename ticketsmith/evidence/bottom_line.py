@@ -31,16 +31,19 @@ def best_kind(*spends: Spend) -> str:
     return "time" if all(spend.timed for spend in spends) else "arithmetic"
 
 
-def told(payback: Payback) -> str:
-    """After how many requests one batch size pays: ``12 million (10 million to 15 million)``, or ``never``."""
+def pays_after(payback: Payback) -> tuple[str, str]:
+    """After how many requests one batch size pays, and the interval: ``12 million``, ``10 million to 15 million``.
+
+    Or ``never``, ``cannot be said``, ``at once``, and no interval.
+    """
     if payback.outcome != "pays":
-        return "never"
+        return "never", ""
     if payback.requests is None:
-        return "cannot be said"
+        return "cannot be said", ""
     span = payback.requests
     if span.middle <= 0:
-        return "at once"
-    return f"{words.count(span.middle)} ({words.count(span.low)} to {words.count(span.high)})"
+        return "at once", ""
+    return words.count(span.middle), f"{words.count(span.low)} to {words.count(span.high)}"
 
 
 def billed_line(findings: Findings) -> str:

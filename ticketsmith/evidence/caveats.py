@@ -5,7 +5,7 @@ from __future__ import annotations
 from ticketsmith.evidence import words
 from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import display
+from ticketsmith.evidence.variants import POST_TRAINING, display, in_sentence
 
 
 def caveats(findings: Findings) -> list[str]:
@@ -73,7 +73,12 @@ def _partial(findings: Findings) -> list[str]:
 
 
 def _controls(findings: Findings) -> list[str]:
-    if not findings.controls:
+    if not findings.comparisons and findings.subject == POST_TRAINING:
+        return [
+            "No other criterion was tried (`variants.post_training.rivals`, such as `random`): there is only dense to "
+            "compare with."
+        ]
+    if not findings.comparisons and not findings.controls:
         return [
             "No control was trained (random re-initialisation, random ticket): there is only dense to compare with."
         ]
@@ -84,5 +89,5 @@ def _controls(findings: Findings) -> list[str]:
     deepest = words.share(max(sparsity[level] for level in trivial))
     return [
         f"Up to {deepest} sparsity a control passes the gate as well: there, the task is so easy that passing "
-        "proves nothing about the ticket."
+        f"proves nothing about {in_sentence(findings.subject)}."
     ]

@@ -11,14 +11,16 @@ from ticketsmith.evidence.results import At, Metric, Result, Split
 from ticketsmith.evidence.statistics import Interval, mean, t_interval
 from ticketsmith.evidence.summarise import replicate_values
 from ticketsmith.evidence.sweet_spot import by_level
-from ticketsmith.evidence.variants import CONTROLS, TICKET, ordered
+from ticketsmith.evidence.variants import TICKET, is_control, is_yardstick, ordered
 from ticketsmith.evidence.verdicts import Status, Verdict
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A control against the method at one level. ``advantage`` is how much better the method is, in the metric's unit,
-    paired by seed (positive: the method is better), with its two-sided interval.
+    """A control, or another yardstick, against the method at one level.
+
+    ``advantage`` is how much better the method is, in the metric's unit, paired by seed (positive: the method is better),
+    with its two-sided interval.
     """
 
     control: str
@@ -56,9 +58,9 @@ def compare(
     confidence: float = 0.95,
     variant: str = TICKET,
 ) -> list[Comparison]:
-    """Every control at every level where it and ``variant`` share at least one seed; draws are averaged first."""
+    """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first."""
     comparisons = []
-    for control in ordered(run.variant for run in results if run.variant in CONTROLS):
+    for control in ordered(run.variant for run in results if is_yardstick(run.variant, variant)):
         for level in sorted({run.level for run in results if run.variant == control}):
             rivals = [run for run in results if (run.variant, run.level) == (control, level)]
             ours = replicate_values(
@@ -77,7 +79,9 @@ def compare(
 def regimes(verdicts: Iterable[Verdict], variant: str = TICKET) -> dict[int, Regime]:
     """The regime of every level of ``variant``, from the verdicts of one split."""
     given = list(verdicts)
-    rivals = {control: by_level(given, control) for control in CONTROLS}
+    rivals = {
+        name: by_level(given, name) for name in {verdict.variant for verdict in given} if is_control(name, variant)
+    }
     found = {}
     for level, own in sorted(by_level(given, variant).items()):
         status = level_status(own)

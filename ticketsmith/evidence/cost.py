@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ticketsmith.evidence.results import Bill, Result
 from ticketsmith.evidence.summarise import groups
-from ticketsmith.evidence.variants import CONTROLS, DENSE, TICKET, ordered
+from ticketsmith.evidence.variants import DENSE, TICKET, is_control, ordered
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def cost(results: Sequence[Result], sweet_level: int | None, variant: str = TICK
         total=spend(results),
         dense=baseline,
         finding=finding,
-        controls=spend([run for run in results if run.variant in CONTROLS]),
+        controls=spend([run for run in results if is_control(run.variant, variant)]),
         ratio=finding.flops / baseline.flops if baseline.flops > 0 else None,
         by_variant={
             name: spend([run for run in results if run.variant == name])

@@ -10,7 +10,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Load, Scorecard
 from ticketsmith.evidence.serving import LoadTest
 from ticketsmith.evidence.speed import Speed, fastest
-from ticketsmith.evidence.variants import CONTROLS, TICKET, display, ordered
+from ticketsmith.evidence.variants import in_sentence, is_control, ordered
 from ticketsmith.evidence.verdicts import Status
 
 DAYS = 30
@@ -70,8 +70,7 @@ def reasons(findings: Findings) -> list[str]:
 
 def named(speed: Speed) -> str:
     """``the ticket at 83.2 % sparsity``."""
-    name = "the ticket" if speed.variant == TICKET else display(speed.variant)
-    return f"{name} at {words.share(speed.sparsity)} sparsity"
+    return f"{in_sentence(speed.variant)} at {words.share(speed.sparsity)} sparsity"
 
 
 def ratio(speed: Speed) -> str:
@@ -92,9 +91,10 @@ def load_line(load: Load) -> str:
     known = load.ticket or load.dense
     if known is None:
         return ""
-    target = f"{words.percent(known.percentile)} of requests answered within {words.latency(known.target_ms / 1000)}"
+    weights = "" if known.precision == "float32" else f"{known.precision} weights and "
+    target = f"{weights}{words.percent(known.percentile)} of requests answered within {words.latency(known.target_ms / 1000)}"
     told = [
-        f"{'dense' if test is load.dense else 'the ticket'} on {words.runtime(test.runtime)} {served(test)}"
+        f"{in_sentence(test.variant)} on {words.runtime(test.runtime)} {served(test)}"
         for test in (load.ticket, load.dense)
         if test is not None
     ]
@@ -203,13 +203,13 @@ def _other_methods(card: Scorecard) -> list[str]:
     assert lead is not None
     told = []
     for variant in ordered(row.variant for row in lead.rows):
-        if variant == card.subject or variant in CONTROLS:
+        if variant == card.subject or is_control(variant, card.subject):
             continue
         own = [row for row in lead.rows if row.variant == variant]
-        passing = takewhile(lambda row: card.statuses.get((row.variant, row.level)) is Status.PASS, own)
+        passing = takewhile(lambda row: card.status(row) is Status.PASS, own)
         best = fastest(passing)
         if best is not None and best.low > max(1.0, lead.choice.high if lead.choice else 1.0):
-            told.append(f"{named(best)} passes its gates too, and is {ratio(best)} as fast as {_rival(best)}.")
+            told.append(f"{_begun(named(best))} passes its gates too, and is {ratio(best)} as fast as {_rival(best)}.")
     return told
 
 
@@ -242,6 +242,13 @@ def _low_precision(card: Scorecard) -> list[str]:
         same = (group.phase, group.batch_size, group.threads) == (lead.phase, lead.batch_size, lead.threads)
         if not same or group.precision == lead.precision or group.choice is None:
             continue
+        if lead.choice is not None and group.choice.seconds >= lead.choice.seconds:
+            told.append(
+                f"Rounding to {group.precision} gives nothing here: {named(group.choice)} {_takes(group.choice, card)} with "
+                f"{group.precision} weights, and {words.latency(lead.choice.median_ms / 1000)} a call is what the best "
+                "choice takes with float32."
+            )
+            continue
         plain = f"; dense with float32 {_takes(group.plain, card)}" if group.plain else ""
         told.append(
             f"With {group.precision} weights {named(group.choice)} {_takes(group.choice, card)}, {ratio(group.choice)} as "
@@ -249,6 +256,11 @@ def _low_precision(card: Scorecard) -> list[str]:
             "judged float32: measure the quality of rounded weights before they are served."
         )
     return told
+
+
+def _begun(text: str) -> str:
+    """As the beginning of a sentence."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _short(group: Group, lead: Group) -> str:

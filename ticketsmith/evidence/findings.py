@@ -17,7 +17,7 @@ from ticketsmith.evidence.results import At, Metric, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.summarise import summarise
-from ticketsmith.evidence.variants import CONTROLS, DENSE, ordered, subject
+from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict
 
 
@@ -64,7 +64,7 @@ class Findings:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        return tuple(variant for variant in self.variants if variant in CONTROLS)
+        return tuple(variant for variant in self.variants if is_control(variant, self.subject))
 
     @property
     def diverged(self) -> tuple[Result, ...]:

@@ -7,7 +7,14 @@ from ticketsmith.evidence.controls import Comparison
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import TOLERANCE, level_status
 from ticketsmith.evidence.sweet_spot import by_level
-from ticketsmith.evidence.variants import DENSE, RANDOM_REINIT, RANDOM_TICKET, TICKET, display
+from ticketsmith.evidence.variants import (
+    DENSE,
+    POST_RANDOM,
+    POST_TRAINING,
+    RANDOM_REINIT,
+    RANDOM_TICKET,
+    in_sentence,
+)
 from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict
 
 
@@ -28,7 +35,11 @@ def headline(findings: Findings) -> str:
 
 def special(findings: Findings) -> str:
     """One or two sentences on the controls: does the ticket beat them, and so prove anything?"""
-    if not findings.controls:
+    if not findings.comparisons and findings.subject == POST_TRAINING:
+        return (
+            "No other criterion was tried, so that this result says nothing of whether this one is better than chance."
+        )
+    if not findings.comparisons and not findings.controls:
         return "No control was trained, so that this result says nothing of whether these weights are special."
     level = _level_of_interest(findings)
     here = [comparison for comparison in findings.comparisons if comparison.level == level]
@@ -132,14 +143,14 @@ def _level_of_interest(findings: Findings) -> int | None:
 
 def _against(findings: Findings, comparison: Comparison) -> str:
     metric = findings.metrics[comparison.metric]
-    name = _in_sentence(display(comparison.control))
+    name = _yardstick(comparison.control)
     gain = comparison.advantage
     if gain.low is None or gain.high is None:
         verb = "worse" if gain.mean >= 0 else "better"
         amount = words.difference(metric, abs(gain.mean))
         return f"{name} is {amount} {verb} in the one seed that was trained (no confidence)"
     level = words.percent(findings.policy.confidence)
-    rival = "the ticket" if findings.subject == TICKET else _in_sentence(display(findings.subject))
+    rival = "the recipe's criterion" if findings.subject == POST_TRAINING else in_sentence(findings.subject)
     if not comparison.significant:
         span = words.span(metric, gain.low, gain.high)
         meaning = _meaning(comparison.control, None)
@@ -154,7 +165,14 @@ def _against(findings: Findings, comparison: Comparison) -> str:
 def _meaning(control: str, ticket_better: bool | None) -> str:
     """What it means that the ticket is better (True), worse (False), or that neither could be shown (None)."""
     if ticket_better is False:
-        return ", so that the ticket is not special"
+        criterion = control.startswith("post_")
+        return (
+            ", so that the recipe's criterion is not the best" if criterion else ", so that the ticket is not special"
+        )
+    if control == POST_RANDOM:
+        if ticket_better:
+            return ", so that it matters which weights are removed, not only how many"
+        return ", so that nothing here shows that it matters which weights are removed"
     if control == RANDOM_REINIT:
         if ticket_better:
             return ", so that the initial weights matter, not only the sparsity pattern"
@@ -166,5 +184,9 @@ def _meaning(control: str, ticket_better: bool | None) -> str:
     return ""
 
 
-def _in_sentence(name: str) -> str:
-    return name[:1].lower() + name[1:]
+def _yardstick(variant: str) -> str:
+    """``random re-initialisation``; ``removing weights by magnitude``."""
+    if not variant.startswith("post_"):
+        return in_sentence(variant)
+    how = "at random" if variant == POST_RANDOM else f"by {variant.removeprefix('post_')}"
+    return f"removing weights {how}"

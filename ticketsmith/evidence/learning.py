@@ -33,7 +33,10 @@ class EarlyStop:
 
 
 def early_stops(results: Sequence[Result], confidence: float = 0.95) -> list[EarlyStop]:
-    """One entry for each level of each variant with at least one run that has an early-stop iteration."""
+    """One entry for each level of each variant with at least one run that has an early-stop iteration.
+
+    What was pruned after training and not trained again has learned nothing, and has none.
+    """
     dense = _steps([run for run in results if run.variant == DENSE])
     entries = []
     for variant, level in groups(results):
@@ -61,7 +64,7 @@ def early_stops(results: Sequence[Result], confidence: float = 0.95) -> list[Ear
 def _steps(runs: Sequence[Result]) -> dict[int, float]:
     draws: dict[int, list[float]] = {}
     for run in runs:
-        if not run.diverged and run.early_stop is not None:
+        if run.steps > 0 and not run.diverged and run.early_stop is not None:
             draws.setdefault(run.seed, []).append(float(run.early_stop.step))
     return {seed: mean(steps) for seed, steps in draws.items()}
 

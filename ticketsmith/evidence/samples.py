@@ -1,19 +1,11 @@
-"""What generative models made, to be looked at: text or a picture from each level, and which levels to show."""
+"""What generative models made, to be looked at: text or a picture from each level, and what a file of it may hold."""
 
 from __future__ import annotations
 
 import re
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.variants import CONTROLS, DENSE
-
-if TYPE_CHECKING:  # the training room needs none of it
-    from ticketsmith.evidence.findings import Findings
 
 TEXT, PICTURE = "samples.txt", "samples.png"
 """The two files of samples that a run may hold."""
@@ -21,7 +13,6 @@ TEXT, PICTURE = "samples.txt", "samples.png"
 LARGEST = 4_000_000
 """Bytes that a file of samples may have."""
 
-_MOST_LEVELS = 24
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADING = re.compile(r"^=== (.*) ===$", re.MULTILINE)
 
@@ -78,27 +69,3 @@ def is_png(content: bytes) -> bool:
         if names[-1] == b"IEND":
             break
     return place == len(content) and names[:1] == [b"IHDR"] and names[-1:] == [b"IEND"] and b"IDAT" in names
-
-
-def worth_showing(findings: Findings) -> list[Result]:
-    """The runs whose samples tell the story: of the first seed, dense, the levels of the method, and its controls.
-
-    Controls are shown at the sweet spot, or at the target, or else at the sparsest level. Of very many levels, some are
-    left out evenly; the first, the last and the sweet spot stay.
-    """
-    sound = [run for run in findings.results if not run.diverged and run.draw == 0]
-    seed = min((run.seed for run in sound if run.variant == DENSE), default=None)
-    own = [run for run in sound if run.seed == seed]
-    method = sorted((run for run in own if run.variant == findings.subject), key=lambda run: run.level)
-    spot, target = findings.sweet_spot, findings.target
-    level = spot.answer[0] if spot else target[0] if target else method[-1].level if method else 0
-    controls = [run for control in CONTROLS for run in own if (run.variant, run.level) == (control, level)]
-    return [*(run for run in own if run.variant == DENSE), *_thinned(method, level), *controls]
-
-
-def _thinned(runs: Sequence[Result], level: int) -> list[Result]:
-    if len(runs) <= _MOST_LEVELS:
-        return list(runs)
-    step = (len(runs) - 1) / (_MOST_LEVELS - 2)
-    chosen = {round(index * step) for index in range(_MOST_LEVELS - 1)}
-    return [run for index, run in enumerate(runs) if index in chosen or run.level == level]

@@ -93,8 +93,9 @@ class Scorecard:
     """What serving costs on one machine. ``groups`` are ordered; the first leads (batch size 1, one thread, float32).
 
     ``subject`` is the variant that may be deployed, at the levels of ``deployable``: those that pass their gates on both
-    splits. The gates judged weights in float32, so that rounded ones may not be deployed on their word. ``statuses`` holds the conjunction of all gates on both splits by variant and level. ``unit`` is what
-    throughput counts. ``rate`` is what an hour of the machine costs, None when nobody said.
+    splits. The gates judged weights in float32, so that rounded ones may not be deployed on their word. ``statuses``
+    holds the conjunction of all gates on both splits by variant and level. ``unit`` is what throughput counts. ``rate``
+    is what an hour of the machine costs, None when nobody said.
     """
 
     subject: str
@@ -132,6 +133,10 @@ class Scorecard:
     def may_deploy(self, speed: Speed) -> bool:
         """Whether the gates judged this very network, with these weights, and passed it."""
         return speed.variant == self.subject and speed.level in self.deployable and speed.precision == "float32"
+
+    def status(self, speed: Speed) -> Status | None:
+        """What the gates say of a network on both splits; None where they were not asked, as of dense."""
+        return self.statuses.get((speed.variant, speed.level))
 
     def streams(self, threads: int) -> int:
         """How many calls the machine serves side by side: a CPU one on every ``threads`` cores, a GPU one."""

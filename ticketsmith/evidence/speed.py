@@ -27,7 +27,8 @@ class Speed:
     dense runtime of the cell. ``low`` and ``high`` are the outermost bounds of the seeds' own bootstrap intervals, so
     that they never claim more than any seed does. ``dense`` tells a runtime that multiplies zeros like any other number.
     Latencies are milliseconds a call and ``throughput`` units a second, as in Timing; all are means over seeds, None
-    where a seed does not know them.
+    where a seed does not know them. How outputs agreed with the reference before timing, ``max_error`` and ``agreement``,
+    is that of the seed that agreed least; ``tolerance`` is what was allowed.
     """
 
     variant: str
@@ -53,6 +54,9 @@ class Speed:
     resident_bytes: float | None = None
     peak_bytes: float | None = None
     file_bytes: float | None = None
+    max_error: float = 0.0
+    tolerance: float | None = None
+    agreement: float | None = None
 
     @property
     def claimed(self) -> bool:
@@ -153,9 +157,11 @@ def _named(points: Sequence[Speed], reference: str) -> list[Speed]:
 def _speed(timings: Sequence[Timing]) -> Speed:
     first = timings[0]
 
-    def over(read: Callable[[Timing], float | None]) -> float | None:
+    def over(
+        read: Callable[[Timing], float | None], gathered: Callable[[Sequence[float]], float] = mean
+    ) -> float | None:
         values = [value for timing in timings if (value := read(timing)) is not None]
-        return mean(values) if len(values) == len(timings) else None
+        return gathered(values) if len(values) == len(timings) else None
 
     return Speed(
         variant=first.variant,
@@ -181,6 +187,9 @@ def _speed(timings: Sequence[Timing]) -> Speed:
         resident_bytes=over(lambda timing: timing.resident_bytes),
         peak_bytes=over(lambda timing: timing.peak_bytes),
         file_bytes=over(lambda timing: timing.file_bytes),
+        max_error=max(timing.max_error for timing in timings),
+        tolerance=first.tolerance,
+        agreement=over(lambda timing: timing.agreement, min),
     )
 
 

@@ -9,6 +9,8 @@ TICKET = "ticket"
 RANDOM_REINIT = "random_reinit"
 RANDOM_TICKET = "random_ticket"
 RANDOM_PRUNING = "random_pruning"
+POST_TRAINING = "post_training"
+POST_RANDOM = "post_random"
 
 _NAMES = {
     DENSE: "Dense baseline",
@@ -16,7 +18,7 @@ _NAMES = {
     "lr_rewind": "Learning-rate rewinding",
     "finetune": "Fine-tuning",
     "one_shot": "One-shot",
-    "post_training": "Post-training pruning",
+    POST_TRAINING: "Post-training pruning",
     RANDOM_REINIT: "Random re-initialisation",
     RANDOM_TICKET: "Random ticket (shuffled mask)",
     RANDOM_PRUNING: "Random pruning",
@@ -31,6 +33,23 @@ def display(variant: str) -> str:
     if variant not in _NAMES and variant.startswith("post_"):
         return f"Post-training pruning, {variant.removeprefix('post_')}"
     return _NAMES.get(variant, variant)
+
+
+def in_sentence(variant: str) -> str:
+    """The name in the middle of a sentence: ``the ticket``, ``post-training pruning``."""
+    name = display(variant)
+    return "the ticket" if variant == TICKET else "dense" if variant == DENSE else f"{name[:1].lower()}{name[1:]}"
+
+
+def is_control(variant: str, subject: str = TICKET) -> bool:
+    """Whether it takes an ingredient of ``subject`` away. Beside pruning after training, that is the choice of weights."""
+    return variant in CONTROLS or (subject == POST_TRAINING and variant == POST_RANDOM)
+
+
+def is_yardstick(variant: str, subject: str = TICKET) -> bool:
+    """Whether ``subject`` is held against it: its controls, and for pruning after training the other criteria too."""
+    other = subject == POST_TRAINING != variant and variant.startswith("post_")
+    return other or is_control(variant, subject)
 
 
 def ordered(variants: Iterable[str]) -> tuple[str, ...]:

@@ -108,8 +108,11 @@ def duration(seconds: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """``1.8\u00d7``, ``0.62\u00d7``, ``12\u00d7``: two or three figures, never rounded to a neat 1."""
-    return f"{ratio:.0f}\u00d7" if ratio >= 100 else f"{ratio:.1f}\u00d7" if ratio >= 10 else f"{ratio:.2f}\u00d7"
+    """``1.8\u00d7``, ``0.62\u00d7``, ``12\u00d7``: two or three figures, more where it would be rounded to a neat 1."""
+    decimals = 0 if ratio >= 100 else 1 if ratio >= 10 else 2
+    while ratio != 1.0 and decimals in (2, 3) and float(f"{ratio:.{decimals}f}") == 1.0:
+        decimals += 1
+    return f"{ratio:.{decimals}f}\u00d7"
 
 
 def runtime(name: str) -> str:

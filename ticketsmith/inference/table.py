@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest, Peaks, Timing
-from ticketsmith.evidence.words import percent, share
+from ticketsmith.evidence.words import percent, share, size
 
 COLUMNS = (
     "variant",
@@ -19,6 +19,7 @@ COLUMNS = (
     "per second",
     "speed-up",
     "roofline",
+    "outputs differ by",
 )
 MEMORY_COLUMNS = ("variant", "level", "runtime", "load ms", "first call ms", "resident", "peak", "file")
 LAYER_COLUMNS = ("layer", "shape")
@@ -61,6 +62,7 @@ def rows(timings: Sequence[Timing]) -> list[tuple[str, ...]]:
             f"{timing.throughput:,.0f}" if timing.throughput >= 10 else _three_figures(timing.throughput),
             _speedup(timing),
             "" if timing.roofline is None else percent(round(timing.roofline, 2)),
+            _difference(timing),
         )
         for timing in timings
     ]
@@ -82,9 +84,10 @@ def memory_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
                 name,
                 _three_figures(timing.load_ms),
                 _three_figures(timing.first_call_ms),
-                size(timing.resident_bytes),
-                size(timing.peak_bytes),
-                size(timing.file_bytes),
+                *(
+                    "" if count is None else size(count)
+                    for count in (timing.resident_bytes, timing.peak_bytes, timing.file_bytes)
+                ),
             ),
         )
     return list(found.values())
@@ -181,17 +184,6 @@ def _over_float32(benchmark: Benchmark, timing: Timing) -> float | None:
     return None if plain is None else float(f"{plain.median_ms / timing.median_ms:.3g}")
 
 
-def size(count: float | None) -> str:
-    """``12.3 MB``, in steps of a thousand; nothing for None."""
-    if count is None:
-        return ""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
 def _place(timing: Timing, benchmark: Benchmark) -> tuple[Any, ...]:
     rival = timing.dense and timing.key == benchmark.reference_key
     order = timing.median_ms if rival else 0.0
@@ -207,6 +199,11 @@ def _speedup(timing: Timing) -> str:
     if not timing.claimed:
         return f"not distinguishable from 1.0x ({interval})"
     return f"{timing.speedup:.2f}x ({interval})"
+
+
+def _difference(timing: Timing) -> str:
+    same = "" if timing.agreement is None else f", {share(timing.agreement)} same class"
+    return f"{timing.max_error:.1g}{same}"
 
 
 def _some(models: Sequence[str], most: int = 4) -> str:

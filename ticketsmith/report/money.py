@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, told
+from ticketsmith.evidence.bottom_line import amount, pays_after
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import display
+from ticketsmith.evidence.variants import TICKET, display
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,12 @@ def spending(findings: Findings) -> Table:
     """Runs, price, time and arithmetic of finding the ticket, of the controls, of everything."""
     cost = findings.cost
     spot = "up to the sweet spot" if findings.sweet_spot else "all levels"
+    found = "the ticket" if findings.subject == TICKET else "it"
     parts = [
-        (f"Finding the ticket: dense and {spot}", cost.finding),
+        (f"Finding {found}: dense and {spot}", cost.finding),
         ("of that, dense training", cost.dense),
-        ("Controls", cost.controls),
-        ("Everything that was trained", cost.total),
+        *([("Controls", cost.controls)] if cost.controls.runs else []),
+        ("Everything that was made", cost.total),
     ]
     priced, gpus = bool(cost.total.currencies), cost.total.gpu_seconds > 0
     rows = []
@@ -50,13 +51,14 @@ def serving(findings: Findings) -> Table:
             f"{words.latency(payback.dense_seconds)}\n{words.runtime(payback.dense_runtime)}",
             f"{words.latency(payback.ticket_seconds)}\n{words.runtime(payback.runtime)}",
             f"{words.times(payback.speedup)}\n{words.times(payback.low)} to {words.times(payback.high)}",
-            told(payback).replace(" (", "\n").removesuffix(")"),
+            "\n".join(filter(None, pays_after(payback))),
         )
         for payback in findings.paybacks
     ]
     unit = findings.paybacks[0].unit if rows else ""
     one = unit.removesuffix("s")
-    return Table(("Served", f"Dense, per {one}", f"Ticket, per {one}", "Speed-up", f"Pays after ({unit})"), rows)
+    name = "Ticket" if findings.subject == TICKET else "Pruned"
+    return Table(("Served", f"Dense, per {one}", f"{name}, per {one}", "Speed-up", f"Pays after ({unit})"), rows)
 
 
 def billed(findings: Findings) -> Table:

@@ -14,7 +14,6 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.evidence.verdicts import Status
 from ticketsmith.report.money import Table
 
 NONE = "\u2014"
@@ -24,8 +23,8 @@ _LATENCY = {"": "Latency p50", "decode": "Time per output token, p50", "prefill"
 _FIELDS = (
     "experiment", "variant", "level", "sparsity", "gate", "deployable", "phase", "precision", "batch_size", "threads", "runtime",
     "dense_runtime", "best_runtime", "median_ms", "p10_ms", "p90_ms", "p99_ms", "throughput", "unit", "against", "speedup",
-    "speedup_low", "speedup_high", "roofline", "peak_bytes", "resident_bytes", "file_bytes", "per_million",
-    "currency", "machine",
+    "speedup_low", "speedup_high", "roofline", "peak_bytes", "resident_bytes", "file_bytes", "max_error", "tolerance",
+    "agreement", "per_million", "currency", "machine",
 )  # fmt: skip
 
 
@@ -60,6 +59,7 @@ def table(card: Scorecard, group: Group, rows: Sequence[Speed] | None = None) ->
         "Memory": [_bytes(point, group, "peak_bytes") for point in points],
         "On disk": [_bytes(point, group, "file_bytes") for point in points],
         "Per million": [_price(card, point, group) for point in points],
+        "Outputs differ by": [_difference(point) for point in points],
         "Gates": [_gate(card, point) for point in points],
     }
     kept = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
@@ -126,7 +126,24 @@ def note(card: Scorecard) -> str:
     return (
         "Each network on its fastest runtime, p50 and p99 of the latency of a call. Speed-up: against the dense network on "
         "the dense runtime that is fastest for it, measured side by side, with "
-        f"{words.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {price}"
+        f"{words.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {_compared(card)}{price}"
+    )
+
+
+def _compared(card: Scorecard) -> str:
+    """How far outputs were allowed to be from those of PyTorch; empty for a benchmark that does not tell."""
+    points = [point for group in card.groups for point in group.points]
+    allowed = {point.precision: point.tolerance for point in points if point.tolerance is not None}
+    if not allowed:
+        return ""
+    told = words.listed([f"{limit:g} in {precision}" for precision, limit in allowed.items()])
+    same = [point.agreement for point in points if point.agreement is not None]
+    classes = (
+        f", and the same class for at least {words.share(min(same))} of the inputs in low precision" if same else ""
+    )
+    return (
+        "Before timing, every network's outputs were compared with PyTorch's in float32: a difference of "
+        f"{told} was allowed, of the largest output where that is above 1{classes}. "
     )
 
 
@@ -187,7 +204,7 @@ def _rows(card: Scorecard, group: Group) -> list[dict[str, Any]]:
 
 
 def _row(card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
-    status = card.statuses.get((point.variant, point.level))
+    status = card.status(point)
     return {
         "variant": point.variant,
         "level": point.level,
@@ -214,6 +231,9 @@ def _row(card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
         "peak_bytes": point.peak_bytes,
         "resident_bytes": point.resident_bytes,
         "file_bytes": point.file_bytes,
+        "max_error": point.max_error,
+        "tolerance": point.tolerance,
+        "agreement": point.agreement,
         "per_million": card.price(group, point),
         "currency": card.rate.currency if card.rate else None,
         "machine": card.rate.machine if card.rate else None,
@@ -258,6 +278,13 @@ def _bytes(point: Speed, group: Group, field: str) -> str:
     return f"{words.size(amount)}\n{_change(amount / dense)}"
 
 
+def _difference(point: Speed) -> str:
+    if point.tolerance is None:
+        return NONE
+    same = "" if point.agreement is None else f"\n{words.share(point.agreement)} same class"
+    return f"{point.max_error:.1g}{same}"
+
+
 def _price(card: Scorecard, point: Speed, group: Group) -> str:
     price = card.price(group, point)
     if price is None or card.rate is None:
@@ -287,7 +314,4 @@ def _change(factor: float) -> str:
 
 
 def _gate(card: Scorecard, point: Speed) -> str:
-    if point.variant == DENSE:
-        return "Reference"
-    status = card.statuses.get((point.variant, point.level))
-    return NONE if status is None else str(Status(status))
+    return "Reference" if point.variant == DENSE else str(card.status(point) or NONE)

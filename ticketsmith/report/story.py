@@ -25,7 +25,7 @@ from ticketsmith.report.terms import definitions
 SECTIONS = {
     "quality": "At what sparsity does quality drop?",
     "speed": "Does it run faster?",
-    "learning": "Does the ticket learn faster?",
+    "learning": "Do sparse networks learn faster?",
     "loss": "How did training go?",
     "layers": "Which layers keep their weights?",
     "cost": "What it cost",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import display
+from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, display
 
 _VARIANTS = {
     "dense": "The network as it is usually trained, with all its weights: what everything is compared with.",
@@ -23,14 +23,25 @@ _VARIANTS = {
     "random_pruning": "A control: weights removed at random before training.",
     "one_shot": "Pruned once to its final sparsity instead of step by step.",
     "finetune": "Pruned step by step; the remaining weights are kept as they are and trained on briefly.",
+    "post_training": "Weights of the trained dense network are removed by the recipe's criterion; nothing is trained again.",
     "lr_rewind": "Pruned step by step; the remaining weights are kept and the learning-rate schedule is run again.",
 }
+
+
+def _meaning(variant: str) -> str:
+    if variant == POST_RANDOM:
+        return (
+            "The same with weights chosen at random. If it does as well, it does not matter which weights are removed."
+        )
+    if variant.startswith("post_") and variant != POST_TRAINING:
+        return f"The same by another criterion, {variant.removeprefix('post_')}."
+    return _VARIANTS.get(variant, "")
 
 
 def definitions(findings: Findings) -> list[tuple[str, str]]:
     """Every term that this report uses, explained."""
     confidence = words.percent(findings.policy.confidence)
-    terms = [(display(variant), _VARIANTS[variant]) for variant in findings.variants if variant in _VARIANTS]
+    terms = [(display(variant), meaning) for variant in findings.variants if (meaning := _meaning(variant))]
     terms += [
         ("Sparsity", "The share of the prunable weights that was removed. 90 % sparsity leaves one in ten."),
         ("Level", "How many times weights were removed. Level 0 is the dense network."),

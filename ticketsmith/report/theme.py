@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ticketsmith.evidence.variants import display, ordered
+from ticketsmith.evidence.variants import TICKET, display, ordered
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def variant_series(variants: Iterable[str]) -> list[Series]:
     return series
 
 
-def dense_and_ticket() -> list[Series]:
-    """The two series of a chart that sets the pruned network against dense, whichever variant it is."""
-    return [Series("dense", "Dense", GREY), Series("ticket", "Ticket", BLUE)]
+def dense_and_ticket(variant: str = TICKET) -> list[Series]:
+    """The two series of a chart that sets the pruned network against dense, named after its ``variant``."""
+    return [Series("dense", "Dense", GREY), Series("ticket", "Ticket" if variant == TICKET else display(variant), BLUE)]
 
 
 def config() -> dict[str, Any]:

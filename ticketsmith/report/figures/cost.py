@@ -194,7 +194,7 @@ def _payback(findings: Findings) -> Figure | None:
         section="cost",
         title=f"{batches}it has paid for itself after {words.count(span.middle)} {found.unit}".capitalize(),
         caption=(
-            f"What finding the ticket cost beyond training dense, against what it saves at every request: {where}"
+            f"What finding it cost beyond training dense, against what it saves at every request: {where}"
             f"{words.runtime(found.runtime)}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
         ),
         alt=(

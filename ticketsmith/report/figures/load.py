@@ -10,6 +10,7 @@ from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Load
 from ticketsmith.evidence.serving import LoadTest
+from ticketsmith.evidence.variants import in_sentence
 from ticketsmith.report.figures.base import (
     HEIGHT,
     Figure,
@@ -43,7 +44,7 @@ def _load(load: Load) -> Figure | None:
     """Latency against the rate of arrivals, for dense and the ticket, with the target."""
     tests = [
         (series, test)
-        for series, test in zip(dense_and_ticket(), (load.dense, load.ticket), strict=True)
+        for series, test in zip(_series(load), (load.dense, load.ticket), strict=True)
         if test and test.steps
     ]
     if not tests or tests[0][1].target_ms <= 0:
@@ -115,6 +116,10 @@ def _load(load: Load) -> Figure | None:
     )
 
 
+def _series(load: Load) -> list[Series]:
+    return dense_and_ticket() if load.ticket is None else dense_and_ticket(load.ticket.variant)
+
+
 def _load_name(entry: Series, test: LoadTest) -> str:
     return f"{entry.label}, {words.runtime(test.runtime)}"
 
@@ -139,7 +144,7 @@ def _borne(load: Load) -> str:
     if dense is None or ticket is None or not dense.highest_rate or not ticket.highest_rate:
         known = ticket or dense
         rate = known.highest_rate if known else 0.0
-        who = "the ticket" if ticket else "dense"
+        who = in_sentence(known.variant) if known else ""
         return (
             f"Within the target, {who} serves {words.rate(rate)} requests a second"
             if rate
@@ -147,6 +152,6 @@ def _borne(load: Load) -> str:
         )
     many = ticket.highest_rate / dense.highest_rate
     return (
-        f"Within the target the ticket serves {words.rate(ticket.highest_rate)} requests a second, {words.times(many)} what "
-        f"dense does ({words.rate(dense.highest_rate)})"
+        f"Within the target {in_sentence(ticket.variant)} serves {words.rate(ticket.highest_rate)} requests a second, "
+        f"{words.times(many)} what dense does ({words.rate(dense.highest_rate)})"
     )

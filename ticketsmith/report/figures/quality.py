@@ -137,11 +137,16 @@ def gate_height(dense: Summary | None, gate: Gate | None, metric: Metric) -> flo
 
 
 def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metric: Metric) -> Frame:
-    """The y range for rows with ``mean``, ``low`` and ``high``."""
-    bounds = [row[name] for row in rows for name in ("mean", "low", "high") if row[name] is not None]
+    """The y range for rows with ``mean``, ``low`` and ``high``.
+
+    At the good end it ends two margins beyond the best mean, and percentages at 100: what goes further is an interval of
+    few seeds. At the bad end it shows the cliff.
+    """
+    means = [row["mean"] for row in rows] + ([] if dense is None else [dense.mean])
+    bounds = means + [row[name] for row in rows for name in ("low", "high") if row[name] is not None]
     low, high = min(bounds), max(bounds)
-    if dense is not None:
-        low, high = min(low, dense.mean), max(high, dense.mean)
+    if metric.unit == "%":
+        low, high = max(low, min(0.0, *means)), min(high, max(100.0, *means))
     cut = False
     if dense is not None and limit is not None:
         # Four more margins of the way down show the cliff; a control at chance level would flatten all of it.
@@ -150,6 +155,10 @@ def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metr
             low, cut = dense.mean - reach, True
         elif not metric.higher_is_better and high > dense.mean + reach:
             high, cut = dense.mean + reach, True
+        if metric.higher_is_better:
+            high = min(high, max(means) + 0.4 * reach)
+        else:
+            low = max(low, min(means) - 0.4 * reach)
         low, high = min(low, limit), max(high, limit)
     room = (high - low) or abs(high) or 1.0
     return Frame(low - 0.03 * room, high + 0.12 * room, cut)

@@ -222,7 +222,7 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
     dense = group.dense
     assert dense is not None
     metric = findings.metric
-    status = card.statuses.get((point.variant, point.level))
+    status = card.status(point)
     low, high = (1.0, 1.0) if point is dense else (point.high, point.low)
     spread = "one seed"
     if summary.low is not None and summary.high is not None:
