@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,13 @@ SLOW = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {Path(__file__).parent / name: index for index, name in enumerate(SLOW)}
     items.sort(key=lambda item: order.get(item.path, len(SLOW)))
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> None:
+    """A test that trained in this process may have switched them off, which hypothesis does not like."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -288,6 +288,8 @@ def test_the_scorecard(store: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "inference was not measured. Measure it: ticketsmith benchmark" in err
     code, _, err = call("scorecard", *runs, "--machine", "no-such-machine", capsys=capsys)
     assert (code, "no-such-machine" in err) == (2, True)
+    code, _, err = call("benchmark", "--onnx", "no-such-file.onnx", "--machine", "no-such-machine", capsys=capsys)
+    assert (code, "no-such-machine" in err) == (2, True), "a price is looked up before anything is read or measured"
     assert call("scorecard", *runs, "--json", "--csv", capsys=capsys)[0] == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -169,3 +170,38 @@ def test_numbers_in_words() -> None:
     ]  # fmt: skip
     assert words.flops(3.21e15) == "3.21 PFLOP"
     assert words.listed(["a", "b", "c"]) == "a, b and c"
+
+
+# --- pruning after training -------------------------------------------------------------------------------------------
+
+
+def untrained(*rivals: str) -> Findings:
+    """Dense networks of 99 %, pruned to half by a criterion that keeps 98.5 %, and by chance, which leaves 80 %."""
+    accuracies = {"post_training": 98.5, "post_magnitude": 98.4, "post_random": 80.0}
+    runs = [result("dense", 0, seed, 99.0 + 0.05 * seed) for seed in range(4)]
+    for variant in ("post_training", *rivals):
+        pruned = [result(variant, 1, seed, accuracies[variant] + 0.1 * (seed % 2), early=0) for seed in range(4)]
+        runs += [replace(run, steps=0) for run in pruned]
+    return found(runs)
+
+
+def test_what_was_pruned_without_training_is_held_against_other_criteria() -> None:
+    findings = untrained("post_magnitude", "post_random")
+    assert special(findings) == (
+        "At 20.0 % sparsity removing weights by magnitude loses 0.10 points against the recipe's criterion (95 % interval "
+        "0.10 to 0.10 points). Removing weights at random loses 18.50 points against the recipe's criterion (95 % interval "
+        "18.50 to 18.50 points), so that it matters which weights are removed, not only how many."
+    )
+    told = " ".join(caveats(findings))
+    assert "control" not in told
+    assert findings.cost.controls.runs == 4, "chance is the control"
+
+
+def test_without_another_criterion_nothing_is_said_of_this_one() -> None:
+    findings = untrained()
+    assert special(findings).startswith("No other criterion was tried")
+    assert any("`variants.post_training.rivals`" in line for line in caveats(findings))
+
+
+def test_what_was_not_trained_has_learned_nothing() -> None:
+    assert {entry.variant for entry in untrained("post_random").learning} == {"dense"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.speed import best, lead, rival, speeds
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
-from ticketsmith.report.scorecard import document
+from ticketsmith.report.scorecard import document, note, table
 
 from .synthetic import experiment, result, served
 
@@ -271,6 +272,31 @@ def test_rounded_weights_are_compared_with_rounded_dense_ones_and_shown_beside_f
     )
     assert "dense with float32 takes 1.0 ms a request" in told
     assert "The gates judged float32" in told
+
+
+def test_how_far_outputs_differ_is_shown() -> None:
+    near = {"max_error": 2e-6, "tolerance": 1e-4}
+    low = {"precision": "int8", "max_error": 0.031, "tolerance": 0.1, "agreement": 0.984}
+    exact = replace(DENSE, **near)
+    rounded = [replace(DENSE, precision="int8", tolerance=0.1), timing(1, 2.0, **low)]
+    timings = (exact, timing(1, 2.0, **near), *rounded)
+    card = found(runs(99.0), replace(measured(), timings=timings)).scorecard
+    assert card is not None
+    lead, other = (
+        dict(zip(shown.header, shown.rows[-1], strict=True)) for shown in map(partial(table, card), card.groups)
+    )
+    assert lead["Outputs differ by"] == "2e-06"
+    assert other["Outputs differ by"] == "0.03\n98.4 % same class"
+    assert "a difference of 0.0001 in float32 and 0.1 in int8 was allowed" in note(card)
+    assert "the same class for at least 98.4 % of the inputs" in note(card)
+
+
+def test_rounding_that_gives_nothing_is_told() -> None:
+    low = {"precision": "int8", "median_ms": 0.5}
+    rounded = [timing(0, 1.0, "onnxruntime", 1.0, precision="int8", median_ms=4.0), timing(1, 8.0, **low)]
+    told = reasons(found(runs(99.0), measured(timing(1, 4.0), *rounded)))
+    assert any(line.startswith("Rounding to int8 gives nothing here: the ticket at 50.0 % sparsity") for line in told)
+    assert not any("8.00" in line for line in told)
 
 
 def test_layers_and_load() -> None:

@@ -28,7 +28,6 @@ def as_in_a_worker() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
 
 
 @pytest.mark.usefixtures("as_in_a_worker")

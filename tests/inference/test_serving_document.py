@@ -101,8 +101,11 @@ def test_the_table_shows_what_was_measured_and_claims_no_more() -> None:
     assert lines[0][0][4:9] == ("0.0966", "0.122", "", "10,352", "1 (the one to beat)")
     first, second = lines[1]
     assert first[:4] == ("ticket", "9", "89.3 %", "torch_csr")
-    assert first[8:] == ("1.84x (1.79\u20131.90)", "12 %")
+    assert first[8:] == ("1.84x (1.79\u20131.90)", "12 %", "1e-06")
     assert second[8] == "not distinguishable from 1.0x (0.98\u20131.02)"
+    assert table.rows([replace(TICKET, precision="int8", max_error=0.021, agreement=0.984)])[0][-1] == (
+        "0.02, 98.4 % same class"
+    )
     assert table.rows([replace(TICKET, against="")])[0][8] == "nothing to compare with"
 
 
@@ -131,11 +134,6 @@ def test_a_reason_is_told_once_for_all_models_that_it_holds_for() -> None:
     refusals = tuple(Refusal("ticket", level, 0, "compact", size, "nothing") for level in range(7) for size in (1, 8))
     lines = table.refusal_lines(replace(BENCHMARK, refusals=refusals))
     assert lines == ["compact: ticket 0, ticket 1, ticket 2, ticket 3 and 3 more: nothing"]
-
-
-@pytest.mark.parametrize(("count", "told"), [(999, "999 B"), (24_000, "24 kB"), (1_234_567, "1.23 MB"), (5e9, "5 GB")])
-def test_sizes_are_read_at_a_glance(count: float, told: str) -> None:
-    assert table.size(count) == told
 
 
 def test_reading_a_benchmark_needs_no_torch() -> None:

@@ -81,11 +81,3 @@ def findings() -> Callable[[str], Findings]:
 @pytest.fixture(scope="session")
 def files() -> Callable[[str], dict[str, bytes]]:
     return files_of
-
-
-@pytest.fixture(autouse=True)
-def denormals() -> None:
-    """Training in the same process may have switched them off, which hypothesis does not like."""
-    import torch
-
-    torch.set_flush_denormal(False)

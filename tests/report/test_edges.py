@@ -11,13 +11,15 @@ import pytest
 from ticketsmith.evidence.findings import conclude
 from ticketsmith.evidence.results import CurvePoint, Result
 from ticketsmith.evidence.serving import Benchmark, Timing
-from ticketsmith.evidence.verdicts import Gate, GatePolicy
+from ticketsmith.evidence.speed import speeds
+from ticketsmith.evidence.verdicts import Gate, GatePolicy, Summary
 from ticketsmith.report.draw import standalone
+from ticketsmith.report.figures.quality import framed
 from ticketsmith.report.markdown import report_markdown
 from ticketsmith.report.scorecard import document
 from ticketsmith.report.story import tell
 
-from ..evidence.synthetic import LOSS, experiment, served
+from ..evidence.synthetic import ACCURACY, LOSS, experiment, served
 from .conftest import POLICY
 
 
@@ -103,6 +105,27 @@ def test_what_was_not_measured_is_told(case: str) -> None:
     assert words in report_markdown(story).decode()
     assert json.loads(json.dumps(document(findings), allow_nan=False))["answer"] == story.served
     assert all(standalone(figure, titled=True)["layer"] for figure in story.figures)
+
+
+def test_a_percentage_ends_at_100_in_figures_whatever_the_interval() -> None:
+    wild = [{"mean": mean, "low": mean - 120, "high": mean + 120} for mean in (96.0, 90.0, 60.0)]
+    dense = Summary("dense", 0, 0.0, "accuracy", "test", "final", 97.0, 96.0, 98.0, 2, (96.5, 97.5))
+    frame = framed(wild, dense, 95.0, ACCURACY)
+    assert 97.0 < frame.high <= 103.0
+    assert (frame.cut, 80.0 < frame.low < 90.0) == (True, True)
+    losses = [{"mean": mean, "low": mean - 3, "high": mean + 3} for mean in (0.3, 0.4)]
+    below = framed(losses, replace(dense, metric="loss", mean=0.3), 0.4, LOSS)
+    assert below.low > 0.0
+
+
+def test_a_speed_that_passes_no_gate_is_not_sold() -> None:
+    runs = experiment(cliff=0.083, seeds=3, levels=8, points=3)
+    findings = conclude("slow", runs, POLICY, benchmark=served(runs, gain=0.15))
+    figure = next(figure for figure in tell(findings).figures if figure.name == "speed-up")
+    sure = min(p.sparsity for p in speeds(findings.benchmark) if p.low > 1 and p.cell == ("", "float32", 1, 1))
+    assert figure.title == (
+        f"Nothing that passes its gates is surely faster than the best dense; {100 * sure:.1f} % sparsity is"
+    )
 
 
 def test_a_metric_where_lower_is_better() -> None:

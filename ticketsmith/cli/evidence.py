@@ -171,7 +171,10 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
 @options.experiment
 @options.as_json
 def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
-    """Re-hash every file of every sealed run against its manifest."""
+    """Re-hash every file of every sealed run against its manifest, and find files that nobody sealed.
+
+    A spec that is not the one of the run's key is found too. The exit status is 5 when any run is damaged.
+    """
     from ticketsmith.store.contract import RunFolder, SealedRun
     from ticketsmith.store.parallel import each
 

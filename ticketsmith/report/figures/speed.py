@@ -72,13 +72,14 @@ def _by_runtime(card: Scorecard, group: Group) -> Figure | None:
 
 
 def _by_setting(card: Scorecard) -> Figure | None:
-    lines: dict[str, list[Speed]] = {}
-    for group in card.groups:
-        own = [row for row in group.rows if row.variant == card.subject]
-        if own and len(lines) < _MOST:
-            lines[conditions(group).capitalize()] = own
-    if len(lines) < 2:
+    settings = {
+        conditions(group).capitalize(): own
+        for group in card.groups
+        if (own := [row for row in group.rows if row.variant == card.subject])
+    }
+    if len(settings) < 2:
         return None
+    lines = dict(list(settings.items())[:_MOST])
     judged = [group for group in card.groups if group.precision == card.groups[0].precision]
     pays = sum(group.choice is not None for group in judged)
     title = (
@@ -94,6 +95,8 @@ def _by_setting(card: Scorecard) -> Figure | None:
         caption=(
             "Each level on its fastest runtime, against dense on the best dense runtime of the same setting; "
             f"bars are {words.percent(card.confidence)} intervals."
+            f"{'' if len(judged) == len(card.groups) else ' The gates did not judge rounded weights.'}"
+            f"{'' if len(lines) == len(settings) else f' Drawn are the first {len(lines)} of {len(settings)} settings.'}"
         ),
         alt=f"Measured speed-up against the share of weights remaining, one line a setting. {title}.",
         spec=spec,
