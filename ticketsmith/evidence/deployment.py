@@ -106,9 +106,13 @@ def load_line(load: Load) -> str:
 def served(test: LoadTest) -> str:
     """``serves 12,000 requests a second``, with the next rate that was tried and missed."""
     missed = min((step.rate for step in test.steps if not step.kept and step.rate > test.highest_rate), default=None)
-    beyond = f" (and misses it at {words.rate(missed)})" if missed is not None else ""
     if test.highest_rate <= 0:
-        return f"keeps it at no rate that was tried{beyond}"
+        return (
+            f"misses it even at {words.rate(missed)} requests a second"
+            if missed is not None
+            else "was tried at no rate"
+        )
+    beyond = f" (and misses it at {words.rate(missed)})" if missed is not None else ""
     return f"serves {words.rate(test.highest_rate)} requests a second{beyond}"
 
 
@@ -245,8 +249,7 @@ def _low_precision(card: Scorecard) -> list[str]:
         if lead.choice is not None and group.choice.seconds >= lead.choice.seconds:
             told.append(
                 f"Rounding to {group.precision} gives nothing here: {named(group.choice)} {_takes(group.choice, card)} with "
-                f"{group.precision} weights, and {words.latency(lead.choice.median_ms / 1000)} a call is what the best "
-                "choice takes with float32."
+                f"{group.precision} weights, and the best choice with float32 {words.latency(lead.choice.median_ms / 1000)}."
             )
             continue
         plain = f"; dense with float32 {_takes(group.plain, card)}" if group.plain else ""

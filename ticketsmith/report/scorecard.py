@@ -136,15 +136,16 @@ def _compared(card: Scorecard) -> str:
     allowed = {point.precision: point.tolerance for point in points if point.tolerance is not None}
     if not allowed:
         return ""
-    told = words.listed([f"{limit:g} in {precision}" for precision, limit in allowed.items()])
+    told = words.listed([_allowed(precision, limit) for precision, limit in allowed.items()])
     same = [point.agreement for point in points if point.agreement is not None]
-    classes = (
-        f", and the same class for at least {words.share(min(same))} of the inputs in low precision" if same else ""
-    )
-    return (
-        "Before timing, every network's outputs were compared with PyTorch's in float32: a difference of "
-        f"{told} was allowed, of the largest output where that is above 1{classes}. "
-    )
+    classes = f" At low precision at least {words.share(min(same))} of the inputs got the same class." if same else ""
+    return f"Before timing, all outputs were compared with PyTorch's in float32; allowed was {told}.{classes} "
+
+
+def _allowed(precision: str, limit: float) -> str:
+    if precision == "float32":
+        return f"a difference of {limit:g} (relative to the largest output, where that is above 1)"
+    return f"{words.percent(limit)} of the largest output with {precision} weights"
 
 
 def scorecard_csv(experiments: Sequence[Findings]) -> bytes:
