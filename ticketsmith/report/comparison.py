@@ -15,8 +15,9 @@ from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import HEIGHT, Figure, Row, density_axis, file_name, finished
+from ticketsmith.report.figures.base import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.figures.quality import framed
 from ticketsmith.report.markdown import escaped, table
 from ticketsmith.report.tables import NOT_MEASURED, quality
 from ticketsmith.report.theme import CYCLE, Series
@@ -152,12 +153,10 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
     rows = [row for one in findings for row in _rows(one, metric)]
     if not rows:
         return None
-    bounds = [row[name] for row in rows for name in ("mean", "low", "high") if row[name] is not None]
-    room = (max(bounds) - min(bounds)) or abs(max(bounds)) or 1.0
-    low, high = min(bounds) - 0.03 * room, max(bounds) + 0.05 * room
+    frame = framed(rows, None, None, metric)
     y = alt.Y(
         "mean:Q",
-        scale=alt.Scale(domain=[low, high], zero=False, nice=False),
+        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
         axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
     )
     x = density_axis([row["density"] for row in rows])
@@ -170,8 +169,8 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
         alt.Tooltip("value:N", title=name),
         "Seeds",
     ]
-    layers = band_lines(rows, series, x, y, tooltip, lambda value: (high - value) / (high - low) * HEIGHT)
-    title = f"{name} of the tickets against their sparsity"
+    layers = band_lines(rows, series, x, y, tooltip, frame.place)
+    title = f"{name} of the sparse networks against their sparsity"
     return Figure(
         name=f"tickets-{file_name(metric.name)}",
         section="quality",
