@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @options.experiment
 @options.machine
 @options.as_json
-@click.option("--csv", "as_csv", is_flag=True, help="Print every number that was measured against dense as CSV instead.")
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="Print every number that was measured against dense as CSV instead."
+)
 def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_json: bool, as_csv: bool) -> None:
     """Say what serving costs at every sparsity, and the best that passes its gates: latency, memory, size, money.
 
