@@ -26,9 +26,9 @@ class UnsupportedError(TicketSmithError):
 
 @dataclass(frozen=True)
 class Value:
-    """A value: its shape with the batch, and the shape that its node ``name`` has in the graph. ``batch``: which axis is
-    the batch and nothing else, as far as that is known. ``integer``: tokens of an input, not computed with. ``boolean``: of
-    zeros and ones."""
+    """A value: its shape with the batch, and the shape that its node ``name`` has in the graph. ``batch``: the axis that
+    the batch is, or is the outer part of, as far as that is known. ``integer``: tokens of an input, not computed with.
+    ``boolean``: of zeros and ones."""
 
     name: str
     shape: Shape
@@ -159,8 +159,8 @@ class Builder:
             sizes[sizes.index(-1)] = math.prod(x.shape) // -math.prod(sizes)
         if math.prod(sizes) != math.prod(x.shape) or min(sizes, default=1) < 1:
             raise ValueError(f"{x.shape} as {tuple(shape)}")
-        batch = 0 if x.batch == 0 and sizes and sizes[0] == 1 else None
-        return replace(x, shape=tuple(sizes), batch=batch)
+        outermost = x.batch is not None and math.prod(x.shape[: x.batch]) == 1
+        return replace(x, shape=tuple(sizes), batch=0 if outermost and sizes else None)
 
     def unsqueeze(self, x: Value, axes: Sequence[int]) -> Value:
         """New axes of size 1, at these places of the result."""
@@ -199,7 +199,7 @@ class Builder:
         return Value(self.emit("permute", [here], inner, axes=[big.index(axis) for axis in moved]), shape, inner, batch)
 
     def _not_batch(self, x: Value, axes: Any) -> None:
-        if x.batch is not None and x.batch in axes and (len(x.shape) > 1 or x.shape == (1,)):
+        if x.batch is not None and x.batch in axes:
             raise ValueError("an operation over the batch")
 
     # ---- elementwise
@@ -224,9 +224,8 @@ class Builder:
 
     def _common_batch(self, values: Sequence[Value], full: Shape) -> int | None:
         places = {one.batch + len(full) - len(one.shape) for one in values if one.batch is not None}
-        for place in places:
-            if full[place] != 1 and len(full) > 1:
-                raise ValueError("a value that is different for each sample of the batch")
+        if any(one.batch is not None and one.shape[one.batch] != full[one.batch - len(one.shape)] for one in values):
+            raise ValueError("a value that is different for each sample of the batch")
         if len(places) > 1:
             raise ValueError("batches on different axes")
         return places.pop() if places else None
@@ -329,6 +328,7 @@ class Builder:
 
     def linear(self, x: Value, weight: Array, bias: Array | None = None) -> Value:
         """``weight`` [outputs, inputs] on the last axis."""
+        self._not_batch(x, {len(x.shape) - 1})
         rows = math.prod(x.shape[:-1])
         outputs, inputs = weight.shape
         if inputs != x.shape[-1]:
@@ -349,6 +349,9 @@ class Builder:
             return self.linear(left, turned)
         if len(left.shape) < 2 or len(right.shape) < 2:
             raise ValueError("a product with a vector")
+        for one, summed in ((left, -1), (right, -2)):
+            if isinstance(one, Value):
+                self._not_batch(one, {len(one.shape) + summed})
         batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
         full = (*batch, left.shape[-2], right.shape[-1])
         where = self._common_batch([one for one in (left, right) if isinstance(one, Value)], full)
@@ -496,6 +499,7 @@ class Builder:
 
     def norm(self, op: str, x: Value, axes: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
         """layer_norm or rms_norm over the last ``axes`` axes."""
+        self._not_batch(x, range(len(x.shape) - axes, len(x.shape)))
         size = math.prod(x.shape[len(x.shape) - axes :])
         rows = math.prod(x.shape) // size
         inner = (rows, size) if rows > 1 else (size,)
