@@ -19,6 +19,13 @@ from ticketsmith.runtime.graph import ELEMENTWISE, MOST_AXES, MOST_PORTS, Graph,
 
 Array = NDArray[Any]
 
+HIDDEN = -1e30
+"""Stands for minus infinity: scores of what attention must not see."""
+
+_MOST_PLACES = 4096
+_MOST_ENTRIES = 2**14
+"""Of a table that is read at computed places, by a product with all of it."""
+
 
 class UnsupportedError(TicketSmithError):
     """A model does what the sparse runtime cannot; the message names the operator. A dense runtime may serve it."""
@@ -300,6 +307,18 @@ class Builder:
             return self.reversed("div", 1.0, x)
         return self.scalar("power", x, exponent)
 
+    def opposite(self, x: Value) -> Value:
+        """``not x``, of zeros and ones."""
+        return self.reversed("sub", 1.0, x)
+
+    def where(self, condition: Value | Array, left: Value | Array, right: Value | Array) -> Value:
+        """``left`` where the condition is not zero, else ``right``. Infinite constants become very large numbers."""
+        branches = (
+            np.clip(one, HIDDEN, -HIDDEN) if isinstance(one, np.ndarray) and one.dtype.kind == "f" else one
+            for one in (left, right)
+        )
+        return self.elementwise("where", condition, *branches)
+
     def clip(self, x: Value, low: float | None, high: float | None) -> Value:
         """Not below ``low``, not above ``high``."""
         if low == 0 and high in (None, 6):
@@ -318,6 +337,10 @@ class Builder:
         below = self.scalar("sub", self.unary("exp", self.scalar("minimum", x, 0.0)), 1.0)
         whole = self.elementwise("add", self.unary("relu", x), self.scalar("mul", below, alpha))
         return whole if scale == 1 else self.scalar("mul", whole, scale)
+
+    def mish(self, x: Value) -> Value:
+        """Misra 2019."""
+        return self.elementwise("mul", x, self.unary("tanh", self.softplus(x)))
 
     def softplus(self, x: Value) -> Value:
         """``log(1 + exp(x))``, from parts that do not overflow."""
@@ -341,7 +364,11 @@ class Builder:
         return replace(x, name=name, shape=(*x.shape[:-1], outputs), inner=inner, integer=False)
 
     def matmul(self, left: Value | Array, right: Value | Array) -> Value:
-        """Of matrices, and of batches of them."""
+        """Of matrices, of batches of them, and of a matrix and a vector."""
+        if len(right.shape) == 1 and len(left.shape) > 1:
+            column = self.unsqueeze(right, (1,)) if isinstance(right, Value) else right[:, None]
+            product = self.matmul(left, column)
+            return self.squeeze(product, (len(product.shape) - 1,))
         if isinstance(left, Value) and not isinstance(right, Value) and right.ndim == 2:
             turned = np.ascontiguousarray(right.T)
             if id(right) in self.names:
@@ -365,6 +392,19 @@ class Builder:
         a, b = lead(left), lead(right)
         inner = (*np.broadcast_shapes(a[:-2], b[:-2]), *full[-2:])
         return Value(self.emit("matmul", [self.at(left, a), self.at(right, b)], inner), full, inner, where)
+
+    def along(self, x: Value, axis: int, matrix: Array) -> Value:
+        """``matrix`` [outputs, inputs] times every vector that lies along an axis."""
+        rank = len(x.shape)
+        axis %= rank
+        wide = (1,) * (rank - 2)
+        if axis == rank - 1:
+            return self.matmul(x, np.ascontiguousarray(matrix.T).reshape(*wide, *matrix.T.shape))
+        if axis == rank - 2:
+            return self.matmul(np.ascontiguousarray(matrix).reshape(*wide, *matrix.shape), x)
+        order = [*(a for a in range(rank) if a != axis), axis]
+        made = self.along(self.permute(x, order), rank - 1, matrix)
+        return self.permute(made, [order.index(a) for a in range(rank)])
 
     def conv(self, x: Value, weight: Array, bias: Array | None, stride: Sequence[int], begin: Sequence[int],
              end: Sequence[int], dilation: Sequence[int], groups: int) -> Value:  # fmt: skip
@@ -451,12 +491,13 @@ class Builder:
         kernel, stride = [*[1] * extra, *kernel], [*[1] * extra, *stride]
         begin, end = [*[0] * extra, *begin], [*[0] * extra, *end]
         here: Shape = (x.shape[1], *[1] * extra, *x.shape[2:])
+        counted = end
         if ceil:
             end = self._ceiled(here[1:], kernel, stride, begin, end)
         name = self.at(x, here)
+        if kind == "avg_pool" and (ceil or (begin != end and not count_padding)):
+            return self._mean_within(x, here, kernel, stride, begin, counted, end, count_padding, extra)
         if begin != end:
-            if kind == "avg_pool" and (not count_padding or ceil):
-                raise ValueError("a mean over windows that reach beyond the input")
             low = 0.0 if kind == "avg_pool" else -3e38
             name, here = self._padded(name, here, [0, *begin], [0, *end], [0, 0, 0], low)
             begin = end = [0, 0]
@@ -467,6 +508,25 @@ class Builder:
         made = self.emit(kind, [name], inner, kernel=[int(n) for n in kernel], stride=[int(n) for n in stride],
                          padding=[int(n) for n in begin], count_padding=bool(count_padding))  # fmt: skip
         return Value(made, (1, inner[0], *inner[1 + extra :]), inner, 0)
+
+    def _mean_within(
+        self, x: Value, here: Shape, kernel: Any, stride: Any, begin: Any, counted: Any, end: Any, padding: bool, extra: int
+    ) -> Value:
+        """Means over windows that reach beyond what counts: the input, with the padding up to ``counted`` or without."""
+        matrices = []
+        for n, k, s, a, c, b in zip(here[1:], kernel, stride, begin, counted, end, strict=True):
+            low, high = (0, a + n + c) if padding else (a, a + n)
+            starts = range(0, n + a + b - k + 1, s)
+            rows = [np.zeros(n + a + b) for _ in starts]
+            for row, start in zip(rows, starts, strict=True):
+                first, last = max(start, low), min(start + k, high)
+                row[first:last] = 1 / max(1, last - first)
+            matrices.append(np.array(rows, np.float32)[:, a : a + n])
+        seen = replace(x, shape=(1, *here))
+        for axis, matrix in enumerate(matrices):
+            if matrix.shape != (1, 1):
+                seen = self.along(seen, 2 + axis, matrix)
+        return replace(seen, shape=(1, here[0], *seen.shape[2 + extra :]))
 
     def _ceiled(self, size: Shape, kernel: Any, stride: Any, begin: Any, end: Any) -> list[int]:
         """The padding behind with which the last window is whole."""
@@ -479,10 +539,12 @@ class Builder:
         return out
 
     def adaptive_pool(self, kind: str, x: Value, sizes: Sequence[int | None]) -> Value:
-        """Pools to a given size that divides the input's."""
+        """Pools to a given size; maxima to one that divides the input's."""
         spatial = x.shape[2:]
         targets = [n if s is None else int(s) for s, n in zip(sizes, spatial, strict=True)]
         if any(n % s for n, s in zip(spatial, targets, strict=True)):
+            if kind == "avg_pool":
+                return self.resized(x, [_windows(n, s) for n, s in zip(spatial, targets, strict=True)])
             raise ValueError(f"windows of different sizes, from {spatial} to {tuple(targets)}")
         kernel = [n // s for n, s in zip(spatial, targets, strict=True)]
         none = [0] * len(kernel)
@@ -533,8 +595,37 @@ class Builder:
         name = self.emit("softmax", [self.at(x, inner)], inner, axis=place)
         return replace(x, name=name, inner=inner)
 
+    def log_softmax(self, x: Value, axis: int) -> Value:
+        """Along one axis."""
+        low = self.elementwise("sub", x, self.reduce("max", x, [axis], True))
+        return self.elementwise("sub", low, self.unary("log", self.reduce("sum", self.unary("exp", low), [axis], True)))
+
+    def logsumexp(self, x: Value, axes: Sequence[int], keep: bool) -> Value:
+        """``log(sum(exp(x)))``, from parts that do not overflow."""
+        largest = self.reduce("max", x, axes, True)
+        total = self.reduce("sum", self.unary("exp", self.elementwise("sub", x, largest)), axes, True)
+        found = self.elementwise("add", self.unary("log", total), largest)
+        return found if keep else self.squeeze(found, axes)
+
+    def norm_of(self, x: Value, order: float, axes: Sequence[int], keep: bool) -> Value:
+        """The length of the vectors that lie along ``axes``: of order 1, 2 or infinity."""
+        if order == 2:
+            return self.unary("sqrt", self.reduce("sum", self.elementwise("mul", x, x), axes, keep))
+        if order not in (1, math.inf):
+            raise ValueError(f"a norm of order {order}")
+        return self.reduce("sum" if order == 1 else "max", self.unary("abs", x), axes, keep)
+
+    def variance(self, x: Value, axes: Sequence[int], correction: float, keep: bool) -> Value:
+        """The mean square of what is left without the mean; ``correction`` is what is taken off the count."""
+        count = math.prod(x.shape[axis] for axis in axes)
+        centred = self.elementwise("sub", x, self.reduce("mean", x, axes, True))
+        total = self.reduce("sum", self.elementwise("mul", centred, centred), axes, keep)
+        return self.scalar("div", total, count - correction)
+
     def reduce(self, function: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
-        """``function`` is sum, mean or max."""
+        """``function`` is sum, mean, max or min."""
+        if function == "min":
+            return self.scalar("mul", self.reduce("max", self.scalar("mul", x, -1.0), axes, keep), -1.0)
         over = sorted({axis % len(x.shape) for axis in axes})
         self._not_batch(x, over)
         if function == "mean" and len(x.shape) == 4 and over == [2, 3] and x.shape[0] == 1:
@@ -587,6 +678,38 @@ class Builder:
             begin += size
         return parts
 
+    def take(self, x: Value, axis: int, places: Array) -> Value:
+        """These places of an axis, in this order."""
+        size = x.shape[axis]
+        listed = [int(n) % size for n in places]
+        if listed == list(range(size)):
+            return x
+        parts: list[tuple[int, int]] = []  # neighbours together
+        for place in listed:
+            if parts and parts[-1][1] == place:
+                parts[-1] = parts[-1][0], place + 1
+            else:
+                parts.append((place, place + 1))
+        if len(parts) > _MOST_PLACES:
+            raise ValueError("too many places")
+        return self.concat([self.slice(x, axis, begin, end) for begin, end in parts], axis)
+
+    def padded(self, x: Value, before: Sequence[int], behind: Sequence[int], mode: str) -> Value:
+        """Each axis continued by its own elements: ``mode`` is that of ``np.pad`` (reflect, edge, wrap)."""
+        for axis, (low, high) in enumerate(zip(before, behind, strict=True)):
+            if low or high:
+                x = self.take(x, axis, np.pad(np.arange(x.shape[axis]), (low, high), mode))  # type: ignore[call-overload]
+        return x
+
+    def depth_to_space(self, x: Value, factor: int, depth_first: bool = False) -> Value:
+        """Channels become rows and columns; ``depth_first``: which channel it is varies slowest."""
+        _, channels, rows, cols = x.shape
+        inner = channels // factor**2
+        shape, axes = (1, inner, factor, factor, rows, cols), (0, 1, 4, 2, 5, 3)
+        if depth_first:
+            shape, axes = (1, factor, factor, inner, rows, cols), (0, 3, 4, 1, 5, 2)
+        return self.reshape(self.permute(self.reshape(x, shape), axes), (1, inner, rows * factor, cols * factor))
+
     def concat(self, given: Sequence[Value | Array], axis: int) -> Value:
         """One behind the other."""
         given = [one for one in given if math.prod(one.shape)]
@@ -630,19 +753,39 @@ class Builder:
         name = self.emit("upsample", [self.at(x, here)], inner, factors=[high, wide])
         return Value(name, (1, inner[0], *inner[1 + extra :]), inner, 0)
 
+    def resized(self, x: Value, matrices: Sequence[Array]) -> Value:
+        """The last axes, each one multiplied by its matrix [outputs, inputs]: any interpolation that is separable."""
+        for axis, matrix in enumerate(matrices, len(x.shape) - len(matrices)):
+            if matrix.shape[0] != matrix.shape[1] or (matrix != np.eye(len(matrix))).any():
+                x = self.along(x, axis, matrix)
+        return x
+
     # ---- sequences
 
     def embedding(self, table: Array, tokens: Value) -> Value:
         """Rows of ``table`` [entries, features]."""
-        if not tokens.integer:
-            raise ValueError("tokens that are computed")
         if not isinstance(table, np.ndarray) or table.ndim != 2:
             raise ValueError("a table that is computed")
-        if len(tokens.inner) != 1:
-            raise ValueError(f"tokens of shape {tokens.inner}")
+        if not tokens.integer or len(tokens.inner) != 1:
+            return self._looked_up(table, tokens)
         inner = (tokens.inner[0], table.shape[1])
         name = self.emit("embedding", [tokens.name], inner, {"table": table})
         return Value(name, (*tokens.shape, table.shape[1]), inner, tokens.batch)
+
+    def one_hot(self, places: Value, count: int) -> Value:
+        """Of each place, zeros and a one, ``[..., count]``."""
+        return self.elementwise("equal", self.unsqueeze(places, (-1,)), np.arange(count, dtype=np.float32))
+
+    def _looked_up(self, table: Array, places: Value) -> Value:
+        """At places that are computed, or that are a part of an input. Not a number where there is no such row."""
+        if len(table) > _MOST_ENTRIES:
+            raise ValueError(
+                f"a table of {len(table):,} rows is read at places that are computed, or a part of an input; more than "
+                f"{_MOST_ENTRIES:,} need an input of their own"
+            )
+        hot = self.one_hot(places, len(table))
+        found = self.linear(hot, np.ascontiguousarray(table.T))
+        return self.elementwise("div", found, self.reduce("sum", hot, [len(hot.shape) - 1], True))
 
     def attention(self, query: Value, key: Value | Array, value: Value | Array, mask: Value | Array | None, causal: bool,
                   scale: float) -> Value:  # fmt: skip
@@ -676,7 +819,16 @@ class Builder:
         axes = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
         scores = self.scalar("mul", self.matmul(query, self.permute(key, axes)), scale)
         if causal:
-            mask = np.where(np.tri(query.shape[-2], key.shape[-2], dtype=bool), 0, -1e30).astype(np.float32)
+            mask = np.where(np.tri(query.shape[-2], key.shape[-2], dtype=bool), 0, HIDDEN).astype(np.float32)
         if mask is not None:
             scores = self.elementwise("add", scores, mask)
         return self.matmul(self.softmax(scores, -1), value)
+
+
+def _windows(size: int, count: int) -> Array:
+    """Means over ``count`` windows that cover ``size``, as PyTorch's adaptive pools divide it: [count, size]."""
+    rows = np.zeros((count, size), np.float32)
+    for index, row in enumerate(rows):
+        begin, end = index * size // count, -(-(index + 1) * size // count)
+        row[begin:end] = 1 / (end - begin)
+    return rows
