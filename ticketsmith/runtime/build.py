@@ -89,7 +89,7 @@ class Builder:
         first = self.ports[0]
         return Graph(
             first.name, first.shape, first.dtype, tuple(self.nodes), names[0], self.tensors, tuple(self.ports[1:]),
-            tuple(names[1:]),
+            tuple(names[1:]), scalars=tuple(place for place, one in enumerate(outputs) if one.shape == (1,)),
         )  # fmt: skip
 
     # ---- nodes
@@ -484,19 +484,18 @@ class Builder:
 
     def pool(self, kind: str, x: Value, kernel: Sequence[int], stride: Sequence[int], begin: Sequence[int],
              end: Sequence[int], count_padding: bool = True, ceil: bool = False) -> Value:  # fmt: skip
-        """``kind`` is max_pool or avg_pool, over one or two axes."""
+        """``kind`` is max_pool over one or two axes, or avg_pool over one to three."""
+        if kind == "avg_pool" and (ceil or (list(begin) != list(end) and not count_padding) or len(kernel) == 3):
+            return self._mean_within(x, kernel, stride, begin, end, count_padding, ceil)
         extra = 2 - len(kernel)
         if extra not in (0, 1) or len(x.shape) != len(kernel) + 2 or x.shape[0] != 1:
             raise ValueError(f"pooling of {x.shape} by {list(kernel)}")
         kernel, stride = [*[1] * extra, *kernel], [*[1] * extra, *stride]
         begin, end = [*[0] * extra, *begin], [*[0] * extra, *end]
         here: Shape = (x.shape[1], *[1] * extra, *x.shape[2:])
-        counted = end
         if ceil:
             end = self._ceiled(here[1:], kernel, stride, begin, end)
         name = self.at(x, here)
-        if kind == "avg_pool" and (ceil or (begin != end and not count_padding)):
-            return self._mean_within(x, here, kernel, stride, begin, counted, end, count_padding, extra)
         if begin != end:
             low = 0.0 if kind == "avg_pool" else -3e38
             name, here = self._padded(name, here, [0, *begin], [0, *end], [0, 0, 0], low)
@@ -509,24 +508,20 @@ class Builder:
                          padding=[int(n) for n in begin], count_padding=bool(count_padding))  # fmt: skip
         return Value(made, (1, inner[0], *inner[1 + extra :]), inner, 0)
 
-    def _mean_within(
-        self, x: Value, here: Shape, kernel: Any, stride: Any, begin: Any, counted: Any, end: Any, padding: bool, extra: int
-    ) -> Value:
-        """Means over windows that reach beyond what counts: the input, with the padding up to ``counted`` or without."""
+    def _mean_within(self, x: Value, kernel: Any, stride: Any, begin: Any, end: Any, padding: bool, ceil: bool) -> Value:
+        """Means over windows that reach beyond what counts, which is the input, with its padding or without."""
+        ends = self._ceiled(x.shape[2:], kernel, stride, begin, end) if ceil else end
         matrices = []
-        for n, k, s, a, c, b in zip(here[1:], kernel, stride, begin, counted, end, strict=True):
-            low, high = (0, a + n + c) if padding else (a, a + n)
-            starts = range(0, n + a + b - k + 1, s)
-            rows = [np.zeros(n + a + b) for _ in starts]
-            for row, start in zip(rows, starts, strict=True):
-                first, last = max(start, low), min(start + k, high)
+        for n, k, s, a, b, whole in zip(x.shape[2:], kernel, stride, begin, end, ends, strict=True):
+            low, high = (0, a + n + b) if padding else (a, a + n)
+            rows = [np.zeros(a + n + whole, np.float32) for _ in range(0, a + n + whole - k + 1, s)]
+            for index, row in enumerate(rows):
+                first, last = max(index * s, low), min(index * s + k, high)
                 row[first:last] = 1 / max(1, last - first)
-            matrices.append(np.array(rows, np.float32)[:, a : a + n])
-        seen = replace(x, shape=(1, *here))
-        for axis, matrix in enumerate(matrices):
-            if matrix.shape != (1, 1):
-                seen = self.along(seen, 2 + axis, matrix)
-        return replace(seen, shape=(1, here[0], *seen.shape[2 + extra :]))
+            if not rows:
+                raise ValueError("a window larger than its input")
+            matrices.append(np.array(rows)[:, a : a + n])
+        return self.resized(x, matrices)
 
     def _ceiled(self, size: Shape, kernel: Any, stride: Any, begin: Any, end: Any) -> list[int]:
         """The padding behind with which the last window is whole."""

@@ -129,6 +129,8 @@ class Graph:
     more_inputs: tuple[Port, ...] = ()
     more_outputs: tuple[str, ...] = ()
     step: Step | None = None
+    scalars: tuple[int, ...] = ()
+    """Which outputs are one number a sample, with no axis of their own."""
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -139,6 +141,11 @@ class Graph:
     def outputs(self) -> tuple[str, ...]:
         """All outputs, in the order in which a model gives them."""
         return (self.output, *self.more_outputs)
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        """The shape of one sample of each output, ``()`` for a number. Raises GraphError as ``shapes`` does."""
+        known = self.shapes()
+        return tuple(() if place in self.scalars else known[name] for place, name in enumerate(self.outputs))
 
     def tensor(self, node: Node, name: str) -> NDArray[np.float32] | None:
         """A parameter of ``node``; None when it has none of that name."""
@@ -185,6 +192,9 @@ class Graph:
         for name in self.outputs:
             if name not in made:
                 raise GraphError(f"the output {name!r} is not computed.")
+        for place in self.scalars:
+            if not 0 <= place < len(self.outputs) or math.prod(known[self.outputs[place]]) != 1:
+                raise GraphError(f"the output {place} is said to be a number and is none.")
         return known
 
 

@@ -52,10 +52,9 @@ class Model:
         self.isa = native.best_isa() if isa is None else isa
         if not native.has_isa(self.isa):
             raise RecipeError(f"this machine, or this build, has no {self.isa.name} instructions.")
-        shapes = graph.shapes()
         self.inputs = graph.inputs
         self.shape, self.dtype = graph.shape, np.dtype(graph.dtype)
-        self.output_shapes = tuple(shapes[name] for name in graph.outputs)
+        self.output_shapes = graph.output_shapes()
         self.output_shape = self.output_shapes[0]
         self._is_plain = len(self.inputs) == len(self.output_shapes) == 1
         self._has_lanes = bool(lane_nodes(graph))
