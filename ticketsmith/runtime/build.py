@@ -136,7 +136,7 @@ class Builder:
     def at(self, value: Value | Array, inner: Shape) -> str:
         """The name of a value as an array of shape ``inner``."""
         if not isinstance(value, Value):
-            key = np.ascontiguousarray(np.broadcast_to(value, inner) if value.size == 1 else value.reshape(inner))
+            key = np.broadcast_to(value.reshape(()), inner) if value.size == 1 else value.reshape(inner)
             return self.emit("constant", [], inner, {"value": key.astype(np.float32)})
         name = value.name
         if value.integer:
@@ -508,7 +508,9 @@ class Builder:
                          padding=[int(n) for n in begin], count_padding=bool(count_padding))  # fmt: skip
         return Value(made, (1, inner[0], *inner[1 + extra :]), inner, 0)
 
-    def _mean_within(self, x: Value, kernel: Any, stride: Any, begin: Any, end: Any, padding: bool, ceil: bool) -> Value:
+    def _mean_within(
+        self, x: Value, kernel: Any, stride: Any, begin: Any, end: Any, padding: bool, ceil: bool
+    ) -> Value:
         """Means over windows that reach beyond what counts, which is the input, with its padding or without."""
         ends = self._ceiled(x.shape[2:], kernel, stride, begin, end) if ceil else end
         matrices = []
@@ -677,6 +679,8 @@ class Builder:
         """These places of an axis, in this order."""
         size = x.shape[axis]
         listed = [int(n) % size for n in places]
+        if not listed:
+            raise ValueError("no places")
         if listed == list(range(size)):
             return x
         parts: list[tuple[int, int]] = []  # neighbours together
@@ -753,6 +757,16 @@ class Builder:
         for axis, matrix in enumerate(matrices, len(x.shape) - len(matrices)):
             if matrix.shape[0] != matrix.shape[1] or (matrix != np.eye(len(matrix))).any():
                 x = self.along(x, axis, matrix)
+        return x
+
+    def nearest(self, x: Value, places: Sequence[Array]) -> Value:
+        """Of each of the last axes the elements at these places, which is cheap where each is only repeated."""
+        first = len(x.shape) - len(places)
+        factors = [len(one) // n for one, n in zip(places, x.shape[first:], strict=True)]
+        if all(np.array_equal(one, np.arange(len(one)) // max(1, f)) for one, f in zip(places, factors, strict=True)):
+            return self.upsample(x, factors)
+        for axis, one in enumerate(places, first):
+            x = self.take(x, axis, one)
         return x
 
     # ---- sequences

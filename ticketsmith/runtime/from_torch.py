@@ -159,18 +159,18 @@ class _Translator:
         if base in _LIKE and isinstance(arguments[0], Value):
             arguments[0] = torch.zeros(arguments[0].shape)
             options.setdefault("dtype", meta.dtype if isinstance(meta, Tensor) else None)
-        if all(not isinstance(one, Value) for one in [*arguments, *options.values(), *_inner(arguments)]):
-            # only constants: PyTorch computes them, once
-            with torch.no_grad():
-                self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
-            return
+        fixed = all(not isinstance(one, Value) for one in [*arguments, *options.values(), *_inner(arguments)])
         translate = _KNOWN.get(base)
-        if translate is None:
+        if translate is None and not fixed:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is not known to the sparse runtime. Serve this model with a dense "
                 "runtime, such as `torch`."
             )
         try:
+            if fixed or translate is None:  # PyTorch computes it, once
+                with torch.no_grad():
+                    self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
+                return
             self.build.begin(node.name)
             plain = {key: self._plain(value) for key, value in options.items()}
             result = translate(self.build, *self._plain(arguments), **plain)
@@ -179,7 +179,7 @@ class _Translator:
                 if tuple(meta.shape) != result.shape:
                     raise ValueError(f"its shape is {tuple(meta.shape)}, not {result.shape}")
             self.known[node] = result
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is used in a way that the sparse runtime does not know ({error}). "
                 "Serve this model with a dense runtime, such as `torch`."
@@ -551,7 +551,11 @@ def _index(b: Builder, x: Value, indices: list[Any]) -> Value:
     # of several axes: rows [r, 1] and columns [1, c] are each picked alone
     rank = max(one.ndim for one in arrays)
     apart = all(one.size == one.shape[place - rank] for place, one in enumerate(arrays) if one.ndim == rank)
-    if used != list(range(used[0], used[0] + rank)) or not apart or any(one.ndim < rank - n for n, one in enumerate(arrays)):
+    if (
+        used != list(range(used[0], used[0] + rank))
+        or not apart
+        or any(one.ndim < rank - n for n, one in enumerate(arrays))
+    ):
         raise ValueError("places of several axes")
     for axis, one in zip(used, arrays, strict=True):
         x = _index_select(b, x, axis, one.reshape(-1))
@@ -587,6 +591,12 @@ def _unfold(b: Builder, x: Value, dim: int, size: int, step: int) -> Value:
     apart = b.reshape(taken, (*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
     rest = [axis for axis in range(len(apart.shape)) if axis != dim + 1]
     return b.permute(apart, [*rest, dim + 1])
+
+
+def _copy(b: Builder, x: Value, source: Any) -> Any:
+    if isinstance(source, Value):
+        return b.expand(source, x.shape)
+    return torch.from_numpy(np.broadcast_to(source, x.shape).copy())
 
 
 def _slice_scatter(b: Builder, x: Value, part: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
@@ -646,13 +656,7 @@ def _resize(mode: str, separable: bool = True) -> Callable[..., Value]:
             matrices.append(np.ascontiguousarray(made[0, 0].T.numpy()))  # [wanted, n]
         if separable:
             return b.resized(x, matrices)
-        places = [matrix.argmax(1) for matrix in matrices]
-        factors = [len(one) // n for one, n in zip(places, x.shape[2:], strict=True)]
-        if all(np.array_equal(one, np.arange(len(one)) // max(1, f)) for one, f in zip(places, factors, strict=True)):
-            return b.upsample(x, factors)
-        for axis, one in enumerate(places, 2):
-            x = b.take(x, axis, one)
-        return x
+        return b.nearest(x, [matrix.argmax(1) for matrix in matrices])
 
     return translate
 
@@ -696,7 +700,9 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "mish": lambda b, x: b.mish(x),
     "log1p": lambda b, x: b.unary("log", b.scalar("add", x, 1.0)),
     "expm1": lambda b, x: b.scalar("sub", b.unary("exp", x), 1.0),
-    "sign": lambda b, x: b.elementwise("sub", b.scalar("less", b.scalar("mul", x, -1.0), 0.0), b.scalar("less", x, 0.0)),
+    "sign": lambda b, x: b.elementwise(
+        "sub", b.scalar("less", b.scalar("mul", x, -1.0), 0.0), b.scalar("less", x, 0.0)
+    ),
     "neg": lambda b, x: b.scalar("mul", x, -1.0),
     "rsqrt": lambda b, x: b.power(x, -0.5),
     "reciprocal": lambda b, x: b.reversed("div", 1.0, x),
@@ -767,6 +773,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "index_select": _index_select,
     "flip": _flip,
     "unfold": _unfold,
+    "copy": _copy,
     "slice_scatter": _slice_scatter,
     "select_scatter": _select_scatter,
     "roll": _roll,
