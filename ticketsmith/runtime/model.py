@@ -72,7 +72,12 @@ class Model:
         One float32 array for a model of one output, a tuple for one of several. Raises InputError when the inputs do not
         fit the model.
         """
-        if self._single is not None and len(inputs) == 1 and type(inputs[0]) is np.ndarray and len(inputs[0]) == 1:
+        if (
+            self._single is not None
+            and len(inputs) == 1
+            and type(inputs[0]) is np.ndarray
+            and inputs[0].shape[:1] == (1,)
+        ):
             outputs = np.empty(self._single_shape, self._float32)  # the fast way, checked in C
             status = self._fast(self._single, inputs[0], outputs, self.threads)  # type: ignore[misc]
             if status == 0:
