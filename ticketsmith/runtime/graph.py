@@ -35,6 +35,9 @@ MOST_ELEMENTS = 2**27
 """Of one value: half a GiB. No network that is meant to be served comes near; a malicious file may."""
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 class GraphError(TicketSmithError):
     """A graph makes no sense: a shape, an attribute or a name is wrong; the message says where."""
 
@@ -65,10 +68,10 @@ class Node:
         return self.numbers(name, 1, low)[0]
 
     def real(self, name: str) -> float:
-        """The attribute ``name`` as a finite number."""
+        """The attribute ``name`` as a number that float32 can hold."""
         value = self.attributes.get(name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise GraphError(f"{self}: {name} is {value!r}, not a finite number.")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= _LARGEST:
+            raise GraphError(f"{self}: {name} is {value!r}, not a number of float32.")
         return float(value)
 
     @property
