@@ -172,6 +172,7 @@ def test_axes_without_a_size_are_asked_for() -> None:
     with pytest.raises(OnnxError, match=r"axis 1 of input 'x'.*sizes=\{'length': n\}"):
         from_onnx(model)
     assert from_onnx(model, {"length": 6}).shape == (6, 4)
+    assert from_onnx(model, shape=(7, 4)).shape == (7, 4)
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

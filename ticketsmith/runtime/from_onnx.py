@@ -29,12 +29,14 @@ class OnnxError(TicketSmithError):
     """A file is no ONNX model, is damaged, or reaches beyond its folder; or ``onnx`` is not installed."""
 
 
-def from_onnx(model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | None = None) -> Graph:
+def from_onnx(
+    model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | None = None, shape: Sequence[int] | None = None
+) -> Graph:
     """The graph of an ONNX model, given by its path or its bytes.
 
     The first axis of every input is the batch, whatever the model says about it. ``sizes`` gives other axes their size where
-    the model has a name instead, such as ``{"sequence": 128}``. Weights in files beside the model are read when they lie in
-    its folder.
+    the model has a name instead, such as ``{"sequence": 128}``; ``shape``, that of one sample, gives them all for a model of
+    one input. Weights in files beside the model are read when they lie in its folder.
 
     Raises OnnxError, UnsupportedError for what the runtime does not know, GraphError for shapes that it cannot have.
     """
@@ -63,14 +65,16 @@ def from_onnx(model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | 
     if len(proto.graph.node) > _MOST_NODES:
         raise OnnxError(f"{where} has {len(proto.graph.node):,} nodes; {_MOST_NODES:,} are read at most.")
     try:
-        return simplify(_Translator(proto, folder, dict(sizes or {})).graph())
+        return simplify(_Translator(proto, folder, dict(sizes or {}), shape).graph())
     except OnnxError as error:
         raise OnnxError(f"{where}: {error}") from error
 
 
 class _Translator:
-    def __init__(self, proto: Any, folder: Path | None, sizes: dict[str, int]) -> None:
-        self.proto, self.folder, self.sizes = proto, folder, sizes
+    def __init__(
+        self, proto: Any, folder: Path | None, sizes: dict[str, int], shape: Sequence[int] | None = None
+    ) -> None:
+        self.proto, self.folder, self.sizes, self.one = proto, folder, sizes, shape
         self.build = Builder()
         self.known: dict[str, Any] = {"": None}
         self.opset = max((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=1)
@@ -107,6 +111,8 @@ class _Translator:
         shape = []
         for axis, dim in enumerate(kind.shape.dim):
             size = 1 if axis == 0 else int(dim.dim_value) or self.sizes.get(dim.dim_param, 0)
+            if not size and self.one is not None and len(self.one) == len(kind.shape.dim) - 1:
+                size = int(self.one[axis - 1])
             if not 0 < size <= 2**31:
                 raise OnnxError(
                     f"axis {axis} of input {port.name!r} has no size: give it by sizes={{{dim.dim_param or '...'!r}: n}}, or "
