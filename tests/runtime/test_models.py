@@ -153,11 +153,9 @@ def test_an_unknown_operator_is_named_with_its_place_and_a_way_out() -> None:
         nn.ConvTranspose2d(3, 4, 3, padding=3),
         nn.MaxPool2d(2, dilation=2),
         nn.AvgPool2d(2, divisor_override=3),
-        nn.AdaptiveAvgPool2d(2),
+        nn.AdaptiveMaxPool2d(2),
         nn.Softmax(0),
         nn.BatchNorm2d(3, track_running_stats=False),
-        nn.ReflectionPad2d(1),
-        nn.Softplus(beta=2),
     ],
     ids=str,
 )
