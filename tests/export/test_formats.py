@@ -217,6 +217,21 @@ def test_a_model_that_onnx_cannot_hold_is_told(subject: Subject, tmp_path: Path)
         onnx_file.write_dense(subject_of(subject, Two(), 4), tmp_path / "x.onnx", Settings())
 
 
+@kernels
+def test_a_tsk_file_holds_models_of_several_outputs_and_of_single_numbers(subject: Subject, tmp_path: Path) -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+            return {"features": self.layer(inputs), "score": self.layer(inputs).sum(1)}
+
+    written = tsk_file.write(subject_of(subject, Several(), 4), tmp_path / "x.tsk", Settings(tuned=False))
+    assert written.max_error is not None
+    assert written.max_error < 1e-5
+
+
 def test_a_missing_extra_is_told(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r'pip install "ticketsmith\[serve\]"'):

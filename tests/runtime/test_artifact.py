@@ -204,6 +204,29 @@ def test_mutations_give_an_error_or_a_model_that_works(tmp_path: Path) -> None:
     assert 20 < worked < 300
 
 
+def test_one_number_a_sample_stays_one(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(6, 1), nn.Flatten(0))
+    inputs = torch.randn(5, 6)
+    runtime.save(tmp_path / "x.tsk", from_torch(module, inputs))
+    model = runtime.load(tmp_path / "x.tsk")
+    for batch in (5, 1, 1):
+        with torch.inference_mode():
+            expected = module(inputs[:batch]).numpy()
+        np.testing.assert_allclose(model(inputs[:batch]), expected, atol=1e-6, strict=True)
+
+
+def test_tensors_that_share_bytes_are_refused(path: Path) -> None:
+    """A small file could ask for any amount of memory."""
+
+    def repeated(document: Any) -> None:
+        place = next(iter(document["tensors"].values()))
+        document["tensors"].update({f"more {n}": place for n in range(1000)})
+
+    rewrite(path, repeated)
+    with pytest.raises(ArtifactError, match="tensors overlap"):
+        read(path)
+
+
 def test_a_header_of_nested_lists_is_refused(path: Path) -> None:
     data = path.read_bytes()
     header = b"[" * 100_000

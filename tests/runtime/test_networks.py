@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.runtime.networks import ISAS
-from tests.runtime.zoo import ZOO, network, noise
+from tests.runtime.zoo import ZOO, network, noise, tokens
 from ticketsmith.native import Isa
 from ticketsmith.runtime.from_onnx import from_onnx
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
@@ -106,16 +107,42 @@ def test_activations_written_as_formulas_become_part_of_the_product_before(formu
     assert_answers(graph, module, (4 * noise(2, 9),))
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        lambda x: x.clamp(0, 20),
+        lambda x: F.silu(x.clamp(-10, 10)),
+        lambda x: torch.maximum(x, 1e-5 * x),
+    ],
+    ids=["clamp", "clamped_silu", "slight_slope"],
+)
+def test_what_is_an_activation_only_near_zero_is_none(formula) -> None:
+    class Written(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return formula(x)
+
+    inputs = torch.tensor([[-1e4, -30.0, -9.5, 0.5, 9.5, 25.0, 1e4]])
+    assert_answers(from_torch(Written(), inputs), Written(), (inputs,))
+
+
 class OverBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x - x.mean(0, keepdim=True)
 
 
-class InPlace(nn.Module):
+class OverFlattenedBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        x = x * 2.0
-        x[:, :2].add_(1.0)
-        return x
+        return x - x.reshape(-1).mean()
+
+
+class SoftmaxOverBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1).softmax(0).reshape(-1, 6)
+
+
+class LinearOverBatch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(-1) @ torch.ones(6, 6)
 
 
 class Rounding(nn.Module):
@@ -123,20 +150,116 @@ class Rounding(nn.Module):
         return x.to(torch.int64).float()
 
 
-@pytest.mark.parametrize("module", [OverBatch(), InPlace(), Rounding()], ids=lambda one: type(one).__name__)
-def test_what_cannot_be_computed_for_one_sample_alone_is_refused(module: nn.Module) -> None:
+REFUSED = (OverBatch, OverFlattenedBatch, SoftmaxOverBatch, LinearOverBatch, Rounding)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_computed_for_one_sample_alone_is_refused(kind: type[nn.Module]) -> None:
     with pytest.raises(UnsupportedError, match="dense runtime"):
-        from_torch(module, noise(3, 6))
+        from_torch(kind(), noise(3, 6))
 
 
 def test_values_that_are_changed_in_place_are_the_new_ones() -> None:
     class Added(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             y = x * 2.0
+            same = y.view(-1, 2, 3)
             y.add_(1.0)
-            return torch.relu_(y) + y
+            y[:, :2] *= 3.0
+            y[:, 4] = 7.0
+            return torch.relu_(y) + same.sum(2).repeat_interleave(3, 1)
 
     assert_answers(from_torch(Added(), noise(1, 6)), Added(), (noise(2, 6),))
+
+
+class Parts(nn.Module):
+    """Parts of features, of tokens and of channels, each seen as something flat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.conv = nn.Linear(5, 7), nn.Conv2d(2, 6, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.layer(x)
+        planes = self.conv(tokens.unflatten(1, (2, -1)))
+        steps = tokens.transpose(0, 1).unbind(0)
+        return (
+            tokens[..., 3:4].flatten(1),
+            planes[:, 4].flatten(1) + planes[:, 1:2, :, :].flatten(1),
+            steps[2] * steps[5],
+        )
+
+
+def test_a_part_that_is_flattened_is_that_part() -> None:
+    torch.manual_seed(0)
+    module = Parts().eval()
+    assert_answers(from_torch(module, noise(1, 6, 5)), module, (noise(3, 6, 5),))
+
+
+class Recurrent(nn.Module):
+    """PyTorch's own recurrent layers, both ways and one upon the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.gru = nn.LSTM(5, 4, 2, batch_first=True, bidirectional=True), nn.GRU(8, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.lstm(x)[0]
+        made, last = self.gru(y.transpose(0, 1))
+        return made.transpose(0, 1), last[-1]
+
+
+class Towers(nn.Module):
+    """A recommender: a table for each column of one input, bags of items, and one number as the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables, self.bag = nn.ModuleList(nn.Embedding(30, 4) for _ in range(3)), nn.EmbeddingBag(30, 6)
+        self.user, self.item = nn.Linear(14, 5), nn.Linear(6, 5)
+
+    def forward(self, columns: Tensor, items: Tensor, numbers: Tensor) -> Tensor:
+        known = [table(columns[:, place]) for place, table in enumerate(self.tables)]
+        user, item = self.user(torch.cat([*known, numbers], 1)), self.item(self.bag(items))
+        return F.cosine_similarity(user, item)
+
+
+class Resized(nn.Module):
+    """Sizes that do not divide each other, edges that are continued, neighbouring channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 6, 3, padding=1, padding_mode="circular"), nn.LocalResponseNorm(3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.norm(F.pad(F.relu_(self.conv(x)), (1, 2, 3, 1), mode="reflect"))
+        return (
+            F.adaptive_avg_pool2d(x, (3, 5)),
+            F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+            F.interpolate(x, scale_factor=1.5),
+            F.interpolate(x, size=(7, 11), mode="bilinear", align_corners=True),
+            F.interpolate(x, scale_factor=0.7, mode="bicubic"),
+            x.std((2, 3)) + x.flip(2).cumsum(3).amin((2, 3)),
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        (Recurrent, (noise(2, 6, 5),)),
+        (Towers, (tokens(3, 3), tokens(3, 7), noise(3, 2))),
+        (Resized, (noise(2, 2, 9, 13),)),
+    ],
+)
+def test_operators_that_pytorch_takes_apart(kind: type[nn.Module], inputs: tuple[Tensor, ...]) -> None:
+    torch.manual_seed(0)
+    module = kind().eval()
+    assert_answers(from_torch(module, inputs), module, inputs)
+
+
+def test_a_place_that_a_table_does_not_have_is_not_a_number() -> None:
+    """Where places are a part of an input, the tokens are not checked before."""
+    model = Model(from_torch(Towers().eval(), (tokens(1, 3), tokens(1, 7), noise(1, 2))))
+    assert np.isnan(model(np.full((1, 3), 30), np.zeros((1, 7), np.int64), np.zeros((1, 2), np.float32))).all()
 
 
 def test_pretrained_kinds_of_models_from_transformers() -> None:

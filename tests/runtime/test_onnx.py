@@ -71,6 +71,32 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         {"w": np.array([1, -7]), "e": np.array([3, 2**31]), "a": np.array([1, 2]), "s": np.array([1, 2])},
     ),
     "power": (["Pow", {}], [1, 9], {"w": np.float32(3)}),
+    "every second backwards": (
+        ["Slice", {}], [1, 3, 9],
+        {"w": np.array([-1]), "e": np.array([-(2**31)]), "a": np.array([2]), "s": np.array([-2])},
+    ),
+    "a table of columns": (["Gather", {"axis": 2}], [1, 3, 6], {"w": np.array([[4, 0], [1, 1]])}),
+    "reflected": (["Pad", {"mode": "reflect"}], [1, 2, 5, 6], {"w": np.array([0, 0, 2, 1, 0, 0, 3, 4])}),
+    "continued": (["Pad", {"mode": "edge"}], [1, 2, 5, 6], {"w": np.array([0, 0, 2, 1, 0, 0, 3, 4])}),
+    "ceiled means": (
+        ["AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 1, 1], "ceil_mode": 1}],
+        [1, 3, 10, 8], {},
+    ),
+    "neighbours' channels": (["LRN", {"size": 5, "alpha": 0.3, "beta": 0.6, "bias": 1.5}], [1, 7, 3, 4], {}),
+    "sums so far": (["CumSum", {"reverse": 1, "exclusive": 1}], [1, 3, 6], {"w": np.array(2)}),
+    "lengths": (["ReduceL2", {"axes": [2]}], [1, 3, 6], {}),
+    "logarithms of sums": (["ReduceLogSumExp", {"axes": [1], "keepdims": 0}], [1, 3, 6], {}),
+    "minimum": (["ReduceMin", {"axes": [-1], "keepdims": 0}], [1, 3, 6], {}),
+    "space": (["SpaceToDepth", {"blocksize": 2}], [1, 3, 4, 6], {}),
+    **{
+        f"resized, {mode}, {way}, {rounding}": (
+            ["Resize", {"mode": mode, "coordinate_transformation_mode": way, "nearest_mode": rounding}], [1, 2, 5, 7],
+            {"empty": np.zeros(0, np.float32), "scales": np.array([1, 1, 1.6, 0.5], np.float32)},
+        )
+        for mode in ("nearest", "linear", "cubic")
+        for way in ("half_pixel", "asymmetric", "align_corners")
+        for rounding in (("floor", "round_prefer_ceil") if mode == "nearest" else ("floor",))
+    },
     "reshaped": (["Reshape", {}], [1, 4, 6], {"w": np.array([0, -1, 3, 2])}),
 }  # fmt: skip
 
@@ -87,6 +113,35 @@ def test_operators_give_what_onnxruntime_gives(name: str) -> None:
     given = Model(from_onnx(model))(inputs)
     assert given.shape == expected.shape
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4 * max(1.0, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize(
+    ("kind", "gates", "options"),
+    [
+        ("LSTM", 4, {"direction": "bidirectional"}),
+        ("GRU", 3, {"direction": "bidirectional", "linear_before_reset": 1}),
+        ("GRU", 3, {"direction": "reverse"}),
+        ("RNN", 1, {"activations": ["Relu"]}),
+    ],
+    ids=lambda one: str(one),
+)
+def test_recurrent_layers_give_what_onnxruntime_gives(kind: str, gates: int, options: dict[str, Any]) -> None:
+    from onnxruntime import InferenceSession
+
+    ways = 2 if options.get("direction") == "bidirectional" else 1
+    nodes = [
+        onnx.helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+        onnx.helper.make_node(kind, ["steps", "w", "r", "b"], ["made", "last"], hidden_size=3, **options),
+        onnx.helper.make_node("Add", ["made", "last"], ["sum"]),  # [steps, ways, batch, hidden]
+        node("Transpose", "sum", perm=[2, 0, 1, 3]),
+    ]
+    shapes = {"w": (ways, 3 * gates, 5), "r": (ways, 3 * gates, 3), "b": (ways, 6 * gates)}
+    model = made(nodes, ["batch", 6, 5], **{name: random(*shape) for name, shape in shapes.items()})
+    inputs = random(4, 6, 5)
+    (expected,) = InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": inputs})
+    given = Model(from_onnx(model))(inputs)
+    assert given.shape == expected.shape
+    np.testing.assert_allclose(given, expected, atol=1e-5)
 
 
 def test_shapes_computed_in_the_model_become_numbers() -> None:
@@ -117,6 +172,7 @@ def test_axes_without_a_size_are_asked_for() -> None:
     with pytest.raises(OnnxError, match=r"axis 1 of input 'x'.*sizes=\{'length': n\}"):
         from_onnx(model)
     assert from_onnx(model, {"length": 6}).shape == (6, 4)
+    assert from_onnx(model, shape=(7, 4)).shape == (7, 4)
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

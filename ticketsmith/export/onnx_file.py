@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.pruning.compact import compact
 
 INPUT, OUTPUT = "input", "output"
 
@@ -28,11 +29,7 @@ def write_dense(subject: Subject, path: Path, settings: Settings) -> Written:
 
 def write_compact(subject: Subject, path: Path, settings: Settings) -> Written:
     """Dead units and channels left out; the outputs are the same. Raises NothingToRemoveError when there are none."""
-    try:
-        compact = importlib.import_module("ticketsmith.pruning.compact").compact
-    except ModuleNotFoundError as error:
-        raise ExportError("this version of TicketSmith cannot remove dead units yet.") from error
-    smaller: nn.Module = compact(subject.model, subject.task.example(1))
+    smaller = compact(subject.model, subject.task.example(1))
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (subject.model, smaller)]
     written = _write(subject, smaller.eval(), path, "the compacted ONNX file")
     return Written(

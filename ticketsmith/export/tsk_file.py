@@ -27,7 +27,7 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
     served = runtime.load(path)
     load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
     if precision == "float32":
-        error = subject.check("the .tsk file", lambda inputs: torch.from_numpy(served(inputs.numpy())))
+        error = subject.check("the .tsk file", lambda inputs: _answers(served, inputs))
         return Written("outputs of the sparse runtime compared with PyTorch's", load, error, {"precision": precision})
     test = _compared(subject, served, precision, settings.force)
     return Written(
@@ -36,6 +36,12 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
         None,
         {"precision": precision, "test": test},
     )
+
+
+def _answers(served: Model, inputs: Tensor) -> list[Tensor]:
+    """All outputs."""
+    found = served(inputs.numpy())
+    return [torch.from_numpy(one) for one in (found if isinstance(found, tuple) else (found,))]
 
 
 class _Served(nn.Module):

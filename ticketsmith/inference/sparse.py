@@ -78,6 +78,6 @@ def _graph(model: nn.Module | OnnxFile, example: Tensor) -> Graph:
     if not isinstance(model, OnnxFile):
         return from_torch(model, example)
     try:
-        return from_onnx(model.path)
+        return from_onnx(model.path, shape=example.shape[1:])
     except OnnxError as error:
         raise CannotRunError(str(error)) from error

@@ -108,6 +108,7 @@ def save(
         "graph": {
             "inputs": [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in graph.inputs],
             "outputs": list(graph.outputs),
+            "scalars": list(graph.scalars),
             "nodes": [
                 {
                     "op": node.op,
@@ -176,7 +177,10 @@ def _parsed(data: bytes) -> Artifact:
     body = memoryview(data)[_PREFIX.size + size :]
     if len(body) != _field(document, "data", int):
         raise ArtifactError("it is cut off, or has grown.")
-    tensors = {name: _tensor(name, place, body) for name, place in _field(document, "tensors", dict).items()}
+    places = _field(document, "tensors", dict)
+    if sum(_field(place, "size", int) for place in places.values()) > len(body):
+        raise ArtifactError("its tensors overlap.")  # a small file could ask for any amount of memory
+    tensors = {name: _tensor(name, place, body) for name, place in places.items()}
     graph = _graph(_field(document, "graph", dict), tensors)
     graph.shapes()
     precision = _field(document, "precision", str) if version > 1 else "float32"
@@ -217,8 +221,14 @@ def _graph(document: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) ->
     outputs = _strings(_field(document, "outputs", list), "outputs")
     if not ports or not outputs:
         raise ArtifactError("its graph has no inputs or no outputs.")
+    scalars = tuple(_field(document, "scalars", list)) if "scalars" in document else ()
+    if not all(type(place) is int for place in scalars):
+        raise ArtifactError("its header has no valid 'scalars'.")
     first = ports[0]
-    return Graph(first.name, first.shape, first.dtype, tuple(nodes), outputs[0], tensors, tuple(ports[1:]), outputs[1:])
+    return Graph(
+        first.name, first.shape, first.dtype, tuple(nodes), outputs[0], tensors, tuple(ports[1:]), outputs[1:],
+        scalars=scalars,
+    )  # fmt: skip
 
 
 def _choices(document: dict[str, Any]) -> dict[str, dict[str, str]]:

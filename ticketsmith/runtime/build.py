@@ -19,6 +19,13 @@ from ticketsmith.runtime.graph import ELEMENTWISE, MOST_AXES, MOST_PORTS, Graph,
 
 Array = NDArray[Any]
 
+HIDDEN = -1e30
+"""Stands for minus infinity: scores of what attention must not see."""
+
+_MOST_PLACES = 4096
+_MOST_ENTRIES = 2**14
+"""Of a table that is read at computed places, by a product with all of it."""
+
 
 class UnsupportedError(TicketSmithError):
     """A model does what the sparse runtime cannot; the message names the operator. A dense runtime may serve it."""
@@ -26,9 +33,9 @@ class UnsupportedError(TicketSmithError):
 
 @dataclass(frozen=True)
 class Value:
-    """A value: its shape with the batch, and the shape that its node ``name`` has in the graph. ``batch``: which axis is
-    the batch and nothing else, as far as that is known. ``integer``: tokens of an input, not computed with. ``boolean``: of
-    zeros and ones."""
+    """A value: its shape with the batch, and the shape that its node ``name`` has in the graph. ``batch``: the axis that
+    the batch is, or is the outer part of, as far as that is known. ``integer``: tokens of an input, not computed with.
+    ``boolean``: of zeros and ones."""
 
     name: str
     shape: Shape
@@ -82,7 +89,7 @@ class Builder:
         first = self.ports[0]
         return Graph(
             first.name, first.shape, first.dtype, tuple(self.nodes), names[0], self.tensors, tuple(self.ports[1:]),
-            tuple(names[1:]),
+            tuple(names[1:]), scalars=tuple(place for place, one in enumerate(outputs) if one.shape == (1,)),
         )  # fmt: skip
 
     # ---- nodes
@@ -129,7 +136,7 @@ class Builder:
     def at(self, value: Value | Array, inner: Shape) -> str:
         """The name of a value as an array of shape ``inner``."""
         if not isinstance(value, Value):
-            key = np.ascontiguousarray(np.broadcast_to(value, inner) if value.size == 1 else value.reshape(inner))
+            key = np.broadcast_to(value.reshape(()), inner) if value.size == 1 else value.reshape(inner)
             return self.emit("constant", [], inner, {"value": key.astype(np.float32)})
         name = value.name
         if value.integer:
@@ -159,8 +166,8 @@ class Builder:
             sizes[sizes.index(-1)] = math.prod(x.shape) // -math.prod(sizes)
         if math.prod(sizes) != math.prod(x.shape) or min(sizes, default=1) < 1:
             raise ValueError(f"{x.shape} as {tuple(shape)}")
-        batch = 0 if x.batch == 0 and sizes and sizes[0] == 1 else None
-        return replace(x, shape=tuple(sizes), batch=batch)
+        outermost = x.batch is not None and math.prod(x.shape[: x.batch]) == 1
+        return replace(x, shape=tuple(sizes), batch=0 if outermost and sizes else None)
 
     def unsqueeze(self, x: Value, axes: Sequence[int]) -> Value:
         """New axes of size 1, at these places of the result."""
@@ -199,7 +206,7 @@ class Builder:
         return Value(self.emit("permute", [here], inner, axes=[big.index(axis) for axis in moved]), shape, inner, batch)
 
     def _not_batch(self, x: Value, axes: Any) -> None:
-        if x.batch is not None and x.batch in axes and (len(x.shape) > 1 or x.shape == (1,)):
+        if x.batch is not None and x.batch in axes:
             raise ValueError("an operation over the batch")
 
     # ---- elementwise
@@ -224,9 +231,8 @@ class Builder:
 
     def _common_batch(self, values: Sequence[Value], full: Shape) -> int | None:
         places = {one.batch + len(full) - len(one.shape) for one in values if one.batch is not None}
-        for place in places:
-            if full[place] != 1 and len(full) > 1:
-                raise ValueError("a value that is different for each sample of the batch")
+        if any(one.batch is not None and one.shape[one.batch] != full[one.batch - len(one.shape)] for one in values):
+            raise ValueError("a value that is different for each sample of the batch")
         if len(places) > 1:
             raise ValueError("batches on different axes")
         return places.pop() if places else None
@@ -301,6 +307,18 @@ class Builder:
             return self.reversed("div", 1.0, x)
         return self.scalar("power", x, exponent)
 
+    def opposite(self, x: Value) -> Value:
+        """``not x``, of zeros and ones."""
+        return self.reversed("sub", 1.0, x)
+
+    def where(self, condition: Value | Array, left: Value | Array, right: Value | Array) -> Value:
+        """``left`` where the condition is not zero, else ``right``. Infinite constants become very large numbers."""
+        branches = (
+            np.clip(one, HIDDEN, -HIDDEN) if isinstance(one, np.ndarray) and one.dtype.kind == "f" else one
+            for one in (left, right)
+        )
+        return self.elementwise("where", condition, *branches)
+
     def clip(self, x: Value, low: float | None, high: float | None) -> Value:
         """Not below ``low``, not above ``high``."""
         if low == 0 and high in (None, 6):
@@ -320,6 +338,10 @@ class Builder:
         whole = self.elementwise("add", self.unary("relu", x), self.scalar("mul", below, alpha))
         return whole if scale == 1 else self.scalar("mul", whole, scale)
 
+    def mish(self, x: Value) -> Value:
+        """Misra 2019."""
+        return self.elementwise("mul", x, self.unary("tanh", self.softplus(x)))
+
     def softplus(self, x: Value) -> Value:
         """``log(1 + exp(x))``, from parts that do not overflow."""
         small = self.unary("exp", self.scalar("mul", self.unary("abs", x), -1.0))
@@ -329,6 +351,7 @@ class Builder:
 
     def linear(self, x: Value, weight: Array, bias: Array | None = None) -> Value:
         """``weight`` [outputs, inputs] on the last axis."""
+        self._not_batch(x, {len(x.shape) - 1})
         rows = math.prod(x.shape[:-1])
         outputs, inputs = weight.shape
         if inputs != x.shape[-1]:
@@ -341,7 +364,11 @@ class Builder:
         return replace(x, name=name, shape=(*x.shape[:-1], outputs), inner=inner, integer=False)
 
     def matmul(self, left: Value | Array, right: Value | Array) -> Value:
-        """Of matrices, and of batches of them."""
+        """Of matrices, of batches of them, and of a matrix and a vector."""
+        if len(right.shape) == 1 and len(left.shape) > 1:
+            column = self.unsqueeze(right, (1,)) if isinstance(right, Value) else right[:, None]
+            product = self.matmul(left, column)
+            return self.squeeze(product, (len(product.shape) - 1,))
         if isinstance(left, Value) and not isinstance(right, Value) and right.ndim == 2:
             turned = np.ascontiguousarray(right.T)
             if id(right) in self.names:
@@ -349,6 +376,9 @@ class Builder:
             return self.linear(left, turned)
         if len(left.shape) < 2 or len(right.shape) < 2:
             raise ValueError("a product with a vector")
+        for one, summed in ((left, -1), (right, -2)):
+            if isinstance(one, Value):
+                self._not_batch(one, {len(one.shape) + summed})
         batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
         full = (*batch, left.shape[-2], right.shape[-1])
         where = self._common_batch([one for one in (left, right) if isinstance(one, Value)], full)
@@ -362,6 +392,19 @@ class Builder:
         a, b = lead(left), lead(right)
         inner = (*np.broadcast_shapes(a[:-2], b[:-2]), *full[-2:])
         return Value(self.emit("matmul", [self.at(left, a), self.at(right, b)], inner), full, inner, where)
+
+    def along(self, x: Value, axis: int, matrix: Array) -> Value:
+        """``matrix`` [outputs, inputs] times every vector that lies along an axis."""
+        rank = len(x.shape)
+        axis %= rank
+        wide = (1,) * (rank - 2)
+        if axis == rank - 1:
+            return self.matmul(x, np.ascontiguousarray(matrix.T).reshape(*wide, *matrix.T.shape))
+        if axis == rank - 2:
+            return self.matmul(np.ascontiguousarray(matrix).reshape(*wide, *matrix.shape), x)
+        order = [*(a for a in range(rank) if a != axis), axis]
+        made = self.along(self.permute(x, order), rank - 1, matrix)
+        return self.permute(made, [order.index(a) for a in range(rank)])
 
     def conv(self, x: Value, weight: Array, bias: Array | None, stride: Sequence[int], begin: Sequence[int],
              end: Sequence[int], dilation: Sequence[int], groups: int) -> Value:  # fmt: skip
@@ -441,7 +484,9 @@ class Builder:
 
     def pool(self, kind: str, x: Value, kernel: Sequence[int], stride: Sequence[int], begin: Sequence[int],
              end: Sequence[int], count_padding: bool = True, ceil: bool = False) -> Value:  # fmt: skip
-        """``kind`` is max_pool or avg_pool, over one or two axes."""
+        """``kind`` is max_pool over one or two axes, or avg_pool over one to three."""
+        if kind == "avg_pool" and (ceil or (list(begin) != list(end) and not count_padding) or len(kernel) == 3):
+            return self._mean_within(x, kernel, stride, begin, end, count_padding, ceil)
         extra = 2 - len(kernel)
         if extra not in (0, 1) or len(x.shape) != len(kernel) + 2 or x.shape[0] != 1:
             raise ValueError(f"pooling of {x.shape} by {list(kernel)}")
@@ -452,8 +497,6 @@ class Builder:
             end = self._ceiled(here[1:], kernel, stride, begin, end)
         name = self.at(x, here)
         if begin != end:
-            if kind == "avg_pool" and (not count_padding or ceil):
-                raise ValueError("a mean over windows that reach beyond the input")
             low = 0.0 if kind == "avg_pool" else -3e38
             name, here = self._padded(name, here, [0, *begin], [0, *end], [0, 0, 0], low)
             begin = end = [0, 0]
@@ -464,6 +507,23 @@ class Builder:
         made = self.emit(kind, [name], inner, kernel=[int(n) for n in kernel], stride=[int(n) for n in stride],
                          padding=[int(n) for n in begin], count_padding=bool(count_padding))  # fmt: skip
         return Value(made, (1, inner[0], *inner[1 + extra :]), inner, 0)
+
+    def _mean_within(
+        self, x: Value, kernel: Any, stride: Any, begin: Any, end: Any, padding: bool, ceil: bool
+    ) -> Value:
+        """Means over windows that reach beyond what counts, which is the input, with its padding or without."""
+        ends = self._ceiled(x.shape[2:], kernel, stride, begin, end) if ceil else end
+        matrices = []
+        for n, k, s, a, b, whole in zip(x.shape[2:], kernel, stride, begin, end, ends, strict=True):
+            low, high = (0, a + n + b) if padding else (a, a + n)
+            rows = [np.zeros(a + n + whole, np.float32) for _ in range(0, a + n + whole - k + 1, s)]
+            for index, row in enumerate(rows):
+                first, last = max(index * s, low), min(index * s + k, high)
+                row[first:last] = 1 / max(1, last - first)
+            if not rows:
+                raise ValueError("a window larger than its input")
+            matrices.append(np.array(rows)[:, a : a + n])
+        return self.resized(x, matrices)
 
     def _ceiled(self, size: Shape, kernel: Any, stride: Any, begin: Any, end: Any) -> list[int]:
         """The padding behind with which the last window is whole."""
@@ -476,10 +536,12 @@ class Builder:
         return out
 
     def adaptive_pool(self, kind: str, x: Value, sizes: Sequence[int | None]) -> Value:
-        """Pools to a given size that divides the input's."""
+        """Pools to a given size; maxima to one that divides the input's."""
         spatial = x.shape[2:]
         targets = [n if s is None else int(s) for s, n in zip(sizes, spatial, strict=True)]
         if any(n % s for n, s in zip(spatial, targets, strict=True)):
+            if kind == "avg_pool":
+                return self.resized(x, [_windows(n, s) for n, s in zip(spatial, targets, strict=True)])
             raise ValueError(f"windows of different sizes, from {spatial} to {tuple(targets)}")
         kernel = [n // s for n, s in zip(spatial, targets, strict=True)]
         none = [0] * len(kernel)
@@ -496,6 +558,7 @@ class Builder:
 
     def norm(self, op: str, x: Value, axes: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
         """layer_norm or rms_norm over the last ``axes`` axes."""
+        self._not_batch(x, range(len(x.shape) - axes, len(x.shape)))
         size = math.prod(x.shape[len(x.shape) - axes :])
         rows = math.prod(x.shape) // size
         inner = (rows, size) if rows > 1 else (size,)
@@ -529,8 +592,37 @@ class Builder:
         name = self.emit("softmax", [self.at(x, inner)], inner, axis=place)
         return replace(x, name=name, inner=inner)
 
+    def log_softmax(self, x: Value, axis: int) -> Value:
+        """Along one axis."""
+        low = self.elementwise("sub", x, self.reduce("max", x, [axis], True))
+        return self.elementwise("sub", low, self.unary("log", self.reduce("sum", self.unary("exp", low), [axis], True)))
+
+    def logsumexp(self, x: Value, axes: Sequence[int], keep: bool) -> Value:
+        """``log(sum(exp(x)))``, from parts that do not overflow."""
+        largest = self.reduce("max", x, axes, True)
+        total = self.reduce("sum", self.unary("exp", self.elementwise("sub", x, largest)), axes, True)
+        found = self.elementwise("add", self.unary("log", total), largest)
+        return found if keep else self.squeeze(found, axes)
+
+    def norm_of(self, x: Value, order: float, axes: Sequence[int], keep: bool) -> Value:
+        """The length of the vectors that lie along ``axes``: of order 1, 2 or infinity."""
+        if order == 2:
+            return self.unary("sqrt", self.reduce("sum", self.elementwise("mul", x, x), axes, keep))
+        if order not in (1, math.inf):
+            raise ValueError(f"a norm of order {order}")
+        return self.reduce("sum" if order == 1 else "max", self.unary("abs", x), axes, keep)
+
+    def variance(self, x: Value, axes: Sequence[int], correction: float, keep: bool) -> Value:
+        """The mean square of what is left without the mean; ``correction`` is what is taken off the count."""
+        count = math.prod(x.shape[axis] for axis in axes)
+        centred = self.elementwise("sub", x, self.reduce("mean", x, axes, True))
+        total = self.reduce("sum", self.elementwise("mul", centred, centred), axes, keep)
+        return self.scalar("div", total, count - correction)
+
     def reduce(self, function: str, x: Value, axes: Sequence[int], keep: bool) -> Value:
-        """``function`` is sum, mean or max."""
+        """``function`` is sum, mean, max or min."""
+        if function == "min":
+            return self.scalar("mul", self.reduce("max", self.scalar("mul", x, -1.0), axes, keep), -1.0)
         over = sorted({axis % len(x.shape) for axis in axes})
         self._not_batch(x, over)
         if function == "mean" and len(x.shape) == 4 and over == [2, 3] and x.shape[0] == 1:
@@ -583,6 +675,40 @@ class Builder:
             begin += size
         return parts
 
+    def take(self, x: Value, axis: int, places: Array) -> Value:
+        """These places of an axis, in this order."""
+        size = x.shape[axis]
+        listed = [int(n) % size for n in places]
+        if not listed:
+            raise ValueError("no places")
+        if listed == list(range(size)):
+            return x
+        parts: list[tuple[int, int]] = []  # neighbours together
+        for place in listed:
+            if parts and parts[-1][1] == place:
+                parts[-1] = parts[-1][0], place + 1
+            else:
+                parts.append((place, place + 1))
+        if len(parts) > _MOST_PLACES:
+            raise ValueError("too many places")
+        return self.concat([self.slice(x, axis, begin, end) for begin, end in parts], axis)
+
+    def padded(self, x: Value, before: Sequence[int], behind: Sequence[int], mode: str) -> Value:
+        """Each axis continued by its own elements: ``mode`` is that of ``np.pad`` (reflect, edge, wrap)."""
+        for axis, (low, high) in enumerate(zip(before, behind, strict=True)):
+            if low or high:
+                x = self.take(x, axis, np.pad(np.arange(x.shape[axis]), (low, high), mode))  # type: ignore[call-overload]
+        return x
+
+    def depth_to_space(self, x: Value, factor: int, depth_first: bool = False) -> Value:
+        """Channels become rows and columns; ``depth_first``: which channel it is varies slowest."""
+        _, channels, rows, cols = x.shape
+        inner = channels // factor**2
+        shape, axes = (1, inner, factor, factor, rows, cols), (0, 1, 4, 2, 5, 3)
+        if depth_first:
+            shape, axes = (1, factor, factor, inner, rows, cols), (0, 3, 4, 1, 5, 2)
+        return self.reshape(self.permute(self.reshape(x, shape), axes), (1, inner, rows * factor, cols * factor))
+
     def concat(self, given: Sequence[Value | Array], axis: int) -> Value:
         """One behind the other."""
         given = [one for one in given if math.prod(one.shape)]
@@ -626,19 +752,49 @@ class Builder:
         name = self.emit("upsample", [self.at(x, here)], inner, factors=[high, wide])
         return Value(name, (1, inner[0], *inner[1 + extra :]), inner, 0)
 
+    def resized(self, x: Value, matrices: Sequence[Array]) -> Value:
+        """The last axes, each one multiplied by its matrix [outputs, inputs]: any interpolation that is separable."""
+        for axis, matrix in enumerate(matrices, len(x.shape) - len(matrices)):
+            if matrix.shape[0] != matrix.shape[1] or (matrix != np.eye(len(matrix))).any():
+                x = self.along(x, axis, matrix)
+        return x
+
+    def nearest(self, x: Value, places: Sequence[Array]) -> Value:
+        """Of each of the last axes the elements at these places, which is cheap where each is only repeated."""
+        first = len(x.shape) - len(places)
+        factors = [len(one) // n for one, n in zip(places, x.shape[first:], strict=True)]
+        if all(np.array_equal(one, np.arange(len(one)) // max(1, f)) for one, f in zip(places, factors, strict=True)):
+            return self.upsample(x, factors)
+        for axis, one in enumerate(places, first):
+            x = self.take(x, axis, one)
+        return x
+
     # ---- sequences
 
     def embedding(self, table: Array, tokens: Value) -> Value:
         """Rows of ``table`` [entries, features]."""
-        if not tokens.integer:
-            raise ValueError("tokens that are computed")
         if not isinstance(table, np.ndarray) or table.ndim != 2:
             raise ValueError("a table that is computed")
-        if len(tokens.inner) != 1:
-            raise ValueError(f"tokens of shape {tokens.inner}")
+        if not tokens.integer or len(tokens.inner) != 1:
+            return self._looked_up(table, tokens)
         inner = (tokens.inner[0], table.shape[1])
         name = self.emit("embedding", [tokens.name], inner, {"table": table})
         return Value(name, (*tokens.shape, table.shape[1]), inner, tokens.batch)
+
+    def one_hot(self, places: Value, count: int) -> Value:
+        """Of each place, zeros and a one, ``[..., count]``."""
+        return self.elementwise("equal", self.unsqueeze(places, (-1,)), np.arange(count, dtype=np.float32))
+
+    def _looked_up(self, table: Array, places: Value) -> Value:
+        """At places that are computed, or that are a part of an input. Not a number where there is no such row."""
+        if len(table) > _MOST_ENTRIES:
+            raise ValueError(
+                f"a table of {len(table):,} rows is read at places that are computed, or a part of an input; more than "
+                f"{_MOST_ENTRIES:,} need an input of their own"
+            )
+        hot = self.one_hot(places, len(table))
+        found = self.linear(hot, np.ascontiguousarray(table.T))
+        return self.elementwise("div", found, self.reduce("sum", hot, [len(hot.shape) - 1], True))
 
     def attention(self, query: Value, key: Value | Array, value: Value | Array, mask: Value | Array | None, causal: bool,
                   scale: float) -> Value:  # fmt: skip
@@ -672,7 +828,16 @@ class Builder:
         axes = [*range(len(key.shape) - 2), len(key.shape) - 1, len(key.shape) - 2]
         scores = self.scalar("mul", self.matmul(query, self.permute(key, axes)), scale)
         if causal:
-            mask = np.where(np.tri(query.shape[-2], key.shape[-2], dtype=bool), 0, -1e30).astype(np.float32)
+            mask = np.where(np.tri(query.shape[-2], key.shape[-2], dtype=bool), 0, HIDDEN).astype(np.float32)
         if mask is not None:
             scores = self.elementwise("add", scores, mask)
         return self.matmul(self.softmax(scores, -1), value)
+
+
+def _windows(size: int, count: int) -> Array:
+    """Means over ``count`` windows that cover ``size``, as PyTorch's adaptive pools divide it: [count, size]."""
+    rows = np.zeros((count, size), np.float32)
+    for index, row in enumerate(rows):
+        begin, end = index * size // count, -(-(index + 1) * size // count)
+        row[begin:end] = 1 / (end - begin)
+    return rows

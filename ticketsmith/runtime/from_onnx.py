@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.runtime import interpolate, recurrent
 from ticketsmith.runtime.build import Array, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
 from ticketsmith.runtime.simplify import simplify
 
 __all__ = ["OnnxError", "UnsupportedError", "from_onnx"]
 
-HIDDEN = -1e30
 _MOST_NODES = 200_000
 
 
@@ -29,12 +29,14 @@ class OnnxError(TicketSmithError):
     """A file is no ONNX model, is damaged, or reaches beyond its folder; or ``onnx`` is not installed."""
 
 
-def from_onnx(model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | None = None) -> Graph:
+def from_onnx(
+    model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | None = None, shape: Sequence[int] | None = None
+) -> Graph:
     """The graph of an ONNX model, given by its path or its bytes.
 
     The first axis of every input is the batch, whatever the model says about it. ``sizes`` gives other axes their size where
-    the model has a name instead, such as ``{"sequence": 128}``. Weights in files beside the model are read when they lie in
-    its folder.
+    the model has a name instead, such as ``{"sequence": 128}``; ``shape``, that of one sample, gives them all for a model of
+    one input. Weights in files beside the model are read when they lie in its folder.
 
     Raises OnnxError, UnsupportedError for what the runtime does not know, GraphError for shapes that it cannot have.
     """
@@ -63,14 +65,16 @@ def from_onnx(model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | 
     if len(proto.graph.node) > _MOST_NODES:
         raise OnnxError(f"{where} has {len(proto.graph.node):,} nodes; {_MOST_NODES:,} are read at most.")
     try:
-        return simplify(_Translator(proto, folder, dict(sizes or {})).graph())
+        return simplify(_Translator(proto, folder, dict(sizes or {}), shape).graph())
     except OnnxError as error:
         raise OnnxError(f"{where}: {error}") from error
 
 
 class _Translator:
-    def __init__(self, proto: Any, folder: Path | None, sizes: dict[str, int]) -> None:
-        self.proto, self.folder, self.sizes = proto, folder, sizes
+    def __init__(
+        self, proto: Any, folder: Path | None, sizes: dict[str, int], shape: Sequence[int] | None = None
+    ) -> None:
+        self.proto, self.folder, self.sizes, self.one = proto, folder, sizes, shape
         self.build = Builder()
         self.known: dict[str, Any] = {"": None}
         self.opset = max((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=1)
@@ -107,6 +111,8 @@ class _Translator:
         shape = []
         for axis, dim in enumerate(kind.shape.dim):
             size = 1 if axis == 0 else int(dim.dim_value) or self.sizes.get(dim.dim_param, 0)
+            if not size and self.one is not None and len(self.one) == len(kind.shape.dim) - 1:
+                size = int(self.one[axis - 1])
             if not 0 < size <= 2**31:
                 raise OnnxError(
                     f"axis {axis} of input {port.name!r} has no size: give it by sizes={{{dim.dim_param or '...'!r}: n}}, or "
@@ -432,11 +438,58 @@ def _softmax(call: _Call) -> Value:
 
 
 def _log_softmax(call: _Call) -> Value:
-    build, axis = call.build, call.get("axis", -1 if call.opset >= 13 else 1)
+    axis = call.get("axis", -1 if call.opset >= 13 else 1)
     if call.opset < 13 and axis % len(call.x.shape) != len(call.x.shape) - 1:
         raise ValueError("a softmax of several axes")
-    low = build.elementwise("sub", call.x, build.reduce("max", call.x, [axis], True))
-    return build.elementwise("sub", low, build.unary("log", build.reduce("sum", build.unary("exp", low), [axis], True)))
+    return call.build.log_softmax(call.x, axis)
+
+
+def _local_response(call: _Call) -> Value:
+    """Krizhevsky et al. 2012: each value by a power of the mean square of its neighbours' channels."""
+    build, x, size = call.build, call.x, call.get("size")
+    before = (size - 1) // 2
+    places = np.arange(x.shape[1])
+    near = places[None] - places[:, None]
+    window = ((-before <= near) & (near < size - before)).astype(np.float32)
+    squares = build.along(build.elementwise("mul", x, x), 1, window * call.get("alpha", 1e-4) / size)
+    total = build.scalar("add", squares, call.get("bias", 1.0))
+    return build.elementwise("div", x, build.power(total, call.get("beta", 0.75)))
+
+
+def _recurrent(call: _Call, kind: str, default: list[str]) -> list[Value]:
+    build, weights, hidden, bias = call.build, call.fixed(1), call.fixed(2), call.fixed(3)
+    if weights is None or hidden is None:
+        raise ValueError("no weights")
+    ways, rows, size = hidden.shape
+    named = [name.decode() for name in call.get("activations", [])]
+    usual = {tuple(default * ways)} | ({("Relu",) * ways} if kind == "RNN" else set())
+    if named and tuple(named) not in usual:
+        raise ValueError(f"activations {named}")
+    lengths = call.fixed(4)
+    if call.get("clip") or call.get("input_forget") or call.get("layout") or call.given(7) is not None:
+        raise ValueError("clipping, coupled gates, peepholes, or the batch as the first axis")
+    x = call.x
+    if lengths is not None and (lengths != x.shape[0]).any():
+        raise ValueError("sequences of different lengths")
+    bias = np.zeros((ways, 2 * rows), np.float32) if bias is None else bias
+    backwards = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[
+        call.get("direction", "forward")
+    ]
+    directions = [
+        recurrent.Direction(weights[way], hidden[way], bias[way, :rows], bias[way, rows:], backwards[way])
+        for way in range(ways)
+    ]
+    start = []
+    for way in range(ways):
+        states = []
+        for place in (5, 6)[: 2 if kind == "LSTM" else 1]:
+            given = call.given(place)
+            given = np.zeros((ways, 1, size), np.float32) if given is None else given
+            states.append(build.select(given, 0, way) if isinstance(given, Value) else given[way])
+        start.append(states)
+    activation = "relu" if "Relu" in named and kind == "RNN" else "tanh"
+    cell = recurrent.Cell(kind, bool(call.get("linear_before_reset", 0)), activation)
+    return recurrent.unrolled(build, cell, x, directions, start)
 
 
 def _embedding(call: _Call) -> Any:
@@ -448,10 +501,9 @@ def _embedding(call: _Call) -> Any:
         return build.embedding(data, places)
     if places.ndim == 0:
         return build.select(data, axis, int(places))
-    if places.ndim > 1 or places.size > 4096:
-        raise ValueError(f"places of shape {places.shape}")
-    size = data.shape[axis]
-    return build.concat([build.slice(data, axis, int(n) % size, int(n) % size + 1) for n in places], axis)
+    axis %= len(data.shape)
+    taken = build.take(data, axis, places.reshape(-1))
+    return build.reshape(taken, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
 
 
 # ---- elementwise
@@ -512,18 +564,15 @@ def _prelu(call: _Call) -> Value:
 
 
 def _where(call: _Call) -> Value:
-    given = [
-        one if isinstance(one, Value) or one.dtype.kind != "f" else np.clip(one, HIDDEN, -HIDDEN) for one in call.inputs
-    ]
-    return call.build.elementwise("where", *given)
+    return call.build.where(*call.inputs)
 
 
 def _not(call: _Call) -> Value:
-    return replace(call.build.reversed("sub", 1.0, call.x), boolean=True)
+    return replace(call.build.opposite(call.x), boolean=True)
 
 
 def _is_nan(call: _Call) -> Value:
-    return replace(call.build.reversed("sub", 1.0, call.build.elementwise("equal", call.x, call.x)), boolean=True)
+    return replace(call.build.opposite(call.build.elementwise("equal", call.x, call.x)), boolean=True)
 
 
 def _cast(call: _Call) -> Value:
@@ -531,11 +580,10 @@ def _cast(call: _Call) -> Value:
 
     to, types = call.get("to"), onnx.TensorProto
     if to == types.BOOL and not call.x.boolean:
-        equal = call.build.scalar("equal", call.x, 0.0)
-        return replace(call.build.reversed("sub", 1.0, equal), boolean=True)
+        return replace(call.build.opposite(call.build.scalar("equal", call.x, 0.0)), boolean=True)
     if to in (types.INT64, types.INT32) and not (call.x.integer or call.x.boolean):
         raise ValueError("rounding to whole numbers")
-    if to not in (types.FLOAT, types.INT64, types.INT32, types.BOOL):
+    if to not in (types.FLOAT, types.DOUBLE, types.INT64, types.INT32, types.BOOL):
         raise ValueError(f"a cast to {types.DataType.Name(to)}")
     return call.x
 
@@ -590,20 +638,26 @@ def _slice(call: _Call) -> Value:
     axes = call.numbers(3, "axes") or list(range(len(starts)))
     steps = call.numbers(4, "steps") or [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        x = call.build.slice(x, axis, start, end, step)
+        if step < 0:
+            x = call.build.take(x, axis, np.arange(x.shape[axis])[start:end:step])
+        else:
+            x = call.build.slice(x, axis, start, end, step)
     return x
 
 
 def _pad(call: _Call) -> Value:
     rank, pads, filler = len(call.x.shape), call.numbers(1, "pads") or [], call.fixed(2)
-    if call.get("mode", "constant") != "constant":
-        raise ValueError(f"padding by {call.get('mode')}")
+    mode = call.get("mode", "constant")
     value = call.get("value", 0.0) if filler is None or not filler.size else float(filler.reshape(-1)[0])
     axes = call.numbers(3, "axes")
     before, behind = [0] * rank, [0] * rank
     listed = list(range(rank)) if axes is None else [axis % rank for axis in axes]
     for place, axis in enumerate(listed):
         before[axis], behind[axis] = pads[place], pads[place + len(listed)]
+    if mode in ("reflect", "edge", "wrap"):
+        return call.build.padded(call.x, before, behind, mode)
+    if mode != "constant":
+        raise ValueError(f"padding by {mode}")
     return call.build.pad(call.x, before, behind, value)
 
 
@@ -632,35 +686,56 @@ def _reduce(function: str) -> Callable[[_Call], Value]:
 
 
 def _resize(call: _Call) -> Value:
+    build, x = call.build, call.x
     sizes, scales = (call.fixed(3), call.fixed(2)) if call.opset >= 11 else (None, call.fixed(1))
+    if call.get("axes") or call.get("antialias") or call.get("exclude_outside"):
+        raise ValueError("axes, antialiasing or excluded edges")
     if sizes is not None and sizes.size:
-        factors = [wanted / n for wanted, n in zip(sizes.tolist(), call.x.shape, strict=True)]
-    elif scales is not None and scales.size:
-        factors = scales.tolist()
+        counts = [int(n) for n in sizes]
+        factors = [count / n for count, n in zip(counts, x.shape, strict=True)]
     else:
-        factors = call.get("scales", [])
+        factors = (scales if scales is not None else np.asarray(call.get("scales", []))).tolist()
+        counts = [int(n * factor) for n, factor in zip(x.shape, factors, strict=True)]
     way = call.get("coordinate_transformation_mode", "half_pixel" if call.opset >= 11 else "asymmetric")
     rounding = call.get("nearest_mode", "round_prefer_floor" if call.opset >= 11 else "floor")
-    plain = (way, rounding) == ("asymmetric", "floor") or (
-        way in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round_prefer")
-    )
-    if call.get("mode", "nearest") != "nearest" or not plain or factors[:2] != [1, 1]:
-        raise ValueError(f"mode {call.get('mode')}, {way}, {rounding}")
-    if any(f != int(f) or f < 1 for f in factors):
-        raise ValueError(f"factors {factors}")
-    return call.build.upsample(call.x, [int(f) for f in factors[2:]])
+    mode = call.get("mode", "nearest")
+    if counts[:2] != list(x.shape[:2]) or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise ValueError(f"sizes {counts}")
+    matrices = [
+        interpolate.matrix(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
+        for n, count, factor in list(zip(x.shape, counts, factors, strict=True))[2:]
+    ]
+    if mode == "nearest":
+        return build.nearest(x, [matrix.argmax(1) for matrix in matrices])
+    return build.resized(x, matrices)
 
 
 def _depth_to_space(call: _Call) -> Value:
+    return call.build.depth_to_space(call.x, call.get("blocksize"), call.get("mode", "DCR") == "DCR")
+
+
+def _space_to_depth(call: _Call) -> Value:
     build, size = call.build, call.get("blocksize")
     _, channels, rows, cols = call.x.shape
-    inner = channels // size**2
-    if call.get("mode", "DCR") == "CRD":
-        parts, axes = (1, inner, size, size, rows, cols), (0, 1, 4, 2, 5, 3)
-    else:
-        parts, axes = (1, size, size, inner, rows, cols), (0, 3, 4, 1, 5, 2)
-    turned = build.permute(build.reshape(call.x, parts), axes)
-    return build.reshape(turned, (1, inner, rows * size, cols * size))
+    parts = build.reshape(call.x, (1, channels, rows // size, size, cols // size, size))
+    return build.reshape(build.permute(parts, (0, 3, 5, 1, 2, 4)), (1, channels * size**2, rows // size, cols // size))
+
+
+def _cumulative(call: _Call) -> Value:
+    axis = int(np.asarray(call.fixed(1)).reshape(-1)[0])
+    size = call.x.shape[axis]
+    matrix = np.tri(size, k=-1 if call.get("exclusive", 0) else 0, dtype=np.float32)
+    return call.build.along(call.x, axis, matrix.T if call.get("reverse", 0) else matrix)
+
+
+def _over(function: Callable[[Builder, Value, list[int], bool], Value]) -> Callable[[_Call], Value]:
+    """A reduction that is made of others."""
+
+    def translate(call: _Call) -> Value:
+        axes = call.numbers(1, "axes") or list(range(len(call.x.shape)))
+        return function(call.build, call.x, axes, bool(call.get("keepdims", 1)))
+
+    return translate
 
 
 def _same(call: _Call) -> Any:
@@ -698,7 +773,10 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
         call.x, call.get("alpha", 1.67326319217681884765625), call.get("gamma", 1.05070102214813232421875)
     ),
     "Softplus": lambda call: call.build.softplus(call.x),
-    "Mish": lambda call: call.build.elementwise("mul", call.x, call.build.unary("tanh", call.build.softplus(call.x))),
+    "Mish": lambda call: call.build.mish(call.x),
+    "Softsign": lambda call: call.build.elementwise(
+        "div", call.x, call.build.scalar("add", call.build.unary("abs", call.x), 1.0)
+    ),
     "Neg": lambda call: call.build.scalar("mul", call.x, -1.0),
     "Reciprocal": lambda call: call.build.reversed("div", 1.0, call.x),
     "Clip": _clip,
@@ -738,8 +816,19 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
     "ReduceMean": _reduce("mean"),
     "ReduceSum": _reduce("sum"),
     "ReduceMax": _reduce("max"),
+    "ReduceMin": _reduce("min"),
+    "ReduceL1": _over(lambda b, x, axes, keep: b.norm_of(x, 1, axes, keep)),
+    "ReduceL2": _over(lambda b, x, axes, keep: b.norm_of(x, 2, axes, keep)),
+    "ReduceSumSquare": _over(lambda b, x, axes, keep: b.reduce("sum", b.elementwise("mul", x, x), axes, keep)),
+    "ReduceLogSumExp": _over(lambda b, x, axes, keep: b.logsumexp(x, axes, keep)),
+    "CumSum": _cumulative,
+    "LRN": _local_response,
+    "LSTM": lambda call: _recurrent(call, "LSTM", ["Sigmoid", "Tanh", "Tanh"]),
+    "GRU": lambda call: _recurrent(call, "GRU", ["Sigmoid", "Tanh"]),
+    "RNN": lambda call: _recurrent(call, "RNN", ["Tanh"]),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
     "Shape": lambda call: np.array(call.x.shape[call.get("start", 0) : call.get("end")], np.int64),
     "Size": lambda call: np.array(math.prod(call.x.shape), np.int64),
     **dict.fromkeys(("Identity", "Dropout", "CastLike"), _same),
@@ -747,7 +836,7 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
 
 _FOLDED = {
     *(_KNOWN.keys() - {"FastGelu", "SimplifiedLayerNormalization", "Upsample"}),
-    "ConstantOfShape", "Range", "Trilu", "Floor", "Ceil", "Round", "Mod", "Sign", "ScatterND", "ReduceProd", "ReduceMin",
-    "GatherElements", "CumSum", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero",
+    "ConstantOfShape", "Range", "Trilu", "Floor", "Ceil", "Round", "Mod", "Sign", "ScatterND", "ReduceProd",
+    "GatherElements", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero",
 }  # fmt: skip
 """What is computed at once where all inputs are constants."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-from ticketsmith.runtime.build import Builder, UnsupportedError, Value
+from ticketsmith.runtime.build import HIDDEN, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.simplify import simplify
 
@@ -25,8 +26,8 @@ __all__ = ["UnsupportedError", "from_torch"]
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 Argument = Any
 
-HIDDEN = -1e30
-"""Added to the scores of what attention must not see."""
+_DECOMPOSITIONS = 4
+"""How often operators are taken apart into others that may have to be, too."""
 
 
 def from_torch(module: nn.Module, example: Example) -> Graph:
@@ -46,8 +47,9 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers in one operator
     try:
-        with torch.no_grad():
-            exported = torch.export.export(module, given, named)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = _taken_apart(torch.export.export(module, given, named))
     except Exception as error:  # torch.export may fail in any way
         first = next(iter(str(error).splitlines()), "")
         raise UnsupportedError(f"torch.export cannot read this model ({type(error).__name__}: {first}).") from error
@@ -55,6 +57,24 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         module.train(training)
         torch.backends.mha.set_fastpath_enabled(fast)
     return simplify(_Translator(exported, [*given, *named.values()]).graph())
+
+
+def _taken_apart(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program without writing in place, and of operators that are known as far as PyTorch can tell."""
+    table = torch.export.default_decompositions()
+    for _ in range(_DECOMPOSITIONS):
+        used = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+        unknown = {one: table[one] for one in used if _base(one) not in _KNOWN and one in table}
+        if not unknown and not any(one._schema.is_mutable for one in used):
+            break
+        program = program.run_decompositions(unknown)
+    return program
+
+
+def _base(target: Any) -> str:
+    """The name of an operator without its overload."""
+    name = target.__name__ if callable(target) else str(target)
+    return str(name.partition(".")[0])
 
 
 def _one(tensor: Any) -> Tensor:
@@ -129,7 +149,7 @@ class _Translator:
 
     def _call(self, node: fx.Node) -> None:
         name = node.target.__name__ if callable(node.target) else str(node.target)
-        base = name.partition(".")[0]
+        base = _base(node.target)
         if node.target is operator.getitem:
             self.known[node] = self._get(node.args[0])[node.args[1]]
             return
@@ -139,21 +159,18 @@ class _Translator:
         if base in _LIKE and isinstance(arguments[0], Value):
             arguments[0] = torch.zeros(arguments[0].shape)
             options.setdefault("dtype", meta.dtype if isinstance(meta, Tensor) else None)
-        if all(not isinstance(one, Value) for one in [*arguments, *options.values(), *_inner(arguments)]):
-            # only constants: PyTorch computes them, once
-            with torch.no_grad():
-                self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
-            return
-        in_place = base.endswith("_") and not base.startswith("__")
-        translate = _KNOWN.get(base.removesuffix("_") if in_place else base)
-        if translate is None:
+        fixed = all(not isinstance(one, Value) for one in [*arguments, *options.values(), *_inner(arguments)])
+        translate = _KNOWN.get(base)
+        if translate is None and not fixed:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is not known to the sparse runtime. Serve this model with a dense "
                 "runtime, such as `torch`."
             )
         try:
-            if in_place and _is_view(node.args[0]):
-                raise ValueError("it writes into a part of another value")
+            if fixed or translate is None:  # PyTorch computes it, once
+                with torch.no_grad():
+                    self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
+                return
             self.build.begin(node.name)
             plain = {key: self._plain(value) for key, value in options.items()}
             result = translate(self.build, *self._plain(arguments), **plain)
@@ -162,9 +179,7 @@ class _Translator:
                 if tuple(meta.shape) != result.shape:
                     raise ValueError(f"its shape is {tuple(meta.shape)}, not {result.shape}")
             self.known[node] = result
-            if in_place:
-                self.known[node.args[0]] = result  # type: ignore[index]
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is used in a way that the sparse runtime does not know ({error}). "
                 "Serve this model with a dense runtime, such as `torch`."
@@ -173,12 +188,6 @@ class _Translator:
 
 def _inner(arguments: Sequence[Any]) -> list[Any]:
     return [item for argument in arguments if isinstance(argument, list) for item in argument]
-
-
-def _is_view(argument: Any) -> bool:
-    target = argument.target if isinstance(argument, fx.Node) and argument.op == "call_function" else None
-    name = getattr(target, "__name__", "").partition(".")[0]
-    return target is operator.getitem or name in _VIEWS
 
 
 def _place(node: fx.Node) -> str:
@@ -231,6 +240,11 @@ def _batch_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, varianc
     return b.batch_norm(x, scale, shift)
 
 
+def _native_batch_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float,
+                       epsilon: float) -> list[Any]:  # fmt: skip
+    return [_batch_norm(b, x, weight, bias, mean, variance, False, momentum, epsilon), None, None]
+
+
 def _layer_norm(b: Builder, x: Value, shape: list[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5,
                 *rest: Any) -> Value:  # fmt: skip
     return b.norm("layer_norm", x, len(shape), weight, bias, epsilon)
@@ -278,6 +292,15 @@ def _adaptive(kind: str, axes: int, several: bool = False) -> Callable[..., Any]
         return [pooled, None] if several else pooled  # where the maxima lie is not known
 
     return translate
+
+
+def _embedding_bag(b: Builder, table: Any, tokens: Value, offsets: Any, by_frequency: bool = False, mode: int = 0,
+                   sparse: bool = False, weights: Any = None, last: bool = False, padding: Any = None) -> list[Any]:  # fmt: skip
+    """One bag a sample: with a batch of one, all tokens are in it."""
+    if weights is not None or padding not in (None, -1) or offsets.reshape(-1)[:1].any() or offsets.size != 1 + last:
+        raise ValueError("bags of a sample's own, weights, or padding")
+    rows = b.embedding(table, b.reshape(tokens, (1, math.prod(tokens.shape))))
+    return [b.reduce(("sum", "mean", "max")[mode], rows, [1], False), None, None, None]
 
 
 def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = None, dropout: float = 0.0,
@@ -348,7 +371,7 @@ def _binary(op: str, turned: bool = False) -> Callable[..., Value]:
 def _not(b: Builder, x: Value) -> Value:
     if not x.boolean:
         raise ValueError("bits of whole numbers")
-    return b.reversed("sub", 1.0, x)
+    return b.opposite(x)
 
 
 def _logical(op: str) -> Callable[..., Value]:
@@ -361,7 +384,7 @@ def _logical(op: str) -> Callable[..., Value]:
 
 
 def _not_equal(b: Builder, left: Any, right: Any) -> Value:
-    return b.reversed("sub", 1.0, b.elementwise("equal", _operand(left), _operand(right)))
+    return b.opposite(b.elementwise("equal", _operand(left), _operand(right)))
 
 
 def _power(b: Builder, x: Any, exponent: Any) -> Value:
@@ -371,15 +394,7 @@ def _power(b: Builder, x: Any, exponent: Any) -> Value:
 
 
 def _where(b: Builder, condition: Any, left: Any, right: Any) -> Value:
-    return b.elementwise("where", _operand(condition), _finite(left), _finite(right))
-
-
-def _finite(value: Any) -> Any:
-    """Infinity stands for what must not be seen; a very large number does too, and can be computed with."""
-    given = _operand(value)
-    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
-        return np.clip(given, HIDDEN, -HIDDEN)
-    return given
+    return b.where(_operand(condition), _operand(left), _operand(right))
 
 
 def _masked_fill(b: Builder, x: Any, mask: Any, value: Any) -> Value:
@@ -391,15 +406,10 @@ def _to(b: Builder, x: Value, *given: Any, dtype: Any = None, **_: Any) -> Value
     if wanted is None or wanted.is_floating_point or x.boolean:
         return x
     if wanted == torch.bool:
-        return b.reversed("sub", 1.0, b.scalar("equal", x, 0.0))
+        return b.opposite(b.scalar("equal", x, 0.0))
     if not x.integer:
         raise ValueError(f"rounding to {wanted}")
     return x
-
-
-def _log_softmax(b: Builder, x: Value, dim: int, *_: Any) -> Value:
-    low = b.elementwise("sub", x, b.reduce("max", x, [dim], True))
-    return b.elementwise("sub", low, b.unary("log", b.reduce("sum", b.unary("exp", low), [dim], True)))
 
 
 def _glu(b: Builder, x: Value, dim: int = -1) -> Value:
@@ -412,20 +422,51 @@ def _prelu(b: Builder, x: Value, slope: Any) -> Value:
 
 
 def _softplus(b: Builder, x: Value, beta: float = 1, threshold: float = 20) -> Value:
-    if beta != 1:
-        raise ValueError(f"beta {beta}")
-    return b.softplus(x)
+    return b.softplus(x) if beta == 1 else b.scalar("div", b.softplus(b.scalar("mul", x, beta)), beta)
 
 
 # ---- shapes
 
 
+def _axes(x: Value, dims: Any) -> list[int]:
+    return list(range(len(x.shape))) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
+
+
 def _reduce(function: str) -> Callable[..., Value]:
     def translate(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
-        axes = range(len(x.shape)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-        return b.reduce(function, x, list(axes), keepdim)
+        return b.reduce(function, x, _axes(x, dims), keepdim)
 
     return translate
+
+
+def _extreme(function: str) -> Callable[..., Any]:
+    """``torch.max`` and ``torch.min``: of two values, over everything, or over an axis and then with places."""
+
+    def translate(b: Builder, x: Any, other: Any = None, keepdim: bool = False) -> Any:
+        if isinstance(other, int):
+            return [b.reduce(function, x, [other], keepdim), None]  # where it lies is not known
+        if other is None:
+            return b.reduce(function, x, _axes(x, None), False)
+        return b.elementwise(f"{function}imum", _operand(x), _operand(other))
+
+    return translate
+
+
+def _vector_norm(b: Builder, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
+    return b.norm_of(x, order, _axes(x, dims), keepdim)
+
+
+def _variance(b: Builder, x: Value, dims: Any = None, correction: float | None = 1, keepdim: bool = False) -> Value:
+    return b.variance(x, _axes(x, dims), 1 if correction is None else correction, keepdim)
+
+
+def _variance_and_mean(b: Builder, x: Value, dims: Any = None, **named: Any) -> list[Value]:
+    mean = b.reduce("mean", x, _axes(x, dims), named.get("keepdim", False))
+    return [_variance(b, x, dims, **named), mean]
+
+
+def _cumulative(b: Builder, x: Value, dim: int, **_: Any) -> Value:
+    return b.along(x, dim, np.tri(x.shape[dim], dtype=np.float32))
 
 
 def _view(b: Builder, x: Value, size: Any, *more: Any) -> Value:
@@ -504,9 +545,21 @@ def _index(b: Builder, x: Value, indices: list[Any]) -> Value:
         isinstance(one, np.ndarray) and one.dtype != np.bool_ for one in indices
     ):
         return _repeated(b, x, indices)
-    if len(used) != 1 or not isinstance(indices[used[0]], np.ndarray) or indices[used[0]].ndim != 1:
-        raise ValueError("places that are computed, or of several axes")
-    return _index_select(b, x, used[0], indices[used[0]])
+    arrays = [indices[axis] for axis in used]
+    if not all(isinstance(one, np.ndarray) for one in arrays):
+        raise ValueError("places that are computed")
+    # of several axes: rows [r, 1] and columns [1, c] are each picked alone
+    rank = max(one.ndim for one in arrays)
+    apart = all(one.size == one.shape[place - rank] for place, one in enumerate(arrays) if one.ndim == rank)
+    if (
+        used != list(range(used[0], used[0] + rank))
+        or not apart
+        or any(one.ndim < rank - n for n, one in enumerate(arrays))
+    ):
+        raise ValueError("places of several axes")
+    for axis, one in zip(used, arrays, strict=True):
+        x = _index_select(b, x, axis, one.reshape(-1))
+    return x
 
 
 def _repeated(b: Builder, x: Value, indices: list[Any]) -> Value:
@@ -522,17 +575,47 @@ def _repeated(b: Builder, x: Value, indices: list[Any]) -> Value:
 
 
 def _index_select(b: Builder, x: Value, dim: int, places: Any) -> Value:
-    places = np.flatnonzero(places) if places.dtype == np.bool_ else places
-    listed = [int(n) % x.shape[dim] for n in places]
-    parts: list[tuple[int, int]] = []  # neighbours together
-    for place in listed:
-        if parts and parts[-1][1] == place:
-            parts[-1] = parts[-1][0], place + 1
-        else:
-            parts.append((place, place + 1))
-    if len(parts) > 4096:
-        raise ValueError("too many places")
-    return b.concat([b.slice(x, dim, begin, end) for begin, end in parts], dim)
+    return b.take(x, dim, np.flatnonzero(places) if places.dtype == np.bool_ else places)
+
+
+def _flip(b: Builder, x: Value, dims: Any) -> Value:
+    for dim in dims:
+        x = b.take(x, dim, np.arange(x.shape[dim])[::-1])
+    return x
+
+
+def _unfold(b: Builder, x: Value, dim: int, size: int, step: int) -> Value:
+    dim %= len(x.shape)
+    starts = np.arange(0, x.shape[dim] - size + 1, step)
+    taken = b.take(x, dim, (starts[:, None] + np.arange(size)).reshape(-1))
+    apart = b.reshape(taken, (*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
+    rest = [axis for axis in range(len(apart.shape)) if axis != dim + 1]
+    return b.permute(apart, [*rest, dim + 1])
+
+
+def _copy(b: Builder, x: Value, source: Any) -> Any:
+    if isinstance(source, Value):
+        return b.expand(source, x.shape)
+    return torch.from_numpy(np.broadcast_to(source, x.shape).copy())
+
+
+def _slice_scatter(b: Builder, x: Value, part: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+                   ) -> Value:  # fmt: skip
+    begin, stop, step = slice(start, end, step).indices(x.shape[dim])
+    if step != 1:
+        raise ValueError("a part with gaps is written")
+    pieces = [part]
+    if begin:
+        pieces.insert(0, b.slice(x, dim, 0, begin))
+    if stop < x.shape[dim]:
+        pieces.append(b.slice(x, dim, stop, x.shape[dim]))
+    return b.concat(pieces, dim) if len(pieces) > 1 else _same(b, part)
+
+
+def _select_scatter(b: Builder, x: Value, part: Any, dim: int, index: int) -> Value:
+    index %= x.shape[dim]
+    wide = b.unsqueeze(part, (dim % len(x.shape),)) if isinstance(part, Value) else np.expand_dims(part, dim)
+    return _slice_scatter(b, x, wide, dim, index, index + 1)
 
 
 def _roll(b: Builder, x: Value, shifts: Any, dims: Any) -> Value:
@@ -546,44 +629,36 @@ def _roll(b: Builder, x: Value, shifts: Any, dims: Any) -> Value:
 def _pad(b: Builder, x: Value, pads: list[int], mode: Any = "constant", value: Any = 0.0) -> Value:
     if not isinstance(mode, str):  # constant_pad_nd has no mode
         mode, value = "constant", mode
-    if mode != "constant":
-        raise ValueError(f"padding by {mode}")
     rank = len(x.shape)
     before, behind = [0] * rank, [0] * rank
     for index in range(len(pads) // 2):
         before[rank - 1 - index], behind[rank - 1 - index] = pads[2 * index], pads[2 * index + 1]
+    if mode in _PADDING:
+        return b.padded(x, before, behind, _PADDING[mode])
     return b.pad(x, before, behind, 0.0 if value is None else float(value))
 
 
-def _nearest(b: Builder, x: Value, size: Any, *scales: Any) -> Value:
-    if size is None:
-        factors = [float(one) for one in scales[0]]
-    else:
-        factors = [wanted / n for wanted, n in zip(size, x.shape[2:], strict=True)]
-    if any(f != int(f) or f < 1 for f in factors):
-        raise ValueError(f"factors {factors}")
-    return b.upsample(x, [int(f) for f in factors])
+_PADDING = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""PyTorch's names, and NumPy's."""
 
 
-def _pixel_shuffle(b: Builder, x: Value, factor: int) -> Value:
-    _, channels, rows, cols = x.shape
-    parts = b.reshape(x, (1, channels // factor**2, factor, factor, rows, cols))
-    turned = b.permute(parts, (0, 1, 4, 2, 5, 3))
-    return b.reshape(turned, (1, channels // factor**2, rows * factor, cols * factor))
+def _resize(mode: str, separable: bool = True) -> Callable[..., Value]:
+    """Interpolation: what PyTorch makes of a unit matrix along each axis is what it does to anything."""
 
+    def translate(b: Builder, x: Value, size: Any, *more: Any) -> Value:
+        align, scales = (more[0], more[1:]) if separable else (None, more)
+        scales = tuple(scales[0]) if scales and isinstance(scales[0], list) else scales
+        matrices = []
+        for axis, n in enumerate(x.shape[2:]):
+            wanted = {"size": (n, int(size[axis]))} if size else {"scale_factor": (1.0, float(scales[axis]))}
+            options = {"align_corners": align} if separable else {}
+            made = nn.functional.interpolate(torch.eye(n)[None, None], mode=mode, **wanted, **options)  # type: ignore[arg-type]
+            matrices.append(np.ascontiguousarray(made[0, 0].T.numpy()))  # [wanted, n]
+        if separable:
+            return b.resized(x, matrices)
+        return b.nearest(x, [matrix.argmax(1) for matrix in matrices])
 
-def _bilinear(b: Builder, x: Value, size: Any, align: bool, scales: Any = None, *more: Any) -> Value:
-    """Along rows and along columns, a product with a constant matrix each."""
-    if size is None:
-        size = [int(n * s) for n, s in zip(x.shape[2:], scales, strict=True)]
-    matrices = []
-    for n, wanted in zip(x.shape[2:], size, strict=True):
-        unit = torch.eye(n)[None]
-        resized = nn.functional.interpolate(unit, size=int(wanted), mode="linear", align_corners=align)
-        matrices.append(np.ascontiguousarray(resized[0].numpy()))  # [n, wanted]
-    rows, cols = matrices
-    wide = b.matmul(x, np.ascontiguousarray(cols).reshape(1, 1, *cols.shape))
-    return b.matmul(np.ascontiguousarray(rows.T).reshape(1, 1, *rows.T.shape), wide)
+    return translate
 
 
 def _same(b: Builder, x: Value, *_: Any, **__: Any) -> Value:
@@ -595,17 +670,13 @@ def _embedding(b: Builder, table: Any, tokens: Any, *_: Any) -> Value:
 
 
 _LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
-_VIEWS = {
-    "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze", "expand", "slice", "select", "split", "chunk",
-    "split_with_sizes", "unbind", "detach", "alias", "t", "flatten", "unflatten", "narrow", "contiguous",
-}  # fmt: skip
-
 _KNOWN: dict[str, Callable[..., Any]] = {
     "linear": lambda b, x, weight, bias=None: b.linear(x, weight, bias),
     **dict.fromkeys(("conv1d", "conv2d"), _conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _conv_transpose),
     "convolution": _convolution,
     "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _native_batch_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
@@ -626,7 +697,12 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "elu": lambda b, x, alpha=1.0, scale=1.0, inner=1.0: b.elu(x, alpha, scale),
     "selu": lambda b, x: b.elu(x, 1.6732632423543772, 1.0507009873554805),
     "softplus": _softplus,
-    "mish": lambda b, x: b.elementwise("mul", x, b.unary("tanh", b.softplus(x))),
+    "mish": lambda b, x: b.mish(x),
+    "log1p": lambda b, x: b.unary("log", b.scalar("add", x, 1.0)),
+    "expm1": lambda b, x: b.scalar("sub", b.unary("exp", x), 1.0),
+    "sign": lambda b, x: b.elementwise(
+        "sub", b.scalar("less", b.scalar("mul", x, -1.0), 0.0), b.scalar("less", x, 0.0)
+    ),
     "neg": lambda b, x: b.scalar("mul", x, -1.0),
     "rsqrt": lambda b, x: b.power(x, -0.5),
     "reciprocal": lambda b, x: b.reversed("div", 1.0, x),
@@ -641,6 +717,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "minimum": _binary("minimum"),
     "eq": _binary("equal"),
     "ne": _not_equal,
+    "isnan": lambda b, x: _not_equal(b, x, x),
     "lt": _binary("less"),
     "le": _binary("less_equal"),
     "gt": _binary("less", turned=True),
@@ -656,13 +733,22 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "addmm": _addmm,
     "glu": _glu,
     **{f"{kind}_pool{axes}d": _pool(f"{kind}_pool", axes) for kind in ("max", "avg") for axes in (1, 2)},
+    "avg_pool3d": _pool("avg_pool", 3),
     **{f"adaptive_avg_pool{axes}d": _adaptive("avg_pool", axes) for axes in (1, 2)},
     **{f"adaptive_max_pool{axes}d": _adaptive("max_pool", axes, several=True) for axes in (1, 2)},
     "mean": _reduce("mean"),
     "sum": _reduce("sum"),
     "amax": _reduce("max"),
+    "amin": _reduce("min"),
+    "max": _extreme("max"),
+    "min": _extreme("min"),
+    "var": _variance,
+    "var_mean": _variance_and_mean,
+    "linalg_vector_norm": _vector_norm,
+    "cumsum": _cumulative,
     **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), lambda b, x, dim, *_: b.softmax(x, dim)),
-    **dict.fromkeys(("log_softmax", "_log_softmax"), _log_softmax),
+    **dict.fromkeys(("log_softmax", "_log_softmax"), lambda b, x, dim, *_: b.log_softmax(x, dim)),
+    "logsumexp": lambda b, x, dims, keepdim=False: b.logsumexp(x, _axes(x, dims), keepdim),
     **dict.fromkeys(("view", "reshape", "_unsafe_view"), _view),
     "flatten": _flatten,
     "unflatten": _unflatten,
@@ -685,13 +771,29 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "unbind": _unbind,
     "index": _index,
     "index_select": _index_select,
+    "flip": _flip,
+    "unfold": _unfold,
+    "copy": _copy,
+    "slice_scatter": _slice_scatter,
+    "select_scatter": _select_scatter,
     "roll": _roll,
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
-    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), _nearest),
-    "upsample_bilinear2d": _bilinear,
-    "pixel_shuffle": _pixel_shuffle,
+    **{
+        f"{kind}_pad{axes}d": lambda b, x, pads, mode=mode: _pad(b, x, pads, mode)
+        for kind, mode in (("reflection", "reflect"), ("replication", "replicate"))
+        for axes in (1, 2)
+    },
+    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), _resize("nearest", separable=False)),
+    **dict.fromkeys(
+        ("_upsample_nearest_exact1d", "_upsample_nearest_exact2d"), _resize("nearest-exact", separable=False)
+    ),
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d"), _resize("bilinear")),
+    "upsample_bicubic2d": _resize("bicubic"),
+    "pixel_shuffle": lambda b, x, factor: b.depth_to_space(x, factor),
     "scaled_dot_product_attention": _attention,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
+    "one_hot": lambda b, x, count=-1: b.one_hot(x, count),
     **dict.fromkeys(("to", "_to_copy", "type_as", "float"), _to),
     **dict.fromkeys(
         ("dropout", "feature_dropout", "contiguous", "detach", "alias", "clone", "identity", "lift_fresh_copy"), _same

@@ -35,6 +35,9 @@ MOST_ELEMENTS = 2**27
 """Of one value: half a GiB. No network that is meant to be served comes near; a malicious file may."""
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 class GraphError(TicketSmithError):
     """A graph makes no sense: a shape, an attribute or a name is wrong; the message says where."""
 
@@ -65,10 +68,10 @@ class Node:
         return self.numbers(name, 1, low)[0]
 
     def real(self, name: str) -> float:
-        """The attribute ``name`` as a finite number."""
+        """The attribute ``name`` as a number that float32 can hold."""
         value = self.attributes.get(name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            raise GraphError(f"{self}: {name} is {value!r}, not a finite number.")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= _LARGEST:
+            raise GraphError(f"{self}: {name} is {value!r}, not a number of float32.")
         return float(value)
 
     @property
@@ -129,6 +132,8 @@ class Graph:
     more_inputs: tuple[Port, ...] = ()
     more_outputs: tuple[str, ...] = ()
     step: Step | None = None
+    scalars: tuple[int, ...] = ()
+    """Which outputs are one number a sample, with no axis of their own."""
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -139,6 +144,11 @@ class Graph:
     def outputs(self) -> tuple[str, ...]:
         """All outputs, in the order in which a model gives them."""
         return (self.output, *self.more_outputs)
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        """The shape of one sample of each output, ``()`` for a number. Raises GraphError as ``shapes`` does."""
+        known = self.shapes()
+        return tuple(() if place in self.scalars else known[name] for place, name in enumerate(self.outputs))
 
     def tensor(self, node: Node, name: str) -> NDArray[np.float32] | None:
         """A parameter of ``node``; None when it has none of that name."""
@@ -185,6 +195,9 @@ class Graph:
         for name in self.outputs:
             if name not in made:
                 raise GraphError(f"the output {name!r} is not computed.")
+        for place in self.scalars:
+            if not 0 <= place < len(self.outputs) or math.prod(known[self.outputs[place]]) != 1:
+                raise GraphError(f"the output {place} is said to be a number and is none.")
         return known
 
 

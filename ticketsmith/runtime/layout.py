@@ -175,8 +175,9 @@ class Tensor:
         return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
 
     def seen_as(self, layout: Layout) -> Tensor:
-        """The same memory in another layout."""
-        return Tensor(layout, self.slot, self.first_plane)
+        """The same memory in another layout, from where this value begins."""
+        begin = self.layout.origin + self.first_plane * self.layout.plane
+        return Tensor(replace(layout, origin=begin), self.slot)
 
 
 def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:

@@ -52,10 +52,9 @@ class Model:
         self.isa = native.best_isa() if isa is None else isa
         if not native.has_isa(self.isa):
             raise RecipeError(f"this machine, or this build, has no {self.isa.name} instructions.")
-        shapes = graph.shapes()
         self.inputs = graph.inputs
         self.shape, self.dtype = graph.shape, np.dtype(graph.dtype)
-        self.output_shapes = tuple(shapes[name] for name in graph.outputs)
+        self.output_shapes = graph.output_shapes()
         self.output_shape = self.output_shapes[0]
         self._is_plain = len(self.inputs) == len(self.output_shapes) == 1
         self._has_lanes = bool(lane_nodes(graph))
@@ -73,7 +72,12 @@ class Model:
         One float32 array for a model of one output, a tuple for one of several. Raises InputError when the inputs do not
         fit the model.
         """
-        if self._single is not None and len(inputs) == 1 and type(inputs[0]) is np.ndarray and len(inputs[0]) == 1:
+        if (
+            self._single is not None
+            and len(inputs) == 1
+            and type(inputs[0]) is np.ndarray
+            and inputs[0].shape[:1] == (1,)
+        ):
             outputs = np.empty(self._single_shape, self._float32)  # the fast way, checked in C
             status = self._fast(self._single, inputs[0], outputs, self.threads)  # type: ignore[misc]
             if status == 0:

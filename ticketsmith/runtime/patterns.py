@@ -16,7 +16,10 @@ from ticketsmith.runtime.graph import BINARY, Graph, Node, Shape
 HIDDEN = -1e20
 """What is added to a score below this hides its key."""
 
-_PROBES = np.linspace(-9.0, 9.0, 181)
+_FAR = np.array([11.0, 15.0, 21.0, 40.0, 88.0, 300.0, 1e3, 1e4, 1e5, 1e6])
+_PROBES = np.concatenate([-_FAR[::-1], np.linspace(-9.0, 9.0, 181), _FAR])
+"""Also far from zero: a clamp at 20 is no ReLU."""
+
 _DEPTH = 12
 
 
@@ -184,7 +187,7 @@ class _Functions(_Rewriter):
         for root, (steps, curve) in found.items():
             if steps < 2 or self.shapes[root] != self.shapes[node.output]:
                 continue
-            name = next((k for k, known in _CURVES.items() if np.allclose(curve, known, rtol=0, atol=2e-4)), None)
+            name = next((k for k, known in _CURVES.items() if np.allclose(curve, known, rtol=1e-6, atol=2e-5)), None)
             if name is not None:
                 best = Node("activation", (root,), node.output, {}, {"activation": name})
         self.tried[node.output] = {node.output: (0, _PROBES), **found}
@@ -253,8 +256,9 @@ _CURVE_OF: dict[str, Callable[[Any], Any]] = {
     "abs": np.abs,
     "log": np.log,
 }
-_CURVES = {name: _CURVE_OF[name](_PROBES) for name in (
-    "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "relu6", "hard_swish", "hard_sigmoid")}  # fmt: skip
+with np.errstate(over="ignore"):
+    _CURVES = {name: _CURVE_OF[name](_PROBES) for name in (
+        "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "relu6", "hard_swish", "hard_sigmoid")}  # fmt: skip
 _BINARY_OF: dict[str, Callable[[Any, Any], Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "maximum": np.maximum, "minimum": np.minimum,
 }  # fmt: skip

@@ -41,7 +41,8 @@ def low_precision_error(
     near = _outputs(Model(rounded(graph, precision), choices, precision=precision), given)
     error = max((float(np.abs(a - b).max(initial=0.0)) for a, b in zip(exact, near, strict=True)), default=0.0)
     largest = max((float(np.abs(a).max(initial=0.0)) for a in exact), default=0.0)
-    same = np.mean(exact[0].argmax(-1) == near[0].argmax(-1)) if exact[0].size else 1.0
+    classes = exact[0].size and exact[0].ndim > 1
+    same = np.mean(exact[0].argmax(-1) == near[0].argmax(-1)) if classes else 1.0
     return LowPrecisionError(precision, error, error / largest if largest else 0.0, float(same))
 
 

@@ -116,8 +116,8 @@ class _Stepper:
         table = self.source.tensors[name]
         if len(table) < self.step.capacity:
             raise SessionError(
-                f"the model has {len(table)} positions, fewer than the session's capacity of {self.step.capacity}: use less, "
-                "or make the model from an example of more tokens."
+                f"the model has {len(table)} positions, fewer than the session's capacity of {self.step.capacity}: ask for "
+                f"capacity={len(table)} or less, or make the graph from an example of {self.step.capacity} tokens."
             )
         padded = np.concatenate([table[: self.step.capacity], np.zeros((CHUNK, table.shape[1]), np.float32)])
         self.tensors[f"{name} of a step"] = padded
@@ -156,7 +156,8 @@ class Session:
         with self._guard:
             if self.length + count > self.capacity:
                 raise SessionError(
-                    f"the session has seen {self.length} tokens and has room for {self.capacity}: {count} more do not fit."
+                    f"the session has seen {self.length} tokens and has room for {self.capacity}: {count} more do not fit. "
+                    "Forget them with reset(), or begin a session with more capacity."
                 )
             outputs = tuple(np.empty((self.batch, count, *shape[1:]), np.float32) for shape in self.model.output_shapes)
             begin = 0

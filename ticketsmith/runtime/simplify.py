@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from ticketsmith.runtime.graph import PRODUCTS, Graph, Node
+from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
 from ticketsmith.runtime.patterns import recognise, reshaped
 
 _CARRIERS = (*PRODUCTS, "add", "sub", "mul", "affine", "add_constant")
@@ -20,40 +21,36 @@ def simplify(graph: Graph) -> Graph:
 
 def _merged(graph: Graph) -> Graph:
     shapes = graph.shapes()
-    nodes = list(graph.nodes)
     tensors = dict(graph.tensors)
-    done: list[Node] = []
-    uses = Counter(name for node in nodes for name in node.inputs)
+    done: dict[str, Node] = {}
+    uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses.update(graph.outputs)
-    for node in nodes:
-        makers = {maker.output: index for index, maker in enumerate(done)}
-
-        def only_maker(name: str, makers: dict[str, int] = makers) -> int | None:
-            """The index of the node that makes ``name`` for one consumer alone."""
-            return makers[name] if name in makers and uses[name] == 1 else None
-
+    for node in graph.nodes:
         merged: Node | None = None
-        if node.op == "affine" and (index := only_maker(node.inputs[0])) is not None:
-            merged = _scaled(done[index], node, tensors, len(shapes[node.output]))
-        elif node.op == "activation" and (index := only_maker(node.inputs[0])) is not None:
-            if done[index].op in _CARRIERS and done[index].activation == "linear":
-                merged = _renamed(done[index], node.output, activation=node.activation)
-        elif node.op == "add":
-            for here, other in (node.inputs, node.inputs[::-1]):
-                index = only_maker(here)
-                if index is None or here == other or done[index].op not in PRODUCTS or shapes[here] != shapes[other]:
-                    continue
-                if done[index].activation == "linear" and done[index].residual is None:
-                    product = replace(done[index], inputs=(*done[index].inputs, other))
-                    merged = _renamed(product, node.output, activation=node.activation)
-                    break
-        if merged is None or index is None:
-            done.append(node)
-        else:  # the product moves down to where its residual is known
-            del done[index]
-            done.append(merged)
-    used = {key for node in done for key in node.weights.values()}
-    return replace(graph, nodes=tuple(done), tensors={key: value for key, value in tensors.items() if key in used})
+        for name in node.inputs:
+            maker = done.get(name)
+            if maker is None or uses[name] > 1:  # others need what it makes
+                continue
+            if node.op == "affine":
+                merged = _scaled(maker, node, tensors, len(shapes[node.output]))
+            elif node.op == "activation" and maker.op in _CARRIERS and maker.activation == "linear":
+                merged = _renamed(maker, node.output, activation=node.activation)
+            elif node.op == "add" and maker.op in PRODUCTS:
+                merged = _with_residual(maker, node, shapes)
+            if merged is not None:  # the product moves down to where its residual is known
+                del done[name]
+                break
+        done[node.output] = merged or node
+    used = {key for node in done.values() for key in node.weights.values()}
+    tensors = {key: value for key, value in tensors.items() if key in used}
+    return replace(graph, nodes=tuple(done.values()), tensors=tensors)
+
+
+def _with_residual(product: Node, total: Node, shapes: Mapping[str, Shape]) -> Node | None:
+    here, other = total.inputs if total.inputs[0] == product.output else total.inputs[::-1]
+    if here == other or shapes[here] != shapes[other] or product.activation != "linear" or product.residual is not None:
+        return None
+    return _renamed(replace(product, inputs=(*product.inputs, other)), total.output, activation=total.activation)
 
 
 def _renamed(node: Node, output: str, activation: str) -> Node:
