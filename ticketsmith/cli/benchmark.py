@@ -96,7 +96,7 @@ def benchmark(
             measured = one.compare_with_dense(key, settings, machine=rate, progress=progress)
             found.append((checkpoint, None, measured))
         else:
-            from ticketsmith.cli.evidence import experiments
+            from ticketsmith.cli.opened import experiments
 
             for one in experiments(runs_prefix, experiment, base):
                 measured = one.time_inference(settings, force=True, machine=rate, progress=progress)

@@ -310,7 +310,7 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
     """Judge, measure and report what is sealed. A gate that fails is a result: the status is 0."""
     from ticketsmith.api import finish as finish_
     from ticketsmith.api import open_experiment
-    from ticketsmith.cli.evidence import say_verdict
+    from ticketsmith.cli.opened import say_verdict
     from ticketsmith.execute.kubernetes.ceiling import rates
     from ticketsmith.execute.kubernetes.pod import Attended, pod_name
     from ticketsmith.execute.kubernetes.records import PodRecord, Records
@@ -338,7 +338,7 @@ def _tell(text: str) -> None:
 
 def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, place: str) -> int:
     from ticketsmith.api import open_experiment
-    from ticketsmith.cli.evidence import say_verdict
+    from ticketsmith.cli.opened import say_verdict
     from ticketsmith.execute.kubernetes.conductor import Conductor, ensure_conductor
 
     experiment = records.experiment

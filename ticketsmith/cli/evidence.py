@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from ticketsmith.cli import options
+from ticketsmith.cli.opened import experiments, say_verdict
 from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError
 
 if TYPE_CHECKING:
-    from ticketsmith.api import Experiment
     from ticketsmith.store.contract import Store
 
 
@@ -200,29 +199,3 @@ def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
             click.echo(f"damaged: {entry['problem']}", err=True)
         click.echo(f"{count} sealed runs, {len(damaged)} damaged")
     return int(Exit.INCOMPLETE if damaged else Exit.OK)
-
-
-def say_verdict(experiment: Experiment) -> None:
-    """The answer, in the report's own words."""
-    from ticketsmith.evidence.headline import headline, special
-
-    findings = experiment.findings
-    click.echo(f"{experiment.name}: {headline(findings)}")
-    click.echo(special(findings))
-    missing = findings.planned - len(findings.results)
-    if missing:
-        click.echo(f"{missing} of {findings.planned} planned runs are missing: these numbers rest on the others.")
-    wanted = findings.policy.target_sparsity
-    if wanted is not None and findings.target is None:
-        click.echo(f"The target sparsity {wanted:.1%} was not reached: no level that is sealed is that sparse.")
-
-
-def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:
-    """The experiments of a folder, or the one that the folder is. Raises TicketSmithError when there are none."""
-    from ticketsmith.api import open_experiment
-    from ticketsmith.store.locate import experiments_at
-
-    place, names = experiments_at(prefix, name)
-    if not names:
-        raise TicketSmithError(f"{prefix}: no runs here. Make some: ticketsmith prune --config configs/imp_mnist.yaml")
-    return [open_experiment(one, place, base) for one in names]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.cli.evidence import experiments
+from ticketsmith.cli.opened import experiments
 from ticketsmith.errors import TicketSmithError
 
 if TYPE_CHECKING:

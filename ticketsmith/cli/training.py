@@ -39,7 +39,7 @@ def prune(benchmark: bool, **how: Any) -> int:
     What is in the store already is not trained again; after an interruption the same command goes on.
     """
     from ticketsmith.api import finish
-    from ticketsmith.cli.evidence import say_verdict
+    from ticketsmith.cli.opened import say_verdict
     from ticketsmith.cli.progress import note
 
     experiment = _train(None, **how)

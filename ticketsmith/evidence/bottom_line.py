@@ -34,10 +34,10 @@ def best_kind(*spends: Spend) -> str:
 def pays_after(payback: Payback) -> tuple[str, str]:
     """After how many requests one batch size pays, and the interval: ``12 million``, ``10 million to 15 million``.
 
-    Or ``never``, ``cannot be said``, ``at once``, and no interval.
+    Or ``never``, ``not shown``, ``cannot be said``, ``at once``, and no interval.
     """
     if payback.outcome != "pays":
-        return "never", ""
+        return "never" if payback.outcome == "never" else "not shown", ""
     if payback.requests is None:
         return "cannot be said", ""
     span = payback.requests
@@ -174,10 +174,14 @@ def _return(findings: Findings) -> str:
     dense = f"{words.latency(payback.dense_seconds)} for dense on {words.runtime(payback.dense_runtime)}"
     if payback.outcome != "pays":
         interval = f"{words.times(payback.low)} to {words.times(payback.high)}"
-        why = "it is slower" if payback.outcome == "never" else "that it is faster is not shown"
+        ends = (
+            "it never pays for itself: it is slower"
+            if payback.outcome == "never"
+            else "it is not shown to pay for itself: the measured speed-up cannot be told from 1"
+        )
         return (
-            f"At the measured {ticket} on {words.runtime(payback.runtime)}, against {dense}, it never pays for itself: "
-            f"{why} ({interval}).{_elsewhere(findings)}"
+            f"At the measured {ticket} on {words.runtime(payback.runtime)}, against {dense}, {ends} "
+            f"({interval}).{_elsewhere(findings)}"
         )
     if payback.requests is None or payback.requests_with_dense is None:
         return (

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ticketsmith.export import ticket as tickets
 from ticketsmith.export.retrain import start_model
@@ -43,7 +43,9 @@ def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Writt
         "sparsity": subject.result.sparsity,
         "sealed_sha256": json.loads(subject.ticket.files["manifest.json"])["files"]["model.safetensors"]["sha256"],
     }
-    save_file(state, path, {"ticketsmith": json.dumps(note, sort_keys=True)})
+    path.write_bytes(
+        save(state, {"ticketsmith": json.dumps(note, sort_keys=True)})
+    )  # save_file would keep it from other users
     again = load_file(path)
     if again.keys() != state.keys() or not all(torch.equal(again[name], value) for name, value in state.items()):
         raise ExportError("the file does not hold the model's weights.")

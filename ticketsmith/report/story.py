@@ -232,7 +232,8 @@ def _payback(findings: Findings) -> str:
         return ""
     payback = findings.paybacks[0]
     if payback.outcome != "pays":
-        return f"never earned back at batch size {payback.batch_size}"
+        earned = "never" if payback.outcome == "never" else "not shown to be"
+        return f"{earned} earned back at batch size {payback.batch_size}"
     if payback.requests is None:
         return ""
     return f"earned back after {words.count(max(0.0, payback.requests.middle))} {payback.unit}"
