@@ -17,14 +17,16 @@ from torch import nn
 
 import ticketsmith
 from tests.tasks import tiny
-from ticketsmith.api import prepare, train
+from ticketsmith.api import prepare
 from ticketsmith.data import labelled, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
+from ticketsmith.evidence.samples import Sample
 from ticketsmith.inference.onnx_file import onnx_path
 from ticketsmith.inference.settings import Settings
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.spec import Init, RunSpec, Training
 from ticketsmith.tasks.huggingface import CausalLanguageModel, TextClassification, huggingface
+from ticketsmith.tasks.pretrained import PretrainedLanguageModel
 from ticketsmith.tasks.task import create, identity
 from ticketsmith.training.start import starting_model
 
@@ -51,9 +53,10 @@ task:
   head: causal_lm
   data: {{name: text, path: {text}}}
   length: 16
-  sample_length: 8
+  sample_length: 40
 training: {{optimizer: adamw, lr: 0.002, batch_size: 8, duration: 20it, evaluate_every: 10it}}
 pruning: {{levels: 1, pattern: "2:4"}}
+benchmark: {{batch_sizes: [1], rounds: 10}}
 replicates: 1
 variants: {{random_reinit: false, random_ticket: false, post_training: {{rivals: [wanda]}}}}
 gates: {{metrics: {{loss: {{max_relative_increase: 0.1}}}}}}
@@ -193,10 +196,15 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
         torch.testing.assert_close(again.build_model().eval()(padded["input_ids"]), ticket(padded["input_ids"]))
 
 
-def test_a_language_model_from_recipe_to_samples(gpt2: Path, text: Path, tmp_path: Path) -> None:
+def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path, text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "gpt2.yaml"
     recipe.write_text(LANGUAGE.format(model=gpt2, text=text, store=tmp_path / "runs"))
-    experiment = train(prepare(ticketsmith.load(recipe)), workers=1, device="cpu")
+    command = [sys.executable, "-m", "ticketsmith.prune", "--config", str(recipe), "--workers", "1", "--device", "cpu"]
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    assert "report:" in told.stdout, told.stderr
+    experiment = ticketsmith.open_experiment("gpt2", tmp_path / "runs")
     results = {r.variant: r for r in experiment.results}
     assert set(results) == {"dense", "ticket", "post_training", "post_wanda"}
     for variant in ("ticket", "post_training", "post_wanda"):
@@ -205,11 +213,19 @@ def test_a_language_model_from_recipe_to_samples(gpt2: Path, text: Path, tmp_pat
         assert weight.shape == (32, 128)  # [in, out]: four inputs in a row are four rows
         assert ((weight != 0).reshape(8, 4, 128).sum(1) == 2).all(), variant
     samples = next((tmp_path / "runs" / "gpt2" / "ticket").rglob("samples.txt")).read_text()
-    assert samples.count("=== ") == 3
+    passages = [passage for _, passage in Sample("ticket", 1, 0, 0.5, samples).passages]
+    assert len(passages) == 3
+    assert all(16 < len(passage.split()) <= 40 for passage in passages), "more than the model reads at once"
+    benchmark = experiment.benchmark
+    assert benchmark is not None
+    assert benchmark.unit == "token"
+    timed = {(t.variant, t.runtime, t.against) for t in benchmark.timings if t.phase == "decode"}
+    assert {("dense", "onnxruntime", "onnxruntime"), ("ticket", "sparse", "onnxruntime")} <= timed
 
 
 def test_a_language_model_decodes_with_a_cache_as_without(gpt2: Path, text: Path, tmp_path: Path) -> None:
     task = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
+    assert isinstance(task, CausalLanguageModel)
     model: Any = task.build_model().eval()
     tokens = task.example(2)
     session = model.session(2)
@@ -217,9 +233,60 @@ def test_a_language_model_decodes_with_a_cache_as_without(gpt2: Path, text: Path
         whole = model(tokens)
     torch.testing.assert_close(session(tokens[:, :10]), whole[:, :10])
     torch.testing.assert_close(session(tokens[:, 10:11]), whole[:, 10:11])
-    session.rewind(10)
+    session.length = 10
     assert session.length == 10
     torch.testing.assert_close(session(tokens[:, 10:]), whole[:, 10:])
+    with pytest.raises(TaskError, match="a session of 16 tokens cannot go back to 17"):
+        session.length = 17
+    with pytest.raises(TaskError, match=r"a session of 2 sequences was given tokens of shape \(1, 16\)"):
+        session(tokens[:1])
+    for phase in task.phases():
+        call, new = phase.begin(model, tokens)
+        expected = whole[:, phase.past : phase.past + phase.new]
+        for _ in range(2):
+            torch.testing.assert_close(call(new), expected)
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral"])
+def test_kinds_of_language_models_decode_in_any_cut(kind: str) -> None:
+    """Grouped keys, layer types, and attention to the last few tokens only."""
+    library = pretrained.transformers()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"sliding_window": 4} if kind == "Mistral" else {}
+    config = getattr(library, f"{kind}Config")(vocab_size=40, num_key_value_heads=2, **sizes, **more)
+    torch.manual_seed(0)
+    network = library.AutoModelForCausalLM.from_config(config)
+    model = PretrainedLanguageModel(network, None, Path()).eval()
+    tokens = torch.randint(40, (2, 12))
+    session, parts = model.session(2), [(0, 5), (5, 6), (6, 12)]
+    with torch.inference_mode():
+        whole = model(tokens)
+        for back in (12, 7, 3, 0):
+            session.length = min(back, session.length)
+            begin = session.length
+            torch.testing.assert_close(session(tokens[:, begin:]), whole[:, begin:])
+        if kind == "Mistral":
+            with pytest.raises(TaskError, match="a step of a 'mistral' model is no function of keys and values of all"):
+                model.stepper()
+            return
+        stepper = model.stepper()
+        cache = stepper.cache(2)
+        for begin, end in parts:
+            logits, *longer = stepper(tokens[:, begin:end], *cache)
+            cache = tuple(longer)
+            torch.testing.assert_close(logits, whole[:, begin:end])
+
+
+def test_a_model_that_keeps_no_tokens_goes_back_to_the_beginning_only() -> None:
+    library = pretrained.transformers()
+    config = library.MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, state_size=4)
+    model = PretrainedLanguageModel(library.AutoModelForCausalLM.from_config(config), None, Path()).eval()
+    session, tokens = model.session(1), torch.arange(6)[None]
+    first = session(tokens)
+    with pytest.raises(TaskError, match="a session of a 'mamba' model can only go back to 0"):
+        session.length = 3
+    session.length = 0
+    torch.testing.assert_close(session(tokens), first)
 
 
 def test_a_killed_run_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
