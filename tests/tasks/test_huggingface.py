@@ -18,7 +18,7 @@ from torch import nn
 import ticketsmith
 from tests.tasks import tiny
 from ticketsmith.api import prepare
-from ticketsmith.data import labelled, pretrained
+from ticketsmith.data import labelled, load_text, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.evidence.samples import Sample
 from ticketsmith.inference.onnx_file import onnx_path
@@ -73,12 +73,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture(autouse=True)
-def forget() -> None:
-    pretrained.find.cache_clear()
-    labelled._load.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +351,6 @@ def test_the_key_is_of_content_and_not_of_places(bert: Path, tmp_path: Path) -> 
     def changed(file: str, old: str, new: str) -> dict[str, Any]:
         path = tmp_path / "elsewhere" / file
         path.write_text(path.read_text().replace(old, new))
-        pretrained.find.cache_clear()
         whole = {**component, "model": str(elsewhere), "data": {"name": "table", "path": str(names[0])}}
         return identity(whole, tmp_path, create(whole, tmp_path))
 
@@ -414,7 +407,14 @@ def test_a_model_that_is_not_on_this_machine(
         (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "weights of .* cannot be loaded"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer of .* cannot be read"),
         (lambda f: remote(f), "needs code of its own.*never run"),
-        (lambda f: config(f, num_hidden_layers=3), "do not belong to its config.json"),
+        (
+            lambda f: config(f, num_hidden_layers=3),
+            r"do not belong to its config.json: .*layer.2.* is missing, and 15 more",
+        ),
+        (
+            lambda f: config(f, intermediate_size=96),
+            r"do not belong .* 'bert.encoder.layer.0.intermediate.dense.bias' is \[64\] there and \[96\] by the conf.*5 more",
+        ),
         (lambda f: config(f, model_type="unheard_of"), "config.json of .* cannot be used"),
     ],
 )
@@ -499,6 +499,42 @@ def test_a_folder_of_datasets(tmp_path: Path) -> None:
     assert [found.classes[label] for label in found.test_labels] == rows["label"][9:90]
     with pytest.raises(DataError, match=r"no split 'test'.*(train|validation)"):
         labelled.load("datasets", {"dataset": "saved"}, tmp_path)
+
+
+def test_a_revision_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def hub(name: str, subset: str | None, revision: str | None) -> dict[str, Any]:
+        asked.append((name, subset, revision))
+        return {"train": datasets.Dataset.from_dict({"text": ["one", "two"]})}
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)  # stands for the network
+    (tmp_path / "main").mkdir()
+    found = load_text("datasets", {"dataset": "some-one/some-text", "revision": "main"}, tmp_path)
+    assert found.content == "one\ntwo\n"
+    assert asked == [("some-one/some-text", None, "main")]
+
+
+def test_labels_that_a_data_set_hides_are_no_class(tmp_path: Path) -> None:
+    """As in the test splits of GLUE."""
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
+    splits = {"train": rows, "test": {**rows, "label": [0, -1, 1]}}
+    made = {name: datasets.Dataset.from_dict(split, features=features) for name, split in splits.items()}
+    datasets.DatasetDict(made).save_to_disk(str(tmp_path / "glue"))
+    with pytest.raises(DataError, match=r"'glue', split 'test': row 1 has the label -1 in column 'label'.*validation"):
+        labelled.load("datasets", {"dataset": "glue"}, tmp_path)
+
+
+def test_a_table_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    path = tiny.table(tmp_path)
+    first = labelled.load("table", {"path": path.name}, tmp_path)
+    path.write_text(path.read_text().replace("snow", "hail"))
+    assert labelled.load("table", {"path": path.name}, tmp_path).digest != first.digest
 
 
 def test_text_of_datasets_for_a_language_model(gpt2: Path, tmp_path: Path) -> None:

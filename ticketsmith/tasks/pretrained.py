@@ -224,11 +224,18 @@ def load(folder: Path, config: Any, head: Head, pad: int | None) -> Pretrained:
     except Exception as error:
         raise TaskError(f"task.model: the weights of {folder} cannot be loaded: {_first(error)}.") from error
     prefix = f"{network.base_model_prefix}."
-    missing = sorted(name for name in {*told["missing_keys"]} if name.startswith(prefix) and "pooler" not in name)
+    missing = sorted(name for name in told["missing_keys"] if name.startswith(prefix) and "pooler" not in name)
     if missing:
         raise TaskError(
-            f"task.model: the weights of {folder} do not belong to its config.json: {missing[0]!r} and {len(missing) - 1} "
-            "more are missing."
+            f"task.model: the weights of {folder} do not belong to its config.json: {missing[0]!r} is missing"
+            f"{_and_more(missing)}. Name a folder whose files were saved together."
+        )
+    differing = sorted(one for one in told["mismatched_keys"] if head == "causal_lm" or one[0].startswith(prefix))
+    if differing:
+        name, stored, wanted = differing[0]
+        raise TaskError(
+            f"task.model: the weights of {folder} do not belong to its config.json: {name!r} is {list(stored)} there and "
+            f"{list(wanted)} by the configuration{_and_more(differing)}. Name a folder whose files were saved together."
         )
     return _module(network, head, pad, folder)
 
@@ -261,6 +268,10 @@ def _is_encoder(config: Any) -> bool:
     """Whether every token sees every other: it is trained by filling gaps."""
     names = transformers().models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return config.model_type in names and not getattr(config, "is_decoder", False)
+
+
+def _and_more(found: Sequence[Any]) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""
 
 
 def _first(error: Exception) -> str:
