@@ -37,10 +37,12 @@ def _squared_inputs(scoring: Scoring, examples: int) -> dict[str, Tensor]:
     modules = {f"{name}.weight" if name else "weight": module for name, module in scoring.model.named_modules()}
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        probe = copy.deepcopy(modules[name]).requires_grad_()  # without the hook
+        layer = modules[name]
+        if scoring.weights[name].ndim > 2:  # a convolution is asked for a gradient: by a copy, which has no hook
+            layer = copy.deepcopy(layer).requires_grad_()
 
-        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            met = _met(probe, inputs[0].detach().float().square())
+        def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            met = _met(layer, inputs[0].detach().float().square())
             sums[name] = sums[name] + met if name in sums else met
 
         return before
