@@ -17,7 +17,7 @@ from torch import nn
 
 import ticketsmith
 from tests.tasks import tiny
-from ticketsmith.api import prepare
+from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
 from ticketsmith.data import labelled, load_text, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.evidence.samples import Sample
@@ -25,9 +25,11 @@ from ticketsmith.inference.onnx_file import onnx_path
 from ticketsmith.inference.settings import Settings
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.spec import Init, RunSpec, Training
-from ticketsmith.tasks.huggingface import CausalLanguageModel, TextClassification, huggingface
+from ticketsmith.store.directory import DirectoryStore
+from ticketsmith.tasks.huggingface import CausalLanguageModel, huggingface
 from ticketsmith.tasks.pretrained import PretrainedLanguageModel
 from ticketsmith.tasks.task import create, identity
+from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.start import starting_model
 
 CLASSIFY = """
@@ -101,15 +103,6 @@ def start(task: Any, draw: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
     training = Training(optimizer="adam", lr=0.1, batch_size=1, duration="1it")
     spec = RunSpec(task={}, training=training, seed=seed, weights=Init(draw=draw))
     return starting_model(spec, task, lambda key: pytest.fail("no parent")).state_dict()
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    runs = [file for file in folder.rglob("*") if file.is_file() and file.parent.name.startswith("level-")]
-    return {
-        f"{f.parent.name}/{f.name}": f.read_bytes()
-        for f in runs
-        if "ledger" not in f.parts and f.name != "environment.json"
-    }
 
 
 # ---- where a ticket begins
@@ -283,33 +276,14 @@ def test_a_model_that_keeps_no_tokens_goes_back_to_the_beginning_only() -> None:
     torch.testing.assert_close(session(tokens), first)
 
 
-def test_a_killed_run_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
+def test_a_run_in_parts_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
     """Dropout is 0.1 in BERT: the chance of every step must be the same after a restart."""
-    from ticketsmith.store import open_store
-    from ticketsmith.training.job import Job
-    from ticketsmith.training.produce import Hooks, Interrupted, produce
-
-    recipe_file = tmp_path / "bert.yaml"
-    recipe_file.write_text(CLASSIFY.format(model=bert, table=tiny.table(tmp_path), store=tmp_path / "whole"))
-    recipe = ticketsmith.load(recipe_file)
-    node = prepare(recipe).plan.nodes[0]
-    job = Job(node.spec, node.folder("bert"), recipe.task_component, recipe.base, recipe.sha256)
-    produce(job, open_store(str(tmp_path / "whole")), torch.device("cpu"), Hooks())
-    store, calls = open_store(str(tmp_path / "parts")), 0
-
-    def stop() -> bool:
-        nonlocal calls
-        calls += 1
-        return calls % 13 == 0
-
-    for _ in range(10):
-        try:
-            produce(job, store, torch.device("cpu"), Hooks(stop=stop))
-            break
-        except Interrupted:
-            continue
-    assert calls > 26
-    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+    recipe = tmp_path / "bert.yaml"
+    recipe.write_text(CLASSIFY.format(model=bert, table=tiny.table(tmp_path), store=tmp_path / "runs"))
+    job = jobs(recipe)["dense", 0, 0]
+    produce(job, DirectoryStore(tmp_path / "whole"), CPU, Hooks())
+    assert in_parts(job, DirectoryStore(tmp_path / "parts"), 13) == 2
+    assert sealed_bytes(tmp_path / "parts") == sealed_bytes(tmp_path / "whole")
 
 
 def test_padding_changes_nothing(bert: Path, sentences: dict[str, Any], tmp_path: Path) -> None:
@@ -546,7 +520,7 @@ def test_text_of_datasets_for_a_language_model(gpt2: Path, tmp_path: Path) -> No
     component = {"name": "huggingface", "model": str(gpt2), "head": "causal_lm", "length": 16}
     component["data"] = {"name": "datasets", "dataset": "saved"}
     task = create(component, tmp_path)
-    assert task.train_size == (len(task._on(torch.device("cpu"), "train")) - 1) // 16  # type: ignore[attr-defined]
+    assert task.train_size == (len(task._on(CPU, "train")) - 1) // 16  # type: ignore[attr-defined]
     said = json.dumps(identity(component, tmp_path, task))
     assert "fingerprint" in said
     assert "saved" not in said
@@ -580,11 +554,3 @@ def test_without_the_extra(tmp_path: Path) -> None:
     )
     assert "DataError" in said.stdout
     assert "pip install 'ticketsmith[hf]'" in said.stdout
-
-
-def test_the_classes_are_what_the_factory_gives(
-    bert: Path, gpt2: Path, sentences: Any, text: Path, tmp_path: Path
-) -> None:
-    assert isinstance(huggingface(str(bert), sentences, length=12, base=tmp_path), TextClassification)
-    language = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
-    assert isinstance(language, CausalLanguageModel)
