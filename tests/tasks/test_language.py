@@ -251,6 +251,7 @@ gates: {metrics: {loss: {max_relative_increase: 0.05}}, target_sparsity: 0.5}
 def recipe(tmp_path: Path) -> Path:
     (tmp_path / "words.txt").write_text("".join(f"{i} squared is {i * i}\n" for i in range(120)))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.json").write_text('{"no": "tokenizer"}')
     return tmp_path / "recipe.yaml"
 
 
@@ -307,6 +308,8 @@ def test_what_changes_a_run_changes_its_key_and_a_moved_file_does_not(tmp_path: 
         ("pruning.rates={'blocks.*.ml': 0.5}", PruningError, "pruning.rates: 'blocks.*.ml' matches no layer"),
         ("gates.metrics={accuracy: {max_drop: 1}}", RecipeError, "does not measure 'accuracy'"),
         ("task.context=500", TaskError, "a window needs 501"),
+        ("task.tokenizer=recipe.json", DataError, "recipe.json is not the file of a tokenizer .*Name a tokenizer.json"),
+        ("task.data.path=.", DataError, r"is a folder. Its files go by a pattern, such as .*/\*\.txt"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(

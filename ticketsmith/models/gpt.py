@@ -39,6 +39,10 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         _check(width, depth, heads, positions, dropout)
+        if len(input_shape) != 1:
+            raise TaskError(
+                f"model gpt reads tokens, not inputs of shape {input_shape}: it is for `task: {{name: language}}`."
+            )
         (self.context,) = input_shape
         self.embedding = nn.Embedding(classes, width)
         self.places = nn.Embedding(self.context, width) if positions == "learned" else None

@@ -222,7 +222,9 @@ def load(folder: Path, config: Any, head: Head, pad: int | None) -> Pretrained:
             output_loading_info=True,
         )
     except Exception as error:
-        raise TaskError(f"task.model: the weights of {folder} cannot be loaded: {_first(error)}.") from error
+        raise TaskError(
+            f"task.model: the weights of {folder} cannot be loaded: {_first(error)}. Copy or download the folder anew."
+        ) from error
     prefix = f"{network.base_model_prefix}."
     missing = sorted(name for name in told["missing_keys"] if name.startswith(prefix) and "pooler" not in name)
     if missing:
