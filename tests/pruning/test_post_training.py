@@ -251,7 +251,7 @@ def one_number(scoring: Scoring) -> dict[str, Tensor]:
         ("pruning.criterion={name: wanda, example: 9}", RecipeError, "no option 'example'. Did you mean 'examples'"),
         ("variants.post_training={rivals: [{name: wanda, examples: no}]}", RecipeError, "'examples'.*valid integer"),
         (f"pruning.criterion={__name__}:broken", PruningError, "failed: ValueError: no such gradient .in broken"),
-        (f"pruning.criterion={__name__}:one_number", PruningError, r"of shape \(32, 64\) for 'hidden.0.weight'"),
+        (f"pruning.criterion={__name__}:one_number", PruningError, r"of shape \(32, 64\) for 'fc1.weight'"),
     ],
 )
 def test_a_criterion_that_cannot_work_is_refused_before_training(
