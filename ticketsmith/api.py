@@ -28,7 +28,7 @@ from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings as WorkerSettings
 from ticketsmith.inference.settings import Settings
-from ticketsmith.plan import Node, Plan, check_schedule, criteria, make_plan
+from ticketsmith.plan import Node, Plan, check_schedule, criteria, criterion_name, make_plan
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate, lookup
 from ticketsmith.spec import Rewind, in_steps
@@ -81,20 +81,17 @@ def prepare(recipe: Recipe) -> Prepared:
 
     Raises the TicketSmithError of whatever is wrong.
     """
-    from ticketsmith.plugins import resolve
-    from ticketsmith.pruning.criteria import BUILTINS
     from ticketsmith.tasks.facts import examine
 
-    facts = examine(recipe.task_component, recipe.base, recipe.pruning.include)
+    pruning = recipe.pruning
+    facts = examine(recipe.task_component, recipe.base, pruning.include, pruning.exclude, criteria(recipe))
     for metric in recipe.gates.metrics:
         if metric not in facts.metrics:
             raise RecipeError(
                 f"gates.metrics: the task does not measure {metric!r}.{nearest(metric, list(facts.metrics))}"
             )
-    for criterion in criteria(recipe):
-        resolve("criterion", criterion, BUILTINS)
     check_schedule(recipe, facts.layers, facts.ends)
-    sources = {criterion: source_fingerprint(criterion) for criterion in criteria(recipe)}
+    sources = {name: source_fingerprint(name) for name in map(criterion_name, criteria(recipe))}
     plan = make_plan(recipe, facts.identity, facts.train_size, sources)
     return Prepared(recipe, facts, plan)
 

@@ -112,10 +112,10 @@ class Plan:
         return cls(plain["experiment"], tuple(nodes))
 
 
-def criteria(recipe: Recipe) -> tuple[str, ...]:
-    """The names of all criteria that a recipe uses."""
+def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:
+    """All criteria that a recipe uses, as components."""
     rivals = recipe.variants.post_training.components.values() if recipe.variants.post_training else ()
-    return tuple(dict.fromkeys(map(criterion_name, (recipe.criterion, *rivals))))
+    return (recipe.criterion, *rivals)
 
 
 def make_plan(

@@ -48,6 +48,7 @@ def test_the_key_holds_the_content_not_the_place(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "bad.txt is empty"),
+        (b"ab\0c" * 90, "bad.txt is no text: it has a NUL byte at 2"),
         (b"fine\nna\xefve\n", r"bad.txt is not UTF-8: byte 0xef at 7 \(line 2\). Save it as UTF-8, e.g. by `iconv"),
     ],
 )

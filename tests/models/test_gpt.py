@@ -50,7 +50,7 @@ def test_a_token_sees_those_before_it_and_no_other(options: dict[str, Any]) -> N
 def test_the_cache_gives_what_the_whole_sequence_gives(options: dict[str, Any], cuts: list[int]) -> None:
     model, tokens = gpt(**options), some_tokens()
     session = model.session(batch=3)
-    pieces = [session.step(piece) for piece in torch.split(tokens, cuts, dim=1)]
+    pieces = [session(piece) for piece in torch.split(tokens, cuts, dim=1)]
     with torch.no_grad():
         whole = model(tokens)
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-5, atol=1e-5)
@@ -65,8 +65,7 @@ def test_a_session_goes_back_and_begins_again() -> None:
     session.length = 9
     again = session(tokens[:, 15:20])
     assert torch.equal(other, again)
-    session.reset()
-    assert session.length == 0
+    session.length = 0
     assert torch.equal(session(tokens[:, :9]), first)
 
 
@@ -77,11 +76,11 @@ def test_a_session_refuses_what_it_cannot_hold() -> None:
     with pytest.raises(TaskError, match="0 sequences: give 1 or more"):
         model.session(0)
     session = model.session(2, 10)
-    session.step(tokens[:, :8])
+    session(tokens[:, :8])
     with pytest.raises(TaskError, match="a session of 10 tokens holds 8: there is no room for 3 more"):
-        session.step(tokens[:, 8:11])
+        session(tokens[:, 8:11])
     with pytest.raises(TaskError, match=r"2 sequences was given tokens of shape \(1, 1\)"):
-        session.step(tokens[:1, :1])
+        session(tokens[:1, :1])
     with pytest.raises(TaskError, match="of 8 tokens cannot go back to 9"):
         session.length = 9
 

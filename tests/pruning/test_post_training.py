@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ticketsmith
-from ticketsmith.errors import PruningError, RecipeError
+from ticketsmith.api import prepare
+from ticketsmith.errors import PruningError, RecipeError, TicketSmithError
 from ticketsmith.evidence.results import Metric
 from ticketsmith.pruning.criteria import Scoring, input_axes, prunable, score
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
@@ -232,6 +233,40 @@ def test_a_pattern_from_recipe_to_weights(recipe_file: Callable[..., Path], tmp_
 def test_a_contradiction_is_refused(recipe_file: Callable[..., Path], old: str, new: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         ticketsmith.load(recipe_file((old, new)))
+
+
+def broken(scoring: Scoring, examples: int = 512) -> dict[str, Tensor]:
+    assert examples == 2, "it is only tried"
+    raise ValueError("no such gradient")
+
+
+def one_number(scoring: Scoring) -> dict[str, Tensor]:
+    return {name: weight.sum() for name, weight in scoring.weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("pruning.criterion={name: wanda, examples: 0}", PruningError, "examples is 0; at least 1 is needed"),
+        ("pruning.criterion={name: wanda, example: 9}", RecipeError, "no option 'example'. Did you mean 'examples'"),
+        ("variants.post_training={rivals: [{name: wanda, examples: no}]}", RecipeError, "'examples'.*valid integer"),
+        (f"pruning.criterion={__name__}:broken", PruningError, "failed: ValueError: no such gradient .in broken"),
+        (f"pruning.criterion={__name__}:one_number", PruningError, r"of shape \(32, 64\) for 'fc1.weight'"),
+    ],
+)
+def test_a_criterion_that_cannot_work_is_refused_before_training(
+    recipe_file: Callable[..., Path], override: str, error: type[TicketSmithError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        prepare(ticketsmith.load(recipe_file(), [override]))
+
+
+def test_wanda_leaves_alone_what_is_excluded(recipe_file: Callable[..., Path]) -> None:
+    """A bias is no weight of a layer that it could score, but it need not."""
+    wanted = ["pruning.criterion=wanda", "pruning.include=[output.bias]"]
+    with pytest.raises(PruningError, match=r"'output\.bias' is no weight of one"):
+        prepare(ticketsmith.load(recipe_file(), wanted))
+    prepare(ticketsmith.load(recipe_file(), [*wanted, "pruning.exclude=[output.bias]"]))
 
 
 def test_a_pattern_that_does_not_fit_is_refused_before_training(recipe_file: Callable[..., Path]) -> None:

@@ -17,15 +17,19 @@ from torch import nn
 
 import ticketsmith
 from tests.tasks import tiny
-from ticketsmith.api import prepare, train
-from ticketsmith.data import labelled, pretrained
+from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
+from ticketsmith.data import labelled, load_text, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
+from ticketsmith.evidence.samples import Sample
 from ticketsmith.inference.onnx_file import onnx_path
 from ticketsmith.inference.settings import Settings
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.spec import Init, RunSpec, Training
-from ticketsmith.tasks.huggingface import CausalLanguageModel, TextClassification, huggingface
+from ticketsmith.store.directory import DirectoryStore
+from ticketsmith.tasks.huggingface import CausalLanguageModel, huggingface
+from ticketsmith.tasks.pretrained import PretrainedLanguageModel
 from ticketsmith.tasks.task import create, identity
+from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.start import starting_model
 
 CLASSIFY = """
@@ -51,9 +55,10 @@ task:
   head: causal_lm
   data: {{name: text, path: {text}}}
   length: 16
-  sample_length: 8
+  sample_length: 40
 training: {{optimizer: adamw, lr: 0.002, batch_size: 8, duration: 20it, evaluate_every: 10it}}
 pruning: {{levels: 1, pattern: "2:4"}}
+benchmark: {{batch_sizes: [1], rounds: 10}}
 replicates: 1
 variants: {{random_reinit: false, random_ticket: false, post_training: {{rivals: [wanda]}}}}
 gates: {{metrics: {{loss: {{max_relative_increase: 0.1}}}}}}
@@ -70,12 +75,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture(autouse=True)
-def forget() -> None:
-    pretrained.find.cache_clear()
-    labelled._load.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +103,6 @@ def start(task: Any, draw: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
     training = Training(optimizer="adam", lr=0.1, batch_size=1, duration="1it")
     spec = RunSpec(task={}, training=training, seed=seed, weights=Init(draw=draw))
     return starting_model(spec, task, lambda key: pytest.fail("no parent")).state_dict()
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    runs = [file for file in folder.rglob("*") if file.is_file() and file.parent.name.startswith("level-")]
-    return {
-        f"{f.parent.name}/{f.name}": f.read_bytes()
-        for f in runs
-        if "ledger" not in f.parts and f.name != "environment.json"
-    }
 
 
 # ---- where a ticket begins
@@ -193,10 +183,15 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
         torch.testing.assert_close(again.build_model().eval()(padded["input_ids"]), ticket(padded["input_ids"]))
 
 
-def test_a_language_model_from_recipe_to_samples(gpt2: Path, text: Path, tmp_path: Path) -> None:
+def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path, text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "gpt2.yaml"
     recipe.write_text(LANGUAGE.format(model=gpt2, text=text, store=tmp_path / "runs"))
-    experiment = train(prepare(ticketsmith.load(recipe)), workers=1, device="cpu")
+    command = [sys.executable, "-m", "ticketsmith.prune", "--config", str(recipe), "--workers", "1", "--device", "cpu"]
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+    )
+    assert "report:" in told.stdout, told.stderr
+    experiment = ticketsmith.open_experiment("gpt2", tmp_path / "runs")
     results = {r.variant: r for r in experiment.results}
     assert set(results) == {"dense", "ticket", "post_training", "post_wanda"}
     for variant in ("ticket", "post_training", "post_wanda"):
@@ -205,11 +200,19 @@ def test_a_language_model_from_recipe_to_samples(gpt2: Path, text: Path, tmp_pat
         assert weight.shape == (32, 128)  # [in, out]: four inputs in a row are four rows
         assert ((weight != 0).reshape(8, 4, 128).sum(1) == 2).all(), variant
     samples = next((tmp_path / "runs" / "gpt2" / "ticket").rglob("samples.txt")).read_text()
-    assert samples.count("=== ") == 3
+    passages = [passage for _, passage in Sample("ticket", 1, 0, 0.5, samples).passages]
+    assert len(passages) == 3
+    assert all(16 < len(passage.split()) <= 40 for passage in passages), "more than the model reads at once"
+    benchmark = experiment.benchmark
+    assert benchmark is not None
+    assert benchmark.unit == "token"
+    timed = {(t.variant, t.runtime, t.against) for t in benchmark.timings if t.phase == "decode"}
+    assert {("dense", "onnxruntime", "onnxruntime"), ("ticket", "sparse", "onnxruntime")} <= timed
 
 
 def test_a_language_model_decodes_with_a_cache_as_without(gpt2: Path, text: Path, tmp_path: Path) -> None:
     task = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
+    assert isinstance(task, CausalLanguageModel)
     model: Any = task.build_model().eval()
     tokens = task.example(2)
     session = model.session(2)
@@ -217,38 +220,70 @@ def test_a_language_model_decodes_with_a_cache_as_without(gpt2: Path, text: Path
         whole = model(tokens)
     torch.testing.assert_close(session(tokens[:, :10]), whole[:, :10])
     torch.testing.assert_close(session(tokens[:, 10:11]), whole[:, 10:11])
-    session.rewind(10)
+    session.length = 10
     assert session.length == 10
     torch.testing.assert_close(session(tokens[:, 10:]), whole[:, 10:])
+    with pytest.raises(TaskError, match="a session of 16 tokens cannot go back to 17"):
+        session.length = 17
+    with pytest.raises(TaskError, match=r"a session of 2 sequences was given tokens of shape \(1, 16\)"):
+        session(tokens[:1])
+    for phase in task.phases():
+        call, new = phase.begin(model, tokens)
+        expected = whole[:, phase.past : phase.past + phase.new]
+        for _ in range(2):
+            torch.testing.assert_close(call(new), expected)
 
 
-def test_a_killed_run_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral"])
+def test_kinds_of_language_models_decode_in_any_cut(kind: str) -> None:
+    """Grouped keys, layer types, and attention to the last few tokens only."""
+    library = pretrained.transformers()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    more = {"sliding_window": 4} if kind == "Mistral" else {}
+    config = getattr(library, f"{kind}Config")(vocab_size=40, num_key_value_heads=2, **sizes, **more)
+    torch.manual_seed(0)
+    network = library.AutoModelForCausalLM.from_config(config)
+    model = PretrainedLanguageModel(network, None, Path()).eval()
+    tokens = torch.randint(40, (2, 12))
+    session, parts = model.session(2), [(0, 5), (5, 6), (6, 12)]
+    with torch.inference_mode():
+        whole = model(tokens)
+        for back in (12, 7, 3, 0):
+            session.length = min(back, session.length)
+            begin = session.length
+            torch.testing.assert_close(session(tokens[:, begin:]), whole[:, begin:])
+        if kind == "Mistral":
+            with pytest.raises(TaskError, match="a step of a 'mistral' model is no function of keys and values of all"):
+                model.stepper()
+            return
+        stepper = model.stepper()
+        cache = stepper.cache(2)
+        for begin, end in parts:
+            logits, *longer = stepper(tokens[:, begin:end], *cache)
+            cache = tuple(longer)
+            torch.testing.assert_close(logits, whole[:, begin:end])
+
+
+def test_a_model_that_keeps_no_tokens_goes_back_to_the_beginning_only() -> None:
+    library = pretrained.transformers()
+    config = library.MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, state_size=4)
+    model = PretrainedLanguageModel(library.AutoModelForCausalLM.from_config(config), None, Path()).eval()
+    session, tokens = model.session(1), torch.arange(6)[None]
+    first = session(tokens)
+    with pytest.raises(TaskError, match="a session of a 'mamba' model can only go back to 0"):
+        session.length = 3
+    session.length = 0
+    torch.testing.assert_close(session(tokens), first)
+
+
+def test_a_run_in_parts_ends_with_the_same_bytes(bert: Path, tmp_path: Path) -> None:
     """Dropout is 0.1 in BERT: the chance of every step must be the same after a restart."""
-    from ticketsmith.store import open_store
-    from ticketsmith.training.job import Job
-    from ticketsmith.training.produce import Hooks, Interrupted, produce
-
-    recipe_file = tmp_path / "bert.yaml"
-    recipe_file.write_text(CLASSIFY.format(model=bert, table=tiny.table(tmp_path), store=tmp_path / "whole"))
-    recipe = ticketsmith.load(recipe_file)
-    node = prepare(recipe).plan.nodes[0]
-    job = Job(node.spec, node.folder("bert"), recipe.task_component, recipe.base, recipe.sha256)
-    produce(job, open_store(str(tmp_path / "whole")), torch.device("cpu"), Hooks())
-    store, calls = open_store(str(tmp_path / "parts")), 0
-
-    def stop() -> bool:
-        nonlocal calls
-        calls += 1
-        return calls % 13 == 0
-
-    for _ in range(10):
-        try:
-            produce(job, store, torch.device("cpu"), Hooks(stop=stop))
-            break
-        except Interrupted:
-            continue
-    assert calls > 26
-    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+    recipe = tmp_path / "bert.yaml"
+    recipe.write_text(CLASSIFY.format(model=bert, table=tiny.table(tmp_path), store=tmp_path / "runs"))
+    job = jobs(recipe)["dense", 0, 0]
+    produce(job, DirectoryStore(tmp_path / "whole"), CPU, Hooks())
+    assert in_parts(job, DirectoryStore(tmp_path / "parts"), 13) == 2
+    assert sealed_bytes(tmp_path / "parts") == sealed_bytes(tmp_path / "whole")
 
 
 def test_padding_changes_nothing(bert: Path, sentences: dict[str, Any], tmp_path: Path) -> None:
@@ -290,7 +325,6 @@ def test_the_key_is_of_content_and_not_of_places(bert: Path, tmp_path: Path) -> 
     def changed(file: str, old: str, new: str) -> dict[str, Any]:
         path = tmp_path / "elsewhere" / file
         path.write_text(path.read_text().replace(old, new))
-        pretrained.find.cache_clear()
         whole = {**component, "model": str(elsewhere), "data": {"name": "table", "path": str(names[0])}}
         return identity(whole, tmp_path, create(whole, tmp_path))
 
@@ -347,7 +381,14 @@ def test_a_model_that_is_not_on_this_machine(
         (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "weights of .* cannot be loaded"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer of .* cannot be read"),
         (lambda f: remote(f), "needs code of its own.*never run"),
-        (lambda f: config(f, num_hidden_layers=3), "do not belong to its config.json"),
+        (
+            lambda f: config(f, num_hidden_layers=3),
+            r"do not belong to its config.json: .*layer.2.* is missing, and 15 more",
+        ),
+        (
+            lambda f: config(f, intermediate_size=96),
+            r"do not belong .* 'bert.encoder.layer.0.intermediate.dense.bias' is \[64\] there and \[96\] by the conf.*5 more",
+        ),
         (lambda f: config(f, model_type="unheard_of"), "config.json of .* cannot be used"),
     ],
 )
@@ -434,6 +475,42 @@ def test_a_folder_of_datasets(tmp_path: Path) -> None:
         labelled.load("datasets", {"dataset": "saved"}, tmp_path)
 
 
+def test_a_revision_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def hub(name: str, subset: str | None, revision: str | None) -> dict[str, Any]:
+        asked.append((name, subset, revision))
+        return {"train": datasets.Dataset.from_dict({"text": ["one", "two"]})}
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)  # stands for the network
+    (tmp_path / "main").mkdir()
+    found = load_text("datasets", {"dataset": "some-one/some-text", "revision": "main"}, tmp_path)
+    assert found.content == "one\ntwo\n"
+    assert asked == [("some-one/some-text", None, "main")]
+
+
+def test_labels_that_a_data_set_hides_are_no_class(tmp_path: Path) -> None:
+    """As in the test splits of GLUE."""
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
+    splits = {"train": rows, "test": {**rows, "label": [0, -1, 1]}}
+    made = {name: datasets.Dataset.from_dict(split, features=features) for name, split in splits.items()}
+    datasets.DatasetDict(made).save_to_disk(str(tmp_path / "glue"))
+    with pytest.raises(DataError, match=r"'glue', split 'test': row 1 has the label -1 in column 'label'.*validation"):
+        labelled.load("datasets", {"dataset": "glue"}, tmp_path)
+
+
+def test_a_table_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    path = tiny.table(tmp_path)
+    first = labelled.load("table", {"path": path.name}, tmp_path)
+    path.write_text(path.read_text().replace("snow", "hail"))
+    assert labelled.load("table", {"path": path.name}, tmp_path).digest != first.digest
+
+
 def test_text_of_datasets_for_a_language_model(gpt2: Path, tmp_path: Path) -> None:
     import datasets
 
@@ -443,7 +520,7 @@ def test_text_of_datasets_for_a_language_model(gpt2: Path, tmp_path: Path) -> No
     component = {"name": "huggingface", "model": str(gpt2), "head": "causal_lm", "length": 16}
     component["data"] = {"name": "datasets", "dataset": "saved"}
     task = create(component, tmp_path)
-    assert task.train_size == (len(task._on(torch.device("cpu"), "train")) - 1) // 16  # type: ignore[attr-defined]
+    assert task.train_size == (len(task._on(CPU, "train")) - 1) // 16  # type: ignore[attr-defined]
     said = json.dumps(identity(component, tmp_path, task))
     assert "fingerprint" in said
     assert "saved" not in said
@@ -477,11 +554,3 @@ def test_without_the_extra(tmp_path: Path) -> None:
     )
     assert "DataError" in said.stdout
     assert "pip install 'ticketsmith[hf]'" in said.stdout
-
-
-def test_the_classes_are_what_the_factory_gives(
-    bert: Path, gpt2: Path, sentences: Any, text: Path, tmp_path: Path
-) -> None:
-    assert isinstance(huggingface(str(bert), sentences, length=12, base=tmp_path), TextClassification)
-    language = huggingface(str(gpt2), {"name": "text", "path": str(text)}, "causal_lm", 16, base=tmp_path)
-    assert isinstance(language, CausalLanguageModel)

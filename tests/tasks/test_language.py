@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import math
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.runs import CPU, ROOT, goes_on_to_the_same_bytes, in_parts, jobs, sealed_bytes
 from ticketsmith import api
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import DataError, PruningError, RecipeError, TaskError, TicketSmithError
@@ -28,11 +23,8 @@ from ticketsmith.tasks import task as tasks
 from ticketsmith.tasks.generation import continuation
 from ticketsmith.tasks.language import Language
 from ticketsmith.training.device import prepare
-from ticketsmith.training.job import Job
-from ticketsmith.training.produce import Hooks, Interrupted, produce
+from ticketsmith.training.produce import Hooks, produce
 
-CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[2]
 TINY: dict[str, Any] = {"name": "gpt", "width": 16, "depth": 1, "heads": 2}
 
 
@@ -177,14 +169,19 @@ def test_default_prompts_are_lines_of_the_test_part(language: Callable[..., Lang
 
 
 def test_what_a_model_writes_is_never_taken_for_a_heading(language: Callable[..., Language]) -> None:
-    class Echo(nn.Module):
-        def forward(self, tokens: Tensor) -> Tensor:  # the text's own order, again and again
-            return nn.functional.one_hot((tokens + 1) % 256, 256).float() * 1e3
+    written = b"one\n=== no heading ===\ntwo"
 
-    task = language("x" * 600, tokenizer="bytes", prompts=("\x09",), sample_length=3)
-    task._tokenizer.decode = lambda tokens: "=== no heading ===\nx"  # type: ignore[method-assign]
-    made = task.samples(Echo(), CPU)["samples.txt"].decode()
-    assert [heading for heading, _ in Sample("x", 0, 0, 0.0, made).passages] == ["'\\t'"]
+    class Writer(nn.Module):
+        """Gives what is to be written, byte by byte, whatever it reads."""
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return nn.functional.one_hot(torch.tensor([list(written)]), 256).float()[:, : tokens.shape[1]] * 1e3
+
+    task = language("x" * 600, tokenizer="bytes", context=len(written), prompts=("\x09",), sample_length=len(written))
+    made = task.samples(Writer(), CPU)["samples.txt"].decode()
+    passages = Sample("x", 0, 0, 0.0, made).passages
+    assert [heading for heading, _ in passages] == ["'\\t'"]
+    assert "=== no heading ===" in passages[0][1]
 
 
 def test_the_cache_writes_what_the_model_writes_without_it() -> None:
@@ -254,44 +251,20 @@ gates: {metrics: {loss: {max_relative_increase: 0.05}}, target_sparsity: 0.5}
 def recipe(tmp_path: Path) -> Path:
     (tmp_path / "words.txt").write_text("".join(f"{i} squared is {i * i}\n" for i in range(120)))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.json").write_text('{"no": "tokenizer"}')
     return tmp_path / "recipe.yaml"
 
 
-def planned(recipe: Path, *overrides: str) -> dict[tuple[str, int], Job]:
-    ready = api.prepare(load_recipe(recipe, overrides))
-    return {
-        (node.variant, node.level): Job(
-            node.spec, node.folder("x"), ready.recipe.task_component, ready.recipe.base, "hash"
-        )
-        for node in ready.plan.nodes
-    }
-
-
-def sealed_bytes(root: Path) -> dict[str, str]:
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and ".work" not in path.parts and "ledger" not in path.parts
-    }
-
-
 def test_the_same_spec_gives_the_same_bytes_interrupted_or_not(tmp_path: Path, recipe: Path) -> None:
-    jobs = planned(recipe)
-    names = [("rewind_point", 0), ("dense", 0), ("ticket", 1), ("ticket", 2), ("random_reinit", 2)]
+    made = jobs(recipe)
+    names = [("rewind_point", 0, 0), ("dense", 0, 0), ("ticket", 1, 0), ("ticket", 2, 0), ("random_reinit", 2, 0)]
     whole, broken = DirectoryStore(tmp_path / "whole"), DirectoryStore(tmp_path / "broken")
-    interruptions = 0
     for name in names:
-        assert produce(jobs[name], whole, CPU, Hooks()) == "trained"
-        while True:
-            countdown = itertools.count(1)
-            try:
-                produce(jobs[name], broken, CPU, Hooks(stop=lambda c=countdown: next(c) % 5 == 0))  # type: ignore[misc]
-                break
-            except Interrupted:
-                interruptions += 1
+        assert produce(made[name], whole, CPU, Hooks()) == "trained"
+    interruptions = sum(in_parts(made[name], broken, 5) for name in names)
     assert interruptions > 12
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")
-    run = SealedRun(whole, jobs["ticket", 2].folder)
+    run = SealedRun(whole, made["ticket", 2, 0].folder)
     assert run.read("samples.txt").count(b"===") == 6
     layers = run.read_json("metrics.json")["layers"]
     kept = {name: layer["kept"] / layer["total"] for name, layer in layers.items()}
@@ -300,41 +273,12 @@ def test_the_same_spec_gives_the_same_bytes_interrupted_or_not(tmp_path: Path, r
     assert not any(name.startswith(("embedding", "head")) for name in kept)
 
 
-KILLED = """
-import sys
-from pathlib import Path
-import torch
-from tests.tasks.test_language import planned
-from ticketsmith.store.directory import DirectoryStore
-from ticketsmith.training.device import prepare
-from ticketsmith.training.produce import Hooks, produce
-produce(planned(Path(sys.argv[1]))["dense", 0], DirectoryStore(Path(sys.argv[2])), prepare("cpu"), Hooks(checkpoint_every=0.0))
-"""
-
-
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, recipe: Path) -> None:
-    longer = recipe.read_text().replace("duration: 24it", "duration: 400it")
-    recipe.write_text(longer.replace("evaluate_every: 8it", "evaluate_every: 100it"))
-    store = DirectoryStore(tmp_path / "killed")
-    command = [sys.executable, "-c", KILLED, str(recipe), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").rglob("*.checkpoint")) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait(60)
-    job = planned(recipe)["dense", 0]
-    steps: list[int] = []
-    whole = DirectoryStore(tmp_path / "whole")
-    produce(job, store, CPU, Hooks(report=lambda step, of, loss: steps.append(step)))
-    produce(job, whole, CPU, Hooks())
-    assert 0 < steps[0] < 400, "it did not go on from a checkpoint"
-    assert sealed_bytes(tmp_path / "killed") == sealed_bytes(tmp_path / "whole")
+    goes_on_to_the_same_bytes(recipe, tmp_path)
 
 
 def test_what_changes_a_run_changes_its_key_and_a_moved_file_does_not(tmp_path: Path, recipe: Path) -> None:
-    key = planned(recipe)["ticket", 1].spec.key
+    key = jobs(recipe)["ticket", 1, 0].spec.key
     for override in (
         "task.context=17",
         "task.tokenizer=bytes",
@@ -342,14 +286,14 @@ def test_what_changes_a_run_changes_its_key_and_a_moved_file_does_not(tmp_path: 
         "task.model.positions=learned",
         "task.validation=0.2",
     ):
-        assert planned(recipe, override)["ticket", 1].spec.key != key, override
+        assert jobs(recipe, override)["ticket", 1, 0].spec.key != key, override
     for override in ("task.tokenizer=characters", "task.temperature=0.8", "task.model.positions=rotary"):
-        assert planned(recipe, override)["ticket", 1].spec.key == key, override
+        assert jobs(recipe, override)["ticket", 1, 0].spec.key == key, override
     (tmp_path / "elsewhere").mkdir()
     moved = (tmp_path / "words.txt").rename(tmp_path / "elsewhere" / "w.txt")
-    assert planned(recipe, f"task.data.path={moved}")["ticket", 1].spec.key == key
+    assert jobs(recipe, f"task.data.path={moved}")["ticket", 1, 0].spec.key == key
     moved.write_text(moved.read_text().replace("squared", "Squared"))
-    assert planned(recipe, f"task.data.path={moved}")["ticket", 1].spec.key != key
+    assert jobs(recipe, f"task.data.path={moved}")["ticket", 1, 0].spec.key != key
 
 
 @pytest.mark.parametrize(
@@ -364,6 +308,8 @@ def test_what_changes_a_run_changes_its_key_and_a_moved_file_does_not(tmp_path: 
         ("pruning.rates={'blocks.*.ml': 0.5}", PruningError, "pruning.rates: 'blocks.*.ml' matches no layer"),
         ("gates.metrics={accuracy: {max_drop: 1}}", RecipeError, "does not measure 'accuracy'"),
         ("task.context=500", TaskError, "a window needs 501"),
+        ("task.tokenizer=recipe.json", DataError, "recipe.json is not the file of a tokenizer .*Name a tokenizer.json"),
+        ("task.data.path=.", DataError, r"is a folder. Its files go by a pattern, such as .*/\*\.txt"),
     ],
 )
 def test_mistakes_in_a_recipe_are_named(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_training import CPU, digits, jobs, sealed_bytes
+from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
+from tests.training.test_training import digits
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import full, prune
 from ticketsmith.spec import PruneRule, Training
@@ -19,7 +19,7 @@ from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.training.device import prepare
 from ticketsmith.training.job import Job
 from ticketsmith.training.loop import Learner, Progress, measure, train
-from ticketsmith.training.produce import Hooks, Interrupted, produce
+from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
 Write = Callable[..., Path]
@@ -100,15 +100,9 @@ def test_interrupted_or_not_the_average_is_the_same(tmp_path: Path, recipe_file:
     own = ("model: {name: mlp, widths: [32, 16]}", "model: tests.training.test_training:Dropout")
     made = jobs(recipe_file(own, ("rates: {output: 0.25}", "rates: {}")), "rewind=20it", EMA)
     whole, broken = DirectoryStore(tmp_path / "whole"), DirectoryStore(tmp_path / "broken")
-    interruptions = 0
-    for name in (("rewind_point", 0, 0), ("dense", 0, 0), ("ticket", 1, 0)):
+    names = [("rewind_point", 0, 0), ("dense", 0, 0), ("ticket", 1, 0)]
+    for name in names:
         produce(made[name], whole, CPU, Hooks())
-        while True:
-            steps = itertools.count(1)
-            try:
-                produce(made[name], broken, CPU, Hooks(stop=lambda c=steps: next(c) % 13 == 0))  # type: ignore[misc]
-                break
-            except Interrupted:
-                interruptions += 1
+    interruptions = sum(in_parts(made[name], broken, 13) for name in names)
     assert interruptions > 15
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")

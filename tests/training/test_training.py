@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ticketsmith import api
-from ticketsmith.config import load_recipe
+from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
 from ticketsmith.models.resnet import ResNet20
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import full, prune
@@ -31,7 +29,6 @@ from ticketsmith.training.order import DataOrder
 from ticketsmith.training.produce import Hooks, Interrupted, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
-CPU = torch.device("cpu")
 Write = Callable[..., Path]
 
 
@@ -42,24 +39,6 @@ def _deterministic() -> None:
 
 def digits(model: Any = "mlp") -> Task:
     return create({"name": "classification", "data": "digits", "model": model, "validation": 200}, Path())
-
-
-def jobs(recipe_path: Path, *overrides: str) -> dict[tuple[str, int, int], Job]:
-    prepared = api.prepare(load_recipe(recipe_path, overrides))
-    return {
-        (node.variant, node.level, node.seed): Job(
-            node.spec, node.folder("x"), prepared.recipe.task_component, prepared.recipe.base, "hash"
-        )
-        for node in prepared.plan.nodes
-    }
-
-
-def sealed_bytes(root: Path) -> dict[str, str]:
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and ".work" not in path.parts and "ledger" not in path.parts
-    }
 
 
 OPTIMIZERS = [
@@ -168,15 +147,7 @@ def test_the_same_spec_gives_the_same_bytes_interrupted_at_any_step_or_not(tmp_p
     whole, broken = DirectoryStore(tmp_path / "whole"), DirectoryStore(tmp_path / "broken")
     for job in chain:
         produce(job, whole, CPU, Hooks())
-    interruptions = 0
-    for job, often in zip(chain, (1, 1, 13), strict=True):
-        while True:
-            countdown = itertools.count(1)
-            try:
-                produce(job, broken, CPU, Hooks(stop=lambda c=countdown, n=often: next(c) % n == 0))  # type: ignore[misc]
-                break
-            except Interrupted:
-                interruptions += 1
+    interruptions = sum(in_parts(job, broken, every) for job, every in zip(chain, (1, 1, 13), strict=True))
     assert interruptions > 120
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")
     assert not list((tmp_path / "broken" / ".work").glob("*.checkpoint"))
@@ -312,13 +283,7 @@ def test_a_run_that_diverges_does_so_at_the_same_step_however_often_it_is_interr
 ) -> None:
     job = jobs(recipe_file(("optimizer: adam", "optimizer: sgd")), "training.lr=1.0e+30")["dense", 0, 0]
     produce(job, DirectoryStore(tmp_path / "whole"), CPU, Hooks())
-    broken, steps = DirectoryStore(tmp_path / "broken"), itertools.count(1)
-    while True:
-        try:
-            produce(job, broken, CPU, Hooks(stop=lambda: next(steps) % every == 0))
-            break
-        except Interrupted:
-            continue
+    in_parts(job, DirectoryStore(tmp_path / "broken"), every)
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
-from ticketsmith.config.schema import Recipe
+from ticketsmith.config.schema import BUILTIN_TASKS, Recipe
 from ticketsmith.config.yaml_lines import Dumper, Lines, parse
 from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import make_importable, nearest
@@ -18,10 +18,7 @@ from ticketsmith.plugins import make_importable, nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 _TAGS = {
-    "classification",
-    "language",
-    "denoising",
-    "huggingface",
+    *BUILTIN_TASKS,
     "own",
     "NamedComponent",
     "Draws",
@@ -140,11 +137,7 @@ def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return tuple(
         part
         for index, part in enumerate(location)
-        if not (
-            index
-            and isinstance(part, str)
-            and (part in _TAGS or part in ("str", "constrained-str") or part.startswith("function-"))
-        )
+        if not (index and isinstance(part, str) and (part in _TAGS or part.startswith("function-")))
     )
 
 

@@ -98,8 +98,8 @@ class DenoisingTask(Frozen):
         description="Images with labels, grey or colour: the data sets of `classification`, your own files too."
     )
     model: Component = Field(
-        description="Network: `unet`, or your own `package.module:Class` from `[b, c + 1, h, w]`, noisy images and their time, "
-        "to `[b, c, h, w]`, images without noise; options beside `name`."
+        description="Network: `unet`, or your own `package.module:Class` from `[b, c + 1 + classes, h, w]`, noisy images, their "
+        "time and their class, to `[b, c, h, w]`, images without noise; options beside `name`."
     )
     validation: int = Field(5000, ge=1, description="Training images held out for validation.")
     steps: int = Field(16, ge=1, le=1000, description="Calls of the network for an image.")
@@ -199,7 +199,7 @@ class Pruning(Frozen):
     )
     rates: dict[str, Fraction] = Field(
         default_factory=dict,
-        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; not with `scope: global`.",
+        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; under `scope: layer` or `row`.",
     )
     exclude: tuple[str, ...] = Field((), strict=False, description="Layers that stay dense, by name or pattern.")
     include: tuple[str, ...] = Field(
@@ -211,7 +211,9 @@ class Pruning(Frozen):
     @model_validator(mode="after")
     def _check(self) -> Pruning:
         if self.scope == "global" and self.rates:
-            raise ValueError("`rates` are for `scope: layer`; with `scope: global` keep layers dense by `exclude`")
+            raise ValueError(
+                "`rates` are for `scope: layer` and `scope: row`; with `scope: global` keep layers dense by `exclude`"
+            )
         if self.pattern:
             self._check_pattern()
         return self

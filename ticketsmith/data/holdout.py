@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 from ticketsmith.errors import DataError
 
 
-def holdout(labels: Any, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def holdout(
+    labels: Any, count: int, seed: int, field: str = "test_fraction"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of train and test, each ascending; test holds ``count`` examples, as many of each class as is its share.
 
-    The same labels, count and seed always give the same cut. Every class keeps an example in train.
+    The same labels, count and seed always give the same cut. Every class keeps an example in train. ``field`` is what a
+    user changes when that is not possible: it raises DataError.
     """
     classes, members = np.unique(np.asarray(labels), return_inverse=True)
     sizes = np.bincount(members, minlength=len(classes))
     if not 0 < count <= len(members) - len(classes):
         raise DataError(
-            f"cannot hold out {count} of {len(members)} examples in {len(classes)} classes: test needs at least one, "
-            "and train one of every class. Change `test_fraction`."
+            f"cannot hold out {count} of {len(members)} examples in {len(classes)} classes: at least one must be "
+            f"held out, and one of every class stay. Change `{field}`."
         )
     # RandomState: its streams are frozen, so the cut is the same with every version of NumPy.
     stream = np.random.RandomState(seed)
@@ -39,8 +42,8 @@ def _quotas(sizes: NDArray[Any], count: int) -> NDArray[np.int64]:
     return quotas
 
 
-def fraction_count(total: int, fraction: float) -> int:
+def fraction_count(total: int, fraction: float, field: str = "test_fraction") -> int:
     """``fraction`` of ``total``, as a number of examples; DataError unless it lies between 0 and 1."""
     if not 0 < fraction < 1:
-        raise DataError(f"test_fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
+        raise DataError(f"{field} is {fraction}; it must lie between 0 and 1, for example 0.2.")
     return max(1, round(total * fraction))

@@ -7,7 +7,6 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +59,10 @@ def load(name: str, options: Mapping[str, Any], base: Path) -> LabelledTexts:
 
     Raises RecipeError for a wrong name or option, DataError for what is missing or of the wrong form.
     """
-    return _load(name, json.dumps(dict(options), sort_keys=True, default=repr), base)
-
-
-@lru_cache(maxsize=4)
-def _load(name: str, options: str, base: Path) -> LabelledTexts:
     target = plugins.resolve(KIND, name, BUILTINS)
     given = {"base": base} if "base" in inspect.signature(target).parameters and not plugins.is_dotted(name) else {}
     try:
-        made = plugins.build(KIND, name, BUILTINS, json.loads(options), **given)
+        made = plugins.build(KIND, name, BUILTINS, options, **given)
     except TicketSmithError:
         raise
     except Exception as error:  # a user's function may fail in any way
@@ -118,11 +112,26 @@ def datasets(
     ``train`` and ``test`` name its splits (``test: validation`` where test has no labels).
     """
     parts = hub.read(dataset, subset, [train, test], revision, base)
-    columns = [_of_columns(part, text, label, f"{KIND} {dataset!r}") for part in parts]
-    names = getattr(parts[0].features[label], "names", None)
-    if names:  # labels as numbers, whose names the data set knows
-        columns = [(texts, [names[int(one)] for one in labels]) for texts, labels in columns]
-    return _labelled("datasets", *columns[0], *columns[1])
+    (train_texts, train_labels), (test_texts, test_labels) = (
+        _of_split(part, text, label, f"{KIND} {dataset!r}, split {split!r}")
+        for part, split in zip(parts, (train, test), strict=True)
+    )
+    return _labelled("datasets", train_texts, train_labels, test_texts, test_labels)
+
+
+def _of_split(part: Any, text: str, label: str, what: str) -> tuple[list[str], list[Any]]:
+    texts, labels = _of_columns(part, text, label, what)
+    names = getattr(part.features[label], "names", None)
+    if not names:
+        return texts, labels
+    # Labels are numbers, whose names the data set knows; many sets of the hub hide those of test as -1.
+    for row, number in enumerate(labels):
+        if not 0 <= number < len(names):
+            raise DataError(
+                f"{what}: row {row} has the label {number} in column {label!r}, which is none of its {len(names)} classes "
+                f"(0 to {len(names) - 1}). Name a split that has labels, as by `test: validation`."
+            )
+    return texts, [names[number] for number in labels]
 
 
 def _columns(path: str, text: str, label: str, base: Path) -> tuple[list[str], list[Any]]:

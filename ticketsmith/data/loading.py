@@ -34,7 +34,7 @@ BUILTINS = {"datasets": "ticketsmith.data.hub:load"} | {
 }
 # Of a user's own files: what lists them. Their content, not their place, is what a run depends on.
 FILES = {name: f"ticketsmith.data.{name}:files" for name in ("npz", "images", "parquet", "text")}
-# Options that say where the files lie; they never change the content.
+# Options that say where the files lie, as paths; they never change the content.
 PLACES = {
     "fashion_mnist": ("root",),
     "cifar10": ("root",),
@@ -42,8 +42,9 @@ PLACES = {
     "images": ("path",),
     "parquet": ("path", "train", "test"),
     "text": ("path",),
-    "datasets": ("dataset", "revision"),
+    "datasets": ("dataset",),
 }
+_OF_THE_CONTENT = {"datasets": ("revision",)}  # options that are told by the content that they lead to
 _TOLD_BY_CONTENT = ("pydocs", "datasets")  # neither name nor files tell what these are
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -80,17 +81,10 @@ def load_text(name: str, options: Mapping[str, Any], base: Path | None = None) -
 
 
 def _once(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset | Text:
-    if plugins.is_dotted(name) or name in _TOLD_BY_CONTENT:
-        return _own(name, options, base)
-    key = json.dumps(identity(name, options, base), sort_keys=True, default=repr)
-    if key not in _loaded:
-        _loaded[key] = read(name, options, base)
-    return _loaded[key]
-
-
-def _own(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset | Text:
-    """What a function gives: called once in a process, since only its result tells what its content is."""
-    key = json.dumps([name, dict(options), str(base)], sort_keys=True, default=repr)
+    # Where only the result tells what the content is, the question has to do.
+    told_by_result = plugins.is_dotted(name) or name in _TOLD_BY_CONTENT
+    asked = [name, dict(options), str(base)] if told_by_result else identity(name, options, base)
+    key = json.dumps(asked, sort_keys=True, default=repr)
     if key not in _loaded:
         _loaded[key] = read(name, options, base)
     return _loaded[key]
@@ -120,19 +114,13 @@ def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None)
     if name in FILES:
         files = plugins.build(KIND, name, FILES, _settled(name, options, base))
         return userfiles.digest(files)
-    if plugins.is_dotted(name):
+    if plugins.is_dotted(name) or name in _TOLD_BY_CONTENT:
         from ticketsmith.data.arrays import digest
         from ticketsmith.data.dataset import Text
 
-        made = _own(name, options, base)
-        return _of_text(made.content) if isinstance(made, Text) else digest(made)
-    if name in _TOLD_BY_CONTENT:
-        return _of_text(load_text(name, options, base).content)
+        made = _once(name, options, base)
+        return hashlib.sha256(made.content.encode()).hexdigest() if isinstance(made, Text) else digest(made)
     return None
-
-
-def _of_text(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def identity(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, Any]:
@@ -143,10 +131,11 @@ def identity(name: str, options: Mapping[str, Any], base: Path | None = None) ->
     """
     found = fingerprint(name, options, base)
     parameters = inspect.signature(plugins.resolve(KIND, name, BUILTINS)).parameters
+    silent = (*PLACES.get(name, ()), *_OF_THE_CONTENT.get(name, ()))
     telling = {
         option: value
         for option, value in sorted(options.items())
-        if option not in PLACES.get(name, ()) and not (option in parameters and parameters[option].default == value)
+        if option not in silent and not (option in parameters and parameters[option].default == value)
     }
     return {"name": name} | ({"options": telling} if telling else {}) | ({"fingerprint": found} if found else {})
 

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ def transformers() -> Any:
     return library
 
 
-@lru_cache(maxsize=16)
 def find(model: str, base: Path, revision: str | None = None) -> Path:
     """The folder of a pretrained model: a local folder, ``package:NAME/FOLDER`` (inside an installed Python package), or
     a name on the Hugging Face hub.

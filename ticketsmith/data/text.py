@@ -31,13 +31,18 @@ def files(path: str | list[str] | None = None) -> list[tuple[str, Path]]:
 
 
 def read(path: Path) -> str:
-    """The text of a file, its line breaks as they are. Raises DataError when it is empty or not UTF-8."""
+    """The text of a file, its line breaks as they are. Raises DataError when it is empty, not UTF-8, or has NUL bytes."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{_WHAT}: {path} cannot be read: {error.strerror or error}") from error
     if not content:
         raise DataError(f"{_WHAT}: {path} is empty.")
+    if (place := content.find(b"\0")) >= 0:
+        raise DataError(
+            f"{_WHAT}: {path} is no text: it has a NUL byte at {place:,}. Name a text file; one in UTF-16 becomes UTF-8 by "
+            "`iconv -f utf-16 -t utf-8`."
+        )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

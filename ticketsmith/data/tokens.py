@@ -73,7 +73,10 @@ class File:
         try:
             self._tokenizer = library.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises no class of its own
-            raise DataError(f"{_WHAT}: {path} is not the file of a tokenizer: {error}") from error
+            raise DataError(
+                f"{_WHAT}: {path} is not the file of a tokenizer ({error}). Name a tokenizer.json that `tokenizers` or "
+                "`transformers` wrote, or take `characters` or `bytes`."
+            ) from error
         self.size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
         if not self.size:
             raise DataError(f"{_WHAT}: {path} has no tokens.")

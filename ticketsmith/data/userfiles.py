@@ -36,6 +36,8 @@ def expand(paths: str | list[str], what: str) -> list[Path]:
     found: list[Path] = []
     for path in [paths] if isinstance(paths, str) else paths:
         matches = [Path(path)] if Path(path).is_file() else _matches(path)
+        if Path(path).is_dir():
+            raise DataError(f"{what}: {path} is a folder. Its files go by a pattern, such as {path}/*.txt")
         if not any(match.is_file() for match in matches):
             existing(path, what)
         found.extend(match for match in matches if match.is_file())

@@ -39,6 +39,10 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         _check(width, depth, heads, positions, dropout)
+        if len(input_shape) != 1:
+            raise TaskError(
+                f"model gpt reads tokens, not inputs of shape {input_shape}: it is for `task: {{name: language}}`."
+            )
         (self.context,) = input_shape
         self.embedding = nn.Embedding(classes, width)
         self.places = nn.Embedding(self.context, width) if positions == "learned" else None
@@ -227,7 +231,7 @@ class Session:
         for layer in self.layers:
             layer.length = length
 
-    def step(self, tokens: Tensor) -> Tensor:
+    def __call__(self, tokens: Tensor) -> Tensor:
         """Reads new tokens ``[batch, n]`` and gives their logits ``[batch, n, classes]``. Raises TaskError when full."""
         if tokens.dim() != 2 or len(tokens) != self.batch or not tokens.shape[1]:
             raise TaskError(f"a session of {self.batch} sequences was given tokens of shape {tuple(tokens.shape)}.")
@@ -237,12 +241,6 @@ class Session:
             )
         with torch.inference_mode():
             return self.model._logits(tokens, self.layers)
-
-    __call__ = step
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self.length = 0
 
 
 def _heads(model: GPT) -> tuple[int, int]:

@@ -55,9 +55,10 @@ def rate(rule: PruneRule, parameter: str) -> float:
 
 
 def targets(rule: PruneRule, alive: Mapping[str, int], outputs: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Weights to keep per parameter under ``scope: layer``, given those alive now; per output of it where ``outputs`` tells
-    how many it has (``scope: row``, or a pattern), each with equally many alive.
+    """Weights to keep of each parameter, given how many of it are alive now.
 
+    ``outputs``, for ``scope: row``: how many outputs a parameter has, each with equally many alive. Each keeps its own part,
+    rounded for itself; a parameter that is not named is counted as a whole. A pattern keeps N of every M that are there.
     Raises PruningError when a layer would be left empty.
     """
 

@@ -6,6 +6,8 @@ A criterion is a function ``(Scoring) -> {parameter name: tensor of scores}``. N
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.errors import PruningError
-from ticketsmith.plugins import build
+from ticketsmith.errors import PruningError, TicketSmithError
+from ticketsmith.plugins import build, resolve
 from ticketsmith.pruning.arithmetic import check_patterns, matches
 from ticketsmith.pruning.masks import Masks
 
@@ -35,7 +37,8 @@ _INPUT_FIRST = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 class Scoring:
     """What a criterion may look at: the prunable weights (pruned ones are zero), their masks, the whole model and task.
 
-    ``generator`` is the replicate's own stream for masks, on the CPU.
+    ``generator`` is the replicate's own stream for masks, on the CPU. ``excluded``: parameters that this round leaves as they
+    are; nobody looks at their scores.
     """
 
     weights: Mapping[str, Tensor]
@@ -43,6 +46,7 @@ class Scoring:
     model: nn.Module
     task: Task
     generator: torch.Generator
+    excluded: frozenset[str] = frozenset()
 
 
 def magnitude(scoring: Scoring) -> dict[str, Tensor]:
@@ -58,11 +62,18 @@ def random(scoring: Scoring) -> dict[str, Tensor]:
 def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Tensor]:
     """Scores of every prunable weight by the named criterion, on the CPU.
 
-    Raises PruningError when a criterion of the user's own gives scores that cannot be ranked.
+    Raises PruningError when a criterion of the user's own fails, or gives scores that cannot be ranked.
     """
-    options = {} if isinstance(criterion, str) else {k: v for k, v in criterion.items() if k != "name"}
-    name = criterion if isinstance(criterion, str) else str(criterion["name"])
-    scores = build("criterion", name, BUILTINS, options, scoring=scoring)
+    name, options = _split(criterion)
+    try:
+        scores = build("criterion", name, BUILTINS, options, scoring=scoring)
+    except TicketSmithError:
+        raise
+    except Exception as error:  # a user's function may fail in any way
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise PruningError(
+            f"criterion {name!r} failed: {type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
+        ) from error
     for parameter, mask in scoring.masks.items():
         given = scores.get(parameter) if isinstance(scores, Mapping) else None
         if not isinstance(given, Tensor) or given.shape != mask.shape:
@@ -70,6 +81,29 @@ def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Ten
         if not bool(torch.isfinite(given).all()):
             raise PruningError(f"criterion {name!r} gave scores for {parameter!r} that are not finite numbers.")
     return {parameter: scores[parameter].detach().cpu() for parameter in scoring.masks}
+
+
+def attempt(
+    criterion: str | Mapping[str, Any], model: nn.Module, task: Task, include: tuple[str, ...], exclude: tuple[str, ...]
+) -> None:
+    """Scores the weights of a fresh model once, so that a mistake is told before anything is trained.
+
+    A criterion with an option ``examples`` is given two of them at most. Raises RecipeError and PruningError.
+    """
+    name, options = _split(criterion)
+    few = options.get("examples", 2)
+    if "examples" in inspect.signature(resolve("criterion", name, BUILTINS)).parameters and isinstance(few, int):
+        options["examples"] = min(few, 2)
+    weights = prunable(model, include)
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+    excluded = frozenset(name for name in weights if any(matches(name, pattern) for pattern in exclude))
+    score({"name": name, **options}, Scoring(weights, masks, model, task, torch.Generator().manual_seed(0), excluded))
+
+
+def _split(criterion: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if isinstance(criterion, str):
+        return criterion, {}
+    return str(criterion["name"]), {key: value for key, value in criterion.items() if key != "name"}
 
 
 def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tensor]:

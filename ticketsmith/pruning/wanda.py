@@ -23,35 +23,40 @@ def wanda(scoring: Scoring, examples: int = 128) -> dict[str, Tensor]:
     """``|w| * ||x||_2``: x are the inputs that a weight meets on ``examples`` training examples, drawn from the
     replicate's stream for masks.
 
-    Raises PruningError for a weight that is none of a linear or convolution layer, or whose layer is never called.
+    Raises PruningError for a weight that is none of a linear or convolution layer, or whose layer is never called; not for
+    those that are excluded, which score nothing.
     """
     if examples < 1:
         raise PruningError(f"criterion 'wanda': examples is {examples}; at least 1 is needed to calibrate on.")
-    squares = _squared_inputs(scoring, examples)
-    return {name: weight.detach().abs() * squares[name].sqrt() for name, weight in scoring.weights.items()}
+    pruned = [name for name in scoring.weights if name not in scoring.excluded]
+    squares = _squared_inputs(scoring, pruned, examples)
+    scored = {name: scoring.weights[name].detach().abs() * squares[name].sqrt() for name in pruned}
+    return {name: torch.zeros_like(scoring.weights[name]) for name in scoring.excluded} | scored
 
 
-def _squared_inputs(scoring: Scoring, examples: int) -> dict[str, Tensor]:
+def _squared_inputs(scoring: Scoring, pruned: list[str], examples: int) -> dict[str, Tensor]:
     """Sums of squared inputs by parameter name, each of a shape that multiplies with the weight."""
     sums: dict[str, Tensor] = {}
     modules = {f"{name}.weight" if name else "weight": module for name, module in scoring.model.named_modules()}
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        probe = copy.deepcopy(modules[name]).requires_grad_()  # without the hook
+        layer = modules[name]
+        if scoring.weights[name].ndim > 2:  # a convolution is asked for a gradient: by a copy, which has no hook
+            layer = copy.deepcopy(layer).requires_grad_()
 
-        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            met = _met(probe, inputs[0].detach().float().square())
+        def before(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            met = _met(layer, inputs[0].detach().float().square())
             sums[name] = sums[name] + met if name in sums else met
 
         return before
 
-    for name in scoring.weights:
+    for name in pruned:
         if name not in modules or input_axis(modules[name]) is None:
             raise PruningError(
                 f"criterion 'wanda' scores linear and convolution layers; {name!r} is no weight of one. Take it out of "
                 "`pruning.include`."
             )
-    hooks = [modules[name].register_forward_pre_hook(listen(name)) for name in scoring.weights]
+    hooks = [modules[name].register_forward_pre_hook(listen(name)) for name in pruned]
     was_training = scoring.model.training
     scoring.model.eval()
     try:
@@ -64,7 +69,7 @@ def _squared_inputs(scoring: Scoring, examples: int) -> dict[str, Tensor]:
         scoring.model.train(was_training)
         for hook in hooks:
             hook.remove()
-    for name in scoring.weights:
+    for name in pruned:
         if name not in sums:
             layer = name.rpartition(".")[0]
             raise PruningError(

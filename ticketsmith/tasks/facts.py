@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ticketsmith.errors import TaskError, TicketSmithError
-from ticketsmith.pruning.criteria import input_axes, prunable
+from ticketsmith.pruning.criteria import attempt, input_axes, prunable
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create, final_metrics, identity
 
@@ -31,13 +31,20 @@ class TaskFacts:
     forward_flops: int
 
 
-def examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, ...] = ()) -> TaskFacts:
-    """Builds the task and tries one small training batch on its model.
+def examine(
+    component: str | Mapping[str, Any],
+    base: Path,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    criteria: Sequence[str | Mapping[str, Any]] = (),
+) -> TaskFacts:
+    """Builds the task and tries one small training batch on its model, and then each of ``criteria`` on its weights.
 
-    Raises the errors of data and task, TaskError when the model does not fit, PruningError when nothing can be pruned.
+    Raises the errors of data and task, TaskError when the model does not fit, PruningError when nothing can be pruned or a
+    criterion fails.
     """
     try:
-        return _examine(component, base, include)
+        return _examine(component, base, include, exclude, criteria)
     except TicketSmithError:
         raise
     except Exception as error:  # a user's task or model may fail in any way
@@ -48,7 +55,13 @@ def examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, 
         ) from error
 
 
-def _examine(component: str | Mapping[str, Any], base: Path, include: tuple[str, ...]) -> TaskFacts:
+def _examine(
+    component: str | Mapping[str, Any],
+    base: Path,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    criteria: Sequence[str | Mapping[str, Any]],
+) -> TaskFacts:
     task = create(component, base)
     for promised in ("metrics", "train_size", "build_model", "batch", "loss", "evaluate", "example"):
         if not hasattr(task, promised):
@@ -66,6 +79,8 @@ def _examine(component: str | Mapping[str, Any], base: Path, include: tuple[str,
     layers = {name: parameter.numel() for name, parameter in pruned.items()}
     axes = {name: axis for name, axis in input_axes(model).items() if name in pruned}
     ends = {name: (pruned[name].shape[1 - axis], pruned[name].shape[axis]) for name, axis in axes.items()}
+    for criterion in criteria:
+        attempt(criterion, model, task, include, exclude)
     total = sum(parameter.numel() for parameter in model.parameters())
     return TaskFacts(
         identity(component, base, task), task.train_size, measured, layers, ends, total, forward_flops(task)

@@ -55,7 +55,7 @@ def _reader(model: nn.Module, context: int, device: torch.device) -> Callable[[l
         if len(known) - begin > context:
             begin = end = len(known) - max(1, context // 2)
             if session is not None:
-                session.reset()
+                session.length = 0
         if session is None:
             tokens = torch.tensor([known[begin:]], device=device)
             logits: Tensor = model(tokens)

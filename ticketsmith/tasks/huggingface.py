@@ -51,9 +51,8 @@ def huggingface(
     """
     folder = pretrained.find(model, base, revision)
     if head == "causal_lm":
-        return CausalLanguageModel(
-            folder, data, length, validation, test, prompts, sample_length, temperature, base=base
-        )
+        samples = {"prompts": prompts, "sample_length": sample_length, "temperature": temperature}
+        return CausalLanguageModel(folder, data, length, base=base, validation=validation, test=test, **samples)
     return TextClassification(folder, data, length, validation, base=base)
 
 
@@ -65,9 +64,7 @@ class TextClassification:
         Metric("loss", higher_is_better=False, decimals=4),
     )
 
-    def __init__(
-        self, folder: Path, data: str | dict[str, Any], length: int = 128, validation: float = 0.1, *, base: Path
-    ) -> None:
+    def __init__(self, folder: Path, data: str | dict[str, Any], length: int, validation: float, *, base: Path) -> None:
         name, options = split_component(data)
         self._folder, self._name = folder, name
         texts = self._texts = labelled.load(name, options, base)
@@ -78,7 +75,8 @@ class TextClassification:
         _check_length(length, self._config, tokenizer)
         self._length = length
         train = self._encoded(tokenizer, texts.train_texts), order[torch.tensor(texts.train_labels)]
-        kept, held_out = holdout(texts.train_labels, fraction_count(len(train[1]), validation), _SPLIT_SEED)
+        count = fraction_count(len(train[1]), validation, "task.validation")
+        kept, held_out = holdout(texts.train_labels, count, _SPLIT_SEED, "task.validation")
         cpu = torch.device("cpu")
         self._splits = {
             (cpu, "train"): (train[0][kept], train[1][kept]),
@@ -156,21 +154,9 @@ class TextClassification:
 
 
 class CausalLanguageModel(Language):
-    """The ``language`` task with a pretrained network and its own tokenizer."""
+    """The ``language`` task with a pretrained network and its own tokenizer; ``options`` are those of ``Language``."""
 
-    def __init__(
-        self,
-        folder: Path,
-        data: str | dict[str, Any],
-        length: int = 128,
-        validation: float = 0.1,
-        test: float = 0.1,
-        prompts: Sequence[str] = (),
-        sample_length: int = 160,
-        temperature: float = 0.8,
-        *,
-        base: Path,
-    ) -> None:
+    def __init__(self, folder: Path, data: str | dict[str, Any], length: int, *, base: Path, **options: Any) -> None:
         if not (folder / "tokenizer.json").is_file():
             raise TaskError(
                 f"task.model: {folder} has no tokenizer.json. Write one where the model comes from: "
@@ -180,7 +166,7 @@ class CausalLanguageModel(Language):
         self._config = networks.configuration(folder, "causal_lm")
         _check_length(length, self._config, None)
         file = str((folder / "tokenizer.json").resolve())
-        super().__init__(data, "", file, length, validation, test, prompts, sample_length, temperature, base=base)
+        super().__init__(data, "", file, length, base=base, **options)
         self._base = base
         if self._tokenizer.size > self._config.vocab_size:
             raise TaskError(

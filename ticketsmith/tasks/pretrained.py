@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,6 @@ _CLASSES = {
     "sequence_classification": "AutoModelForSequenceClassification",
     "causal_lm": "AutoModelForCausalLM",
 }
-# Encoders whose attention is local in some layers are given the plain mask, from which they make their own.
-_LOCAL = ("sliding_window", "local_attention", "layer_types")
 
 
 class Pretrained(nn.Module):
@@ -35,10 +34,9 @@ class Pretrained(nn.Module):
         self.network = network
         self._pad, self._folder = pad, folder
         config: Any = network.config
-        # Then a mask may be given as attention uses it, which leaves nothing to compute from it in an exported graph.
-        self._takes_masks = getattr(config, "_attn_implementation", None) == "sdpa" and not any(
-            getattr(config, name, None) for name in _LOCAL
-        )
+        # Then a mask may be given as attention uses it, which leaves nothing to compute from it in an exported graph. Models
+        # whose attention is local in some layers are given the plain mask, from which they make their own.
+        self._takes_masks = getattr(config, "_attn_implementation", None) == "sdpa" and _sees_all(config)
         self._is_encoder = _is_encoder(config)
         body = f"network.{getattr(network, 'base_model_prefix', '')}."
         self.dense_by_default = tuple(name for name in input_axes(self) if not name.startswith(body))
@@ -67,33 +65,112 @@ class PretrainedLanguageModel(Pretrained):
         """A place to decode ``batch`` sequences; its cache grows with them, whatever ``capacity`` is."""
         return Session(self, batch)
 
+    def stepper(self) -> Stepper:
+        """What a session computes, as a function that keeps nothing. Raises TaskError where keys and values of all tokens
+        are not what the model remembers."""
+        if not self._takes_masks:
+            kind = self.network.config.model_type  # type: ignore[union-attr]
+            raise TaskError(f"a step of a {kind!r} model is no function of keys and values of all tokens.")
+        return Stepper(self)
+
 
 class Session:
     """Decoding with a cache of keys and values: what was read before is not computed again."""
 
     def __init__(self, model: Pretrained, batch: int) -> None:
+        if batch < 1:
+            raise TaskError(f"a session of {batch} sequences: give 1 or more.")
         self._network: Any = model.network
         self.batch = batch
-        self.rewind()
+        self._length, self._cache = 0, self._empty()
 
     @property
     def length(self) -> int:
-        """Tokens read so far."""
-        return int(self._cache.get_seq_length())
+        """Tokens read so far. Setting it back forgets those that came after."""
+        return self._length
+
+    @length.setter
+    def length(self, length: int) -> None:
+        if not 0 <= length <= self._length:
+            raise TaskError(f"a session of {self._length} tokens cannot go back to {length}.")
+        if length == 0:
+            self._cache = self._empty()
+        elif length < self._length:
+            self._crop(self._length - length)
+        self._length = length
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Reads new tokens ``[batch, n]`` and gives their logits ``[batch, n, vocabulary]``."""
+        if tokens.dim() != 2 or len(tokens) != self.batch or not tokens.shape[1]:
+            raise TaskError(f"a session of {self.batch} sequences was given tokens of shape {tuple(tokens.shape)}.")
         with torch.inference_mode():
             answer = self._network(input_ids=tokens, past_key_values=self._cache, use_cache=True)
+        self._length += tokens.shape[1]
         logits: Tensor = answer.logits
         return logits
 
-    def rewind(self, length: int = 0) -> None:
-        """Forgets all but the first ``length`` tokens."""
-        if length == 0:
-            self._cache = transformers().DynamicCache(config=self._network.config)
-        elif length < self.length:
-            self._cache.crop(length - self.length)
+    def _empty(self) -> Any:
+        """Layers that see a few tokens only are given a cache of all, since it is the one that can go back anywhere."""
+        kinds = set(getattr(self._network.config, "layer_types", None) or ())
+        only_attention = kinds <= {"full_attention", "sliding_attention"} and not getattr(
+            self._network, "_is_stateful", False
+        )
+        return transformers().DynamicCache(config=None if only_attention else self._network.config)
+
+    def _crop(self, last: int) -> None:
+        try:
+            self._cache.crop(-last)
+        except RuntimeError as error:  # a recurrent layer keeps a state, not what led to it
+            kind = self._network.config.model_type
+            raise TaskError(
+                f"a session of a {kind!r} model can only go back to 0: it remembers a state, not what was read."
+            ) from error
+
+
+class Stepper(nn.Module):
+    """New tokens ``[b, n]`` and the cache to their logits ``[b, n, vocabulary]`` and the longer cache.
+
+    The cache is keys and values of each layer in turn, ``[b, heads, tokens so far, width of a head]``.
+    """
+
+    def __init__(self, model: Pretrained) -> None:
+        super().__init__()
+        self.network: Any = model.network
+        self.train(model.training)
+
+    def cache(self, batch: int) -> tuple[Tensor, ...]:
+        """That of ``batch`` sequences of which nothing was read."""
+        with torch.inference_mode():
+            one = torch.zeros(1, 1, dtype=torch.int64, device=self.network.device)
+            read = self.network(input_ids=one, past_key_values=_joined(()), use_cache=True).past_key_values
+        return tuple(
+            value.new_zeros(batch, value.shape[1], 0, value.shape[3])
+            for layer in read.layers
+            for value in (layer.keys, layer.values)
+        )
+
+    def forward(self, tokens: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+        kept, begin = _joined(cache), cache[0].shape[2]
+        places = torch.arange(begin + tokens.shape[1], device=tokens.device)
+        answer = self.network(
+            input_ids=tokens,
+            position_ids=places[None, begin:],
+            attention_mask=(places <= places[begin:, None])[None, None],
+            past_key_values=kept,
+            use_cache=True,
+        )
+        return answer.logits, *(value for layer in kept.layers for value in (layer.keys, layer.values))
+
+
+def _joined(cache: Sequence[Tensor]) -> Any:
+    """The library's cache that holds these keys and values, as they are."""
+    made = transformers().DynamicCache()
+    for keys, values in zip(cache[::2], cache[1::2], strict=True):
+        layer = made.layer_class_to_replicate()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        made.layers.append(layer)
+    return made
 
 
 def tokenizer(folder: Path) -> Any:
@@ -145,13 +222,22 @@ def load(folder: Path, config: Any, head: Head, pad: int | None) -> Pretrained:
             output_loading_info=True,
         )
     except Exception as error:
-        raise TaskError(f"task.model: the weights of {folder} cannot be loaded: {_first(error)}.") from error
+        raise TaskError(
+            f"task.model: the weights of {folder} cannot be loaded: {_first(error)}. Copy or download the folder anew."
+        ) from error
     prefix = f"{network.base_model_prefix}."
-    missing = sorted(name for name in {*told["missing_keys"]} if name.startswith(prefix) and "pooler" not in name)
+    missing = sorted(name for name in told["missing_keys"] if name.startswith(prefix) and "pooler" not in name)
     if missing:
         raise TaskError(
-            f"task.model: the weights of {folder} do not belong to its config.json: {missing[0]!r} and {len(missing) - 1} "
-            "more are missing."
+            f"task.model: the weights of {folder} do not belong to its config.json: {missing[0]!r} is missing"
+            f"{_and_more(missing)}. Name a folder whose files were saved together."
+        )
+    differing = sorted(one for one in told["mismatched_keys"] if head == "causal_lm" or one[0].startswith(prefix))
+    if differing:
+        name, stored, wanted = differing[0]
+        raise TaskError(
+            f"task.model: the weights of {folder} do not belong to its config.json: {name!r} is {list(stored)} there and "
+            f"{list(wanted)} by the configuration{_and_more(differing)}. Name a folder whose files were saved together."
         )
     return _module(network, head, pad, folder)
 
@@ -172,10 +258,22 @@ def _is_traced() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
+def _sees_all(config: Any) -> bool:
+    """Whether every layer attends to all tokens that it may see, however far away."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds:
+        return kinds == {"full_attention"}
+    return not any(getattr(config, name, None) for name in ("sliding_window", "local_attention"))
+
+
 def _is_encoder(config: Any) -> bool:
     """Whether every token sees every other: it is trained by filling gaps."""
     names = transformers().models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return config.model_type in names and not getattr(config, "is_decoder", False)
+
+
+def _and_more(found: Sequence[Any]) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""
 
 
 def _first(error: Exception) -> str:

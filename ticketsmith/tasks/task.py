@@ -140,9 +140,10 @@ class Phase:
 
 
 class Session(Protocol):
-    """Decoding with a cache of what was read. ``length`` counts it; setting that back forgets what came after."""
+    """Decoding with a cache of what was read."""
 
     length: int
+    """Tokens read so far. Setting it back (``session.length = 0``) forgets those that came after."""
 
     def __call__(self, tokens: Any) -> Any:
         """Reads new tokens ``[b, n]`` and gives their logits ``[b, n, size]``."""

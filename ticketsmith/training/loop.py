@@ -139,7 +139,7 @@ def evaluate(learner: Learner, progress: Progress) -> None:
 
 def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> dict[str, float]:
     """The task's metrics on ``validation`` or ``test``, the model left in training mode as it was."""
-    with _judged(model):
+    with judged(model):
         metrics = task.evaluate(model, split, device)  # type: ignore[arg-type]
     return _checked("task.evaluate", metrics, task.metrics)
 
@@ -149,13 +149,14 @@ def measure_final(task: Task, model: nn.Module, device: torch.device) -> dict[st
     promised = final_metrics(task)
     if not promised:
         return {"validation": {}, "test": {}}
-    with _judged(model):
+    with judged(model):
         found = task.evaluate_final(model, device)  # type: ignore[attr-defined]
     return {split: _checked("task.evaluate_final", found[split], promised) for split in ("validation", "test")}
 
 
 @contextmanager
-def _judged(model: nn.Module) -> Iterator[None]:
+def judged(model: nn.Module) -> Iterator[None]:
+    """In here the model is in evaluation mode and keeps no gradients; after it, in the mode that it was in."""
     was_training = model.training
     model.eval()
     with torch.inference_mode():

@@ -11,6 +11,7 @@ from torch import nn
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.samples import fault
 from ticketsmith.tasks.task import Task
+from ticketsmith.training.loop import judged
 
 
 def sample_files(task: Task, model: nn.Module, device: torch.device) -> dict[str, bytes]:
@@ -22,12 +23,9 @@ def sample_files(task: Task, model: nn.Module, device: torch.device) -> dict[str
     make: Any = getattr(task, "samples", None)
     if make is None:
         return {}
-    training = model.training
-    model.eval()
     torch.manual_seed(0)
-    with torch.inference_mode():
+    with judged(model):
         made = make(model, device)
-    model.train(training)
     if not isinstance(made, Mapping):
         raise TaskError(f"task.samples must give a mapping of file names to bytes, not {type(made).__name__}.")
     for name, content in made.items():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import DivergedError
+from ticketsmith.pruning.arithmetic import pruned_layers
 from ticketsmith.pruning.criteria import Scoring, input_axes, prunable, score
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
 from ticketsmith.spec import AtInit, Dense, Init, PruneRule, RunSpec, Same, Shuffle
@@ -64,7 +65,8 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
 def _pruned(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, rule: PruneRule, draw: int) -> Masks:
     weights = {name: parameter for name, parameter in model.named_parameters() if name in masks}
     generator = torch.Generator().manual_seed(derive(spec.seed, "masks", draw))
-    scores = score(rule.criterion, Scoring(weights, masks, model, task, generator))
+    excluded = frozenset(masks) - set(pruned_layers(rule, list(masks)))
+    scores = score(rule.criterion, Scoring(weights, masks, model, task, generator, excluded))
     return prune(masks, scores, rule, input_axes(model))
 
 
