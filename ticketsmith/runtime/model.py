@@ -23,6 +23,9 @@ MOST_LANES = 32
 """Samples that go through the end of a network together; more would not fit the second cache."""
 
 _FEWEST_FOR_LANES = 8
+_MOST_HANDLES = 1024
+"""Batch sizes that are remembered: without lanes there is no end of them."""
+
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
@@ -63,8 +66,8 @@ class Model:
         self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
         self._fast = native.fast_run()
-        self._single: int | None = None
-        self._single_shape = (1, *self.output_shape)
+        self._handles: dict[int, int | None] = {}
+        """Of programs that take a whole batch of this size in one call, by way of ``_fast``."""
         self._float32 = np.dtype(np.float32)
 
     def __call__(self, *inputs: Any) -> Any:
@@ -73,13 +76,16 @@ class Model:
         One float32 array for a model of one output, a tuple for one of several. Raises InputError when the inputs do not
         fit the model.
         """
-        if self._single is not None and len(inputs) == 1 and type(inputs[0]) is np.ndarray and len(inputs[0]) == 1:
-            outputs = np.empty(self._single_shape, self._float32)  # the fast way, checked in C
-            status = self._fast(self._single, inputs[0], outputs, self.threads)  # type: ignore[misc]
-            if status == 0:
-                return outputs
-            if status > 0:
-                Program.settle(status)
+        if self._handles and len(inputs) == 1 and type(inputs[0]) is np.ndarray and inputs[0].ndim:
+            batch = len(inputs[0])
+            handle = self._handles.get(batch)
+            if handle is not None:
+                outputs = np.empty((batch, *self.output_shape), self._float32)  # the fast way, checked in C
+                status = self._fast(handle, inputs[0], outputs, self.threads)  # type: ignore[misc]
+                if status == 0:
+                    return outputs
+                if status > 0:
+                    Program.settle(status)
         found = self._any(inputs)
         return found[0] if len(found) == 1 else found
 
@@ -120,8 +126,11 @@ class Model:
         outputs = tuple(np.empty((batch, *shape), np.float32) for shape in self.output_shapes)
         if not batch:
             return outputs
-        for begin, end, lanes in self._chunks(batch):
+        chunks = self._chunks(batch)
+        for begin, end, lanes in chunks:
             program = self._program(lanes)
+            if len(chunks) == 1 and self._fast is not None and self._is_plain and len(self._handles) < _MOST_HANDLES:
+                self._handles[batch] = program.handle
             if self._is_plain:
                 program.run(arrays[0][begin:end], outputs[0][begin:end], self.threads)
             else:
@@ -148,8 +157,6 @@ class Model:
             if lanes not in self._programs:
                 made = plan(self.graph, lanes, self.choices, self.precision)
                 self._programs[lanes] = Program(self.graph, made, self.isa)
-                if lanes == 0 and self._fast is not None and self._is_plain:
-                    self._single = self._programs[0].handle
             return self._programs[lanes]
 
 

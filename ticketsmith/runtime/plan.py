@@ -129,6 +129,9 @@ class _Planner(ArrayOperators):
 
     # ---- helpers
 
+    def _flattens(self, node: Node) -> bool:
+        return node.op in ("flatten", "reshape") and len(self.shapes[node.output]) == 1
+
     def _users(self, name: str) -> list[Node]:
         return [node for node in self.graph.nodes if name in node.inputs]
 
@@ -238,7 +241,7 @@ class _Planner(ArrayOperators):
         if port.dtype != "float32" or not users:
             return
         vector = outside.layout.is_vector and len(shape) == 1
-        if index == 0 and (all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(port.name))):
+        if index == 0 and (all(self._flattens(u) for u in users) or (vector and self._only_multiplied(port.name))):
             return  # read where it is
         inside = Tensor.new(self._layout(shape), Space.SAMPLE)
         self._move(outside, inside)
@@ -535,7 +538,7 @@ class _Planner(ArrayOperators):
         kernel, stride, padding = pool_geometry(node)
         source = self._read(node.inputs[0], node)
         shape, users = self.shapes[node.output], self._users(node.output)
-        if users and all(user.op == "flatten" for user in users) and node.output != self.graph.output:
+        if users and all(self._flattens(user) for user in users) and node.output != self.graph.output:
             out = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
         else:
             out = self._new(node)
@@ -555,6 +558,12 @@ class _Planner(ArrayOperators):
 
     def _avg_pool(self, node: Node) -> None:
         self._pool(node, average=True)
+
+    def _reshape(self, node: Node) -> None:
+        if self._flattens(node) and self.tensors[node.inputs[0]].space in (Space.SAMPLE, Space.INPUT):
+            self._flatten(node)
+        else:
+            super()._reshape(node)
 
     def _flatten(self, node: Node) -> None:
         shape = self.shapes[node.inputs[0]]
