@@ -11,7 +11,7 @@ from ticketsmith.runtime.graph import PRODUCTS, Graph
 
 _CANDIDATES = {
     "vector": ("slices", "slices_wide", "rows"),
-    "planes": ("taps", "taps_whole", "tiles"),
+    "planes": ("taps", "taps_whole", "pixels", "tiles"),
     "lanes": ("taps", "taps_whole", "tiles"),
 }
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
@@ -24,9 +24,9 @@ _MOST_IN_CACHE = 3_000_000
 def candidates(mode: str, shared: bool = True) -> tuple[str, ...]:
     """Formats of a product with one vector, with planes, or with lanes.
 
-    ``shared``: all outputs read the same inputs; the dense kernel for planes needs that.
+    ``shared``: all outputs read the same inputs; the dense kernels for planes need that.
     """
-    return tuple(name for name in _CANDIDATES[mode] if shared or name != "tiles")
+    return tuple(name for name in _CANDIDATES[mode] if shared or name not in ("pixels", "tiles"))
 
 
 def cold(graph: Graph) -> bool:

@@ -48,6 +48,7 @@ size_t size_of(int kind) {
     case TS_NORMALISE: return sizeof(ts_normalise);
     case TS_ATTEND: return sizeof(ts_attend);
     case TS_DEAL: return sizeof(ts_deal);
+    case TS_PIXELS: return sizeof(ts_pixels);
     default: return 0;
   }
 }
