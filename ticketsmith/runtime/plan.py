@@ -203,7 +203,7 @@ class _Planner(ArrayOperators):
                     far = int(np.abs(reach.shift_c).max())
                     farthest[rows, cols] = max(farthest.get((rows, cols), 0), far)
                     sparse[rows, cols] += -weight.size if chosen == "tiles" else int(np.count_nonzero(weight))
-        whole = {
+        whole: set[Shape] = {
             (rows, cols)
             for (rows, cols), far in farthest.items()
             if layout.whole_row(cols) <= _MOST_WASTE * cols and far < layout.LANES and sparse[rows, cols] > 0
@@ -226,7 +226,8 @@ class _Planner(ArrayOperators):
     def _lane_layout(self, shape: Shape) -> Layout:
         if len(shape) == 1:
             return layout.columns(shape[0], self.lanes)
-        return layout.lanes(*shape, self.lanes, self.lane_halos.get(shape[1:], Halo()))
+        planes, rows, cols = shape
+        return layout.lanes(planes, rows, cols, self.lanes, self.lane_halos.get((rows, cols), Halo()))
 
     def _new(self, node: Node) -> Tensor:
         """Memory for what ``node`` computes."""
