@@ -371,6 +371,8 @@ class _Planner(ArrayOperators):
         where = _Where((steps * plane)[None], steps[None], np.zeros_like(steps)[None], source.layout.cols)
         batched = node.output in self.batched
         chosen = self._format(node, weight, "lanes" if batched else "planes")
+        if batched and self.lanes <= layout.LANES and formats.dense_in_few_lanes(weight):
+            chosen = "pixels"
         if chosen == "pixels":
             self._pixel_product(node, weight, source, steps * plane, np.arange(source.layout.cols, dtype=np.int64))
             return
@@ -632,7 +634,8 @@ class _Planner(ArrayOperators):
                 to=places[2], weights=weights, bias=bias, pixels=len(begin), taps=weight.shape[1], activation=activation,
                 has_residual=residual is not None,
             ),
-            *((source, out) if residual is None else (source, out, residual)), work=weight.size * len(begin),
+            *((source, out) if residual is None else (source, out, residual)), batch=node.output in self.batched,
+            work=weight.size * len(begin),
         )  # fmt: skip
 
     def _plane_product(

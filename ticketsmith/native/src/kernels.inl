@@ -390,12 +390,13 @@ struct PixelsBody {
 
 int pixels(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_pixels*>(op);
-  const int64_t groups = (k.out.planes + 31) / 32, tiles = (k.pixels + PIXELS - 1) / PIXELS;
+  const int64_t all_pixels = op->batch ? smaller(k.pixels, place.samples) : k.pixels;  // lanes without a sample cost nothing
+  const int64_t groups = (k.out.planes + 31) / 32, tiles = (all_pixels + PIXELS - 1) / PIXELS;
   const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
   const Range range = part(groups * tiles, share);
   for (int64_t i = range.begin; i < range.end; i++) {
     const int64_t first = i / tiles * 32, tile = i % tiles;
-    const int64_t begin = k.pixels * tile / tiles, count = k.pixels * (tile + 1) / tiles - begin;
+    const int64_t begin = all_pixels * tile / tiles, count = all_pixels * (tile + 1) / tiles - begin;
     const int64_t parts = k.out.planes - first > 16 ? 2 : 1;
     for (int64_t h = 0; h < parts; h += PIXEL_VECTORS) {
       if (parts >= PIXEL_VECTORS)
