@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from tests.runtime.networks import ISAS, Block, assert_same, sparse
 from ticketsmith.native import Isa
 from ticketsmith.runtime import formats
+from ticketsmith.runtime.from_torch import from_torch
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 SOME = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(SOME, max_examples=6)
 DENSITIES = st.sampled_from([0.0, 0.05, 0.3, 1.0])
 
 
@@ -67,6 +69,63 @@ def test_convolutions(
     torch.manual_seed(channels)
     layer = nn.Conv2d(channels, outputs, kernel, stride, padding, dilation)
     assert_same(sparse(layer, density or 1e-9), images(2, channels, *size), isa, {"planes:conv2d": name})
+
+
+class Small(nn.Module):
+    """Small images: what reads them where they are, with strides and in groups, pools, a residual, and vectors at the end."""
+
+    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, kernel, stride, padding)
+        self.same, self.depthwise = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8)
+        self.pools = nn.ModuleList([nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 2, 1, count_include_pad=False)])
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(self.first(x))  # of padding it is not zero: what follows shows whether padding was kept
+        x = F.relu(self.same(x) + x) * self.depthwise(x)
+        for pool in self.pools:
+            x = pool(x)
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("lanes"))
+@FEW
+@given(
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    size=st.tuples(st.integers(5, 14), st.integers(5, 14)),
+    density=DENSITIES,
+    batch=st.integers(12, 40),
+)
+def test_small_images_of_a_batch(
+    isa: Isa,
+    name: str,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    size: tuple[int, int],
+    density: float,
+    batch: int,
+) -> None:
+    torch.manual_seed(batch)
+    model = sparse(Small(kernel, stride, padding), density or 1e-9)
+    inputs = images(batch, 3, *size)
+    keys = [f"lanes:{node.output}" for node in from_torch(model, inputs).nodes]
+    assert_same(model, inputs, isa, dict.fromkeys(keys, name))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_small_images_of_a_batch_are_given_and_flattened(isa: Isa, padding: int) -> None:
+    convolution = sparse(nn.Conv2d(4, 6, 3, padding=padding), 0.5)
+    assert_same(convolution, images(20, 4, 7, 9), isa)
+    flat = 6 * (5 + 2 * padding) * (7 + 2 * padding)
+    assert_same(nn.Sequential(convolution, nn.Flatten(), nn.Linear(flat, 3)), images(33, 4, 7, 9), isa)
+    wide = nn.Conv2d(4, 4, 3, padding=padding)  # too large for lanes
+    assert_same(nn.Sequential(wide, nn.MaxPool2d(4), convolution), images(20, 4, 36, 40), isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)

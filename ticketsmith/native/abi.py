@@ -59,6 +59,7 @@ class Kind(IntEnum):
     NORMALISE = 15
     ATTEND = 16
     DEAL = 17
+    PIXELS = 18
 
 
 class Value(ctypes.Structure):
@@ -103,8 +104,11 @@ class Taps(ctypes.Structure):
 
     _fields_ = [
         *_PRODUCT,
-        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps")),
-        *((name, _I64) for name in ("vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")),
+        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps", "stretches")),
+        *(
+            (name, _I64)
+            for name in ("stretch_count", "vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")
+        ),
     ]
 
 
@@ -113,8 +117,18 @@ class Tiles(ctypes.Structure):
 
     _fields_ = [
         *_PRODUCT,
-        *((name, _PTR) for name in ("offsets", "weights", "bias", "mask")),
-        *((name, _I64) for name in ("vectors", "taps", "height", "blocks", "activation", "has_residual")),
+        *((name, _PTR) for name in ("offsets", "weights", "bias", "mask", "stretches")),
+        *((name, _I64) for name in ("stretch_count", "taps", "height", "blocks", "activation", "has_residual")),
+    ]
+
+
+class Pixels(ctypes.Structure):
+    """A dense product with planes, a few places of many planes at a time."""
+
+    _fields_ = [
+        *_PRODUCT,
+        *((name, _PTR) for name in ("offsets", "from_", "to", "weights", "bias")),
+        *((name, _I64) for name in ("pixels", "taps", "activation", "has_residual")),
     ]
 
 
@@ -148,7 +162,7 @@ class Pool(ctypes.Structure):
         ("out", Value),
         *(
             (name, _I64)
-            for name in ("average", "height", "width", "step_r", "step_c", "pad_r", "pad_c", "count_padding")
+            for name in ("average", "height", "width", "step_r", "step_c", "pad_r", "pad_c", "count_padding", "lanes")
         ),
     ]
 
@@ -304,6 +318,7 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Normalise,
     Attend,
     Deal,
+    Pixels,
 )
 
 

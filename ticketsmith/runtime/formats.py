@@ -11,11 +11,13 @@ from ticketsmith.runtime.graph import PRODUCTS, Graph
 
 _CANDIDATES = {
     "vector": ("slices", "slices_wide", "rows"),
-    "planes": ("taps", "taps_whole", "tiles"),
+    "planes": ("taps", "taps_whole", "pixels", "tiles"),
     "lanes": ("taps", "taps_whole", "tiles"),
 }
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
+
+_DENSE_IN_FEW_LANES = 0.3
 
 _MOST_IN_CACHE = 3_000_000
 """Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
@@ -24,9 +26,9 @@ _MOST_IN_CACHE = 3_000_000
 def candidates(mode: str, shared: bool = True) -> tuple[str, ...]:
     """Formats of a product with one vector, with planes, or with lanes.
 
-    ``shared``: all outputs read the same inputs; the dense kernel for planes needs that.
+    ``shared``: all outputs read the same inputs; the dense kernels for planes need that.
     """
-    return tuple(name for name in _CANDIDATES[mode] if shared or name != "tiles")
+    return tuple(name for name in _CANDIDATES[mode] if shared or name not in ("pixels", "tiles"))
 
 
 def cold(graph: Graph) -> bool:
@@ -52,6 +54,12 @@ def sensible(mode: str, shared: bool, cold: bool) -> tuple[str, ...]:
     """Candidates that are worth timing. One layer alone would run from caches where the whole network does not."""
     wrong = {"slices"} if cold else {"slices_wide"}
     return tuple(name for name in candidates(mode, shared) if name not in wrong)
+
+
+def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
+    """Whether a product with 16 samples or fewer is faster with its zeros: a vector of each plane is too few for kernels that
+    read a weight for each."""
+    return bool(np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size)
 
 
 def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool) -> str:

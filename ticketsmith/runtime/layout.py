@@ -134,6 +134,11 @@ def image(
     return Layout(planes, rows, cols, plane, row, origin, (key, rows, cols, row, halo, whole), whole)
 
 
+def lanes(planes: int, rows: int, cols: int, count: int, halo: Halo, key: Hashable = "lanes") -> Layout:
+    """Images of ``count`` samples at once: a column is a float of each."""
+    return image(planes, rows, cols * count, replace(halo, cols=halo.cols * count), key=key)
+
+
 @dataclass(eq=False)
 class Slot:
     """Memory of a space, for several values one after the other."""

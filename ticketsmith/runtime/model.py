@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
 from ticketsmith.native import Isa
+from ticketsmith.runtime import formats
 from ticketsmith.runtime.graph import Graph, Port
 from ticketsmith.runtime.plan import lane_nodes, plan
 from ticketsmith.runtime.program import InputError, Program
@@ -23,6 +24,12 @@ MOST_LANES = 32
 """Samples that go through the end of a network together; more would not fit the second cache."""
 
 _FEWEST_FOR_LANES = 8
+_FEWEST_FOR_DENSE_IMAGES, _DENSE = 12, 0.3
+"""One by one, dense convolutions are as fast as in lanes of which a quarter is empty."""
+
+_MOST_HANDLES = 1024
+"""Batch sizes that are remembered: without lanes there is no end of them."""
+
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
@@ -57,13 +64,17 @@ class Model:
         self.output_shapes = graph.output_shapes()
         self.output_shape = self.output_shapes[0]
         self._is_plain = len(self.inputs) == len(self.output_shapes) == 1
-        self._has_lanes = bool(lane_nodes(graph))
+        batched = lane_nodes(graph)
+        images = any(node.op == "conv2d" and node.output in batched for node in graph.nodes)
+        dense = images and formats.density(graph) > _DENSE
+        self._has_lanes = bool(batched)
+        self._fewest = _FEWEST_FOR_DENSE_IMAGES if dense else _FEWEST_FOR_LANES
         self._programs: dict[int, Program] = {}
         self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
         self._fast = native.fast_run()
-        self._single: int | None = None
-        self._single_shape = (1, *self.output_shape)
+        self._handles: dict[int, int | None] = {}
+        """Of programs that take a whole batch of this size in one call, by way of ``_fast``."""
         self._float32 = np.dtype(np.float32)
 
     def __call__(self, *inputs: Any) -> Any:
@@ -72,18 +83,16 @@ class Model:
         One float32 array for a model of one output, a tuple for one of several. Raises InputError when the inputs do not
         fit the model.
         """
-        if (
-            self._single is not None
-            and len(inputs) == 1
-            and type(inputs[0]) is np.ndarray
-            and inputs[0].shape[:1] == (1,)
-        ):
-            outputs = np.empty(self._single_shape, self._float32)  # the fast way, checked in C
-            status = self._fast(self._single, inputs[0], outputs, self.threads)  # type: ignore[misc]
-            if status == 0:
-                return outputs
-            if status > 0:
-                Program.settle(status)
+        if self._handles and len(inputs) == 1 and type(inputs[0]) is np.ndarray and inputs[0].ndim:
+            batch = len(inputs[0])
+            handle = self._handles.get(batch)
+            if handle is not None:
+                outputs = np.empty((batch, *self.output_shape), self._float32)  # the fast way, checked in C
+                status = self._fast(handle, inputs[0], outputs, self.threads)  # type: ignore[misc]
+                if status == 0:
+                    return outputs
+                if status > 0:
+                    Program.settle(status)
         found = self._any(inputs)
         return found[0] if len(found) == 1 else found
 
@@ -124,8 +133,11 @@ class Model:
         outputs = tuple(np.empty((batch, *shape), np.float32) for shape in self.output_shapes)
         if not batch:
             return outputs
-        for begin, end, lanes in self._chunks(batch):
+        chunks = self._chunks(batch)
+        for begin, end, lanes in chunks:
             program = self._program(lanes)
+            if len(chunks) == 1 and self._fast is not None and self._is_plain and len(self._handles) < _MOST_HANDLES:
+                self._handles[batch] = program.handle
             if self._is_plain:
                 program.run(arrays[0][begin:end], outputs[0][begin:end], self.threads)
             else:
@@ -135,12 +147,12 @@ class Model:
 
     def _chunks(self, samples: int) -> list[tuple[int, int, int]]:
         """(begin, end, lanes) of the parts in which a batch is run; 0 lanes is one sample after the other."""
-        if not self._has_lanes or samples < _FEWEST_FOR_LANES:
+        if not self._has_lanes or samples < self._fewest:
             return [(0, samples, 0)]
         starts = range(0, samples, MOST_LANES)
         parts = [(start, min(start + MOST_LANES, samples)) for start in starts]
         return [
-            (begin, end, 0 if end - begin < _FEWEST_FOR_LANES else 16 if end - begin <= 16 else MOST_LANES)
+            (begin, end, 0 if end - begin < self._fewest else 16 if end - begin <= 16 else MOST_LANES)
             for begin, end in parts
         ]
 
@@ -152,8 +164,6 @@ class Model:
             if lanes not in self._programs:
                 made = plan(self.graph, lanes, self.choices, self.precision)
                 self._programs[lanes] = Program(self.graph, made, self.isa)
-                if lanes == 0 and self._fast is not None and self._is_plain:
-                    self._single = self._programs[0].handle
             return self._programs[lanes]
 
 

@@ -15,6 +15,7 @@ from ticketsmith.runtime.graph import GraphError
 Floats = NDArray[np.float32]
 
 TAP = np.dtype([("offset", np.int32), ("weight", np.float32)])
+STRETCH = np.dtype([("in", np.int32), ("out", np.int32), ("vectors", np.int32)])
 SLICE_ROWS = 16
 _HUGE_PAGE = 2**21
 
@@ -90,6 +91,19 @@ def pack_tiles(weight: Floats, height: int) -> Floats:
     full[:outputs] = weight
     out: Floats = aligned((tall, taps, height), np.float32)
     out[:] = full.reshape(tall, height, taps).transpose(0, 2, 1)
+    return out
+
+
+def pack_pixels(weight: Floats) -> Floats:
+    """``weight`` [outputs, taps] as [outputs / 32, taps, 32]; of the last group only 16 where no more are left."""
+    outputs, taps = weight.shape
+    rows = -(-outputs // SLICE_ROWS) * SLICE_ROWS
+    full = np.zeros((rows, taps), np.float32)
+    full[:outputs] = weight
+    out: Floats = aligned(rows * taps, np.float32)
+    for begin in range(0, rows, 2 * SLICE_ROWS):
+        group = full[begin : begin + 2 * SLICE_ROWS].T
+        out[begin * taps : begin * taps + group.size] = group.ravel()
     return out
 
 

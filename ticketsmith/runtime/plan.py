@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from ticketsmith.runtime.graph import (
     ACTIVATIONS,
     BINARY,
     ELEMENTWISE,
+    PRODUCTS,
     Graph,
     GraphError,
     Node,
@@ -36,6 +38,10 @@ from ticketsmith.runtime.graph import (
 from ticketsmith.runtime.layout import Halo, Layout, Tensor
 
 _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
+_LANE_IMAGE_OPS = {"conv2d", "max_pool", "avg_pool", "affine", "activation", "add", "sub", "mul", "flatten", "reshape"}
+_LANE_IMAGE = 2048
+"""Floats of an image, of which a lane each still fits the second cache with all that a layer reads and writes."""
+
 _FIRST_CACHE = 36_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
@@ -83,18 +89,29 @@ def plan(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None,
 
 
 def lane_nodes(graph: Graph) -> set[str]:
-    """Outputs of the nodes at the end of ``graph`` that can be computed for many samples at once."""
+    """Outputs of the nodes at the end of ``graph`` that can be computed for many samples at once: those of vectors, and
+    before them those of small images."""
     shapes = graph.shapes()
     found: set[str] = set()
     for node in reversed(graph.nodes):
+        values = [shapes[name] for name in (*node.inputs, node.output)]
         later = [other for other in graph.nodes if node.output in other.inputs]
-        if node.op not in _LANE_OPS or len(shapes[node.output]) != 1 or any(o.output not in found for o in later):
+        if any(other.output not in found for other in later):
             continue
-        if all(len(shapes[name]) == 1 for name in node.inputs) and (
-            node.op not in BINARY or shapes[node.inputs[0]] == shapes[node.inputs[1]]
-        ):
+        vectors = node.op in _LANE_OPS and all(len(shape) == 1 for shape in values)
+        if not vectors and not (node.op in _LANE_IMAGE_OPS and all(_small(shape) for shape in values)):
+            continue
+        if node.op in ("flatten", "reshape") and len(values[-1]) != 1:
+            continue
+        if node.op not in BINARY or values[0] == values[1]:
             found.add(node.output)
-    return found if any(node.op == "linear" and node.output in found for node in graph.nodes) else set()
+    return found if any(node.op in PRODUCTS and node.output in found for node in graph.nodes) else set()
+
+
+def _small(shape: Shape) -> bool:
+    if len(shape) == 3:  # with zeros around
+        return shape[0] * (shape[1] + 2) * (shape[2] + 2) <= _LANE_IMAGE
+    return len(shape) == 1
 
 
 class _Planner(ArrayOperators):
@@ -104,6 +121,7 @@ class _Planner(ArrayOperators):
         self.batched = lane_nodes(graph) if lanes else set()
         self.cold = formats.cold(graph)
         self.halos, self.whole = self._resolutions()
+        self.lane_halos = self._lane_halos()
         self.phases: dict[Hashable, tuple[Tensor, list[tuple[int, int]]]] = {}
         self.steps: list[_Step] = []
         self.arrays: list[NDArray[Any]] = []
@@ -117,7 +135,9 @@ class _Planner(ArrayOperators):
             getattr(self, _METHODS.get(node.op, f"_{node.op}"))(node)
         for index, name in enumerate(self.graph.outputs):
             self._output(index, name)
-        uses = [(index, tensor) for index, step in enumerate(self.steps) for tensor in step.tensors]
+        # what is done for each sample comes before all that is done once
+        order = sorted(range(len(self.steps)), key=lambda index: self.steps[index].batch)
+        uses = [(time, tensor) for time, index in enumerate(order) for tensor in self.steps[index].tensors]
         sample_floats = layout.assign(Space.SAMPLE, uses)
         batch_floats = layout.assign(Space.BATCH, uses)
         operations = []
@@ -128,6 +148,9 @@ class _Planner(ArrayOperators):
         return Plan(tuple(operations), tuple(self.arrays), sample_floats, batch_floats, self.memory_floats)
 
     # ---- helpers
+
+    def _flattens(self, node: Node) -> bool:
+        return node.op in ("flatten", "reshape") and len(self.shapes[node.output]) == 1
 
     def _users(self, name: str) -> list[Node]:
         return [node for node in self.graph.nodes if name in node.inputs]
@@ -143,22 +166,47 @@ class _Planner(ArrayOperators):
         self.arrays.append(array)
         return array.ctypes.data
 
-    def _resolutions(self) -> tuple[dict[tuple[int, int], Halo], set[tuple[int, int]]]:
-        """What convolutions need at each resolution; and those whose rows are whole."""
-        halos: dict[tuple[int, int], Halo] = {}
-        farthest: dict[tuple[int, int], int] = {}
+    def _lane_halos(self) -> dict[Shape, Halo]:
+        """What convolutions of many samples at once need around the images that they read where they are."""
+        halos: dict[Shape, Halo] = {}
         for node in self.graph.nodes:
-            if node.op == "conv2d":
+            if node.op == "conv2d" and node.output in self.batched:
                 reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
+                if reach.stride == (1, 1):
+                    size = self.shapes[node.inputs[0]][1:]
+                    halos[size] = halos.get(size, Halo()).union(reach.beyond)
+        return halos
+
+    def _resolutions(self) -> tuple[dict[Shape, Halo], set[Shape]]:
+        """What convolutions need at each resolution; and those whose rows are whole: where most is computed sparsely.
+
+        Dense kernels read an input once for several outputs, so that what lies across two cache lines costs them little,
+        and copies of planes would cost them more.
+        """
+        halos: dict[Shape, Halo] = {}
+        farthest: dict[Shape, int] = {}
+        sparse: Counter[Shape] = Counter()
+        for node in self.graph.nodes:
+            if node.op == "conv2d" and node.output not in self.batched:
+                reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
+                weight = self.graph.parameter(node, "weight").reshape(self.shapes[node.output][0], -1)
+                chosen = self._format(node, weight, "planes", shared=reach.groups == 1)
+                if chosen == "pixels":
+                    size = self.shapes[node.inputs[0]][1:]
+                    halos[size] = halos.get(size, Halo()).union(reach.beyond)
+                    if reach.beyond.cols:
+                        sparse[size] -= weight.size
+                    continue
                 _, rows, cols = self.shapes[node.output]
                 halos[rows, cols] = halos.get((rows, cols), Halo()).union(reach.halo if reach.direct else Halo())
                 if np.any(reach.shift_r) or np.any(reach.shift_c):
                     far = int(np.abs(reach.shift_c).max())
                     farthest[rows, cols] = max(farthest.get((rows, cols), 0), far)
-        whole = {
+                    sparse[rows, cols] += -weight.size if chosen == "tiles" else int(np.count_nonzero(weight))
+        whole: set[Shape] = {
             (rows, cols)
             for (rows, cols), far in farthest.items()
-            if layout.whole_row(cols) <= _MOST_WASTE * cols and far < layout.LANES
+            if layout.whole_row(cols) <= _MOST_WASTE * cols and far < layout.LANES and sparse[rows, cols] > 0
         }
         return halos, whole
 
@@ -175,11 +223,17 @@ class _Planner(ArrayOperators):
             return layout.image(channels, rows, cols, halo)
         return layout.image(channels, rows, cols, replace(halo, cols=0), layout.whole_row(cols), whole=True)
 
+    def _lane_layout(self, shape: Shape) -> Layout:
+        if len(shape) == 1:
+            return layout.columns(shape[0], self.lanes)
+        planes, rows, cols = shape
+        return layout.lanes(planes, rows, cols, self.lanes, self.lane_halos.get((rows, cols), Halo()))
+
     def _new(self, node: Node) -> Tensor:
         """Memory for what ``node`` computes."""
         shape = self.shapes[node.output]
         if node.output in self.batched:
-            tensor = Tensor.new(layout.columns(shape[0], self.lanes), Space.BATCH)
+            tensor = Tensor.new(self._lane_layout(shape), Space.BATCH)
         else:
             tensor = Tensor.new(self._layout(shape), Space.SAMPLE)
         self.tensors[node.output] = tensor
@@ -191,22 +245,36 @@ class _Planner(ArrayOperators):
         if node.output not in self.batched or tensor.space == Space.BATCH:
             return tensor
         if name not in self.lifted:
-            self.lifted[name] = Tensor.new(layout.columns(tensor.layout.planes, self.lanes), Space.BATCH)
-            self._lift(tensor, self.lifted[name])
+            self.lifted[name] = Tensor.new(self._lane_layout(self.shapes[name]), Space.BATCH)
+            self._lift(tensor, self.lifted[name], self.shapes[name])
         return self.lifted[name]
 
-    def _lift(self, one: Tensor, many: Tensor) -> None:
-        """A vector of each sample into its lane."""
-        if one.space == Space.INPUT:  # all samples are there: turned at once
+    def _lift(self, one: Tensor, many: Tensor, shape: Shape) -> None:
+        """A vector or an image of each sample into its lane."""
+        features, all_of_them = math.prod(shape), one
+        if one.space != Space.INPUT:  # one behind the other first: element by element into lanes would be slow
+            all_of_them = Tensor.new(layout.vector(features * self.lanes), Space.BATCH)
+            own = one.layout
             self._copy(
-                one, lambda: (one.base, 1, 0, one.layout.planes), many, lambda: (many.base, many.layout.plane, 0, 1),
-                (one.layout.planes, 1, 1), batch=True, lanes=True,
+                one, lambda: (one.base, own.plane, own.row, 1), all_of_them,
+                lambda: (all_of_them.base, own.rows * own.cols, own.cols, 1), (own.planes, own.rows, own.cols),
+                out_sample=features,
             )  # fmt: skip
-        else:
-            self._copy(
-                one, lambda: (one.base, 1, 0, 1), many, lambda: (many.base, many.layout.plane, 0, 1),
-                (one.layout.planes, 1, 1), out_sample=1,
-            )  # fmt: skip
+        planes, rows, cols = self._lane_extent(many, shape)
+        self._copy(
+            all_of_them, lambda: (all_of_them.base, rows * cols, cols, 1), many, lambda: self._lane_strides(many),
+            (planes, rows, cols), batch=True, lanes=True, in_sample=features, out_sample=1,
+        )  # fmt: skip
+
+    def _lane_extent(self, tensor: Tensor, shape: Shape) -> tuple[int, int, int]:
+        """Planes, rows and columns of a value in lanes; all are columns of one row where nothing lies between."""
+        own = tensor.layout
+        if len(shape) == 1 or (own.row == own.cols and own.plane == own.rows * own.row):
+            return 1, 1, math.prod(shape)
+        return shape[0], shape[1], shape[2]
+
+    def _lane_strides(self, tensor: Tensor) -> tuple[int, int, int, int]:
+        return tensor.base, tensor.layout.plane, tensor.layout.row, self.lanes
 
     def _copy(
         self,
@@ -217,12 +285,13 @@ class _Planner(ArrayOperators):
         extent: tuple[int, int, int],
         batch: bool = False,
         lanes: bool = False,
+        in_sample: int = 0,
         out_sample: int = 0,
     ) -> None:
-        """``from_`` and ``to`` give (base, plane, row, column) once memory is assigned."""
+        """``from_`` and ``to`` give (base, plane, row, column) once memory is assigned; with ``lanes``, of each sample."""
 
         def write() -> abi.Copy:
-            left = abi.Strided(*from_(), 0, int(source.space))
+            left = abi.Strided(*from_(), in_sample, int(source.space))
             right = abi.Strided(*to(), out_sample, int(target.space))
             return abi.Copy(in_=left, out=right, planes=extent[0], rows=extent[1], cols=extent[2], lanes=lanes)
 
@@ -238,7 +307,9 @@ class _Planner(ArrayOperators):
         if port.dtype != "float32" or not users:
             return
         vector = outside.layout.is_vector and len(shape) == 1
-        if index == 0 and (all(u.op == "flatten" for u in users) or (vector and self._only_multiplied(port.name))):
+        batched = all(user.output in self.batched for user in users)
+        flattened = all(self._flattens(user) for user in users)
+        if index == 0 and (flattened or batched or (vector and self._only_multiplied(port.name))):
             return  # read where it is
         inside = Tensor.new(self._layout(shape), Space.SAMPLE)
         self._move(outside, inside)
@@ -278,10 +349,10 @@ class _Planner(ArrayOperators):
             self._map("copy", [View.of(result, shape)], View.of(outside, shape))
             return
         if result.space == Space.BATCH:
-            features = result.layout.planes
+            features, (planes, rows, cols) = math.prod(shape), self._lane_extent(result, shape)
             self._copy(
-                result, lambda: (result.base, result.layout.plane, 0, 1), outside, lambda: (0, 1, 0, features),
-                (features, 1, 1), batch=True, lanes=True,
+                result, lambda: self._lane_strides(result), outside, lambda: (0, rows * cols, cols, 1), (planes, rows, cols),
+                batch=True, lanes=True, in_sample=1, out_sample=features,
             )  # fmt: skip
         else:
             self._move(result, outside)
@@ -300,6 +371,11 @@ class _Planner(ArrayOperators):
         where = _Where((steps * plane)[None], steps[None], np.zeros_like(steps)[None], source.layout.cols)
         batched = node.output in self.batched
         chosen = self._format(node, weight, "lanes" if batched else "planes")
+        if batched and self.lanes <= layout.LANES and formats.dense_in_few_lanes(weight):
+            chosen = "pixels"
+        if chosen == "pixels":
+            self._pixel_product(node, weight, source, steps * plane, np.arange(source.layout.cols, dtype=np.int64))
+            return
         self._plane_product(node, weight, source, where, per_plane, chosen)
 
     def _vector_product(self, node: Node, weight: pack.Floats, source: Tensor) -> None:
@@ -348,8 +424,20 @@ class _Planner(ArrayOperators):
         source = self._read(node.inputs[0], node)
         channels = self.shapes[node.inputs[0]][0]
         reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
+        if node.output in self.batched:
+            self._lane_convolution(node, flat, source, reach)
+            return
         chosen = self._format(node, flat, "planes", shared=reach.groups == 1)
         out = self._layout(self.shapes[node.output])
+        if chosen == "pixels" and source.layout.whole and reach.beyond.cols:
+            chosen = "tiles"  # without zeros between rows
+        if chosen == "pixels":
+            channel = np.arange(inner)[:, None, None] * source.layout.plane
+            offset = channel + (reach.far_r * source.layout.row)[:, None] + reach.far_c
+            _, rows, cols = self.shapes[node.output]
+            begin = (np.arange(rows) * reach.stride[0] * source.layout.row)[:, None] + np.arange(cols) * reach.stride[1]
+            self._pixel_product(node, flat, source, offset.ravel(), begin.ravel())
+            return
         phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
         in_row = moves = np.zeros(wide, np.int64)
         if reach.direct and not (chosen == "tiles" and out.whole and np.any(reach.shift_c)):
@@ -374,6 +462,52 @@ class _Planner(ArrayOperators):
         offset, plane, move = (each.reshape(len(group), -1) for each in (offset, plane, move))
         where = _Where(offset, plane, move, own.cols if reach.direct else own.row)
         self._plane_product(node, flat, source, where, (chunk * layout.LANES + span) * 4, chosen)
+
+    def _lane_convolution(self, node: Node, flat: pack.Floats, source: Tensor, reach: _Reach) -> None:
+        """Of many samples at once. A column is a float of each, so that every move is of whole vectors."""
+        outputs, inner, high, wide = self.graph.parameter(node, "weight").shape
+        channels, lanes = self.shapes[node.inputs[0]][0], self.lanes
+        phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
+        if reach.stride != (1, 1):
+            source, known = self._lane_phases(node, source, reach)
+            phase = np.array([[known.index((r, c)) for c in reach.phase_c] for r in reach.phase_r])
+        own = source.layout
+        group = np.arange(outputs if reach.groups > 1 else 1) // (outputs // reach.groups)
+        plane = (group[:, None] * inner + np.arange(inner))[:, :, None, None] + phase * channels
+        offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + reach.shift_c * lanes
+        offset, plane = (each.reshape(len(group), -1) for each in (offset, plane))
+        out = self._lane_layout(self.shapes[node.output])
+        columns = min(out.cols, _TILE * layout.LANES) + (int(np.ptp(reach.shift_c)) + 1) * lanes
+        bytes_read = (int(np.ptp(reach.shift_r)) + 1) * columns * 4
+        where = _Where(offset, plane, np.zeros_like(offset), own.cols, own.row)
+        chosen = self._format(node, flat, "lanes", shared=reach.groups == 1)
+        self._plane_product(node, flat, source, where, bytes_read, chosen)
+
+    def _lane_phases(self, node: Node, source: Tensor, reach: _Reach) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Every stride-th row and column, for each phase that is read."""
+        channels, rows, cols = self.shapes[node.inputs[0]]
+        _, high, wide = self.shapes[node.output]
+        left, right = max(0, -int(reach.shift_c.min())), max(0, int(reach.shift_c.max()))
+        known = sorted({(int(r), int(c)) for r in reach.phase_r for c in reach.phase_c})
+        halo, key = Halo(left + right, reach.halo.top, reach.halo.bottom), ("phases", node.output)
+        own, other = layout.lanes(channels * len(known), high, wide, self.lanes, halo, key), source.layout
+        target = Tensor.new(own, Space.BATCH)
+        step_r, step_c = reach.stride
+        for index, (r, c) in enumerate(known):
+            height, width = (
+                min(high + halo.bottom, -(-(rows - r) // step_r)),
+                min(wide + right, -(-(cols - c) // step_c)),
+            )
+            if min(height, width) <= 0:
+                continue
+            begin, end = r * other.row + c * self.lanes, index * channels * own.plane
+            self._copy(
+                source,
+                lambda b=begin: (source.base + b, other.plane, other.row * step_r, self.lanes * step_c),  # type: ignore[misc]
+                target, lambda e=end: (target.base + e, own.plane, own.row, self.lanes),  # type: ignore[misc]
+                (channels, height, width), batch=True, lanes=True, in_sample=1, out_sample=1,
+            )  # fmt: skip
+        return target, known
 
     def _fits(self, reach: _Reach, node: Node) -> bool:
         """Whether the phases of an input have no more columns that are read than whole rows of the output."""
@@ -472,6 +606,38 @@ class _Planner(ArrayOperators):
             )  # fmt: skip
         return target
 
+    def _pixel_product(
+        self,
+        node: Node,
+        weight: pack.Floats,
+        source: Tensor,
+        offset: NDArray[np.int64],
+        begin: NDArray[np.int64],
+    ) -> None:
+        """``weight`` [outputs, taps], dense: where each tap reads, from where each column of each row begins to read."""
+        residual = None if node.residual is None else self._read(node.residual, node)
+        out = self._new(node) if residual else self._new_compact(node)
+        own = out.layout
+        to = (np.arange(own.rows) * own.row)[:, None] + np.arange(own.cols)
+        places = []
+        for values in (offset, begin, to.ravel()):
+            if values.max() >= 2**31:
+                raise GraphError("a layer is too large: its input does not fit 32-bit offsets.")
+            memory: NDArray[np.int32] = pack.aligned(len(values), np.int32)
+            memory[:] = values
+            places.append(self._address(memory))
+        bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(len(weight))))
+        weights, activation = self._address(pack.pack_pixels(weight)), ACTIVATIONS.index(node.activation)
+        self._step(
+            lambda: abi.Pixels(
+                in_=source.value(), out=out.value(), residual=(residual or out).value(), offsets=places[0], from_=places[1],
+                to=places[2], weights=weights, bias=bias, pixels=len(begin), taps=weight.shape[1], activation=activation,
+                has_residual=residual is not None,
+            ),
+            *((source, out) if residual is None else (source, out, residual)), batch=node.output in self.batched,
+            work=weight.size * len(begin),
+        )  # fmt: skip
+
     def _plane_product(
         self,
         node: Node,
@@ -486,19 +652,26 @@ class _Planner(ArrayOperators):
         out = self._new(node)
         _, vectors = out.layout.sweep
         mask = self._address(out.layout.mask)
+        stretches = np.array([(0, 0, vectors)], pack.STRETCH)
+        if where.row and not where.row == out.layout.row == out.layout.cols:  # row by row, and nothing between them
+            mask, row = None, np.arange(out.layout.rows)
+            stretches = np.zeros(len(row), pack.STRETCH)
+            stretches["in"], stretches["out"] = row * where.row, row * out.layout.row
+            stretches["vectors"] = out.layout.cols // layout.LANES
         bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(len(weight))))
         common = {"activation": ACTIVATIONS.index(node.activation), "has_residual": residual is not None}
         tensors = (source, out) if residual is None else (source, out, residual)
         batch = node.output in self.batched
+        stretch_address = self._address(stretches)
 
         def ends() -> dict[str, Any]:
             return {
                 "in_": source.value(), "out": out.value(), "residual": (residual or out).value(), "bias": bias,
-                "mask": mask, "vectors": vectors, **common,
+                "mask": mask, "stretches": stretch_address, "stretch_count": len(stretches), **common,
             }  # fmt: skip
 
         if chosen == "tiles":
-            height = 8 if vectors <= 3 else 4
+            height = 8 if stretches["vectors"].max() <= 3 else 4
             blocks = max(1, round(source.layout.planes * per_plane / _FIRST_CACHE))
             tile_offsets = pack.aligned(weight.shape[1], np.int32)
             tile_offsets[:] = where.offset[0]
@@ -518,8 +691,8 @@ class _Planner(ArrayOperators):
         row_vectors = max(1, out.layout.row // layout.LANES) if groups > 1 else 1
         self._step(
             lambda: abi.Taps(
-                **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, row_vectors=row_vectors,
-                blocks=packed.blocks, groups=groups,
+                **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, vectors=vectors,
+                row_vectors=row_vectors, blocks=packed.blocks, groups=groups,
             ),
             *tensors, batch=batch, work=len(packed.taps) * vectors * layout.LANES,
         )  # fmt: skip
@@ -531,14 +704,20 @@ class _Planner(ArrayOperators):
 
     # ---- everything else
 
+    def _new_compact(self, node: Node) -> Tensor:
+        """Memory for an image; without padding where all that read it want a vector."""
+        shape, users = self.shapes[node.output], self._users(node.output)
+        flattened = users and all(self._flattens(user) for user in users) and node.output not in self.graph.outputs
+        if node.output in self.batched or len(shape) != 3 or not flattened:
+            return self._new(node)
+        tensor = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
+        return tensor
+
     def _pool(self, node: Node, average: bool) -> None:
         kernel, stride, padding = pool_geometry(node)
         source = self._read(node.inputs[0], node)
-        shape, users = self.shapes[node.output], self._users(node.output)
-        if users and all(user.op == "flatten" for user in users) and node.output != self.graph.output:
-            out = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
-        else:
-            out = self._new(node)
+        shape, batch = self.shapes[node.output], node.output in self.batched
+        out = self._new_compact(node)
         counted = bool(node.attributes.get("count_padding", True))
         if (shape[2] - 1) * stride[1] + kernel[1] > _WIDEST_POOL and kernel != self.shapes[node.inputs[0]][1:]:
             raise GraphError(f"{node.output}: pooling over rows of more than {_WIDEST_POOL:,} columns is not known.")
@@ -546,8 +725,9 @@ class _Planner(ArrayOperators):
             lambda: abi.Pool(
                 in_=source.value(), out=out.value(), average=average, height=kernel[0], width=kernel[1],
                 step_r=stride[0], step_c=stride[1], pad_r=padding[0], pad_c=padding[1], count_padding=counted,
+                lanes=self.lanes if batch else 0,
             ),
-            source, out, work=source.layout.planes * source.layout.plane,
+            source, out, batch=batch, work=source.layout.planes * source.layout.plane,
         )  # fmt: skip
 
     def _max_pool(self, node: Node) -> None:
@@ -556,9 +736,18 @@ class _Planner(ArrayOperators):
     def _avg_pool(self, node: Node) -> None:
         self._pool(node, average=True)
 
+    def _reshape(self, node: Node) -> None:
+        if self._flattens(node) and self.tensors[node.inputs[0]].space in (Space.SAMPLE, Space.BATCH, Space.INPUT):
+            self._flatten(node)
+        else:
+            super()._reshape(node)
+
     def _flatten(self, node: Node) -> None:
         shape = self.shapes[node.inputs[0]]
         source = self._read(node.inputs[0], node)
+        if node.output in self.batched:
+            self._flatten_lanes(node, source, shape)
+            return
         own, flat = source.layout, layout.vector(self.shapes[node.output][0])
         outside = source.space == Space.INPUT
         dense = outside or own.is_vector or (len(shape) == 3 and own == layout.compact(*shape))
@@ -575,6 +764,18 @@ class _Planner(ArrayOperators):
         else:
             to, extent = (lambda: (out.base, 1, 0, shape[1])), (shape[1], 1, shape[0])
         self._copy(source, lambda: (source.base, own.plane, own.row, 1), out, to, extent)
+
+    def _flatten_lanes(self, node: Node, source: Tensor, shape: Shape) -> None:
+        extent = self._lane_extent(source, shape)
+        if extent[0] == 1:
+            self.tensors[node.output] = source.seen_as(layout.columns(math.prod(shape), self.lanes))
+            return
+        out, (_, rows, cols) = self._new(node), extent
+        self._copy(
+            source, lambda: self._lane_strides(source), out,
+            lambda: (out.base, rows * cols * self.lanes, cols * self.lanes, self.lanes),
+            extent, batch=True, lanes=True, in_sample=1, out_sample=1,
+        )  # fmt: skip
 
     def _binary(
         self, node: Node, kind: str, left: Tensor, right: Tensor | None, constant: NDArray[Any] | None = None
@@ -723,12 +924,14 @@ _METHODS = {
 @dataclass(frozen=True, eq=False)
 class _Where:
     """What taps read [outputs, or 1 if all read the same; taps]: the offset, the input plane that it lies in, and by how many
-    columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count."""
+    columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count. With ``row``, rows of
+    the input lie so far apart, and each row of the output is computed by itself."""
 
     offset: NDArray[np.int64]
     plane: NDArray[np.int64]
     move: NDArray[np.int64]
     cols: int
+    row: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -737,12 +940,13 @@ class _Reach:
 
     With stride s and padding p, kernel row k of output row r reads input row ``s r + d``, ``d = k - p`` ("far"): row
     ``r + d // s`` of those whose index is ``d % s`` modulo s ("phase"). A convolution is ``direct`` when it can read its
-    input where it is; otherwise the input is split first.
+    input where it is; otherwise the input is split first. ``beyond`` is how far it reads beyond its input itself.
     """
 
     direct: bool
     stride: tuple[int, int]
     groups: int
+    far_r: NDArray[np.int64]
     far_c: NDArray[np.int64]
     shift_r: NDArray[np.int64]
     shift_c: NDArray[np.int64]
@@ -750,6 +954,7 @@ class _Reach:
     phase_c: NDArray[np.int64]
     phases_r: int
     halo: Halo
+    beyond: Halo
 
     @classmethod
     def of(cls, graph: Graph, node: Node, shape: Shape) -> _Reach:
@@ -763,6 +968,10 @@ class _Reach:
         direct = stride == (1, 1) and same
         top, bottom = max(0, -int(shift[0].min())), max(0, int(shift[0].max()))
         halo = Halo(padding[1] if direct else 0, top, bottom)
+        before = [max(0, -int(d.min())) for d in far]
+        last = [(n + p - 1 - int(d.max())) // s * s for n, p, d, s in zip(shape[1:], padding, far, stride, strict=True)]
+        behind = [max(0, begin + int(d.max()) - (n - 1)) for begin, d, n in zip(last, far, shape[1:], strict=True)]
         return cls(
-            direct, stride, groups, far[1], shift[0], shift[1], far[0] % stride[0], far[1] % stride[1], stride[0], halo
-        )
+            direct, stride, groups, far[0], far[1], shift[0], shift[1], far[0] % stride[0], far[1] % stride[1], stride[0],
+            halo, Halo(max(before[1], behind[1]), before[0], behind[0]),
+        )  # fmt: skip

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 5
+#define TS_ABI 6
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
@@ -29,7 +29,7 @@ enum ts_space {
 
 enum ts_kind {
   TS_COPY, TS_TAPS, TS_TILES, TS_SLICES, TS_ROWS, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
-  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_DEAL, TS_KINDS
+  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_DEAL, TS_PIXELS, TS_KINDS
 };
 
 enum ts_activation {
@@ -59,19 +59,24 @@ typedef struct { int32_t offset; float weight; } ts_tap;
 // Every operation begins with this. `batch`: runs once for all samples, not once for each.
 typedef struct { int32_t kind, batch; int64_t work; } ts_op;
 
-// out[p][r][c] = in[p][r][c]. `lanes`: there are as many columns as samples in the call.
+// out[p][r][c] = in[p][r][c]. `lanes`: of every sample in the call, `sample` floats apart.
 typedef struct { ts_op op; ts_strided in, out; int64_t planes, rows, cols, lanes; } ts_copy;
+
+// Vectors that follow each other in both input and output, from these offsets on.
+typedef struct { int32_t in, out, vectors; } ts_stretch;
 
 // Sparse convolution or product, output-stationary: each output plane is a sum of shifted input planes ("taps").
 // `starts` is [blocks][outputs][groups], then the end: taps are grouped by blocks of input planes that fit the first cache,
 // and by the columns that they are moved by. A group's taps are summed from whole cache lines, where they lie; the sum is
 // then moved by `shifts[group]` columns, and what `keeps` [groups][vectors] hides of it, beyond the ends of rows, is dropped.
-// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector.
+// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector. What is computed of a
+// plane are `stretches`.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const ts_tap* taps; const int32_t* starts; const float* bias; const uint16_t* mask;
   const int64_t* shifts; const uint16_t* keeps;
-  int64_t vectors, row_vectors, blocks, groups, activation, has_residual;
+  const ts_stretch* stretches;
+  int64_t stretch_count, vectors, row_vectors, blocks, groups, activation, has_residual;
 } ts_taps;
 
 // The same, dense: `height` output planes at a time, all with the same taps, in `blocks` parts. weights is
@@ -79,8 +84,18 @@ typedef struct {
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int32_t* offsets; const float* weights; const float* bias; const uint16_t* mask;
-  int64_t vectors, taps, height, blocks, activation, has_residual;
+  const ts_stretch* stretches;
+  int64_t stretch_count, taps, height, blocks, activation, has_residual;
 } ts_tiles;
+
+// Dense convolution or product: a few pixels of 32 output planes at a time. Pixel i reads from `from[i]` on, tap j of it from
+// `offsets[j]` further on, and is written to `to[i]`: strides, padding and small images cost nothing. weights is
+// [outputs/32][taps][32]; the last group has 16 where no more are left.
+typedef struct {
+  ts_op op; ts_value in, out, residual;
+  const int32_t* offsets; const int32_t* from; const int32_t* to; const float* weights; const float* bias;
+  int64_t pixels, taps, activation, has_residual;
+} ts_pixels;
 
 // Sparse matrix times vector. 16 rows by `width` (64 or 128) columns hold as many slots as their fullest row has weights
 // there; a slot is 16 values and 16 column numbers of 8 bits. first is [slices + 1], slots is [slices][blocks]. Of 128
@@ -97,8 +112,9 @@ typedef struct {
   int64_t inputs, activation, has_residual;
 } ts_rows;
 
+// `lanes`: a column is so many floats, one for each sample; otherwise one.
 typedef struct {
-  ts_op op; ts_value in, out; int64_t average, height, width, step_r, step_c, pad_r, pad_c, count_padding;
+  ts_op op; ts_value in, out; int64_t average, height, width, step_r, step_c, pad_r, pad_c, count_padding, lanes;
 } ts_pool;
 
 // Elementwise; `vectors` of each plane, and what `mask` hides of them is set to zero.

@@ -219,15 +219,19 @@ struct TapsBody {
 int taps(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_taps*>(op);
   const int64_t row = k.row_vectors, step = row <= ACCUMULATORS ? row : 1;  // tiles are of whole rows, if there is room
-  const int64_t rows = (k.vectors + step - 1) / step, most = ACCUMULATORS / step, chunks = (rows + most - 1) / most;
+  const int64_t most = ACCUMULATORS / step;
   const Range outputs = part(k.out.planes, share);
-  for (int64_t c = 0; c < chunks; c++) {
-    const int64_t begin = rows * c / chunks * step;
-    const int64_t end = smaller(k.vectors, rows * (c + 1) / chunks * step);
-    const TapsBody body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
-                        k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                        k.mask ? k.mask + begin : nullptr, k.keeps ? k.keeps + begin : nullptr, row <= ACCUMULATORS, outputs};
-    with_constant<ACCUMULATORS>(end - begin, body);
+  for (int64_t s = 0; s < k.stretch_count; s++) {
+    const ts_stretch& stretch = k.stretches[s];
+    const int64_t rows = (stretch.vectors + step - 1) / step, chunks = (rows + most - 1) / most;
+    for (int64_t c = 0; c < chunks; c++) {
+      const int64_t first = rows * c / chunks * step, end = smaller(stretch.vectors, rows * (c + 1) / chunks * step);
+      const int64_t begin = stretch.out + 16 * first, vector = begin / 16;
+      const TapsBody body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
+                          k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
+                          k.keeps ? k.keeps + vector : nullptr, row <= ACCUMULATORS, outputs};
+      with_constant<ACCUMULATORS>(end - first, body);
+    }
   }
   return TS_OK;
 }
@@ -286,14 +290,18 @@ struct TilesBody {
 
 template <int HEIGHT, int LIMIT>
 void tiles_of(const ts_tiles& k, const Place& place, Share share) {
-  const int64_t chunks = (k.vectors + LIMIT - 1) / LIMIT;
   const Range outputs = part(k.out.planes, share, HEIGHT);
-  for (int64_t c = 0; c < chunks; c++) {
-    const int64_t begin = k.vectors * c / chunks, end = k.vectors * (c + 1) / chunks;
-    const TilesBody<HEIGHT> body{k, at(k.in, place) + 16 * begin, at(k.out, place) + 16 * begin,
-                                 k.has_residual ? at(k.residual, place) + 16 * begin : nullptr,
-                                 k.mask ? k.mask + begin : nullptr, outputs};
-    with_constant<LIMIT>(end - begin, body);
+  for (int64_t s = 0; s < k.stretch_count; s++) {
+    const ts_stretch& stretch = k.stretches[s];
+    const int64_t chunks = (stretch.vectors + LIMIT - 1) / LIMIT;
+    for (int64_t c = 0; c < chunks; c++) {
+      const int64_t first = stretch.vectors * c / chunks, end = stretch.vectors * (c + 1) / chunks;
+      const int64_t begin = stretch.out + 16 * first;
+      const TilesBody<HEIGHT> body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
+                                   k.has_residual ? at(k.residual, place) + begin : nullptr,
+                                   k.mask ? k.mask + begin / 16 : nullptr, outputs};
+      with_constant<LIMIT>(end - first, body);
+    }
   }
 }
 
@@ -303,6 +311,101 @@ int tiles(const ts_op* op, const Place& place, Share share) {
     tiles_of<8, DENSE_TALL>(k, place, share);
   else
     tiles_of<4, DENSE_SMALL>(k, place, share);
+  return TS_OK;
+}
+
+// ---- the same, dense, without regard to rows --------------------------------------------------------------------------------
+
+// Sixteen by sixteen: each round deals the array like a pack of cards into even and odd, which turns the eight bits of an
+// element's address by one; after four rounds row and column have changed places.
+inline void transpose(F16* r) {
+  F16 s[16];
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 8; i++) deal(r[2 * i], r[2 * i + 1], s[i], s[i + 8]);
+    for (int i = 0; i < 16; i++) r[i] = s[i];
+  }
+}
+
+// Where what belongs to a tile of pixels lies one behind the other in an output plane: pixels `mask`, the first of which would
+// begin at `offset`.
+struct Run {
+  int64_t offset;
+  uint16_t mask;
+};
+
+#define EACH_PIXEL _Pragma("GCC unroll 16") for (int p = 0; p < P; p++)
+#define EACH_PART _Pragma("GCC unroll 2") for (int h = 0; h < H; h++)
+
+// H vectors of outputs, from `first` on.
+template <int H>
+struct PixelsBody {
+  const ts_pixels& k;
+  const float* x;
+  float* out;
+  const float* residual;
+  int64_t first, width, begin;  // width: floats between the weights of two taps
+
+  template <int P>
+  void operator()() const {
+    const int32_t* from = k.from + begin;
+    const float* weight = k.weights + first / 32 * 32 * k.taps + first % 32;
+    F16 sums[P][H];
+    EACH_PIXEL EACH_PART sums[p][h] = load(k.bias + first + 16 * h);
+    for (int64_t i = 0; i < k.taps; i++, weight += width) {
+      const float* source = x + k.offsets[i];
+      __builtin_prefetch(weight + AHEAD / 4);
+      F16 weights[H];
+      EACH_PART weights[h] = load(weight + 16 * h);
+      EACH_PIXEL {
+        const F16 input = all(source[from[p]]);
+        EACH_PART sums[p][h] = fma(input, weights[h], sums[p][h]);
+      }
+    }
+    Run runs[P];
+    int count = 0;
+    for (int p = 0; p < P; p++) {
+      const int64_t offset = k.to[begin + p] - p;
+      if (!count || runs[count - 1].offset != offset) runs[count++] = {offset, 0};
+      runs[count - 1].mask = static_cast<uint16_t>(runs[count - 1].mask | 1u << p);
+    }
+    EACH_PART {
+      F16 turned[16];
+      for (int p = 0; p < 16; p++) turned[p] = p < P ? sums[p][h] : all(0.0f);
+      transpose(turned);
+      const int64_t end = smaller(16, k.out.planes - first - 16 * h);
+      for (int64_t o = 0; o < end; o++) finish_runs(turned[o], first + 16 * h + o, runs, count);
+    }
+  }
+
+  inline void finish_runs(F16 sum, int64_t o, const Run* runs, int count) const {
+    if (residual)
+      for (int r = 0; r < count; r++) sum = sum + load_some(residual + o * k.residual.plane + runs[r].offset, runs[r].mask);
+    if (k.activation == TS_RELU)  // the common case, without a call
+      sum = maximum(all(0.0f), sum);
+    else if (k.activation != TS_LINEAR)
+      sum = activated(sum, k.activation);
+    for (int r = 0; r < count; r++) store_some(out + o * k.out.plane + runs[r].offset, sum, runs[r].mask);
+  }
+};
+
+int pixels(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_pixels*>(op);
+  const int64_t all_pixels = op->batch ? smaller(k.pixels, place.samples) : k.pixels;  // lanes without a sample cost nothing
+  const int64_t groups = (k.out.planes + 31) / 32, tiles = (all_pixels + PIXELS - 1) / PIXELS;
+  const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
+  const Range range = part(groups * tiles, share);
+  for (int64_t i = range.begin; i < range.end; i++) {
+    const int64_t first = i / tiles * 32, tile = i % tiles;
+    const int64_t begin = all_pixels * tile / tiles, count = all_pixels * (tile + 1) / tiles - begin;
+    const int64_t parts = k.out.planes - first > 16 ? 2 : 1;
+    for (int64_t h = 0; h < parts; h += PIXEL_VECTORS) {
+      if (parts >= PIXEL_VECTORS)
+        with_constant<PIXELS>(count, PixelsBody<PIXEL_VECTORS>{k, at(k.in, place), at(k.out, place), residual,
+                                                              first + 16 * h, 16 * parts, begin});
+      else
+        with_constant<PIXELS>(count, PixelsBody<1>{k, at(k.in, place), at(k.out, place), residual, first, 16, begin});
+    }
+  }
   return TS_OK;
 }
 
@@ -500,6 +603,29 @@ void pool_any(const ts_pool& k, const float* in, float* out) {
   }
 }
 
+// Columns of many samples, which are pooled alike.
+void pool_lanes(const ts_pool& k, const float* in, float* out) {
+  const int64_t in_cols = k.in.cols / k.lanes, out_cols = k.out.cols / k.lanes;
+  for (int64_t r = 0; r < k.out.rows; r++) {
+    const int64_t r0 = r * k.step_r - k.pad_r, r1 = larger(r0, 0), r2 = smaller(r0 + k.height, k.in.rows);
+    const int64_t high = k.count_padding ? smaller(r0 + k.height, k.in.rows + k.pad_r) - r0 : r2 - r1;
+    for (int64_t c = 0; c < out_cols; c++) {
+      const int64_t c0 = c * k.step_c - k.pad_c, c1 = larger(c0, 0), c2 = smaller(c0 + k.width, in_cols);
+      const int64_t wide = k.count_padding ? smaller(c0 + k.width, in_cols + k.pad_c) - c0 : c2 - c1;
+      const F16 each = all(1.0f / static_cast<float>(larger(1, high * wide)));
+      for (int64_t v = 0; v < k.lanes; v += 16) {
+        F16 pooled = all(k.average ? 0.0f : -__builtin_inff());
+        for (int64_t i = r1; i < r2; i++)
+          for (int64_t j = c1; j < c2; j++) {
+            const F16 x = load(in + i * k.in.row + j * k.lanes + v);
+            pooled = k.average ? pooled + x : maximum(pooled, x);
+          }
+        store(out + r * k.out.row + c * k.lanes + v, k.average ? pooled * each : pooled);
+      }
+    }
+  }
+}
+
 int pool(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_pool*>(op);
   const bool padded = k.pad_r || k.pad_c;
@@ -509,7 +635,9 @@ int pool(const ts_op* op, const Place& place, Share share) {
   for (int64_t p = planes.begin; p < planes.end; p++) {
     const float* in = at(k.in, place) + p * k.in.plane;
     float* out = at(k.out, place) + p * k.out.plane;
-    if (whole)
+    if (k.lanes)
+      pool_lanes(k, in, out);
+    else if (whole)
       *out = pool_all(k, in);
     else if (pairs)
       pool_pairs(k, in, out);
@@ -708,16 +836,6 @@ int attention(const ts_op* op, const Place& place, Share share) {
 
 // ---- copies between layouts ----------------------------------------------------------------------------------------------
 
-// Sixteen by sixteen: each round deals the array like a pack of cards into even and odd, which turns the eight bits of an
-// element's address by one; after four rounds row and column have changed places.
-inline void transpose(F16* r) {
-  F16 s[16];
-  for (int round = 0; round < 4; round++) {
-    for (int i = 0; i < 8; i++) deal(r[2 * i], r[2 * i + 1], s[i], s[i + 8]);
-    for (int i = 0; i < 16; i++) r[i] = s[i];
-  }
-}
-
 // out[j * out_row + i] = in[i * in_row + j] for i < height, j < width.
 void transposed(const float* in, int64_t in_row, float* out, int64_t out_row, int64_t height, int64_t width) {
   for (int64_t i = 0; i < height; i += 16)
@@ -740,16 +858,31 @@ inline void copy_row(const float* in, int64_t in_step, float* out, int64_t out_s
   for (; i < n; i++) out[i * out_step] = in[i * in_step];
 }
 
+void copy_lanes(const ts_copy& k, const float* in, float* out, int64_t samples) {
+  for (int64_t r = 0; r < k.rows; r++) {
+    const float* from = in + r * k.in.row;
+    float* to = out + r * k.out.row;
+    if (k.in.sample == 1 && k.out.sample == 1)
+      for (int64_t c = 0; c < k.cols; c++) copy_row(from + c * k.in.col, 1, to + c * k.out.col, 1, samples);
+    else if (k.in.sample == 1)
+      transposed(from, k.in.col, to, k.out.sample, k.cols, samples);
+    else
+      transposed(from, k.in.sample, to, k.out.col, samples, k.cols);
+  }
+}
+
 int copy(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_copy*>(op);
   const float* in = place.space[k.in.space] + k.in.base + k.in.sample * place.sample;
   float* out = place.space[k.out.space] + k.out.base + k.out.sample * place.sample;
-  const int64_t cols = k.lanes ? place.samples : k.cols;
+  const int64_t cols = k.cols;
   const Range planes = part(k.planes, share, 16);
   const int64_t n = planes.end - planes.begin;
   if (n <= 0) return TS_OK;
   in += planes.begin * k.in.plane, out += planes.begin * k.out.plane;
-  if (k.rows == 1 && cols > 1 && k.in.plane == 1 && k.out.col == 1) {
+  if (k.lanes) {
+    for (int64_t p = 0; p < n; p++) copy_lanes(k, in + p * k.in.plane, out + p * k.out.plane, place.samples);
+  } else if (k.rows == 1 && cols > 1 && k.in.plane == 1 && k.out.col == 1) {
     transposed(in, k.in.col, out, k.out.plane, cols, n);
   } else if (k.rows == 1 && cols > 1 && k.in.col == 1 && k.out.plane == 1) {
     transposed(in, k.in.plane, out, k.out.col, n, cols);
@@ -785,4 +918,4 @@ int deal_columns(const ts_op* op, const Place& place, Share share) {
 
 // In the order of ts_kind.
 const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention, map, reduce,
-                        matmul, normalise, attend, deal_columns}};
+                        matmul, normalise, attend, deal_columns, pixels}};

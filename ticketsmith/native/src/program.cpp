@@ -1,6 +1,8 @@
 // Programs: operations in order, scratch memory planned before, and no allocation while they run.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <limits>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -48,6 +50,7 @@ size_t size_of(int kind) {
     case TS_NORMALISE: return sizeof(ts_normalise);
     case TS_ATTEND: return sizeof(ts_attend);
     case TS_DEAL: return sizeof(ts_deal);
+    case TS_PIXELS: return sizeof(ts_pixels);
     default: return 0;
   }
 }
@@ -82,6 +85,28 @@ struct Scratch {
   int64_t position = 0;
 };
 
+// Whether several threads are faster than one is found out by trying, again and again: it depends on what else the machine
+// does. Of every ROUND calls the first few are made in both ways, by turns; the others in the way whose best call was faster.
+class Trial {
+ public:
+  bool several() {
+    const uint32_t call = calls_.fetch_add(1, std::memory_order_relaxed) % ROUND;
+    if (call == 0)
+      for (auto& best : best_) best.store(std::numeric_limits<int64_t>::max(), std::memory_order_relaxed);
+    if (call < TRIES) return call % 2 == 0;
+    return best_[1].load(std::memory_order_relaxed) < best_[0].load(std::memory_order_relaxed);
+  }
+  void took(bool several, int64_t nanoseconds) {
+    auto& best = best_[several];
+    if (nanoseconds < best.load(std::memory_order_relaxed)) best.store(nanoseconds, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr uint32_t ROUND = 1024, TRIES = 8;
+  std::atomic<uint32_t> calls_{0};
+  std::atomic<int64_t> best_[2] = {};
+};
+
 }  // namespace
 
 struct ts_program {
@@ -92,6 +117,7 @@ struct ts_program {
   std::vector<int64_t> shape, more_inputs, more_outputs;
   std::mutex guard;
   std::vector<std::unique_ptr<Scratch>> idle;
+  Trial trials[8];  // of 1, 2, 3-4, 5-8 .. samples
 
   std::unique_ptr<Scratch> take(int threads) {
     std::unique_ptr<Scratch> scratch;
@@ -257,13 +283,20 @@ int ts_call(ts_program* program, const void* const* inputs, float* const* output
   const void* input = inputs[0];
   float* output = outputs[0];
   const int64_t work = program->work * (program->each.empty() ? 1 : samples);
-  const int n = threads > 1 && work >= 2 * WORTH_SHARING ? threads : 1;
+  const bool may_share = threads > 1 && work >= 2 * WORTH_SHARING;
+  int size = 0;
+  while (size < 7 && (int64_t{1} << size) < samples) size++;
+  Trial& trial = program->trials[size];
+  const bool several = may_share && trial.several();
+  const int n = several ? threads : 1;
   auto scratch = program->take(n);
   if (!scratch) return TS_NO_MEMORY;
   scratch->inputs = inputs, scratch->outputs = outputs, scratch->memory = memory, scratch->position = position;
   int status = TS_OK;
+  const auto start = may_share ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
   if (n == 1 || !program->run_shared(*scratch, input, output, samples, n, status))
     status = program->run_alone(*scratch, input, output, samples);
+  if (may_share) trial.took(several, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count());
   program->give(std::move(scratch));
   return status;
 } catch (const std::bad_alloc&) {

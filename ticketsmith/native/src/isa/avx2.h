@@ -1,6 +1,7 @@
 // Sixteen floats in two registers of eight.
 constexpr int ACCUMULATORS = 5;  // of 16 registers: what is summed over all taps lies in memory meanwhile
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
+constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
 
 struct F16 {
   __m256 a, b;
@@ -36,6 +37,13 @@ inline __m256i lanes(unsigned mask) {
 inline F16 keep(F16 x, uint16_t mask) {
   return {_mm256_and_ps(x.a, _mm256_castsi256_ps(lanes(mask & 255u))),
           _mm256_and_ps(x.b, _mm256_castsi256_ps(lanes(mask >> 8)))};
+}
+inline F16 load_some(const float* p, uint16_t mask) {
+  return {_mm256_maskload_ps(p, lanes(mask & 255u)), _mm256_maskload_ps(p + 8, lanes(mask >> 8))};
+}
+inline void store_some(float* p, F16 x, uint16_t mask) {
+  _mm256_maskstore_ps(p, lanes(mask & 255u), x.a);
+  _mm256_maskstore_ps(p + 8, lanes(mask >> 8), x.b);
 }
 inline float sum(F16 x) {
   const __m256 s = _mm256_add_ps(x.a, x.b);

@@ -1,6 +1,7 @@
 // Sixteen floats in one register.
 constexpr int ACCUMULATORS = 14;  // of 32 registers, and as many again for sums that are moved: eight hide the latency of the adders
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
+constexpr int PIXELS = 14, PIXEL_VECTORS = 2;
 
 struct F16 {
   __m512 v;
@@ -10,6 +11,8 @@ inline void store(float* p, F16 a) { _mm512_storeu_ps(p, a.v); }
 inline __mmask16 first(int64_t n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1); }
 inline F16 load_first(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
 inline void store_first(float* p, F16 a, int64_t n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
+inline F16 load_some(const float* p, uint16_t mask) { return {_mm512_maskz_loadu_ps(mask, p)}; }
+inline void store_some(float* p, F16 a, uint16_t mask) { _mm512_mask_storeu_ps(p, mask, a.v); }
 inline F16 all(float x) { return {_mm512_set1_ps(x)}; }
 inline F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F16 operator+(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }

@@ -1,6 +1,7 @@
 // Sixteen floats in four registers of four (aarch64, where NEON is always there).
 constexpr int ACCUMULATORS = 6;  // 24 of 32 registers
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
+constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
 
 struct F16 {
   float32x4_t v[4];
@@ -22,6 +23,17 @@ inline void store_first(float* p, F16 a, int64_t n) {
   float t[16];
   store(t, a);
   for (int64_t i = 0; i < (n < 16 ? n : 16); i++) p[i] = t[i];
+}
+inline F16 load_some(const float* p, uint16_t mask) {
+  float each[16];
+  for (int i = 0; i < 16; i++) each[i] = (mask >> i) & 1 ? p[i] : 0.0f;
+  return load(each);
+}
+inline void store_some(float* p, F16 x, uint16_t mask) {
+  float each[16];
+  store(each, x);
+  for (int i = 0; i < 16; i++)
+    if ((mask >> i) & 1) p[i] = each[i];
 }
 inline F16 all(float x) { EACH(vdupq_n_f32(x)) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])) }

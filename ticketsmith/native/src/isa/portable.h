@@ -1,6 +1,7 @@
 // Sixteen floats that any compiler makes the best of.
 constexpr int ACCUMULATORS = 3;
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
+constexpr int PIXELS = 4, PIXEL_VECTORS = 1;
 
 struct F16 {
   float v[16];
@@ -16,6 +17,17 @@ inline void store(float* p, F16 a) {
 inline F16 load_first(const float* p, int64_t n) { EACH(i < n ? p[i] : 0.0f) }
 inline void store_first(float* p, F16 a, int64_t n) {
   for (int i = 0; i < 16 && i < n; i++) p[i] = a.v[i];
+}
+inline F16 load_some(const float* p, uint16_t mask) {
+  float each[16];
+  for (int i = 0; i < 16; i++) each[i] = (mask >> i) & 1 ? p[i] : 0.0f;
+  return load(each);
+}
+inline void store_some(float* p, F16 x, uint16_t mask) {
+  float each[16];
+  store(each, x);
+  for (int i = 0; i < 16; i++)
+    if ((mask >> i) & 1) p[i] = each[i];
 }
 inline F16 all(float x) { EACH(x) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(a.v[i] * b.v[i] + c.v[i]) }
