@@ -94,15 +94,16 @@ void activate(float* out, int64_t vectors, int64_t activation, const uint16_t* m
 template <int T>
 inline void finish(float* out, F16* sums, const float* residual, int64_t activation, const uint16_t* mask) {
   if (residual) EACH_VECTOR sums[t] = sums[t] + load(residual + 16 * t);
-  if (activation == TS_RELU) {  // the common case, in registers
-    const F16 zero = all(0.0f);
-    EACH_VECTOR sums[t] = maximum(zero, sums[t]);
+  const bool relu = activation == TS_RELU || activation == TS_RELU6;
+  if (relu) {  // the common cases, in registers
+    const F16 zero = all(0.0f), most = all(activation == TS_RELU6 ? 6.0f : __builtin_inff());
+    EACH_VECTOR sums[t] = minimum(most, maximum(zero, sums[t]));
   }
   if (mask)
     EACH_VECTOR store(out + 16 * t, keep(sums[t], mask[t]));
   else
     EACH_VECTOR store(out + 16 * t, sums[t]);
-  if (activation != TS_LINEAR && activation != TS_RELU) activate(out, T, activation, mask);
+  if (activation != TS_LINEAR && !relu) activate(out, T, activation, mask);
 }
 
 constexpr int AHEAD = 2048;  // weights between what is computed and what is fetched
@@ -380,8 +381,8 @@ struct PixelsBody {
   inline void finish_runs(F16 sum, int64_t o, const Run* runs, int count) const {
     if (residual)
       for (int r = 0; r < count; r++) sum = sum + load_some(residual + o * k.residual.plane + runs[r].offset, runs[r].mask);
-    if (k.activation == TS_RELU)  // the common case, without a call
-      sum = maximum(all(0.0f), sum);
+    if (k.activation == TS_RELU || k.activation == TS_RELU6)  // the common cases, without a call
+      sum = minimum(all(k.activation == TS_RELU6 ? 6.0f : __builtin_inff()), maximum(all(0.0f), sum));
     else if (k.activation != TS_LINEAR)
       sum = activated(sum, k.activation);
     for (int r = 0; r < count; r++) store_some(out + o * k.out.plane + runs[r].offset, sum, runs[r].mask);
