@@ -41,14 +41,23 @@ gates:
 
 
 SLOW = (
+    "image/test_image.py",
     "execute/kubernetes/test_experiment.py",
     "execute/test_local_executor.py",
     "docs/test_commands.py",
-    "execute/kubernetes/test_conductor.py",
-    "image/test_image.py",
     "store/test_experiment_on_blob.py",
     "cli/test_commands.py",
+    "execute/kubernetes/test_conductor.py",
+    "store/test_blob_faults.py",
+    "prices/test_of_runs.py",
+    "cli/test_stores.py",
+    "store/test_contract.py",
+    "docs/test_pages.py",
+    "test_api.py",
+    "report/test_browser.py",
+    "report/test_render.py",
     "tasks/test_minilm.py",
+    "tasks/test_huggingface.py",
 )
 """Files that take minutes begin first, so that no worker is left with one of them when the others have ended."""
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -110,12 +111,13 @@ def test_a_second_time_trains_nothing(store: Path) -> None:
     assert "0 trained, 16 cached" in done.stderr
 
 
-def test_reports_of_a_folder_and_of_one_experiment(store: Path) -> None:
-    for prefix in ("runs", "runs/digits"):
-        done = run("-m", "ticketsmith.report", "--runs-prefix", prefix, cwd=store)
-        assert done.returncode == 0, done.stderr
-        assert "report: " in done.stdout
-        assert "index.html" in done.stdout
+def test_reports_of_a_folder_and_of_one_experiment(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run("-m", "ticketsmith.report", "--runs-prefix", "runs", cwd=store)
+    status, out, err = call("report", "--runs-prefix", str(store / "runs/digits"), capsys=capsys)
+    assert (done.returncode, status) == (0, 0), done.stderr + err
+    for printed in (done.stdout, out):
+        assert "report: " in printed
+        assert "index.html" in printed
 
 
 def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
@@ -515,7 +517,9 @@ def test_progress_that_nobody_reads_any_more_stops_nothing(recipe_file: Write, t
 def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Write, tmp_path: Path) -> None:
     """Its gate fails, the other replicate goes on, and the exit status says what happened."""
     own = ("model: {name: mlp, widths: [32, 16]}", "model: tests.cli.test_commands:unlucky")
-    done = run("-m", "ticketsmith.prune", "--config", str(recipe_file(own)), cwd=tmp_path)
+    few = (("levels: 2", "levels: 1"), ("sparsity: 0.4", "sparsity: 0.3"))
+    quick = ("--set", "benchmark.rounds=10", "--set", "benchmark.batch_sizes=[1]")
+    done = run("-m", "ticketsmith.prune", "--config", str(recipe_file(own, *few)), *quick, cwd=tmp_path)
     assert done.returncode == Exit.DIVERGED, done.stderr
     assert "diverged: dense level 0 seed 0" in done.stderr
     assert "Traceback" not in done.stderr
@@ -535,11 +539,28 @@ def unlucky(input_shape: tuple[int, ...], classes: int) -> object:
     return model
 
 
+def test_an_interruption_is_told_as_one_even_where_a_library_makes_an_error_of_it(
+    recipe_file: Write, tmp_path: Path
+) -> None:
+    own = ("model: {name: mlp, widths: [32, 16]}", "model: tests.cli.test_commands:swallowing")
+    done = run("-m", "ticketsmith", "validate", "--config", str(recipe_file(own)), cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (Exit.INTERRUPTED, "interrupted")
+
+
+def swallowing(input_shape: tuple[int, ...], classes: int) -> object:
+    """Meets Ctrl-C as some imports do: what comes out is no KeyboardInterrupt."""
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    except KeyboardInterrupt:
+        raise AttributeError("module has no attribute") from None
+
+
 def test_the_live_view_on_a_terminal(recipe_file: Write, tmp_path: Path) -> None:
     """On a real pseudo-terminal: bars with level, seed, step and loss."""
     import pty
 
-    recipe = recipe_file(("duration: 120it", "duration: 4000it"))
+    recipe = recipe_file(("duration: 120it", "duration: 2000it"))
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ticketsmith", "train", "--config", str(recipe)],
@@ -563,5 +584,5 @@ def test_the_live_view_on_a_terminal(recipe_file: Write, tmp_path: Path) -> None
     text = seen.decode(errors="replace")
     assert "dense level 0 seed 1" in text
     assert "loss 0." in text
-    assert "/4000" in text
+    assert "/2000" in text
     assert "2/2 runs" in text

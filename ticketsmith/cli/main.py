@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -59,24 +60,39 @@ def main() -> NoReturn:
 
 def enter(command: click.Command) -> NoReturn:
     """Runs a command and ends the process: a user's mistake is one message and an exit status, never a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is an interruption: it loses nothing
+    asked_to_stop = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)  # a polite kill is an interruption: it loses nothing
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
     try:
         status_ = command.main(standalone_mode=False)
         sys.stdout.flush()
         sys.exit(status_ if isinstance(status_, int) else Exit.OK)
     except TicketSmithError as error:
+        if asked_to_stop:  # a library's code turned the interruption into an error of its own
+            _end_interrupted()
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_status)
     except click.ClickException as error:
         error.show()
         sys.exit(Exit.BAD_INPUT)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        # Not sys.exit: where the signal came while C code ran Python code, the interpreter would still end by the signal.
-        os._exit(Exit.INTERRUPTED)
+        _end_interrupted()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said there
         if isinstance(error, BrokenPipeError):
             sys.exit(Exit.OK)  # the reader of our output has gone, `| head` for example
         click.echo(f"error: cannot write: {error.strerror or error}", err=True)
         sys.exit(Exit.INCOMPLETE)
+
+
+def _end_interrupted() -> NoReturn:
+    click.echo("interrupted", err=True)
+    # Not sys.exit: where the signal came while C code ran Python code, the interpreter would still end by the signal.
+    os._exit(Exit.INTERRUPTED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from ticketsmith.errors import DataError
@@ -13,4 +15,16 @@ def need(module: str, purpose: str, extra: str = "data") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"{purpose} needs {module.partition('.')[0]}: pip install 'ticketsmith[{extra}]'") from error
+        raise _missing(module.partition(".")[0], purpose, extra) from error
+
+
+def folder_of(package: str, purpose: str, extra: str = "data") -> Path:
+    """Where the optional ``package`` is installed, without importing it; DataError as of ``need``."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise _missing(package, purpose, extra)
+    return Path(spec.submodule_search_locations[0])
+
+
+def _missing(package: str, purpose: str, extra: str) -> DataError:
+    return DataError(f"{purpose} needs {package}: pip install 'ticketsmith[{extra}]'")

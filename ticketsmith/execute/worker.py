@@ -70,8 +70,8 @@ def work(pipe: Connection, settings: Settings) -> None:
 def _serve(pipe: Connection, settings: Settings) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported, below
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    stopping: list[int] = []  # not an Event: its lock is not reentrant, and the group and the parent may both send one
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for place in settings.import_from:
         if place not in sys.path:
@@ -101,7 +101,7 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         message, exit_status, fatal = "", 0, False
         outcome: str
         try:
-            hooks = Hooks(report, stopping.is_set, settings.checkpoint_every, rate, settings.side_by_side)
+            hooks = Hooks(report, lambda: bool(stopping), settings.checkpoint_every, rate, settings.side_by_side)
             outcome = produce(job, store, device, hooks)
             if rate is not None and outcome in ("trained", "diverged"):
                 rate = replace(rate, idle_tail=0.0)  # a node idles once after a pod: the pod's first run bears it

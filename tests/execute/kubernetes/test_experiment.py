@@ -21,7 +21,7 @@ from tests.store.proxy import FaultyProxy
 from ticketsmith.store import open_store
 
 Make = Callable[..., Lab]
-LONG = (*SMALL, ("duration: 120it", "duration: 12000it"), ("evaluate_every: 30it", "evaluate_every: 3000it"))
+LONG = (*SMALL, ("duration: 120it", "duration: 7000it"), ("evaluate_every: 30it", "evaluate_every: 1750it"))
 """Two runs of some seconds each."""
 
 
