@@ -28,8 +28,7 @@ def prepare(device: str) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     chosen = torch.device(check_device(device))
-    # Not torch.use_deterministic_algorithms: that also imports the compiler, to tell it.
-    torch.set_deterministic_debug_mode("error" if chosen.type == "cpu" else "warn")
+    torch.use_deterministic_algorithms(True, warn_only=chosen.type != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.set_flush_denormal(True)  # Adam's moments of dying units: denormal arithmetic is many times slower

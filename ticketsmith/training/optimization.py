@@ -9,22 +9,10 @@ import torch
 from torch import nn
 
 from ticketsmith.spec import Training, in_steps
-from ticketsmith.uncompiled import plain_steps, uncompiled
-
-uncompiled(
-    torch.optim.Optimizer.add_param_group,
-    torch.optim.Optimizer.zero_grad,
-    torch.optim.Optimizer.state_dict,
-    torch.optim.Optimizer.load_state_dict,
-)
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer of the spec, in torch's fused form: one pass over memory a step."""
-    return plain_steps(_optimizer(model, training))
-
-
-def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     lr, decay = training.lr, training.weight_decay
     if training.optimizer == "sgd":
