@@ -11,6 +11,7 @@ from ticketsmith.data.cards import DIGITS
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import folder_of
 from ticketsmith.data.holdout import holdout
+from ticketsmith.errors import DataError
 
 TEST = 360
 SEED = 0
@@ -21,7 +22,12 @@ FILE = Path("datasets", "data", "digits.csv.gz")
 def load() -> Dataset:
     """1,437 + 360 images ``[1, 8, 8]``, ``uint8`` over 0..255; stratified, always the same cut."""
     # The file itself: importing scikit-learn takes longer than training on it, in every worker process.
-    table = np.loadtxt(folder_of("sklearn", "the data set 'digits'") / FILE, delimiter=",")
+    path = folder_of("sklearn", "the data set 'digits'") / FILE
+    if not path.is_file():
+        raise DataError(
+            f"the data set 'digits': {path} is not there. Install the scikit-learn that requirements.lock names."
+        )
+    table = np.loadtxt(path, delimiter=",")
     images = np.round(table[:, :-1].reshape(-1, 8, 8) * (255 / LEVELS)).astype(np.uint8)
     labels = table[:, -1].astype(np.int64)
     train, test = holdout(labels, TEST, SEED)
