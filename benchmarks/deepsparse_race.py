@@ -1,0 +1,120 @@
+"""The sparse runtime against DeepSparse 1.8, the last sparse engine for CPUs: one process, turn by turn, whole calls.
+
+DeepSparse needs older libraries than this project, so that two environments take part. The first writes the networks, the
+second races them; NumPy is all that the sparse runtime needs there.
+
+    python -m benchmarks.deepsparse_race write nets       # here: ONNX files and .tsk files, random masks
+    python3.11 -m venv old && old/bin/pip install deepsparse==1.8.0
+    PYTHONPATH=. old/bin/python -m benchmarks.deepsparse_race race nets
+
+A ratio is that of one round: DeepSparse's time over ours (above 1: ours is faster); median, 10th and 90th percentile. The
+last line is the same as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ticketsmith import runtime
+from ticketsmith.machine import cpu_name
+
+SAMPLE_SECONDS = 3e-3
+TOLERANCE = 1e-4
+
+
+def write(folder: Path, models: list[str], sparsities: list[float], batches: list[int]) -> None:
+    """One pair of files for each cell, and its inputs."""
+    import torch
+
+    from benchmarks.sparse_runtime import MODELS, onnx_file, sparse_model
+    from ticketsmith.runtime.from_torch import from_torch
+    from ticketsmith.runtime.tune import choices, tune
+
+    for name, sparsity, batch in itertools.product(models, sparsities, batches):
+        cell = folder / f"{name}-{sparsity:g}-{batch}"
+        cell.mkdir(parents=True, exist_ok=True)
+        model = sparse_model(name, sparsity)
+        inputs = np.random.default_rng(1).standard_normal((batch, *MODELS[name][1]), dtype=np.float32)
+        onnx_file(model, torch.from_numpy(inputs), cell)
+        graph = from_torch(model, torch.from_numpy(inputs[:1]))
+        runtime.save(cell / "model.tsk", graph, {runtime.machine_key(): choices(tune(graph))})
+        np.save(cell / "inputs.npy", inputs)
+        print(cell, flush=True)
+
+
+def race(folder: Path, rounds: int) -> None:
+    """Every cell that was written."""
+    from deepsparse import compile_model
+
+    version = metadata.version("deepsparse")
+    print(f"{cpu_name()}, 1 thread each; deepsparse {version}, numpy {np.__version__}")
+    results = []
+    for cell in sorted(folder.iterdir()):
+        inputs = np.load(cell / "inputs.npy")
+        ours = runtime.load(cell / "model.tsk")
+        ours.prepare(len(inputs))
+        engine = compile_model(str(cell / "model.onnx"), batch_size=len(inputs), num_cores=1)
+        calls: dict[str, Callable[[np.ndarray], Any]] = {
+            "ours": ours,
+            "deepsparse": lambda x, engine=engine: engine.run([x])[0],
+        }
+        expected = np.array(calls["deepsparse"](inputs))
+        error = float(np.abs(ours(inputs) - expected).max() / max(1.0, float(np.abs(expected).max())))
+        if not error <= TOLERANCE:
+            raise SystemExit(f"{cell}: the outputs differ by {error:.1e}.")
+        repeats = {}
+        for name, call in calls.items():
+            for _ in range(5):
+                start = time.perf_counter()
+                call(inputs)
+                took = time.perf_counter() - start
+            repeats[name] = max(1, int(SAMPLE_SECONDS / took))
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        order = list(calls)
+        for _ in range(rounds):
+            random.shuffle(order)
+            for name in order:
+                calls[name](inputs)
+                start = time.perf_counter()
+                for _ in range(repeats[name]):
+                    calls[name](inputs)
+                seconds[name].append((time.perf_counter() - start) / repeats[name])
+        ratios = np.array(seconds["deepsparse"]) / np.array(seconds["ours"])
+        low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9))
+        times = {name: float(1e6 * np.median(values)) for name, values in seconds.items()}
+        print(
+            f"{cell.name:20s} {middle:5.2f}x [{low:.2f}, {high:.2f}]  us: ours {times['ours']:9.1f}  "
+            f"deepsparse {times['deepsparse']:9.1f}",
+            flush=True,
+        )
+        results.append({"cell": cell.name, "ratio": round(float(middle), 3), "microseconds": times})
+    print(json.dumps({"machine": cpu_name(), "deepsparse": version, "results": results}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("write", "race"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", nargs="+", default=["lenet", "cnn", "resnet20", "vgg"])
+    parser.add_argument("--sparsities", nargs="+", type=float, default=[0.5, 0.8, 0.9, 0.95])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    if options.verb == "write":
+        write(options.folder, options.models, options.sparsities, options.batches)
+    else:
+        race(options.folder, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
