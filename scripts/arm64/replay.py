@@ -1,0 +1,33 @@
+"""Every recorded network of $CASES on this machine's instruction sets; the status is 1 where an answer is another."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ticketsmith.native import Isa, has_isa
+from ticketsmith.runtime.artifact import open_artifact
+from ticketsmith.runtime.model import Model
+
+isas = [isa for isa in Isa if has_isa(isa)]
+wrong = 0
+places = sorted(Path(os.environ["CASES"]).glob("*.json"))
+for place in places:
+    asked = json.loads(place.read_text())
+    tolerance = asked.pop("tolerance", 1e-4)
+    graph = open_artifact(place.with_suffix(".tsk")).graph
+    with np.load(place.with_suffix(".npz")) as case:
+        inputs, expected = case["inputs"], case["expected"]
+    for isa in isas:
+        model = Model(graph, isa=isa, **asked)
+        for _ in range(2):  # scratch memory is used again
+            error = np.abs(model(inputs) - expected).max() / max(1e-3, float(np.abs(expected).max()))
+            if not error <= tolerance:
+                wrong += 1
+                print(f"{place.stem} on {isa.name}: {error:.1e}, {asked}")
+print(f"{len(places)} networks on {', '.join(isa.name for isa in isas)}: {wrong} wrong answers")
+sys.exit(1 if wrong or not places else 0)
