@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ticketsmith.inference.loaders import Arrays
 from ticketsmith.inference.onnx_runtime import OnnxRuntime
-from ticketsmith.inference.runtimes import ArrayCall, CannotRunError, Deployment
+from ticketsmith.inference.runtimes import ArrayCall, CannotRunError, Deployment, OnnxFile
 
 _ROUNDS = 15
 _ROUND_SECONDS = 2e-3
 _CONVINCING = 0.97
 
 
-def faster(own: Deployment, model: nn.Module, example: Tensor, folder: Path, threads: int) -> Deployment:
+def faster(own: Deployment, model: nn.Module | OnnxFile, example: Tensor, folder: Path, threads: int) -> Deployment:
     """``own``, or the same model in ONNX Runtime where that is installed, knows the model and wins by more than noise."""
     try:
         other = OnnxRuntime().deploy(model, example, folder)

@@ -13,7 +13,7 @@ from ticketsmith.errors import RecipeError
 from ticketsmith.inference import loaders
 from ticketsmith.inference.decoding import Stepping, write_step
 from ticketsmith.inference.onnx_file import need, onnx_path
-from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, need_cpu
+from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, OnnxFile, need_cpu
 
 
 class OnnxRuntime(FromFile):
@@ -30,7 +30,7 @@ class OnnxRuntime(FromFile):
             )
         self.precision = precision
 
-    def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
+    def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
         """The model as ONNX. Raises CannotRunError when it cannot be written, or packages are missing."""
         need("onnxruntime")
         path = onnx_path(model, example, folder)

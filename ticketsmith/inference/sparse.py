@@ -56,7 +56,7 @@ class Sparse(FromFile):
         own = Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
         if not self.handover or self.precision != "float32":
             return own
-        return faster(own, model, example, folder, threads)  # type: ignore[arg-type]
+        return faster(own, model, example, folder, threads)
 
     def decoder(self, model: nn.Module, example: Tensor) -> ArrayDecoder:
         """Sessions of the runtime's own, as a file has them. Raises CannotRunError as ``deploy`` does."""
