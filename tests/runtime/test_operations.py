@@ -252,11 +252,13 @@ def test_vectors_are_normalised(isa: Isa, batch: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("vector"))
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 1e-2), ("int8", 3e-2)])
-def test_low_precision_weights_are_near(isa: Isa, precision: str, tolerance: float) -> None:
+def test_low_precision_weights_are_near(isa: Isa, name: str, precision: str, tolerance: float) -> None:
     torch.manual_seed(0)
     model = sparse(nn.Sequential(nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 30)), 0.2)
-    assert_same(model, images(1, 300), isa, tolerance=tolerance, precision=precision)
+    choices = {"vector:relu": name, "vector:linear_1": name}
+    assert_same(model, images(1, 300), isa, choices, tolerance=tolerance, precision=precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -60,6 +60,7 @@ class Kind(IntEnum):
     ATTEND = 16
     DEAL = 17
     PIXELS = 18
+    BITMAP = 19
 
 
 class Value(ctypes.Structure):
@@ -142,14 +143,23 @@ class Slices(ctypes.Structure):
     ]
 
 
+class Bitmap(ctypes.Structure):
+    """A sparse product with a vector, with a bit for each weight."""
+
+    _fields_ = [
+        *_PRODUCT,
+        *((name, _PTR) for name in ("first", "bits", "values", "scales", "bias")),
+        *((name, _I64) for name in ("blocks", "dtype", "activation", "has_residual")),
+    ]
+
+
 class Rows(ctypes.Structure):
     """A dense product with a vector."""
 
     _fields_ = [
         *_PRODUCT,
-        ("weights", _PTR),
-        ("bias", _PTR),
-        *((name, _I64) for name in ("inputs", "activation", "has_residual")),
+        *((name, _PTR) for name in ("weights", "scales", "bias")),
+        *((name, _I64) for name in ("inputs", "dtype", "activation", "has_residual")),
     ]
 
 
@@ -319,6 +329,7 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Attend,
     Deal,
     Pixels,
+    Bitmap,
 )
 
 

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 
 _CANDIDATES = {
-    "vector": ("slices", "slices_wide", "rows"),
+    "vector": ("slices", "slices_wide", "bitmap", "rows"),
     "planes": ("taps", "taps_whole", "pixels", "tiles"),
     "lanes": ("taps", "taps_whole", "tiles"),
 }
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
+
+_BITMAP_ABOVE = 0.25
+"""Where weights come from memory, and columns of their own would be more bytes."""
 
 _DENSE_IN_FEW_LANES = 0.3
 
@@ -51,7 +54,7 @@ def density(graph: Graph) -> float:
 
 
 def sensible(mode: str, shared: bool, cold: bool) -> tuple[str, ...]:
-    """Candidates that are worth timing. One layer alone would run from caches where the whole network does not."""
+    """Candidates that are worth timing."""
     wrong = {"slices"} if cold else {"slices_wide"}
     return tuple(name for name in candidates(mode, shared) if name not in wrong)
 
@@ -66,4 +69,6 @@ def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool) ->
     """What is usually fastest for this density."""
     density = np.count_nonzero(weight) / max(1, weight.size)
     sparse, *_, dense = sensible(mode, shared, cold)
-    return dense if shared and density > _DENSE_ABOVE[mode] else sparse
+    if shared and density > _DENSE_ABOVE[mode]:
+        return dense
+    return "bitmap" if mode == "vector" and cold and density > _BITMAP_ABOVE else sparse

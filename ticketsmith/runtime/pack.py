@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 TAP = np.dtype([("offset", np.int32), ("weight", np.float32)])
 STRETCH = np.dtype([("in", np.int32), ("out", np.int32), ("vectors", np.int32)])
 SLICE_ROWS = 16
+BITMAP_ROWS, BITMAP_COLUMNS = 8, 64
 _HUGE_PAGE = 2**21
 
 
@@ -136,27 +137,63 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     # the kernels read four slots at a time, never more than there are; 64 spare bytes let narrow loads be wide
     columns = aligned(int(begin[-1]) * SLICE_ROWS + 64, np.uint8)
     columns[place] = column % width
-    kept = weight[row, column]
-    scales = None
-    if dtype == "int8":
-        scales = padded(int8_scales(weight), slices * SLICE_ROWS)
-        values = aligned(len(columns), np.int8)
-        values[place] = np.rint(kept / scales[row]).astype(np.int8)
-    elif dtype == "bfloat16":
-        values = aligned(len(columns), np.uint16)
-        values[place] = to_bfloat16(kept)
-    else:
-        values = aligned(len(columns), np.float32)
-        values[place] = kept
+    scales = padded(int8_scales(weight), slices * SLICE_ROWS) if dtype == "int8" else None
+    stored = _stored(weight[row, column], dtype, None if scales is None else scales[row])
+    values = aligned(len(columns), stored.dtype)
+    values[place] = stored
     return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype)
 
 
-def pack_rows(weight: Floats) -> Floats:
-    """``weight`` [outputs, inputs] with rows padded to a multiple of 8, columns to one of 16."""
+@dataclass(frozen=True, eq=False)
+class BitmapPack:
+    """8 rows by 64 columns at a time: a bit for each weight, and the values of those that are not zero."""
+
+    first: NDArray[np.int64]
+    bits: NDArray[np.uint64]
+    values: NDArray[Any]
+    scales: Floats | None
+
+
+def pack_bitmap(weight: Floats, dtype: str = "float32") -> BitmapPack:
+    """``weight`` [outputs, inputs]; ``dtype`` as for ``pack_slices``."""
     outputs, inputs = weight.shape
-    out: Floats = aligned((-(-outputs // 8) * 8, -(-inputs // 16) * 16), np.float32)
-    out[:outputs, :inputs] = weight
-    return out
+    groups, blocks = -(-outputs // BITMAP_ROWS), -(-inputs // BITMAP_COLUMNS)
+    full = np.zeros((groups * BITMAP_ROWS, blocks * BITMAP_COLUMNS), np.float32)
+    full[:outputs, :inputs] = weight
+    # [groups, blocks, rows, columns]: the order in which they are read
+    cells = full.reshape(groups, BITMAP_ROWS, blocks, BITMAP_COLUMNS).transpose(0, 2, 1, 3)
+    kept = cells != 0
+    bits = aligned((groups, blocks, BITMAP_ROWS), np.uint64)
+    bits[:] = np.packbits(kept, axis=-1, bitorder="little").view("<u8")[..., 0]
+    first = np.zeros(groups + 1, np.int64)
+    np.cumsum(kept.sum(axis=(1, 2, 3)), out=first[1:])
+    scales = padded(int8_scales(weight), len(full)) if dtype == "int8" else None
+    row = None
+    if scales is not None:
+        row = np.broadcast_to(scales.reshape(groups, 1, BITMAP_ROWS, 1), cells.shape)[kept]
+    stored = _stored(cells[kept], dtype, row)
+    values = aligned(len(stored) + SLICE_ROWS, stored.dtype)  # the kernels read whole vectors
+    values[: len(stored)] = stored
+    return BitmapPack(first, bits, values, scales)
+
+
+def _stored(values: Floats, dtype: str, scales: Floats | None) -> NDArray[Any]:
+    """Values in the type in which kernels read them; ``scales`` are those of their rows."""
+    if dtype == "int8" and scales is not None:
+        steps: NDArray[np.int8] = np.rint(values / scales).astype(np.int8)
+        return steps
+    return to_bfloat16(values) if dtype == "bfloat16" else values
+
+
+def pack_rows(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Floats | None]:
+    """``weight`` [outputs, inputs] with rows padded to a multiple of 8, columns to one of 16; and scales, for int8."""
+    outputs, inputs = weight.shape
+    rows = -(-outputs // 8) * 8
+    scales = padded(int8_scales(weight), rows) if dtype == "int8" else None
+    stored = _stored(weight, dtype, None if scales is None else scales[:outputs, None])
+    out = aligned((rows, -(-inputs // 16) * 16), stored.dtype)
+    out[:outputs, :inputs] = stored
+    return out, scales
 
 
 def int8_scales(weight: Floats) -> Floats:

@@ -394,9 +394,24 @@ class _Planner(ArrayOperators):
 
         chosen = self._format(node, weight, "vector")
         if chosen == "rows":
-            address = self._address(pack.pack_rows(weight))
+            weights, scales = (self._address(array) for array in pack.pack_rows(weight, self.dtype))
             self._step(
-                lambda: abi.Rows(**ends(), weights=address, bias=bias, inputs=weight.shape[1], **common),
+                lambda: abi.Rows(
+                    **ends(), weights=weights, scales=scales, bias=bias, inputs=weight.shape[1],
+                    dtype=_DTYPES[self.dtype], **common,
+                ),
+                *tensors, work=weight.size,
+            )  # fmt: skip
+            return
+        if chosen == "bitmap":
+            bitmap = pack.pack_bitmap(weight, self.dtype)
+            parts: list[NDArray[Any] | None] = [bitmap.first, bitmap.bits, bitmap.values, bitmap.scales]
+            first, bits, values, scales = (self._address(array) for array in parts)
+            self._step(
+                lambda: abi.Bitmap(
+                    **ends(), first=first, bits=bits, values=values, scales=scales, bias=bias,
+                    blocks=bitmap.bits.shape[1], dtype=_DTYPES[self.dtype], **common,
+                ),
                 *tensors, work=weight.size,
             )  # fmt: skip
             return

@@ -480,8 +480,56 @@ int slices(const ts_op* op, const Place& place, Share share) {
   return TS_OK;
 }
 
-int rows(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_rows*>(op);
+template <class Weight>
+void bitmap_of(const ts_bitmap& k, const Place& place, Share share) {
+  constexpr int WIDTH = 64, ROWS = 8, FAR = 8192 / sizeof(Weight), LINE = 64 / sizeof(Weight);
+  const float* x = at(k.in, place);
+  float* out = at(k.out, place);
+  const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
+  float tail[WIDTH] = {};  // the caller's array ends where its inputs end
+  const int64_t whole = k.blocks - 1;
+  for (int64_t i = WIDTH * whole; i < k.in.planes; i++) tail[i - WIDTH * whole] = x[i];
+  const Range groups = part((k.out.planes + ROWS - 1) / ROWS, share);
+  for (int64_t g = groups.begin; g < groups.end; g++) {
+    const uint64_t* bits = k.bits + g * k.blocks * ROWS;
+    const Weight* weight = static_cast<const Weight*>(k.values) + k.first[g];
+    F16 sums[ROWS];
+    for (int r = 0; r < ROWS; r++) sums[r] = all(0.0f);
+    for (int64_t j = 0; j < k.blocks; j++) {
+      const float* from = j < whole ? x + WIDTH * j : tail;
+      const F16 inputs[4] = {load(from), load(from + 16), load(from + 32), load(from + 48)};
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++, bits++) {
+        const auto* quarter = reinterpret_cast<const uint16_t*>(bits);
+        for (int ahead = FAR; ahead < FAR + 32; ahead += LINE) __builtin_prefetch(weight + ahead);
+        F16 sum = sums[r];
+        sum = fma(expand(quarter, weight), inputs[0], sum);
+        sum = fma(expand(quarter + 1, weight + __builtin_popcountll(*bits & 0xffff)), inputs[1], sum);
+        sum = fma(expand(quarter + 2, weight + __builtin_popcountll(*bits & 0xffffffff)), inputs[2], sum);
+        sums[r] = fma(expand(quarter + 3, weight + __builtin_popcountll(*bits << 16)), inputs[3], sum);
+        weight += __builtin_popcountll(*bits);
+      }
+    }
+    float totals[16] = {};
+    for (int r = 0; r < ROWS; r++) totals[r] = sum(sums[r]);
+    const int64_t o = ROWS * g, left = smaller(ROWS, k.out.planes - o);
+    const F16 bias = load_first(k.bias + o, left);
+    F16 total = k.scales ? fma(load(totals), load_first(k.scales + o, left), bias) : load(totals) + bias;
+    if (residual) total = total + load_first(residual + o, left);
+    store_first(out + o, activated(total, k.activation), left);
+  }
+}
+
+int bitmap(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_bitmap*>(op);
+  if (k.dtype == TS_F32) bitmap_of<float>(k, place, share);
+  if (k.dtype == TS_BF16) bitmap_of<uint16_t>(k, place, share);
+  if (k.dtype == TS_I8) bitmap_of<int8_t>(k, place, share);
+  return TS_OK;
+}
+
+template <class Weight>
+void rows_of(const ts_rows& k, const Place& place, Share share) {
   constexpr int AT_ONCE = ACCUMULATORS >= 12 ? 8 : 4;
   const float* x = at(k.in, place);
   float* out = at(k.out, place);
@@ -489,26 +537,33 @@ int rows(const ts_op* op, const Place& place, Share share) {
   const int64_t stride = (k.inputs + 15) / 16 * 16;
   const Range outputs = part(k.out.planes, share, AT_ONCE);
   for (int64_t o = outputs.begin; o < outputs.end; o += AT_ONCE) {
-    const float* weight = k.weights + o * stride;
+    const Weight* weight = static_cast<const Weight*>(k.weights) + o * stride;
     F16 sums[AT_ONCE];
     for (int h = 0; h < AT_ONCE; h++) sums[h] = all(0.0f);
     int64_t i = 0;
     for (; i + 16 <= k.inputs; i += 16) {
       const F16 inputs = load(x + i);
 #pragma GCC unroll 8
-      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(load(weight + h * stride + i), inputs, sums[h]);
+      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(widen(weight + h * stride + i), inputs, sums[h]);
     }
     if (i < k.inputs) {
       const F16 inputs = load_first(x + i, k.inputs - i);
-      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(load(weight + h * stride + i), inputs, sums[h]);
+      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(widen(weight + h * stride + i), inputs, sums[h]);
     }
     float totals[16] = {};
-    for (int h = 0; h < AT_ONCE; h++) totals[h] = sum(sums[h]) + k.bias[o + h];
+    for (int h = 0; h < AT_ONCE; h++) totals[h] = k.bias[o + h] + sum(sums[h]) * (k.scales ? k.scales[o + h] : 1.0f);
     const int64_t left = smaller(AT_ONCE, k.out.planes - o);
     F16 total = load(totals);
     if (residual) total = total + load_first(residual + o, left);
     store_first(out + o, activated(total, k.activation), left);
   }
+}
+
+int rows(const ts_op* op, const Place& place, Share share) {
+  const auto& k = *reinterpret_cast<const ts_rows*>(op);
+  if (k.dtype == TS_F32) rows_of<float>(k, place, share);
+  if (k.dtype == TS_BF16) rows_of<uint16_t>(k, place, share);
+  if (k.dtype == TS_I8) rows_of<int8_t>(k, place, share);
   return TS_OK;
 }
 
@@ -919,4 +974,4 @@ int deal_columns(const ts_op* op, const Place& place, Share share) {
 
 // In the order of ts_kind.
 const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention, map, reduce,
-                        matmul, normalise, attend, deal_columns, pixels}};
+                        matmul, normalise, attend, deal_columns, pixels, bitmap}};

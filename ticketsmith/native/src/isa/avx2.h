@@ -72,6 +72,28 @@ inline __m256 widen_half(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 inline F16 widen(const int8_t* p) { return {widen_half(p), widen_half(p + 8)}; }
+// For each byte, which of eight packed floats each of eight lanes has; 128 for none.
+struct Ranks {
+  uint8_t rank[256][8];
+};
+constexpr Ranks ranks() {
+  Ranks r{};
+  for (int byte = 0; byte < 256; byte++)
+    for (int i = 0, n = 0; i < 8; i++) r.rank[byte][i] = static_cast<uint8_t>((byte >> i) & 1 ? n++ : 128);
+  return r;
+}
+constexpr Ranks RANKS = ranks();
+inline __m256 expand_half(uint8_t bits, __m256 packed) {
+  const __m256i rank = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(RANKS.rank[bits])));
+  const __m256 lanes = _mm256_permutevar8x32_ps(packed, rank);
+  return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_srai_epi32(rank, 31)), lanes);
+}
+// The floats at p, one for each bit that is set, in the lanes of these bits. Whole vectors are read.
+template <class Weight>
+inline F16 expand(const uint16_t* bits, const Weight* p) {
+  const auto low = static_cast<uint8_t>(*bits), high = static_cast<uint8_t>(*bits >> 8);
+  return {expand_half(low, widen(p).a), expand_half(high, widen(p + __builtin_popcount(low)).a)};
+}
 struct Block {
   const float* p;
 };

@@ -36,6 +36,18 @@ inline F16 widen(const uint16_t* p) {
 inline F16 widen(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
+// The floats at p, one for each bit that is set, in the lanes of these bits. Whole vectors are read.
+template <class Weight>
+inline F16 expand(const uint16_t* bits, const Weight* p) {
+  __mmask16 mask;
+  __m512 lanes, packed = widen(p).v;
+  // Loading the mask where it is used spares shifts. The register is cleared, since the instruction waits for what was in it
+  // (Zen 5), and its operand is not memory, from which it may be slow.
+  asm("kmovw %1, %0" : "=k"(mask) : "m"(*bits));
+  asm("vpxord %0, %0, %0" : "=v"(lanes));
+  asm("" : "+v"(packed));
+  return {_mm512_mask_expand_ps(lanes, mask, packed)};
+}
 // 64 inputs held in four registers; a permute picks any 16 of them, where a gather would take 16 loads.
 struct Block {
   __m512 a, b, c, d;

@@ -62,6 +62,33 @@ inline F16 widen(const int8_t* p) {
   return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))};
 }
+// For each four bits, which of sixteen packed bytes each byte of four lanes has; 255 for none.
+struct Ranks {
+  uint8_t rank[16][16];
+};
+constexpr Ranks ranks() {
+  Ranks r{};
+  for (int bits = 0; bits < 16; bits++)
+    for (int i = 0, n = 0; i < 4; i++) {
+      const bool set = (bits >> i) & 1;
+      for (int b = 0; b < 4; b++) r.rank[bits][4 * i + b] = static_cast<uint8_t>(set ? 4 * n + b : 255);
+      n += set;
+    }
+  return r;
+}
+constexpr Ranks RANKS = ranks();
+// The floats at p, one for each bit that is set, in the lanes of these bits. Whole vectors are read.
+template <class Weight>
+inline F16 expand(const uint16_t* bits, const Weight* p) {
+  F16 lanes;
+  for (int i = 0; i < 4; i++) {
+    const unsigned four = (*bits >> (4 * i)) & 15u;
+    const uint8x16_t packed = vreinterpretq_u8_f32(widen(p).v[0]);
+    lanes.v[i] = vreinterpretq_f32_u8(vqtbl1q_u8(packed, vld1q_u8(RANKS.rank[four])));
+    p += __builtin_popcount(four);
+  }
+  return lanes;
+}
 struct Block {
   const float* p;
 };

@@ -67,6 +67,14 @@ inline F16 widen(const uint16_t* p) {
   return r;
 }
 inline F16 widen(const int8_t* p) { EACH(static_cast<float>(p[i])) }
+// The floats at p, one for each bit that is set, in the lanes of these bits. Whole vectors are read.
+template <class Weight>
+inline F16 expand(const uint16_t* bits, const Weight* p) {
+  float packed[16], lanes[16];
+  store(packed, widen(p));
+  for (int i = 0, n = 0; i < 16; i++) lanes[i] = (*bits >> i) & 1 ? packed[n++] : 0.0f;
+  return load(lanes);
+}
 struct Block {
   const float* p;
 };
