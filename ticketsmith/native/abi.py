@@ -108,7 +108,10 @@ class Taps(ctypes.Structure):
         *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps", "stretches")),
         *(
             (name, _I64)
-            for name in ("stretch_count", "vectors", "row_vectors", "blocks", "groups", "activation", "has_residual")
+            for name in (
+                *("stretch_count", "vectors", "row_vectors", "tile"),
+                *("blocks", "groups", "activation", "has_residual"),
+            )
         ),
     ]
 

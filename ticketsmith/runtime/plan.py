@@ -45,8 +45,11 @@ _LANE_IMAGE = 2048
 _FIRST_CACHE = 36_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
-_TILE = 14
-"""Vectors of a plane that are computed at once, at most."""
+_TILE, _FEW_TAPS_TILE = 16, 14
+"""Vectors of a plane that are computed at once, at most: fewer leave registers for sums that are moved."""
+
+_FEW_TAPS = 0.15
+"""The density below which that pays."""
 
 _DENSE_TILE = 6
 """The same where there are few zeros: other registers hold several outputs."""
@@ -471,7 +474,7 @@ class _Planner(ArrayOperators):
         offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + in_row
         move = np.broadcast_to(moves, offset.shape)
         _, vectors = out.sweep
-        tile = _DENSE_TILE if chosen == "tiles" else _TILE
+        tile = _DENSE_TILE if chosen == "tiles" else _taps_tile(flat)
         chunk = -(-vectors // -(-vectors // tile))
         span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
         offset, plane, move = (each.reshape(len(group), -1) for each in (offset, plane, move))
@@ -707,7 +710,8 @@ class _Planner(ArrayOperators):
         self._step(
             lambda: abi.Taps(
                 **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, vectors=vectors,
-                row_vectors=row_vectors, blocks=packed.blocks, groups=groups,
+                row_vectors=row_vectors, tile=_taps_tile(weight) if groups > 1 else _TILE, blocks=packed.blocks,
+                groups=groups,
             ),
             *tensors, batch=batch, work=len(packed.taps) * vectors * layout.LANES,
         )  # fmt: skip
@@ -934,6 +938,10 @@ _METHODS = {
     "rms_norm": "_layer_norm",
 }
 """Of operators whose method has another name."""
+
+
+def _taps_tile(weight: pack.Floats) -> int:
+    return _TILE if np.count_nonzero(weight) > _FEW_TAPS * weight.size else _FEW_TAPS_TILE
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,13 +71,13 @@ typedef struct { int32_t in, out, vectors; } ts_stretch;
 // and by the columns that they are moved by. A group's taps are summed from whole cache lines, where they lie; the sum is
 // then moved by `shifts[group]` columns, and what `keeps` [groups][vectors] hides of it, beyond the ends of rows, is dropped.
 // The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector. What is computed of a
-// plane are `stretches`.
+// plane are `stretches`, by at most `tile` vectors at a time.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const ts_tap* taps; const int32_t* starts; const float* bias; const uint16_t* mask;
   const int64_t* shifts; const uint16_t* keeps;
   const ts_stretch* stretches;
-  int64_t stretch_count, vectors, row_vectors, blocks, groups, activation, has_residual;
+  int64_t stretch_count, vectors, row_vectors, tile, blocks, groups, activation, has_residual;
 } ts_taps;
 
 // The same, dense: `height` output planes at a time, all with the same taps, in `blocks` parts. weights is

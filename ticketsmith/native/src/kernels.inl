@@ -121,11 +121,27 @@ inline void with_constant(int64_t n, Body&& body) {
 
 // ---- sparse convolutions, and products with batches ------------------------------------------------------------------
 
+// Where taps read from, known two taps before: a processor that looks far ahead queues the loads of a tap while it waits for
+// their address, and they are in the way of others. Behind the last tap there is room for two (pack.py).
+struct Sources {
+  const float* x;
+  const float* now;
+  const float* next;
+  Sources(const float* from, const ts_tap* tap) : x(from), now(from + tap[0].offset), next(from + tap[1].offset) {}
+  inline const float* take(const ts_tap* tap) {
+    const float* source = now;
+    now = next;
+    next = x + tap[2].offset;
+    return source;
+  }
+};
+
 // Adds weight times input for each tap to T vectors of sums. Few vectors would leave the adders waiting for each other, so
 // the sums are then kept in several parts.
 template <int T>
 inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_tap* end) {
   constexpr int PARTS = T >= 8 ? 1 : T >= 4 ? 2 : T >= 2 ? 4 : 6;
+  Sources sources(x, tap);
   if constexpr (PARTS > 1) {
     if (tap + PARTS <= end) {
       F16 more[PARTS][T];
@@ -135,7 +151,7 @@ inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_ta
 #pragma GCC unroll 8
         for (int u = 0; u < PARTS; u++) {
           const F16 weight = all(tap[u].weight);
-          const float* source = x + tap[u].offset;
+          const float* source = sources.take(tap + u);
           F16* part = u ? more[u] : sums;
           EACH_VECTOR part[t] = fma(weight, load(source + 16 * t), part[t]);
         }
@@ -146,7 +162,7 @@ inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_ta
   }
   for (; tap < end; tap++) {
     const F16 weight = all(tap->weight);
-    const float* source = x + tap->offset;
+    const float* source = sources.take(tap);
     EACH_VECTOR sums[t] = fma(weight, load(source + 16 * t), sums[t]);
   }
 }
@@ -219,8 +235,9 @@ struct TapsBody {
 
 int taps(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_taps*>(op);
-  const int64_t row = k.row_vectors, step = row <= ACCUMULATORS ? row : 1;  // tiles are of whole rows, if there is room
-  const int64_t most = ACCUMULATORS / step;
+  const int64_t tile = smaller(k.tile, ACCUMULATORS);
+  const int64_t row = k.row_vectors, step = row <= tile ? row : 1;  // tiles are of whole rows, if there is room
+  const int64_t most = tile / step;
   const Range outputs = part(k.out.planes, share);
   for (int64_t s = 0; s < k.stretch_count; s++) {
     const ts_stretch& stretch = k.stretches[s];
@@ -230,7 +247,7 @@ int taps(const ts_op* op, const Place& place, Share share) {
       const int64_t begin = stretch.out + 16 * first, vector = begin / 16;
       const TapsBody body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
                           k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
-                          k.keeps ? k.keeps + vector : nullptr, row <= ACCUMULATORS, outputs};
+                          k.keeps ? k.keeps + vector : nullptr, row <= tile, outputs};
       with_constant<ACCUMULATORS>(end - first, body);
     }
   }

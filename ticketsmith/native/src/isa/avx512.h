@@ -1,5 +1,5 @@
 // Sixteen floats in one register.
-constexpr int ACCUMULATORS = 14;  // of 32 registers, and as many again for sums that are moved: eight hide the latency of the adders
+constexpr int ACCUMULATORS = 16;  // of 32 registers; sums that are moved need as many again, so that with few taps 14 are faster
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
 constexpr int PIXELS = 14, PIXEL_VECTORS = 2;
 
