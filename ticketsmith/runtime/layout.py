@@ -83,16 +83,20 @@ class Layout:
         inside = self._inside(0, self.row if self.whole else self.cols)
         return None if inside.all() else _bits(inside)
 
-    def moved_masks(self, shifts: Sequence[int], cols: int) -> NDArray[np.uint16]:
-        """[shifts, vectors of a plane]: what has one of the first ``cols`` columns of its row so many to the right."""
+    def moved_masks(self, shifts: Sequence[int], cols: int, rows: bool = False) -> NDArray[np.uint16]:
+        """[shifts, vectors of a plane]: what has one of the first ``cols`` columns of its row so many to the right; with
+        ``rows``, a shift is by the nearest number of rows, and by columns for the rest."""
         masks: NDArray[np.uint16] = aligned((len(shifts), self.sweep[1]), np.uint16)
         for mask, shift in zip(masks, shifts, strict=True):
-            mask[:] = _bits(self._inside(-shift, cols - shift))
+            down = (shift + self.row // 2) // self.row if rows else 0
+            right = shift - down * self.row
+            mask[:] = _bits(self._inside(-right, cols - right, down))
         return masks
 
-    def _inside(self, begin: int, end: int) -> NDArray[np.bool_]:
+    def _inside(self, begin: int, end: int, down: int = 0) -> NDArray[np.bool_]:
         row, column = np.divmod(np.arange(self.sweep[1] * LANES), self.row)
-        inside: NDArray[np.bool_] = (row < self.rows) & (begin <= column) & (column < end)
+        there = (row < self.rows) & (row + down >= 0) & (row + down < self.rows)
+        inside: NDArray[np.bool_] = there & (begin <= column) & (column < end)
         return inside
 
 

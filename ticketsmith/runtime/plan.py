@@ -471,14 +471,18 @@ class _Planner(ArrayOperators):
         group = np.arange(outputs if reach.groups > 1 else 1) // (outputs // reach.groups)
         channel = (group[:, None] * inner + np.arange(inner))[:, :, None, None]  # [outputs or 1, inner, 1, 1]
         plane = channel + phase * channels
-        offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + in_row
-        move = np.broadcast_to(moves, offset.shape)
         _, vectors = out.sweep
         tile = _DENSE_TILE if chosen == "tiles" else _taps_tile(flat)
+        in_rows = reach.shift_r * own.row
+        turned = reach.direct and chosen != "tiles" and out.whole and vectors <= tile and _moves_rows(reach, own.row)
+        if turned:
+            in_rows, moves = np.zeros_like(in_rows), in_rows[:, None] + moves
+        offset = plane * own.plane + in_rows[:, None] + in_row
+        move = np.broadcast_to(moves, offset.shape)
         chunk = -(-vectors // -(-vectors // tile))
-        span = (int(reach.shift_r.max()) - int(reach.shift_r.min())) * own.row
         offset, plane, move = (each.reshape(len(group), -1) for each in (offset, plane, move))
-        where = _Where(offset, plane, move, own.cols if reach.direct else own.row)
+        where = _Where(offset, plane, move, own.cols if reach.direct else own.row, moves_rows=turned)
+        span = int(np.ptp(in_rows))
         self._plane_product(node, flat, source, where, (chunk * layout.LANES + span) * 4, chosen)
 
     def _lane_convolution(self, node: Node, flat: pack.Floats, source: Tensor, reach: _Reach) -> None:
@@ -705,8 +709,11 @@ class _Planner(ArrayOperators):
         packed = pack.pack_taps(weight, where.offset, where.plane, where.move, even)
         taps, starts, shifts = (self._address(array) for array in (packed.taps, packed.starts, packed.shifts))
         groups = len(packed.shifts)
-        keeps = self._address(out.layout.moved_masks(packed.shifts.tolist(), where.cols)) if groups > 1 else None
+        masks = out.layout.moved_masks(packed.shifts.tolist(), where.cols, where.moves_rows)
+        keeps = self._address(masks) if groups > 1 else None
         row_vectors = max(1, out.layout.row // layout.LANES) if groups > 1 else 1
+        if where.moves_rows:  # what is moved stays within the plane
+            row_vectors = vectors
         self._step(
             lambda: abi.Taps(
                 **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, vectors=vectors,
@@ -940,6 +947,13 @@ _METHODS = {
 """Of operators whose method has another name."""
 
 
+def _moves_rows(reach: _Reach, row: int) -> bool:
+    """Whether to move sums by rows, too: where several rows are in a vector, one that begins with another row would be read
+    from two cache lines. Moves are of less than a vector, and each has one meaning."""
+    rows, cols = int(np.abs(reach.shift_r).max()), int(np.abs(reach.shift_c).max())
+    return row < layout.LANES and 2 * cols < row and rows * row + cols < layout.LANES
+
+
 def _taps_tile(weight: pack.Floats) -> int:
     return _TILE if np.count_nonzero(weight) > _FEW_TAPS * weight.size else _FEW_TAPS_TILE
 
@@ -948,13 +962,14 @@ def _taps_tile(weight: pack.Floats) -> int:
 class _Where:
     """What taps read [outputs, or 1 if all read the same; taps]: the offset, the input plane that it lies in, and by how many
     columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count. With ``row``, rows of
-    the input lie so far apart, and each row of the output is computed by itself."""
+    the input lie so far apart, and each row of the output is computed by itself. ``moves_rows``: a move is by rows, too."""
 
     offset: NDArray[np.int64]
     plane: NDArray[np.int64]
     move: NDArray[np.int64]
     cols: int
     row: int = 0
+    moves_rows: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,7 +70,8 @@ typedef struct { int32_t in, out, vectors; } ts_stretch;
 // `starts` is [blocks][outputs][groups], then the end: taps are grouped by blocks of input planes that fit the first cache,
 // and by the columns that they are moved by. A group's taps are summed from whole cache lines, where they lie; the sum is
 // then moved by `shifts[group]` columns, and what `keeps` [groups][vectors] hides of it, beyond the ends of rows, is dropped.
-// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector. What is computed of a
+// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector, or
+// the whole plane where moves are by rows, too. What is computed of a
 // plane are `stretches`, by at most `tile` vectors at a time.
 typedef struct {
   ts_op op; ts_value in, out, residual;
