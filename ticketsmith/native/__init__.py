@@ -17,7 +17,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 6
+ABI = 7
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 

@@ -60,6 +60,7 @@ class Kind(IntEnum):
     ATTEND = 16
     DEAL = 17
     PIXELS = 18
+    WINOGRAD = 19
 
 
 class Value(ctypes.Structure):
@@ -299,6 +300,19 @@ class Deal(ctypes.Structure):
     ]
 
 
+class Winograd(ctypes.Structure):
+    """A dense convolution of 3 by 3, by way of frequencies: its inputs, or its product and outputs."""
+
+    _fields_ = [
+        *_PRODUCT,
+        ("transformed", Value),
+        ("sums", Value),
+        *((name, _PTR) for name in ("weights", "bias", "columns", "starts", "ends")),
+        *((name, _I64) for name in ("product", "first", "tile_rows", "tile_cols", "pitch", "together")),
+        *((name, _I64) for name in ("pad_rows", "left", "skip", "activation", "has_residual")),
+    ]
+
+
 OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Copy,
     Taps,
@@ -319,6 +333,7 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Attend,
     Deal,
     Pixels,
+    Winograd,
 )
 
 

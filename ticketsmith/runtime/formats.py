@@ -11,11 +11,14 @@ from ticketsmith.runtime.graph import PRODUCTS, Graph
 
 _CANDIDATES = {
     "vector": ("slices", "slices_wide", "rows"),
-    "planes": ("taps", "taps_whole", "pixels", "tiles"),
+    "planes": ("taps", "taps_whole", "winograd", "pixels", "tiles"),
     "lanes": ("taps", "taps_whole", "tiles"),
 }
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
+
+_WINOGRAD_ABOVE = 0.4
+"""The same of Winograd's filtering."""
 
 _DENSE_IN_FEW_LANES = 0.3
 
@@ -23,12 +26,16 @@ _MOST_IN_CACHE = 3_000_000
 """Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
 
 
-def candidates(mode: str, shared: bool = True) -> tuple[str, ...]:
+def candidates(mode: str, shared: bool = True, tiled: bool = True) -> tuple[str, ...]:
     """Formats of a product with one vector, with planes, or with lanes.
 
-    ``shared``: all outputs read the same inputs; the dense kernels for planes need that.
+    ``shared``: all outputs read the same inputs; the dense kernels for planes need that. ``tiled``: it is a convolution that
+    Winograd's filtering can compute (``winograd.Tiling``).
     """
-    return tuple(name for name in _CANDIDATES[mode] if shared or name not in ("pixels", "tiles"))
+    wrong = {"pixels", "tiles"} if not shared else set()
+    if not (shared and tiled):
+        wrong.add("winograd")
+    return tuple(name for name in _CANDIDATES[mode] if name not in wrong)
 
 
 def cold(graph: Graph) -> bool:
@@ -50,10 +57,10 @@ def density(graph: Graph) -> float:
     return kept / max(1, whole)
 
 
-def sensible(mode: str, shared: bool, cold: bool) -> tuple[str, ...]:
+def sensible(mode: str, shared: bool, cold: bool, tiled: bool = True) -> tuple[str, ...]:
     """Candidates that are worth timing. One layer alone would run from caches where the whole network does not."""
     wrong = {"slices"} if cold else {"slices_wide"}
-    return tuple(name for name in candidates(mode, shared) if name not in wrong)
+    return tuple(name for name in candidates(mode, shared, tiled) if name not in wrong)
 
 
 def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
@@ -62,8 +69,10 @@ def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
     return bool(np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size)
 
 
-def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool) -> str:
+def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, tiled: bool = True) -> str:
     """What is usually fastest for this density."""
     density = np.count_nonzero(weight) / max(1, weight.size)
+    if mode == "planes" and shared and tiled and density > _WINOGRAD_ABOVE:
+        return "winograd"
     sparse, *_, dense = sensible(mode, shared, cold)
     return dense if shared and density > _DENSE_ABOVE[mode] else sparse

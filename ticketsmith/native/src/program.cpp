@@ -51,6 +51,7 @@ size_t size_of(int kind) {
     case TS_ATTEND: return sizeof(ts_attend);
     case TS_DEAL: return sizeof(ts_deal);
     case TS_PIXELS: return sizeof(ts_pixels);
+    case TS_WINOGRAD: return sizeof(ts_winograd);
     default: return 0;
   }
 }
