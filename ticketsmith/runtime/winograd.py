@@ -23,10 +23,19 @@ _MOST_TILES = 256
 _SECOND_CACHE = 600_000
 """Bytes of transformed inputs that a part should have: a second cache of 1 MiB, less what weights and sums need."""
 
-_WEIGHTS = np.array(
-    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
-)  # fmt: skip
-"""G of the paper."""
+_POINTS = (0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))
+"""And 0 and infinity. Pairs whose product is 1 have errors a quarter as large as 1, -1, 2 and -2 (cf. Alam et al. 2022,
+Winograd convolution for deep neural networks: efficient point selection)."""
+
+
+def _weights() -> NDArray[np.float64]:
+    """G of the paper: [6, 3]."""
+    rows = [[1.0, 0.0, 0.0]]
+    for point in _POINTS:
+        others = [0.0, *(other for other in _POINTS if other != point)]
+        scale = np.prod([point - other for other in others])
+        rows.append([1 / scale, point / scale, point**2 / scale])
+    return np.array([*rows, [0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,10 @@ def pack_winograd(weight: Floats) -> Floats:
     there. Computed in float64, rounded once."""
     outputs, inputs = weight.shape[:2]
     blocks = up(outputs) // LANES
+    matrix = _weights()
     out: Floats = aligned((blocks, FREQUENCIES, inputs, LANES), np.float32)
     for block in range(blocks):  # one at a time: float64 of all would be large
         part = weight[LANES * block : LANES * (block + 1)].astype(np.float64)
-        transformed = _WEIGHTS @ part @ _WEIGHTS.T
+        transformed = matrix @ part @ matrix.T
         out[block, :, :, : len(part)] = transformed.reshape(len(part), inputs, FREQUENCIES).transpose(2, 1, 0)
     return out
