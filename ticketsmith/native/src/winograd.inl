@@ -95,6 +95,7 @@ inline void winograd_block(const float* weight, const float* x, int64_t pitch, i
   for (int h = 0; h < H; h++) EACH_VECTOR sums[h][t] = all(0.0f);
   for (int64_t i = 0; i < count; i++, x += pitch, weight += 16) {
     F16 inputs[T];
+    __builtin_prefetch(weight + AHEAD);
     EACH_VECTOR inputs[t] = load(x + 16 * t);
 #pragma GCC unroll 16
     for (int h = 0; h < H; h++) {
@@ -127,7 +128,10 @@ inline void winograd_few_block(const float* weight, int64_t between, const float
   for (int64_t i = 0; i < count; i++, x += pitch, weight += 16) {
     F16 weights[H];
 #pragma GCC unroll 4
-    for (int h = 0; h < H; h++) weights[h] = load(weight + h * between);
+    for (int h = 0; h < H; h++) {
+      __builtin_prefetch(weight + h * between + AHEAD);
+      weights[h] = load(weight + h * between);
+    }
     EACH_PIXEL {
       const F16 input = all(x[p]);
 #pragma GCC unroll 4
