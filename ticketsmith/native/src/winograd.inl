@@ -61,7 +61,9 @@ void winograd_columns(const ts_winograd& k, const float* in, float* to) {
 // The rows of `vectors` times sixteen tiles to frequencies. A tile reads its own four columns, one before and one behind.
 void winograd_rows(const ts_winograd& k, const float* from, int64_t vectors, float* to) {
   const Move before = moving(15), behind = moving(1);
-  for (int64_t v = 0; v < vectors; v++)
+  const int64_t plane = k.transformed.plane;
+  for (int64_t v = 0; v < vectors; v++) {
+    const uint16_t starts = k.starts[v], ends = k.ends[v];
     for (int i = 0; i < 6; i++) {
       const float* row = from + i * LONG_ROW + 64 * v;
       F16 d[6], f[6], even[2], odd[2];
@@ -69,11 +71,12 @@ void winograd_rows(const ts_winograd& k, const float* from, int64_t vectors, flo
       deal(load(row + 32), load(row + 48), even[1], odd[1]);
       deal(even[0], even[1], d[1], d[3]);
       deal(odd[0], odd[1], d[2], d[4]);
-      d[0] = keep(moved(load(row - 16), d[4], before), k.starts[v]);
-      d[5] = keep(moved(d[1], load(row + 64), behind), k.ends[v]);
+      d[0] = keep(moved(load(row - 16), d[4], before), starts);
+      d[5] = keep(moved(d[1], load(row + 64), behind), ends);
       to_frequencies(d, f);
-      for (int j = 0; j < 6; j++) store(to + (6 * i + j) * k.transformed.plane + 16 * v, f[j]);
+      for (int j = 0; j < 6; j++) store(to + (6 * i + j) * plane + 16 * v, f[j]);
     }
+  }
 }
 
 void winograd_inputs(const ts_winograd& k, const Place& place, Share share) {
@@ -180,23 +183,28 @@ inline void winograd_tile(const float* sums, int64_t plane, F16* pixels) {
 // An output plane from four long rows, `between` apart.
 void winograd_store(const ts_winograd& k, const Place& place, int64_t o, const float* rows, int64_t between) {
   const F16 bias = all(k.bias[o]), zero = all(0.0f), most = all(k.activation == TS_RELU6 ? 6.0f : __builtin_inff());
-  const bool relu = k.activation == TS_RELU || k.activation == TS_RELU6;
-  const int64_t end = smaller(4 * (k.first + k.tile_rows), k.out.rows);
-  for (int64_t r = 4 * k.first; r < end; r++) {
-    const float* from = rows + r % 4 * between + (r / 4 - k.first) * 4 * k.tile_cols + k.skip;
-    float* to = at(k.out, place) + o * k.out.plane + r * k.out.row;
-    const float* residual = k.has_residual ? at(k.residual, place) + o * k.residual.plane + r * k.residual.row : nullptr;
-    for (int64_t c = 0; c < k.out.cols; c += 16) {
-      const int64_t left = k.out.cols - c;
-      F16 x = load(from + c) + bias;
-      if (residual) x = x + load_first(residual + c, left);
-      if (relu)
-        x = minimum(most, maximum(zero, x));
-      else if (k.activation != TS_LINEAR)
-        x = activated(x, k.activation);
-      left >= 16 ? store(to + c, x) : store_first(to + c, x, left);
+  const int64_t activation = k.activation, cols = k.out.cols, out_row = k.out.row, residual_row = k.residual.row;
+  const bool relu = activation == TS_RELU || activation == TS_RELU6, linear = activation == TS_LINEAR;
+  const int64_t begin = 4 * k.first, end = smaller(4 * (k.first + k.tile_rows), k.out.rows), width = 4 * k.tile_cols;
+  float* to = at(k.out, place) + o * k.out.plane + begin * out_row;
+  const float* residual = nullptr;
+  if (k.has_residual) residual = at(k.residual, place) + o * k.residual.plane + begin * residual_row;
+  rows += k.skip;
+  for (int64_t row = begin; row < end; row += 4, rows += width)
+    for (int64_t r = 0; r < smaller(4, end - row); r++, to += out_row) {
+      const float* from = rows + r * between;
+      const auto finished = [&](F16 x, F16 other) {
+        x = x + bias + other;
+        return relu ? minimum(most, maximum(zero, x)) : linear ? x : activated(x, activation);
+      };
+      int64_t c = 0;
+      for (; c + 16 <= cols; c += 16) store(to + c, finished(load(from + c), residual ? load(residual + c) : zero));
+      if (c < cols) {
+        const F16 other = residual ? load_first(residual + c, cols - c) : zero;
+        store_first(to + c, finished(load(from + c), other), cols - c);
+      }
+      if (residual) residual += residual_row;
     }
-  }
 }
 
 // Sixteen outputs from `first` on, lanes of tiles.
