@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.runtime.graph import PRODUCTS, Graph
+from ticketsmith.runtime.layout import LANES
+from ticketsmith.runtime.winograd import FREQUENCIES, Tiling
 
 _CANDIDATES = {
     "vector": ("slices", "slices_wide", "rows"),
@@ -17,8 +19,11 @@ _CANDIDATES = {
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
 
-_WINOGRAD_ABOVE = 0.4
-"""The same of Winograd's filtering."""
+_WINOGRAD_ABOVE, _TRANSFORMS = 0.22, 1.7
+"""The same of Winograd's filtering, where all of every tile is needed; and what transforms add to it, for each plane."""
+
+_MOST_FOR_FEW_TILES = 4_000_000
+"""Transformed weights that can be read for fewer than 16 tiles: more do not come from the last cache in time."""
 
 _DENSE_IN_FEW_LANES = 0.3
 
@@ -57,10 +62,12 @@ def density(graph: Graph) -> float:
     return kept / max(1, whole)
 
 
-def sensible(mode: str, shared: bool, cold: bool, tiled: bool = True) -> tuple[str, ...]:
+def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None) -> tuple[str, ...]:
     """Candidates that are worth timing. One layer alone would run from caches where the whole network does not."""
     wrong = {"slices"} if cold else {"slices_wide"}
-    return tuple(name for name in candidates(mode, shared, tiled) if name not in wrong)
+    if cold and tiling and tiling.tiles < LANES:
+        wrong.add("winograd")
+    return tuple(name for name in candidates(mode, shared, tiling is not None) if name not in wrong)
 
 
 def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
@@ -69,10 +76,18 @@ def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
     return bool(np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size)
 
 
-def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, tiled: bool = True) -> str:
+def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, tiling: Tiling | None = None) -> str:
     """What is usually fastest for this density."""
     density = np.count_nonzero(weight) / max(1, weight.size)
-    if mode == "planes" and shared and tiled and density > _WINOGRAD_ABOVE:
+    sparse, *others, dense = sensible(mode, shared, cold, tiling)
+    if tiling and "winograd" in others and density > _winograd_above(tiling, len(weight)):
         return "winograd"
-    sparse, *_, dense = sensible(mode, shared, cold)
     return dense if shared and density > _DENSE_ABOVE[mode] else sparse
+
+
+def _winograd_above(tiling: Tiling, outputs: int) -> float:
+    weights = FREQUENCIES * tiling.planes * outputs
+    if tiling.tiles < 4 or (tiling.tiles < LANES and weights > _MOST_FOR_FEW_TILES):
+        return 1.0
+    computed = 16 * tiling.tiles / tiling.pixels
+    return computed * (_WINOGRAD_ABOVE + _TRANSFORMS * (1 / tiling.planes + 1 / outputs))

@@ -743,12 +743,10 @@ class _Planner(ArrayOperators):
         )  # fmt: skip
 
     def _format(self, node: Node, weight: pack.Floats, mode: str, shared: bool = True) -> str:
-        allowed = formats.candidates(mode, shared, self._tiled(node))
+        tiling = Tiling.of(self.graph, node, self.shapes[node.inputs[0]])
+        allowed = formats.candidates(mode, shared, tiling is not None)
         chosen = self.choices.get(f"{mode}:{node.output}")
-        return chosen if chosen in allowed else formats.default(mode, shared, weight, self.cold, self._tiled(node))
-
-    def _tiled(self, node: Node) -> bool:
-        return Tiling.of(self.graph, node, self.shapes[node.inputs[0]]) is not None
+        return chosen if chosen in allowed else formats.default(mode, shared, weight, self.cold, tiling)
 
     # ---- everything else
 

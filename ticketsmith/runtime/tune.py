@@ -79,8 +79,8 @@ def _measured(
     weight = one.parameter(alone, "weight")
     shared = node.op == "linear" or node.number("groups", 1) == 1
     cold = formats.cold(graph)
-    tiled = Tiling.of(one, alone, shape) is not None
-    names = formats.sensible(mode, shared, cold, tiled)
+    tiling = Tiling.of(one, alone, shape)
+    names = formats.sensible(mode, shared, cold, tiling)
     inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
     models = {name: Model(one, {f"{mode}:y": name}, threads=threads, isa=isa, precision=precision) for name in names}
     seconds = dict.fromkeys(names, float("inf"))
@@ -96,7 +96,7 @@ def _measured(
             for _ in range(calls[name]):
                 model(inputs)
             seconds[name] = min(seconds[name], (clock() - start) / calls[name])
-    usual = formats.default(mode, shared, weight, cold, tiled)
+    usual = formats.default(mode, shared, weight, cold, tiling)
     best = min(seconds, key=lambda name: seconds[name])
     chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
     return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)

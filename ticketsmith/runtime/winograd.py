@@ -8,6 +8,7 @@ an input and an output plane, where the convolution itself takes 144.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,13 @@ class Tiling:
     begin ``skip`` columns before the image, so that what it reads before its middle is always padding."""
 
     planes: int
-    rows: int
+    """Of the input."""
     cols: int
+    """Of the input."""
+    pixels: int
+    """Of an output plane."""
+    rows: int
+    """Of the output."""
     left: int
     skip: int
     tile_cols: int
@@ -81,7 +87,12 @@ class Tiling:
         left, skip = 1 - max(1, padding[1]), max(0, 1 - padding[1])
         out_rows, out_cols = rows + 2 * padding[0] - 2, cols + 2 * padding[1] - 2
         tile_cols = -(-max(out_cols + skip, cols - left) // 4)
-        return cls(planes, out_rows, cols, left, skip, tile_cols) if tile_cols <= _MOST_TILES else None
+        tiling = cls(planes, cols, out_rows * out_cols, out_rows, left, skip, tile_cols)
+        return tiling if tile_cols <= _MOST_TILES else None
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.rows // 4) * self.tile_cols
 
     def parts(self) -> list[Part]:
         """Even ones, of as many tiles as fit the second cache."""
@@ -89,7 +100,7 @@ class Tiling:
         tile_rows = -(-self.rows // 4)
         count = -(-tile_rows // max(1, tiles // self.tile_cols))
         starts = [tile_rows * index // count for index in range(count + 1)]
-        return [Part(a, b - a, (b - a) * self.tile_cols) for a, b in zip(starts, starts[1:], strict=False)]
+        return [Part(a, b - a, (b - a) * self.tile_cols) for a, b in pairwise(starts)]
 
     def columns(self) -> NDArray[np.uint16]:
         """A bit for each column of a row of tiles: whether the input has it."""
