@@ -21,7 +21,6 @@ FREQUENCIES = 36
 _MOST_TILES = 256
 """In a part; ``src/winograd.inl`` has room for as many."""
 
-
 _SECOND_CACHE = 600_000
 """Bytes of transformed inputs that a part should have: a second cache of 1 MiB, less what weights and sums need."""
 
@@ -92,6 +91,7 @@ class Tiling:
 
     @property
     def tiles(self) -> int:
+        """Of a plane."""
         return -(-self.rows // 4) * self.tile_cols
 
     def parts(self) -> list[Part]:
