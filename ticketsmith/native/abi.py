@@ -61,6 +61,7 @@ class Kind(IntEnum):
     DEAL = 17
     PIXELS = 18
     BITMAP = 19
+    WINOGRAD = 20
 
 
 class Value(ctypes.Structure):
@@ -312,6 +313,19 @@ class Deal(ctypes.Structure):
     ]
 
 
+class Winograd(ctypes.Structure):
+    """A dense convolution of 3 by 3, by way of frequencies: its inputs, or its product and outputs."""
+
+    _fields_ = [
+        *_PRODUCT,
+        ("transformed", Value),
+        ("sums", Value),
+        *((name, _PTR) for name in ("weights", "bias", "columns", "starts", "ends")),
+        *((name, _I64) for name in ("product", "first", "tile_rows", "tile_cols", "pitch", "together")),
+        *((name, _I64) for name in ("pad_rows", "left", "skip", "activation", "has_residual")),
+    ]
+
+
 OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Copy,
     Taps,
@@ -333,6 +347,7 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Deal,
     Pixels,
     Bitmap,
+    Winograd,
 )
 
 

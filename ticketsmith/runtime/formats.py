@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.runtime.graph import PRODUCTS, Graph
+from ticketsmith.runtime.layout import LANES
+from ticketsmith.runtime.winograd import FREQUENCIES, Tiling
 
 _CANDIDATES = {
     "vector": ("slices", "slices_wide", "bitmap", "rows"),
-    "planes": ("taps", "taps_whole", "pixels", "tiles"),
+    "planes": ("taps", "taps_whole", "winograd", "pixels", "tiles"),
     "lanes": ("taps", "taps_whole", "tiles"),
 }
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
@@ -20,18 +22,28 @@ _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 _BITMAP_ABOVE = 0.25
 """Where weights come from memory, and columns of their own would be more bytes."""
 
+_WINOGRAD_ABOVE, _TRANSFORMS = 0.22, 1.7
+"""The same of Winograd's filtering, where all of every tile is needed; and what transforms add to it, for each plane."""
+
+_MOST_FOR_FEW_TILES = 4_000_000
+"""Transformed weights that can be read for fewer than 16 tiles: more do not come from the last cache in time."""
+
 _DENSE_IN_FEW_LANES = 0.3
 
 _MOST_IN_CACHE = 3_000_000
 """Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
 
 
-def candidates(mode: str, shared: bool = True) -> tuple[str, ...]:
+def candidates(mode: str, shared: bool = True, tiled: bool = True) -> tuple[str, ...]:
     """Formats of a product with one vector, with planes, or with lanes.
 
-    ``shared``: all outputs read the same inputs; the dense kernels for planes need that.
+    ``shared``: all outputs read the same inputs; the dense kernels for planes need that. ``tiled``: it is a convolution that
+    Winograd's filtering can compute (``winograd.Tiling``).
     """
-    return tuple(name for name in _CANDIDATES[mode] if shared or name not in ("pixels", "tiles"))
+    wrong = {"pixels", "tiles"} if not shared else set()
+    if not (shared and tiled):
+        wrong.add("winograd")
+    return tuple(name for name in _CANDIDATES[mode] if name not in wrong)
 
 
 def cold(graph: Graph) -> bool:
@@ -53,10 +65,12 @@ def density(graph: Graph) -> float:
     return kept / max(1, whole)
 
 
-def sensible(mode: str, shared: bool, cold: bool) -> tuple[str, ...]:
+def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None) -> tuple[str, ...]:
     """Candidates that are worth timing."""
     wrong = {"slices"} if cold else {"slices_wide"}
-    return tuple(name for name in candidates(mode, shared) if name not in wrong)
+    if cold and tiling and tiling.tiles < LANES:
+        wrong.add("winograd")
+    return tuple(name for name in candidates(mode, shared, tiling is not None) if name not in wrong)
 
 
 def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
@@ -65,10 +79,20 @@ def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
     return bool(np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size)
 
 
-def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool) -> str:
+def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, tiling: Tiling | None = None) -> str:
     """What is usually fastest for this density."""
     density = np.count_nonzero(weight) / max(1, weight.size)
-    sparse, *_, dense = sensible(mode, shared, cold)
+    sparse, *others, dense = sensible(mode, shared, cold, tiling)
+    if tiling and "winograd" in others and density > _winograd_above(tiling, len(weight)):
+        return "winograd"
     if shared and density > _DENSE_ABOVE[mode]:
         return dense
     return "bitmap" if mode == "vector" and cold and density > _BITMAP_ABOVE else sparse
+
+
+def _winograd_above(tiling: Tiling, outputs: int) -> float:
+    weights = FREQUENCIES * tiling.planes * outputs
+    if tiling.tiles < 4 or (tiling.tiles < LANES and weights > _MOST_FOR_FEW_TILES):
+        return 1.0
+    computed = 16 * tiling.tiles / tiling.pixels
+    return computed * (_WINOGRAD_ABOVE + _TRANSFORMS * (1 / tiling.planes + 1 / outputs))

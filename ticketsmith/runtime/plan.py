@@ -36,6 +36,7 @@ from ticketsmith.runtime.graph import (
     pool_geometry,
 )
 from ticketsmith.runtime.layout import Halo, Layout, Tensor
+from ticketsmith.runtime.winograd import FREQUENCIES, Part, Tiling, pack_winograd
 
 _LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
 _LANE_IMAGE_OPS = {"conv2d", "max_pool", "avg_pool", "affine", "activation", "add", "sub", "mul", "flatten", "reshape"}
@@ -194,6 +195,8 @@ class _Planner(ArrayOperators):
                 reach = _Reach.of(self.graph, node, self.shapes[node.inputs[0]])
                 weight = self.graph.parameter(node, "weight").reshape(self.shapes[node.output][0], -1)
                 chosen = self._format(node, weight, "planes", shared=reach.groups == 1)
+                if chosen == "winograd":  # reads no padding
+                    continue
                 if chosen == "pixels":
                     size = self.shapes[node.inputs[0]][1:]
                     halos[size] = halos.get(size, Halo()).union(reach.beyond)
@@ -446,6 +449,10 @@ class _Planner(ArrayOperators):
             self._lane_convolution(node, flat, source, reach)
             return
         chosen = self._format(node, flat, "planes", shared=reach.groups == 1)
+        tiling = Tiling.of(self.graph, node, self.shapes[node.inputs[0]])
+        if chosen == "winograd" and tiling:
+            self._winograd(node, weight, source, tiling)
+            return
         out = self._layout(self.shapes[node.output])
         if chosen == "pixels" and source.layout.whole and reach.beyond.cols:
             chosen = "tiles"  # without zeros between rows
@@ -660,6 +667,44 @@ class _Planner(ArrayOperators):
             work=weight.size * len(begin),
         )  # fmt: skip
 
+    def _winograd(self, node: Node, weight: pack.Floats, source: Tensor, tiling: Tiling) -> None:
+        """In parts: the inputs of each to frequencies, then products and outputs."""
+        residual = None if node.residual is None else self._read(node.residual, node)
+        out = self._new(node) if residual else self._new_compact(node)
+        outputs, inputs = weight.shape[:2]
+        bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(outputs)))
+        weights, columns = self._address(pack_winograd(weight)), self._address(tiling.columns())
+        _, padding, _, _ = conv_geometry(node)
+        tensors = (source, out) if residual is None else (source, out, residual)
+
+        def operations(part: Part) -> None:
+            starts, ends = (self._address(mask) for mask in tiling.neighbours(part))
+            # an odd number of cache lines, so that the frequencies of a tile lie in different sets of a cache
+            plane = (layout.up(layout.up(inputs, part.together) * part.pitch) // layout.LANES | 1) * layout.LANES
+            block = FREQUENCIES * layout.LANES * (part.pitch + 1)
+            blocks = layout.up(outputs) // layout.LANES
+            transformed = Tensor.new(layout.vector(FREQUENCIES * plane), Space.SAMPLE)
+            sums = Tensor.new(layout.vector(block * blocks), Space.SAMPLE)
+
+            def write(product: bool) -> abi.Winograd:
+                space = int(Space.SAMPLE)
+                return abi.Winograd(
+                    in_=source.value(), out=out.value(), residual=(residual or out).value(),
+                    transformed=abi.Value(transformed.base, plane, part.pitch, space, FREQUENCIES, inputs, part.pitch),
+                    sums=abi.Value(sums.base, block, layout.LANES, space, blocks, FREQUENCIES, block // FREQUENCIES),
+                    weights=weights, bias=bias, columns=columns, starts=starts, ends=ends, product=product,
+                    first=part.first, tile_rows=part.tile_rows, tile_cols=tiling.tile_cols, pitch=part.pitch,
+                    together=part.together, pad_rows=padding[0], left=tiling.left, skip=tiling.skip,
+                    activation=ACTIVATIONS.index(node.activation), has_residual=residual is not None,
+                )  # fmt: skip
+
+            work = FREQUENCIES * part.tiles * inputs
+            self._step(lambda: write(False), source, transformed, work=4 * work)
+            self._step(lambda: write(True), *tensors, transformed, sums, work=work * outputs)
+
+        for part in tiling.parts():
+            operations(part)
+
     def _plane_product(
         self,
         node: Node,
@@ -724,9 +769,10 @@ class _Planner(ArrayOperators):
         )  # fmt: skip
 
     def _format(self, node: Node, weight: pack.Floats, mode: str, shared: bool = True) -> str:
-        allowed = formats.candidates(mode, shared)
+        tiling = Tiling.of(self.graph, node, self.shapes[node.inputs[0]])
+        allowed = formats.candidates(mode, shared, tiling is not None)
         chosen = self.choices.get(f"{mode}:{node.output}")
-        return chosen if chosen in allowed else formats.default(mode, shared, weight, self.cold)
+        return chosen if chosen in allowed else formats.default(mode, shared, weight, self.cold, tiling)
 
     # ---- everything else
 

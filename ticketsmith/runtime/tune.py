@@ -14,6 +14,7 @@ from ticketsmith.runtime import formats
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
 from ticketsmith.runtime.plan import lane_nodes
+from ticketsmith.runtime.winograd import Tiling
 
 ROUNDS = 9
 SAMPLE_SECONDS = 2e-4
@@ -85,7 +86,8 @@ def _measured(
     weight = one.parameter(alone, "weight")
     shared = node.op == "linear" or node.number("groups", 1) == 1
     cold = elsewhere is not None
-    names = formats.sensible(mode, shared, cold)
+    tiling = Tiling.of(one, alone, shape)
+    names = formats.sensible(mode, shared, cold, tiling)
     inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
     models = {name: Model(one, {f"{mode}:y": name}, threads=threads, isa=isa, precision=precision) for name in names}
     seconds = dict.fromkeys(names, float("inf"))
@@ -103,7 +105,7 @@ def _measured(
             for _ in range(calls[name]):
                 model(inputs)
             seconds[name] = min(seconds[name], (clock() - start) / calls[name])
-    usual = formats.default(mode, shared, weight, cold)
+    usual = formats.default(mode, shared, weight, cold, tiling)
     best = min(seconds, key=lambda name: seconds[name])
     chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
     return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)

@@ -30,7 +30,7 @@ enum ts_space {
 enum ts_kind {
   TS_COPY, TS_TAPS, TS_TILES, TS_SLICES, TS_ROWS, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
   TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_DEAL, TS_PIXELS, TS_BITMAP,
-  TS_KINDS
+  TS_WINOGRAD, TS_KINDS
 };
 
 enum ts_activation {
@@ -181,6 +181,18 @@ typedef struct {
 typedef struct {
   ts_op op; ts_strided in, out; int64_t planes, rows, evens, odds, distance;
 } ts_deal;
+
+// Dense convolution of 3 by 3 by Winograd's F(4x4, 3x3), some rows of tiles of it: `tile_rows` from `first` on, of `tile_cols`
+// tiles each. Two operations: the inputs to frequencies, then (`product`) the products and the outputs. `transformed` is
+// [36 frequencies][input planes][pitch tiles], planes apart by its `plane`; `pitch` is a multiple of 16, or fewer than 16 tiles.
+// `together` planes make whole vectors. `sums` is for each 16 outputs. weights is [outputs / 16][36][inputs][16]. Tile 0 has the
+// input columns from `left` on in its middle, and its outputs begin `skip` columns before the image. What `columns` hides of a
+// row of tiles is no part of the image; `starts` and `ends` hide the tiles whose neighbour is in another row.
+typedef struct {
+  ts_op op; ts_value in, out, residual, transformed, sums;
+  const float* weights; const float* bias; const uint16_t* columns; const uint16_t* starts; const uint16_t* ends;
+  int64_t product, first, tile_rows, tile_cols, pitch, together, pad_rows, left, skip, activation, has_residual;
+} ts_winograd;
 
 typedef struct ts_program ts_program;
 

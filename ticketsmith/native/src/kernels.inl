@@ -988,7 +988,8 @@ int deal_columns(const ts_op* op, const Place& place, Share share) {
 }
 
 #include "arrays.inl"
+#include "winograd.inl"
 
 // In the order of ts_kind.
 const Kernels TABLE = {{copy, taps, tiles, slices, rows, pool, binary, affine, norm, softmax, embed, attention, map, reduce,
-                        matmul, normalise, attend, deal_columns, pixels, bitmap}};
+                        matmul, normalise, attend, deal_columns, pixels, bitmap, winograd}};

@@ -52,6 +52,7 @@ size_t size_of(int kind) {
     case TS_DEAL: return sizeof(ts_deal);
     case TS_PIXELS: return sizeof(ts_pixels);
     case TS_BITMAP: return sizeof(ts_bitmap);
+    case TS_WINOGRAD: return sizeof(ts_winograd);
     default: return 0;
   }
 }

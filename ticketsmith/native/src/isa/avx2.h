@@ -132,3 +132,11 @@ inline void deal(F16 x, F16 y, F16& even, F16& odd) {
   even = {join(_mm256_shuffle_ps(x.a, x.b, 0x88)), join(_mm256_shuffle_ps(y.a, y.b, 0x88))};
   odd = {join(_mm256_shuffle_ps(x.a, x.b, 0xdd)), join(_mm256_shuffle_ps(y.a, y.b, 0xdd))};
 }
+// The inverse: lanes of two vectors in turn.
+inline void interleave(F16 even, F16 odd, F16& x, F16& y) {
+  const auto join = [](__m256 e, __m256 o) {
+    const __m256 low = _mm256_unpacklo_ps(e, o), high = _mm256_unpackhi_ps(e, o);
+    return F16{_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
+  };
+  x = join(even.a, odd.a), y = join(even.b, odd.b);
+}

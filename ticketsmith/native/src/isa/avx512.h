@@ -84,3 +84,9 @@ inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   even.v = _mm512_permutex2var_ps(a.v, e, b.v);
   odd.v = _mm512_permutex2var_ps(a.v, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b.v);
 }
+// The inverse: lanes of two vectors in turn.
+inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
+  const __m512i turn = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  a.v = _mm512_permutex2var_ps(even.v, turn, odd.v);
+  b.v = _mm512_permutex2var_ps(even.v, _mm512_add_epi32(turn, _mm512_set1_epi32(8)), odd.v);
+}

@@ -113,4 +113,11 @@ inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   even = {vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3]), vuzp1q_f32(b.v[0], b.v[1]), vuzp1q_f32(b.v[2], b.v[3])};
   odd = {vuzp2q_f32(a.v[0], a.v[1]), vuzp2q_f32(a.v[2], a.v[3]), vuzp2q_f32(b.v[0], b.v[1]), vuzp2q_f32(b.v[2], b.v[3])};
 }
+// The inverse: lanes of two vectors in turn.
+inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
+  for (int i = 0; i < 4; i++) {
+    F16& out = i < 2 ? a : b;
+    out.v[i % 2 * 2] = vzip1q_f32(even.v[i], odd.v[i]), out.v[i % 2 * 2 + 1] = vzip2q_f32(even.v[i], odd.v[i]);
+  }
+}
 #undef EACH

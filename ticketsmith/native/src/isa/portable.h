@@ -97,4 +97,11 @@ inline void deal(F16 a, F16 b, F16& even, F16& odd) {
     odd.v[i] = a.v[2 * i + 1], odd.v[8 + i] = b.v[2 * i + 1];
   }
 }
+// The inverse: lanes of two vectors in turn.
+inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
+  for (int i = 0; i < 16; i++) {
+    F16& out = i < 8 ? a : b;
+    out.v[i % 8 * 2] = even.v[i], out.v[i % 8 * 2 + 1] = odd.v[i];
+  }
+}
 #undef EACH
