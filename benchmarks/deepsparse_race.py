@@ -52,19 +52,19 @@ def write(folder: Path, models: list[str], sparsities: list[float], batches: lis
         print(cell, flush=True)
 
 
-def race(folder: Path, rounds: int) -> None:
+def race(folder: Path, rounds: int, threads: int) -> None:
     """Every cell that was written."""
     import onnxruntime
     from deepsparse import compile_model
 
     version = metadata.version("deepsparse")
-    print(f"{cpu_name()}, 1 thread each; deepsparse {version}, numpy {np.__version__}")
+    print(f"{cpu_name()}, threads of each: {threads}; deepsparse {version}, numpy {np.__version__}")
     results = []
     for cell in sorted(folder.iterdir()):
         inputs = np.load(cell / "inputs.npy")
-        ours = runtime.load(cell / "model.tsk")
+        ours = runtime.load(cell / "model.tsk", threads=threads)
         ours.prepare(len(inputs))
-        engine = compile_model(str(cell / "model.onnx"), batch_size=len(inputs), num_cores=1)
+        engine = compile_model(str(cell / "model.onnx"), batch_size=len(inputs), num_cores=threads)
         calls: dict[str, Callable[[np.ndarray], Any]] = {
             "ours": ours,
             "deepsparse": lambda x, engine=engine: engine.run([x])[0],
@@ -114,11 +114,12 @@ def main() -> None:
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.5, 0.8, 0.9, 0.95])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if options.verb == "write":
         write(options.folder, options.models, options.sparsities, options.batches)
     else:
-        race(options.folder, options.rounds)
+        race(options.folder, options.rounds, options.threads)
 
 
 if __name__ == "__main__":
