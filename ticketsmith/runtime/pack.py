@@ -186,13 +186,16 @@ def _stored(values: Floats, dtype: str, scales: Floats | None) -> NDArray[Any]:
 
 
 def pack_rows(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Floats | None]:
-    """``weight`` [outputs, inputs] with rows padded to a multiple of 8, columns to one of 16; and scales, for int8."""
+    """``weight`` [outputs, inputs] as [outputs / 8, inputs / 16, 8, 16], in the order in which it is read; and scales, for
+    int8."""
     outputs, inputs = weight.shape
     rows = -(-outputs // 8) * 8
     scales = padded(int8_scales(weight), rows) if dtype == "int8" else None
     stored = _stored(weight, dtype, None if scales is None else scales[:outputs, None])
-    out = aligned((rows, -(-inputs // 16) * 16), stored.dtype)
-    out[:outputs, :inputs] = stored
+    full = np.zeros((rows, -(-inputs // 16) * 16), stored.dtype)
+    full[:outputs, :inputs] = stored
+    out = aligned((rows // 8, full.shape[1] // 16, 8, 16), stored.dtype)
+    out[:] = full.reshape(rows // 8, 8, -1, 16).transpose(0, 2, 1, 3)
     return out, scales
 
 

@@ -117,7 +117,7 @@ typedef struct {
   int64_t blocks, dtype, activation, has_residual;
 } ts_bitmap;
 
-// Dense matrix times vector; weights is [outputs rounded up to 8][inputs rounded up to 16].
+// Dense matrix times vector; weights is [outputs / 8][inputs / 16][8][16], rounded up.
 typedef struct {
   ts_op op; ts_value in, out, residual; const void* weights; const float* scales; const float* bias;
   int64_t inputs, dtype, activation, has_residual;

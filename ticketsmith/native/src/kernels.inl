@@ -545,27 +545,26 @@ int bitmap(const ts_op* op, const Place& place, Share share) {
   return TS_OK;
 }
 
-template <class Weight>
+// `FETCH`: the weights come from memory, and are asked for before.
+template <class Weight, bool FETCH>
 void rows_of(const ts_rows& k, const Place& place, Share share) {
-  constexpr int AT_ONCE = ACCUMULATORS >= 12 ? 8 : 4;
+  constexpr int GROUP = 8, AT_ONCE = ACCUMULATORS >= 12 ? GROUP : 4;
+  constexpr int FAR = 8192 / sizeof(Weight), LINE = 64 / sizeof(Weight);
   const float* x = at(k.in, place);
   float* out = at(k.out, place);
   const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
-  const int64_t stride = (k.inputs + 15) / 16 * 16;
+  const int64_t blocks = (k.inputs + 15) / 16;
   const Range outputs = part(k.out.planes, share, AT_ONCE);
   for (int64_t o = outputs.begin; o < outputs.end; o += AT_ONCE) {
-    const Weight* weight = static_cast<const Weight*>(k.weights) + o * stride;
+    const Weight* weight = static_cast<const Weight*>(k.weights) + (o / GROUP * blocks * GROUP + o % GROUP) * 16;
     F16 sums[AT_ONCE];
     for (int h = 0; h < AT_ONCE; h++) sums[h] = all(0.0f);
-    int64_t i = 0;
-    for (; i + 16 <= k.inputs; i += 16) {
-      const F16 inputs = load(x + i);
+    for (int64_t j = 0; j < blocks; j++, weight += 16 * GROUP) {
+      const F16 inputs = j < blocks - 1 ? load(x + 16 * j) : load_first(x + 16 * j, k.inputs - 16 * j);
+      if (FETCH)
+        for (int ahead = FAR; ahead < FAR + 16 * AT_ONCE; ahead += LINE) __builtin_prefetch(weight + ahead);
 #pragma GCC unroll 8
-      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(widen(weight + h * stride + i), inputs, sums[h]);
-    }
-    if (i < k.inputs) {
-      const F16 inputs = load_first(x + i, k.inputs - i);
-      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(widen(weight + h * stride + i), inputs, sums[h]);
+      for (int h = 0; h < AT_ONCE; h++) sums[h] = fma(widen(weight + 16 * h), inputs, sums[h]);
     }
     float totals[16] = {};
     for (int h = 0; h < AT_ONCE; h++) totals[h] = k.bias[o + h] + sum(sums[h]) * (k.scales ? k.scales[o + h] : 1.0f);
@@ -576,11 +575,20 @@ void rows_of(const ts_rows& k, const Place& place, Share share) {
   }
 }
 
+template <class Weight>
+void rows_by_size(const ts_rows& k, const Place& place, Share share) {
+  constexpr int64_t IN_CACHE = 1 << 20;
+  if (k.inputs * k.out.planes * static_cast<int64_t>(sizeof(Weight)) > IN_CACHE)
+    rows_of<Weight, true>(k, place, share);
+  else
+    rows_of<Weight, false>(k, place, share);
+}
+
 int rows(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_rows*>(op);
-  if (k.dtype == TS_F32) rows_of<float>(k, place, share);
-  if (k.dtype == TS_BF16) rows_of<uint16_t>(k, place, share);
-  if (k.dtype == TS_I8) rows_of<int8_t>(k, place, share);
+  if (k.dtype == TS_F32) rows_by_size<float>(k, place, share);
+  if (k.dtype == TS_BF16) rows_by_size<uint16_t>(k, place, share);
+  if (k.dtype == TS_I8) rows_by_size<int8_t>(k, place, share);
   return TS_OK;
 }
 
