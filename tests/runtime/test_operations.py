@@ -35,6 +35,13 @@ def test_products_with_a_vector(isa: Isa, name: str, inputs: int, outputs: int, 
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", formats.candidates("vector"))
+def test_products_of_more_weights_than_a_cache_holds(isa: Isa, name: str) -> None:
+    torch.manual_seed(0)
+    assert_same(sparse(nn.Linear(1101, 301), 0.5), images(2, 1101), isa, {"vector:linear": name})
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", formats.candidates("lanes"))
 @SOME
 @given(inputs=st.integers(1, 90), outputs=st.integers(1, 40), density=DENSITIES, batch=st.integers(8, 70))

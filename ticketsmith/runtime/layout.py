@@ -24,6 +24,9 @@ from ticketsmith.runtime.graph import GraphError
 from ticketsmith.runtime.pack import aligned
 
 LANES = 16
+_SAME_SETS = 8 * LANES
+"""Floats. Parts of planes that lie a multiple of this apart would share few sets of a cache."""
+
 MOST_FLOATS = 2**28
 """Of scratch memory, 1 GiB: no model that is meant to be served comes near; a malicious file may."""
 
@@ -133,6 +136,8 @@ def image(
     row = row or cols + halo.cols
     origin = up(halo.cols + halo.top * row)
     plane = up(origin + max(up((rows - 1) * row + cols), (rows + halo.bottom) * row))
+    if plane % _SAME_SETS == 0:
+        plane += _SAME_SETS // 2
     if planes * plane > MOST_FLOATS:
         raise GraphError(f"an image of {planes} x {rows} x {cols} with its padding is too large.")
     return Layout(planes, rows, cols, plane, row, origin, (key, rows, cols, row, halo, whole), whole)

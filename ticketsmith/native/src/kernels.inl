@@ -187,8 +187,8 @@ struct TapsBody {
         float* target = out + o * k.out.plane;
         if (b && starts[0] == starts[k.groups] && !last) continue;
         F16 total[T];
-        const F16 bias = all(k.bias[o]);
-        EACH_VECTOR total[t] = b ? load(target + 16 * t) : bias;
+        const F16 begin = all(b ? 0.0f : k.bias[o]);  // what was summed before comes from the second cache: not waited for
+        EACH_VECTOR total[t] = begin;
         accumulate<T>(total, x, k.taps + starts[0], k.taps + starts[1]);
         for (int64_t g = 1; g < k.groups; g++)
           if (starts[g] < starts[g + 1]) {
@@ -198,6 +198,7 @@ struct TapsBody {
             else
               add_moved<T, true>(total, tap, end, g);
           }
+        if (b) EACH_VECTOR total[t] = total[t] + load(target + 16 * t);
         if (last) {
           finish<T>(target, total, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
         } else {
