@@ -49,8 +49,11 @@ _FIRST_CACHE = 36_000
 _TILE, _FEW_TAPS_TILE = 16, 14
 """Vectors of a plane that are computed at once, at most: fewer leave registers for sums that are moved."""
 
-_FEW_TAPS = 0.15
-"""The density below which that pays."""
+_FEW_TAPS, _PLANES_IN_CACHE = 9, 28
+"""For each output plane, move, and part of the inputs that fits the first cache (so many planes, or all): where that pays."""
+
+_TAPS_OF_A_MOVE = 3
+"""Of an output plane: with fewer, moves cost more than reads from two cache lines."""
 
 _DENSE_TILE = 6
 """The same where there are few zeros: other registers hold several outputs."""
@@ -479,16 +482,25 @@ class _Planner(ArrayOperators):
         channel = (group[:, None] * inner + np.arange(inner))[:, :, None, None]  # [outputs or 1, inner, 1, 1]
         plane = channel + phase * channels
         _, vectors = out.sweep
-        tile = _DENSE_TILE if chosen == "tiles" else _taps_tile(flat)
+        taps_of_a_move = np.count_nonzero(flat) / flat.size * high * min(inner, _PLANES_IN_CACHE)
+        tile = _DENSE_TILE if chosen == "tiles" else _FEW_TAPS_TILE if taps_of_a_move < _FEW_TAPS else _TILE
         in_rows = reach.shift_r * own.row
-        turned = reach.direct and chosen != "tiles" and out.whole and vectors <= tile and _moves_rows(reach, own.row)
+        many = np.count_nonzero(flat) > _TAPS_OF_A_MOVE * outputs * high * wide
+        turned = (
+            chosen != "tiles"
+            and many
+            and reach.direct
+            and out.whole
+            and vectors <= tile
+            and _moves_rows(reach, own.row)
+        )
         if turned:
             in_rows, moves = np.zeros_like(in_rows), in_rows[:, None] + moves
         offset = plane * own.plane + in_rows[:, None] + in_row
         move = np.broadcast_to(moves, offset.shape)
         chunk = -(-vectors // -(-vectors // tile))
         offset, plane, move = (each.reshape(len(group), -1) for each in (offset, plane, move))
-        where = _Where(offset, plane, move, own.cols if reach.direct else own.row, moves_rows=turned)
+        where = _Where(offset, plane, move, own.cols if reach.direct else own.row, tile=tile, moves_rows=turned)
         span = int(np.ptp(in_rows))
         self._plane_product(node, flat, source, where, (chunk * layout.LANES + span) * 4, chosen)
 
@@ -762,7 +774,7 @@ class _Planner(ArrayOperators):
         self._step(
             lambda: abi.Taps(
                 **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, vectors=vectors,
-                row_vectors=row_vectors, tile=_taps_tile(weight) if groups > 1 else _TILE, blocks=packed.blocks,
+                row_vectors=row_vectors, tile=where.tile if groups > 1 else _TILE, blocks=packed.blocks,
                 groups=groups,
             ),
             *tensors, batch=batch, work=len(packed.taps) * vectors * layout.LANES,
@@ -1000,21 +1012,19 @@ def _moves_rows(reach: _Reach, row: int) -> bool:
     return row < layout.LANES and 2 * cols < row and rows * row + cols < layout.LANES
 
 
-def _taps_tile(weight: pack.Floats) -> int:
-    return _TILE if np.count_nonzero(weight) > _FEW_TAPS * weight.size else _FEW_TAPS_TILE
-
-
 @dataclass(frozen=True, eq=False)
 class _Where:
     """What taps read [outputs, or 1 if all read the same; taps]: the offset, the input plane that it lies in, and by how many
     columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count. With ``row``, rows of
-    the input lie so far apart, and each row of the output is computed by itself. ``moves_rows``: a move is by rows, too."""
+    the input lie so far apart, and each row of the output is computed by itself. ``tile`` vectors are computed at once.
+    ``moves_rows``: a move is by rows, too."""
 
     offset: NDArray[np.int64]
     plane: NDArray[np.int64]
     move: NDArray[np.int64]
     cols: int
     row: int = 0
+    tile: int = _TILE
     moves_rows: bool = False
 
 
