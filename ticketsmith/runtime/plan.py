@@ -43,7 +43,7 @@ _LANE_IMAGE_OPS = {"conv2d", "max_pool", "avg_pool", "affine", "activation", "ad
 _LANE_IMAGE = 2048
 """Floats of an image, of which a lane each still fits the second cache with all that a layer reads and writes."""
 
-_FIRST_CACHE = 36_000
+_FIRST_CACHE = 39_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
 _TILE, _FEW_TAPS_TILE = 16, 14
