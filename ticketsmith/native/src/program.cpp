@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <limits>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -88,25 +87,27 @@ struct Scratch {
 };
 
 // Whether several threads are faster than one is found out by trying, again and again: it depends on what else the machine
-// does. Of every ROUND calls the first few are made in both ways, by turns; the others in the way whose best call was faster.
+// does. Of every ROUND calls the first few are made in both ways; the others in the way that usually takes less time. Those of
+// several threads follow each other, and the first does not count: it must wake the others up.
 class Trial {
  public:
   bool several() {
     const uint32_t call = calls_.fetch_add(1, std::memory_order_relaxed) % ROUND;
-    if (call == 0)
-      for (auto& best : best_) best.store(std::numeric_limits<int64_t>::max(), std::memory_order_relaxed);
-    if (call < TRIES) return call % 2 == 0;
-    return best_[1].load(std::memory_order_relaxed) < best_[0].load(std::memory_order_relaxed);
+    if (call < TRIES) return call < TRIES / 2;
+    return usual_[1].load(std::memory_order_relaxed) < usual_[0].load(std::memory_order_relaxed);
   }
   void took(bool several, int64_t nanoseconds) {
-    auto& best = best_[several];
-    if (nanoseconds < best.load(std::memory_order_relaxed)) best.store(nanoseconds, std::memory_order_relaxed);
+    if (several && calls_.load(std::memory_order_relaxed) % ROUND == 1) return;
+    auto& usual = usual_[several];
+    const int64_t before = usual.load(std::memory_order_relaxed);
+    const int64_t now = std::min(nanoseconds, 2 * before);  // one call that waited for something else says little
+    usual.store(before ? before + (now - before) / (now < before ? 2 : 4) : nanoseconds, std::memory_order_relaxed);
   }
 
  private:
-  static constexpr uint32_t ROUND = 1024, TRIES = 8;
+  static constexpr uint32_t ROUND = 256, TRIES = 16;
   std::atomic<uint32_t> calls_{0};
-  std::atomic<int64_t> best_[2] = {};
+  std::atomic<int64_t> usual_[2] = {};
 };
 
 }  // namespace
