@@ -106,7 +106,7 @@ class Taps(ctypes.Structure):
 
     _fields_ = [
         *_PRODUCT,
-        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps", "stretches")),
+        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps", "hides", "stretches")),
         *(
             (name, _I64)
             for name in (

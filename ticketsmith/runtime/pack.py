@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class TapsPack:
     starts: NDArray[np.int32]
     shifts: NDArray[np.int64]
     blocks: int
+    moves: NDArray[np.uint8]
+    """Of each tap, the place in ``shifts``."""
 
 
 def pack_taps(
@@ -81,7 +83,18 @@ def pack_taps(
     taps["offset"][: len(row)], taps["weight"][: len(row)] = offset[order], weight[row, column][order]
     starts = np.zeros(blocks * outputs * len(shifts) + 1, np.int32)
     np.cumsum(np.bincount(key, minlength=blocks * outputs * len(shifts)), out=starts[1:])
-    return TapsPack(taps, starts, shifts, blocks)
+    moves = aligned(len(taps), np.uint8)
+    moves[: len(row)] = group[order]
+    return TapsPack(taps, starts, shifts, blocks, moves)
+
+
+def pack_few_taps(
+    weight: Floats, offsets: NDArray[np.int64], planes: NDArray[np.int64], moves: NDArray[np.int64]
+) -> TapsPack:
+    """The same for taps that are read where they lie: ``starts`` is [outputs + 1]."""
+    packed = pack_taps(weight, offsets + moves, planes, moves, int(planes.max()) + 1)
+    starts: NDArray[np.int32] = np.ascontiguousarray(packed.starts[:: len(packed.shifts)])
+    return replace(packed, starts=starts)
 
 
 def pack_tiles(weight: Floats, height: int) -> Floats:

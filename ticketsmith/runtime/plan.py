@@ -55,6 +55,9 @@ _FEW_TAPS, _PLANES_IN_CACHE = 9, 28
 _TAPS_OF_A_MOVE = 3
 """Of an output plane: with fewer, moves cost more than reads from two cache lines."""
 
+_FEW_TO_MOVE = 3
+"""Taps of an output plane that are moved alike: so few are rather read from two cache lines each than summed and moved."""
+
 _DENSE_TILE = 6
 """The same where there are few zeros: other registers hold several outputs."""
 
@@ -763,17 +766,23 @@ class _Planner(ArrayOperators):
         block = max(4, _FIRST_CACHE // per_plane)
         count = -(-source.layout.planes // block)
         even = -(-source.layout.planes // count) if chosen == "taps" else source.layout.planes
-        packed = pack.pack_taps(weight, where.offset, where.plane, where.move, even)
+        moves = len(np.unique(where.move))
+        grouped = len(where.plane) > 1  # other convolutions sum more than they move
+        if grouped and moves > 1 and np.count_nonzero(weight) <= _FEW_TO_MOVE * moves * len(weight):
+            packed = pack.pack_few_taps(weight, where.offset, where.plane, where.move)
+            groups, hides = 1, self._address(packed.moves)
+        else:
+            packed = pack.pack_taps(weight, where.offset, where.plane, where.move, even)
+            groups, hides = len(packed.shifts), None
         taps, starts, shifts = (self._address(array) for array in (packed.taps, packed.starts, packed.shifts))
-        groups = len(packed.shifts)
         masks = out.layout.moved_masks(packed.shifts.tolist(), where.cols, where.moves_rows)
-        keeps = self._address(masks) if groups > 1 else None
+        keeps = self._address(masks) if groups > 1 or hides else None
         row_vectors = max(1, out.layout.row // layout.LANES) if groups > 1 else 1
         if where.moves_rows:  # what is moved stays within the plane
             row_vectors = vectors
         self._step(
             lambda: abi.Taps(
-                **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, vectors=vectors,
+                **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, hides=hides, vectors=vectors,
                 row_vectors=row_vectors, tile=where.tile if groups > 1 else _TILE, blocks=packed.blocks,
                 groups=groups,
             ),

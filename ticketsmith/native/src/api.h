@@ -72,11 +72,12 @@ typedef struct { int32_t in, out, vectors; } ts_stretch;
 // then moved by `shifts[group]` columns, and what `keeps` [groups][vectors] hides of it, beyond the ends of rows, is dropped.
 // The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector, or
 // the whole plane where moves are by rows, too. What is computed of a
-// plane are `stretches`, by at most `tile` vectors at a time.
+// plane are `stretches`, by at most `tile` vectors at a time. With few taps nothing is moved (one block, one group): each is read
+// where it lies, and hides[tap] is the row of `keeps` that says what of it counts.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const ts_tap* taps; const int32_t* starts; const float* bias; const uint16_t* mask;
-  const int64_t* shifts; const uint16_t* keeps;
+  const int64_t* shifts; const uint16_t* keeps; const uint8_t* hides;
   const ts_stretch* stretches;
   int64_t stretch_count, vectors, row_vectors, tile, blocks, groups, activation, has_residual;
 } ts_taps;

@@ -234,12 +234,57 @@ struct TapsBody {
   }
 };
 
+// The same with few taps for each output.
+struct FewTapsBody {
+  const ts_taps& k;
+  const float* x;
+  float* out;
+  const float* residual;
+  const uint16_t* mask;
+  const uint16_t* keeps;
+  Range outputs;
+
+  template <int T>
+  void operator()() const {
+    for (int64_t o = outputs.begin; o < outputs.end; o++) {
+      F16 total[T];
+      const F16 bias = all(k.bias[o]);
+      EACH_VECTOR total[t] = bias;
+      for (int32_t i = k.starts[o]; i < k.starts[o + 1]; i++) {
+        const F16 weight = all(k.taps[i].weight);
+        const float* source = x + k.taps[i].offset;
+        const uint16_t* kept = keeps + k.hides[i] * k.vectors;
+        EACH_VECTOR total[t] = fma(weight, keep(load(source + 16 * t), kept[t]), total[t]);
+      }
+      finish<T>(out + o * k.out.plane, total, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
+    }
+  }
+};
+
+int few_taps(const ts_taps& k, const Place& place, const Range& outputs) {
+  constexpr int64_t MOST = ACCUMULATORS < 8 ? ACCUMULATORS : 8;
+  for (int64_t s = 0; s < k.stretch_count; s++) {
+    const ts_stretch& stretch = k.stretches[s];
+    const int64_t chunks = (stretch.vectors + MOST - 1) / MOST;
+    for (int64_t c = 0; c < chunks; c++) {
+      const int64_t first = stretch.vectors * c / chunks, end = stretch.vectors * (c + 1) / chunks;
+      const int64_t begin = stretch.out + 16 * first, vector = begin / 16;
+      const FewTapsBody body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
+                             k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
+                             k.keeps + vector, outputs};
+      with_constant<MOST>(end - first, body);
+    }
+  }
+  return TS_OK;
+}
+
 int taps(const ts_op* op, const Place& place, Share share) {
   const auto& k = *reinterpret_cast<const ts_taps*>(op);
+  const Range outputs = part(k.out.planes, share);
+  if (k.hides) return few_taps(k, place, outputs);
   const int64_t tile = smaller(k.tile, ACCUMULATORS);
   const int64_t row = k.row_vectors, step = row <= tile ? row : 1;  // tiles are of whole rows, if there is room
   const int64_t most = tile / step;
-  const Range outputs = part(k.out.planes, share);
   for (int64_t s = 0; s < k.stretch_count; s++) {
     const ts_stretch& stretch = k.stretches[s];
     const int64_t rows = (stretch.vectors + step - 1) / step, chunks = (rows + most - 1) / most;
