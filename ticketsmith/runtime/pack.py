@@ -83,9 +83,9 @@ def pack_taps(
     taps["offset"][: len(row)], taps["weight"][: len(row)] = offset[order], weight[row, column][order]
     starts = np.zeros(blocks * outputs * len(shifts) + 1, np.int32)
     np.cumsum(np.bincount(key, minlength=blocks * outputs * len(shifts)), out=starts[1:])
-    moves = aligned(len(taps), np.uint8)
-    moves[: len(row)] = group[order]
-    return TapsPack(taps, starts, shifts, blocks, moves)
+    which: NDArray[np.uint8] = aligned(len(taps), np.uint8)
+    which[: len(row)] = group[order]
+    return TapsPack(taps, starts, shifts, blocks, which)
 
 
 def pack_few_taps(
