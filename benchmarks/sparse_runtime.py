@@ -5,6 +5,7 @@
     python -m benchmarks.sparse_runtime --models lenet resnet20 --sparsities 0.9 --batches 1 32 --rounds 40
     python -m benchmarks.sparse_runtime --models gpt --precisions bfloat16 int8 --batches 1
     python -m benchmarks.sparse_runtime --models mobilenet wide mlp --threads 2
+    python -m benchmarks.sparse_runtime --models vgg --weights runs/vgg/ticket/seed-0/level-*/model.safetensors
 
 Every rival computes on as many threads, in the same precision, on the same weights with the same zeros, and its outputs are
 compared with PyTorch's float32 before anything is timed. A ratio is that of one round: the strongest dense runtime's time
@@ -160,6 +161,16 @@ def sparse_model(name: str, sparsity: float) -> nn.Module:
     return model
 
 
+def trained_model(name: str, file: Path) -> tuple[nn.Module, float]:
+    """A network with the weights of a run (its `model.safetensors`), and the share of them that are zero."""
+    from safetensors.torch import load_file
+
+    model = MODELS[name][0]().eval()
+    model.load_state_dict(load_file(file))
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    return model, sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
 def onnx_file(model: nn.Module, inputs: Tensor, folder: Path) -> Path | None:
     path = folder / "model.onnx"
     try:
@@ -265,6 +276,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=TABLE, choices=MODELS)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.5, 0.8, 0.9, 0.95])
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=Path,
+        help="instead of random masks: model.safetensors of runs of one of the models",
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
     parser.add_argument("--precisions", nargs="+", default=["float32"], choices=TOLERANCES)
     parser.add_argument("--threads", type=int, default=1)
@@ -286,11 +303,15 @@ def main() -> None:
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     print("python -m benchmarks.sparse_runtime " + " ".join(sys.argv[1:]))
     results = []
-    cells = itertools.product(options.models, options.precisions, options.batches, options.sparsities)
-    for name, precision, batch, sparsity in cells:
+    sources: list[float | Path] = options.weights or options.sparsities
+    cells = itertools.product(options.models, options.precisions, options.batches, sources)
+    for name, precision, batch, source in cells:
         if name == "gpt" and batch > 1:
             continue
-        model = sparse_model(name, sparsity)
+        if isinstance(source, Path):
+            model, sparsity = trained_model(name, source)
+        else:
+            model, sparsity = sparse_model(name, source), source
         inputs = np.random.default_rng(1).standard_normal((batch, *MODELS[name][1]), dtype=np.float32)
         with tempfile.TemporaryDirectory() as folder:
             calls = rivals(model, inputs, Path(folder), options.threads, precision)
