@@ -162,11 +162,21 @@ def sparse_model(name: str, sparsity: float) -> nn.Module:
 
 
 def trained_model(name: str, file: Path) -> tuple[nn.Module, float]:
-    """A network with the weights of a run (its `model.safetensors`), and the share of them that are zero."""
+    """A network with the weights of a run (its `model.safetensors`), and the share of them that are zero. Of a run of the
+    task `language`, with a GPT of width 768 and depth 12, the blocks."""
     from safetensors.torch import load_file
 
-    model = MODELS[name][0]().eval()
-    model.load_state_dict(load_file(file))
+    model, tensors = MODELS[name][0]().eval(), load_file(file)
+    if name == "gpt":
+        names = {"qkv": "attention.qkv", "proj": "attention.output", "up": "mlp.up", "down": "mlp.down"}
+        names |= {"norm1": "attention_norm", "norm2": "mlp_norm"}
+        tensors = {
+            f"{index}.{own}.{kind}": tensors[f"blocks.{index}.{theirs}.{kind}"]
+            for index in range(12)
+            for own, theirs in names.items()
+            for kind in ("weight", "bias")
+        }
+    model.load_state_dict(tensors)
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     return model, sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 

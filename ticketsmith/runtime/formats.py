@@ -20,10 +20,10 @@ _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
 
 _BITMAP_ABOVE = 0.25
-"""Where weights come from memory, and columns of their own would be more bytes."""
+"""The density above which a bit for each weight won over columns, where weights come from memory."""
 
 _WINOGRAD_ABOVE, _TRANSFORMS = 0.22, 1.7
-"""The same of Winograd's filtering, where all of every tile is needed; and what transforms add to it, for each plane."""
+"""The density above which Winograd's filtering won, where all of every tile is needed; what transforms add for each plane."""
 
 _MOST_FOR_FEW_TILES = 4_000_000
 """Transformed weights that can be read for fewer than 16 tiles: more do not come from the last cache in time."""

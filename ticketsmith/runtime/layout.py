@@ -84,7 +84,7 @@ class Layout:
         if self.key == "flat":  # what lies behind its rows is nobody's padding
             return None
         inside = self._inside(0, self.row if self.whole else self.cols)
-        return None if inside.all() else _bits(inside)
+        return None if inside.all() else bits(inside)
 
     def moved_masks(self, shifts: Sequence[int], cols: int, rows: bool = False) -> NDArray[np.uint16]:
         """[shifts, vectors of a plane]: what has one of the first ``cols`` columns of its row so many to the right; with
@@ -93,7 +93,7 @@ class Layout:
         for mask, shift in zip(masks, shifts, strict=True):
             down = (shift + self.row // 2) // self.row if rows else 0
             right = shift - down * self.row
-            mask[:] = _bits(self._inside(-right, cols - right, down))
+            mask[:] = bits(self._inside(-right, cols - right, down))
         return masks
 
     def _inside(self, begin: int, end: int, down: int = 0) -> NDArray[np.bool_]:
@@ -103,7 +103,8 @@ class Layout:
         return inside
 
 
-def _bits(inside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+def bits(inside: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """A bit for each, in words of a vector each; ``inside`` has whole vectors."""
     out: NDArray[np.uint16] = aligned(len(inside) // LANES, np.uint16)
     out[:] = (inside.reshape(-1, LANES) << np.arange(LANES)).sum(axis=1)
     return out

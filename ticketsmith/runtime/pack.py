@@ -79,7 +79,7 @@ def pack_taps(
     blocks = max(1, -(-(int(planes.max()) + 1) // block_planes))
     key = (plane // block_planes * outputs + row) * len(shifts) + group
     order = np.argsort(key, kind="stable")
-    taps = aligned(len(row) + 3, TAP)  # the kernels know where they read from some taps before
+    taps = aligned(len(row) + 2, TAP)  # the kernels know where they read from two taps before
     taps["offset"][: len(row)], taps["weight"][: len(row)] = offset[order], weight[row, column][order]
     starts = np.zeros(blocks * outputs * len(shifts) + 1, np.int32)
     np.cumsum(np.bincount(key, minlength=blocks * outputs * len(shifts)), out=starts[1:])

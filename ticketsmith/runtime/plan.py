@@ -778,7 +778,7 @@ class _Planner(ArrayOperators):
         masks = out.layout.moved_masks(packed.shifts.tolist(), where.cols, where.moves_rows)
         keeps = self._address(masks) if groups > 1 or hides else None
         row_vectors = max(1, out.layout.row // layout.LANES) if groups > 1 else 1
-        if where.moves_rows:  # what is moved stays within the plane
+        if where.moves_rows:  # a tile is then a whole plane, or knows its neighbours
             row_vectors = vectors
         self._step(
             lambda: abi.Taps(

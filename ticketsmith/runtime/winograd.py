@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.runtime.graph import Graph, Node, Shape, conv_geometry
-from ticketsmith.runtime.layout import LANES, up
+from ticketsmith.runtime.layout import LANES, bits, up
 from ticketsmith.runtime.pack import Floats, aligned
 
 FREQUENCIES = 36
@@ -105,18 +105,12 @@ class Tiling:
     def columns(self) -> NDArray[np.uint16]:
         """A bit for each column of a row of tiles: whether the input has it."""
         column = np.arange(up(4 * self.tile_cols)) + self.left
-        return _bits((column >= 0) & (column < self.cols))
+        return bits((column >= 0) & (column < self.cols))
 
     def neighbours(self, part: Part) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """A bit for each tile: whether one is before it in its row; whether one is behind it."""
         column = np.arange(up(part.together * part.pitch)) % self.tile_cols
-        return _bits(column != 0), _bits(column != self.tile_cols - 1)
-
-
-def _bits(inside: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    out: NDArray[np.uint16] = aligned(len(inside) // LANES, np.uint16)
-    out[:] = (inside.reshape(-1, LANES) << np.arange(LANES)).sum(axis=1)
-    return out
+        return bits(column != 0), bits(column != self.tile_cols - 1)
 
 
 def pack_winograd(weight: Floats) -> Floats:

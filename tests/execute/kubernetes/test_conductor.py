@@ -258,9 +258,8 @@ def test_a_wrong_clock_changes_nothing(light_lab: Make) -> None:
 
 
 def test_pods_that_ended_without_a_word_are_accounted_for(light_lab: Make) -> None:
-    lab = light_lab(
-        *((("replicates: 2", "replicates: 1"),)), LIGHT_SECONDS="4"
-    )  # on a busy machine, too, it still runs
+    # long enough that the pod still runs when its memory ends, on a busy machine, too
+    lab = light_lab(("replicates: 2", "replicates: 1"), LIGHT_SECONDS="4")
     conductor = begin(lab)
     conductor.step()
     lab.cluster.wait_for(lambda: lab.pods("dense", "Running"))

@@ -70,10 +70,9 @@ typedef struct { int32_t in, out, vectors; } ts_stretch;
 // `starts` is [blocks][outputs][groups], then the end: taps are grouped by blocks of input planes that fit the first cache,
 // and by the columns that they are moved by. A group's taps are summed from whole cache lines, where they lie; the sum is
 // then moved by `shifts[group]` columns, and what `keeps` [groups][vectors] hides of it, beyond the ends of rows, is dropped.
-// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector, or
-// the whole plane where moves are by rows, too. What is computed of a
-// plane are `stretches`, by at most `tile` vectors at a time. With few taps nothing is moved (one block, one group): each is read
-// where it lies, and hides[tap] is the row of `keeps` that says what of it counts.
+// The first group is not moved. Tiles begin with rows: `row_vectors` vectors, or parts of one vector, or the whole plane where
+// moves are by rows, too. What is computed of a plane are `stretches`, by at most `tile` vectors at a time. With few taps nothing
+// is moved (one block, one group): each is read where it lies, and hides[tap] is the row of `keeps` that says what of it counts.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const ts_tap* taps; const int32_t* starts; const float* bias; const uint16_t* mask;
@@ -111,7 +110,7 @@ typedef struct {
 
 // The same with a bit for each weight: bits is [rows / 8][blocks of 64 columns][8 rows], the values of its ones follow each
 // other in that order, and first [rows / 8 + 1] says where those of 8 rows begin. Fewer bytes than slices, but the instructions
-// of a dense product: better for some 40 to 80 % of zeros where memory is what is waited for.
+// of a dense product: better for some 10 to 75 % of zeros where memory is what is waited for.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int64_t* first; const uint64_t* bits; const void* values; const float* scales; const float* bias;
