@@ -19,6 +19,38 @@ SOME = settings(max_examples=12, deadline=None, derandomize=True, suppress_healt
 FEW = settings(SOME, max_examples=6)
 DENSITIES = st.sampled_from([0.0, 0.05, 0.3, 1.0])
 
+POOLS = [
+    nn.MaxPool2d(2),
+    nn.AvgPool2d(2),
+    nn.MaxPool2d(3, 2, 1),
+    nn.AvgPool2d(3, 2, 1),
+    nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    nn.MaxPool2d((1, 3), (2, 1)),
+    nn.AdaptiveAvgPool2d(1),
+    nn.AdaptiveMaxPool2d(1),
+    nn.AdaptiveAvgPool2d((4, 11)),
+]
+LAYERS = [
+    nn.ConvTranspose2d(3, 4, 3, 2, 1, 1),
+    nn.ConvTranspose2d(3, 6, (2, 5), groups=3, dilation=2),
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.Softmax(1),
+    nn.LayerNorm((3, 9, 11)),
+    nn.GroupNorm(3, 3),
+    nn.InstanceNorm2d(3, affine=True),
+    nn.Upsample(scale_factor=(2, 3)),
+    nn.Upsample(scale_factor=2, mode="bilinear"),
+    nn.Hardswish(),
+    nn.Softplus(),
+    nn.Softplus(beta=2),
+    nn.ReflectionPad2d(1),
+    nn.AvgPool2d(2, 2, 1, ceil_mode=True, count_include_pad=False),
+    nn.Mish(),
+    nn.SELU(),
+    nn.LogSoftmax(3),
+    nn.ZeroPad2d((1, -2, 3, 0)),
+]
+
 
 def images(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
@@ -210,21 +242,7 @@ def test_residuals_activations_and_norms_leave_padding_alone(isa: Isa, stride: i
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(
-    "pool",
-    [
-        nn.MaxPool2d(2),
-        nn.AvgPool2d(2),
-        nn.MaxPool2d(3, 2, 1),
-        nn.AvgPool2d(3, 2, 1),
-        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
-        nn.MaxPool2d((1, 3), (2, 1)),
-        nn.AdaptiveAvgPool2d(1),
-        nn.AdaptiveMaxPool2d(1),
-        nn.AdaptiveAvgPool2d((4, 11)),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("pool", POOLS, ids=str)
 def test_pools(isa: Isa, pool: nn.Module) -> None:
     before = nn.Conv2d(2, 5, 3, padding=1)
     assert_same(nn.Sequential(before, pool), images(2, 2, 16, 33), isa)
@@ -272,30 +290,7 @@ def test_low_precision_weights_are_near(isa: Isa, name: str, precision: str, tol
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(
-    "module",
-    [
-        nn.ConvTranspose2d(3, 4, 3, 2, 1, 1),
-        nn.ConvTranspose2d(3, 6, (2, 5), groups=3, dilation=2),
-        nn.MaxPool2d(2, ceil_mode=True),
-        nn.Softmax(1),
-        nn.LayerNorm((3, 9, 11)),
-        nn.GroupNorm(3, 3),
-        nn.InstanceNorm2d(3, affine=True),
-        nn.Upsample(scale_factor=(2, 3)),
-        nn.Upsample(scale_factor=2, mode="bilinear"),
-        nn.Hardswish(),
-        nn.Softplus(),
-        nn.Softplus(beta=2),
-        nn.ReflectionPad2d(1),
-        nn.AvgPool2d(2, 2, 1, ceil_mode=True, count_include_pad=False),
-        nn.Mish(),
-        nn.SELU(),
-        nn.LogSoftmax(3),
-        nn.ZeroPad2d((1, -2, 3, 0)),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("module", LAYERS, ids=str)
 def test_other_layers(isa: Isa, module: nn.Module) -> None:
     inputs = images(2, 3, 9, 11)
     assert_same(module.eval(), inputs, isa)

@@ -554,7 +554,7 @@ class Builder:
             raise ValueError(f"batch norm of {x.shape}")
         inner = (x.shape[1], *[1] * (2 - len(rest)), *rest) if rest else (x.shape[1],)
         name = self.emit("affine", [self.at(x, inner)], inner, {"scale": scale, "shift": shift})
-        return replace(x, name=name, inner=inner)
+        return replace(x, name=name, inner=inner, integer=False)
 
     def norm(self, op: str, x: Value, axes: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
         """layer_norm or rms_norm over the last ``axes`` axes."""
@@ -581,7 +581,7 @@ class Builder:
             "shift": np.zeros(channels, np.float32) if shift is None else shift,
         }
         name = self.emit("group_norm", [self.at(x, inner)], inner, weights, groups=int(groups), epsilon=float(epsilon))
-        return replace(x, name=name, inner=inner)
+        return replace(x, name=name, inner=inner, integer=False)
 
     def softmax(self, x: Value, axis: int) -> Value:
         """Along one axis."""
@@ -590,7 +590,7 @@ class Builder:
         inner = strip(x.shape)
         place = axis - (len(x.shape) - len(inner))
         name = self.emit("softmax", [self.at(x, inner)], inner, axis=place)
-        return replace(x, name=name, inner=inner)
+        return replace(x, name=name, inner=inner, integer=False)
 
     def log_softmax(self, x: Value, axis: int) -> Value:
         """Along one axis."""

@@ -283,23 +283,18 @@ def _activation(to: _Writer, node: Node) -> str:
 
 
 def _affine(to: _Writer, node: Node) -> str:
-    scale, shift = (to.graph.parameter(node, name) for name in ("scale", "shift"))
+    """A batch norm where it is one, since that becomes a convolution; else with a number, or one for each feature."""
     value, image = to.value(node), len(to.shapes[node.output]) == 3
-    scales, shifts = bool((scale != 1).any()), bool(shift.any())
-    if image and scales and shifts:
+    scale, shift = (to.graph.parameter(node, name) for name in ("scale", "shift"))
+    if image and any((array != array[0]).any() for array in (scale, shift)):
         ones, zeros = (to.constant(one(len(scale), np.float32)) for one in (np.ones, np.zeros))
         parameters = [to.tensor(node, "scale"), to.tensor(node, "shift"), zeros, ones]
         return to.activated(node, to.emit("BatchNormalization", [value, *parameters], epsilon=0.0))
-    for op, name, array, does in (("Mul", "scale", scale, scales), ("Add", "shift", shift, shifts or not scales)):
-        if does:
-            value = to.emit(op, [value, _everywhere(to, node, name, array, image)])
+    for op, name, array, idle in (("Mul", "scale", scale, 1), ("Add", "shift", shift, 0)):
+        if (array != idle).any():
+            same = (array == array[0]).all()
+            value = to.emit(op, [value, to.number(array[0]) if same else to.tensor(node, name)])
     return to.activated(node, value)
-
-
-def _everywhere(to: _Writer, node: Node, name: str, array: Array, image: bool) -> str:
-    if (array == array[0]).all():
-        return to.number(float(array[0]))
-    return to.tensor(node, name, "planes", lambda one: one[:, None, None]) if image else to.tensor(node, name)
 
 
 def _elementwise(op: str) -> Callable[[_Writer, Node], str]:
