@@ -144,6 +144,20 @@ def test_recurrent_layers_give_what_onnxruntime_gives(kind: str, gates: int, opt
     np.testing.assert_allclose(given, expected, atol=1e-5)
 
 
+def test_whole_numbers_that_are_normalised_are_no_longer_whole() -> None:
+    nodes = [
+        onnx.helper.make_node("Cast", ["x"], ["cast"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Softmax", ["cast"], ["soft"]),
+        node("Reshape", "soft", "target"),
+    ]
+    model = onnx.load_model_from_string(made(nodes, ["batch", 6], target=np.array([0, 2, 3])))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    inputs = np.arange(12).reshape(2, 6) % 5
+    powers = np.exp(inputs.astype(np.float32))
+    expected = (powers / powers.sum(1, keepdims=True)).reshape(2, 2, 3)
+    np.testing.assert_allclose(Model(from_onnx(model.SerializeToString()))(inputs), expected, atol=1e-6)
+
+
 def test_shapes_computed_in_the_model_become_numbers() -> None:
     """Flatten as older exporters write it, for a batch of unknown size."""
     nodes = [

@@ -89,6 +89,17 @@ def apart() -> Case:
     return of_nodes((3, 4), Node("pad", ("x",), "wide", {}, zeros), Node("pad", ("wide",), "y", {}, ones))
 
 
+def far_apart() -> Case:
+    """Zeros between elements and more of them around than a transposed convolution could leave out."""
+    zeros = {"before": [0, 4, 0], "behind": [0, 1, 2], "between": [0, 1, 2], "value": 0.0}
+    window = {"stride": 1, "padding": [0, 1], "dilation": 1, "groups": 1}
+    nodes = (
+        Node("pad", ("x",), "wide", {}, zeros),
+        Node("conv2d", ("wide",), "y", {"weight": "weight"}, window),
+    )
+    return of_nodes((2, 3, 4), *nodes, weight=models.random(5, 2, 3, 2))
+
+
 def repeated() -> Case:
     """Of an input, and of a constant, which then is one for each sample."""
     nodes = (
@@ -108,7 +119,9 @@ def compared() -> Case:
         Node("equal", ("flat", "number"), "never"),
         Node("constant", (), "number", {"value": "number"}),
         Node("where", ("flat", "flat", "number"), "same", {}, {"activation": "sigmoid"}),
-        Node("where", ("never", "number", "flat"), "y"),
+        Node("less", ("number", "flat"), "signs", {}, {"activation": "sigmoid"}),
+        Node("where", ("never", "number", "flat"), "some"),
+        Node("where", ("signs", "some", "number"), "y"),
     )
     return of_nodes((3, 4), *nodes[:3], nodes[4], nodes[3], *nodes[5:], outputs=("y", "same", "always"),
                     number=np.full(1, 3, np.float32))  # fmt: skip
@@ -154,6 +167,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "rotary by halves": lambda: rotated(False),
     "rotary by pairs": lambda: rotated(True),
     "apart": apart,
+    "far apart": far_apart,
     "repeated": repeated,
     "compared": compared,
     "given twice": given_twice,
@@ -203,7 +217,19 @@ def test_dense_libraries_give_what_the_runtime_gives(name: str) -> None:
         assert_equal(Model(from_onnx(free))(*inputs), expected)
 
 
-@pytest.mark.parametrize("name", ["zoo: mobile", "zoo: unet", "zoo: encoder", "zoo: rotary_shared", "given twice"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "zoo: mobile",
+        "zoo: unet",
+        "zoo: segmenter",
+        "zoo: encoder",
+        "zoo: rotary_shared",
+        "apart",
+        "compared",
+        "given twice",
+    ],
+)
 def test_openvino_gives_what_the_runtime_gives(name: str) -> None:
     import openvino
 
@@ -238,7 +264,8 @@ def test_the_ports_are_those_of_the_graph(batch: int | None) -> None:
 def test_zeros_between_elements_are_not_multiplied() -> None:
     made = onnx.load_model_from_string(to_onnx(case("zoo: segmenter")[0]))
     operators = [node.op_type for node in made.graph.node]
-    assert operators.count("ConvTranspose") == 1 and "Pad" not in operators
+    assert operators.count("ConvTranspose") == 1
+    assert "Pad" not in operators
 
 
 def test_what_cannot_be_written_is_refused() -> None:

@@ -18,7 +18,9 @@ from ticketsmith.runtime.graph import Graph, Node, Port, Shape, attention_heads,
 
 __all__ = ["to_onnx"]
 
-_OPSET, _IR = 20, 9
+_OPSET, _IR = 18, 8
+"""Both libraries know later ones, but ONNX Runtime computes the means of windows of opset 19 by a slower kernel."""
+
 _MOST_BYTES = 2**31 - 2**20
 """Of weights: protobuf holds 2 GiB, with the rest of the model."""
 
@@ -71,13 +73,11 @@ class _Writer:
             self.values[port.name] = port.name if port.shape else self.reshape(port.name, (1,))
         for node in self.graph.nodes:
             self._node(node)
-        shapes = self.graph.output_shapes()
-        outputs = [
-            Port(self._given(name, shape), shape) for name, shape in zip(self.graph.outputs, shapes, strict=True)
-        ]
-        ports = [[self._port(port) for port in side] for side in (self.graph.inputs, outputs)]
+        given = zip(self.graph.outputs, self.graph.output_shapes(), strict=True)
+        outputs = [Port(self._given(name, shape), shape) for name, shape in given]
         nodes, kept = self._needed([port.name for port in outputs])
-        made = helper.make_graph(nodes, "ticketsmith", *ports, kept)
+        inputs, results = ([self._port(port) for port in side] for side in (self.graph.inputs, outputs))
+        made = helper.make_graph(nodes, "ticketsmith", inputs, results, kept)
         opsets = [helper.make_opsetid("", _OPSET)]
         return bytes(helper.make_model(made, opset_imports=opsets, ir_version=_IR).SerializeToString())
 
@@ -108,10 +108,8 @@ class _Writer:
     def _port(self, port: Port) -> Any:
         from onnx import helper
 
-        batch = "batch" if self.batch is None else self.batch
-        return helper.make_tensor_value_info(
-            port.name, _INT64 if port.dtype == "int64" else _FLOAT, [batch, *port.shape]
-        )
+        batch, kind = self.batch or "batch", _INT64 if port.dtype == "int64" else _FLOAT
+        return helper.make_tensor_value_info(port.name, kind, [batch, *port.shape])
 
     def _needed(self, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """Without what others have taken the place of: nodes and initializers."""
@@ -201,12 +199,23 @@ class _Writer:
         if kind == "relu6":
             return self.emit("Clip", [value, self.number(0.0), self.number(6.0)])
         if kind in ("gelu", "gelu_tanh"):
-            return self.emit("Gelu", [value], approximate="tanh" if kind == "gelu_tanh" else "none")
+            return self._gelu(value, kind == "gelu_tanh")
         if kind == "silu":
             return self.emit("Mul", [value, self.emit("Sigmoid", [value])])
         if kind == "hard_sigmoid":
             return self.emit("HardSigmoid", [value], alpha=1 / 6, beta=0.5)
         return self.emit("HardSwish" if kind == "hard_swish" else kind.capitalize(), [value])
+
+    def _gelu(self, value: str, approximate: bool) -> str:
+        """As PyTorch's exporter writes it, which both libraries put together again."""
+        if approximate:
+            cube = self.emit("Mul", [self.emit("Pow", [value, self.number(3)]), self.number(0.044715)])
+            inner = self.emit("Mul", [self.emit("Add", [value, cube]), self.number(math.sqrt(2 / math.pi))])
+            share, half = self.emit("Tanh", [inner]), self.emit("Mul", [value, self.number(0.5)])
+            return self.emit("Mul", [half, self.emit("Add", [share, self.number(1)])])
+        share = self.emit("Erf", [self.emit("Div", [value, self.number(math.sqrt(2))])])
+        product = self.emit("Mul", [value, self.emit("Add", [share, self.number(1)])])
+        return self.emit("Mul", [product, self.number(0.5)])
 
 
 # ---- products
@@ -308,8 +317,10 @@ def _elementwise(op: str) -> Callable[[_Writer, Node], str]:
 def _compared(op: str) -> Callable[[_Writer, Node], str]:
     def write(to: _Writer, node: Node) -> str:
         rank = len(to.shapes[node.output])
-        to.booleans[node.output] = to.emit(op, [to.aligned(name, rank) for name in node.inputs])
-        return to.activated(node, to.emit("Cast", [to.booleans[node.output]], to=_FLOAT))
+        made = to.emit(op, [to.aligned(name, rank) for name in node.inputs])
+        if node.activation == "linear":
+            to.booleans[node.output] = made
+        return to.activated(node, to.emit("Cast", [made], to=_FLOAT))
 
     return write
 
@@ -333,6 +344,12 @@ def _cast(to: _Writer, node: Node) -> str:
 # ---- shapes
 
 
+def _axis(to: _Writer, node: Node) -> int:
+    """The axis of a node, with the batch."""
+    last = len(to.shapes[node.output]) - 1
+    return 1 + (node.number("axis") if "axis" in node.attributes else last)
+
+
 def _constant(to: _Writer, node: Node) -> str:
     return to.tensor(node, "value", "sample", lambda value: value[None])
 
@@ -348,7 +365,7 @@ def _permute(to: _Writer, node: Node) -> str:
 def _concat(to: _Writer, node: Node) -> str:
     fixed = node.output in to.fixed
     parts = [to.values[name] if fixed else to.batched(name) for name in node.inputs]
-    return to.emit("Concat", parts, axis=node.attributes.get("axis", len(to.shapes[node.output]) - 1) + 1)
+    return to.emit("Concat", parts, axis=_axis(to, node))
 
 
 def _expand(to: _Writer, node: Node) -> str:
@@ -369,7 +386,7 @@ def _pad(to: _Writer, node: Node) -> str:
     before, behind, between = (node.numbers(name, len(shape)) for name in ("before", "behind", "between"))
     filler = to.number(node.real("value"))
     if any(between):  # each element gets an axis, along which it is padded
-        apart = [(n, gap) for n, gap in zip(shape, between, strict=True)]
+        apart = list(zip(shape, between, strict=True))
         value = to.reshape(value, tuple(size for n, gap in apart for size in ((n, 1) if gap else (n,))))
         gaps = [end for _, gap in apart for end in ((0, gap) if gap else (0,))]
         value = to.emit("Pad", [value, to.integers([*[0] * (len(gaps) + 2), *gaps]), filler])
@@ -379,8 +396,7 @@ def _pad(to: _Writer, node: Node) -> str:
 
 
 def _slice(to: _Writer, node: Node) -> str:
-    axis = node.attributes.get("axis", len(to.shapes[node.output]) - 1) + 1
-    numbers = (node.number("begin"), node.number("end"), axis, node.attributes.get("step", 1))
+    numbers = (node.number("begin"), node.number("end"), _axis(to, node), node.attributes.get("step", 1))
     return to.emit("Slice", [to.value(node), *(to.integers([number]) for number in numbers)])
 
 
@@ -428,7 +444,7 @@ def _group_norm(to: _Writer, node: Node) -> str:
 
 
 def _softmax(to: _Writer, node: Node) -> str:
-    return to.emit("Softmax", [to.value(node)], axis=node.attributes.get("axis", len(to.shapes[node.output]) - 1) + 1)
+    return to.emit("Softmax", [to.value(node)], axis=_axis(to, node))
 
 
 # ---- sequences
@@ -484,10 +500,7 @@ _WRITTEN: dict[str, Callable[[_Writer, Node], str]] = {
     "avg_pool": _pool("AveragePool"),
     "affine": _affine,
     "activation": _activation,
-    "add": _elementwise("Add"),
-    "sub": _elementwise("Sub"),
-    "mul": _elementwise("Mul"),
-    "div": _elementwise("Div"),
+    **{op: _elementwise(op.capitalize()) for op in ("add", "sub", "mul", "div")},
     "maximum": _elementwise("Max"),
     "minimum": _elementwise("Min"),
     "power": _elementwise("Pow"),
