@@ -47,7 +47,7 @@ def write(folder: Path, models: list[str], sparsities: list[float], batches: lis
         inputs = np.random.default_rng(1).standard_normal((batch, *MODELS[name][1]), dtype=np.float32)
         onnx_file(model, torch.from_numpy(inputs), cell)
         graph = from_torch(model, torch.from_numpy(inputs[:1]))
-        runtime.save(cell / "model.tsk", graph, {runtime.machine_key(): choices(tune(graph))})
+        runtime.save(cell / "model.tsk", graph, {runtime.machine_key(): choices(tune(graph, batches=()))})
         np.save(cell / "inputs.npy", inputs)
         print(cell, flush=True)
 
@@ -62,7 +62,7 @@ def race(folder: Path, rounds: int, threads: int) -> None:
     results = []
     for cell in sorted(folder.iterdir()):
         inputs = np.load(cell / "inputs.npy")
-        ours = runtime.load(cell / "model.tsk", threads=threads)
+        ours = runtime.load(cell / "model.tsk", threads=threads, handover=False)
         ours.prepare(len(inputs))
         engine = compile_model(str(cell / "model.onnx"), batch_size=len(inputs), num_cores=threads)
         calls: dict[str, Callable[[np.ndarray], Any]] = {

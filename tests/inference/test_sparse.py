@@ -1,57 +1,54 @@
-"""The sparse runtime hands a network to a dense library that is faster, when it is asked to."""
+"""The sparse runtime among the others: what a dense library does faster is handed to it, and said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tests.runtime.networks import ISAS
-from ticketsmith.inference import loaders
+from ticketsmith.inference.lineup import Candidate
+from ticketsmith.inference.measure import measure
+from ticketsmith.inference.runtimes import ArrayCall
 from ticketsmith.inference.sparse import Sparse
+from ticketsmith.inference.table import rows, summary
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
+    return nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 144, 10)).eval()
 
 
-def slowed(load: Callable[..., loaders.Arrays]) -> Callable[..., loaders.Arrays]:
-    """A loader whose models also multiply large matrices, which takes a hundred times as long."""
+def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKETSMITH_ISA", "portable")  # kernels without vectors: any library is faster
+    dense = Candidate("dense", 0, 0, "key", 0.0, network())
+    own = Sparse(handover=False)
+    own.name = "own"
+    found = measure(
+        dense, [], lambda size: torch.randn(size, 64, 12, 12), runtimes=[Sparse(), own], batch_sizes=[2], rounds=3
+    )
+    handed, kept = found.timings
+    assert handed.handed_to in ("onnxruntime", "openvino")
+    assert kept.handed_to == ""
+    assert handed.median_ms < kept.median_ms
+    assert [row[3] for row in rows(found.timings)] == [f"sparse (by {handed.handed_to})", "own"]
+    assert summary(found)["best"][0]["handed_to"] == handed.handed_to
+    assert found.machine["handed over"] == (
+        f"sparse gave whole models to {handed.handed_to} at batch size 2, since that was faster there."
+    )
 
-    def loaded(*given: Any, **options: Any) -> loaders.Arrays:
-        call, busy = load(*given, **options), torch.ones(400, 400)
 
-        def slow(inputs: Any) -> Any:
-            torch.mm(busy, busy)
-            return call(inputs)
-
-        return slow
-
-    return loaded
-
-
-@pytest.mark.parametrize(("slow", "served"), [("sparse", ".onnx"), ("onnx_runtime", ".tsk")])
-def test_asked_to_hand_over_it_takes_the_faster_one(
-    slow: str, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [{"tuned": False}, {"precision": "int8"}, {"handover": False}])
+def test_where_that_is_not_measured_our_kernels_compute(
+    options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaders, slow, slowed(getattr(loaders, slow)))
-    model, inputs = network(), torch.randn(3, 2, 6, 6)
-    runtime = Sparse(tuned=False, handover=True)
-    assert runtime.deploy(model, inputs, tmp_path).path.suffix == served
-    assert torch.allclose(runtime.prepare(model, inputs)(inputs), model(inputs), atol=1e-5)
-
-
-@pytest.mark.parametrize("options", [{}, {"handover": True, "precision": "int8"}])
-def test_else_it_is_measured_as_a_file_would_be_served(
-    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loaders, "sparse", slowed(loaders.sparse))
-    runtime = Sparse(tuned=False, **options)
-    assert runtime.deploy(network(), torch.randn(1, 2, 6, 6), tmp_path).path.suffix == ".tsk"
+    monkeypatch.setenv("TICKETSMITH_ISA", "portable")
+    inputs = torch.randn(1, 64, 12, 12)
+    call = Sparse(**options).prepare(network(), inputs)  # type: ignore[arg-type]
+    assert isinstance(call, ArrayCall)
+    assert call.handed_to(1) == ""
+    assert torch.allclose(call(inputs), network()(inputs), atol=1e-2 if "precision" in options else 1e-5)

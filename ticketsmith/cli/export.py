@@ -128,6 +128,11 @@ def _show(document: dict[str, Any]) -> None:
     for entry in document["files"]:
         for name, value in entry.get("test", {}).items():
             click.echo(f"test {name} of {entry['name']}, {entry['precision']} weights: {value:.4g}")
+        for call in entry.get("handed_over", ()):
+            click.echo(
+                f"{entry['name']}: batches of about {call['batch_size']} on {call['threads']} "
+                f"thread{'s' if call['threads'] > 1 else ''} are computed by {call['to']} where that is installed: it was faster"
+            )
     if document["gate"]:
         click.echo(f"gate at this sparsity: {document['gate']}")
     for entry in document["left_out"]:

@@ -42,7 +42,8 @@ class Timing:
     traffic of a call that cannot be avoided. ``load_ms`` is the time from a file to a model that is ready,
     ``first_call_ms`` of the first call after that, ``resident_bytes`` and ``peak_bytes`` the memory of a whole process that
     does nothing but this, ``file_bytes`` what lies on disk. ``agreement`` (0..1) is the share of inputs for which a model
-    of low precision gives the same class as in float32. None: not measured.
+    of low precision gives the same class as in float32. ``handed_to`` names the dense runtime to which this one gave the
+    whole model, since that was faster. None: not measured.
     """
 
     variant: str
@@ -77,6 +78,12 @@ class Timing:
     peak_bytes: Number | None = None
     file_bytes: Number | None = None
     agreement: Number | None = None
+    handed_to: str = ""
+
+    @property
+    def runs_on(self) -> str:
+        """The runtime as a reader is told of it: ``sparse (by openvino)`` where that computed the model."""
+        return f"{self.runtime} (by {self.handed_to})" if self.handed_to else self.runtime
 
     @property
     def claimed(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from types import ModuleType
 
 from ticketsmith.errors import Exit
 from ticketsmith.execute.worker import Ended, Settings, Stepped, work
+from ticketsmith.machine import usable_cores
 from ticketsmith.plan import Node, Plan
 from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
 from ticketsmith.training.job import Job
@@ -59,7 +59,7 @@ def default_workers(device: str) -> int:
     """One process a core; one in all on a GPU."""
     if device.startswith("cuda"):
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def execute(

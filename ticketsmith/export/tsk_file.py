@@ -1,4 +1,4 @@
-"""The sparse runtime's own file, its formats chosen on this machine, its rounding judged by the experiment's gates."""
+"""The sparse runtime's own file: formats chosen on this machine, dense libraries raced, rounding judged by the gates."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from torch import Tensor, nn
 from ticketsmith import runtime
 from ticketsmith.evidence.gates import TOLERANCE
 from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject, Written
+from ticketsmith.machine import usable_cores
+from ticketsmith.runtime import dense
 from ticketsmith.runtime.artifact import machine_key
 from ticketsmith.runtime.from_torch import from_torch
+from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
-from ticketsmith.runtime.tune import choices, tune
+from ticketsmith.runtime.tune import choices, tune, tune_network
 
 
 def write(subject: Subject, path: Path, settings: Settings) -> Written:
     """Raises UnsupportedError for an operator that the sparse runtime does not know; QualityLostError."""
     precision = settings.precision
     graph = from_torch(subject.model, subject.task.example(1))
-    tuned = {machine_key(): choices(tune(graph, precision=precision))} if settings.tuned else None
-    runtime.save(path, graph, tuned, precision)
+    tuned = _tuned(graph, precision) if settings.tuned else {}
+    runtime.save(path, graph, {machine_key(): tuned} if tuned else None, precision)
     served = runtime.load(path)
     load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
     if precision == "float32":
         error = subject.check("the .tsk file", lambda inputs: _answers(served, inputs))
-        return Written("outputs of the sparse runtime compared with PyTorch's", load, error, {"precision": precision})
+        more = {"precision": precision, "handed_over": _handed_over(tuned)}
+        return Written("outputs of the sparse runtime compared with PyTorch's", load, error, more)
     test = _compared(subject, served, precision, settings.force)
     return Written(
         f"the task's metrics on the test split with {precision} weights compared with those of float32",
@@ -36,6 +40,24 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
         None,
         {"precision": precision, "test": test},
     )
+
+
+def _tuned(graph: Graph, precision: str) -> dict[str, str]:
+    """Formats, and dense libraries for calls on one thread and on all cores."""
+    found = choices(tune(graph, precision=precision))
+    if precision == "float32" and usable_cores() > 1:
+        found |= choices(tune_network(graph, found, threads=usable_cores()))
+    return found
+
+
+def _handed_over(tuned: Mapping[str, str]) -> list[dict[str, object]]:
+    """For which calls a dense library was faster than the sparse runtime's own kernels."""
+    return [
+        {"threads": threads, "batch_size": batch, "to": library}
+        for threads in sorted({1, usable_cores()})
+        for batch, library in dense.chosen(tuned, threads).items()
+        if library != dense.OWN
+    ]
 
 
 def _answers(served: Model, inputs: Tensor) -> list[Tensor]:

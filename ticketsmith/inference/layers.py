@@ -45,7 +45,7 @@ def break_even(
             field[0],
             field,
             lambda count, inputs=inputs: inputs[:count],  # type: ignore[misc]
-            runtimes=[*dense, Sparse()],
+            runtimes=[*dense, Sparse(handover=False)],
             batch_sizes=[len(inputs)],
             rounds=min(rounds, _ROUNDS),
             threads=[threads],

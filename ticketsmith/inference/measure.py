@@ -23,7 +23,7 @@ from ticketsmith.evidence.words import percent
 from ticketsmith.inference import peaks as roof
 from ticketsmith.inference.lineup import AGREEMENT_INPUTS, Candidate, Rival, another, line_up, pairs
 from ticketsmith.inference.race import Runner, race, warm_up
-from ticketsmith.inference.runtimes import CannotRunError, Runtime, is_dense, precision_of, tolerance_of
+from ticketsmith.inference.runtimes import ArrayCall, CannotRunError, Runtime, is_dense, precision_of, tolerance_of
 from ticketsmith.inference.statistics import Bootstrap, Ratio, noise, resolution
 from ticketsmith.inference.stopwatch import Stopwatch, Warm, quiet
 from ticketsmith.inference.surroundings import Surroundings, pinned, signs
@@ -257,7 +257,7 @@ class _Cell:
         p10, median, p90, p99 = (float(value) for value in np.quantile(latencies, (0.1, 0.5, 0.9, 0.99)))
         candidate, precision = rival.candidate, precision_of(rival.runtime)
         flops, bytes_ = (None, None) if least is None else (least.flops, least.bytes(precision))
-        share = None
+        share, size = None, len(self.workload.inputs)
         # the peak of arithmetic is that of float32: other precisions have others
         if peaks is not None and flops is not None and bytes_ is not None and precision == "float32":
             share = min(1.0, roof.bound(peaks, flops, bytes_) / median)
@@ -268,7 +268,7 @@ class _Cell:
             key=candidate.key,
             sparsity=candidate.sparsity,
             runtime=rival.runtime.name,
-            batch_size=len(self.workload.inputs),
+            batch_size=size,
             threads=self.threads,
             rounds=len(latencies),
             median_ms=1e3 * median,
@@ -289,6 +289,7 @@ class _Cell:
             bytes=bytes_,
             roofline=share,
             agreement=rival.agreement,
+            handed_to=rival.call.handed_to(size) if isinstance(rival.call, ArrayCall) else "",
         )
 
 
@@ -346,6 +347,18 @@ def _told(cells: Sequence[_Result], pins: dict[int, str]) -> dict[str, str]:
     if agreements:
         facts["outputs"] += f"; at low precision the same class for at least {percent(min(agreements))} of the inputs"
     facts["outputs"] += "."
+    handed: dict[tuple[str, str], set[int]] = {}
+    for timing in timed:
+        if timing.handed_to:
+            handed.setdefault((timing.runtime, timing.handed_to), set()).add(timing.batch_size)
+    if handed:
+        facts["handed over"] = (
+            "; ".join(
+                f"{runtime} gave whole models to {other} at batch size {_listed(sorted(sizes))}"
+                for (runtime, other), sizes in handed.items()
+            )
+            + ", since that was faster there."
+        )
     alone = [
         name for name in dict.fromkeys(timing.precision for timing in timed)
         if not any(timing.against for timing in timed if timing.precision == name)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.handover import faster
 from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, OnnxFile, need_cpu
 from ticketsmith.runtime.arrays import CHUNK
 from ticketsmith.runtime.artifact import machine_key, save
@@ -24,9 +23,9 @@ from ticketsmith.runtime.tune import choices, tune
 class Sparse(FromFile):
     """Kernels that skip zeros, in one native call an inference; where a layer has too few zeros, dense kernels.
 
-    ``tuned`` measures the formats of each layer first. ``precision`` is that of the weights of sparse products with one
-    vector. ``handover``: a network in float32 is raced with ONNX Runtime, where that is installed, and handed to it when
-    that was faster. Runs on as many threads as PyTorch is set to.
+    ``tuned`` measures the formats of each layer first; then, unless ``handover`` is False, a network in float32 is raced
+    with the dense libraries that are installed, and handed to one that was faster: timings say so. ``precision`` is that of
+    the weights of sparse products with one vector. Runs on as many threads as PyTorch is set to.
     """
 
     name = "sparse"
@@ -34,13 +33,13 @@ class Sparse(FromFile):
     precisions = PRECISIONS
     takes_onnx = True
 
-    def __init__(self, tuned: bool = True, precision: str = "float32", handover: bool = False) -> None:
+    def __init__(self, tuned: bool = True, precision: str = "float32", handover: bool = True) -> None:
         if precision not in PRECISIONS:
             raise RecipeError(f"runtime 'sparse': precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         self.tuned, self.precision, self.handover = tuned, precision, handover
 
     def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
-        """The model as a ``.tsk`` file, or as ONNX where it is handed over.
+        """The model as a ``.tsk`` file, tuned for batches like ``example``.
 
         Raises CannotRunError without the kernel library, and for operators that are not known.
         """
@@ -48,15 +47,15 @@ class Sparse(FromFile):
         try:
             native.library()
             graph = _graph(model, example)
-            chosen = choices(tune(graph, threads=threads, precision=self.precision)) if self.tuned else None
+            batches = (len(example),) if self.handover else ()
+            chosen = None
+            if self.tuned:
+                chosen = choices(tune(graph, threads=threads, precision=self.precision, batches=batches))
             save(path, graph, {machine_key(): chosen} if chosen is not None else None)
         except (native.NotBuiltError, UnsupportedError, GraphError) as error:
             raise CannotRunError(str(error)) from error
         options = {"precision": self.precision}
-        own = Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
-        if not self.handover or self.precision != "float32":
-            return own
-        return faster(own, model, example, folder, threads)
+        return Deployment(path, "ticketsmith.inference.loaders:sparse", ("ticketsmith.runtime.artifact",), options)
 
     def decoder(self, model: nn.Module, example: Tensor) -> ArrayDecoder:
         """Sessions of the runtime's own, as a file has them. Raises CannotRunError as ``deploy`` does."""

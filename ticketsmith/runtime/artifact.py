@@ -64,15 +64,23 @@ class Artifact:
 
 
 def load(
-    path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = None, precision: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    threads: int = 1,
+    isa: Isa | None = None,
+    precision: str | None = None,
+    handover: bool = True,
 ) -> Model:
     """The model of a ``.tsk`` file, ready to call. ``precision`` is the file's unless another one is asked for.
+
+    With ``handover``, what was measured to be faster in a dense library is computed there, if it is installed.
 
     Raises ArtifactError when the file is missing, damaged or of another version, NotBuiltError when there are no kernels.
     """
     found = open_artifact(path)
     chosen = precision or found.precision
-    return Model(found.graph, found.choices.get(machine_key()), threads=threads, isa=isa, precision=chosen)
+    choices = found.choices.get(machine_key())
+    return Model(found.graph, choices, threads=threads, isa=isa, precision=chosen, handover=handover)
 
 
 def save(

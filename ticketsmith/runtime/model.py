@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
 from ticketsmith.native import Isa
-from ticketsmith.runtime import formats
+from ticketsmith.runtime import dense, formats
 from ticketsmith.runtime.graph import Graph, Port
 from ticketsmith.runtime.plan import lane_nodes, plan
-from ticketsmith.runtime.program import InputError, Program
+from ticketsmith.runtime.program import UNKNOWN_TOKEN, InputError, Program
 
 if TYPE_CHECKING:
     from ticketsmith.runtime.session import Session
@@ -39,6 +39,9 @@ class Model:
     Programs are made when a batch size first asks for one: ``prepare`` makes them before. ``threads`` is how many cores
     one call may use; calls that are too small to gain use one. ``precision`` is that of the weights of sparse products
     with one vector: float32, bfloat16, or int8 with a scale for each row.
+
+    Where ``choices`` say that a dense library is faster, and it is installed, calls in float32 are handed over to it;
+    unless ``handover`` is False, or the instructions ``isa`` are asked for.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Model:
         threads: int = 1,
         isa: Isa | None = None,
         precision: str = "float32",
+        handover: bool = True,
     ) -> None:
         if threads < 1:
             raise RecipeError(f"a model runs on 1 thread or more, not {threads}.")
@@ -66,9 +70,12 @@ class Model:
         self._is_plain = len(self.inputs) == len(self.output_shapes) == 1
         batched = lane_nodes(graph)
         images = any(node.op == "conv2d" and node.output in batched for node in graph.nodes)
-        dense = images and formats.density(graph) > _DENSE
+        is_dense = images and formats.density(graph) > _DENSE
         self._has_lanes = bool(batched)
-        self._fewest = _FEWEST_FOR_DENSE_IMAGES if dense else _FEWEST_FOR_LANES
+        self._fewest = _FEWEST_FOR_DENSE_IMAGES if is_dense else _FEWEST_FOR_LANES
+        handed = handover and isa is None and precision == "float32" and graph.step is None
+        self._libraries = dense.chosen(self.choices, threads) if handed else {}
+        self._sessions: dict[str, dense.Call | None] = {}
         self._programs: dict[int, Program] = {}
         self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
@@ -98,8 +105,14 @@ class Model:
 
     def prepare(self, batch_size: int = 1) -> None:
         """Makes the programs that a batch of this size needs. Raises GraphError when they would be too large."""
+        if self._session(batch_size) is not None:
+            return
         for lanes in {lanes for _, _, lanes in self._chunks(batch_size)}:
             self._program(lanes)
+
+    def handed_to(self, batch_size: int = 1) -> str:
+        """The dense library that computes batches of this size; empty for our own kernels."""
+        return "" if self._session(batch_size) is None else dense.nearest(self._libraries, batch_size)
 
     def session(self, batch: int = 1, capacity: int | None = None) -> Session:
         """A decoder that remembers: ``batch`` sequences of up to ``capacity`` tokens (by default, as many as the model was
@@ -130,6 +143,10 @@ class Model:
         if len(batches) > 1:
             raise InputError(f"the inputs have different batch sizes: {[len(array) for array in arrays]}.")
         batch = batches.pop()
+        library = self._session(batch)
+        if library is not None:
+            self._check_tokens(arrays)
+            return tuple(library(arrays))
         outputs = tuple(np.empty((batch, *shape), np.float32) for shape in self.output_shapes)
         if not batch:
             return outputs
@@ -144,6 +161,25 @@ class Model:
                 ins, outs = [array[begin:end] for array in arrays], [array[begin:end] for array in outputs]
                 program.call(ins, outs, end - begin, self.threads)
         return outputs
+
+    def _session(self, batch: int) -> dense.Call | None:
+        """The dense library that batches of this size are handed to."""
+        name = dense.nearest(self._libraries, batch) if self._libraries else dense.OWN
+        if name == dense.OWN:
+            return None
+        if name not in self._sessions:
+            with self._making:
+                if name not in self._sessions:
+                    self._sessions[name] = dense.session(name, self.graph, self.threads)
+        return self._sessions[name]
+
+    def _check_tokens(self, inputs: Sequence[NDArray[Any]]) -> None:
+        """Raises InputError for tokens outside of a vocabulary: some libraries count backwards from its end."""
+        for port, tokens in zip(self.inputs, inputs, strict=True):
+            tables = [n for n in self.graph.nodes if n.op == "embedding" and n.inputs[0] == port.name]
+            for table in tables:
+                if tokens.min() < 0 or tokens.max() >= len(self.graph.parameter(table, "table")):
+                    Program.settle(UNKNOWN_TOKEN)
 
     def _chunks(self, samples: int) -> list[tuple[int, int, int]]:
         """(begin, end, lanes) of the parts in which a batch is run; 0 lanes is one sample after the other."""

@@ -16,7 +16,8 @@ from ticketsmith.native import Isa, abi
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.plan import Plan
 
-_MESSAGES = {1: "a token lies outside of the vocabulary.", 2: "memory is short."}
+UNKNOWN_TOKEN = 1
+_MESSAGES = {UNKNOWN_TOKEN: "a token lies outside of the vocabulary.", 2: "memory is short."}
 
 
 class InputError(TicketSmithError):

@@ -1,17 +1,18 @@
-"""Which format is fastest, for each product, on this machine: measured, not guessed."""
+"""Which format is fastest for each product on this machine, and where a dense library is: measured, not guessed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import Isa
-from ticketsmith.runtime import formats
-from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
+from ticketsmith.runtime import dense, formats
+from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
 from ticketsmith.runtime.plan import lane_nodes
 from ticketsmith.runtime.winograd import Tiling
@@ -21,12 +22,24 @@ SAMPLE_SECONDS = 2e-4
 _CACHES = 2**26
 """Bytes that leave nothing else in the caches of most machines."""
 _CONVINCING = 0.97
-"""A format other than the usual one must win by more than a quiet machine's noise."""
+"""A format other than the usual one must win by more than a quiet machine's noise, and so must a dense library."""
+
+BATCHES = (1, 8, 32)
+"""For which dense libraries are raced with the whole network; other sizes do as the nearest of these."""
+
+_TOLERANCE = 1e-4
+"""How far a library's outputs may be from ours, of the largest one."""
+
+_HOPELESS = 1.5
+"""So many times slower than the fastest, after a few rounds, a library is out of the race."""
+_ROUND_SECONDS = 2e-3
+_REST = 0.05
+"""Seconds after which the threads of dense libraries no longer wait for work at full speed, which takes a core from others."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One product: the seconds a call of each format took, the best of all rounds, and which one is taken."""
+    """One product, or a whole network: the seconds a call of each format or library took, and which one is taken."""
 
     key: str
     density: float
@@ -41,9 +54,11 @@ def tune(
     isa: Isa | None = None,
     precision: str = "float32",
     rounds: int = ROUNDS,
+    batches: Sequence[int] = BATCHES,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measured]:
-    """Times every format of every product, with one sample and in a full batch; rivals take turns, round by round."""
+    """Times every format of every product, with one sample and in a full batch, and then, in float32, the whole network in
+    the dense libraries that are installed, for each of ``batches``; rivals take turns, round by round."""
     shapes, batched = graph.shapes(), lane_nodes(graph)
     elsewhere = np.ones(_CACHES, np.uint8) if formats.cold(graph) else None
     found = []
@@ -57,7 +72,81 @@ def tune(
             modes.append(("lanes", MOST_LANES))
         for mode, batch in modes:
             found.append(_measured(graph, node, shape, mode, batch, threads, isa, precision, rounds, clock, elsewhere))
+    if isa is None and precision == "float32":
+        found += tune_network(graph, choices(found), threads=threads, rounds=rounds, batches=batches, clock=clock)
     return found
+
+
+def tune_network(
+    graph: Graph,
+    choices: Mapping[str, str],
+    *,
+    threads: int = 1,
+    rounds: int = ROUNDS,
+    batches: Sequence[int] = BATCHES,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Measured]:
+    """The last part of ``tune``: our own kernels, with ``choices`` of formats, against dense libraries."""
+    sessions = {name: dense.session(name, graph, threads) for name in dense.installed() if graph.step is None}
+    calls: dict[str, dense.Call] = {name: call for name, call in sessions.items() if call is not None}
+    if not calls:
+        return []
+    own = Model(graph, choices, threads=threads, handover=False)
+    calls[dense.OWN] = lambda inputs: own(*inputs)
+    kept = formats.density(graph)
+    found = []
+    for batch in batches:
+        inputs = [_example(port, graph, batch) for port in graph.inputs]
+        racing = {name: call for name, call in calls.items() if name == dense.OWN or _agree(call, own, inputs)}
+        seconds = _raced(racing, inputs, threads, rounds, clock)
+        best = min(seconds, key=lambda name: seconds[name])
+        chosen = best if seconds[best] < _CONVINCING * seconds[dense.OWN] else dense.OWN
+        found.append(Measured(dense.choice(threads, batch), kept, seconds, chosen))
+    return found
+
+
+def _example(port: Port, graph: Graph, batch: int) -> NDArray[Any]:
+    generator, shape = np.random.default_rng(0), (batch, *port.shape)
+    if port.dtype == "float32":
+        return generator.standard_normal(shape, dtype=np.float32)
+    tables = [graph.parameter(node, "table") for node in graph.nodes if node.op == "embedding"]
+    return generator.integers(0, min((len(table) for table in tables), default=1), shape)
+
+
+def _agree(call: dense.Call, own: Model, inputs: list[NDArray[Any]]) -> bool:
+    """Whether a library computes the same: what is faster and wrong is not taken."""
+    expected = own(*inputs)
+    for one, other in zip(call(inputs), expected if isinstance(expected, tuple) else (expected,), strict=True):
+        if not np.allclose(one, other, rtol=0, atol=_TOLERANCE * max(1.0, float(np.abs(other).max(initial=0.0)))):
+            return False
+    return True
+
+
+def _raced(
+    calls: Mapping[str, dense.Call], inputs: list[NDArray[Any]], threads: int, rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Seconds a call usually takes: the median of the rounds."""
+    repeats: dict[str, int] = {}
+    for name, call in calls.items():
+        call(inputs)
+        start = clock()
+        call(inputs)
+        repeats[name] = max(1, min(1000, int(_ROUND_SECONDS / max(clock() - start, 1e-7))))
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(rounds):
+        for name in list(taken):
+            if threads > 1:
+                time.sleep(_REST)
+            calls[name](inputs)
+            start = clock()
+            for _ in range(repeats[name]):
+                calls[name](inputs)
+            taken[name].append((clock() - start) / repeats[name])
+        if index == 1:
+            fastest = min(min(seconds) for seconds in taken.values())
+            hopeless = [name for name, seconds in taken.items() if min(seconds) > _HOPELESS * fastest]
+            taken = {name: taken[name] for name in taken if name == dense.OWN or name not in hopeless}
+    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 
 def choices(measured: list[Measured]) -> dict[str, str]:
