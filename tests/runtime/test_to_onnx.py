@@ -261,6 +261,12 @@ def test_the_ports_are_those_of_the_graph(batch: int | None) -> None:
     assert ports(made.output) == [(numbers, [first])]  # a cosine a sample
 
 
+def test_every_input_and_output_has_a_name_of_its_own() -> None:
+    made = onnx.load_model_from_string(to_onnx(case("given twice")[0])).graph
+    names = [one.name for one in (*made.input, *made.output)]
+    assert len(set(names)) == len(names) == 7
+
+
 def test_zeros_between_elements_are_not_multiplied() -> None:
     made = onnx.load_model_from_string(to_onnx(case("zoo: segmenter")[0]))
     operators = [node.op_type for node in made.graph.node]

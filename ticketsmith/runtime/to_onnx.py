@@ -77,9 +77,10 @@ class _Writer:
         outputs = [Port(self._given(name, shape), shape) for name, shape in given]
         nodes, kept = self._needed([port.name for port in outputs])
         inputs, results = ([self._port(port) for port in side] for side in (self.graph.inputs, outputs))
-        made = helper.make_graph(nodes, "ticketsmith", inputs, results, kept)
-        opsets = [helper.make_opsetid("", _OPSET)]
-        return bytes(helper.make_model(made, opset_imports=opsets, ir_version=_IR).SerializeToString())
+        empty = helper.make_graph(nodes, "ticketsmith", inputs, results)
+        made = helper.make_model(empty, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+        made.graph.initializer.extend(kept)  # at last, so that weights are not copied with the graph
+        return bytes(made.SerializeToString())
 
     def _node(self, node: Node) -> None:
         write = _WRITTEN.get(node.op)
