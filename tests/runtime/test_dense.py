@@ -96,6 +96,18 @@ def test_any_number_of_threads_may_call_a_network_that_was_handed_over(library: 
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)
 
 
+def test_a_library_that_fails_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(inputs: list[np.ndarray]) -> list[np.ndarray]:
+        raise MemoryError
+
+    monkeypatch.setattr(dense, "session", lambda *_: fails)
+    model = Model(graph(), {dense.choice(1, 1): "onnxruntime"})
+    for _ in range(2):
+        np.testing.assert_array_equal(model(images(2)), Model(graph())(images(2)))
+    assert model.handed_to() == ""
+    assert tune_network(graph(), {}, rounds=1, batches=(2,))[0].chosen == "own"
+
+
 @pytest.mark.parametrize("token", [-1, 7])
 def test_a_token_that_is_not_known_is_told_as_ever(token: int) -> None:
     torch.manual_seed(0)

@@ -56,14 +56,15 @@ def nearest(measured: Mapping[int, str], batch: int) -> str:
     return measured[min(measured, key=lambda size: abs(math.log(size / batch)))]
 
 
-def session(library: str, graph: Graph, threads: int) -> Call | None:
-    """``graph`` in a dense library, for batches of any size; None when that is not here, or does not take the network."""
+def session(library: str, graph: Graph, threads: int, batch: int | None) -> Call | None:
+    """``graph`` in a dense library, for batches of one size, or of any; None when the library is not here, or does not take
+    the network."""
     if library not in installed():
         return None
     from ticketsmith.runtime.to_onnx import to_onnx
 
     try:
-        return _LIBRARIES[library](to_onnx(graph), graph, threads)
+        return _LIBRARIES[library](to_onnx(graph, batch), graph, threads)
     except Exception:  # a library's own failures, of any kind; our kernels know every graph
         return None
 
@@ -108,6 +109,11 @@ def _openvino(model: bytes, graph: Graph, threads: int) -> Call:
         return found
 
     return call
+
+
+def needs_size(library: str) -> bool:
+    """Whether a library is faster when it knows the size of batches: then it has a session for each that was measured."""
+    return library == "openvino"
 
 
 _LIBRARIES: dict[str, Callable[[bytes, Graph, int], Call]] = {"onnxruntime": _onnx_runtime, "openvino": _openvino}

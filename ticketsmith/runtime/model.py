@@ -75,7 +75,7 @@ class Model:
         self._fewest = _FEWEST_FOR_DENSE_IMAGES if is_dense else _FEWEST_FOR_LANES
         handed = handover and isa is None and precision == "float32" and graph.step is None
         self._libraries = dense.chosen(self.choices, threads) if handed else {}
-        self._sessions: dict[str, dense.Call | None] = {}
+        self._sessions: dict[tuple[str, int | None], dense.Call | None] = {}
         self._programs: dict[int, Program] = {}
         self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
@@ -146,7 +146,10 @@ class Model:
         library = self._session(batch)
         if library is not None:
             self._check_tokens(arrays)
-            return tuple(library(arrays))
+            try:
+                return tuple(library(arrays))
+            except Exception:  # a library's own failures, of any kind: from now on our kernels answer
+                self._libraries = {}
         outputs = tuple(np.empty((batch, *shape), np.float32) for shape in self.output_shapes)
         if not batch:
             return outputs
@@ -167,11 +170,12 @@ class Model:
         name = dense.nearest(self._libraries, batch) if self._libraries else dense.OWN
         if name == dense.OWN:
             return None
-        if name not in self._sessions:
+        key = name, batch if batch in self._libraries and dense.needs_size(name) else None
+        if key not in self._sessions:
             with self._making:
-                if name not in self._sessions:
-                    self._sessions[name] = dense.session(name, self.graph, self.threads)
-        return self._sessions[name]
+                if key not in self._sessions:
+                    self._sessions[key] = dense.session(name, self.graph, self.threads, key[1])
+        return self._sessions[key]
 
     def _check_tokens(self, inputs: Sequence[NDArray[Any]]) -> None:
         """Raises InputError for tokens outside of a vocabulary: some libraries count backwards from its end."""
