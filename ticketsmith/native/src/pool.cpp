@@ -1,6 +1,9 @@
 #include "pool.h"
 
 #include <pthread.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include <chrono>
 #include <system_error>
@@ -16,6 +19,23 @@ void breathe(int turn) {
   __builtin_ia32_pause();
 #endif
 }
+
+#ifdef __linux__
+int this_core() { return sched_getcpu(); }
+
+// A thread that is woken may find itself on the core of the one that woke it and computes there, and it can take the system
+// many milliseconds to part the two. It goes elsewhere, and is then free to be anywhere again.
+void leave(int core) {
+  cpu_set_t allowed;
+  if (sched_getcpu() != core || sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(core, &others);
+  if (!sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+int this_core() { return -1; }
+void leave(int) {}
+#endif
 
 constexpr int SPINS = 2000;  // some tens of microseconds, then sleep
 Pool* the_pool = nullptr;
@@ -67,6 +87,7 @@ bool Pool::run(int count, const std::function<void(int)>& body) {
     std::lock_guard<std::mutex> lock(guard_);
     body_ = &body;
     count_ = count;
+    home_ = this_core();
     pending_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
     job_.fetch_add(1, std::memory_order_release);
   }
@@ -81,14 +102,16 @@ void Pool::work(int index) {
   for (;;) {
     for (int t = 0; t < SPINS && job_.load(std::memory_order_acquire) == seen; t++) breathe(t);
     const std::function<void(int)>* body;
-    int count;
+    int count, home;
     {
       std::unique_lock<std::mutex> lock(guard_);
       wake_.wait(lock, [&] { return job_.load(std::memory_order_relaxed) != seen; });
       seen = job_.load(std::memory_order_relaxed);
       body = body_;
       count = count_;
+      home = home_;
     }
+    leave(home);
     if (index < count) (*body)(index);
     pending_.fetch_sub(1, std::memory_order_acq_rel);
   }

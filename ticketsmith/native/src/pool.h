@@ -38,6 +38,7 @@ class Pool {
   std::vector<std::thread> threads_;
   const std::function<void(int)>* body_ = nullptr;
   int count_ = 0;
+  int home_ = -1;  // the core of the caller
   std::atomic<unsigned> job_{0};
   std::atomic<int> pending_{0};
 };

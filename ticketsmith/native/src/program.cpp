@@ -88,24 +88,32 @@ struct Scratch {
 
 // Whether several threads are faster than one is found out by trying, again and again: it depends on what else the machine
 // does. Of every ROUND calls the first few are made in both ways; the others in the way that usually takes less time. Those of
-// several threads follow each other, and the first does not count: it must wake the others up.
+// several threads follow each other, and the first two do not count: the others must be woken up, and find cold caches. The
+// first rounds are shorter, since the first calls of a process say little.
 class Trial {
  public:
-  bool several() {
-    const uint32_t call = calls_.fetch_add(1, std::memory_order_relaxed) % ROUND;
-    if (call < TRIES) return call < TRIES / 2;
-    return usual_[1].load(std::memory_order_relaxed) < usual_[0].load(std::memory_order_relaxed);
+  struct Call {
+    bool several, counts;
+  };
+  Call next() {
+    const uint32_t call = calls_.fetch_add(1, std::memory_order_relaxed);
+    uint32_t begin = call - call % ROUND;
+    for (uint32_t next = FIRST_ROUND; next <= call && call < ROUND; next *= 2) begin = next;
+    const uint32_t place = call - begin;
+    if (place < TRIES / 2) return {true, place >= WAKING};
+    if (place < TRIES) return {false, true};
+    return {usual_[1].load(std::memory_order_relaxed) < usual_[0].load(std::memory_order_relaxed), true};
   }
-  void took(bool several, int64_t nanoseconds) {
-    if (several && calls_.load(std::memory_order_relaxed) % ROUND == 1) return;
-    auto& usual = usual_[several];
+  void took(Call call, int64_t nanoseconds) {
+    if (!call.counts) return;
+    auto& usual = usual_[call.several];
     const int64_t before = usual.load(std::memory_order_relaxed);
     const int64_t now = std::min(nanoseconds, 2 * before);  // one call that waited for something else says little
     usual.store(before ? before + (now - before) / (now < before ? 2 : 4) : nanoseconds, std::memory_order_relaxed);
   }
 
  private:
-  static constexpr uint32_t ROUND = 256, TRIES = 16;
+  static constexpr uint32_t ROUND = 256, FIRST_ROUND = 32, TRIES = 16, WAKING = 2;
   std::atomic<uint32_t> calls_{0};
   std::atomic<int64_t> usual_[2] = {};
 };
@@ -290,8 +298,8 @@ int ts_call(ts_program* program, const void* const* inputs, float* const* output
   int size = 0;
   while (size < 7 && (int64_t{1} << size) < samples) size++;
   Trial& trial = program->trials[size];
-  const bool several = may_share && trial.several();
-  const int n = several ? threads : 1;
+  const Trial::Call call = may_share ? trial.next() : Trial::Call{false, false};
+  const int n = call.several ? threads : 1;
   auto scratch = program->take(n);
   if (!scratch) return TS_NO_MEMORY;
   scratch->inputs = inputs, scratch->outputs = outputs, scratch->memory = memory, scratch->position = position;
@@ -299,7 +307,7 @@ int ts_call(ts_program* program, const void* const* inputs, float* const* output
   const auto start = may_share ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
   if (n == 1 || !program->run_shared(*scratch, input, output, samples, n, status))
     status = program->run_alone(*scratch, input, output, samples);
-  if (may_share) trial.took(several, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count());
+  if (may_share) trial.took(call, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count());
   program->give(std::move(scratch));
   return status;
 } catch (const std::bad_alloc&) {
