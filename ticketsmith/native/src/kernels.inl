@@ -193,10 +193,14 @@ struct TapsBody {
         for (int64_t g = 1; g < k.groups; g++)
           if (starts[g] < starts[g + 1]) {
             const ts_tap *tap = k.taps + starts[g], *end = k.taps + starts[g + 1];
-            if (whole_rows)
-              add_moved<T, false>(total, tap, end, g);
+            if (!whole_rows)
+              add_moved<T, true, T>(total, tap, end, g);
+            else if (k.row_vectors == 1)
+              add_moved<T, false, 1>(total, tap, end, g);
+            else if (T % 2 == 0 && k.row_vectors == 2)
+              add_moved<T, false, 2>(total, tap, end, g);
             else
-              add_moved<T, true>(total, tap, end, g);
+              add_moved<T, false, T>(total, tap, end, g);
           }
         if (b) EACH_VECTOR total[t] = total[t] + load(target + 16 * t);
         if (last) {
@@ -208,27 +212,31 @@ struct TapsBody {
     }
   }
 
-  // `NEIGHBOUR`: rows go on in other tiles, so that the vector beside this one must be known too.
-  template <int T, bool NEIGHBOUR>
+  // `NEIGHBOUR`: rows go on in other tiles, so that the vector beside this one must be known too. `ROW`: vectors of a row, where
+  // all rows are alike.
+  template <int T, bool NEIGHBOUR, int ROW>
   inline void add_moved(F16* total, const ts_tap* tap, const ts_tap* end, int64_t group) const {
     const F16 zero = all(0.0f);
     F16 sums[T + NEIGHBOUR];
     EACH_VECTOR sums[t] = zero;
     if (NEIGHBOUR) sums[T] = zero;
-    const uint16_t* keeping = keeps + group * k.vectors;
+    uint16_t keeping[ROW];
+    for (int t = 0; t < ROW; t++) keeping[t] = keeps[group * k.vectors + t];
     if (k.shifts[group] > 0) {
       accumulate<T + NEIGHBOUR>(sums, x, tap, end);
       const Move move = moving(k.shifts[group]);
       EACH_VECTOR {
         const F16 next = t + 1 < T + NEIGHBOUR ? sums[t + 1] : zero;
-        total[t] = total[t] + keep(moved(sums[t], next, move), keeping[t]);
+        const F16 there = ROW == 1 ? turned(sums[t], move) : moved(sums[t], next, move);
+        total[t] = total[t] + keep(there, keeping[t % ROW]);
       }
     } else {
       accumulate<T + NEIGHBOUR>(sums, x - 16 * NEIGHBOUR, tap, end);
       const Move move = moving(16 + k.shifts[group]);
       EACH_VECTOR {
         const F16 previous = t + NEIGHBOUR > 0 ? sums[t + NEIGHBOUR - 1] : zero;
-        total[t] = total[t] + keep(moved(previous, sums[t + NEIGHBOUR], move), keeping[t]);
+        const F16 there = ROW == 1 ? turned(sums[t], move) : moved(previous, sums[t + NEIGHBOUR], move);
+        total[t] = total[t] + keep(there, keeping[t % ROW]);
       }
     }
   }

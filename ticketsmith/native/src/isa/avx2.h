@@ -126,6 +126,7 @@ inline F16 moved(F16 a, F16 b, Move move) {
   store(both, a), store(both + 16, b);
   return load(both + move.n);
 }
+inline F16 turned(F16 a, Move move) { return moved(a, a, move); }
 inline void deal(F16 x, F16 y, F16& even, F16& odd) {
   const __m256i order = _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0);
   const auto join = [&](__m256 s) { return _mm256_permutevar8x32_ps(s, order); };

@@ -78,6 +78,7 @@ inline Move moving(int64_t n) {
   return {_mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int>(n)))};
 }
 inline F16 moved(F16 a, F16 b, Move move) { return {_mm512_permutex2var_ps(a.v, move.lanes, b.v)}; }
+inline F16 turned(F16 a, Move move) { return {_mm512_permutexvar_ps(move.lanes, a.v)}; }  // its own neighbour
 // Even and odd lanes of 32 floats.
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   const __m512i e = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);

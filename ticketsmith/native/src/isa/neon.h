@@ -109,6 +109,7 @@ inline F16 moved(F16 a, F16 b, Move move) {
   store(both, a), store(both + 16, b);
   return load(both + move.n);
 }
+inline F16 turned(F16 a, Move move) { return moved(a, a, move); }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   even = {vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3]), vuzp1q_f32(b.v[0], b.v[1]), vuzp1q_f32(b.v[2], b.v[3])};
   odd = {vuzp2q_f32(a.v[0], a.v[1]), vuzp2q_f32(a.v[2], a.v[3]), vuzp2q_f32(b.v[0], b.v[1]), vuzp2q_f32(b.v[2], b.v[3])};

@@ -91,6 +91,7 @@ inline F16 moved(F16 a, F16 b, Move move) {
   store(both, a), store(both + 16, b);
   return load(both + move.n);
 }
+inline F16 turned(F16 a, Move move) { return moved(a, a, move); }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   for (int i = 0; i < 8; i++) {
     even.v[i] = a.v[2 * i], even.v[8 + i] = b.v[2 * i];
