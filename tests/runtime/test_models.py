@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.runtime.networks import ISAS, Gpt, assert_same, sparse
 from ticketsmith.errors import RecipeError
@@ -16,7 +17,8 @@ from ticketsmith.models import create as create_model
 from ticketsmith.native import Isa
 from ticketsmith.pruning import masks
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
-from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.model import PRECISIONS, Model
+from ticketsmith.runtime.pack import pack_slices
 from ticketsmith.runtime.program import InputError
 from ticketsmith.runtime.tune import choices, tune
 from ticketsmith.spec import PruneRule
@@ -177,3 +179,32 @@ def test_the_runtime_of_the_benchmark_gives_the_models_outputs() -> None:
 def test_senseless_settings_are_told(options: dict[str, object]) -> None:
     with pytest.raises(RecipeError):
         Model(from_torch(nn.Linear(2, 2), torch.zeros(1, 2)), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("outputs", [37, 64, 130])
+def test_rows_of_very_different_numbers_of_weights(outputs: int, isa: Isa, precision: str) -> None:
+    """As iterative pruning leaves them: those of about as many are put together, and their outputs go back."""
+
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(300, outputs), nn.Linear(outputs, outputs)
+            with torch.no_grad():
+                for layer in (self.first, self.second):
+                    density = torch.linspace(0, 1, outputs)[torch.randperm(outputs)] ** 3
+                    layer.weight.mul_(torch.rand_like(layer.weight) < density[:, None])
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.gelu(self.first(x))
+            return x + self.second(x)
+
+    torch.manual_seed(0)
+    network, inputs = Uneven().eval(), torch.randn(1, 300)
+    assert pack_slices(network.first.weight.detach().numpy()).order is not None
+    tolerance = {"float32": 1e-5, "bfloat16": 0.01, "int8": 0.03}[precision]
+    for name in ("slices", "slices_wide"):
+        choices = {f"vector:{node.output}": name for node in from_torch(network, inputs).nodes}
+        for threads in (1, 2):
+            assert_same(network, inputs, isa, choices, threads, tolerance, precision)

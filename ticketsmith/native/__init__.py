@@ -17,7 +17,7 @@ from typing import Any
 
 from ticketsmith.errors import TicketSmithError
 
-ABI = 7
+ABI = 8
 """What this package expects of the library; raised whenever ``src/api.h`` changes."""
 
 

@@ -142,7 +142,7 @@ class Slices(ctypes.Structure):
 
     _fields_ = [
         *_PRODUCT,
-        *((name, _PTR) for name in ("first", "slots", "columns", "values", "scales", "bias")),
+        *((name, _PTR) for name in ("first", "slots", "columns", "values", "scales", "bias", "order")),
         *((name, _I64) for name in ("slices", "blocks", "width", "dtype", "activation", "has_residual")),
     ]
 

@@ -131,6 +131,13 @@ class SlicesPack:
     values: NDArray[Any]
     scales: Floats | None
     dtype: str
+    order: NDArray[np.int32] | None
+    """Which output each row is, where rows of about as many weights were put together; those that are none come to lie
+    behind the last output."""
+
+
+_WORTH_ORDERING = 0.95
+"""The share of slots that must be left: outputs are then written one by one."""
 
 
 def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> SlicesPack:
@@ -142,11 +149,21 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     cell = row * blocks + column // width  # ascending: rows by rows, and within a row by columns
     counts = np.bincount(cell, minlength=slices * SLICE_ROWS * blocks)
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
-    slots = counts.reshape(slices, SLICE_ROWS, blocks).max(axis=1)
+    by_row = counts.reshape(slices * SLICE_ROWS, blocks)
+    order = _alike(by_row.sum(axis=1))
+    plain, ordered = (rows.reshape(slices, SLICE_ROWS, blocks).max(axis=1) for rows in (by_row, by_row[order]))
+    is_ordered = ordered.sum() <= _WORTH_ORDERING * plain.sum()
+    slots = ordered if is_ordered else plain
+    if is_ordered:
+        place_of = np.empty_like(order)
+        place_of[order] = np.arange(len(order))
+        lane = place_of[row]
+    else:
+        lane = row
     begin = np.zeros(slices * blocks + 1, np.int64)
     np.cumsum(slots.ravel(), out=begin[1:])
-    slot = begin[row // SLICE_ROWS * blocks + column // width] + rank
-    place = slot * SLICE_ROWS + row % SLICE_ROWS
+    slot = begin[lane // SLICE_ROWS * blocks + column // width] + rank
+    place = slot * SLICE_ROWS + lane % SLICE_ROWS
     # the kernels read four slots at a time, never more than there are; 64 spare bytes let narrow loads be wide
     columns = aligned(int(begin[-1]) * SLICE_ROWS + 64, np.uint8)
     columns[place] = column % width
@@ -154,7 +171,20 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     stored = _stored(weight[row, column], dtype, None if scales is None else scales[row])
     values = aligned(len(columns), stored.dtype)
     values[place] = stored
-    return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype)
+    if not is_ordered:
+        return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, None)
+    scales = None if scales is None else padded(scales[order], len(order))
+    places = np.ascontiguousarray(order, np.int32)
+    return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, places)
+
+
+def _alike(weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An order of rows in which 16 that follow each other have about as many weights; and parts of all slices, as threads
+    take them, have, too: neighbours are far from each other."""
+    slices = np.argsort(-weights, kind="stable").reshape(-1, SLICE_ROWS)
+    digits = max(1, (len(slices) - 1).bit_length())
+    turned = [int(f"{index:0{digits}b}"[::-1], 2) for index in range(len(slices))]
+    return slices[np.argsort(turned, kind="stable")].ravel()
 
 
 @dataclass(frozen=True, eq=False)

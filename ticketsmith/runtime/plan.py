@@ -397,7 +397,8 @@ class _Planner(ArrayOperators):
             out = self.tensors[node.output] = Tensor(layout.vector(outputs), layout.Slot(Space.OUTPUT, None, 0))
         else:
             out = self._new(node)
-        bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(outputs)))
+        biases = pack.padded(self.graph.tensor(node, "bias"), layout.up(outputs))
+        bias = self._address(biases)
         common = {"activation": ACTIVATIONS.index(node.activation), "has_residual": residual is not None}
         tensors = (source, out) if residual is None else (source, out, residual)
 
@@ -431,9 +432,12 @@ class _Planner(ArrayOperators):
         packed = pack.pack_slices(weight, self.dtype, width)
         arrays: list[NDArray[Any] | None] = [packed.first, packed.slots, packed.columns, packed.values, packed.scales]
         first, slots, columns, values, scales = (self._address(array) for array in arrays)
+        order = self._address(packed.order)
+        if packed.order is not None:
+            bias = self._address(pack.padded(biases[packed.order], len(biases)))
         self._step(
             lambda: abi.Slices(
-                **ends(), first=first, slots=slots, columns=columns, values=values, scales=scales, bias=bias,
+                **ends(), first=first, slots=slots, columns=columns, values=values, scales=scales, bias=bias, order=order,
                 slices=len(packed.slots), blocks=packed.slots.shape[1], width=width, dtype=_DTYPES[self.dtype], **common,
             ),
             *tensors, work=int(packed.first[-1]) * layout.LANES,

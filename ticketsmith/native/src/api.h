@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 #define TS_API __attribute__((visibility("default")))
-#define TS_ABI 7
+#define TS_ABI 8
 
 enum ts_isa { TS_PORTABLE = 0, TS_NEON = 1, TS_AVX2 = 2, TS_AVX512 = 3, TS_ISAS = 4 };
 
@@ -101,11 +101,12 @@ typedef struct {
 
 // Sparse matrix times vector. 16 rows by `width` (64 or 128) columns hold as many slots as their fullest row has weights
 // there; a slot is 16 values and 16 column numbers of 8 bits. first is [slices + 1], slots is [slices][blocks]. Of 128
-// columns fewer slots are in vain, but each takes twice the instructions: better where memory is what is waited for.
+// columns fewer slots are in vain, but each takes twice the instructions: better where memory is what is waited for. Where rows
+// of about as many weights were put together, order[16 * slices] tells which output each of them is, or none.
 typedef struct {
   ts_op op; ts_value in, out, residual;
   const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values; const float* scales;
-  const float* bias; int64_t slices, blocks, width, dtype, activation, has_residual;
+  const float* bias; const int32_t* order; int64_t slices, blocks, width, dtype, activation, has_residual;
 } ts_slices;
 
 // The same with a bit for each weight: bits is [rows / 8][blocks of 64 columns][8 rows], the values of its ones follow each

@@ -483,6 +483,19 @@ int pixels(const ts_op* op, const Place& place, Share share) {
 
 // ---- products with one vector ----------------------------------------------------------------------------------------
 
+// Residual and activation of 16 outputs that lie anywhere.
+inline void scatter(float* out, F16 sum, const float* residual, const int32_t* order, int64_t outputs, int64_t activation) {
+  float values[16] = {};
+  if (residual) {
+    for (int i = 0; i < 16; i++)
+      if (order[i] < outputs) values[i] = residual[order[i]];
+    sum = sum + load(values);
+  }
+  store(values, activated(sum, activation));
+  for (int i = 0; i < 16; i++)
+    if (order[i] < outputs) out[order[i]] = values[i];
+}
+
 template <class Weight, int WIDTH>
 void slices_of(const ts_slices& k, const Place& place, Share share) {
   const float* x = at(k.in, place);
@@ -529,6 +542,10 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
     }
     F16 sum = (a + b) + (c + d);
     if (k.scales) sum = fma(sum, load(k.scales + 16 * s), bias);
+    if (k.order) {
+      scatter(out, sum, residual, k.order + 16 * s, k.out.planes, k.activation);
+      continue;
+    }
     const int64_t left = k.out.planes - 16 * s;
     if (residual) sum = sum + load_first(residual + 16 * s, left);
     store_first(out + 16 * s, activated(sum, k.activation), left);
