@@ -139,6 +139,12 @@ class SlicesPack:
 _WORTH_ORDERING = 0.95
 """The share of slots that must be left: outputs are then written one by one."""
 
+_AT_ONCE = 128
+"""Rows among which a slice chooses: with more it would take long to make a program."""
+
+_GROWTH, _NEVER = 2**20, 2**60
+"""Of two rows that let a slice grow as much, the fuller one is taken."""
+
 
 def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> SlicesPack:
     """``weight`` [outputs, inputs]; ``dtype`` of the packed values is float32, bfloat16 or int8 with a scale per row;
@@ -150,8 +156,8 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     counts = np.bincount(cell, minlength=slices * SLICE_ROWS * blocks)
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
     by_row = counts.reshape(slices * SLICE_ROWS, blocks)
-    order = _alike(by_row.sum(axis=1))
-    plain, ordered = (rows.reshape(slices, SLICE_ROWS, blocks).max(axis=1) for rows in (by_row, by_row[order]))
+    order = _alike(by_row)
+    plain, ordered = (_fullest(by_row, rows) for rows in (np.arange(len(by_row)), order))
     is_ordered = ordered.sum() <= _WORTH_ORDERING * plain.sum()
     slots = ordered if is_ordered else plain
     if is_ordered:
@@ -178,13 +184,43 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, places)
 
 
+def _fullest(weights: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[slices, blocks]: the most weights that a row of a slice has in each block."""
+    most: NDArray[np.int64] = weights[order].reshape(-1, SLICE_ROWS, weights.shape[1]).max(axis=1)
+    return most
+
+
 def _alike(weights: NDArray[np.int64]) -> NDArray[np.int64]:
-    """An order of rows in which 16 that follow each other have about as many weights; and parts of all slices, as threads
-    take them, have, too: neighbours are far from each other."""
-    slices = np.argsort(-weights, kind="stable").reshape(-1, SLICE_ROWS)
+    """An order of rows with ``weights`` [rows, blocks] in which 16 that follow each other have about as many in each block.
+
+    Sorted by their fullest block first; then, among some that follow each other, a slice takes the row that makes it grow
+    least. Where rows are very uneven the latter spoils the former, and is left. Slices that would follow each other come to
+    lie far apart, so that parts of all, as threads take them, have about as much work.
+    """
+    order = np.lexsort((weights.argmax(axis=1), -weights.max(axis=1)))
+    parts = [order[begin : begin + _AT_ONCE] for begin in range(0, len(order), _AT_ONCE)]
+    grouped = np.concatenate([part[_grouped(weights[part])] for part in parts])
+    if _fullest(weights, grouped).sum() < _fullest(weights, order).sum():
+        order = grouped
+    slices = order.reshape(-1, SLICE_ROWS)
     digits = max(1, (len(slices) - 1).bit_length())
     turned = [int(f"{index:0{digits}b}"[::-1], 2) for index in range(len(slices))]
     return slices[np.argsort(turned, kind="stable")].ravel()
+
+
+def _grouped(weights: NDArray[np.int64]) -> list[int]:
+    left, total, order = np.ones(len(weights), bool), weights.sum(axis=1), []
+    for _ in range(len(weights) // SLICE_ROWS):
+        row = int(np.where(left, total, -1).argmax())
+        most = weights[row]
+        for index in range(SLICE_ROWS):
+            if index:
+                growth = np.maximum(weights - most, 0).sum(axis=1)
+                row = int(np.where(left, _GROWTH * growth - total, _NEVER).argmin())
+                most = np.maximum(most, weights[row])
+            order.append(row)
+            left[row] = False
+    return order
 
 
 @dataclass(frozen=True, eq=False)
