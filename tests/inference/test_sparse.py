@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.runtime.networks import ISAS
+from tests.runtime.networks import ISAS, instant
 from ticketsmith.inference.lineup import Candidate
 from ticketsmith.inference.measure import measure
 from ticketsmith.inference.runtimes import ArrayCall
@@ -24,7 +24,7 @@ def network() -> nn.Module:
 
 
 def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TICKETSMITH_ISA", "portable")  # kernels without vectors: any library is faster
+    monkeypatch.setattr("ticketsmith.runtime.dense.session", instant)
     dense = Candidate("dense", 0, 0, "key", 0.0, network())
     own = Sparse(handover=False)
     own.name = "own"
@@ -46,7 +46,7 @@ def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch
 def test_where_that_is_not_measured_our_kernels_compute(
     options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TICKETSMITH_ISA", "portable")
+    monkeypatch.setattr("ticketsmith.runtime.dense.session", instant)
     inputs = torch.randn(1, 64, 12, 12)
     call = Sparse(**options).prepare(network(), inputs)  # type: ignore[arg-type]
     assert isinstance(call, ArrayCall)
