@@ -33,6 +33,9 @@ _TOLERANCE = 1e-4
 
 _HOPELESS = 1.5
 """So many times slower than the fastest, after a few rounds, a library is out of the race."""
+_FAR = 2.5
+"""So many times slower than our kernels in one round, a library makes it pointless to try the next: that takes as long as
+all the rest for a small network."""
 _ROUND_SECONDS = 2e-3
 _REST = 0.05
 """Seconds after which the threads of dense libraries no longer wait for work at full speed, which takes a core from others;
@@ -100,8 +103,12 @@ def tune_network(
         calls: dict[str, dense.Call] = {dense.OWN: lambda inputs: own(*inputs)}
         for name in libraries:
             call = dense.session(name, graph, threads, batch)
-            if call is not None and _agree(call, own, inputs):
-                calls[name] = call
+            if call is None or not _agree(call, own, inputs):
+                continue
+            calls[name] = call
+            seconds = _raced({one: calls[one] for one in (dense.OWN, name)}, inputs, 1, 1, clock)
+            if seconds[name] > _FAR * seconds[dense.OWN]:
+                break
         seconds = _raced(calls, inputs, threads, rounds, clock)
         best = min(seconds, key=lambda name: seconds[name])
         convincing = _CONVINCING if threads == 1 else _CONVINCING_THREADS
