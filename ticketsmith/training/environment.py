@@ -52,6 +52,12 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
+    # in a session of its own: a signal that ends this process group must not make the commit unknown
     return subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ["git", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+        start_new_session=True,
     ).stdout.strip()
