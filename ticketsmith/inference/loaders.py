@@ -8,6 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ticketsmith.dense_libraries import onnx_session, openvino_model
+
 Arrays = Callable[[NDArray[Any]], NDArray[Any]]
 """Inputs ``[batch, ...]`` to outputs ``[batch, ...]``."""
 
@@ -18,7 +20,7 @@ Step = Callable[[Sequence[NDArray[Any]]], list[NDArray[Any]]]
 
 def onnx_runtime(path: Path, threads: int) -> Arrays:
     """ONNX Runtime on the CPU, all its graph optimisations on."""
-    session = _onnx_session(path, threads)
+    session = onnx_session(str(path), threads)
     name, run = session.get_inputs()[0].name, session.run
 
     def call(inputs: NDArray[Any]) -> NDArray[Any]:
@@ -30,7 +32,7 @@ def onnx_runtime(path: Path, threads: int) -> Arrays:
 
 def onnx_runtime_step(path: Path, threads: int) -> Step:
     """The same, for a model of several inputs and outputs."""
-    session = _onnx_session(path, threads)
+    session = onnx_session(str(path), threads)
     names, run = [one.name for one in session.get_inputs()], session.run
 
     def step(inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
@@ -42,7 +44,7 @@ def onnx_runtime_step(path: Path, threads: int) -> Step:
 
 def open_vino(path: Path, threads: int, precision: str = "float32") -> Arrays:
     """OpenVINO on the CPU, set for latency. ``precision`` is what it may compute in: float32 or bfloat16."""
-    request = _compiled(path, threads, precision).create_infer_request()
+    request = openvino_model(str(path), threads, precision).create_infer_request()
 
     def call(inputs: NDArray[Any]) -> NDArray[Any]:
         outputs: NDArray[Any] = request.infer([inputs], share_inputs=True, share_outputs=True)[0]
@@ -53,7 +55,7 @@ def open_vino(path: Path, threads: int, precision: str = "float32") -> Arrays:
 
 def open_vino_steps(path: Path, threads: int, precision: str = "float32") -> Callable[[], Step]:
     """The same, for a model of several inputs and outputs: steps that do not share memory."""
-    compiled = _compiled(path, threads, precision)
+    compiled = openvino_model(str(path), threads, precision)
 
     def begin() -> Step:
         # Outputs lie in a request's own memory. Two take turns, lest one writes where it reads what it was given.
@@ -69,27 +71,6 @@ def open_vino_steps(path: Path, threads: int, precision: str = "float32") -> Cal
         return step
 
     return begin
-
-
-def _onnx_session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _compiled(path: Path, threads: int, precision: str) -> Any:
-    import openvino
-
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-    }
-    return openvino.Core().compile_model(str(path), "CPU", options)
 
 
 def sparse(path: Path, threads: int, precision: str = "float32") -> Arrays:

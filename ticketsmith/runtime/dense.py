@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsmith.dense_libraries import onnx_session, openvino_model
 from ticketsmith.runtime.graph import Graph
 
 Call = Callable[[Sequence[NDArray[Any]]], list[NDArray[np.float32]]]
@@ -22,8 +23,6 @@ Call = Callable[[Sequence[NDArray[Any]]], list[NDArray[np.float32]]]
 
 OWN = "own"
 """The choice that is no library: our own kernels."""
-
-_CHOICE = "network:{threads}:{batch}"
 
 
 def installed() -> tuple[str, ...]:
@@ -35,7 +34,7 @@ def installed() -> tuple[str, ...]:
 
 def choice(threads: int, batch: int) -> str:
     """The key under which choices name the library for batches of this size."""
-    return _CHOICE.format(threads=threads, batch=batch)
+    return f"network:{threads}:{batch}"
 
 
 def chosen(choices: Mapping[str, str], threads: int) -> dict[int, str]:
@@ -70,13 +69,7 @@ def session(library: str, graph: Graph, threads: int, batch: int | None) -> Call
 
 
 def _onnx_runtime(model: bytes, graph: Graph, threads: int) -> Call:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    run = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run
-    names = [port.name for port in graph.inputs]
+    run, names = onnx_session(model, threads).run, [port.name for port in graph.inputs]
 
     def call(inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
         outputs: list[NDArray[np.float32]] = run(None, dict(zip(names, inputs, strict=True)))
@@ -86,16 +79,7 @@ def _onnx_runtime(model: bytes, graph: Graph, threads: int) -> Call:
 
 
 def _openvino(model: bytes, graph: Graph, threads: int) -> Call:
-    import openvino
-
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model, b""), "CPU", options)
+    compiled = openvino_model(model, threads)
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()  # a request is for one caller at a time
 
     def call(inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
