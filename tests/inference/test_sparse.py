@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -44,7 +42,7 @@ def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("options", [{"tuned": False}, {"precision": "int8"}, {"handover": False}])
 def test_where_that_is_not_measured_our_kernels_compute(
-    options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ticketsmith.runtime.dense.session", instant)
     inputs = torch.randn(1, 64, 12, 12)

@@ -347,18 +347,8 @@ def _told(cells: Sequence[_Result], pins: dict[int, str]) -> dict[str, str]:
     if agreements:
         facts["outputs"] += f"; at low precision the same class for at least {percent(min(agreements))} of the inputs"
     facts["outputs"] += "."
-    handed: dict[tuple[str, str], set[int]] = {}
-    for timing in timed:
-        if timing.handed_to:
-            handed.setdefault((timing.runtime, timing.handed_to), set()).add(timing.batch_size)
-    if handed:
-        facts["handed over"] = (
-            "; ".join(
-                f"{runtime} gave whole models to {other} at batch size {_listed(sorted(sizes))}"
-                for (runtime, other), sizes in handed.items()
-            )
-            + ", since that was faster there."
-        )
+    if any(timing.handed_to for timing in timed):
+        facts["handed over"] = _handed_over(timed)
     alone = [
         name for name in dict.fromkeys(timing.precision for timing in timed)
         if not any(timing.against for timing in timed if timing.precision == name)
@@ -368,6 +358,18 @@ def _told(cells: Sequence[_Result], pins: dict[int, str]) -> dict[str, str]:
             f"No dense runtime ran in {' or '.join(alone)}: there is nothing of the same precision to be faster than."
         )
     return facts
+
+
+def _handed_over(timings: Sequence[Timing]) -> str:
+    sizes: dict[tuple[str, str], set[int]] = {}
+    for timing in timings:
+        if timing.handed_to:
+            sizes.setdefault((timing.runtime, timing.handed_to), set()).add(timing.batch_size)
+    told = "; ".join(
+        f"{runtime} gave whole models to {other} at batch size {_listed(sorted(some))}"
+        for (runtime, other), some in sizes.items()
+    )
+    return f"{told}, since that was faster there."
 
 
 def _listed(cores: Sequence[int]) -> str:

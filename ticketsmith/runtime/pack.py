@@ -156,16 +156,10 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     counts = np.bincount(cell, minlength=slices * SLICE_ROWS * blocks)
     rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
     by_row = counts.reshape(slices * SLICE_ROWS, blocks)
-    order = _alike(by_row)
-    plain, ordered = (_fullest(by_row, rows) for rows in (np.arange(len(by_row)), order))
-    is_ordered = ordered.sum() <= _WORTH_ORDERING * plain.sum()
-    slots = ordered if is_ordered else plain
-    if is_ordered:
-        place_of = np.empty_like(order)
-        place_of[order] = np.arange(len(order))
-        lane = place_of[row]
-    else:
-        lane = row
+    plain, order = np.arange(len(by_row)), _alike(by_row)
+    is_ordered = _fullest(by_row, order).sum() <= _WORTH_ORDERING * _fullest(by_row, plain).sum()
+    order = order if is_ordered else plain
+    slots, lane = _fullest(by_row, order), np.argsort(order)[row]
     begin = np.zeros(slices * blocks + 1, np.int64)
     np.cumsum(slots.ravel(), out=begin[1:])
     slot = begin[lane // SLICE_ROWS * blocks + column // width] + rank
@@ -177,10 +171,9 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     stored = _stored(weight[row, column], dtype, None if scales is None else scales[row])
     values = aligned(len(columns), stored.dtype)
     values[place] = stored
-    if not is_ordered:
-        return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, None)
-    scales = None if scales is None else padded(scales[order], len(order))
-    places = np.ascontiguousarray(order, np.int32)
+    if scales is not None:
+        scales = padded(scales[order], len(order))
+    places = order.astype(np.int32) if is_ordered else None
     return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, places)
 
 

@@ -6,6 +6,7 @@ with a constant and its bias, attention as two products around a softmax, with t
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -36,10 +37,8 @@ def to_onnx(graph: Graph, batch: int | None = None) -> bytes:
     Raises UnsupportedError for what cannot be written (the step of a session, more weights than 2 GiB), and OnnxError where
     ``onnx`` is not installed.
     """
-    try:
-        import onnx  # noqa: F401
-    except ImportError as error:
-        raise OnnxError('writing ONNX models needs onnx: pip install "ticketsmith[serve]".') from error
+    if importlib.util.find_spec("onnx") is None:
+        raise OnnxError('writing ONNX models needs onnx: pip install "ticketsmith[serve]".')
     if graph.step is not None:
         raise UnsupportedError("the step of a session cannot be written as an ONNX model.")
     return _Writer(graph, batch).model()
