@@ -19,6 +19,7 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
@@ -263,7 +264,7 @@ class Experiment:
             self.results,
             recipe.policy,
             recipe_text=recipe.source,
-            planned=len(self.plan.results),
+            places=[(node.variant, node.level, node.seed, node.draw) for node in self.plan.results],
             benchmark=self.benchmark,
             facts=_facts(recipe),
             environment=collect.read_environment(self._view, self.plan),
@@ -291,7 +292,7 @@ class Experiment:
         return frame(self.findings)
 
     def sweet_spot(self) -> SweetSpot | None:
-        """The sparsest level of the winning ticket that passes its gates, or None when none does."""
+        """The last level of the winning ticket that passes its gates, tried from the mildest on; None when none does."""
         return self.findings.sweet_spot
 
     def scorecard(self, machine: str | Rate | None = None) -> Scorecard:
@@ -318,6 +319,8 @@ class Experiment:
     def find(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> Result:
         """The first level at least as sparse as ``sparsity`` (0..1); without it, the sweet spot's. ``dense`` has one only.
 
+        Sparsity is that of the prunable weights.
+
         Raises TicketSmithError when there is no such run.
         """
         sealed = [r for r in self.results if (r.variant, r.seed) == (variant, seed) and not r.diverged]
@@ -336,12 +339,15 @@ class Experiment:
                 raise TicketSmithError(
                     f"{self.name}: no level passes its gates; ask for a sparsity. {variant!r} runs of seed {seed} have {known}."
                 )
-            answer = [r for r in sealed if r.level == spot.answer[0]]
-            sparsity = answer[0].sparsity if answer else spot.answer[1]
+            answer = [r for r in sealed if r.level == spot.level]
+            if answer:  # the very level that passed, and no sparser one
+                return answer[0]
+            sparsity = spot.sparsity
         found = [r for r in sealed if r.sparsity >= sparsity - 5e-4]
         if not found:
             raise TicketSmithError(
-                f"{self.name}: no sealed {variant!r} run of seed {seed} is {sparsity:.1%} sparse or more. These have {known}."
+                f"{self.name}: no sealed {variant!r} run of seed {seed} has {sparsity:.1%} of its prunable weights removed, or "
+                f"more. These have {known}."
             )
         return found[0]
 
@@ -376,6 +382,7 @@ class Experiment:
         )
 
     def _subject(self, result: Result) -> Subject:
+        from ticketsmith.evidence.caveats import against
         from ticketsmith.evidence.gates import level_status
         from ticketsmith.export.recipe import portable
         from ticketsmith.export.subject import Subject
@@ -392,9 +399,10 @@ class Experiment:
             return SealedRun(self.store, folders[key]) if folders[key] in self.store.folders(self.name) else None
 
         try:
-            verdicts = [v for v in self.findings.test if (v.variant, v.level) == (result.variant, result.level)]
+            verdicts = self.findings.verdicts(result.variant, result.level)
+            warnings = against(self.findings, result)
         except TicketSmithError:  # what cannot be judged can be exported
-            verdicts = []
+            verdicts, warnings = [], []
         return Subject(
             Ticket(run.folder, files, portable(self.recipe.source), chain),
             result,
@@ -404,6 +412,7 @@ class Experiment:
             self.recipe.policy,
             level_status(verdicts).value if verdicts else None,
             parent,
+            warnings,
         )
 
     def result(self, key: str) -> Result:
@@ -430,6 +439,8 @@ class Experiment:
         findings = self.findings
         document = {
             "policy": dataclasses.asdict(findings.policy),
+            "headline": headline(findings),
+            "network": {"parameters": findings.size.parameters, "prunable": findings.size.prunable},
             "sweet_spot": dataclasses.asdict(findings.sweet_spot) if findings.sweet_spot else None,
             "target": findings.target,
             "validation": [dataclasses.asdict(verdict) for verdict in findings.validation],

@@ -164,6 +164,8 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         seconds=bill.seconds if bill else None,
         bill=bill,
         curve=_curve(run.read("curve.csv").decode()),
+        weights=run.files.get("model.safetensors", ("", 0))[0],
+        examples=plain.get("examples", {}),
     )
 
 

@@ -27,6 +27,7 @@ _GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCL
 def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
     """Show the runs of every experiment: sealed, in part, missing, diverged. With --target: the Jobs on a cluster too."""
     from ticketsmith.cli.cluster import jobs_table
+    from ticketsmith.evidence.size import size_of
     from ticketsmith.execute.local import statuses
 
     jobs: list[dict[str, object]] = []
@@ -48,6 +49,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                     "key": node.key,
                     "status": states[node.key],
                     "sparsity": result.sparsity if result else None,
+                    "network_sparsity": size_of([result]).network_sparsity if result else None,
                     "test": dict(result.final.test) if result and result.final else None,
                     "seconds": result.seconds if result else None,
                 }
@@ -66,6 +68,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                 "key": str(row["key"])[:8],
                 "status": str(row["status"]),
                 "sparsity": "" if row["sparsity"] is None else f"{row['sparsity']:.2%}",
+                "of network": "" if row["network_sparsity"] is None else f"{row['network_sparsity']:.2%}",
                 "test": ", ".join(f"{k} {v:.4g}" for k, v in row["test"].items())
                 if isinstance(row["test"], dict)
                 else "",
@@ -98,13 +101,21 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                 "variant": verdict.variant,
                 "level": verdict.level,
                 "sparsity": verdict.sparsity,
+                "network_sparsity": verdict.network_sparsity,
+                "prunable": findings.size.prunable,
+                "parameters": findings.size.parameters,
                 "metric": verdict.gate.metric,
                 "margin": verdict.gate.margin,
                 "relative": verdict.gate.relative,
                 "status": verdict.status.value,
                 "estimate": verdict.estimate,
                 "bound": verdict.bound,
+                "worst": verdict.worst,
+                "worst_seed": verdict.worst_seed,
                 "replicates": verdict.replicates,
+                "seeds": verdict.seeds,
+                "diverged": list(verdict.diverged),
+                "missing": list(verdict.missing),
                 "reason": verdict.reason,
             }
             for verdict in findings.test
@@ -116,16 +127,20 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                     "variant": str(row["variant"]),
                     "level": str(row["level"]),
                     "sparsity": f"{row['sparsity']:.2%}",
+                    "of network": "" if row["network_sparsity"] is None else f"{row['network_sparsity']:.2%}",
                     "gate": str(row["status"]),
                     "metric": str(row["metric"]),
                     "margin": f"{row['margin']:g}",
                     "worse by": "" if row["estimate"] is None else f"{row['estimate']:.3f}",
                     "bound": "" if row["bound"] is None else f"{row['bound']:.3f}",
+                    "worst": "" if row["worst"] is None else f"{row['worst']:.3f}",
                     "n": str(row["replicates"]),
                 }
                 for row in rows
             ]
-            options.print_table(shown, f"{found.name}: gates on the test split")
+            options.print_table(
+                shown, f"{found.name}: gates on the test split; sparsity is that of the prunable weights"
+            )
             say_verdict(judged)
     if as_json:
         options.print_json(documents)

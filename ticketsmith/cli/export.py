@@ -21,7 +21,11 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, or all"
 @click.option("--format", "formats", metavar="FORMAT", multiple=True, required=True, help=f"{_FORMATS}; repeatable.")
 @click.option("--output", metavar="PLACE", help="A folder, or a file for a single format. [default: exports/<run>]")
 @options.experiment
-@click.option("--sparsity", type=click.FloatRange(0, 1), help="The first level at least so sparse, such as 0.9.")
+@click.option(
+    "--sparsity",
+    type=click.FloatRange(0, 1),
+    help="The first level at least so sparse (of its prunable weights), such as 0.9.",
+)
 @click.option("--variant", help="Which method's run.  [default: ticket]")
 @click.option("--seed", type=click.IntRange(0), help="Which replicate's run.  [default: 0]")
 @click.option("--precision", default="float32", show_default=True, help="Weights of tsk: float32, bfloat16 or int8.")
@@ -120,7 +124,7 @@ def _show(document: dict[str, Any]) -> None:
         {"name": "(dense weights)", "size": size(dense), "of dense": "", "smaller": "", "outputs differ by": ""}
     )
     run = f"{document['variant']} level {document['level']} seed {document['seed']}"
-    options.print_table(rows, f"{document['experiment']}: {run}, {document['sparsity']:.2%} sparse")
+    options.print_table(rows, f"{document['experiment']}: {run}, {_removed(document)}")
     for name, metric in document["test"].items():
         means = {what: metric[what]["mean"] for what in ("all_seeds", "dense")}
         shown = ", ".join(f"{what.replace('_', ' ')} {value:.4g}" for what, value in means.items() if value is not None)
@@ -135,8 +139,19 @@ def _show(document: dict[str, Any]) -> None:
             )
     if document["gate"]:
         click.echo(f"gate at this sparsity: {document['gate']}")
+    for warning in document["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
     for entry in document["left_out"]:
         click.echo(f"left out: {entry['format']}: {entry['why']}")
+
+
+def _removed(document: dict[str, Any]) -> str:
+    """Nothing, or how much of what, and what that makes of the network's parameters."""
+    if not document["sparsity"]:
+        return "nothing removed"
+    compression = document["compression"]["network"]
+    smaller = f": {compression:.2f}x fewer" if compression else ""
+    return f"without {document['removed']}{smaller}"
 
 
 @click.group()
@@ -149,16 +164,20 @@ def ticket() -> None:
 @options.as_json
 def show(file: str, as_json: bool) -> None:
     """Tell what a ticket FILE holds; every byte of it is checked."""
+    from ticketsmith.evidence.size import Size
     from ticketsmith.export.ticket import read
 
     found = read(file)
     weights = found.metrics["weights"]
     final = found.metrics.get("final") or {}
+    size = Size(weights["total"], weights["kept"], found.metrics.get("parameters"))
     told = {
         "run": str(found.folder),
         "key": found.key,
         "sparsity": found.sparsity,
-        "weights": f"{weights['kept']} of {weights['total']}",
+        "network sparsity": size.network_sparsity,
+        "removed": size.removed,
+        "weights": f"{weights['kept']} of {weights['total']} prunable",
         "test": final.get("test"),
         "start weights": _start_words(found),
         "task": found.spec.task,
@@ -168,7 +187,7 @@ def show(file: str, as_json: bool) -> None:
         options.print_json(told)
         return
     for name, value in told.items():
-        click.echo(f"{name}: {value:.4%}" if name == "sparsity" else f"{name}: {value}")
+        click.echo(f"{name}: {value:.4%}" if name.endswith("sparsity") and value is not None else f"{name}: {value}")
 
 
 def _start_words(found: Ticket) -> str:

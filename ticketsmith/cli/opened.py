@@ -22,7 +22,10 @@ def say_verdict(experiment: Experiment) -> None:
     click.echo(special(findings))
     missing = findings.planned - len(findings.results)
     if missing:
-        click.echo(f"{missing} of {findings.planned} planned runs are missing: these numbers rest on the others.")
+        verb = "is" if missing == 1 else "are"
+        click.echo(
+            f"{missing} of {findings.planned} planned runs {verb} missing: a level that lacks one is not decided."
+        )
     wanted = findings.policy.target_sparsity
     if wanted is not None and findings.target is None:
         click.echo(f"The target sparsity {wanted:.1%} was not reached: no level that is sealed is that sparse.")

@@ -163,8 +163,6 @@ def _return(findings: Findings) -> str:
         return "No level passed its gates: there is nothing yet that could earn it back."
     if findings.benchmark is None:
         return "Inference was not measured, so nothing can be said of when that pays for itself."
-    if findings.sweet_spot.confirmed is None:
-        return "The test split does not confirm any level: there is nothing yet that could earn it back."
     if not findings.paybacks:
         return "No network that passes its gates was measured against dense, so nothing can be said of when that pays for itself."
     payback = findings.paybacks[0]

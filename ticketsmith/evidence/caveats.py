@@ -5,19 +5,51 @@ from __future__ import annotations
 from ticketsmith.evidence import words
 from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import POST_TRAINING, display, in_sentence
+from ticketsmith.evidence.gates import TOLERANCE, own_worsening
+from ticketsmith.evidence.resolution import resolution
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.variants import DENSE, POST_TRAINING, display, in_sentence, is_control
 
 
 def caveats(findings: Findings) -> list[str]:
     """One sentence or two for each reservation, the gravest first; empty when there is none."""
     return [
         *_selection(findings),
+        *_worst(findings),
         *_diverged(findings),
         *_missing(findings),
         *_replicates(findings),
+        *_equal(findings),
+        *_resolution(findings),
         *_partial(findings),
+        *_split(findings),
         *_controls(findings),
     ]
+
+
+def against(findings: Findings, run: Result) -> list[str]:
+    """What speaks against serving this very run, whatever is said of the mean of its level."""
+    if run.variant == DENSE:
+        return []
+    dense = next((one for one in findings.results if (one.variant, one.seed) == (DENSE, run.seed)), None)
+    told = []
+    for gate in findings.policy.gates:
+        worse = None if dense is None else own_worsening(run, dense, gate, findings.policy.at)
+        if worse is None or worse <= gate.margin + TOLERANCE:
+            continue
+        metric = findings.metrics[gate.metric]
+        told.append(
+            f"this run itself, seed {run.seed}, is {words.worse(gate, metric, worse)} than dense in test "
+            f"{metric.name.replace('_', ' ')}, beyond the margin of {words.margin(gate, metric)}: gates judge the mean over "
+            "seeds. Another --seed may be within it."
+        )
+    spot = findings.sweet_spot
+    if spot and run.variant == spot.variant and run.level in {step.level for step in spot.beyond}:
+        told.append(
+            f"this level passes by itself, but lies beyond one that does not: the sweet spot is level {spot.level}, and "
+            "nothing is claimed of this one."
+        )
+    return told
 
 
 def _selection(findings: Findings) -> list[str]:
@@ -25,15 +57,33 @@ def _selection(findings: Findings) -> list[str]:
     return [spot.caveat] if spot and spot.caveat else []
 
 
+def _worst(findings: Findings) -> list[str]:
+    """A mean within the margin may hide a seed that is not: whoever serves a network serves one seed."""
+    told = []
+    for verdict in findings.sweet_spot.verdicts if findings.sweet_spot else ():
+        if verdict.seeds < 2 or verdict.worst is None or verdict.worst <= verdict.gate.margin + TOLERANCE:
+            continue
+        metric = findings.metrics[verdict.gate.metric]
+        told.append(
+            f"The answer is about the mean over seeds: at the sweet spot seed {verdict.worst_seed} alone is "
+            f"{words.worse(verdict.gate, metric, verdict.worst)} in {metric.name.replace('_', ' ')}, beyond the margin of "
+            f"{words.margin(verdict.gate, metric)}. Serve another seed."
+        )
+    return told
+
+
 def _diverged(findings: Findings) -> list[str]:
     if not findings.diverged:
         return []
     runs = [f"{display(run.variant)} level {run.level} seed {run.seed}" for run in findings.diverged]
     shown = words.listed(runs) if len(runs) <= 6 else f"{', '.join(runs[:6])} and {len(runs) - 6} more"
-    return [
-        f"{words.plural(len(runs), 'run')} diverged (the loss was no longer a finite number): {shown}. "
-        "Such a level fails its gate; its means and curves are over the other seeds."
-    ]
+    told = f"{words.plural(len(runs), 'run')} diverged (the loss was no longer a finite number): {shown}. "
+    told += "Means and curves are over the other seeds."
+    if any(not is_control(run.variant, findings.subject) and run.variant != DENSE for run in findings.diverged):
+        told += " A method fails at such a level and at every sparser one."
+    if any(is_control(run.variant, findings.subject) for run in findings.diverged):
+        told += " A control that diverged does not fail its gate: nothing is known of its quality."
+    return [told]
 
 
 def _missing(findings: Findings) -> list[str]:
@@ -42,7 +92,8 @@ def _missing(findings: Findings) -> list[str]:
         return []
     verb = "is" if gap == 1 else "are"
     return [
-        f"{gap} of {words.plural(findings.planned, 'planned run')} {verb} missing; these numbers rest on the others."
+        f"{gap} of {words.plural(findings.planned, 'planned run')} {verb} missing: a level that lacks one is not decided, "
+        "and means rest on the others."
     ]
 
 
@@ -60,15 +111,51 @@ def _replicates(findings: Findings) -> list[str]:
     return []
 
 
-def _partial(findings: Findings) -> list[str]:
-    """Sparsity speaks of prunable weights; where much of the model is something else, the model shrinks less."""
-    parameters = max((run.parameters or 0 for run in findings.results), default=0)
-    total = max((run.total for run in findings.results), default=0)
-    if total >= 0.9 * parameters:
+def _equal(findings: Findings) -> list[str]:
+    """Seeds that made the same network over again say nothing of how much seeds differ."""
+    own = [summary for summary in findings.summaries if summary.variant in (DENSE, findings.subject)]
+    if not any(summary.seeds > summary.replicates for summary in own):
         return []
     return [
-        f"Only {total:,} of the model's {parameters:,} parameters are prunable here: sparsity and compression speak of those. "
-        "Others are pruned by naming them under `pruning.include`."
+        "Seeds whose networks are bit for bit equal (fixed weights that are not trained) count as one replicate: they say "
+        "nothing of how much seeds differ."
+    ]
+
+
+def _resolution(findings: Findings) -> list[str]:
+    """Where an interval is as narrow as the metric allows, rather than as the seeds made it."""
+    floored = any(
+        summary.floored
+        and (summary.metric, summary.split, summary.at) == (findings.metric.name, "test", findings.policy.at)
+        for summary in findings.summaries
+    )
+    if not floored and not any(verdict.floored for verdict in findings.test):
+        return []
+    finest = resolution(findings.results, findings.metric, "test")
+    return [
+        "Where seeds agree more closely than a metric can tell apart, its resolution is taken for their spread "
+        f"({findings.metric.name.replace('_', ' ')}: {finest})."
+    ]
+
+
+def _partial(findings: Findings) -> list[str]:
+    """Sparsity speaks of prunable weights; where much of the model is something else, the model shrinks less."""
+    size = findings.size
+    if not size.partial:
+        return []
+    return [
+        f"Only {size.prunable:,} of the network's {size.parameters:,} parameters are prunable here: sparsity and levels speak "
+        "of those. Others are pruned by naming them under `pruning.include`."
+    ]
+
+
+def _split(findings: Findings) -> list[str]:
+    """All seeds are measured on the same examples, so that no interval over seeds holds the luck of having drawn those."""
+    if findings.replicates < 2 or findings.policy.method == "point":
+        return []
+    return [
+        "Intervals and gates are over seeds, on this one test split: another draw of test examples may shift all seeds "
+        "together, and no interval here tells by how much."
     ]
 
 
@@ -86,8 +173,8 @@ def _controls(findings: Findings) -> list[str]:
     if not trivial:
         return []
     sparsity = {verdict.level: verdict.sparsity for verdict in findings.test if verdict.variant == findings.subject}
-    deepest = words.share(max(sparsity[level] for level in trivial))
+    deepest = findings.size_at(findings.subject, max(trivial, key=lambda level: sparsity[level])).sparse
     return [
-        f"Up to {deepest} sparsity a control passes the gate as well: there, the task is so easy that passing "
+        f"Up to {deepest} a control passes the gate as well: there, the task is so easy that passing "
         f"proves nothing about {in_sentence(findings.subject)}."
     ]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ticketsmith.evidence.gates import level_status
+from ticketsmith.evidence.replicates import distinct
+from ticketsmith.evidence.resolution import resolution
 from ticketsmith.evidence.results import At, Metric, Result, Split
-from ticketsmith.evidence.statistics import Interval, mean, t_interval
-from ticketsmith.evidence.summarise import replicate_values
+from ticketsmith.evidence.statistics import Interval, deviation, mean, t_interval
+from ticketsmith.evidence.summarise import grouped, replicate_values
 from ticketsmith.evidence.sweet_spot import by_level
-from ticketsmith.evidence.variants import TICKET, is_control, is_yardstick, ordered
+from ticketsmith.evidence.variants import TICKET, is_control, is_yardstick
 from ticketsmith.evidence.verdicts import Status, Verdict
 
 
@@ -20,7 +22,8 @@ class Comparison:
     """A control, or another yardstick, against the method at one level.
 
     ``advantage`` is how much better the method is, in the metric's unit, paired by seed (positive: the method is better),
-    with its two-sided interval.
+    with its two-sided interval. ``diverged`` are the control's seeds that have no quality and are left out; ``floored``:
+    the seeds agree more closely than the metric can tell apart, and the interval takes its resolution for their spread.
     """
 
     control: str
@@ -29,6 +32,8 @@ class Comparison:
     metric: str
     split: Split
     advantage: Interval
+    diverged: tuple[int, ...] = ()
+    floored: bool = False
 
     @property
     def significant(self) -> bool:
@@ -41,7 +46,8 @@ class Regime(StrEnum):
     """What a level proves, after the regimes of Frankle et al. 2020 (arXiv 1912.05671, section 4).
 
     TRIVIAL: a control passes the gate too, so the ticket proves nothing. TICKET: the method passes and every control
-    fails. LOST: the method fails. UNDECIDED: some gate is inconclusive, or there is no control.
+    fails. LOST: the method fails. UNDECIDED: some gate is inconclusive, or there is no control. A control that diverged is
+    inconclusive: it does not fail.
     """
 
     TRIVIAL = "trivial"
@@ -59,20 +65,31 @@ def compare(
     variant: str = TICKET,
 ) -> list[Comparison]:
     """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first."""
+    levels = grouped(results)
+    finest = resolution(results, metric, split).amount
+    sign = 1.0 if metric.higher_is_better else -1.0
     comparisons = []
-    for control in ordered(run.variant for run in results if is_yardstick(run.variant, variant)):
-        for level in sorted({run.level for run in results if run.variant == control}):
-            rivals = [run for run in results if (run.variant, run.level) == (control, level)]
-            ours = replicate_values(
-                [run for run in results if (run.variant, run.level) == (variant, level)], metric.name, split, at
+    for (control, level), rivals in levels.items():
+        method = levels.get((variant, level), [])
+        if not is_yardstick(control, variant) or not method:
+            continue
+        ours, theirs = (replicate_values(runs, metric.name, split, at) for runs in (method, rivals))
+        seeds = [seed for seed in distinct(method, rivals) if seed in ours and seed in theirs]
+        if not seeds:
+            continue
+        gains = [sign * (ours[seed] - theirs[seed]) for seed in seeds]
+        comparisons.append(
+            Comparison(
+                control,
+                level,
+                mean([run.sparsity for run in rivals]),
+                metric.name,
+                split,
+                t_interval(gains, confidence, finest),
+                diverged=tuple(sorted({run.seed for run in rivals if run.diverged})),
+                floored=len(gains) > 1 and deviation(gains) < finest,
             )
-            theirs = replicate_values(rivals, metric.name, split, at)
-            sign = 1.0 if metric.higher_is_better else -1.0
-            gains = [sign * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
-            if gains:
-                sparsity = mean([run.sparsity for run in rivals])
-                interval = t_interval(gains, confidence)
-                comparisons.append(Comparison(control, level, sparsity, metric.name, split, interval))
+        )
     return comparisons
 
 

@@ -69,9 +69,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Cost:
-    """``finding`` is the dense baseline and the levels of the method up to the sweet spot (all of them when there is
-    none); ``ratio`` relates its arithmetic to training the same seeds densely once, None when that is not known.
-    ``devices`` are those that the runs of ``finding`` were made on, as far as they are known.
+    """``finding`` is the dense baseline and the levels of the method up to the one that ended the search: without that one
+    nobody would know where the sweet spot is. It is all levels when there is none. ``ratio`` relates its arithmetic to
+    training the same seeds densely once, None when that is not known. ``devices`` are those that the runs of ``finding``
+    were made on, as far as they are known.
     """
 
     total: Spend
@@ -85,10 +86,10 @@ class Cost:
     devices: tuple[str, ...] = ()
 
 
-def cost(results: Sequence[Result], sweet_level: int | None, variant: str = TICKET) -> Cost:
-    """The cost of everything that was trained; ``sweet_level`` is the sweet spot's level of ``variant``, if any."""
+def cost(results: Sequence[Result], last_level: int | None, variant: str = TICKET) -> Cost:
+    """The cost of everything that was trained; ``last_level`` of ``variant`` ended the search, None: all were needed."""
     dense = [run for run in results if run.variant == DENSE]
-    levels = [run for run in results if run.variant == variant and (sweet_level is None or run.level <= sweet_level)]
+    levels = [run for run in results if run.variant == variant and (last_level is None or run.level <= last_level)]
     baseline, finding = spend(dense), spend(dense + levels)
     return Cost(
         total=spend(results),

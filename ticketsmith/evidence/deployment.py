@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
@@ -11,7 +10,6 @@ from ticketsmith.evidence.scorecard import Group, Load, Scorecard
 from ticketsmith.evidence.serving import LoadTest
 from ticketsmith.evidence.speed import Speed, fastest
 from ticketsmith.evidence.variants import in_sentence, is_control, ordered
-from ticketsmith.evidence.verdicts import Status
 
 DAYS = 30
 """Days of a month, for what is saved in one."""
@@ -35,7 +33,7 @@ def answer(findings: Findings) -> str:
         if not lead.judged:
             start = f"With {lead.precision} weights, whose quality the gates did not judge"
         return (
-            f"{start}: {named(lead.choice)} on {words.runtime(lead.choice.runtime)}. "
+            f"{start}: {_of_network(findings, lead.choice)} on {words.runtime(lead.choice.runtime)}. "
             f"It {_takes(lead.choice, card)}, {ratio(lead.choice)} as fast as {_rival(lead.choice)}, the best dense "
             f"runtime measured ({conditions(lead)})."
         )
@@ -71,6 +69,13 @@ def reasons(findings: Findings) -> list[str]:
 def named(speed: Speed) -> str:
     """``the ticket at 83.2 % sparsity``."""
     return f"{in_sentence(speed.variant)} at {words.share(speed.sparsity)} sparsity"
+
+
+def _of_network(findings: Findings, speed: Speed) -> str:
+    """The same, with the share of the network where that is another."""
+    if not any((run.variant, run.level) == (speed.variant, speed.level) for run in findings.results):
+        return named(speed)
+    return f"{in_sentence(speed.variant)} at {findings.size_at(speed.variant, speed.level).sparse}"
 
 
 def ratio(speed: Speed) -> str:
@@ -202,16 +207,15 @@ def _refused(findings: Findings, card: Scorecard) -> str:
 
 
 def _other_methods(card: Scorecard) -> list[str]:
-    """Rivals of the subject that go further: every level up to it passes too, and it is surely faster than the choice."""
+    """Rivals of the subject that go further: their own sequence passes that far, and they are surely faster than the choice."""
     lead = card.lead
     assert lead is not None
     told = []
     for variant in ordered(row.variant for row in lead.rows):
         if variant == card.subject or is_control(variant, card.subject):
             continue
-        own = [row for row in lead.rows if row.variant == variant]
-        passing = takewhile(lambda row: card.status(row) is Status.PASS, own)
-        best = fastest(passing)
+        levels = card.passing.get(variant, frozenset())
+        best = fastest(row for row in lead.rows if row.variant == variant and row.level in levels)
         if best is not None and best.low > max(1.0, lead.choice.high if lead.choice else 1.0):
             told.append(f"{_begun(named(best))} passes its gates too, and is {ratio(best)} as fast as {_rival(best)}.")
     return told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ticketsmith.errors import TicketSmithError
@@ -13,12 +13,13 @@ from ticketsmith.evidence.cost import Cost, cost
 from ticketsmith.evidence.gates import judge, level_status
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
-from ticketsmith.evidence.results import At, Metric, Result, Split
+from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
+from ticketsmith.evidence.size import Size, size_of
 from ticketsmith.evidence.summarise import summarise
 from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
-from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict
+from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict, Walk
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Findings:
     """One experiment, concluded. Build it with :func:`conclude`.
 
     ``subject`` is the variant that the experiment is about (the winning ticket, unless there is none). ``planned``
-    counts the runs that the plan asked for. ``facts`` are lines for a reader, in order (``Data`` -> ``MNIST, 55,000
+    counts the runs that the plan asked for. ``search`` are the levels in the order in which they were tested. ``facts`` are lines for a reader, in order (``Data`` -> ``MNIST, 55,000
     training images``); ``environment`` is what the runs recorded of their machine and versions. ``scorecard``: what serving
     costs, None without a benchmark; ``paybacks``: one for each batch size at which a deployable level was measured.
     ``billed``: what a cluster's pods took, None without any.
@@ -42,6 +43,7 @@ class Findings:
     summaries: tuple[Summary, ...]
     validation: tuple[Verdict, ...]
     test: tuple[Verdict, ...]
+    search: Walk
     sweet_spot: SweetSpot | None
     target: tuple[int, Status] | None
     knee: Summary | None
@@ -75,6 +77,17 @@ class Findings:
         """How many seeds were trained at all."""
         return len({run.seed for run in self.results})
 
+    @property
+    def size(self) -> Size:
+        """The network before and after pruning: at the sweet spot, else at the sparsest level of the subject."""
+        own = [run for run in self.results if run.variant == self.subject] or list(self.results)
+        level = self.sweet_spot.level if self.sweet_spot else max(run.level for run in own)
+        return self.size_at(own[0].variant, level)
+
+    def size_at(self, variant: str, level: int) -> Size:
+        """The network before and after pruning, at one level that was trained."""
+        return size_of([run for run in self.results if (run.variant, run.level) == (variant, level)])
+
     def summary(
         self, variant: str, level: int, metric: str | None = None, split: Split = "test", at: At | None = None
     ) -> Summary | None:
@@ -103,6 +116,7 @@ def conclude(
     *,
     recipe_text: str = "",
     planned: int | None = None,
+    places: Collection[Place] | None = None,
     benchmark: Benchmark | None = None,
     facts: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -111,8 +125,10 @@ def conclude(
 ) -> Findings:
     """Judge, summarise and count: all evidence from the sealed runs of one experiment.
 
-    ``pods`` are the records of a cluster's pods, if there are any. The order of ``results`` does not matter. Raises
-    TicketSmithError when there are none, or when a gate asks for a metric that they do not hold.
+    ``places`` are the runs that were planned: a level that lacks one of them is inconclusive. ``planned`` is their number
+    where they are not known one by one. ``pods`` are the records of a cluster's pods, if there are any. The order of
+    ``results`` does not matter. Raises TicketSmithError when there are none, or when a gate asks for a metric that they do
+    not hold.
     """
     if not results:
         raise TicketSmithError(f"experiment {name!r} has no runs yet: nothing to report. Train it first.")
@@ -120,7 +136,7 @@ def conclude(
     metrics = {metric: run.metrics[metric] for run in runs for metric in run.metrics}
     if not metrics:
         raise TicketSmithError(f"the runs of experiment {name!r} measured nothing: their metrics are empty.")
-    validation, test = judge(runs, policy, "validation"), judge(runs, policy, "test")
+    validation, test = judge(runs, policy, "validation", places), judge(runs, policy, "test", places)
     metric = metrics[policy.gates[0].metric if policy.gates else next(iter(metrics))]
     about = subject(run.variant for run in runs)
     splits: tuple[Split, ...] = ("validation", "test")
@@ -131,17 +147,20 @@ def conclude(
         for at in moments
         for summary in summarise(runs, metrics, split, at, policy.confidence)
     )
-    spot = spots.find(validation, test, about)
+    levels = {level for variant, level, *_ in places or () if variant == about}
+    spot = spots.find(validation, test, about, levels)
     curve = [
         summary
         for summary in summaries
         if summary.variant in (DENSE, about)
         and (summary.metric, summary.split, summary.at) == (metric.name, "validation", policy.at)
     ]
-    level = spot.answer[0] if spot else None
-    spent = cost(runs, level, about)
-    statuses = _statuses((*validation, *test))
-    card = scorecard(benchmark, about, _deployable(spot, test, statuses), statuses) if benchmark else None
+    spent = cost(runs, spot.located if spot else None, about)
+    passing = {
+        variant: spots.walk(test, variant, {level for name, level, *_ in places or () if name == variant}).levels
+        for variant in {verdict.variant for verdict in test}
+    }
+    card = scorecard(benchmark, about, passing.get(about, ()), _statuses(test), passing) if benchmark else None
     return Findings(
         name=name,
         recipe_text=recipe_text,
@@ -153,6 +172,7 @@ def conclude(
         summaries=summaries,
         validation=tuple(validation),
         test=tuple(test),
+        search=spots.walk(test, about, levels),
         sweet_spot=spot,
         target=spots.target(test, policy, about),
         knee=spots.knee(curve, metric.higher_is_better),
@@ -160,7 +180,7 @@ def conclude(
         comparisons=tuple(compare(runs, metric, "test", policy.at, policy.confidence, about)),
         regimes=regimes(test, about),
         cost=spent,
-        planned=len(runs) if planned is None else planned,
+        planned=planned if planned is not None else len(runs if places is None else places),
         benchmark=benchmark,
         facts=dict(facts or {}),
         environment=dict(environment or {}),
@@ -171,22 +191,8 @@ def conclude(
 
 
 def _statuses(verdicts: Sequence[Verdict]) -> dict[tuple[str, int], Status]:
-    """The conjunction of all gates on both splits, by variant and level."""
+    """The conjunction of all gates, by variant and level."""
     given: dict[tuple[str, int], list[Verdict]] = {}
     for verdict in verdicts:
         given.setdefault((verdict.variant, verdict.level), []).append(verdict)
     return {place: level_status(own) for place, own in given.items()}
-
-
-def _deployable(
-    spot: SweetSpot | None, test: Sequence[Verdict], statuses: Mapping[tuple[str, int], Status]
-) -> frozenset[int]:
-    """The levels that pass on both splits, none of them sparser than the one that the headline answers with."""
-    if spot is None or spot.confirmed is None:
-        return frozenset()
-    own = {verdict.level: verdict.sparsity for verdict in test if verdict.variant == spot.variant}
-    return frozenset(
-        level
-        for level, sparsity in own.items()
-        if statuses[spot.variant, level] is Status.PASS and sparsity <= spot.confirmed[1]
-    )

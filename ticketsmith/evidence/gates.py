@@ -2,20 +2,25 @@
 
 Two methods. ``point`` compares the mean worsening with the margin and knows no uncertainty. ``non-inferiority`` is the
 paired one-sided t test used where "not worse by more than a margin" has to be shown rather than assumed: FAIL and PASS
-are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE.
+are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE. So is a level that
+lacks a planned replicate, by either method; a replicate that diverged is no missing one: it fails its level, and all
+beyond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import words
-from ticketsmith.evidence.results import Metric, Result, Split
-from ticketsmith.evidence.statistics import mean, one_sided_bounds, replicates_needed
-from ticketsmith.evidence.summarise import groups, measured_value, replicate_values
-from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.replicates import distinct
+from ticketsmith.evidence.resolution import Resolution, resolution
+from ticketsmith.evidence.results import At, Metric, Place, Result, Split
+from ticketsmith.evidence.size import size_of
+from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
+from ticketsmith.evidence.summarise import grouped, measured_value, replicate_values
+from ticketsmith.evidence.variants import DENSE, is_control, subject
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Verdict
 
 # A drop of exactly the margin passes: 98.9 - 96.9 is 2.0000000000000142 in binary, and nobody means
@@ -24,18 +29,48 @@ TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
+class _Level:
+    """One level of one variant, and what its verdicts rest on.
+
+    ``fallen`` are the runs that diverged here or, of a method, at a milder level. ``missing``: planned seeds without a run.
+    ``control``: it is no method, but what a method is held against.
+    """
+
+    runs: Sequence[Result]
+    fallen: Sequence[Result]
+    missing: Sequence[int]
+    control: bool
+
+
+@dataclass(frozen=True)
 class _Pairs:
-    """Worsenings against dense by seed (positive is worse), and what had to be left out."""
+    """Worsenings against dense by seed (positive is worse), which of them are replicates, and what had to be left out.
 
-    worsening: tuple[float, ...]
-    notes: tuple[str, ...]
+    ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` what it is.
+    """
+
+    worsening: Mapping[int, float]
+    differing: tuple[int, ...]
+    floor: float
+    finest: Resolution
+    alone: tuple[int, ...]
+    undefined: tuple[int, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """One worsening for each replicate."""
+        return [self.worsening[seed] for seed in self.differing]
 
 
-def judge(results: Sequence[Result], policy: GatePolicy, split: Split) -> list[Verdict]:
+def judge(
+    results: Sequence[Result], policy: GatePolicy, split: Split, planned: Collection[Place] | None = None
+) -> list[Verdict]:
     """One verdict for each gate of each level of each variant. Dense is the reference and is not judged.
 
-    Each replicate is compared with the dense run of its own seed. Raises TicketSmithError when a gate names a metric
-    that no run measured.
+    Each replicate is compared with the dense run of its own seed. ``planned`` are the runs that the experiment consists of:
+    a level that lacks one is INCONCLUSIVE; without it, every level is taken to have been planned for every seed that any
+    run has. A method fails at the level where a seed diverged and at every sparser one; a control that diverged is
+    INCONCLUSIVE, since its quality is not known. Raises TicketSmithError when a gate names a metric that no run measured.
     """
     metrics = {name: metric for run in results for name, metric in run.metrics.items()}
     for gate in policy.gates:
@@ -43,17 +78,38 @@ def judge(results: Sequence[Result], policy: GatePolicy, split: Split) -> list[V
             raise TicketSmithError(
                 f"the gate on {gate.metric!r} cannot be judged: the runs measure {words.listed(sorted(metrics))}"
             )
-    dense = [run for run in results if run.variant == DENSE]
+    resolutions = {gate.metric: resolution(results, metrics[gate.metric], split) for gate in policy.gates if results}
+    levels = grouped(results)
+    dense = levels.get((DENSE, 0), [])
+    wanted = _by_level(planned) if planned is not None else None
     seeds = {run.seed for run in results}
+    about = subject(variant for variant, _ in levels)
+    fallen: dict[str, list[Result]] = {}
     verdicts = []
-    for variant, level in groups(results):
+    for (variant, level), runs in levels.items():
         if variant == DENSE:
             continue
-        runs = [run for run in results if (run.variant, run.level) == (variant, level)]
+        control, here = is_control(variant, about), [run for run in runs if run.diverged]
+        if not control:
+            here = fallen[variant] = fallen.get(variant, []) + here
+        if wanted is None:
+            lacking = seeds - {run.seed for run in runs}
+        else:
+            present = {(run.seed, run.draw) for run in runs}
+            lacking = {seed for seed, draw in wanted.get((variant, level), set()) - present}
+        place = _Level(runs, here, sorted(lacking - {run.seed for run in here}), control)
         for gate in policy.gates:
-            pairs = _pair(runs, dense, seeds, gate, metrics[gate.metric], policy, split)
-            verdicts.append(_verdict(runs, pairs, gate, metrics[gate.metric], policy, split))
+            pairs = _pair(runs, dense, gate, resolutions[gate.metric], policy, split)
+            verdicts.append(_verdict(place, pairs, gate, metrics[gate.metric], policy, split))
     return verdicts
+
+
+def _by_level(planned: Collection[Place]) -> dict[tuple[str, int], set[tuple[int, int]]]:
+    """The seeds and draws that each level of each variant should have."""
+    wanted: dict[tuple[str, int], set[tuple[int, int]]] = {}
+    for variant, level, seed, draw in planned:
+        wanted.setdefault((variant, level), set()).add((seed, draw))
+    return wanted
 
 
 def level_status(verdicts: Iterable[Verdict]) -> Status:
@@ -68,59 +124,118 @@ def level_status(verdicts: Iterable[Verdict]) -> Status:
     return Status.PASS if statuses == {Status.PASS} else Status.INCONCLUSIVE
 
 
+def own_worsening(run: Result, dense: Result, gate: Gate, at: At, split: Split = "test") -> float | None:
+    """How much worse one run is than the dense run of its seed, in the terms of the gate; None where it cannot be said."""
+    metric = run.metrics.get(gate.metric)
+    here, there = (measured_value(one, gate.metric, split, at) for one in (run, dense))
+    if metric is None or here is None or there is None:
+        return None
+    return _worsening(here, there, gate, metric)
+
+
+def _worsening(here: float, there: float, gate: Gate, metric: Metric) -> float | None:
+    amount = there - here if metric.higher_is_better else here - there
+    if not gate.relative:
+        return amount
+    return amount / abs(there) if there != 0 else None
+
+
 def _pair(
     runs: Sequence[Result],
     dense: Sequence[Result],
-    seeds: set[int],
     gate: Gate,
-    metric: Metric,
+    finest: Resolution,
     policy: GatePolicy,
     split: Split,
 ) -> _Pairs:
     here = replicate_values(runs, gate.metric, split, policy.at)
     there = replicate_values(dense, gate.metric, split, policy.at)
-    worsening = {}
-    for seed in sorted(here.keys() & there.keys()):
-        amount = there[seed] - here[seed] if metric.higher_is_better else here[seed] - there[seed]
-        if not gate.relative:
-            worsening[seed] = amount
-        elif there[seed] != 0:
-            worsening[seed] = amount / abs(there[seed])
-    notes = []
-    if missing := sorted(seeds - {run.seed for run in runs}):
-        notes.append(f"{words.plural(len(missing), 'replicate')} missing (seed {_seeds(missing)})")
-    if unpaired := sorted(here.keys() - there.keys()):
-        notes.append(f"no dense run to compare with for seed {_seeds(unpaired)}")
-    if undefined := sorted((here.keys() & there.keys()) - worsening.keys()):
-        notes.append(f"a relative change from a dense value of 0 is not defined (seed {_seeds(undefined)})")
-    return _Pairs(tuple(worsening[seed] for seed in sorted(worsening)), tuple(notes))
+    both = sorted(here.keys() & there.keys())
+    amounts = {seed: _worsening(here[seed], there[seed], gate, finest.metric) for seed in both}
+    worsening = {seed: amount for seed, amount in amounts.items() if amount is not None}
+    scale = mean([abs(there[seed]) for seed in worsening]) if gate.relative and worsening else 1.0
+    return _Pairs(
+        worsening,
+        tuple(seed for seed in distinct(runs, dense) if seed in worsening),
+        finest.amount / scale,
+        finest,
+        alone=tuple(sorted(here.keys() - there.keys())),
+        undefined=tuple(seed for seed in both if seed not in worsening),
+    )
 
 
-def _verdict(
-    runs: Sequence[Result], pairs: _Pairs, gate: Gate, metric: Metric, policy: GatePolicy, split: Split
-) -> Verdict:
-    bounds = one_sided_bounds(pairs.worsening, policy.confidence) if policy.method == "non-inferiority" else None
-    broken = [run for run in runs if measured_value(run, gate.metric, split, policy.at) is None]
-    if broken:
-        status, reason = Status.FAIL, _diverged(broken)
-    elif not pairs.worsening:
+def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: GatePolicy, split: Split) -> Verdict:
+    values = pairs.values
+    tested = policy.method == "non-inferiority"
+    bounds = one_sided_bounds(values, policy.confidence, pairs.floor) if tested else None
+    missing = tuple(sorted({*level.missing, *pairs.alone}))
+    broken = [run for run in level.runs if not run.diverged]
+    broken = [run for run in broken if measured_value(run, gate.metric, split, policy.at) is None]
+    unmeasured = [run for run in broken if not _measures(run, gate.metric, split, policy.at)]
+    undefined = [run for run in broken if run not in unmeasured]
+    if not values:
         status, reason = Status.INCONCLUSIVE, "nothing to compare"
-    elif policy.method == "point":
-        status, reason = _point(pairs.worsening, gate, metric)
+    elif not tested:
+        status, reason = _point(values, gate, metric)
     else:
-        status, reason = _non_inferiority(pairs.worsening, bounds, gate, metric, policy.confidence)
+        status, reason = _non_inferiority(values, bounds, gate, metric, policy.confidence, pairs)
+    if level.fallen or undefined:
+        reason = "; ".join(filter(None, (_diverged(level), _undefined(undefined, gate))))
+        status = Status.INCONCLUSIVE if level.control and not undefined else Status.FAIL
+    elif missing or unmeasured or pairs.undefined:
+        status = Status.INCONCLUSIVE
+    size = size_of(level.runs)
+    worst = max(pairs.worsening, key=lambda seed: pairs.worsening[seed], default=None)
+    told = [reason, _repeated(pairs), *_gaps(level, pairs, unmeasured, gate)]
     return Verdict(
-        variant=runs[0].variant,
-        level=runs[0].level,
-        sparsity=mean([run.sparsity for run in runs]),
+        variant=level.runs[0].variant,
+        level=level.runs[0].level,
+        sparsity=size.sparsity,
         split=split,
         gate=gate,
         status=status,
-        estimate=mean(pairs.worsening) if pairs.worsening else None,
-        bound=bounds[1] if bounds else None,
-        replicates=len(pairs.worsening),
-        reason="; ".join((reason, *pairs.notes)),
+        estimate=mean(values) if values else None,
+        bound=bounds[1] if bounds and not level.fallen else None,
+        replicates=len(values),
+        reason="; ".join(part for part in told if part),
+        seeds=len(pairs.worsening),
+        worst=None if worst is None else pairs.worsening[worst],
+        worst_seed=worst,
+        diverged=tuple(sorted({run.seed for run in level.fallen})),
+        missing=missing,
+        floored=tested and len(values) > 1 and deviation(values) < pairs.floor,
+        network_sparsity=size.network_sparsity,
     )
+
+
+def _measures(run: Result, metric: str, split: Split, at: At) -> bool:
+    """Whether there is any value at all, be it one that is not a number."""
+    state = run.measured(at)
+    return state is not None and metric in state.on(split)
+
+
+def _gaps(level: _Level, pairs: _Pairs, unmeasured: Sequence[Result], gate: Gate) -> list[str]:
+    """Which replicates the verdict lacks."""
+    notes = []
+    if level.missing:
+        notes.append(f"{words.plural(len(level.missing), 'replicate')} missing (seed {_seeds(level.missing)})")
+    if pairs.alone:
+        notes.append(f"no dense run to compare with for seed {_seeds(pairs.alone)}")
+    if unmeasured:
+        notes.append(f"{gate.metric} was not measured for seed {_seeds(sorted({run.seed for run in unmeasured}))}")
+    if pairs.undefined:
+        notes.append(f"a relative change from a dense value of 0 is not defined (seed {_seeds(pairs.undefined)})")
+    return notes
+
+
+def _repeated(pairs: _Pairs) -> str:
+    """That several seeds gave one network; empty where they did not."""
+    if len(pairs.differing) == len(pairs.worsening):
+        return ""
+    seeds = f"seeds {_seeds(sorted(pairs.worsening))}"
+    if len(pairs.differing) == 1:
+        return f"{seeds} are bit for bit equal: they are one replicate"
+    return f"some of {seeds} are bit for bit equal: they are {len(pairs.differing)} replicates"
 
 
 def _point(worsening: Sequence[float], gate: Gate, metric: Metric) -> tuple[Status, str]:
@@ -133,7 +248,12 @@ def _point(worsening: Sequence[float], gate: Gate, metric: Metric) -> tuple[Stat
 
 
 def _non_inferiority(
-    worsening: Sequence[float], bounds: tuple[float, float] | None, gate: Gate, metric: Metric, confidence: float
+    worsening: Sequence[float],
+    bounds: tuple[float, float] | None,
+    gate: Gate,
+    metric: Metric,
+    confidence: float,
+    pairs: _Pairs,
 ) -> tuple[Status, str]:
     estimate = words.worse(gate, metric, mean(worsening))
     margin = f"margin {words.margin(gate, metric)}"
@@ -141,24 +261,39 @@ def _non_inferiority(
         return Status.INCONCLUSIVE, f"{estimate}, {margin}; one replicate has no spread: at least 2 are needed to tell"
     low, high = bounds
     sure = f"{estimate} on average; with {words.percent(confidence)} confidence"
+    floor = ""
+    if deviation(worsening) < pairs.floor:
+        floor = f"; the seeds agree more closely than the metric can tell: their spread is taken as {pairs.finest}"
     if high <= gate.margin + TOLERANCE:
         limit = "at most" if high >= 0 else "at least"
-        return Status.PASS, f"{sure} {limit} {words.worse(gate, metric, high)}, {margin}"
+        return Status.PASS, f"{sure} {limit} {words.worse(gate, metric, high)}, {margin}{floor}"
     if low > gate.margin + TOLERANCE:
-        return Status.FAIL, f"{sure} at least {words.worse(gate, metric, low)}, {margin}"
+        return Status.FAIL, f"{sure} at least {words.worse(gate, metric, low)}, {margin}{floor}"
     span = f"between {words.worsening(gate, metric, low)} and {words.worse(gate, metric, high)}"
-    needed = replicates_needed(worsening, gate.margin, confidence)
+    needed = replicates_needed(worsening, gate.margin, confidence, pairs.floor)
     more = f"about {needed} replicates would decide it if mean and spread stay" if needed else "more replicates needed"
-    return Status.INCONCLUSIVE, f"{sure} {span}, which holds the {margin}; {more}"
+    return Status.INCONCLUSIVE, f"{sure} {span}, which holds the {margin}; {more}{floor}"
 
 
-def _diverged(broken: Sequence[Result]) -> str:
+def _diverged(level: _Level) -> str:
+    """Who diverged, where and when; empty when nobody did."""
+    if not level.fallen:
+        return ""
     names = []
-    for run in broken:
+    for run in level.fallen:
         draw = f" draw {run.draw}" if run.draw else ""
+        where = f" at level {run.level}," if run.level != level.runs[0].level else ""
         when = f" at iteration {run.diverged_at:,}" if run.diverged_at is not None else ""
-        names.append(f"seed {run.seed}{draw}{when}")
-    return f"diverged: {words.listed(names)}"
+        names.append(f"seed {run.seed}{draw}{where}{when}")
+    says = ": a control that diverged says nothing of quality" if level.control else ""
+    return f"diverged: {words.listed(names)}{says}"
+
+
+def _undefined(runs: Sequence[Result], gate: Gate) -> str:
+    """Whose metric is no number; empty when everybody's is."""
+    if not runs:
+        return ""
+    return f"{gate.metric} is not a finite number for seed {_seeds(sorted({run.seed for run in runs}))}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

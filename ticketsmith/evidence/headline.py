@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
+
 from ticketsmith.evidence import words
 from ticketsmith.evidence.controls import Comparison
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import TOLERANCE, level_status
+from ticketsmith.evidence.resolution import resolution
 from ticketsmith.evidence.sweet_spot import by_level
 from ticketsmith.evidence.variants import (
     DENSE,
@@ -15,7 +19,7 @@ from ticketsmith.evidence.variants import (
     RANDOM_TICKET,
     in_sentence,
 )
-from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict
+from ticketsmith.evidence.verdicts import Status, Step, SweetSpot, Verdict
 
 
 def headline(findings: Findings) -> str:
@@ -27,7 +31,7 @@ def headline(findings: Findings) -> str:
         return (
             "The dense baseline diverged (its loss is not a finite number), so that there is nothing to compare with."
         )
-    if not by_level(findings.validation, findings.subject):
+    if not by_level(findings.test, findings.subject):
         return "Only the dense baseline has been trained so far: there is nothing to compare it with yet."
     spot = findings.sweet_spot
     return _found(findings, spot) if spot else _nothing_passes(findings)
@@ -43,16 +47,21 @@ def special(findings: Findings) -> str:
         return "No control was trained, so that this result says nothing of whether these weights are special."
     level = _level_of_interest(findings)
     here = [comparison for comparison in findings.comparisons if comparison.level == level]
-    if not here:
-        return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
-    lead = f"At {words.share(here[0].sparsity)} sparsity"
     told = [_against(findings, comparison) for comparison in here]
+    told += [_fallen(findings, control, level) for control in findings.controls if _lost(findings, control, level)]
+    if level is None or not told:
+        return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
+    lead = f"At {findings.size_at(findings.subject, level).sparse},"
     return " ".join([f"{lead} {told[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in told[1:])])
 
 
-def basis(findings: Findings, replicates: int) -> str:
+def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     """What a claim rests on: ``95 % confidence, 5 seeds`` or ``1 seed: a point estimate, no confidence``."""
+    fewest = min(verdicts, key=lambda verdict: verdict.replicates, default=None)
+    replicates = fewest.replicates if fewest else 0
     seeds = words.plural(replicates, "seed")
+    if fewest and fewest.seeds > replicates:
+        seeds = f"{fewest.seeds} seeds, of which {replicates} {'differs' if replicates == 1 else 'differ'}"
     if findings.policy.method == "point" or replicates < 2:
         return f"{seeds}: a point estimate, no confidence"
     return f"{words.percent(findings.policy.confidence)} confidence, {seeds}"
@@ -70,57 +79,71 @@ def condition(findings: Findings, dropping: bool = False, split: str = "test ") 
 
 
 def _found(findings: Findings, spot: SweetSpot) -> str:
-    sparsity = words.share(spot.sparsity)
-    replicates = min((verdict.replicates for verdict in spot.verdicts), default=0)
-    grounds = basis(findings, replicates)
-    if spot.status is not Status.PASS:
-        return _unconfirmed(findings, spot, replicates)
-    if not spot.cliff_reached:
-        return (
-            f"At least {sparsity} of the weights can go without {condition(findings, dropping=True)} ({grounds}); "
-            "the sparsest level that was trained still passes."
-        )
-    scope = "" if spot.contiguous or findings.policy.method == "point" else ", at this level alone"
-    return f"Up to {sparsity} of the weights can go before {condition(findings)} ({grounds}{scope})."
-
-
-def _unconfirmed(findings: Findings, spot: SweetSpot, replicates: int) -> str:
-    """Leads with what both splits support, if there is such a level, then says what test did not confirm."""
-    chosen = words.share(spot.sparsity)
-    if spot.status is Status.FAIL:
-        doubt = f"{chosen} passed on the validation split, but not on the test split"
+    """How far it goes, and what is there to show that it goes no farther."""
+    removed = findings.size.removed
+    grounds = basis(findings, spot.verdicts)
+    without = f"{removed} can go without {condition(findings, dropping=True)} ({grounds})"
+    end = spot.end
+    if end is None and spot.missing is not None:
+        return f"At least {without}; no run of level {spot.missing}, the next, is there."
+    if end is None:
+        return f"At least {without}; the sparsest level that was trained still passes."
+    failed = [v for v in findings.verdicts(spot.variant, end.level) if v.status is Status.FAIL]
+    if end.status is Status.FAIL and not any(map(_within, failed)):
+        return f"Up to {removed} can go before {condition(findings)} ({grounds})."
+    if end.diverged:
+        ended = f"training diverged ({_seeds(end.diverged)})"
+    elif failed:  # its metric is no number
+        ended = failed[0].reason
     else:
-        doubt = f"{chosen} passed on the validation split, but the test split cannot tell yet"
-    if spot.confirmed is None:
-        seeds = words.plural(replicates, "seed")
-        if spot.status is Status.FAIL:
-            return f"Not confirmed: {doubt}, where {condition(findings, split='')} ({seeds})."
-        return f"Not confirmed: {doubt} whether {condition(findings, split='')} ({seeds})."
-    grounds = basis(findings, replicates)
-    safe = f"Up to {words.share(spot.confirmed[1])} of the weights can go before {condition(findings)}"
-    return f"{safe} ({grounds}); {doubt}."
+        ended = f"planned runs are missing ({_seeds(end.missing)})" if end.missing else "the seeds cannot tell"
+    return f"Up to {without}; at the next level, {findings.size_at(spot.variant, end.level).sparse}, {ended}."
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {words.listed([str(seed) for seed in seeds])}"
 
 
 def _nothing_passes(findings: Findings) -> str:
-    levels = by_level(findings.validation, findings.subject)
-    shallowest = min(levels.values(), key=lambda verdicts: verdicts[0].sparsity)
-    replicates = min(verdict.replicates for verdict in shallowest)
-    if not any(verdict.replicates for verdicts in levels.values() for verdict in verdicts) and not findings.diverged:
+    """Why not even the mildest level passes, which ended the search."""
+    levels = by_level(findings.test, findings.subject)
+    order = sorted(levels, key=lambda level: (levels[level][0].sparsity, level))
+    first = levels[order[0]]
+    status = level_status(first)
+    removed = findings.size_at(findings.subject, order[0]).removed
+    if findings.search.missing is not None:
+        return f"Inconclusive: no run of level {findings.search.missing}, with which the search begins, is there."
+    if not any(verdict.seeds for verdicts in levels.values() for verdict in verdicts) and not findings.diverged:
         return f"Inconclusive: there is no dense baseline of the same seeds to tell whether {condition(findings)}."
-    if any(level_status(verdicts) is Status.INCONCLUSIVE for verdicts in levels.values()):
-        seeds, verb = words.plural(replicates, "seed"), "is" if replicates == 1 else "are"
-        estimates = [verdicts[0].sparsity for verdicts in levels.values() if all(map(_point_passes, verdicts))]
-        hint = f"; by the point estimate {words.share(max(estimates))} can go (no confidence)" if estimates else ""
-        return f"Inconclusive: {seeds} {verb} too few to show at which sparsity {condition(findings)}{hint}."
-    if any(
-        _within(verdict) and verdict.status is Status.FAIL for verdict in shallowest
-    ):  # not for its quality: diverged
-        reason = next(verdict.reason for verdict in shallowest if verdict.status is Status.FAIL)
-        return f"No tested sparsity passes its gate: the mildest, {words.share(shallowest[0].sparsity)}, {reason}."
+    if status is Status.INCONCLUSIVE:
+        return _undecided(findings, [levels[level] for level in order])
+    failed = [verdict for verdict in first if verdict.status is Status.FAIL]
+    if any(_within(verdict) for verdict in failed):  # not for its quality: it diverged
+        reason = next(verdict.reason for verdict in failed if _within(verdict))
+        return f"No tested sparsity passes its gate: at the mildest level, {removed}, {reason}."
     return (
-        f"No tested sparsity is safe: already at {words.share(shallowest[0].sparsity)}, the mildest level, "
-        f"{condition(findings, split='validation ')} ({basis(findings, replicates)})."
+        f"No tested sparsity is safe: already at the mildest level, {removed}, {condition(findings)} "
+        f"({basis(findings, first)})."
     )
+
+
+def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
+    """The mildest level cannot be told; by the point estimate, how far the sequence would go."""
+    first = levels[0]
+    lacking = sorted({seed for verdict in first for seed in verdict.missing})
+    if lacking:
+        return f"Inconclusive: planned runs are missing at the mildest level ({_seeds(lacking)}), so that nothing is decided."
+    fewest = min(first, key=lambda verdict: verdict.replicates)
+    if fewest.seeds > fewest.replicates == 1:
+        why = f"the networks of {fewest.seeds} seeds are bit for bit equal, one replicate, which is too few"
+    else:
+        why = f"{words.plural(fewest.replicates, 'seed')} {'is' if fewest.replicates == 1 else 'are'} too few"
+    passing = list(takewhile(lambda verdicts: all(map(_point_passes, verdicts)), levels))
+    hint = ""
+    if passing:
+        removed = findings.size_at(findings.subject, passing[-1][0].level).removed
+        hint = f"; by the point estimate {removed} can go (no confidence)"
+    return f"Inconclusive: {why} to show at which sparsity {condition(findings)}{hint}."
 
 
 def _point_passes(verdict: Verdict) -> bool:
@@ -135,10 +158,19 @@ def _within(verdict: Verdict) -> bool:
 def _level_of_interest(findings: Findings) -> int | None:
     """The level that the headline names; else the target; else the sparsest level that has controls."""
     if findings.sweet_spot:
-        return findings.sweet_spot.answer[0]
+        return findings.sweet_spot.level
     if findings.target:
         return findings.target[0]
     return max((comparison.level for comparison in findings.comparisons), default=None)
+
+
+def _lost(findings: Findings, control: str, level: int | None) -> list[int]:
+    """The seeds of a control that diverged at a level."""
+    return sorted({run.seed for run in findings.diverged if (run.variant, run.level) == (control, level)})
+
+
+def _fallen(findings: Findings, control: str, level: int | None) -> str:
+    return f"{in_sentence(control)} diverged for {_seeds(_lost(findings, control, level))}, which says nothing of its quality"
 
 
 def _against(findings: Findings, comparison: Comparison) -> str:
@@ -152,14 +184,22 @@ def _against(findings: Findings, comparison: Comparison) -> str:
     level = words.percent(findings.policy.confidence)
     rival = "the recipe's criterion" if findings.subject == POST_TRAINING else in_sentence(findings.subject)
     if not comparison.significant:
-        span = words.span(metric, gain.low, gain.high)
+        span = f"{words.span(metric, gain.low, gain.high)}{_floor(findings, comparison)}"
         meaning = _meaning(comparison.control, None)
         return f"{name} cannot be told apart from {rival} ({level} interval of the difference: {span}){meaning}"
     nearest, farthest = sorted((abs(gain.low), abs(gain.high)))
-    span = f"{level} interval {words.span(metric, nearest, farthest)}"
+    span = f"{level} interval {words.span(metric, nearest, farthest)}{_floor(findings, comparison)}"
     verb = "loses" if gain.mean > 0 else "wins"
     amount = words.difference(metric, abs(gain.mean))
     return f"{name} {verb} {amount} against {rival} ({span}){_meaning(comparison.control, gain.mean > 0)}"
+
+
+def _floor(findings: Findings, comparison: Comparison) -> str:
+    """That the seeds agree more closely than the metric can tell apart."""
+    if not comparison.floored:
+        return ""
+    finest = resolution(findings.results, findings.metrics[comparison.metric], comparison.split)
+    return f", the spread taken as {finest}"
 
 
 def _meaning(control: str, ticket_better: bool | None) -> str:

@@ -7,12 +7,13 @@ The early-stop iteration, found after the run was trained in full, is the measur
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.statistics import Interval, mean, t_interval
-from ticketsmith.evidence.summarise import groups
+from ticketsmith.evidence.summarise import grouped
 from ticketsmith.evidence.variants import DENSE
 
 
@@ -21,8 +22,12 @@ class EarlyStop:
     """Early-stop iterations of one level of one variant, draws averaged within a replicate first.
 
     ``faster`` is the dense iteration over this one, paired by seed: 2.0 learns in half the iterations. It is a
-    geometric mean with the t interval of its logarithms, so that twice as fast and half as fast weigh the same.
-    None for dense itself, or when no seed has both.
+    geometric mean, over the draws of a seed and then over seeds, with the t interval of the logarithms, so that twice as
+    fast and half as fast weigh the same. None for dense itself, or when no seed has both.
+
+    ``censored`` counts the runs whose lowest validation loss is that of their last iteration: longer training might have
+    found a lower one, so that their iteration is a lower bound. ``dense_censored`` counts those of the dense runs that they
+    are compared with. ``runs`` counts all.
     """
 
     variant: str
@@ -30,6 +35,9 @@ class EarlyStop:
     sparsity: float
     step: Interval
     faster: Interval | None
+    runs: int = 0
+    censored: int = 0
+    dense_censored: int = 0
 
 
 def early_stops(results: Sequence[Result], confidence: float = 0.95) -> list[EarlyStop]:
@@ -37,36 +45,73 @@ def early_stops(results: Sequence[Result], confidence: float = 0.95) -> list[Ear
 
     What was pruned after training and not trained again has learned nothing, and has none.
     """
-    dense = _steps([run for run in results if run.variant == DENSE])
+    levels = {pair: _trained(runs) for pair, runs in grouped(results).items()}
+    dense = levels.get((DENSE, 0), [])
     entries = []
-    for variant, level in groups(results):
-        runs = [run for run in results if (run.variant, run.level) == (variant, level)]
-        steps = _steps(runs)
-        if not steps:
+    for (variant, level), runs in levels.items():
+        if not runs:
             continue
-        logs = [
-            math.log(dense[seed] / step)
-            for seed, step in sorted(steps.items())
-            if variant != DENSE and step > 0 and dense.get(seed, 0) > 0
-        ]
+        steps = _by_seed(runs, _step)
+        seeds = [seed for seed in distinct(runs) if seed in steps]
         entries.append(
             EarlyStop(
                 variant=variant,
                 level=level,
                 sparsity=mean([run.sparsity for run in runs]),
-                step=t_interval([steps[seed] for seed in sorted(steps)], confidence),
-                faster=_exponential(t_interval(logs, confidence)) if logs else None,
+                step=t_interval([steps[seed] for seed in seeds], confidence, _spacing(runs)),
+                faster=None if variant == DENSE else ratio(dense, runs, confidence),
+                runs=len(runs),
+                censored=sum(map(_censored, runs)),
+                dense_censored=0 if variant == DENSE else sum(map(_censored, dense)),
             )
         )
     return entries
 
 
-def _steps(runs: Sequence[Result]) -> dict[int, float]:
+def ratio(one: Sequence[Result], other: Sequence[Result], confidence: float = 0.95) -> Interval | None:
+    """How many times as many iterations ``one`` needs to its early stop as ``other``, paired by seed; None without a pair.
+
+    A geometric mean with the t interval of the logarithms, which are averaged over the draws of a seed first. Their spread
+    is at least that of one evaluation: between two of them nobody looked.
+    """
+    runs = [[run for run in _trained(group) if _step(run) > 0] for group in (one, other)]
+    mine, theirs = (_by_seed(group, lambda run: math.log(_step(run))) for group in runs)
+    logs = [mine[seed] - theirs[seed] for seed in distinct(*runs)] if all(runs) else []
+    if not logs:
+        return None
+    steps = [_step(run) for group in runs for run in group]
+    finest = max(map(_spacing, runs)) / mean(steps)
+    return _exponential(t_interval(logs, confidence, finest))
+
+
+def censored(runs: Sequence[Result]) -> int:
+    """Of how many runs the lowest validation loss is that of the last iteration, so that it may lie beyond."""
+    return sum(map(_censored, _trained(runs)))
+
+
+def _trained(runs: Sequence[Result]) -> list[Result]:
+    return [run for run in runs if run.steps > 0 and not run.diverged and run.early_stop is not None]
+
+
+def _step(run: Result) -> float:
+    assert run.early_stop is not None
+    return float(run.early_stop.step)
+
+
+def _censored(run: Result) -> bool:
+    return _step(run) >= run.steps
+
+
+def _spacing(runs: Sequence[Result]) -> float:
+    """Iterations between evaluations: an early stop is known no better. One where no curve was kept."""
+    return max((float(run.curve[1].step - run.curve[0].step) for run in runs if len(run.curve) > 1), default=1.0)
+
+
+def _by_seed(runs: Sequence[Result], measure: Callable[[Result], float]) -> dict[int, float]:
     draws: dict[int, list[float]] = {}
     for run in runs:
-        if run.steps > 0 and not run.diverged and run.early_stop is not None:
-            draws.setdefault(run.seed, []).append(float(run.early_stop.step))
-    return {seed: mean(steps) for seed, steps in draws.items()}
+        draws.setdefault(run.seed, []).append(measure(run))
+    return {seed: mean(values) for seed, values in draws.items()}
 
 
 def _exponential(interval: Interval) -> Interval:

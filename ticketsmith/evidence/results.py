@@ -9,6 +9,9 @@ from typing import Literal
 Split = Literal["validation", "test"]
 At = Literal["final", "early_stop"]
 
+Place = tuple[str, int, int, int]
+"""Where a run stands in an experiment: variant, level, seed, draw."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -92,7 +95,8 @@ class Result:
     ``seed`` is the replicate, ``level`` the pruning level (0 is dense), ``draw`` tells several controls of one ticket
     apart. ``total`` and ``kept`` count prunable weights, ``parameters`` all there are, biases and norms too. ``seconds``
     is the wall-clock time of making it, None when it is not known; ``bill`` says what that cost. ``training_flops``
-    counts the dense arithmetic that training did, in floating-point operations.
+    counts the dense arithmetic that training did, in floating-point operations. ``weights`` is the SHA-256 of the trained
+    weights, empty where it is not known; ``examples`` counts those of each split, where the task tells.
     """
 
     variant: str
@@ -115,6 +119,13 @@ class Result:
     bill: Bill | None = None
     parameters: int | None = None
     curve: Sequence[CurvePoint] = field(default=())
+    weights: str = ""
+    examples: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """Variant, level, seed, draw."""
+        return self.variant, self.level, self.seed, self.draw
 
     @property
     def density(self) -> float:

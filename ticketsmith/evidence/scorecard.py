@@ -92,10 +92,11 @@ class Load:
 class Scorecard:
     """What serving costs on one machine. ``groups`` are ordered; the first leads (batch size 1, one thread, float32).
 
-    ``subject`` is the variant that may be deployed, at the levels of ``deployable``: those that pass their gates on both
-    splits. The gates judged weights in float32, so that rounded ones may not be deployed on their word. ``statuses``
-    holds the conjunction of all gates on both splits by variant and level. ``unit`` is what throughput counts. ``rate``
-    is what an hour of the machine costs, None when nobody said.
+    ``subject`` is the variant that may be deployed, at the levels of ``deployable``: those that pass their gates on test,
+    from the mildest up to the sweet spot. ``passing`` are such levels of every variant. The gates judged weights in
+    float32, so that rounded ones may not be deployed on their word. ``statuses`` holds the conjunction of all gates on test
+    by variant and level. ``unit`` is what throughput counts. ``rate`` is what an hour of the machine costs, None when
+    nobody said.
     """
 
     subject: str
@@ -110,6 +111,7 @@ class Scorecard:
     layers: tuple[Layer, ...] = ()
     loads: tuple[Load, ...] = ()
     load_tests: tuple[LoadTest, ...] = ()
+    passing: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def lead(self) -> Group | None:
@@ -135,7 +137,7 @@ class Scorecard:
         return speed.variant == self.subject and speed.level in self.deployable and speed.precision == "float32"
 
     def status(self, speed: Speed) -> Status | None:
-        """What the gates say of a network on both splits; None where they were not asked, as of dense."""
+        """What the gates say of a network on test; None where they were not asked, as of dense."""
         return self.statuses.get((speed.variant, speed.level))
 
     def streams(self, threads: int) -> int:
@@ -163,8 +165,9 @@ def scorecard(
     subject: str = TICKET,
     deployable: Collection[int] = (),
     statuses: Mapping[tuple[str, int], Status] | None = None,
+    passing: Mapping[str, frozenset[int]] | None = None,
 ) -> Scorecard:
-    """The scorecard of a benchmark; ``deployable`` are the levels of ``subject`` that pass their gates on both splits."""
+    """The scorecard of a benchmark; ``deployable``, ``statuses`` and ``passing`` are what the gates say."""
     points = speeds(benchmark)
     levels = frozenset(deployable)
     return Scorecard(
@@ -180,6 +183,7 @@ def scorecard(
         layers=tuple(_layers(benchmark.layers)),
         loads=tuple(_loads(benchmark.loads, subject, levels)),
         load_tests=benchmark.loads,
+        passing=dict(passing or {}),
     )
 
 

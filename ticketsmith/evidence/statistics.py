@@ -46,35 +46,46 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def spread(values: Sequence[float], resolution: float = 0.0) -> float:
+    """The standard deviation, at least ``resolution``: values that agree more closely than their metric can tell apart
+    are no evidence that nothing varies."""
+    return max(deviation(values), resolution)
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0) -> Interval:
     """The two-sided t interval of a mean: ``mean ± t(1 - (1 - confidence) / 2, n - 1) · s / √n`` (Student 1908).
 
-    Values without any spread give an interval of zero width: the data hold no sign of variation.
+    ``s`` is at least ``resolution``; without one, values without any spread give an interval of zero width.
     """
     _check(confidence)
     centre = mean(values)
     if len(values) < 2:
         return Interval(centre, None, None, len(values))
-    reach = t_quantile(0.5 + confidence / 2, len(values) - 1) * deviation(values) / math.sqrt(len(values))
+    reach = t_quantile(0.5 + confidence / 2, len(values) - 1) * spread(values, resolution) / math.sqrt(len(values))
     return Interval(centre, centre - reach, centre + reach, len(values))
 
 
-def one_sided_bounds(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+def one_sided_bounds(
+    values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0
+) -> tuple[float, float] | None:
     """The lower and the upper one-sided t bound of a mean, each by itself at ``confidence``; None with fewer than two.
 
     For differences that are paired by seed the upper one is the bound of the paired non-inferiority test (Wellek 2010,
     *Testing Statistical Hypotheses of Equivalence and Noninferiority*, section 5.2): the test passes at level
-    ``1 - confidence`` exactly when the bound does not exceed the margin.
+    ``1 - confidence`` exactly when the bound does not exceed the margin. The standard deviation is at least
+    ``resolution``.
     """
     _check(confidence)
     if len(values) < 2:
         return None
     centre = mean(values)
-    reach = t_quantile(confidence, len(values) - 1) * deviation(values) / math.sqrt(len(values))
+    reach = t_quantile(confidence, len(values) - 1) * spread(values, resolution) / math.sqrt(len(values))
     return centre - reach, centre + reach
 
 
-def replicates_needed(values: Sequence[float], margin: float, confidence: float = 0.95, limit: int = 100) -> int | None:
+def replicates_needed(
+    values: Sequence[float], margin: float, confidence: float = 0.95, resolution: float = 0.0, limit: int = 100
+) -> int | None:
     """How many replicates would put the one-sided bound on one side of ``margin``, were mean and spread to stay.
 
     That is the size at which about half of such experiments decide: a guide, not a promise. None when it cannot be said
@@ -82,9 +93,9 @@ def replicates_needed(values: Sequence[float], margin: float, confidence: float 
     """
     if len(values) < 2:
         return None
-    distance, spread = abs(margin - mean(values)), deviation(values)
+    distance, scatter = abs(margin - mean(values)), spread(values, resolution)
     for n in range(len(values) + 1, limit + 1):
-        if t_quantile(confidence, n - 1) * spread / math.sqrt(n) < distance:
+        if t_quantile(confidence, n - 1) * scatter / math.sqrt(n) < distance:
             return n
     return None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from ticketsmith.evidence.replicates import distinct
+from ticketsmith.evidence.resolution import resolution
 from ticketsmith.evidence.results import At, Result, Split
-from ticketsmith.evidence.statistics import mean, t_interval
+from ticketsmith.evidence.statistics import deviation, mean, t_interval
 from ticketsmith.evidence.variants import ordered
 from ticketsmith.evidence.verdicts import Summary
 
@@ -17,17 +19,21 @@ def summarise(
     """One summary for each variant, level and metric that at least one replicate measured.
 
     The draws of one replicate (several controls of one ticket) share its seed and are not independent: they are
-    averaged first, and the interval counts replicates. Diverged runs and values that are not finite are left out.
+    averaged first, and the interval counts replicates. Diverged runs and values that are not finite are left out, and
+    seeds whose networks are equal are one replicate.
     """
+    names = list(metrics)
+    known = {name: metric for run in results for name, metric in run.metrics.items()}
+    finest = {name: resolution(results, known[name], split).amount for name in names if name in known}
     summaries = []
-    for variant, level in groups(results):
-        runs = [run for run in results if (run.variant, run.level) == (variant, level)]
-        for metric in metrics:
+    for (variant, level), runs in grouped(results).items():
+        differing = distinct(runs)
+        for metric in names:
             by_seed = replicate_values(runs, metric, split, at)
             if not by_seed:
                 continue
-            values = tuple(by_seed[seed] for seed in sorted(by_seed))
-            interval = t_interval(values, confidence)
+            values = tuple(by_seed[seed] for seed in differing if seed in by_seed)
+            interval = t_interval(values, confidence, finest[metric])
             summaries.append(
                 Summary(
                     variant=variant,
@@ -41,16 +47,30 @@ def summarise(
                     high=interval.high,
                     replicates=interval.n,
                     values=values,
+                    seeds=len(by_seed),
+                    floored=len(values) > 1 and deviation(values) < finest[metric],
                 )
             )
     return summaries
 
 
+def grouped(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:
+    """The runs of every (variant, level), in the order of the story."""
+    found: dict[tuple[str, int], list[Result]] = {}
+    for run in results:
+        found.setdefault((run.variant, run.level), []).append(run)
+    return {pair: found[pair] for pair in _in_order(found)}
+
+
 def groups(results: Iterable[Result]) -> list[tuple[str, int]]:
     """Every (variant, level) once, in the order of the story."""
-    pairs = {(run.variant, run.level) for run in results}
-    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in pairs))}
-    return sorted(pairs, key=lambda pair: (place[pair[0]], pair[1]))
+    return _in_order({(run.variant, run.level) for run in results})
+
+
+def _in_order(pairs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    known = list(pairs)
+    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in known))}
+    return sorted(known, key=lambda pair: (place[pair[0]], pair[1]))
 
 
 def measured_value(run: Result, metric: str, split: Split, at: At) -> float | None:

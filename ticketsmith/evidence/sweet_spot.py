@@ -1,67 +1,108 @@
-"""The sweet spot (sparsest level that passes), the target level, and the knee of the quality curve."""
+"""The sweet spot (the end of a fixed sequence of tests), the target level, and the knee of the quality curve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.variants import TICKET
-from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict
+from ticketsmith.evidence.verdicts import GatePolicy, Status, Step, Summary, SweetSpot, Verdict, Walk
+
+
+def walk(verdicts: Iterable[Verdict], variant: str = TICKET, planned: Collection[int] = ()) -> Walk:
+    """The levels of ``variant`` in the order that was set beforehand, dense side first, up to the first that does not pass.
+
+    Each is tested at full confidence, and the first that does not pass ends the search, so that the chance of any false
+    pass stays that of one test, however many levels there are (fixed-sequence testing: Maurer, Hothorn & Lehmacher 1995;
+    Westfall & Krishen 2001). A planned level that nobody made ends it too: nothing is claimed beyond a gap.
+    """
+    levels = by_level(verdicts, variant)
+    order = sorted(levels, key=lambda level: (levels[level][0].sparsity, level))
+    steps = [_step(level, levels[level]) for level in order]
+    gap = min((level for level in planned if level not in levels), default=None)
+    passed = list(takewhile(lambda step: step.status is Status.PASS and (gap is None or step.level < gap), steps))
+    rest = tuple(steps[len(passed) :])
+    held_up = gap if gap is not None and all(step.level > gap for step in rest) else None
+    return Walk(tuple(passed), rest, held_up)
 
 
 def find(
-    validation_verdicts: Iterable[Verdict], test_verdicts: Iterable[Verdict], variant: str = TICKET
+    validation_verdicts: Iterable[Verdict],
+    test_verdicts: Iterable[Verdict],
+    variant: str = TICKET,
+    planned: Collection[int] = (),
 ) -> SweetSpot | None:
-    """The sparsest level of ``variant`` that passes every gate on validation, with what the test split says of it.
+    """The last level of the fixed sequence of ``variant`` on the test split; None when not even the mildest passes.
 
-    None when no level passes. Choosing on one split and measuring on another keeps the luck of the choice out of
-    the number that is shown. When every shallower level passes too, the search is a fixed-sequence test: levels are
-    tried in an order that was set beforehand, each at full confidence, and the first loss would have ended it, so
-    that the chance of any false pass stays that of one test (Maurer, Hothorn & Lehmacher 1995; Westfall & Krishen
-    2001).
+    Nothing is chosen by what test measured: the order of the levels is set beforehand, and so are the gates. The validation
+    split has no part in it, and is only told where it says otherwise.
     """
-    levels = by_level(validation_verdicts, variant)
-    confirmed = by_level(test_verdicts, variant)
-    status = {level: level_status(verdicts) for level, verdicts in levels.items()}
-    order = sorted(levels, key=lambda level: (levels[level][0].sparsity, level))
-    passing = [level for level in order if status[level] is Status.PASS]
-    if not passing:
+    verdicts = list(test_verdicts)
+    found = walk(verdicts, variant, planned)
+    if not found.passed:
         return None
-    level = passing[-1]
-    gaps = [shallower for shallower in order[: order.index(level)] if status[shallower] is not Status.PASS]
-    on_test = confirmed.get(level, ())
-    test_status = level_status(on_test)
-    cliff_reached = level != order[-1]
-    safe = level if test_status is Status.PASS else _last_in_sequence(order[: order.index(level)], status, confirmed)
-
-    caveats = []
-    if test_status is not Status.PASS:
-        said = "; ".join(verdict.reason for verdict in on_test) or "no test measurement"
-        verb = "contradicts" if test_status is Status.FAIL else "cannot confirm"
-        caveats.append(f"It was chosen on the validation split; the test split {verb} it ({said}).")
-    if gaps:
-        names = words.listed([f"{words.share(levels[gap][0].sparsity)} ({status[gap]})" for gap in gaps])
-        caveats.append(
-            f"{words.plural(len(gaps), 'less sparse level')} did not pass: {names}. "
-            "The stated confidence then holds for this one level, not for the search."
-        )
-    if not cliff_reached:
-        caveats.append(
-            "The sparsest level that was trained still passes: the cliff was not reached, so this is a lower limit."
-        )
+    last = found.passed[-1]
+    own = by_level(verdicts, variant)[last.level]
+    end = found.rest[0] if found.rest and found.missing is None else None
+    beyond = tuple(step for step in found.rest if step.status is Status.PASS)
     return SweetSpot(
         variant=variant,
-        level=level,
-        sparsity=levels[level][0].sparsity,
-        status=test_status,
-        verdicts=tuple(on_test),
-        contiguous=not gaps,
-        caveat=" ".join(caveats),
-        cliff_reached=cliff_reached,
-        confirmed=None if safe is None else (safe, levels[safe][0].sparsity),
+        level=last.level,
+        sparsity=last.sparsity,
+        verdicts=tuple(own),
+        end=end,
+        beyond=beyond,
+        missing=found.missing,
+        network_sparsity=own[0].network_sparsity,
+        caveat=" ".join(
+            [
+                *_unclaimed(beyond),
+                *_end(end, found.missing),
+                *_validation(by_level(validation_verdicts, variant), last.level),
+            ]
+        ),
     )
+
+
+def _unclaimed(beyond: Sequence[Step]) -> list[str]:
+    if not beyond:
+        return []
+    shares = words.listed([words.share(step.sparsity) for step in beyond])
+    verb = "passes" if len(beyond) == 1 else "pass"
+    return [
+        f"Of the sparser levels {shares} {verb} again, beyond one that does not: with enough levels some do by chance, and "
+        "nothing is claimed of them."
+    ]
+
+
+def _end(end: Step | None, missing: int | None) -> list[str]:
+    if missing is not None:
+        return [f"No run of level {missing} is there: the search ends before it, so this is a lower limit."]
+    if end is None:
+        return [
+            "The sparsest level that was trained still passes: the cliff was not reached, so this is a lower limit."
+        ]
+    return []
+
+
+def _validation(levels: Mapping[int, Sequence[Verdict]], level: int) -> list[str]:
+    """What the validation split says against it; the same networks were measured, on other examples."""
+    own = levels.get(level, ())
+    status = level_status(own)
+    if not own or status is Status.PASS:
+        return []
+    said = "; ".join(verdict.reason for verdict in own if verdict.status is not Status.PASS)
+    verb = "fails it" if status is Status.FAIL else "cannot tell"
+    return [f"The validation split, which has no part in the answer, {verb} ({said})."]
+
+
+def _step(level: int, verdicts: Sequence[Verdict]) -> Step:
+    diverged = {seed for verdict in verdicts for seed in verdict.diverged}
+    missing = {seed for verdict in verdicts for seed in verdict.missing}
+    return Step(level, verdicts[0].sparsity, level_status(verdicts), tuple(sorted(diverged)), tuple(sorted(missing)))
 
 
 def target(verdicts: Iterable[Verdict], policy: GatePolicy, variant: str = TICKET) -> tuple[int, Status] | None:
@@ -111,18 +152,6 @@ def by_level(verdicts: Iterable[Verdict], variant: str) -> dict[int, list[Verdic
         if verdict.variant == variant:
             levels.setdefault(verdict.level, []).append(verdict)
     return levels
-
-
-def _last_in_sequence(
-    order: Sequence[int], validation: Mapping[int, Status], test: Mapping[int, Sequence[Verdict]]
-) -> int | None:
-    """The last level before the first that does not pass on both splits: a fixed-sequence test again."""
-    last = None
-    for level in order:
-        if validation[level] is not Status.PASS or level_status(test.get(level, ())) is not Status.PASS:
-            break
-        last = level
-    return last
 
 
 def _overlap(a: Summary, b: Summary) -> bool:

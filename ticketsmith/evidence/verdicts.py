@@ -65,7 +65,11 @@ class Verdict:
 
     ``estimate`` is the mean worsening against dense, paired by replicate (positive is worse; a fraction when the gate
     is relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
-    ``point`` method. ``reason`` says in words why.
+    ``point`` method; ``worst`` the worsening of the seed ``worst_seed``, the largest of all. ``seeds`` were compared, of
+    which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``diverged`` are the seeds that lost
+    their loss here or at a less sparse level, ``missing`` the planned seeds that cannot be compared. ``floored``: the
+    replicates agree more closely than the metric can tell apart. ``sparsity`` is that of the prunable weights, ``network_sparsity`` that of all parameters, None where those were not counted. ``reason``
+    says in words why.
     """
 
     variant: str
@@ -78,13 +82,22 @@ class Verdict:
     bound: float | None
     replicates: int
     reason: str
+    seeds: int = 0
+    worst: float | None = None
+    worst_seed: int | None = None
+    diverged: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+    floored: bool = False
+    network_sparsity: float | None = None
 
 
 @dataclass(frozen=True)
 class Summary:
     """Mean of one metric over the replicates of one level of one variant, with its two-sided confidence interval.
 
-    Several draws of one replicate are averaged first. ``low`` and ``high`` are None with one replicate.
+    Several draws of one replicate are averaged first. ``low`` and ``high`` are None with one replicate. ``seeds`` were
+    measured, of which ``replicates`` differ. ``floored``: the seeds agree more closely than the metric can tell apart, and
+    the interval takes its resolution for their spread.
     """
 
     variant: str
@@ -98,31 +111,74 @@ class Summary:
     high: float | None
     replicates: int
     values: tuple[float, ...]
+    seeds: int = 0
+    floored: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A level in the order of the search: how sparse it is, and what the test split says of it.
+
+    ``status`` is the conjunction of its gates, ``diverged`` the seeds that diverged there or before, ``missing`` those that
+    were planned and cannot be compared.
+    """
+
+    level: int
+    sparsity: float
+    status: Status
+    diverged: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A fixed sequence of tests, walked to its end: the levels that passed, in order, and all that come after them.
+
+    ``missing`` is the first planned level that has no run, where that ended the walk.
+    """
+
+    passed: tuple[Step, ...]
+    rest: tuple[Step, ...]
+    missing: int | None = None
+
+    @property
+    def levels(self) -> frozenset[int]:
+        """The levels that passed."""
+        return frozenset(step.level for step in self.passed)
 
 
 @dataclass(frozen=True)
 class SweetSpot:
-    """The sparsest level of the winning ticket that passes: chosen on the validation split, confirmed on test.
+    """The last level of the fixed sequence: every level from the mildest up to this one passes its gates on test.
 
-    ``verdicts`` are the test split's verdicts at that level; ``status`` their conjunction. ``contiguous`` is True
-    when every level before it passes too: only then does the confidence of one test hold for the whole search
-    (fixed-sequence testing). ``cliff_reached`` is False when it is also the sparsest level that was trained: the
-    true limit may lie beyond. ``confirmed`` is the sparsest level, up to this one, that the test split passes as well,
-    and its sparsity: this level itself when ``status`` is PASS, None when there is none. ``caveat`` says in words what
-    else the reader should know, empty when nothing.
+    ``verdicts`` are the test split's at this level. ``end`` is the next sparser level, which did not pass and ended the
+    search; None when this is the sparsest that was trained, so that the limit may lie beyond. ``beyond`` are sparser levels
+    that pass by themselves: nothing is claimed of them. ``missing`` is the first planned level without any run, if that
+    ended the search. ``network_sparsity`` is the removed share of all parameters, None where they were not counted.
+    ``caveat`` says in words what else the reader should know, empty when nothing.
     """
 
     variant: str
     level: int
     sparsity: float
-    status: Status
     verdicts: tuple[Verdict, ...]
-    contiguous: bool
-    caveat: str
-    cliff_reached: bool = True
-    confirmed: tuple[int, float] | None = None
+    end: Step | None = None
+    beyond: tuple[Step, ...] = ()
+    missing: int | None = None
+    network_sparsity: float | None = None
+    caveat: str = ""
 
     @property
     def answer(self) -> tuple[int, float]:
-        """The level and sparsity to act on: the sparsest that both splits support, else the one that was chosen."""
-        return self.confirmed or (self.level, self.sparsity)
+        """The level and sparsity to act on."""
+        return self.level, self.sparsity
+
+    @property
+    def located(self) -> int:
+        """The sparsest level that had to be trained to know this: the one that ended the search, if there is one."""
+        return self.end.level if self.end else self.level
+
+    @property
+    def cliff_reached(self) -> bool:
+        """Whether a sparser level was tried and did not pass; else this is a lower limit."""
+        return self.end is not None

@@ -57,6 +57,11 @@ def difference(metric: Metric, amount: float) -> str:
     return f"{text.replace('-', MINUS)}{_unit(metric)}"
 
 
+def small(metric: Metric, amount: float) -> str:
+    """A difference to two figures, however small it is: ``0.28 points``, ``0.0001``."""
+    return f"{number(float(f'{amount:.2g}'), 9)}{_unit(metric)}"
+
+
 def span(metric: Metric, low: float, high: float) -> str:
     """An interval of differences, the unit once: ``0.12 to 0.55 points``."""
     return f"{difference(metric, low).removesuffix(_unit(metric))} to {difference(metric, high)}"

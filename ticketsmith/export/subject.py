@@ -38,7 +38,8 @@ class Subject:
     """One sealed run. ``results`` are all of its experiment; ``model`` is in evaluation mode, on the CPU.
 
     ``verdict`` says what the gates say of its level on the test split: PASS, FAIL, INCONCLUSIVE, or None when not judged.
-    ``parent`` finds a sealed run that this one came from, None when the store has it not.
+    ``parent`` finds a sealed run that this one came from, None when the store has it not. ``warnings`` say what speaks
+    against serving this very run.
     """
 
     ticket: Ticket
@@ -49,6 +50,7 @@ class Subject:
     policy: GatePolicy
     verdict: str | None
     parent: Callable[[str], SealedRun | None] = lambda key: None
+    warnings: Sequence[str] = ()
 
     def check(self, what: str, call: Callable[[Tensor], Any]) -> float:
         """The largest difference of ``call``'s outputs from the model's, on the first test inputs. Raises ExportError."""

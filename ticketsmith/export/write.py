@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
+from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
@@ -159,6 +160,7 @@ def _entry(kind: str, name: str, path: Path, written: Written, subject: Subject)
 
 def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[dict[str, str]]) -> dict[str, Any]:
     result, ticket = subject.result, subject.ticket
+    size = size_of([result])
     example = subject.task.example(1)
     made = json.loads(ticket.files["environment.json"])
     return {
@@ -171,10 +173,14 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
         "sparsity": result.sparsity,
         "weights": {"kept": result.kept, "total": result.total},
         "parameters": result.parameters,
+        "network_sparsity": size.network_sparsity,
+        "compression": {"network": size.network_compression, "prunable": size.compression},
+        "removed": size.removed,
         "input": {"shape": ["batch", *example.shape[1:]], "dtype": str(example.dtype).removeprefix("torch.")},
         "output": {"shape": ["batch", *subject.outputs(example)[0].shape[1:]]},
         "test": _test(subject),
         "gate": subject.verdict,
+        "warnings": list(subject.warnings),
         "dense_bytes": _dense_bytes(subject),
         "files": entries,
         "left_out": left_out,

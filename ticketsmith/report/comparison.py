@@ -15,6 +15,7 @@ from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.speed import best, speeds
 from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.verdicts import Status
 from ticketsmith.report.figures.base import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.figures.quality import framed
@@ -66,7 +67,8 @@ def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Com
         headline=_headline(ordered),
         rows=rows,
         note=(
-            "Sweet spot: the sparsest level whose gates pass. Quality and gate status are those of the test split "
+            "Sweet spot: the last level, from the mildest on, at which every gate passes; the share is that of the prunable "
+            "weights. Quality and gate status are those of the test split "
             "there; speed-up is measured, against dense on the best dense runtime of those tried; cost is the training of "
             "everything, controls included. Experiments may differ in their gates: each report states its own."
         ),
@@ -106,27 +108,29 @@ def comparison_markdown(comparison: Comparison, figures: Sequence[Figure]) -> by
 
 
 def _headline(findings: Sequence[Findings]) -> str:
-    spots = [one for one in findings if one.sweet_spot and one.sweet_spot.confirmed]
+    spots = [one for one in findings if one.sweet_spot]
     count = words.plural(len(findings), "experiment")
     if not spots:
         return f"{count}; none has a sparsity that is shown to be safe yet"
-    sparsities = [one.sweet_spot.answer[1] for one in spots if one.sweet_spot]
+    whole = [one.size.network_sparsity for one in spots]
+    known = [share for share in whole if share is not None]
+    shares = known if len(known) == len(whole) else [one.size.sparsity for one in spots]
+    low, high = words.share(min(shares)), words.share(max(shares))
+    span = high if low == high else f"{low} to {high}"
+    part = "network" if shares is known else "prunable weights"
     where = "" if len(spots) == len(findings) else f" in {len(spots)} of them"
-    if max(sparsities) == min(sparsities):
-        return f"{count}; quality holds up to {words.share(min(sparsities))} sparsity{where}"
-    span = f"{words.share(min(sparsities))} and {words.share(max(sparsities))}"
-    return f"{count}; quality holds up to a sparsity between {span}{where}"
+    return f"{count}; quality holds with up to {span} of the {part} removed{where}"
 
 
 def _line(findings: Findings, link: str) -> Line:
     dense, spot = findings.summary(DENSE, 0), findings.sweet_spot
-    level = spot.answer[0] if spot else None
+    level = spot.level if spot else None
     there = findings.summary(findings.subject, level) if level is not None else None
     verdicts = findings.verdicts(findings.subject, level) if level is not None else []
     own = [verdict for verdict in verdicts if verdict.gate.metric == findings.metric.name]
     estimate = own[0].estimate if own else None
     point = best(speeds(findings.benchmark), findings.subject, level) if level is not None else None
-    status = "none passes" if spot is None else "PASS" if spot.confirmed else str(spot.status)
+    status = "none passes" if spot is None else str(Status.PASS)
     total = findings.cost.total
     return Line(
         name=findings.name,
@@ -134,8 +138,8 @@ def _line(findings: Findings, link: str) -> Line:
         about=", ".join(findings.facts[name] for name in ("Data", "Model") if name in findings.facts),
         headline=headline(findings),
         dense=f"{quality(findings.metric, dense)}" if dense else NOT_MEASURED,
-        spot=words.share(spot.answer[1]) if spot else "none",
-        left=f"{words.share(1 - spot.answer[1])} left" if spot else "",
+        spot=words.share(spot.sparsity) if spot else "none",
+        left=findings.size.rest if spot else "",
         quality=quality(findings.metric, there) if there else NOT_MEASURED,
         change=words.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
         status=status,
@@ -175,7 +179,10 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
         name=f"tickets-{file_name(metric.name)}",
         section="quality",
         title=title,
-        caption="Mean over seeds on the test split with confidence bands; every curve starts at its dense network.",
+        caption=(
+            "Mean over seeds on the test split; bands are over seeds, not over the draw of test examples. Every curve starts "
+            "at its dense network."
+        ),
         alt=f"{title}: {words.listed([one.name for one in findings])}.",
         spec=finished(alt.layer(*layers)),
         legend=tuple(series),

@@ -71,7 +71,7 @@ def _samples(gallery: Gallery) -> list[str]:
     parts = [escaped(gallery.note)]
     for index, row in enumerate(gallery.rows):
         marks = f" ({', '.join(row.marks)})" if row.marks else ""
-        parts.append(f"### {escaped(row.sparsity)} removed: {escaped(row.name)}, {row.status}{marks}")
+        parts.append(f"### {escaped(row.sparsity)} sparsity: {escaped(row.name)}, {row.status}{marks}")
         if row.png:
             parts.append(f"![What this level made]({picture_name(index)})")
         for heading, text in zip(gallery.columns, row.passages, strict=True):
@@ -121,5 +121,7 @@ def _mission(story: Story, rows: Sequence[Row]) -> str:
         marks = f" ({', '.join(row.marks)})" if row.marks else ""
         gate = f"{row.status}: {row.gate}" if row.gate else row.status
         speed = row.speedup if row.speedup == "\u2014" else f"{row.speedup} {row.speed_note}"
-        lines.append((f"{row.name}{marks}", row.sparsity, f"{row.quality} ({row.seeds})", gate, speed))
+        lines.append(
+            (f"{row.name}{marks}", f"{row.sparsity} ({row.left})", f"{row.quality} ({row.seeds})", gate, speed)
+        )
     return table(header, lines)

@@ -23,7 +23,9 @@ class Table:
 def spending(findings: Findings) -> Table:
     """Runs, price, time and arithmetic of finding the ticket, of the controls, of everything."""
     cost = findings.cost
-    spot = "up to the sweet spot" if findings.sweet_spot else "all levels"
+    spot = "all levels"
+    if findings.sweet_spot:
+        spot = "up to the level that ended the search" if findings.sweet_spot.end else "up to the sweet spot"
     found = "the ticket" if findings.subject == TICKET else "it"
     parts = [
         (f"Finding {found}: dense and {spot}", cost.finding),

@@ -12,6 +12,7 @@ from ticketsmith.evidence.deployment import answer, conditions, reasons
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.headline import headline, special
 from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.size import Size
 from ticketsmith.evidence.variants import DENSE, TICKET, display
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report import scorecard
@@ -19,7 +20,7 @@ from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.money import Table, billed, serving, spending
 from ticketsmith.report.samples import Gallery, gallery
-from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality
+from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality, seeds_of
 from ticketsmith.report.terms import definitions
 
 SECTIONS = {
@@ -138,12 +139,12 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
 
 def _cards(findings: Findings) -> list[Card]:
     spot = findings.sweet_spot
-    cards = [_spot_card(findings, spot), *([_compression_card(findings, spot)] if spot else [])]
+    cards = [_spot_card(findings, spot), *([_compression_card(findings.size)] if spot else [])]
     dense = findings.summary(DENSE, 0)
     metric = f"test {findings.metric.name.replace('_', ' ')}"
     if dense:
         cards.append(Card(f"Dense {metric}", words.value(findings.metric, dense.mean), _scatter(findings, dense)))
-    ticket = findings.summary(spot.variant, spot.answer[0]) if spot else None
+    ticket = findings.summary(spot.variant, spot.level) if spot else None
     if ticket and spot:
         name = "Ticket" if spot.variant == TICKET else display(spot.variant)
         cards.append(Card(f"{name} {metric}", words.value(findings.metric, ticket.mean), _change(findings, spot)))
@@ -154,38 +155,42 @@ def _cards(findings: Findings) -> list[Card]:
 
 def _spot_card(findings: Findings, spot: SweetSpot | None) -> Card:
     if spot is None:
-        undecided = any(v.status is Status.INCONCLUSIVE for v in findings.validation if v.variant == findings.subject)
+        undecided = any(v.status is Status.INCONCLUSIVE for v in findings.test if v.variant == findings.subject)
         return Card("Sweet spot", "none", "no level is shown to pass its gate", "INCONCLUSIVE" if undecided else "FAIL")
-    left = f"{words.share(1 - spot.sparsity)} of the weights left"
-    if spot.status is Status.PASS:
-        at_least = "" if spot.cliff_reached else "at least "
-        return Card("Sweet spot: weights removed", f"{at_least}{words.share(spot.sparsity)}", left, "PASS")
-    if spot.confirmed is None:
-        return Card(
-            "Sweet spot: weights removed", words.share(spot.sparsity), "not confirmed on test", str(spot.status)
-        )
-    note = f"confirmed on test; {words.share(spot.sparsity)} on validation only"
-    return Card("Weights removed", words.share(spot.confirmed[1]), note, "PASS")
+    size = findings.size
+    at_least = "" if spot.cliff_reached else "at least "
+    if size.network_sparsity is None:
+        note = f"of the {size.prunable:,} prunable weights"
+        return Card("Sweet spot: weights removed", f"{at_least}{words.share(size.sparsity)}", note, "PASS")
+    note = f"of {size.parameters:,} parameters; {words.share(size.sparsity)} of the {size.prunable:,} prunable"
+    label = "Sweet spot: removed of the network"
+    return Card(label, f"{at_least}{words.share(size.network_sparsity)}", note, "PASS")
 
 
-def _compression_card(findings: Findings, spot: SweetSpot) -> Card:
-    runs = [run for run in findings.results if (run.variant, run.level) == (spot.variant, spot.answer[0])]
-    kept, total = sum(run.kept for run in runs) / len(runs), runs[0].total
-    return Card("Compression", words.times(total / kept), f"{kept:,.0f} of {total:,} prunable weights stay")
+def _compression_card(size: Size) -> Card:
+    """Parameters before over parameters after, of the whole network; of its prunable part beside it."""
+    part = f"{size.kept:,.0f} of {size.prunable:,} prunable weights stay"
+    if size.network_compression is None or size.parameters is None:
+        return Card("Compression of the prunable weights", words.times(size.compression), part)
+    left = size.parameters - size.prunable + size.kept
+    note = f"{left:,.0f} of {size.parameters:,} parameters stay; prunable weights alone {words.times(size.compression)}"
+    return Card("Compression of the network", words.times(size.network_compression), note)
 
 
 def _scatter(findings: Findings, summary: Summary) -> str:
-    seeds = words.plural(summary.replicates, "seed")
+    seeds = seeds_of(summary)
     return seeds if summary.high is None else f"{quality(findings.metric, summary)}, {seeds}"
 
 
 def _change(findings: Findings, spot: SweetSpot) -> str:
-    level, sparsity = spot.answer
-    at = f"at {words.share(sparsity)} sparsity"
-    own = [v for v in findings.verdicts(spot.variant, level) if v.gate.metric == findings.metric.name]
+    at = f"at {findings.size.sparse}"
+    own = [verdict for verdict in spot.verdicts if verdict.gate.metric == findings.metric.name]
     if not own or own[0].estimate is None:
         return at
-    return f"{words.worse(own[0].gate, findings.metric, own[0].estimate)} than dense, {at}"
+    worst = ""
+    if own[0].seeds > 1 and own[0].worst is not None:
+        worst = f" (worst seed: {words.worse(own[0].gate, findings.metric, own[0].worst)})"
+    return f"{words.worse(own[0].gate, findings.metric, own[0].estimate)} than dense{worst}, {at}"
 
 
 def _speed_card(findings: Findings) -> Card:
@@ -243,7 +248,14 @@ def _table_note(findings: Findings) -> str:
     level = words.percent(findings.policy.confidence)
     at = "after the last iteration" if findings.policy.at == "final" else "at the early-stop iteration"
     parts = [f"{findings.metric.name.replace('_', ' ').capitalize()}: mean on the test split {at}"]
-    parts[0] += f", \u00b1 {level} confidence interval." if findings.replicates > 1 else ", one seed, no interval."
+    parts[0] += (
+        f", \u00b1 {level} confidence interval over seeds (not over the draw of test examples)."
+        if findings.replicates > 1
+        else ", one seed, no interval."
+    )
+    size = findings.size
+    whole = f" of the network's {size.parameters:,} parameters" if size.parameters else ""
+    parts.append(f"Sparsity: removed share of the {size.prunable:,} prunable weights{whole}.")
     if findings.policy.gates:
         gates = [
             f"{gate.metric.replace('_', ' ')} at most {words.margin(gate, findings.metrics[gate.metric])} worse"
@@ -275,6 +287,6 @@ def _refusals(findings: Findings) -> list[str]:
 def _keys(findings: Findings) -> list[tuple[str, str]]:
     """The runs behind the headline: dense and the method at its sweet spot (or at its sparsest)."""
     levels = [run.level for run in findings.results if run.variant == findings.subject]
-    level = findings.sweet_spot.answer[0] if findings.sweet_spot else max(levels, default=0)
+    level = findings.sweet_spot.level if findings.sweet_spot else max(levels, default=0)
     wanted = ((DENSE, 0), (findings.subject, level))
     return [(run.path, run.key) for run in findings.results if (run.variant, run.level) in wanted]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import level_status
+from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.speed import Speed, best, lead, rival, speeds
 from ticketsmith.evidence.summarise import groups
 from ticketsmith.evidence.variants import DENSE, display
@@ -52,7 +54,7 @@ def mission_rows(findings: Findings) -> list[Row]:
 def headline_rows(findings: Findings, rows: list[Row]) -> list[Row]:
     """The rows that decide: dense, the marked levels of the method, and the controls at the sweet spot (or target)."""
     marked = [row for row in rows if row.variant == findings.subject and row.marks]
-    level = findings.sweet_spot.answer[0] if findings.sweet_spot else findings.target[0] if findings.target else None
+    level = findings.sweet_spot.level if findings.sweet_spot else findings.target[0] if findings.target else None
     if level is None and marked:
         level = marked[-1].level
     others = [row for row in rows if row.variant not in (DENSE, findings.subject) and row.level == level]
@@ -61,19 +63,19 @@ def headline_rows(findings: Findings, rows: list[Row]) -> list[Row]:
 
 def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> Row:
     runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
-    sparsity = sum(run.sparsity for run in runs) / len(runs)
+    size = size_of(runs)
     summary = findings.summary(variant, level)
     verdicts = findings.verdicts(variant, level)
     diverged = len({run.seed for run in runs if run.diverged})
     speedup, speed_note = _speed(findings, variant, level, points)
-    seeds = words.plural(summary.replicates, "seed") if summary else "no seed left"
+    seeds = seeds_of(summary) if summary else "no seed left"
     return Row(
         variant=variant,
         name=display(variant),
         level=level,
         marks=_marks(findings, variant, level),
-        sparsity=words.share(sparsity),
-        left=f"{words.share(1 - sparsity)} left",
+        sparsity=words.share(size.sparsity),
+        left=size.rest,
         quality=quality(findings.metric, summary) if summary else "diverged",
         seeds=f"{seeds}, {diverged} diverged" if diverged else seeds,
         status="Reference" if variant == DENSE else str(level_status(verdicts)) if verdicts else "Not judged",
@@ -82,6 +84,14 @@ def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> R
         speedup=speedup,
         speed_note=speed_note,
     )
+
+
+def seeds_of(summary: Summary) -> str:
+    """``3 seeds``; ``3 seeds, all equal`` where they made one network."""
+    if summary.seeds > summary.replicates:
+        differ = "all equal" if summary.replicates == 1 else f"{summary.replicates} of them differ"
+        return f"{words.plural(summary.seeds, 'seed')}, {differ}"
+    return words.plural(summary.replicates, "seed")
 
 
 def quality(metric: Metric, summary: Summary) -> str:
@@ -97,8 +107,6 @@ def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
     if variant != findings.subject:
         return ()
     spot, marks = findings.sweet_spot, []
-    if spot and spot.confirmed and spot.confirmed[0] == level != spot.level:
-        marks.append("confirmed on test")
     if spot and spot.level == level:
         marks.append("sweet spot")
     if findings.target and findings.target[0] == level:
@@ -109,16 +117,18 @@ def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
 
 
 def _brief(findings: Findings, verdict: Verdict) -> str:
-    """``0.42 points worse, at most 0.81 points``: the estimate and its bound."""
+    """``0.42 points worse, bound 0.81 points, worst seed 0.55 points``: the estimate, its bound, and the worst of all."""
     metric = findings.metrics[verdict.gate.metric]
     if verdict.estimate is None:
-        return "no value to compare" if "diverged" not in verdict.reason else "diverged"
+        return "diverged" if verdict.diverged else "no value to compare"
     text = words.worse(verdict.gate, metric, verdict.estimate)
     if len(findings.policy.gates) > 1:
         text = f"{metric.name} {text}"
     if verdict.bound is not None:
         text += f", bound {words.worsening(verdict.gate, metric, verdict.bound)}"
-    return f"diverged; {text}" if "diverged" in verdict.reason else text
+    if verdict.seeds > 1 and verdict.worst is not None:
+        text += f", worst seed {words.worsening(verdict.gate, metric, verdict.worst)}"
+    return f"{'diverged; ' if verdict.diverged else ''}{'runs missing; ' if verdict.missing else ''}{text}"
 
 
 def _speed(findings: Findings, variant: str, level: int, points: list[Speed]) -> tuple[str, str]:
@@ -144,7 +154,8 @@ def _speed(findings: Findings, variant: str, level: int, points: list[Speed]) ->
 def frame(findings: Findings) -> pd.DataFrame:
     """The whole table as numbers, one row a level of a variant; means are those of the test split.
 
-    Columns: variant, level, sparsity (0..1), replicates, then for each metric its mean, ``_low`` and ``_high``, then
+    Columns: variant, level, sparsity (of the prunable weights, 0..1), network_sparsity (of all parameters, missing where
+    those were not counted), replicates, then for each metric its mean, ``_low`` and ``_high``, then
     gate, and the measured speed-up at batch size 1 over dense on the best dense runtime, ``against``, with the runtime it
     was measured on (missing where it was not measured).
     """
@@ -155,11 +166,13 @@ def frame(findings: Findings) -> pd.DataFrame:
     for variant, level in groups(findings.results):
         verdicts = findings.verdicts(variant, level)
         runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
+        size = size_of(runs)
         row: dict[str, object] = {
             "variant": variant,
             "level": level,
-            "sparsity": sum(run.sparsity for run in runs) / len(runs),
-            "replicates": len({run.seed for run in runs if not run.diverged}),
+            "sparsity": size.sparsity,
+            "network_sparsity": size.network_sparsity,
+            "replicates": len(distinct(runs)),
         }
         for name in findings.metrics:
             summary = findings.summary(variant, level, name)

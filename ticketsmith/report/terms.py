@@ -43,7 +43,15 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
     confidence = words.percent(findings.policy.confidence)
     terms = [(display(variant), meaning) for variant in findings.variants if (meaning := _meaning(variant))]
     terms += [
-        ("Sparsity", "The share of the prunable weights that was removed. 90 % sparsity leaves one in ten."),
+        (
+            "Sparsity",
+            "The share of the prunable weights that was removed: 90 % sparsity leaves one in ten of those. What is not "
+            "prunable (biases, norms, and layers that were left out) stays, and counts among the network's parameters.",
+        ),
+        (
+            "Compression",
+            "Parameters of the network before over parameters after pruning. A file or a runtime may save less.",
+        ),
         ("Level", "How many times weights were removed. Level 0 is the dense network."),
         (
             "Seed",
@@ -79,16 +87,19 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         ),
         (
             "Sweet spot",
-            "The sparsest level whose gates pass on the validation data. It is then checked on the test data, which "
-            "had no part in choosing it.",
+            "Levels are tested from the mildest on, on the test data, and the first that does not pass ends the search: the "
+            "sweet spot is the last that passed. Nothing is claimed beyond it.",
         ),
         (
             f"{confidence} confidence interval",
-            f"From the scatter between seeds: in {confidence} of such experiments it holds the true mean.",
+            f"From the scatter between seeds: in {confidence} of such experiments it holds the mean over all seeds, on this "
+            "very test split. What another draw of test examples would change is not in it. No scatter is taken to be smaller "
+            "than the metric can tell apart.",
         ),
         (
             "Early stop",
-            "The training iteration with the lowest validation loss. The earlier, the faster it learns.",
+            "The training iteration with the lowest validation loss. The earlier, the faster it learns. Where it is the last "
+            "iteration, longer training might have found a later one: it is then a lower bound (censored).",
         ),
         ("Knee", "The level after which the quality curve bends down most sharply."),
         (

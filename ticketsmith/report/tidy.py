@@ -7,6 +7,7 @@ import io
 
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import At, Split
+from ticketsmith.evidence.size import size_of
 
 _MOMENTS: tuple[At, ...] = ("final", "early_stop")
 _TIMES = ("gpu_seconds", "side_by_side")
@@ -17,7 +18,19 @@ _SPLITS: tuple[Split, ...] = ("validation", "test")
 def results_csv(findings: Findings) -> bytes:
     """UTF-8 with a header. Metrics are columns ``<split>_<metric>_<final | early_stop>``; empty where not measured."""
     measures = [(split, name, at) for at in _MOMENTS for split in _SPLITS for name in findings.metrics]
-    fields = ["variant", "level", "seed", "draw", "sparsity", "density", "kept", "total", "steps", "early_stop_step"]
+    fields = [
+        "variant",
+        "level",
+        "seed",
+        "draw",
+        "sparsity",
+        "density",
+        "kept",
+        "total",
+        "parameters",
+        "network_sparsity",
+    ]
+    fields += ["steps", "early_stop_step"]
     fields += [f"{split}_{name}_{at}" for split, name, at in measures]
     fields += ["seconds", *_BILL, "training_flops", "diverged", "diverged_at", "key", "path"]
     text = io.StringIO()
@@ -33,6 +46,8 @@ def results_csv(findings: Findings) -> bytes:
             "density": run.density,
             "kept": run.kept,
             "total": run.total,
+            "parameters": run.parameters,
+            "network_sparsity": size_of([run]).network_sparsity,
             "steps": run.steps,
             "early_stop_step": run.early_stop.step if run.early_stop else None,
             "seconds": run.seconds,

@@ -72,6 +72,7 @@ class Classification:
             (cpu, "test"): _tensors(self._data.test.inputs, self._data.test.labels),
         }
         self.train_size = len(kept)
+        self.split_sizes = {split: len(self._splits[cpu, split][1]) for split in ("validation", "test")}
         shape = (1, -1) + (1,) * (len(self._data.input_shape) - 1)
         self._mean = torch.tensor(self._data.mean).view(shape)
         self._std = torch.tensor(self._data.std).view(shape)

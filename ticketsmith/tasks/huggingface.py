@@ -84,6 +84,7 @@ class TextClassification:
             (cpu, "test"): (self._encoded(tokenizer, texts.test_texts), order[torch.tensor(texts.test_labels)]),
         }
         self.train_size = len(kept)
+        self.split_sizes = {split: len(self._splits[cpu, split][1]) for split in ("validation", "test")}
 
     def identity(self) -> dict[str, Any]:
         """What enters a run's key for data and model: their content."""

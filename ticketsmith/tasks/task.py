@@ -78,6 +78,13 @@ class CostlyTask(Task, Protocol):
         ...
 
 
+class CountedTask(Task, Protocol):
+    """A task that counts its examples, so that evidence knows what one of them weighs in a percentage. Optional."""
+
+    split_sizes: Mapping[str, int]
+    """Examples by split: ``validation`` and ``test``."""
+
+
 class PretrainedTask(Task, Protocol):
     """A task whose ``build_model`` gives pretrained weights. Optional."""
 

@@ -40,6 +40,7 @@ def measured_files(
             {name: value for name, value in asdict(metric).items() if name != "about" or value}
             for metric in (*task.metrics, *final_metrics(task))
         ],
+        **({"examples": dict(task.split_sizes)} if hasattr(task, "split_sizes") else {}),
         "flops": {"forward": forward_flops, "training": 3 * forward_flops * spec.training.batch_size * trained},
     }
     if progress.diverged:

@@ -77,8 +77,8 @@ def shape(series: Sequence[Series]) -> alt.Shape:
     return alt.Shape("series:N", scale=alt.Scale(domain=domain, range=shapes), legend=None)
 
 
-def density_axis(densities: Sequence[float], title: str = "Weights remaining (log scale)") -> alt.X:
-    """Percent of weights that remain, logarithmic, sparser to the right, as the literature draws it."""
+def density_axis(densities: Sequence[float], title: str = "Prunable weights remaining (log scale)") -> alt.X:
+    """Percent of prunable weights that remain, logarithmic, sparser to the right, as the literature draws it."""
     low = min(densities) * 0.85
     ticks = log_ticks(low, 100.0)
     return alt.X(

@@ -106,8 +106,7 @@ def _by_level(findings: Findings) -> Figure | None:
     spot = findings.sweet_spot
     x = alt.X("level:O", axis=alt.Axis(title="Pruning level", labelAngle=0, labelOverlap="greedy"))
     y = alt.Y("times:Q", axis=alt.Axis(title="Times the cost of dense training", tickCount=5))
-    reached = rows if spot is None else [row for row in rows if row["level"] <= spot.answer[0]]
-    price = reached[-1]
+    price = [row for row in rows if spot is None or row["level"] <= spot.located][-1]
     chart = alt.Chart(data(rows)).encode(x=x, y=y)
     bars = chart.mark_bar(cornerRadiusEnd=3, width={"band": 0.7}).encode(
         color=alt.condition(f"datum.level <= {price['level']}", alt.value(BLUE.colour), alt.value("#C5DCEA")),
@@ -115,11 +114,14 @@ def _by_level(findings: Findings) -> Figure | None:
     )
     layers = [bars]
     if spot is not None:
-        here = [{"level": price["level"], "times": price["times"]}]
+        here = [row for row in rows if row["level"] == spot.level]
         layers.append(note("sweet spot", x=x, y=alt.Y("times:Q"), rows=here, dy=-8, dx=14, align="right"))
     goal = "Finding the sweet spot" if spot else "All levels together"
     what = {"money": "Price of training", "time": "Training time", "arithmetic": "Training arithmetic"}[kind]
-    pale = " Pale: beyond the sweet spot." if spot else ""
+    pale = ""
+    if spot:
+        pale = " The level after the sweet spot had to be trained to find it." if spot.end else ""
+        pale += " Pale: not needed to find it." if price is not rows[-1] else ""
     return Figure(
         name="cost-levels",
         section="cost",

@@ -35,7 +35,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
                     "density": 100 * density,
                     "cell": f"{100 * density:.0f}" if density >= 0.0995 else f"{100 * density:.2g}",
                     "Layer": name,
-                    "Level": f"{level} ({left} % of all weights left)",
+                    "Level": f"{level} ({left} % of all prunable weights left)",
                     "Weights kept": f"{words.share(density)} ({kept:,.0f} of {runs[0].layers[name].total:,})",
                 }
             )
@@ -43,7 +43,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
     x = alt.X(
         "left:O",
         sort=None,
-        axis=alt.Axis(title="% of all weights remaining, by level", labelAngle=0, labelOverlap="greedy"),
+        axis=alt.Axis(title="% of all prunable weights remaining, by level", labelAngle=0, labelOverlap="greedy"),
     )
     y = alt.Y("layer:N", sort=names, axis=alt.Axis(title=None, labelLimit=150, grid=False))
     shade = alt.Color(
@@ -81,7 +81,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
 
 def _title(findings: Findings, names: list[str]) -> str:
     levels = sorted({run.level for run in findings.results if run.variant == findings.subject})
-    level = findings.sweet_spot.answer[0] if findings.sweet_spot else levels[-1]
+    level = findings.sweet_spot.level if findings.sweet_spot else levels[-1]
     here = [run for run in findings.results if (run.variant, run.level) == (findings.subject, level)]
     density = {name: mean([run.layers[name].density for run in here]) for name in names}
     most, least = max(names, key=lambda name: density[name]), min(names, key=lambda name: density[name])

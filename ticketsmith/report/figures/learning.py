@@ -7,7 +7,6 @@ import altair as alt
 from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.learning import EarlyStop
-from ticketsmith.evidence.statistics import Interval
 from ticketsmith.evidence.variants import DENSE, display
 from ticketsmith.report.figures.base import HEIGHT, Figure, Label, Row, density_axis, finished, rule
 from ticketsmith.report.figures.lines import band_lines
@@ -48,13 +47,25 @@ def learning_figures(findings: Findings) -> list[Figure]:
             title=title,
             caption=(
                 "Early stop: the iteration with the lowest validation loss, found after training in full. Lower learns "
-                f"faster. Mean over seeds with {words.percent(findings.policy.confidence)} confidence band."
+                f"faster. Mean over seeds with {words.percent(findings.policy.confidence)} confidence band; ratios to dense are "
+                f"geometric means.{_censored(findings)}"
             ),
-            alt=f"Early-stop iteration against the share of weights remaining, one line a variant. {title}.",
+            alt=f"Early-stop iteration against the share of prunable weights remaining, one line a variant. {title}.",
             spec=finished(alt.layer(*layers)),
             legend=tuple(series),
         )
     ]
+
+
+def _censored(findings: Findings) -> str:
+    """Of how many runs the lowest loss is the last one that was measured."""
+    runs, late = (sum(getattr(entry, field) for entry in findings.learning) for field in ("runs", "censored"))
+    if not late:
+        return ""
+    return (
+        f" In {late} of {words.plural(runs, 'run')} the last iteration is the early stop (censored): longer training might "
+        "have found a later one, so that those iterations are lower bounds."
+    )
 
 
 def _row(series: str, entry: EarlyStop) -> Row:
@@ -71,24 +82,30 @@ def _row(series: str, entry: EarlyStop) -> Row:
         "Sparsity": words.share(entry.sparsity),
         "Early stop": f"iteration {step.mean:,.0f}",
         "Interval": "one seed" if low is None or step.high is None else f"{low:,.0f} to {step.high:,.0f}",
-        "Speed of learning": _times(entry.faster) if entry.faster else "reference",
+        "Speed of learning": _times(entry) if entry.faster else "reference",
         "Seeds": str(step.n),
     }
 
 
-def _times(faster: Interval) -> str:
+def _times(entry: EarlyStop) -> str:
+    faster = entry.faster
+    assert faster is not None
     span = "" if faster.low is None or faster.high is None else f" ({faster.low:.2f} to {faster.high:.2f})"
-    return f"{faster.mean:.2f}\u00d7 dense{span}"
+    late = entry.censored + entry.dense_censored
+    return f"{faster.mean:.2f}\u00d7 dense{span}{f'; {late} censored' if late else ''}"
 
 
 def _title(findings: Findings) -> str:
     """The level that differs most from dense, if its interval excludes equal speed; a tie otherwise."""
     name = display(findings.subject)
     own = [entry for entry in findings.learning if entry.variant == findings.subject and entry.faster is not None]
+    # A level whose own early stop is censored may be slower than it looks.
+    own = [entry for entry in own if not entry.censored]
     sure = [entry for entry in own if entry.faster and entry.faster.low is not None and entry.faster.low > 1.0]
     if sure:
         best = max(sure, key=lambda entry: entry.faster.mean if entry.faster else 0.0)
         assert best.faster is not None
         kept = words.share(1 - best.sparsity)
-        return f"{name}: learns up to {best.faster.mean:.1f}\u00d7 as fast as dense, at {kept} of the weights"
+        bound = "at least " if best.dense_censored else ""  # dense might go on
+        return f"{name}: learns up to {bound}{best.faster.mean:.1f}\u00d7 as fast as dense, at {kept} of the prunable weights"
     return f"{name}: not shown to learn faster than dense at any level"

@@ -52,7 +52,7 @@ def loss_metric(findings: Findings) -> str | None:
 def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
     """Dense, the method at its sweet spot (or middle) and at its sparsest, and the controls at the same sweet spot."""
     levels = sorted({run.level for run in findings.results if run.variant == findings.subject})
-    middle = findings.sweet_spot.answer[0] if findings.sweet_spot else levels[len(levels) // 2] if levels else 0
+    middle = findings.sweet_spot.level if findings.sweet_spot else levels[len(levels) // 2] if levels else 0
     chosen = [(DENSE, 0), (findings.subject, middle), *((control, middle) for control in findings.controls)]
     looks = {entry.key: entry.style for entry in variant_series(findings.variants)}
     if levels and levels[-1] != middle:

@@ -14,7 +14,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.evidence.verdicts import Gate, Status, Summary
+from ticketsmith.evidence.verdicts import Gate, Summary
 from ticketsmith.report.figures.base import (
     HEIGHT,
     Figure,
@@ -95,7 +95,7 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         section="quality",
         title=title if metric == findings.metric else f"{_heading(metric)}: {title[0].lower()}{title[1:]}",
         caption=_caption(findings, metric, frame),
-        alt=f"Test {metric.name} against the share of weights remaining, one line a variant. {title}.",
+        alt=f"Test {metric.name} against the share of prunable weights remaining, one line a variant. {title}.",
         spec=finished(alt.layer(*layers)),
         legend=tuple(series),
     )
@@ -179,14 +179,13 @@ def _spot(findings: Findings, x: alt.X, sparsest: float) -> list[alt.Chart]:
     spot = findings.sweet_spot
     if spot is None:
         return []
-    sparsity = spot.answer[1]
+    sparsity = spot.sparsity
     rows = [{"density": 100 * (1 - sparsity)}]
     line = alt.Chart(data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
-    name = "Sweet spot" if spot.status is Status.PASS else "Confirmed" if spot.confirmed else "Not confirmed"
     # Beside the line, on the side that has more room.
     share = math.log(rows[0]["density"] / 100) / math.log(sparsest / 100)
     side = {"align": "left", "dx": 6} if share < 0.5 else {"align": "right", "dx": -6}
-    text = f"{name}\n{words.share(sparsity)} removed"
+    text = f"Sweet spot\n{words.share(sparsity)} sparsity"
     look = {"fontWeight": 600, "lineBreak": "\n", "baseline": "top", **side}
     return [line, note(text, x=x, y=alt.value(2), rows=rows, **look)]
 
@@ -196,19 +195,16 @@ def _title(findings: Findings) -> str:
     name = display(findings.subject)
     if spot is None:
         return f"{name}: no level is shown to hold the gate"
-    kept = words.share(1 - spot.sparsity)
-    if spot.status is not Status.PASS and spot.confirmed is None:
-        return f"{name}: quality holds down to {kept} of the weights on validation, not confirmed on test"
-    if spot.status is not Status.PASS and spot.confirmed is not None:
-        safe = words.share(1 - spot.confirmed[1])
-        return f"{name}: quality holds down to {safe} of the weights; {kept} is not confirmed on test"
     more = "" if spot.cliff_reached else ", the sparsest level trained"
-    return f"{name}: quality holds down to {kept} of the weights{more}"
+    return f"{name}: quality holds with {findings.size.removed} removed{more}"
 
 
 def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:
     level = words.percent(findings.policy.confidence)
-    parts = [f"Mean over seeds on the test split; the bands are {level} confidence intervals of the mean."]
+    parts = [
+        f"Mean over seeds on the test split; the bands are {level} confidence intervals of that mean: over seeds, "
+        "not over the draw of test examples."
+    ]
     if findings.replicates == 1:
         parts = ["One seed on the test split: without replicates there is no confidence band."]
     parts.append("Further right is sparser.")

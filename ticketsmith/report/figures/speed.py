@@ -65,7 +65,7 @@ def _by_runtime(card: Scorecard, group: Group) -> Figure | None:
             f"({conditions(group)}, {card.device}); bars are {words.percent(card.confidence)} intervals. Above the 1\u00d7 "
             f"line is faster.{_bounds(points)}"
         ),
-        alt=f"Measured speed-up against the share of weights remaining, one line a runtime. {title}.",
+        alt=f"Measured speed-up against the share of prunable weights remaining, one line a runtime. {title}.",
         spec=spec,
         legend=legend,
     )
@@ -98,7 +98,7 @@ def _by_setting(card: Scorecard) -> Figure | None:
             f"{'' if len(judged) == len(card.groups) else ' The gates did not judge rounded weights.'}"
             f"{'' if len(lines) == len(settings) else f' Drawn are the first {len(lines)} of {len(settings)} settings.'}"
         ),
-        alt=f"Measured speed-up against the share of weights remaining, one line a setting. {title}.",
+        alt=f"Measured speed-up against the share of prunable weights remaining, one line a setting. {title}.",
         spec=spec,
         legend=legend,
     )
@@ -214,7 +214,7 @@ def _title(card: Scorecard, points: Sequence[Speed]) -> str:
     if lead is not None and lead.choice is not None:
         kept = words.share(1 - lead.choice.sparsity)
         against = words.runtime(lead.choice.against)
-        return f"With {kept} of the weights, {words.times(lead.choice.speedup)} as fast as dense on {against}"
+        return f"With {kept} of the prunable weights, {words.times(lead.choice.speedup)} as fast as dense on {against}"
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
         return "No measured level is surely faster than dense on the best dense runtime"

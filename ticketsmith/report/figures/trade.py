@@ -228,7 +228,7 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
     if summary.low is not None and summary.high is not None:
         spread = f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}"
     spot = findings.sweet_spot
-    sweet = spot is not None and (spot.variant, spot.answer[0]) == (point.variant, point.level)
+    sweet = spot is not None and (spot.variant, spot.level) == (point.variant, point.level)
     return {
         "series": "dense" if point.variant == DENSE else "ticket",
         "variant": point.variant,
@@ -268,7 +268,7 @@ def _best(findings: Findings, group: Group) -> tuple[str, int] | None:
     if group.candidate is not None:
         return group.candidate.variant, group.candidate.level
     spot = findings.sweet_spot
-    return (spot.variant, spot.answer[0]) if spot else None
+    return (spot.variant, spot.level) if spot else None
 
 
 def _traded(findings: Findings, group: Group) -> str:
