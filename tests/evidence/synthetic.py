@@ -38,8 +38,13 @@ def result(
     early: int = 1000,
     seconds: float | None = 3.0,
     curve: Sequence[CurvePoint] = (),
+    weights: str | None = None,
+    **more: Any,
 ) -> Result:
-    """One run; ``accuracy`` None means that it diverged. Test equals validation unless it is given."""
+    """One run; ``accuracy`` None means that it diverged. Test equals validation unless it is given.
+
+    Runs have weights of their own unless ``weights`` names them.
+    """
     density = 0.8**level if density is None else density
     layers = {name: LayerDensity(total, max(1, round(total * density))) for name, total in LAYERS.items()}
     kept = sum(layer.kept for layer in layers.values())
@@ -70,6 +75,8 @@ def result(
         training_flops=6.2e12,
         seconds=seconds,
         curve=tuple(curve),
+        weights="" if accuracy is None else key if weights is None else weights,
+        **more,
     )
 
 

@@ -57,7 +57,7 @@ def one(runs: list[Result], benchmark: Benchmark, level: int = 2) -> Payback:
 
 
 def test_money_is_added_and_idle_tails_stand_apart() -> None:
-    bill = cost(runs_of(idle_seconds=60.0, idle_price=0.06, gpu_seconds=50.0), sweet_level=1)
+    bill = cost(runs_of(idle_seconds=60.0, idle_price=0.06, gpu_seconds=50.0), last_level=1)
     assert bill.finding.price == pytest.approx(0.2)
     assert bill.finding.idle_price == pytest.approx(0.12)
     assert bill.finding.money == pytest.approx(0.32)

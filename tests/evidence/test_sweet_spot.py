@@ -1,4 +1,4 @@
-"""The sweet spot is chosen on validation and told with test; the target; the knee."""
+"""The sweet spot is where the fixed sequence of tests ends; the target; the knee."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ticketsmith.evidence.results import Split
-from ticketsmith.evidence.sweet_spot import find, knee, target
+from ticketsmith.evidence.sweet_spot import find, knee, target, walk
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Summary, Verdict
 
 PASS, FAIL, UNSURE = Status.PASS, Status.FAIL, Status.INCONCLUSIVE
@@ -21,41 +21,44 @@ def ladder(statuses: list[Status], split: Split = "validation", variant: str = "
     ]
 
 
-def test_the_sparsest_level_that_passes() -> None:
+def test_the_last_level_before_the_first_that_does_not_pass() -> None:
     spot = find(ladder([PASS, PASS, FAIL]), ladder([PASS, PASS, FAIL], "test"))
     assert spot is not None
-    assert (spot.level, spot.status, spot.contiguous, spot.cliff_reached, spot.caveat) == (2, PASS, True, True, "")
-    assert spot.confirmed == (2, 1 - 0.8**2)
+    assert (spot.answer, spot.located, spot.cliff_reached, spot.caveat) == ((2, 1 - 0.8**2), 3, True, "")
+    assert (spot.end.level, spot.end.status) == (3, FAIL)
     assert spot.verdicts[0].split == "test"
 
 
-def test_the_test_split_does_not_choose() -> None:
-    spot = find(ladder([PASS, PASS, FAIL]), ladder([PASS, PASS, PASS], "test"))
+@pytest.mark.parametrize("validation", [[FAIL, FAIL, FAIL], [PASS, UNSURE, FAIL], [PASS, PASS, PASS]])
+def test_the_answer_ends_where_the_tests_on_test_end(validation: list[Status]) -> None:
+    spot = find(ladder(validation), ladder([PASS, PASS, FAIL], "test"))
     assert spot is not None
     assert spot.level == 2
+    assert ("validation" in spot.caveat) == (validation[1] is not PASS)
 
 
-@pytest.mark.parametrize(("said", "word"), [(FAIL, "contradicts"), (UNSURE, "cannot confirm")])
-def test_what_test_does_not_confirm_is_said(said: Status, word: str) -> None:
-    spot = find(ladder([PASS, PASS, FAIL]), ladder([PASS, said, FAIL], "test"))
+@pytest.mark.parametrize("gap", [FAIL, UNSURE])
+def test_nothing_is_claimed_beyond_a_gap(gap: Status) -> None:
+    spot = find(ladder([PASS] * 4), ladder([PASS, gap, PASS, FAIL], "test"))
     assert spot is not None
-    assert (spot.level, spot.status) == (2, said)
-    assert word in spot.caveat
-    assert "reason 2" in spot.caveat
-    assert spot.confirmed == (1, 1 - 0.8)
+    assert (spot.level, spot.end.level, [step.level for step in spot.beyond]) == (1, 2, [3])
+    assert "48.8 % passes again" in spot.caveat
+    assert find(ladder([PASS] * 3), ladder([gap, PASS, PASS], "test")) is None
 
 
-def test_a_gap_in_the_sequence_is_said() -> None:
-    spot = find(ladder([PASS, FAIL, PASS, FAIL]), ladder([PASS, FAIL, PASS, FAIL], "test"))
+def test_a_planned_level_without_runs_is_a_gap() -> None:
+    verdicts = [verdict for verdict in ladder([PASS] * 4, "test") if verdict.level != 2]
+    spot = find([], verdicts, planned=range(1, 5))
     assert spot is not None
-    assert (spot.level, spot.contiguous) == (3, False)
-    assert "36.0 % (FAIL)" in spot.caveat
+    assert (spot.level, spot.end, spot.missing) == (1, None, 2)
+    assert walk(verdicts[1:], planned=range(1, 5)).missing == 1
+    assert find([], verdicts).level == 4
 
 
 def test_a_cliff_that_was_not_reached_is_said() -> None:
     spot = find(ladder([PASS, PASS]), ladder([PASS, PASS], "test"))
     assert spot is not None
-    assert not spot.cliff_reached
+    assert (spot.cliff_reached, spot.located) == (False, 2)
     assert "cliff was not reached" in spot.caveat
 
 

@@ -27,10 +27,10 @@ class Findings:
     """One experiment, concluded. Build it with :func:`conclude`.
 
     ``subject`` is the variant that the experiment is about (the winning ticket, unless there is none). ``planned``
-    counts the runs that the plan asked for. ``search`` are the levels in the order in which they were tested. ``facts`` are lines for a reader, in order (``Data`` -> ``MNIST, 55,000
-    training images``); ``environment`` is what the runs recorded of their machine and versions. ``scorecard``: what serving
-    costs, None without a benchmark; ``paybacks``: one for each batch size at which a deployable level was measured.
-    ``billed``: what a cluster's pods took, None without any.
+    counts the runs that the plan asked for. ``search`` are the levels in the order in which they were tested. ``facts``
+    are lines for a reader, in order (``Data`` -> ``MNIST, 55,000 training images``); ``environment`` is what the runs
+    recorded of their machine and versions. ``scorecard``: what serving costs, None without a benchmark; ``paybacks``: one
+    for each batch size at which a deployable level was measured. ``billed``: what a cluster's pods took, None without any.
     """
 
     name: str

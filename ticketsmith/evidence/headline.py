@@ -19,7 +19,7 @@ from ticketsmith.evidence.variants import (
     RANDOM_TICKET,
     in_sentence,
 )
-from ticketsmith.evidence.verdicts import Status, Step, SweetSpot, Verdict
+from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict
 
 
 def headline(findings: Findings) -> str:

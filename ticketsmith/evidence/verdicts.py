@@ -68,8 +68,8 @@ class Verdict:
     ``point`` method; ``worst`` the worsening of the seed ``worst_seed``, the largest of all. ``seeds`` were compared, of
     which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``diverged`` are the seeds that lost
     their loss here or at a less sparse level, ``missing`` the planned seeds that cannot be compared. ``floored``: the
-    replicates agree more closely than the metric can tell apart. ``sparsity`` is that of the prunable weights, ``network_sparsity`` that of all parameters, None where those were not counted. ``reason``
-    says in words why.
+    replicates agree more closely than the metric can tell apart. ``sparsity`` is that of the prunable weights,
+    ``network_sparsity`` that of all parameters, None where those were not counted. ``reason`` says in words why.
     """
 
     variant: str
