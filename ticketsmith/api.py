@@ -29,7 +29,7 @@ from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
 from ticketsmith.execute.worker import Settings as WorkerSettings
 from ticketsmith.inference.settings import Settings
-from ticketsmith.plan import Node, Plan, check_schedule, criteria, criterion_name, make_plan
+from ticketsmith.plan import Node, Plan, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate, lookup
 from ticketsmith.spec import Rewind, in_steps
@@ -84,16 +84,15 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     from ticketsmith.tasks.facts import examine
 
-    pruning = recipe.pruning
-    facts = examine(recipe.task_component, recipe.base, pruning.include, pruning.exclude, criteria(recipe))
+    facts = examine(recipe.task_component, recipe.base, whole_rule(recipe.pruning), criteria(recipe))
     for metric in recipe.gates.metrics:
         if metric not in facts.metrics:
             raise RecipeError(
                 f"gates.metrics: the task does not measure {metric!r}.{nearest(metric, list(facts.metrics))}"
             )
-    check_schedule(recipe, facts.layers, facts.ends)
+    check_schedule(recipe, facts.layers)
     sources = {name: source_fingerprint(name) for name in map(criterion_name, criteria(recipe))}
-    plan = make_plan(recipe, facts.identity, facts.train_size, sources)
+    plan = make_plan(recipe, facts.identity, facts.train_size, sources, facts.layout)
     return Prepared(recipe, facts, plan)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
-from ticketsmith.pruning.arithmetic import check_pattern, pruned_layers, survivors, targets
+from ticketsmith.pruning.arithmetic import Layer, check_pattern, named, pruned_layers, refuse_empty, survivors, targets
 from ticketsmith.spec import (
     AtInit,
     Continue,
@@ -119,13 +119,17 @@ def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:
 
 
 def make_plan(
-    recipe: Recipe, task: Mapping[str, Any], train_size: int, criterion_sources: Mapping[str, str | None] | None = None
+    recipe: Recipe,
+    task: Mapping[str, Any],
+    train_size: int,
+    criterion_sources: Mapping[str, str | None] | None = None,
+    layout: int = 1,
 ) -> Plan:
     """The runs of a recipe.
 
     ``task`` is the task's identity, ``train_size`` its training examples (for epochs in steps), ``criterion_sources`` the
-    fingerprints of criteria of the user's own, by name. Raises RecipeError when tickets would be rewound to or past the end of
-    training.
+    fingerprints of criteria of the user's own, by name, ``layout`` that of rules (see PruneRule). Raises RecipeError when
+    tickets would be rewound to or past the end of training.
     """
     steps = in_steps(recipe.training.duration, train_size, recipe.training.batch_size)
     rewind = in_steps(recipe.rewind, train_size, recipe.training.batch_size)
@@ -135,36 +139,34 @@ def make_plan(
         )
     nodes: list[Node] = []
     for seed in range(recipe.replicates):
-        nodes += _replicate(recipe, dict(task), seed, rewind, dict(criterion_sources or {}))
+        nodes += _replicate(recipe, dict(task), seed, rewind, dict(criterion_sources or {}), layout)
     return Plan(recipe.experiment, tuple(nodes))
 
 
-def check_schedule(
-    recipe: Recipe, layers: Mapping[str, int], ends: Mapping[str, tuple[int, int]] | None = None
-) -> None:
-    """Refuses a schedule that would empty a layer, before anything is trained. ``layers``: weights by parameter name;
-    ``ends``: outputs and inputs of linear and convolution layers, by parameter name.
+def check_schedule(recipe: Recipe, layers: Mapping[str, Layer]) -> None:
+    """Refuses a schedule that would empty a layer, before anything is trained. ``layers`` by name.
 
     Also a target sparsity that it does not reach, and a pattern that does not fit. Raises PruningError and RecipeError.
     Under ``scope: global`` only the count over all layers can be known beforehand.
     """
     pruning = recipe.pruning
-    ends = ends or {}
-    rule = PruneRule(**_schedule(pruning, pruning.levels, pruning.levels))
-    alive = {name: layers[name] for name in pruned_layers(rule, list(layers))}
+    rule = named(whole_rule(pruning), {name: (name, *layer.names) for name, layer in layers.items()})
+    alive = {name: layers[name].weights for name in pruned_layers(rule, list(layers))}
     if m := _group_size(pruning):
         for name in alive:
-            check_pattern(name, ends[name][1] if name in ends else 0, m)
+            check_pattern(name, layers[name].inputs, m)
     if pruning.scope != "global":
-        outputs = {name: ends[name][0] for name in alive if name in ends and pruning.scope == "row"}
-        left = sum(targets(rule, alive, outputs).values())
+        keep = targets(rule, alive, {name: layers[name].outputs for name in alive if pruning.scope == "row"})
+        for name, count in keep.items():
+            refuse_empty(name, count, layers[name].least)
+        left = sum(keep.values())
     else:
         left = survivors(sum(alive.values()), rule.fraction, rule.rounds)
-    if left < len(alive):
+    if left < sum(layers[name].least for name in alive):
         raise PruningError(
             f"pruning.levels: {pruning.levels} rounds would leave fewer weights than there are layers. Use fewer levels."
         )
-    total = sum(layers.values())
+    total = sum(layer.weights for layer in layers.values())
     deepest = (sum(alive.values()) - left) / total
     target = recipe.gates.target_sparsity
     if target is not None and target > deepest:
@@ -174,8 +176,13 @@ def check_schedule(
         )
 
 
+def whole_rule(pruning: Pruning) -> PruneRule:
+    """The rule of all levels at once."""
+    return PruneRule(**_schedule(pruning, pruning.levels, pruning.levels))
+
+
 def _replicate(
-    recipe: Recipe, task: dict[str, Any], seed: int, rewind: int, sources: Mapping[str, str | None]
+    recipe: Recipe, task: dict[str, Any], seed: int, rewind: int, sources: Mapping[str, str | None], layout: int
 ) -> list[Node]:
     training, variants = recipe.training, recipe.variants
     nodes: list[Node] = []
@@ -200,6 +207,7 @@ def _replicate(
         return PruneRule(
             criterion=chosen,
             criterion_source=sources.get(criterion_name(chosen)),
+            layout=layout,
             **_schedule(recipe.pruning, level, rounds),
         )
 

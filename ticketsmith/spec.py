@@ -142,7 +142,8 @@ class PruneRule(Frozen):
     a layer (``scope: row``), or over all layers together (``scope: global``). With a ``pattern`` N:M, N of every M weights
     of an output that meet consecutive inputs stay, whatever ``fraction`` says. ``rounds`` > 1 removes at once what that
     many rounds would remove. ``criterion_source`` is the fingerprint of a criterion of the user's own. ``rates`` are pairs
-    of pattern and fraction; the last match counts.
+    of pattern and fraction; the last match counts. ``layout`` is 2 where the model has weights that earlier versions took
+    together in another way (``pruning.version``).
     """
 
     criterion: str | dict[str, Any] = "magnitude"
@@ -154,6 +155,7 @@ class PruneRule(Frozen):
     exclude: tuple[str, ...] = Field((), strict=False)
     include: tuple[str, ...] = Field((), strict=False)
     rounds: int = Field(1, ge=1)
+    layout: int = Field(1, ge=1, le=2)
 
 
 class Init(Frozen):

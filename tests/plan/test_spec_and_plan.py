@@ -11,11 +11,12 @@ import pytest
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import PruningError, RecipeError
 from ticketsmith.plan import Plan, check_schedule, make_plan
+from ticketsmith.pruning.arithmetic import Layer
 from ticketsmith.spec import Continue, Init, Prune, PruneRule, Rewind, RunSpec, Same, Training, from_canonical, in_steps
 
 TASK = {"name": "classification", "data": {"name": "mnist"}, "model": {"name": "lenet_300_100"}}
 TRAINING = Training(optimizer="adam", lr=0.0012, batch_size=60, duration="50000it", evaluate_every="100it")
-LENET = {"fc1.weight": 235_200, "fc2.weight": 30_000, "output.weight": 1_000}
+LENET = {"fc1.weight": Layer(235_200), "fc2.weight": Layer(30_000), "output.weight": Layer(1_000)}
 
 Write = Callable[..., Path]
 

@@ -16,8 +16,10 @@ import ticketsmith
 from ticketsmith.api import prepare
 from ticketsmith.errors import PruningError, RecipeError, TicketSmithError
 from ticketsmith.evidence.results import Metric
-from ticketsmith.pruning.criteria import Scoring, input_axes, prunable, score
+from ticketsmith.pruning.criteria import Scoring, score
+from ticketsmith.pruning.groups import Layout
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
+from ticketsmith.pruning.weights import layouts, prunable
 from ticketsmith.spec import PruneRule
 
 
@@ -109,16 +111,22 @@ def test_rows_lose_the_same_part_each() -> None:
     """Compared within a layer, an output with small weights loses them all; compared within rows, none does."""
     weight = torch.rand(5, 40) + torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]])
     masks, rule = full({"a": weight}), PruneRule(fraction=0.25, scope="row")
-    first = prune(masks, {"a": weight}, rule, {"a": 1})
+    first = prune(masks, {"a": weight}, rule, {"a": Layout(1)})
     assert kept_a_row(first["a"]) == [30] * 5
-    assert kept_a_row(prune(first, {"a": weight}, rule, {"a": 1})["a"]) == [22] * 5  # 30 - round(7.5)
-    assert kept_a_row(prune(masks, {"a": weight}, PruneRule(fraction=0.25), {"a": 1})["a"]) == [0, 30, 40, 40, 40]
+    assert kept_a_row(prune(first, {"a": weight}, rule, {"a": Layout(1)})["a"]) == [22] * 5  # 30 - round(7.5)
+    assert kept_a_row(prune(masks, {"a": weight}, PruneRule(fraction=0.25), {"a": Layout(1)})["a"]) == [
+        0,
+        30,
+        40,
+        40,
+        40,
+    ]
 
 
 def test_rows_of_layers_that_store_inputs_first() -> None:
     """GPT-2 keeps its weights as [in, out]: an output is a column there."""
     weight = torch.rand(40, 5)
-    mask = prune(full({"a": weight}), {"a": weight}, PruneRule(fraction=0.25, scope="row"), {"a": 0})["a"]
+    mask = prune(full({"a": weight}), {"a": weight}, PruneRule(fraction=0.25, scope="row"), {"a": Layout(0)})["a"]
     assert mask.sum(0).tolist() == [30] * 5
 
 
@@ -129,7 +137,7 @@ def test_a_pattern_keeps_the_highest_n_of_every_m_inputs(pattern: str, shape: tu
     n, m = (int(part) for part in pattern.split(":"))
     weight = torch.randn(shape)
     rule = PruneRule(fraction=1 - n / m, pattern=pattern)
-    mask = prune(full({"a": weight}), {"a": weight.abs()}, rule, {"a": 1})["a"]
+    mask = prune(full({"a": weight}), {"a": weight.abs()}, rule, {"a": Layout(1)})["a"]
     groups = mask.movedim(1, -1).reshape(-1, m)
     assert (groups.sum(1) == n).all()
     values = weight.abs().movedim(1, -1).reshape(-1, m)
@@ -138,16 +146,16 @@ def test_a_pattern_keeps_the_highest_n_of_every_m_inputs(pattern: str, shape: tu
 
 def test_a_sparser_pattern_goes_on_from_the_one_before() -> None:
     weight = torch.rand(4, 16)
-    six = prune(full({"a": weight}), {"a": weight}, PruneRule(fraction=0.25, pattern="6:8"), {"a": 1})
-    four = prune(six, {"a": torch.rand(4, 16)}, PruneRule(fraction=0.5, pattern="4:8"), {"a": 1})
+    six = prune(full({"a": weight}), {"a": weight}, PruneRule(fraction=0.25, pattern="6:8"), {"a": Layout(1)})
+    four = prune(six, {"a": torch.rand(4, 16)}, PruneRule(fraction=0.5, pattern="4:8"), {"a": Layout(1)})
     assert (four["a"].reshape(-1, 8).sum(1) == 4).all()
     assert not bool((four["a"] & ~six["a"]).any())
 
 
 def test_the_random_ticket_of_a_pattern_keeps_the_pattern() -> None:
     weight = torch.rand(8, 32)
-    masks: Masks = prune(full({"a": weight}), {"a": weight}, PruneRule(fraction=0.5, pattern="2:4"), {"a": 1})
-    moved = shuffle(masks, torch.Generator().manual_seed(0), groups=4, input_axes={"a": 1})["a"]
+    masks: Masks = prune(full({"a": weight}), {"a": weight}, PruneRule(fraction=0.5, pattern="2:4"), {"a": Layout(1)})
+    moved = shuffle(masks, torch.Generator().manual_seed(0), groups=4, layouts={"a": Layout(1)})["a"]
     assert (moved.reshape(-1, 4).sum(1) == 2).all()
     assert not torch.equal(moved, masks["a"])
 
@@ -166,7 +174,8 @@ def test_a_model_says_what_is_kept() -> None:
 
 def test_input_axes_of_torch_layers() -> None:
     model = nn.ModuleList([nn.Linear(2, 3), nn.Conv2d(4, 5, 1), nn.ConvTranspose2d(6, 7, 1), nn.BatchNorm2d(3)])
-    assert input_axes(model) == {"0.weight": 1, "1.weight": 1, "2.weight": 0}
+    axes = {name: layout.inputs for name, layout in layouts(model).items() if layout.inputs is not None}
+    assert axes == {"0.weight": 1, "1.weight": 1, "2.weight": 0}
 
 
 AFTER = """variants:

@@ -60,7 +60,20 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-_WORDS = ("variant", "run", "name", "job", "state", "why", "machine", "Network", "Setting", "Layer alone")
+_WORDS = (
+    "variant",
+    "run",
+    "name",
+    "job",
+    "state",
+    "why",
+    "machine",
+    "matrix",
+    "pruning.include",
+    "Network",
+    "Setting",
+    "Layer alone",
+)
 """Headings of columns that are read, not compared."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ticketsmith.cli import options
+from ticketsmith.cli.dense import tell_what_is_pruned, what_is_pruned
 from ticketsmith.evidence.words import flops
 
 
@@ -49,15 +50,11 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     prepared = prepare(options.read_recipe(config, overrides, None))
     facts, plan_ = prepared.facts, prepared.plan
     if as_json:
-        options.print_json(
-            {"valid": True, "runs": len(plan_.by_key), "parameters": facts.parameters, "layers": facts.layers}
-        )
+        options.print_json({"valid": True, "runs": len(plan_.by_key), **what_is_pruned(facts)})
         return
     click.echo(f"{config}: valid")
-    click.echo(
-        f"{len(plan_.by_key)} runs; model of {facts.parameters:,} parameters, {sum(facts.layers.values()):,} of them "
-        f"prunable in {len(facts.layers)} layers; {facts.train_size:,} training examples"
-    )
+    click.echo(f"{len(plan_.by_key)} runs; {facts.train_size:,} training examples")
+    tell_what_is_pruned(facts)
 
 
 @click.command()
@@ -88,7 +85,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
         for node in prepared.plan.by_key.values()
     ]
     if as_json:
-        options.print_json({"experiment": prepared.recipe.experiment, "nodes": rows})
+        options.print_json({"experiment": prepared.recipe.experiment, "nodes": rows, **what_is_pruned(prepared.facts)})
         return
     options.print_table(_grouped(rows), f"{prepared.recipe.experiment}: {len(rows)} runs")
     missing = [row for row in rows if row["status"] in ("missing", "in part")]
@@ -96,6 +93,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
         f"{len(rows) - len(missing)} cached, {len(missing)} to train: "
         f"{flops(sum(row['training_flops'] for row in missing))} of dense training arithmetic"
     )
+    tell_what_is_pruned(prepared.facts)
 
 
 def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

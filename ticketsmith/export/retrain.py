@@ -17,8 +17,8 @@ from ticketsmith.errors import DivergedError, RecipeError
 from ticketsmith.export.dense import TicketFileError
 from ticketsmith.export.ticket import Ticket
 from ticketsmith.plugins import is_dotted
-from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import Masks, full
+from ticketsmith.pruning.weights import pruned_by_default
 from ticketsmith.spec import Continue, Init, Rewind, RunSpec, from_canonical, in_steps
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.task import Task
@@ -108,7 +108,7 @@ def _rewound(weights: Rewind, ticket: Ticket, task: Task) -> nn.Module:
     if point is None or not isinstance(point.weights, Init):
         raise TicketFileError("it does not hold the spec of the run that it was rewound to.")
     model = starting_model(point, task, _no_parent)
-    _trained(point, task, model, full(prunable(model)), lambda step, steps: None)
+    _trained(point, task, model, full(pruned_by_default(model)), lambda step, steps: None)
     return model
 
 

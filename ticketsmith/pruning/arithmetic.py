@@ -6,12 +6,27 @@ Frankle & Carbin (ICLR 2019).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ticketsmith.errors import PruningError
 from ticketsmith.plugins import nearest
 from ticketsmith.spec import PruneRule, n_of_m
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a schedule needs to know of a prunable layer. ``outputs`` and ``inputs`` of an output: of linear layers,
+    convolutions and the like. ``least``: weights that it must keep. ``names``: further names that patterns may use.
+    """
+
+    weights: int
+    outputs: int = 1
+    inputs: int = 0
+    least: int = 1
+    names: tuple[str, ...] = ()
 
 
 def survivors(count: int, fraction: float, rounds: int = 1) -> int:
@@ -26,13 +41,36 @@ def matches(parameter: str, pattern: str) -> bool:
     return fnmatchcase(parameter, pattern) or fnmatchcase(parameter.rpartition(".")[0], pattern)
 
 
-def check_patterns(patterns: tuple[str, ...], parameters: list[str], field: str) -> None:
+def layer_of(parameter: str) -> str:
+    """What a message calls a parameter: ``fc3`` for ``fc3.weight``, and all of the name where a layer has several weights."""
+    layer, _, name = parameter.rpartition(".")
+    return layer if layer and name in ("weight", "bias") else parameter
+
+
+def check_patterns(patterns: Iterable[str], parameters: list[str], field: str) -> None:
     """Refuses a pattern that names no layer, so that a typing error never silently prunes something else."""
     for pattern in patterns:
         if not any(matches(parameter, pattern) for parameter in parameters):
-            raise PruningError(
-                f"pruning.{field}: {pattern!r} matches no layer.{nearest(pattern, [p.rpartition('.')[0] for p in parameters])}"
-            )
+            known = nearest(pattern, list(dict.fromkeys(map(layer_of, parameters))))
+            raise PruningError(f"pruning.{field}: {pattern!r} matches no layer.{known}")
+
+
+def named(rule: PruneRule, names: Mapping[str, Iterable[str]]) -> PruneRule:
+    """The rule with the patterns of ``exclude`` and ``rates`` replaced by the layers that they mean.
+
+    ``names``: everything that a pattern may call a layer, by the layer's own name. A weight that is shared has several.
+    Raises PruningError for a pattern without a match.
+    """
+    known = [name for several in names.values() for name in several]
+    check_patterns(rule.exclude, known, "exclude")
+    check_patterns((pattern for pattern, _ in rule.rates), known, "rates")
+
+    def meant(pattern: str) -> list[str]:
+        return [glob.escape(layer) for layer, several in names.items() if any(matches(n, pattern) for n in several)]
+
+    exclude = tuple(dict.fromkeys(layer for pattern in rule.exclude for layer in meant(pattern)))
+    rates = tuple((layer, value) for pattern, value in rule.rates for layer in meant(pattern))
+    return rule.model_copy(update={"exclude": exclude, "rates": rates})
 
 
 def pruned_layers(rule: PruneRule, parameters: list[str]) -> list[str]:
@@ -78,18 +116,22 @@ def targets(rule: PruneRule, alive: Mapping[str, int], outputs: Mapping[str, int
 def check_pattern(name: str, inputs: int, m: int) -> None:
     """Raises PruningError when groups of ``m`` do not fit into the inputs of a layer (0: it has none)."""
     if inputs == 0 or inputs % m:
-        layer = name.rpartition(".")[0] or name
-        what = (
-            f"has {inputs} input(s), no multiple of {m}" if inputs else "is no weight of a linear or convolution layer"
-        )
-        raise PruningError(f"pruning.pattern: {name!r} {what}. Keep it dense with `pruning.exclude: [{layer}]`.")
-
-
-def refuse_empty(name: str, kept: int) -> None:
-    """Raises PruningError when a layer keeps nothing: the network could not carry a signal any more."""
-    if kept == 0:
-        layer = name.rpartition(".")[0] or name
+        what = f"has {inputs} input(s), no multiple of {m}" if inputs else "is no weight of a layer with inputs"
         raise PruningError(
-            f"this round would leave layer {layer!r} without any weight. Use fewer `pruning.levels`, a smaller rate for it "
-            f"under `pruning.rates`, or keep it dense with `pruning.exclude: [{layer}]`."
+            f"pruning.pattern: {name!r} {what}. Keep it dense with `pruning.exclude: [{layer_of(name)}]`."
         )
+
+
+def refuse_empty(name: str, kept: int, least: int = 1) -> None:
+    """Raises PruningError when a layer keeps nothing: the network could not carry a signal any more.
+
+    ``least`` is above 1 under weight norm, which divides by the norm of each slice: a slice of zeros would be no number.
+    """
+    if kept >= least:
+        return
+    layer = layer_of(name)
+    what = "any weight" if least == 1 else f"a weight for each of the {least} norms of its weight norm"
+    raise PruningError(
+        f"this round would leave layer {layer!r} without {what}. Use fewer `pruning.levels`, a smaller rate for it under "
+        f"`pruning.rates`, or keep it dense with `pruning.exclude: [{layer}]`."
+    )

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import PruningError, TicketSmithError
 from ticketsmith.plugins import build, resolve
-from ticketsmith.pruning.arithmetic import check_patterns, matches
-from ticketsmith.pruning.masks import Masks
+from ticketsmith.pruning.masks import Masks, fully_excluded
+from ticketsmith.pruning.weights import computed, layouts
+from ticketsmith.pruning.weights import prunable as prunable
+from ticketsmith.spec import PruneRule
 
 if TYPE_CHECKING:
     from ticketsmith.tasks.task import Task
@@ -28,9 +30,6 @@ BUILTINS = {
     "random": "ticketsmith.pruning.criteria:random",
     "wanda": "ticketsmith.pruning.wanda:wanda",
 }
-
-_OUTPUT_FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_INPUT_FIRST = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,9 @@ class Scoring:
 
 
 def magnitude(scoring: Scoring) -> dict[str, Tensor]:
-    """|w| (Han et al. 2015; Frankle & Carbin 2019)."""
-    return {name: weight.detach().abs() for name, weight in scoring.weights.items()}
+    """|w| (Han et al. 2015; Frankle & Carbin 2019), of the weights that layers compute with (under weight norm, say)."""
+    weights = {**scoring.weights, **computed(scoring.model)}
+    return {name: weights[name].detach().abs() for name in scoring.weights}
 
 
 def random(scoring: Scoring) -> dict[str, Tensor]:
@@ -96,7 +96,8 @@ def attempt(
         options["examples"] = min(few, 2)
     weights = prunable(model, include)
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    excluded = frozenset(name for name in weights if any(matches(name, pattern) for pattern in exclude))
+    rule = PruneRule(fraction=0.5, exclude=exclude)
+    excluded = fully_excluded(rule, masks, layouts(model))
     score({"name": name, **options}, Scoring(weights, masks, model, task, torch.Generator().manual_seed(0), excluded))
 
 
@@ -104,52 +105,3 @@ def _split(criterion: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(criterion, str):
         return criterion, {}
     return str(criterion["name"]), {key: value for key, value in criterion.items() if key != "name"}
-
-
-def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The weights that sparsity is counted over, in the model's own order.
-
-    Those of linear and convolution layers that are trained; biases, normalisation and embeddings only where ``include``
-    names them, and so the layers that the model itself names in ``dense_by_default`` (patterns). A weight that several
-    layers share is counted once. Raises PruningError for a pattern that matches nothing, and for a model without any such
-    layer.
-    """
-    parameters = dict(model.named_parameters())
-    check_patterns(include, list(parameters), "include")
-    kept: tuple[str, ...] = tuple(getattr(model, "dense_by_default", ()))
-    by_default = {
-        name
-        for name in input_axes(model)
-        if parameters[name].requires_grad and not any(matches(name, pattern) for pattern in kept)
-    }
-    chosen: dict[str, Tensor] = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if name in by_default or any(matches(name, pattern) for pattern in include)
-    }
-    if not chosen:
-        raise PruningError("the model has no linear or convolution layer; name parameters under `pruning.include`.")
-    return chosen
-
-
-def input_axes(model: nn.Module) -> dict[str, int]:
-    """The weights of linear and convolution layers by name, each with the axis along which its inputs lie."""
-    parameters = dict(model.named_parameters())
-    axes = {
-        f"{name}.weight" if name else "weight": axis
-        for name, module in model.named_modules()
-        if (axis := input_axis(module)) is not None
-    }
-    return {name: axis for name, axis in axes.items() if name in parameters}
-
-
-def input_axis(module: nn.Module) -> int | None:
-    """The axis of ``module.weight`` along which its inputs lie; None for what is no linear or convolution layer."""
-    if isinstance(module, _OUTPUT_FIRST):
-        return 1
-    return 0 if isinstance(module, _INPUT_FIRST) or _is_gpt2_linear(module) else None
-
-
-def _is_gpt2_linear(module: nn.Module) -> bool:
-    """Hugging Face's ``Conv1D``, a linear layer whose weight is ``[in, out]``; told without importing transformers."""
-    return f"{type(module).__module__}.{type(module).__name__}" == "transformers.pytorch_utils.Conv1D"

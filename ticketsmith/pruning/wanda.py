@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import PruningError
-from ticketsmith.pruning.criteria import Scoring, input_axis
+from ticketsmith.pruning.arithmetic import layer_of
+from ticketsmith.pruning.criteria import Scoring
+from ticketsmith.pruning.weights import is_linear_or_convolution, weights
 
 _BATCH = 32
 
@@ -23,8 +25,8 @@ def wanda(scoring: Scoring, examples: int = 128) -> dict[str, Tensor]:
     """``|w| * ||x||_2``: x are the inputs that a weight meets on ``examples`` training examples, drawn from the
     replicate's stream for masks.
 
-    Raises PruningError for a weight that is none of a linear or convolution layer, or whose layer is never called; not for
-    those that are excluded, which score nothing.
+    A weight that several layers share meets the inputs of all. Raises PruningError for a weight that is none of a linear or
+    convolution layer as it is, or whose layer is never called; not for those that are excluded, which score nothing.
     """
     if examples < 1:
         raise PruningError(f"criterion 'wanda': examples is {examples}; at least 1 is needed to calibrate on.")
@@ -37,10 +39,9 @@ def wanda(scoring: Scoring, examples: int = 128) -> dict[str, Tensor]:
 def _squared_inputs(scoring: Scoring, pruned: list[str], examples: int) -> dict[str, Tensor]:
     """Sums of squared inputs by parameter name, each of a shape that multiplies with the weight."""
     sums: dict[str, Tensor] = {}
-    modules = {f"{name}.weight" if name else "weight": module for name, module in scoring.model.named_modules()}
+    holders = {weight.name: weight.holders for weight in weights(scoring.model)}
 
-    def listen(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        layer = modules[name]
+    def listen(name: str, layer: nn.Module) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         if scoring.weights[name].ndim > 2:  # a convolution is asked for a gradient: by a copy, which has no hook
             layer = copy.deepcopy(layer).requires_grad_()
 
@@ -51,12 +52,16 @@ def _squared_inputs(scoring: Scoring, pruned: list[str], examples: int) -> dict[
         return before
 
     for name in pruned:
-        if name not in modules or input_axis(modules[name]) is None:
+        if not all(is_linear_or_convolution(one) for one in holders[name]):
             raise PruningError(
                 f"criterion 'wanda' scores linear and convolution layers; {name!r} is no weight of one. Take it out of "
                 "`pruning.include`."
             )
-    hooks = [modules[name].register_forward_pre_hook(listen(name)) for name in pruned]
+    hooks = [
+        one.module.register_forward_pre_hook(listen(name, one.module))
+        for name in pruned
+        for one in {id(holder.module): holder for holder in holders[name]}.values()
+    ]
     was_training = scoring.model.training
     scoring.model.eval()
     try:
@@ -71,7 +76,7 @@ def _squared_inputs(scoring: Scoring, pruned: list[str], examples: int) -> dict[
             hook.remove()
     for name in pruned:
         if name not in sums:
-            layer = name.rpartition(".")[0]
+            layer = layer_of(name)
             raise PruningError(
                 f"criterion 'wanda': layer {layer!r} is not called on the calibration examples, so its inputs are not known. "
                 f"Keep it dense with `pruning.exclude: [{layer}]`."
@@ -84,7 +89,7 @@ def _met(module: nn.Module, squared: Tensor) -> Tensor:
     weight = module.get_parameter("weight")
     if weight.ndim == 2:
         total = squared.flatten(0, -2).sum(0)
-        return total if input_axis(module) == 1 else total[:, None]
+        return total if isinstance(module, nn.Linear) else total[:, None]
     # A convolution is linear in its weight: the derivative of the sum of its outputs is the sum of the inputs met,
     # wherever kernel, stride, padding and groups lead.
     with torch.enable_grad():

@@ -9,24 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ticketsmith.errors import TaskError, TicketSmithError
-from ticketsmith.pruning.criteria import attempt, input_axes, prunable
+from ticketsmith.pruning.arithmetic import Layer
+from ticketsmith.pruning.criteria import attempt
+from ticketsmith.pruning.dense import DenseMatrix, dense_matrices
+from ticketsmith.pruning.groups import of_layers, split
+from ticketsmith.pruning.version import layout_version
+from ticketsmith.pruning.weights import layouts, prunable
+from ticketsmith.spec import PruneRule
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create, final_metrics, identity
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """``layers``: prunable weights by parameter name; ``ends``: outputs and inputs of those that have them.
-    ``forward_flops``: of one example, dense.
+    """``layers``: the prunable layers by name; ``dense``: the matrices that stay dense. ``layout``: that of rules for this
+    model (see PruneRule). ``forward_flops``: of one example, dense.
     """
 
     identity: Mapping[str, Any]
     train_size: int
     metrics: tuple[str, ...]
-    layers: Mapping[str, int]
-    ends: Mapping[str, tuple[int, int]]
+    layers: Mapping[str, Layer]
+    dense: Sequence[DenseMatrix]
+    layout: int
     parameters: int
     forward_flops: int
 
@@ -34,17 +42,16 @@ class TaskFacts:
 def examine(
     component: str | Mapping[str, Any],
     base: Path,
-    include: tuple[str, ...] = (),
-    exclude: tuple[str, ...] = (),
+    rule: PruneRule | None = None,
     criteria: Sequence[str | Mapping[str, Any]] = (),
 ) -> TaskFacts:
     """Builds the task and tries one small training batch on its model, and then each of ``criteria`` on its weights.
 
-    Raises the errors of data and task, TaskError when the model does not fit, PruningError when nothing can be pruned or a
-    criterion fails.
+    ``rule`` says which weights are pruned. Raises the errors of data and task, TaskError when the model does not fit,
+    PruningError when nothing can be pruned or a criterion fails.
     """
     try:
-        return _examine(component, base, include, exclude, criteria)
+        return _examine(component, base, rule or PruneRule(fraction=0.5), criteria)
     except TicketSmithError:
         raise
     except Exception as error:  # a user's task or model may fail in any way
@@ -58,8 +65,7 @@ def examine(
 def _examine(
     component: str | Mapping[str, Any],
     base: Path,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
+    rule: PruneRule,
     criteria: Sequence[str | Mapping[str, Any]],
 ) -> TaskFacts:
     task = create(component, base)
@@ -75,13 +81,29 @@ def _examine(
     generator = torch.Generator().manual_seed(0)
     batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
     task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]
-    pruned = prunable(model, include)
-    layers = {name: parameter.numel() for name, parameter in pruned.items()}
-    axes = {name: axis for name, axis in input_axes(model).items() if name in pruned}
-    ends = {name: (pruned[name].shape[1 - axis], pruned[name].shape[axis]) for name, axis in axes.items()}
+    weights = prunable(model, rule.include)
     for criterion in criteria:
-        attempt(criterion, model, task, include, exclude)
-    total = sum(parameter.numel() for parameter in model.parameters())
+        attempt(criterion, model, task, rule.include, rule.exclude)
+    called = [one if isinstance(one, str) else str(one["name"]) for one in criteria]
     return TaskFacts(
-        identity(component, base, task), task.train_size, measured, layers, ends, total, forward_flops(task)
+        identity(component, base, task),
+        task.train_size,
+        measured,
+        _layers(model, weights),
+        dense_matrices(model, rule),
+        layout_version(model, rule, called),
+        sum(parameter.numel() for parameter in model.parameters()),
+        forward_flops(task),
     )
+
+
+def _layers(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Layer]:
+    """What a schedule needs to know of the layers that ``weights`` consist of."""
+    together = layouts(model)
+    known = of_layers(weights, together)
+    layers = {}
+    for name, weight in split(weights, together).items():
+        layout = known[name]
+        least = 1 if layout.normed is None else weight.shape[layout.normed]
+        layers[name] = Layer(weight.numel(), *layout.ends(weight.shape), least, layout.names)
+    return layers

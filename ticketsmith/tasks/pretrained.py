@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ticketsmith.data.pretrained import transformers
 from ticketsmith.errors import TaskError
-from ticketsmith.pruning.criteria import input_axes
+from ticketsmith.pruning.weights import weights
 
 Head = Literal["sequence_classification", "causal_lm"]
 
@@ -39,7 +39,8 @@ class Pretrained(nn.Module):
         self._takes_masks = getattr(config, "_attn_implementation", None) == "sdpa" and _sees_all(config)
         self._is_encoder = _is_encoder(config)
         body = f"network.{getattr(network, 'base_model_prefix', '')}."
-        self.dense_by_default = tuple(name for name in input_axes(self) if not name.startswith(body))
+        layers = (one.name for one in weights(self) if any(holder.is_default for holder in one.holders))
+        self.dense_by_default = tuple(name for name in layers if not name.startswith(body))
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self._pad is None and self._takes_masks and _is_traced():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
+
+from ticketsmith.pruning.weights import copied
 
 
 class MovingAverage:
@@ -17,7 +17,7 @@ class MovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model)
+        self.model = copied(model)
         self.updates = 0
         self._decay = decay
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import DivergedError
-from ticketsmith.pruning.arithmetic import pruned_layers
-from ticketsmith.pruning.criteria import Scoring, input_axes, prunable, score
-from ticketsmith.pruning.masks import Masks, full, prune, shuffle
+from ticketsmith.pruning.criteria import Scoring, score
+from ticketsmith.pruning.masks import Masks, full, fully_excluded, prune, shuffle
+from ticketsmith.pruning.weights import copied, layouts, prunable, pruned_by_default
 from ticketsmith.spec import AtInit, Dense, Init, PruneRule, RunSpec, Same, Shuffle
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.streams import derive
@@ -45,9 +44,9 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
     """The mask that the spec names, over every prunable weight of ``model``, on the CPU."""
     mask = spec.mask
     if isinstance(mask, Dense):
-        return full(prunable(model))
+        return full(pruned_by_default(model))
     if isinstance(mask, AtInit):
-        scored = copy.deepcopy(model)  # a criterion may run it; the run must not start from what that leaves
+        scored = copied(model)  # a criterion may run it; the run must not start from what that leaves
         return _pruned(spec, task, scored, full(prunable(model, mask.rule.include)), mask.rule, mask.draw)
     source = parent(mask.run)
     masks = masks_from_bytes(source.read("mask.safetensors"), f"{source.folder}/mask.safetensors")
@@ -55,19 +54,21 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
         return masks
     if isinstance(mask, Shuffle):
         generator = torch.Generator().manual_seed(derive(spec.seed, "masks", mask.draw))
-        return shuffle(masks, generator, mask.groups, input_axes(model))
+        return shuffle(masks, generator, mask.groups, layouts(model))
     trained = task.build_model()
     trained.load_state_dict(read_weights(source))
     everything = full(prunable(trained, mask.rule.include))  # the dense run's mask knows nothing of `include`
-    return _pruned(spec, task, trained, {**everything, **masks}, mask.rule, 0)
+    masks = {name: masks.get(name, whole) for name, whole in everything.items()}
+    return _pruned(spec, task, trained, masks, mask.rule, 0)
 
 
 def _pruned(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, rule: PruneRule, draw: int) -> Masks:
     weights = {name: parameter for name, parameter in model.named_parameters() if name in masks}
     generator = torch.Generator().manual_seed(derive(spec.seed, "masks", draw))
-    excluded = frozenset(masks) - set(pruned_layers(rule, list(masks)))
+    together = layouts(model)
+    excluded = fully_excluded(rule, masks, together)
     scores = score(rule.criterion, Scoring(weights, masks, model, task, generator, excluded))
-    return prune(masks, scores, rule, input_axes(model))
+    return prune(masks, scores, rule, together)
 
 
 def read_weights(run: SealedRun) -> dict[str, Tensor]:
