@@ -72,9 +72,9 @@ def decode(
     return Picture(name, pixels, DEPTH_AND_ORIENTATION if turned else FIRST_RULES)
 
 
-def stack(pictures: Iterable[Picture]) -> tuple[Pixels, int]:
+def stack(pictures: Iterable[Picture]) -> tuple[NDArray[Any], int]:
     """``[n, channels, height, width]`` of pictures of one shape and depth, and the rules that they need. Raises DataError."""
-    parts: list[Pixels] = []
+    parts: list[NDArray[Any]] = []
     first, rules = None, FIRST_RULES
     for picture in pictures:
         first = first or picture
@@ -142,7 +142,7 @@ def _bits(image: Any) -> int:
     if image.format == "PNG":
         return 16 if image.tile and ";16" in str(image.tile[0][3]) else 8
     if image.format == "TIFF":
-        return max(8, *image.tag_v2.get(_BITS, (1,)))
+        return max(8, *(int(bits) for bits in image.tag_v2.get(_BITS, (1,))))
     if image.format == "PPM":
         return 16 if image.tile and isinstance(image.tile[0][3], tuple) and image.tile[0][3][-1] > 255 else 8
     if image.format in ("JPEG2000", "AVIF"):

@@ -246,8 +246,8 @@ def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict
         plain |= task.identity()
         plain.pop("revision", None)  # of the content, not part of it
     elif name in BUILTINS:
-        source = split_component(options["data"])
-        plain["data"] = data.identity(*source, base=base) | data.rules(*source, base=base)
+        told = split_component(options["data"])
+        plain["data"] = data.identity(*told, base=base) | data.rules(*told, base=base)
         plain["model"] = models.identity(*split_component(options["model"]))
         if "tokenizer" in options:
             plain["tokenizer"] = tokens.identity(options["tokenizer"], base)
