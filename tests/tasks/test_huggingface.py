@@ -165,10 +165,7 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
     assert {("ticket", "torch"), ("ticket", "onnxruntime")} <= raced
 
     ticket: Any = experiment.ticket(0.5)
-    ticket.save_pretrained(tmp_path / "ticket")
-    library = pretrained.transformers()
-    theirs = library.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ticket").eval()
-    tokenizer = library.AutoTokenizer.from_pretrained(tmp_path / "ticket")
+    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForSequenceClassification")
     assert theirs.config.id2label == {0: "cold", 1: "hot"}
     sentence = tokenizer(["the ice is far away"], return_tensors="pt")
     padded = tokenizer(["the ice is far away"], return_tensors="pt", padding="max_length", max_length=12)
@@ -178,9 +175,58 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
 
     # What was exported is a model like any other: its head, for the same classes, comes along.
     sentences = {"name": "table", "path": str(tmp_path / "sentences.csv")}
-    again = huggingface(str(tmp_path / "ticket"), sentences, length=12, base=tmp_path)
+    again = huggingface(str(tmp_path / "out" / "huggingface"), sentences, length=12, base=tmp_path)
     with torch.inference_mode():
         torch.testing.assert_close(again.build_model().eval()(padded["input_ids"]), ticket(padded["input_ids"]))
+
+
+def from_export(experiment: ticketsmith.Experiment, folder: Path, automatic: str) -> tuple[Any, Any]:
+    """The model and the tokenizer that transformers reads from an export of the pruned run; its outputs are the run's."""
+    entry = experiment.export(folder, ["hf"], sparsity=0.5).document["files"][0]
+    assert entry["max_error"] < 1e-5
+    assert entry["load"][-1] == 'tokenizer = AutoTokenizer.from_pretrained("huggingface")'
+    assert str(folder.parent) not in (folder / "huggingface/config.json").read_text(), (
+        "where it was is nobody's business"
+    )
+    library = pretrained.transformers()
+    theirs = getattr(library, automatic).from_pretrained(folder / "huggingface").eval()
+    assert f"from transformers import {type(theirs).__name__}" in entry["load"]
+    tokenizer = library.AutoTokenizer.from_pretrained(folder / "huggingface")
+    tokens = torch.tensor([tokenizer.encode("the ice is far away over the hills")])
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(tokens).logits, experiment.ticket(0.5)(tokens))
+    return theirs, tokenizer
+
+
+def test_a_language_model_of_untied_heads_is_exported_with_how_it_generates(text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "llama.yaml"
+    recipe.write_text(LANGUAGE.format(model=tiny.llama(tmp_path / "llama"), text=text, store=tmp_path / "runs"))
+    short = [
+        "training.duration=2it",
+        "training.evaluate_every=2it",
+        "variants.post_training=false",
+        "task.sample_length=20",
+    ]
+    experiment = ticketsmith.run(ticketsmith.load(recipe, short), workers=1, device="cpu", benchmark=False)
+    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForCausalLM")
+    weight = theirs.model.layers[0].self_attn.k_proj.weight
+    assert weight.shape == (16, 32)
+    assert ((weight != 0).reshape(16, 8, 4).sum(2) == 2).all()
+    assert (theirs.lm_head.weight != 0).all()
+    assert (theirs.generation_config.top_k, theirs.generation_config.eos_token_id) == (7, 1)
+    assert len(theirs.generate(torch.tensor([tokenizer.encode("the ice")]), max_new_tokens=4)[0]) > 2
+
+
+def test_a_classifier_without_a_padding_token_is_exported_with_one(gpt2: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "classify.yaml"
+    recipe.write_text(CLASSIFY.format(model=gpt2, table=tiny.table(tmp_path), store=tmp_path / "runs"))
+    short = ["training.duration=2it", "training.evaluate_every=2it", "variants.random_reinit=false"]
+    experiment = ticketsmith.run(ticketsmith.load(recipe, short), workers=1, device="cpu", benchmark=False)
+    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForSequenceClassification")
+    assert theirs.config.id2label == {0: "cold", 1: "hot"}
+    several = tokenizer(["the ice", "the sun is near"], return_tensors="pt", padding="max_length", max_length=12)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(**several).logits, experiment.ticket(0.5)(several["input_ids"]))
 
 
 def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path, text: Path, tmp_path: Path) -> None:
@@ -203,6 +249,9 @@ def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path,
     passages = [passage for _, passage in Sample("ticket", 1, 0, 0.5, samples).passages]
     assert len(passages) == 3
     assert all(16 < len(passage.split()) <= 40 for passage in passages), "more than the model reads at once"
+    theirs, _ = from_export(experiment, tmp_path / "out", "AutoModelForCausalLM")
+    assert theirs.lm_head.weight is theirs.transformer.wte.weight
+    assert float((theirs.transformer.h[0].mlp.c_fc.weight == 0).float().mean()) == 0.5
     benchmark = experiment.benchmark
     assert benchmark is not None
     assert benchmark.unit == "token"
