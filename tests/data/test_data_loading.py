@@ -114,7 +114,7 @@ def arrays(n=12, form="tuple"):
     return (x, y, x[:3], y[:3]) if form == "tuple" else dict(x_train=x, y_train=y, x_test=x[:3], y_test=y[:3])
 
 def dataset(classes=2, dtype="float32"):
-    split = Split(np.ones((4, 1, 5), dtype), np.array([0, 1, 0, 1]))
+    split = Split(np.arange(20).reshape(4, 1, 5).astype(dtype), np.array([0, 1, 0, 1]))
     return Dataset("own", split, split, classes, (0.0,), (1.0,))
 
 def nothing():

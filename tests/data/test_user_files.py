@@ -71,6 +71,14 @@ def test_layouts(npz: Callable[..., str], shape: tuple[int, ...], layout: str | 
     assert len(loaded.mean) == len(loaded.std) == seen[0]
 
 
+def test_whole_numbers_are_pixels_in_both_splits_or_in_none(npz: Callable[..., str]) -> None:
+    counts = np.arange(20 * 36).reshape(20, 6, 6)
+    loaded = read("npz", {"path": npz(x_train=counts % 256, x_test=counts[:8] + 1)})
+    assert loaded.train.inputs.dtype == loaded.test.inputs.dtype == np.float32
+    assert loaded.test.inputs[7, 0, 5, 5] == 8 * 36
+    assert loaded.train.inputs[0, 0, 0, 5] == 5
+
+
 def test_channels_last_keeps_every_pixel_in_place(npz: Callable[..., str]) -> None:
     values = STREAM.rand(20, 5, 7, 3).astype(np.float32)
     loaded = read("npz", {"path": npz(x_train=values, x_test=values[:8])})
@@ -113,6 +121,8 @@ def test_renamed_arrays_and_a_seeded_test_fraction(npz: Callable[..., str]) -> N
         ({"y_test": np.full(8, 9)}, "y_test holds the label 9, which .*y_train never shows"),
         ({"y_test": np.array(["a"] * 8)}, "one holds strings"),
         ({"x_test": grey(8, 7)}, r"inputs of shape \(1, 6, 6\), .*x_test of \(1, 7, 7\)"),
+        ({"x_train": np.ones((20, 6, 6), np.uint8)}, "mine: .*x_train: all 20 inputs are the same"),
+        ({"x_test": np.zeros((8, 6, 6), np.uint8)}, "mine: .*x_test: all 8 inputs are the same"),
         ({"x_test": grey(8) / 255}, "x_train is uint8, .*x_test is float32"),
         ({"x_train": STREAM.rand(20, 8, 5, 5)}, "layout: CHW"),
         ({"x_train": np.array([["a"]] * 20)}, "store numbers"),
@@ -277,7 +287,7 @@ def test_parquet_columns_are_found_or_named(tmp_path: Path) -> None:
 def test_parquet_refusals(tmp_path: Path) -> None:
     mixed = rows(4)
     mixed["image"][2]["bytes"] = encoded(9)
-    with pytest.raises(DataError, match=r"row 2: the image is \(3, 9, 9\)"):
+    with pytest.raises(DataError, match=r"row 2 is 9x9 pixels, .*row 0 is 8x8; .*`size: 8`"):
         read("parquet", {"train": table(tmp_path / "a.parquet", mixed), "test_fraction": 0.5})
     mixed["image"][2]["bytes"] = b"not an image"
     with pytest.raises(DataError, match=r"b\.parquet, row 2 cannot be read as an image"):

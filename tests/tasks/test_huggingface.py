@@ -165,10 +165,7 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
     assert {("ticket", "torch"), ("ticket", "onnxruntime")} <= raced
 
     ticket: Any = experiment.ticket(0.5)
-    ticket.save_pretrained(tmp_path / "ticket")
-    library = pretrained.transformers()
-    theirs = library.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ticket").eval()
-    tokenizer = library.AutoTokenizer.from_pretrained(tmp_path / "ticket")
+    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForSequenceClassification")
     assert theirs.config.id2label == {0: "cold", 1: "hot"}
     sentence = tokenizer(["the ice is far away"], return_tensors="pt")
     padded = tokenizer(["the ice is far away"], return_tensors="pt", padding="max_length", max_length=12)
@@ -178,9 +175,58 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
 
     # What was exported is a model like any other: its head, for the same classes, comes along.
     sentences = {"name": "table", "path": str(tmp_path / "sentences.csv")}
-    again = huggingface(str(tmp_path / "ticket"), sentences, length=12, base=tmp_path)
+    again = huggingface(str(tmp_path / "out" / "huggingface"), sentences, length=12, base=tmp_path)
     with torch.inference_mode():
         torch.testing.assert_close(again.build_model().eval()(padded["input_ids"]), ticket(padded["input_ids"]))
+
+
+def from_export(experiment: ticketsmith.Experiment, folder: Path, automatic: str) -> tuple[Any, Any]:
+    """The model and the tokenizer that transformers reads from an export of the pruned run; its outputs are the run's."""
+    entry = experiment.export(folder, ["hf"], sparsity=0.5).document["files"][0]
+    assert entry["max_error"] < 1e-5
+    assert entry["load"][-1] == 'tokenizer = AutoTokenizer.from_pretrained("huggingface")'
+    assert str(folder.parent) not in (folder / "huggingface/config.json").read_text(), (
+        "where it was is nobody's business"
+    )
+    library = pretrained.transformers()
+    theirs = getattr(library, automatic).from_pretrained(folder / "huggingface").eval()
+    assert f"from transformers import {type(theirs).__name__}" in entry["load"]
+    tokenizer = library.AutoTokenizer.from_pretrained(folder / "huggingface")
+    tokens = torch.tensor([tokenizer.encode("the ice is far away over the hills")])
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(tokens).logits, experiment.ticket(0.5)(tokens))
+    return theirs, tokenizer
+
+
+def test_a_language_model_of_untied_heads_is_exported_with_how_it_generates(text: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "llama.yaml"
+    recipe.write_text(LANGUAGE.format(model=tiny.llama(tmp_path / "llama"), text=text, store=tmp_path / "runs"))
+    short = [
+        "training.duration=2it",
+        "training.evaluate_every=2it",
+        "variants.post_training=false",
+        "task.sample_length=20",
+    ]
+    experiment = ticketsmith.run(ticketsmith.load(recipe, short), workers=1, device="cpu", benchmark=False)
+    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForCausalLM")
+    weight = theirs.model.layers[0].self_attn.k_proj.weight
+    assert weight.shape == (16, 32)
+    assert ((weight != 0).reshape(16, 8, 4).sum(2) == 2).all()
+    assert (theirs.lm_head.weight != 0).all()
+    assert (theirs.generation_config.top_k, theirs.generation_config.eos_token_id) == (7, 1)
+    assert len(theirs.generate(torch.tensor([tokenizer.encode("the ice")]), max_new_tokens=4)[0]) > 2
+
+
+def test_a_classifier_without_a_padding_token_is_exported_with_one(gpt2: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "classify.yaml"
+    recipe.write_text(CLASSIFY.format(model=gpt2, table=tiny.table(tmp_path), store=tmp_path / "runs"))
+    short = ["training.duration=2it", "training.evaluate_every=2it", "variants.random_reinit=false"]
+    experiment = ticketsmith.run(ticketsmith.load(recipe, short), workers=1, device="cpu", benchmark=False)
+    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForSequenceClassification")
+    assert theirs.config.id2label == {0: "cold", 1: "hot"}
+    several = tokenizer(["the ice", "the sun is near"], return_tensors="pt", padding="max_length", max_length=12)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(**several).logits, experiment.ticket(0.5)(several["input_ids"]))
 
 
 def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path, text: Path, tmp_path: Path) -> None:
@@ -203,6 +249,9 @@ def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path,
     passages = [passage for _, passage in Sample("ticket", 1, 0, 0.5, samples).passages]
     assert len(passages) == 3
     assert all(16 < len(passage.split()) <= 40 for passage in passages), "more than the model reads at once"
+    theirs, _ = from_export(experiment, tmp_path / "out", "AutoModelForCausalLM")
+    assert theirs.lm_head.weight is theirs.transformer.wte.weight
+    assert float((theirs.transformer.h[0].mlp.c_fc.weight == 0).float().mean()) == 0.5
     benchmark = experiment.benchmark
     assert benchmark is not None
     assert benchmark.unit == "token"
@@ -427,9 +476,19 @@ def test_too_many_tokens(bert: Path, gpt2: Path, sentences: dict[str, Any], text
     [
         ("sentence,label\nhot,1\n", {}, r"no column 'text' \(text\).*'?sentence"),
         ("text,mark\nhot,1\n", {}, r"no column 'label' \(label\)"),
-        ("text,label\nhot,a\ncold,\n", {}, "row 1 has no label"),
-        ("text,label\nhot,a\n ,b\n", {}, "row 1 has no text"),
+        ("text,label\nhot,a\ncold,\n", {}, "line 3, row 1 has no label in column 'label'"),
+        ('text,label\n"hot,\nhotter",a\n\n ,b\n', {}, "line 5, row 1 has no text in column 'text'"),
+        ("text,label\nhot,a\ncold,b\n,\n", {}, "line 4, row 2 has no text"),
+        ("text,label\nhot,a\ncold\n", {}, "line 3, row 1 has no label"),
+        ("text,label\nhot,a\ncold,b,c\n", {}, "Expected 2 fields in line 3, saw 3. A cell .* in quotes"),
+        ('text,label\n"hot,a\ncold,b\n', {}, "EOF inside string"),
+        ("text;label\nhot;a\ncold;b\n", {}, "separated by semicolons, where .csv has commas"),
+        ("text,label,label\nhot,a,b\ncold,b,a\n", {}, "more than one column 'label'"),
+        ("text,label\n", {}, "a header, and no rows"),
+        ("", {}, "is empty"),
+        ("text,label\nhot,a\ncold, a\nwarm,b\n", {}, "line 3, row 1 has the label ' a' .* another row 'a'"),
         ("text,label\n" + "hot,a\n" * 9, {}, "all texts of train have the same label"),
+        ("text,label\n" + "hot,a\nhot,b\n" * 9, {}, "all 14 texts of train are the same"),
         ("text,label\nhot,a\ncold,b\n", {"test": "test.csv"}, "'c' is in test, but never in train"),
     ],
 )
@@ -438,6 +497,67 @@ def test_a_table_that_is_not_right(content: str, options: dict[str, Any], messag
     (tmp_path / "test.csv").write_text("text,label\nwarm,c\n")
     with pytest.raises(DataError, match=message):
         labelled.load("table", {"path": "data.csv", **options}, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_cells_of_text_files_are_text_as_they_stand(kind: str, tmp_path: Path) -> None:
+    marks = [
+        "0101",
+        "101",
+        "1.1",
+        "1.10",
+        "1e3",
+        "1000",
+        "NA",
+        "null",
+        "True",
+        "true",
+        str(10**20),
+        str(10**20 + 1),
+        "+1",
+    ]
+    rows = [(f"{number:03}", mark) for number, mark in enumerate(marks * 3)]
+    separator = {"csv": ",", "tsv": "\t"}[kind]
+    table = "".join(f"{text}{separator}{mark}\r\n" for text, mark in [("text", "label"), *rows])
+    (tmp_path / f"codes.{kind}").write_bytes(b"\xef\xbb\xbf" + table.encode())
+    found = labelled.load("table", {"path": f"codes.{kind}"}, tmp_path)
+    assert found.classes == tuple(sorted(marks))
+    whole = zip((*found.train_texts, *found.test_texts), (*found.train_labels, *found.test_labels), strict=True)
+    assert {(text, found.classes[label]) for text, label in whole} == set(rows)
+
+
+def test_whole_numbers_are_the_same_classes_whatever_holds_them(tmp_path: Path) -> None:
+    import pandas as pd
+
+    numbers = pd.DataFrame({"text": [f"row {n}" for n in range(60)], "label": [n % 12 for n in range(60)]})
+    numbers.to_csv(tmp_path / "a.csv", index=False)
+    numbers.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    numbers.astype({"label": "category"}).to_parquet(tmp_path / "a.parquet")
+    numbers.astype({"label": "float64"}).to_parquet(tmp_path / "b.parquet")
+    found = [labelled.load("table", {"path": f"a.{kind}"}, tmp_path) for kind in ("csv", "jsonl", "parquet")]
+    found += [
+        labelled.load("table", {"path": f"{train}", "test": test}, tmp_path)
+        for train, test in (("a.csv", "b.parquet"), ("b.parquet", "a.jsonl"))
+    ]
+    assert {one.classes for one in found} == {("0", "1", "10", "11", *"23456789")}
+    assert len({one.digest for one in found[:3]}) == len({one.digest for one in found[3:]}) == 1
+
+
+def test_labels_of_parquet_and_json_keep_their_kind(tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = {"text": [f"row {n}" for n in range(12)], "created_at": [True, False] * 6}
+    pd.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({**rows, "created_at": ["1", "01"] * 6}).to_json(tmp_path / "a.json", orient="records")
+    for kind, classes in (("parquet", ("False", "True")), ("json", ("01", "1"))):
+        found = labelled.load("table", {"path": f"a.{kind}", "label": "created_at"}, tmp_path)
+        assert found.classes == classes
+    (tmp_path / "b.json").write_text('[{"text": "hot", "label": 1}, {"text": "cold", "label": "1"}]')
+    with pytest.raises(DataError, match=r"row 1 has the label '1' in column 'label', a str, where row 0 has 1, a int"):
+        labelled.load("table", {"path": "b.json"}, tmp_path)
+    pd.DataFrame({"text": [1, 2], "label": ["a", "b"]}).to_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"row 0 has no text in column 'text', but 1, a int; name the column"):
+        labelled.load("table", {"path": "b.parquet"}, tmp_path)
 
 
 def test_tables_of_every_kind_hold_the_same(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ def gpt2(folder: Path) -> Path:
     return folder
 
 
+def llama(folder: Path) -> Path:
+    """A folder with a 1-layer Llama of width 32, whose queries share keys, and which says how it goes on with a text."""
+    library = transformers()
+    words = len(tokenizer(folder, "gpt2"))
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = library.LlamaConfig(
+        vocab_size=words, hidden_size=32, intermediate_size=64, eos_token_id=1, bos_token_id=1, **heads
+    )
+    torch.manual_seed(7)
+    network = library.LlamaForCausalLM(config)
+    network.generation_config = library.GenerationConfig(eos_token_id=1, top_k=7, do_sample=True)
+    network.save_pretrained(str(folder))
+    return folder
+
+
 def table(folder: Path, name: str = "sentences.csv") -> Path:
     """The sentences as a CSV of ``text`` and ``label``."""
     path = folder / name

@@ -38,14 +38,17 @@ def make_dataset(
     about: str = "",
     licence: str = "",
     citation: str = "",
+    rules: int = 1,
 ) -> Dataset:
     """A Dataset of ``(inputs, labels)`` for train and test; ``names`` are what errors call the four arrays.
 
     Mean and standard deviation are computed from train unless given. ``class_names`` may name the classes ``0 .. C-1``.
     Raises DataError for anything that could not be trained on as it is.
     """
-    x_train = channels_first(as_inputs(train[0], names[0]), layout, names[0])
-    x_test = channels_first(as_inputs(test[0], names[2]), layout, names[2])
+    x_train, x_test = (
+        channels_first(inputs, layout, place)
+        for inputs, place in zip(_both(train[0], test[0], (names[0], names[2])), (names[0], names[2]), strict=True)
+    )
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
             f"{name}: {names[0]} holds inputs of shape {x_train.shape[1:]}, {names[2]} of {x_test.shape[1:]}; "
@@ -55,6 +58,8 @@ def make_dataset(
         raise DataError(
             f"{name}: {names[0]} is {x_train.dtype}, {names[2]} is {x_test.dtype}; store both in one type and range."
         )
+    for inputs, place in ((x_train, names[0]), (x_test, names[2])):
+        _differ(inputs, f"{name}: {place}")
     y_train, y_test, class_names = index_labels(train[1], test[1], (names[1], names[3]), class_names)
     if not (mean and std):
         mean, std = statistics(x_train)
@@ -69,7 +74,28 @@ def make_dataset(
         licence=licence,
         citation=citation,
         class_names=tuple(class_names),
+        rules=rules,
     )
+
+
+def _both(train: Any, test: Any, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both splits by ``as_inputs``; whole numbers are pixels in both or in none."""
+    first, second = np.asarray(train), np.asarray(test)
+    x_train, x_test = as_inputs(first, names[0]), as_inputs(second, names[1])
+    if x_train.dtype != x_test.dtype and all(
+        one.dtype.kind in "iu" and one.dtype != np.uint8 for one in (first, second)
+    ):
+        return x_train.astype(np.float32), x_test.astype(np.float32)
+    return x_train, x_test
+
+
+def _differ(inputs: NDArray[Any], place: str) -> None:
+    """Refuses inputs that are all the same: what went wrong in making them would be told by nothing else."""
+    if len(inputs) > 1 and all(np.array_equal(one, inputs[0]) for one in inputs[1:]):
+        raise DataError(
+            f"{place}: all {len(inputs)} inputs are the same; there is nothing to learn from. Look at the data: were "
+            "they saved or scaled wrongly?"
+        )
 
 
 def as_inputs(values: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -207,6 +233,7 @@ def check(dataset: Dataset) -> Dataset:
                 "[n, channels, height, width] or [n, channels, length]."
             )
         as_inputs(inputs, f"{place}: inputs")
+        _differ(inputs, place)
         if len(inputs) != len(labels):
             raise DataError(f"{place}: {len(inputs)} inputs, but {len(labels)} labels.")
         if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= dataset.classes:

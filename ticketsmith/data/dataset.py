@@ -27,7 +27,8 @@ class Split:
 class Dataset:
     """A labelled data set with its published test split; validation is held out of ``train`` by the task.
 
-    ``mean`` and ``std`` are per channel, in the units of ``inputs`` scaled to 0..1 when they are ``uint8``.
+    ``mean`` and ``std`` are per channel, in the units of ``inputs`` scaled to 0..1 when they are ``uint8``. ``rules``: the
+    version of the rules by which files were read, above 1 only where an older version read these files otherwise.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dataset:
     licence: str = ""
     citation: str = ""
     class_names: tuple[str, ...] = field(default=())
+    rules: int = 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:

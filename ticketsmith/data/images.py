@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsmith.data import pictures
 from ticketsmith.data.arrays import make_dataset
 from ticketsmith.data.dataset import Dataset
-from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.data.userfiles import existing
 from ticketsmith.errors import DataError
@@ -30,12 +30,15 @@ def load(
     mode: Literal["L", "RGB"] = "RGB",
     test_fraction: float | None = None,
     split_seed: int = 0,
+    background: str | None = None,
 ) -> Dataset:
-    """The images below ``path``, ``uint8`` ``[1 or 3, height, width]``; the folders' names, sorted, are the classes.
+    """The images below ``path``, ``[1 or 3, height, width]`` of ``uint8``, or of ``float32`` where they are deeper.
+
+    The folders' names, sorted, are the classes.
 
     ``size``: height and width to resize to (bilinear); without it all images must have one size. ``mode``: grey or
-    colour. A tree without ``test`` needs ``test_fraction`` (0..1), drawn with ``split_seed``. Raises DataError that
-    names the file.
+    colour. A tree without ``test`` needs ``test_fraction`` (0..1), drawn with ``split_seed``. ``background``: the colour
+    behind what is transparent. Raises DataError that names the file.
     """
     root = existing(path, "data set 'images'", folder=True)
     trees = _trees(root)
@@ -43,7 +46,7 @@ def load(
         raise DataError(f"{root} holds a folder 'test'; leave out `test_fraction`.")
     if len(trees) == 1 and test_fraction is None:
         raise DataError(f"{root} holds no folder 'test'; add test/<class>/, or say `test_fraction: 0.2`.")
-    labels, images = zip(*(_read(tree, size, mode) for tree in trees), strict=True)
+    labels, images, rules = zip(*(_read(tree, size, mode, background) for tree in trees), strict=True)
     if test_fraction is None:
         train, test = (images[0], labels[0]), (images[1], labels[1])
     else:
@@ -51,7 +54,7 @@ def load(
         train, test = (images[0][kept], labels[0][kept]), (images[0][held], labels[0][held])
     first, last = str(trees[0]), str(trees[-1])
     names = (first, f"labels of {first}", last, f"labels of {last}")
-    return make_dataset(root.name, train, test, layout="CHW", names=names)
+    return make_dataset(root.name, train, test, layout="CHW", names=names, rules=max(rules))
 
 
 def _trees(root: Path) -> list[Path]:
@@ -76,33 +79,10 @@ def _list(tree: Path) -> list[tuple[str, Path]]:
     return listed
 
 
-def _read(tree: Path, size: int | None, mode: str) -> tuple[NDArray[np.str_], NDArray[np.uint8]]:
-    """Labels ``[n]`` and images ``[n, channels, height, width]`` of one tree."""
+def _read(
+    tree: Path, size: int | None, mode: str, background: str | None
+) -> tuple[NDArray[np.str_], pictures.Pixels, int]:
+    """Labels ``[n]`` and images ``[n, channels, height, width]`` of one tree, and the rules that they need."""
     listed = _list(tree)
-    images: list[NDArray[np.uint8]] = []
-    for _, path in listed:
-        image = decode(path, str(path), size, mode)
-        if images and image.shape != images[0].shape:
-            raise DataError(
-                f"{path} is {image.shape[2]}x{image.shape[1]} pixels, {listed[0][1]} is {images[0].shape[2]}x"
-                f"{images[0].shape[1]}; make them equal, or say `size: {images[0].shape[1]}` to resize all."
-            )
-        images.append(image)
-    return np.array([label for label, _ in listed]), np.stack(images)
-
-
-def decode(source: Any, name: str, size: int | None = None, mode: str | None = None) -> NDArray[np.uint8]:
-    """The image in a path or file object as ``[channels, height, width]``; its own mode (grey or colour) without one.
-
-    Raises DataError, calling it ``name``.
-    """
-    pillow = need("PIL.Image", "reading images")
-    try:
-        with pillow.open(source) as opened:
-            image = opened.convert(mode or ("L" if opened.mode in ("1", "L", "LA", "I", "I;16", "F") else "RGB"))
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
-        raise DataError(f"{name} cannot be read as an image: {error}; replace or remove it.") from error
-    if size is not None:
-        image = image.resize((size, size), pillow.Resampling.BILINEAR)
-    array = np.asarray(image, np.uint8)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    images, rules = pictures.stack(pictures.decode(path, str(path), size, mode, background) for _, path in listed)
+    return np.array([label for label, _ in listed]), images, rules

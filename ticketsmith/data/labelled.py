@@ -8,30 +8,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ticketsmith import plugins
-from ticketsmith.data import hub
-from ticketsmith.data.extras import need
+from ticketsmith.data import hub, tables
 from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.data.userfiles import existing, settle
 from ticketsmith.errors import DataError, TicketSmithError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KIND = "data set"
 BUILTINS = {
     "docstrings": "ticketsmith.data.docstrings:load",
     "table": "ticketsmith.data.labelled:table",
     "datasets": "ticketsmith.data.labelled:datasets",
-}
-_READERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("read_csv", {"keep_default_na": False}),
-    ".tsv": ("read_csv", {"keep_default_na": False, "sep": "\t"}),
-    ".json": ("read_json", {"dtype": False}),
-    ".jsonl": ("read_json", {"dtype": False, "lines": True}),
-    ".parquet": ("read_parquet", {}),
 }
 
 
@@ -87,6 +76,7 @@ def table(
 ) -> LabelledTexts:
     """A CSV, TSV, JSON, JSON lines or Parquet file with a column of texts and one of labels.
 
+    Labels of CSV and TSV are text as they stand: ``0101`` and ``101`` are two classes, and so are ``1.1`` and ``1.10``.
     ``test`` is a second file; without it, ``test_fraction`` of the rows are held out, every class in proportion.
     """
     texts, labels = _columns(path, text, label, base)
@@ -120,7 +110,10 @@ def datasets(
 
 
 def _of_split(part: Any, text: str, label: str, what: str) -> tuple[list[str], list[Any]]:
-    texts, labels = _of_columns(part, text, label, what)
+    table = tables.Table(
+        {name: part[name] for name in part.column_names if name in (text, label)}, lambda row: f"row {row}"
+    )
+    texts, labels = _of_table(table, part.column_names, text, label, what)
     names = getattr(part.features[label], "names", None)
     if not names:
         return texts, labels
@@ -135,35 +128,66 @@ def _of_split(part: Any, text: str, label: str, what: str) -> tuple[list[str], l
 
 
 def _columns(path: str, text: str, label: str, base: Path) -> tuple[list[str], list[Any]]:
-    file = existing(settle(path, base), f"{KIND} 'table'")
-    if file.suffix.lower() not in _READERS:
-        raise DataError(f"{KIND} 'table': {path} is of no known kind; known are {', '.join(_READERS)}.")
-    import pandas as pd
-
-    reader, options = _READERS[file.suffix.lower()]
-    if reader == "read_parquet":
-        need("pyarrow", "a Parquet file")
-    try:
-        frame: pd.DataFrame = getattr(pd, reader)(file, **options)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{KIND} 'table': {path} cannot be read: {error}") from error
-    return _of_columns({column: frame[column].tolist() for column in frame}, text, label, f"{KIND} 'table': {path}")
+    what = f"{KIND} 'table': {path}"
+    table = tables.read(existing(settle(path, base), f"{KIND} 'table'"), what)
+    texts, labels = _of_table(table, list(table.columns), text, label, what)
+    return texts, _in_order_of_numbers(labels) if table.untyped else labels
 
 
-def _of_columns(columns: Any, text: str, label: str, what: str) -> tuple[list[str], list[Any]]:
-    known = list(columns.column_names if hasattr(columns, "column_names") else columns)
+def _of_table(table: tables.Table, known: list[str], text: str, label: str, what: str) -> tuple[list[str], list[Any]]:
+    """The texts and labels of a table, with the kind of each label as it is stored. Raises DataError that names the row."""
     for option, column in (("text", text), ("label", label)):
         if column not in known:
-            raise DataError(
-                f"{what} has no column {column!r} ({option}).{plugins.nearest(column, [str(k) for k in known])}"
-            )
-    texts, labels = list(columns[text]), list(columns[label])
+            raise DataError(f"{what} has no column {column!r} ({option}).{plugins.nearest(column, known)}")
+    texts, labels = list(table.columns[text]), list(table.columns[label])
+    if not texts:
+        raise DataError(f"{what} has no rows.")
     for row, (one, mark) in enumerate(zip(texts, labels, strict=True)):
-        if not isinstance(one, str) or not one.strip():
-            raise DataError(f"{what}: row {row} has no text in column {text!r}.")
-        if mark is None or mark == "" or mark != mark:  # NaN differs from itself
-            raise DataError(f"{what}: row {row} has no label in column {label!r}.")
+        if _is_missing(one):
+            raise DataError(f"{what}, {table.place(row)} has no text in column {text!r}; fill it in, or drop the row.")
+        if not isinstance(one, str):
+            raise DataError(
+                f"{what}, {table.place(row)} has no text in column {text!r}, but {one!r}, a {type(one).__name__}; name the "
+                "column of texts with `text: ...`, or store text."
+            )
+        if _is_missing(mark):
+            raise DataError(
+                f"{what}, {table.place(row)} has no label in column {label!r}; fill it in, or drop the row."
+            )
+        if isinstance(mark, list | dict | tuple) or isinstance(mark, str) != isinstance(labels[0], str):
+            raise DataError(
+                f"{what}, {table.place(row)} has the label {mark!r} in column {label!r}, a {type(mark).__name__}, where "
+                f"row 0 has {labels[0]!r}, a {type(labels[0]).__name__}; store all labels as text, or all as numbers."
+            )
+    _check_spaces(labels, table, label, what)
     return texts, labels
+
+
+def _in_order_of_numbers(labels: list[str]) -> list[Any]:
+    """Labels that are all numbers and read back the same become them: by their order a test split was always drawn."""
+    try:
+        numbers = [int(mark) if mark.lstrip("-").isdigit() else float(mark) for mark in labels]
+    except ValueError:
+        return labels
+    return numbers if all(_label(number) == mark for number, mark in zip(numbers, labels, strict=True)) else labels
+
+
+def _is_missing(cell: Any) -> bool:
+    """None, text of spaces alone, and what is not a number (NaN differs from itself; pandas' NA is neither)."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return True
+    return type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def _check_spaces(labels: Sequence[Any], table: tables.Table, label: str, what: str) -> None:
+    """Refuses two labels that look the same: they differ by the spaces around them only."""
+    first: dict[str, str] = {}
+    for row, mark in enumerate(labels):
+        if isinstance(mark, str) and first.setdefault(mark.strip(), mark) != mark:
+            raise DataError(
+                f"{what}, {table.place(row)} has the label {mark!r} in column {label!r}, another row {first[mark.strip()]!r}: "
+                "two classes that differ by spaces alone. Write them alike."
+            )
 
 
 def _chosen(texts: Sequence[str], labels: Sequence[Any], indices: Any) -> tuple[list[str], list[Any]]:
@@ -173,7 +197,13 @@ def _chosen(texts: Sequence[str], labels: Sequence[Any], indices: Any) -> tuple[
 def _labelled(
     name: str, train_texts: list[str], train_labels: list[Any], test_texts: list[str], test_labels: list[Any]
 ) -> LabelledTexts:
+    if not train_texts or not test_texts:
+        raise DataError(f"{KIND} {name!r}: the {'test' if train_texts else 'train'} split is empty.")
     classes = sorted({_label(one) for one in train_labels})
+    if len(classes) < len(set(train_labels)):
+        raise DataError(
+            f"{KIND} {name!r}: some labels of train are text and some are numbers that read alike; give all as text."
+        )
     if len(classes) < 2:
         raise DataError(f"{KIND} {name!r}: all texts of train have the same label; there is nothing to tell apart.")
     if len(classes) > 1000 and len(classes) > len(train_labels) // 2:
@@ -182,9 +212,10 @@ def _labelled(
         )
     if strange := sorted({_label(one) for one in test_labels} - set(classes)):
         raise DataError(f"{KIND} {name!r}: the label {strange[0]!r} is in test, but never in train.")
+    for split, texts in (("train", train_texts), ("test", test_texts)):
+        if len(texts) > 1 and len(set(texts)) == 1:
+            raise DataError(f"{KIND} {name!r}: all {len(texts)} texts of {split} are the same: is it that column?")
     number = {label: index for index, label in enumerate(classes)}
-    if not test_texts:
-        raise DataError(f"{KIND} {name!r}: the test split is empty.")
     return LabelledTexts(
         name,
         tuple(train_texts),

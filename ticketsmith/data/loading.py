@@ -45,6 +45,7 @@ PLACES = {
     "datasets": ("dataset",),
 }
 _OF_THE_CONTENT = {"datasets": ("revision",)}  # options that are told by the content that they lead to
+_PICTURES = ("images", "parquet")  # of which the rules of reading have grown
 _TOLD_BY_CONTENT = ("pydocs", "datasets")  # neither name nor files tell what these are
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -138,6 +139,15 @@ def identity(name: str, options: Mapping[str, Any], base: Path | None = None) ->
         if option not in silent and not (option in parameters and parameters[option].default == value)
     }
     return {"name": name} | ({"options": telling} if telling else {}) | ({"fingerprint": found} if found else {})
+
+
+def rules(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, int]:
+    """What goes beside the identity of a set of which an older version read the same files otherwise; else nothing.
+
+    So what was trained on that is not taken for what this version trains. It reads the set.
+    """
+    version = load(name, options, base).rules if name in _PICTURES else 1
+    return {"rules": version} if version > 1 else {}
 
 
 def _check(name: str, options: Mapping[str, Any]) -> None:

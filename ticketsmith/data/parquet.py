@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsmith.data import pictures
 from ticketsmith.data.arrays import make_dataset
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
-from ticketsmith.data.images import decode
 from ticketsmith.data.userfiles import existing, expand
 from ticketsmith.errors import DataError
 
@@ -39,22 +39,33 @@ def load(
     label: str | None = None,
     test_fraction: float | None = None,
     split_seed: int = 0,
+    size: int | None = None,
+    mode: Literal["L", "RGB"] | None = None,
+    background: str | None = None,
 ) -> Dataset:
-    """The images and labels in Parquet files, ``uint8`` ``[1 or 3, height, width]``.
+    """The images and labels in Parquet files, ``[1 or 3, height, width]`` of ``uint8``, or of ``float32`` where deeper.
 
     Either ``path``, a folder with ``train*.parquet`` and ``test*.parquet``, or ``train`` and ``test``, each a file, a
     pattern, or a list of these. ``image`` and ``label`` name the columns, which are found by name and type otherwise.
     An image is a struct ``{bytes, path}`` or the encoded bytes. Without test files, ``test_fraction`` (0..1) is drawn
-    from train with ``split_seed``.
+    from train with ``split_seed``. ``size``, ``mode`` and ``background`` as for folders of images; without ``mode`` each
+    image is grey or colour as it is stored. Raises DataError that names the file and the row.
     """
     splits = _find(path, train, test)
     if "test" in splits and test_fraction is not None:
         raise DataError(f"{_WHAT}: there are test files; leave out `test_fraction`.")
     if "test" not in splits and test_fraction is None:
         raise DataError(f"{_WHAT}: there are no test files; name them with `test`, or say `test_fraction: 0.2`.")
-    names, x_train, y_train = _read(splits["train"], image, label)
+    how = (image, label, size, mode, background)
+    names, x_train, y_train, rules = _read(splits["train"], *how)
     if test_fraction is None:
-        _, x_test, y_test = _read(splits["test"], image, label)
+        others, x_test, y_test, more = _read(splits["test"], *how)
+        rules = max(rules, more)
+        if others and others != names:
+            raise DataError(
+                f"{splits['test'][0]} names its classes {_listed(others)}, {splits['train'][0]} {_listed(names)}: the same "
+                "number would be two classes. Write both with the same names, or store the names as labels."
+            )
     else:
         kept, held = holdout(y_train, fraction_count(len(y_train), test_fraction), split_seed)
         x_train, y_train, x_test, y_test = x_train[kept], y_train[kept], x_train[held], y_train[held]
@@ -66,6 +77,7 @@ def load(
         layout="CHW",
         class_names=names,
         names=("train images", "train labels", "test images", "test labels"),
+        rules=rules,
     )
 
 
@@ -86,11 +98,13 @@ def _find(path: str | None, train: str | list[str] | None, test: str | list[str]
     return {split: paths for split, paths in found.items() if paths}
 
 
-def _read(paths: list[Path], image: str | None, label: str | None) -> tuple[list[str], NDArray[np.uint8], NDArray[Any]]:
-    """Class names (if the files tell), images ``[n, channels, height, width]`` and labels of one split."""
+def _read(
+    paths: list[Path], image: str | None, label: str | None, size: int | None, mode: str | None, background: str | None
+) -> tuple[list[str], pictures.Pixels, NDArray[Any], int]:
+    """Class names (if the files tell), images ``[n, channels, height, width]`` and labels of one split; the rules."""
     arrow, reader = need("pyarrow", _WHAT), need("pyarrow.parquet", _WHAT)
     names: list[str] = []
-    images: list[NDArray[np.uint8]] = []
+    images: list[pictures.Picture] = []
     labels: list[NDArray[Any]] = []
     for path in paths:
         try:
@@ -101,22 +115,50 @@ def _read(paths: list[Path], image: str | None, label: str | None) -> tuple[list
         y_name = _column(path, table.schema, label, LABEL_NAMES, lambda t: _is_label(arrow, t), "label")
         if table[x_name].null_count or table[y_name].null_count:
             raise DataError(f"{path} has empty cells in {x_name!r} or {y_name!r}; drop these rows.")
-        names = names or _class_names(table.schema, y_name)
-        labels.append(np.asarray(table[y_name].to_numpy()))
+        told = _class_names(table.schema, y_name)
+        if names and told and told != names:
+            raise DataError(
+                f"{path} names its classes {_listed(told)}, {paths[0]} {_listed(names)}: the same number would be two "
+                "classes. Write both with the same names."
+            )
+        names = names or told
+        labels.append(_labels(arrow, table[y_name], f"{path}: column {y_name!r}"))
+        if labels[0].dtype.kind != labels[-1].dtype.kind:
+            raise DataError(
+                f"{path}: column {y_name!r} holds {_words(labels[-1])}, that of {paths[0]} {_words(labels[0])}; store one kind."
+            )
         for number, cell in enumerate(table[x_name].to_pylist()):
             encoded = cell.get("bytes") if isinstance(cell, dict) else cell
-            if encoded is None:
-                raise DataError(f"{path}, row {number}: no bytes in {x_name!r}; images by path alone are not followed.")
-            pixels = decode(io.BytesIO(encoded), f"{path}, row {number}")
-            if images and pixels.shape != images[0].shape:
-                raise DataError(
-                    f"{path}, row {number}: the image is {pixels.shape}, the first is {images[0].shape} (channels, "
-                    "height, width); make them equal."
-                )
-            images.append(pixels)
+            place = f"{path}, row {number}"
+            if not isinstance(encoded, bytes):
+                raise DataError(f"{place}: no bytes in {x_name!r}; images by path alone are not followed.")
+            images.append(pictures.decode(io.BytesIO(encoded), place, size, mode, background))
     if not images:
         raise DataError(f"{paths[0]} holds no rows: every split needs examples.")
-    return names, np.stack(images), np.concatenate(labels)
+    stacked, rules = pictures.stack(images)
+    return names, stacked, np.concatenate(labels), rules
+
+
+def _labels(arrow: Any, column: Any, place: str) -> NDArray[Any]:
+    """The labels as whole numbers or strings; those of a dictionary (categories) as what it stands for."""
+    if arrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values: NDArray[Any] = np.asarray(column.to_numpy())
+    if values.dtype.kind == "b" or (values.dtype.kind == "O" and all(isinstance(one, str) for one in values)):
+        return values.astype(str)
+    if values.dtype.kind not in "iuU":
+        raise DataError(
+            f"{place} is of the type {column.type}; labels are whole numbers, strings, booleans or categories."
+        )
+    return values.astype(np.int64) if values.dtype.kind == "u" and values.dtype.itemsize < 8 else values
+
+
+def _words(labels: NDArray[Any]) -> str:
+    return "strings" if labels.dtype.kind == "U" else "numbers"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def _column(path: Path, schema: Any, asked: str | None, usual: tuple[str, ...], fits: Any, option: str) -> str:
@@ -144,7 +186,11 @@ def _is_image(arrow: Any, kind: Any) -> bool:
 
 def _is_label(arrow: Any, kind: Any) -> bool:
     types = arrow.types
-    return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return any(
+        fits(kind)
+        for fits in (types.is_integer, types.is_string, types.is_large_string, types.is_string_view, types.is_boolean)
+    )
 
 
 def _class_names(schema: Any, label: str) -> list[str]:

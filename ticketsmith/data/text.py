@@ -30,17 +30,21 @@ def files(path: str | list[str] | None = None) -> list[tuple[str, Path]]:
     return [("text", file) for file in expand(path, _WHAT)]
 
 
-def read(path: Path) -> str:
-    """The text of a file, its line breaks as they are. Raises DataError when it is empty, not UTF-8, or has NUL bytes."""
+def read(path: Path, what: str = "") -> str:
+    """The text of a file, its line breaks as they are.
+
+    Raises DataError, which begins with ``what``, when it is empty, not UTF-8, or has NUL bytes.
+    """
+    what = what or f"{_WHAT}: {path}"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{_WHAT}: {path} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{what} cannot be read: {error.strerror or error}") from error
     if not content:
-        raise DataError(f"{_WHAT}: {path} is empty.")
+        raise DataError(f"{what} is empty.")
     if (place := content.find(b"\0")) >= 0:
         raise DataError(
-            f"{_WHAT}: {path} is no text: it has a NUL byte at {place:,}. Name a text file; one in UTF-16 becomes UTF-8 by "
+            f"{what} is no text: it has a NUL byte at {place:,}. Name a text file; one in UTF-16 becomes UTF-8 by "
             "`iconv -f utf-16 -t utf-8`."
         )
     try:
@@ -48,6 +52,6 @@ def read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{_WHAT}: {path} is not UTF-8: byte 0x{content[error.start]:02x} at {error.start:,} (line {line:,}). Save it as "
+            f"{what} is not UTF-8: byte 0x{content[error.start]:02x} at {error.start:,} (line {line:,}). Save it as "
             "UTF-8, e.g. by `iconv -f latin1 -t utf-8`."
         ) from error

@@ -1,4 +1,4 @@
-"""A Hugging Face folder, for models that came from there: those that offer ``save_pretrained``, themselves or as ``hf``."""
+"""A Hugging Face folder, for models that came from there: themselves, as ``hf``, or as ``network`` of the built-in task."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import nn
 
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
 
+_INSIDE = ("hf", "network")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def write(subject: Subject, path: Path, settings: Settings) -> Written:
     """A folder that ``from_pretrained`` loads, pruned weights as zeros. Raises ExportError for a model of another kind."""
-    source = _pretrained(subject.model)
-    if source is None:
-        raise ExportError(
-            f"{type(subject.model).__name__} did not come from Hugging Face: neither it nor its attribute `hf` has "
-            "`save_pretrained`. Other formats can hold it."
-        )
+    model: Any = subject.model
+    place = _place(model)
+    source = getattr(model, place) if place else model
+    # A model around the one of Hugging Face may know what else belongs into the folder, such as its tokenizer.
+    save = model.save_pretrained if hasattr(model, "save_pretrained") else source.save_pretrained
     try:
-        named = inspect.signature(source.save_pretrained).parameters
-        source.save_pretrained(str(path), **({"safe_serialization": True} if "safe_serialization" in named else {}))
+        named = inspect.signature(save).parameters
+        save(str(path), **({"safe_serialization": True} if "safe_serialization" in named else {}))
         again = type(source).from_pretrained(str(path)).eval()
     except Exception as error:  # code of another library, or of the user
         raise ExportError(f"save_pretrained or from_pretrained failed: {type(error).__name__}: {error}") from error
@@ -33,28 +33,32 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
     if pickled:
         raise ExportError(f"{pickled[0]} would be a pickle, which can run code. Save safetensors.")
     _same(source.state_dict(), again.state_dict())
-    difference = subject.check("the Hugging Face folder", _with(subject.model, again))
-    kind = type(source)
-    return Written(
-        "loaded with from_pretrained: equal weights; outputs compared with PyTorch's",
-        (
-            f"from {kind.__module__.partition('.')[0]} import {kind.__name__}",
-            f'model = {kind.__name__}.from_pretrained("{{name}}")',
-        ),
-        difference,
+    difference = subject.check("the Hugging Face folder", _with(model, place, again))
+    library, kind = type(source).__module__.partition(".")[0], type(source).__name__
+    load = [f"from {library} import {kind}", f'model = {kind}.from_pretrained("{{name}}")']
+    if (path / "tokenizer_config.json").is_file():
+        load += ["from transformers import AutoTokenizer", 'tokenizer = AutoTokenizer.from_pretrained("{name}")']
+    return Written("loaded with from_pretrained: equal weights; outputs compared with PyTorch's", tuple(load), difference)
+
+
+def _place(model: nn.Module) -> str:
+    """The attribute that can be saved and loaded as Hugging Face does, empty for the model itself."""
+    for place in ("", *_INSIDE):
+        one = getattr(model, place, None) if place else model
+        if hasattr(one, "save_pretrained") and hasattr(one, "from_pretrained"):
+            return place
+    raise ExportError(
+        f"{type(model).__name__} did not come from Hugging Face: neither it nor its attribute `hf` has `save_pretrained` "
+        "and `from_pretrained`. Other formats can hold it."
     )
 
 
-def _pretrained(model: nn.Module) -> Any:
-    return next((m for m in (model, getattr(model, "hf", None)) if hasattr(m, "save_pretrained")), None)
-
-
-def _with(model: nn.Module, again: nn.Module) -> nn.Module:
+def _with(model: nn.Module, place: str, again: nn.Module) -> nn.Module:
     """The model with what was loaded in the place of what was saved."""
-    if hasattr(model, "save_pretrained"):
+    if not place:
         return again
     whole = copy.deepcopy(model)
-    whole.hf = again
+    setattr(whole, place, again)
     return whole
 
 

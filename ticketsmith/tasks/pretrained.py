@@ -56,7 +56,10 @@ class Pretrained(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that ``from_pretrained`` of transformers reads: weights as safetensors, configuration, tokenizer."""
         self.network.save_pretrained(str(folder))  # type: ignore[operator]
-        tokenizer(self._folder).save_pretrained(str(folder))
+        words = tokenizer(self._folder)
+        if words.pad_token_id is None and self._pad is not None:
+            words.pad_token_id = self._pad
+        words.save_pretrained(str(folder))
 
 
 class PretrainedLanguageModel(Pretrained):

@@ -253,7 +253,8 @@ def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict
         plain |= task.identity()
         plain.pop("revision", None)  # of the content, not part of it
     elif name in BUILTINS:
-        plain["data"] = data.identity(*split_component(options["data"]), base=base)
+        told = split_component(options["data"])
+        plain["data"] = data.identity(*told, base=base) | data.rules(*told, base=base)
         plain["model"] = models.identity(*split_component(options["model"]))
         if "tokenizer" in options:
             plain["tokenizer"] = tokens.identity(options["tokenizer"], base)

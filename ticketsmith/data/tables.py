@@ -1,0 +1,112 @@
+"""A table of the user's own: named columns of CSV, TSV, JSON, JSON lines or Parquet.
+
+Cells of CSV and TSV are text as they stand: nothing in such a file says that ``0101`` is a number or ``NA`` is none.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ticketsmith.data import text
+from ticketsmith.data.extras import need
+from ticketsmith.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "'|'"}
+KINDS = (*_SEPARATORS, ".json", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """``columns``: the cells of each. ``place``: where a row, counted from 0, is found in the file, in words.
+
+    ``untyped``: its file holds text alone.
+    """
+
+    columns: dict[str, list[Any]]
+    place: Callable[[int], str]
+    untyped: bool = False
+
+
+def read(file: Path, what: str) -> Table:
+    """The table in a file. Raises DataError that begins with ``what``."""
+    kind = file.suffix.lower()
+    if kind not in KINDS:
+        raise DataError(f"{what} is of no known kind; known are {', '.join(KINDS)}.")
+    if kind in _SEPARATORS:
+        return _separated(file, _SEPARATORS[kind], what)
+    import pandas as pd
+
+    try:
+        if kind == ".parquet":
+            need("pyarrow", "a Parquet file")
+            frame = pd.read_parquet(file)
+        else:
+            frame = pd.read_json(file, lines=kind == ".jsonl", dtype=False, convert_dates=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{what} cannot be read: {error}") from error
+    return Table({str(name): _cells(frame, place) for place, name in enumerate(frame.columns)}, _row)
+
+
+def _cells(frame: pd.DataFrame, place: int) -> list[Any]:
+    cells: list[Any] = frame.iloc[:, place].tolist()
+    return cells
+
+
+def _row(row: int) -> str:
+    return f"row {row}"
+
+
+def _separated(file: Path, separator: str, what: str) -> Table:
+    import pandas as pd
+
+    content = text.read(file, what)
+    options: dict[str, Any] = {"header": None, "index_col": False, "dtype": str, "keep_default_na": False}
+    try:
+        frame = pd.read_csv(io.StringIO(content), sep=separator, **options)
+    except (ValueError, pd.errors.ParserError) as error:
+        reason = str(error).strip().rpartition("C error: ")[2]
+        raise DataError(
+            f"{what} cannot be read: {reason}. A cell that holds one of its {_NAMES[separator]}, a quote or a line break "
+            'stands in quotes, and a quote in it is doubled: "".'
+        ) from error
+    header = frame.iloc[0].tolist()
+    if len(header) == 1 and (others := [other for other in _NAMES if other in header[0]]):
+        raise DataError(
+            f"{what} has one column, {header[0]!r}: its columns are separated by {_NAMES[others[0]]}, where {file.suffix} "
+            f"has {_NAMES[separator]}. Save it with {_NAMES[separator]}."
+        )
+    if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
+        raise DataError(f"{what} has more than one column {twice[0]!r}; give each a name of its own.")
+    if len(frame) == 1:
+        raise DataError(f"{what} has a header, and no rows.")
+    rows = frame.iloc[1:]
+    return Table(
+        {name: _cells(rows, place) for place, name in enumerate(header)},
+        lambda row: f"line {_line(content, separator, row)}, row {row}",
+        untyped=True,
+    )
+
+
+def _line(content: str, separator: str, row: int) -> int | str:
+    """The line at which a row begins, counted from 1; blank lines and line breaks in cells count too."""
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
+    begin, seen = 1, -1  # the header is no row
+    try:
+        for cells in reader:
+            if cells and seen == row:
+                return begin
+            seen += bool(cells)
+            begin = reader.line_num + 1
+    except csv.Error:
+        pass
+    return "unknown"
