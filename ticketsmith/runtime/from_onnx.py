@@ -18,6 +18,7 @@ from ticketsmith.errors import TicketSmithError
 from ticketsmith.runtime import interpolate, recurrent
 from ticketsmith.runtime.build import Array, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
+from ticketsmith.runtime.onnx_samples import check_samples
 from ticketsmith.runtime.simplify import simplify
 
 __all__ = ["OnnxError", "UnsupportedError", "from_onnx"]
@@ -30,15 +31,19 @@ class OnnxError(TicketSmithError):
 
 
 def from_onnx(
-    model: str | os.PathLike[str] | bytes, sizes: Mapping[str, int] | None = None, shape: Sequence[int] | None = None
+    model: str | os.PathLike[str] | bytes,
+    sizes: Mapping[str | tuple[str, int], int] | None = None,
+    shape: Sequence[int] | None = None,
 ) -> Graph:
     """The graph of an ONNX model, given by its path or its bytes.
 
     The first axis of every input is the batch, whatever the model says about it. ``sizes`` gives other axes their size where
-    the model has a name instead, such as ``{"sequence": 128}``; ``shape``, that of one sample, gives them all for a model of
-    one input. Weights in files beside the model are read when they lie in its folder.
+    the model has none (or one below 1, as some exporters write it): by the axis' name, ``{"sequence": 128}``, or by the
+    input's name and the place of the axis, ``{("tokens", 1): 128}``. ``shape``, that of one sample, gives them all for a model
+    of one input. Weights in files beside the model are read when they lie in its folder.
 
-    Raises OnnxError, UnsupportedError for what the runtime does not know, GraphError for shapes that it cannot have.
+    Raises OnnxError, UnsupportedError for what the runtime does not know and for models that mix the samples of a batch,
+    GraphError for shapes that it cannot have.
     """
     try:
         import onnx
@@ -65,14 +70,21 @@ def from_onnx(
     if len(proto.graph.node) > _MOST_NODES:
         raise OnnxError(f"{where} has {len(proto.graph.node):,} nodes; {_MOST_NODES:,} are read at most.")
     try:
-        return simplify(_Translator(proto, folder, dict(sizes or {}), shape).graph())
+        translator = _Translator(proto, folder, dict(sizes or {}), shape)
+        graph = translator.graph()
+        check_samples(translator.whole(), translator.build.ports, graph)
+        return simplify(graph)
     except OnnxError as error:
         raise OnnxError(f"{where}: {error}") from error
 
 
 class _Translator:
     def __init__(
-        self, proto: Any, folder: Path | None, sizes: dict[str, int], shape: Sequence[int] | None = None
+        self,
+        proto: Any,
+        folder: Path | None,
+        sizes: dict[str | tuple[str, int], int],
+        shape: Sequence[int] | None = None,
     ) -> None:
         self.proto, self.folder, self.sizes, self.one = proto, folder, sizes, shape
         self.build = Builder()
@@ -110,18 +122,33 @@ class _Translator:
             raise UnsupportedError(f"input {port.name!r} is {name}: float32, or int64 for tokens, can be served.")
         shape = []
         for axis, dim in enumerate(kind.shape.dim):
-            size = 1 if axis == 0 else int(dim.dim_value) or self.sizes.get(dim.dim_param, 0)
-            if not size and self.one is not None and len(self.one) == len(kind.shape.dim) - 1:
+            size = 1 if axis == 0 else int(dim.dim_value)
+            if size < 1:  # some exporters write -1 for a size that is free
+                size = self.sizes.get((port.name, axis), 0) or self.sizes.get(dim.dim_param, 0)
+            if size < 1 and self.one is not None and len(self.one) == len(kind.shape.dim) - 1:
                 size = int(self.one[axis - 1])
             if not 0 < size <= 2**31:
+                key = dim.dim_param or (port.name, axis)
                 raise OnnxError(
-                    f"axis {axis} of input {port.name!r} has no size: give it by sizes={{{dim.dim_param or '...'!r}: n}}, or "
-                    "export the model with fixed sizes behind the batch."
+                    f"axis {axis} of input {port.name!r} has no size: give it by sizes={{{key!r}: n}}, or export the model "
+                    "with fixed sizes behind the batch."
                 )
             shape.append(size)
         dtype = "float32" if kind.elem_type == types.FLOAT else "int64"
         value = self.build.input(port.name, tuple(shape), dtype)
         return replace(value, boolean=kind.elem_type == types.BOOL)
+
+    def whole(self) -> Any:
+        """The model with all of its weights in it."""
+        import onnx
+
+        if all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in self.proto.graph.initializer):
+            return self.proto
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.proto)
+        for tensor in whole.graph.initializer:
+            tensor.CopyFrom(self._plain(tensor))
+        return whole
 
     def _plain(self, tensor: Any) -> Any:
         """A tensor whose bytes are all there."""

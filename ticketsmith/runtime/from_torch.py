@@ -1,4 +1,4 @@
-"""PyTorch modules to graphs, through ``torch.export``. The one module of this package that needs torch.
+"""PyTorch modules to graphs, through ``torch.export``. With ``trace`` this is all of the package that needs torch.
 
 What cannot be translated is named: the caller can then offer a dense runtime instead.
 """
@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ticketsmith.runtime.build import HIDDEN, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.simplify import simplify
+from ticketsmith.runtime.torch_samples import check_samples
 
 __all__ = ["UnsupportedError", "from_torch"]
 
@@ -34,29 +35,38 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
     """The graph of ``module`` in evaluation mode, for inputs shaped like ``example``: a tensor ``[batch, ...]``, several in
     the order of ``forward``, or several by name.
 
-    Raises UnsupportedError for what the runtime does not know, GraphError for shapes that it cannot have.
+    Raises UnsupportedError for what the runtime does not know and for models that mix the samples of a batch, GraphError for
+    shapes that it cannot have.
     """
     # one sample: shapes that hold the batch size are then known, and equal to 1
     given: tuple[Tensor, ...] = ()
     named: dict[str, Tensor] = {}
     if isinstance(example, Mapping):
         named = {name: _one(tensor) for name, tensor in example.items()}
+        examples = list(example.values())
     else:
-        given = tuple(_one(tensor) for tensor in ((example,) if isinstance(example, Tensor) else example))
+        examples = [example] if isinstance(example, Tensor) else list(example)
+        given = tuple(_one(tensor) for tensor in examples)
+    batches = [len(tensor) for tensor in examples]
+    if len(set(batches)) > 1:
+        raise UnsupportedError(f"the inputs have different batch sizes, {batches}: the first axis of each is the batch.")
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers in one operator
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            exported = _taken_apart(torch.export.export(module, given, named))
-    except Exception as error:  # torch.export may fail in any way
-        first = next(iter(str(error).splitlines()), "")
-        raise UnsupportedError(f"torch.export cannot read this model ({type(error).__name__}: {first}).") from error
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exported = _taken_apart(torch.export.export(module, given, named))
+        except Exception as error:  # torch.export may fail in any way
+            first = next(iter(str(error).splitlines()), "")
+            raise UnsupportedError(f"torch.export cannot read this model ({type(error).__name__}: {first}).") from error
+        graph = simplify(_Translator(exported, [*given, *named.values()]).graph())
+        check_samples(module, examples, list(named))
+        return graph
     finally:
         module.train(training)
         torch.backends.mha.set_fastpath_enabled(fast)
-    return simplify(_Translator(exported, [*given, *named.values()]).graph())
 
 
 def _taken_apart(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

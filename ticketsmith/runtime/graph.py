@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -162,8 +163,22 @@ class Graph:
             raise GraphError(f"{node}: it needs the parameter {name!r}.")
         return found
 
+    @cached_property
+    def users(self) -> Mapping[str, tuple[Node, ...]]:
+        """The nodes that read each value, in their order; a value that nobody reads is not in it."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
     def shapes(self) -> dict[str, Shape]:
-        """The shape of every value. Raises GraphError for anything that cannot be computed as it is written."""
+        """The shape of every value, a dict of the caller's own. Raises GraphError for anything that cannot be computed as it
+        is written."""
+        return dict(self._shapes)
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
         known: dict[str, Shape] = {}
         if len(self.inputs) > MOST_PORTS or len(self.outputs) > MOST_PORTS:
             raise GraphError(f"more than {MOST_PORTS} inputs or outputs.")

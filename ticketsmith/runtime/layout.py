@@ -12,9 +12,11 @@ between values of one layout.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,17 +206,17 @@ def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
     for step, tensor in uses:
         if tensor.space == space:
             life.setdefault(tensor.slot, [step, step])[1] = step
-    free: dict[Hashable, list[Slot]] = defaultdict(list)  # memory that is nobody's, by layout
+    free: dict[Hashable, list[tuple[int, int, Slot]]] = defaultdict(list)  # nobody's memory, by layout; the largest first
     grounds: list[Slot] = []
     ground_of: dict[Slot, Slot] = {}
-    ending = sorted(life, key=lambda slot: life[slot][1])
+    ending = deque(sorted(life, key=lambda slot: life[slot][1]))
+    order = count()
     for slot in sorted(life, key=lambda slot: life[slot][0]):
         while ending and life[ending[0]][1] < life[slot][0]:
-            gone = ending.pop(0)
-            free[gone.key].append(ground_of[gone])
+            gone = ending.popleft()
+            heappush(free[gone.key], (-ground_of[gone].size, next(order), ground_of[gone]))
         if free[slot.key]:
-            ground = max(free[slot.key], key=lambda one: one.size)
-            free[slot.key].remove(ground)
+            ground = heappop(free[slot.key])[2]
             ground.size = max(ground.size, slot.size)
         else:
             ground = Slot(space, slot.key, slot.size)

@@ -105,8 +105,7 @@ def lane_nodes(graph: Graph) -> set[str]:
     found: set[str] = set()
     for node in reversed(graph.nodes):
         values = [shapes[name] for name in (*node.inputs, node.output)]
-        later = [other for other in graph.nodes if node.output in other.inputs]
-        if any(other.output not in found for other in later):
+        if any(user.output not in found for user in graph.users.get(node.output, ())):
             continue
         vectors = node.op in _LANE_OPS and all(len(shape) == 1 for shape in values)
         if not vectors and not (node.op in _LANE_IMAGE_OPS and all(_small(shape) for shape in values)):
@@ -162,8 +161,8 @@ class _Planner(ArrayOperators):
     def _flattens(self, node: Node) -> bool:
         return node.op in ("flatten", "reshape") and len(self.shapes[node.output]) == 1
 
-    def _users(self, name: str) -> list[Node]:
-        return [node for node in self.graph.nodes if name in node.inputs]
+    def _users(self, name: str) -> tuple[Node, ...]:
+        return self.graph.users.get(name, ())
 
     def _step(
         self, write: Callable[[], ctypes.Structure], *tensors: Tensor, batch: bool = False, work: int = 0

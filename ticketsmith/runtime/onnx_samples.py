@@ -1,0 +1,152 @@
+"""ONNX models that mix the samples of a batch are named, with the node that does. See ``samples``.
+
+The model is run by ONNX Runtime where it is installed, else by ONNX's own reference, which may be slow.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ticketsmith.runtime import samples
+from ticketsmith.runtime.build import UnsupportedError
+from ticketsmith.runtime.graph import Graph, Port
+from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
+from ticketsmith.runtime.samples import Array
+
+_NO_VALUES = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
+"""Operators that look at a value's shape alone."""
+
+_WAY_OUT = (
+    "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as "
+    "`onnxruntime`."
+)
+
+
+def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
+    """Raises UnsupportedError, with the node's name, where a model does not compute each sample of a batch alike and apart.
+
+    ``proto`` holds all weights itself; ``ports`` are its inputs with all sizes known, ``graph`` what is to compute it. A model
+    for batches of 1 alone is a function of one sample, and nothing is asked.
+    """
+    batches = _batches(proto)
+    if set(batches) == {1}:
+        return
+    if 1 in batches:
+        fixed = [port.name for port, batch in zip(ports, batches, strict=True) if batch == 1]
+        raise UnsupportedError(
+            f"the input {fixed[0]!r} has a batch of 1 and others have not: the first axis of each input is the batch. "
+            f"{_WAY_OUT}"
+        )
+    whole = 4 * sum(math.prod(shape) for shape in graph.shapes().values()) * (samples.SMALL + samples.LARGE)
+    follows = _from_inputs(proto)
+    named = {name: node for node in proto.graph.node for name in node.output if name in follows}
+    if whole > samples.MOST_BYTES:
+        named = {one.name: named[one.name] for one in proto.graph.output if one.name in named}
+    inputs = _drawn(proto, ports)
+    run = _runner(proto, list(named), inputs)
+    if run is None:
+        return
+    try:
+        few = run({name: samples.small(array) for name, array in inputs.items()})
+        many = run(inputs)
+    except Exception as error:  # of many kinds
+        first = next(iter(str(error).splitlines()), "")
+        raise UnsupportedError(f"the model takes one sample, and no batch of several ({first}). {_WAY_OUT}") from error
+    values = dict(zip(named, few, strict=True))
+    for (name, node), one, other in zip(named.items(), few, many, strict=True):
+        scale = samples.largest([values[given] for given in node.input if given in values])
+        told = samples.fault(one, other, scale)
+        if told is not None:
+            where = f" (node {node.name!r})" if node.name else f" (which computes {name!r})"
+            raise UnsupportedError(f"the operator {node.op_type!r}{where} mixes the samples of a batch: {told}. {_WAY_OUT}")
+
+
+def _batches(proto: Any) -> list[int]:
+    """The batch that each input is made for; 0 where it is free."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    ports = [port for port in proto.graph.input if port.name not in constants]
+    return [max(0, int(port.type.tensor_type.shape.dim[0].dim_value)) for port in ports]
+
+
+def _from_inputs(proto: Any) -> set[str]:
+    """The values that follow from the inputs' values, and not from their shapes alone."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    found = {port.name for port in proto.graph.input} - constants
+    for node in proto.graph.node:
+        if node.op_type not in _NO_VALUES and any(name in found for name in node.input):
+            found.update(name for name in node.output if name)
+    return found
+
+
+def _drawn(proto: Any, ports: Sequence[Port]) -> dict[str, Array]:
+    import onnx
+
+    types = {port.name: port.type.tensor_type.elem_type for port in proto.graph.input}
+    high, generator = ranges(proto), np.random.default_rng(0)
+    found: dict[str, Array] = {}
+    for port in ports:
+        shape = (samples.LARGE, *port.shape)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(types[port.name])
+        values = (
+            generator.standard_normal(shape)
+            if port.dtype == "float32"
+            else whole_numbers(shape, high.get(port.name), generator)
+        )
+        found[port.name] = values.astype(dtype)
+    return found
+
+
+def _runner(proto: Any, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Any:
+    """A function from inputs to these values; None where nothing runs this model, even for one sample."""
+    import onnx
+
+    free = onnx.ModelProto()
+    free.CopyFrom(proto)
+    for port in free.graph.input:
+        if port.name in inputs:
+            port.type.tensor_type.shape.dim[0].Clear()
+            port.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del free.graph.value_info[:]
+    del free.graph.output[:]
+    free.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    for make in (_by_onnxruntime, _by_reference):
+        try:
+            run = make(free)
+            run({name: array[:1] for name, array in inputs.items()})
+        except Exception:  # of many kinds: the other one may know it
+            continue
+        return run
+    return None
+
+
+def _by_onnxruntime(proto: Any) -> Any:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise ModuleNotFoundError("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, dict(inputs))
+
+
+def _by_reference(proto: Any) -> Any:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    for index, output in enumerate(proto.graph.output):
+        proto.graph.output[index].CopyFrom(onnx.helper.make_value_info(output.name, onnx.TypeProto()))
+    evaluator = ReferenceEvaluator(proto)
+
+    def run(inputs: Mapping[str, Array]) -> list[Array]:
+        with np.errstate(all="ignore"):
+            return [np.asarray(one) for one in evaluator.run(None, dict(inputs))]
+
+    return run

@@ -1,0 +1,162 @@
+"""A PyTorch model watched at work: each operator, what it was given and what it made, and what that follows from.
+
+With ``from_torch`` this is all of the package that needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_NO_VALUES = {
+    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "empty",
+    "new_empty_strided", "rand_like", "randn_like",
+}  # fmt: skip
+"""What looks at a tensor's shape and not at its values."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a tensor was computed from: the model's inputs, and which of its weights (by ``id``)."""
+
+    inputs: bool = False
+    weights: frozenset[int] = frozenset()
+
+    def __or__(self, other: Origin) -> Origin:
+        return Origin(self.inputs or other.inputs, self.weights | other.weights)
+
+
+NOTHING = Origin()
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """One call of an operator. ``name`` is without its overload, ``place`` the module that called it (empty: the model).
+
+    ``tensors`` are all that it was given, ``made`` what it gave, ``scalars`` the numbers that it computed with; ``origin``
+    tells what one of these tensors follows from.
+    """
+
+    name: str
+    place: str
+    arguments: Sequence[Any]
+    tensors: Sequence[Tensor]
+    made: Sequence[Tensor]
+    scalars: tuple[Any, ...]
+    origin: Callable[[Tensor], Origin]
+
+    def __str__(self) -> str:
+        return f"{self.name!r}" + (f" (in {self.place})" if self.place else "")
+
+
+def watched(
+    model: nn.Module, call: Callable[[], Any], inputs: Iterable[Tensor], visit: Callable[[Operation], None]
+) -> Any:
+    """What ``call()`` gives; ``visit`` is told of each operator, in order. ``inputs`` are tensors that the call is given.
+
+    Attention is computed by its parts, not by one operator that hides them.
+    """
+    places: list[str] = []
+    handles = []
+    for name, module in model.named_modules():
+
+        def enter(_: nn.Module, __: Any, name: str = name) -> None:
+            places.append(name)
+
+        def leave(_: nn.Module, __: Any, ___: Any) -> None:
+            places.pop()
+
+        if not isinstance(module, torch.jit.ScriptModule):
+            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        with _without_fast_path(), _Watch(model, inputs, visit, places):
+            return call()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(
+        self, model: nn.Module, inputs: Iterable[Tensor], visit: Callable[[Operation], None], places: list[str]
+    ) -> None:
+        super().__init__()
+        self.visit, self.places = visit, places
+        self.known = WeakTensorKeyDictionary()
+        self.memories: dict[int, Origin] = {}
+        self.kept: list[Tensor] = []  # so that no memory of ``memories`` is used again
+        for tensor in (*model.parameters(), *model.buffers()):
+            self._remember(tensor, Origin(weights=frozenset({id(tensor)})))
+        for tensor in inputs:
+            self._remember(tensor, Origin(inputs=True))
+
+    def _remember(self, tensor: Tensor, origin: Origin) -> None:
+        place = _memory(tensor)
+        if place:
+            self.memories[place] = self.memories.get(place, NOTHING) | origin
+            self.kept.append(tensor)
+
+    def origin(self, tensor: Tensor) -> Origin:
+        return self.known.get(tensor, NOTHING) | self.memories.get(_memory(tensor), NOTHING)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.partition("::")[2]
+        given = list(_tensors([*args, *kwargs.values()]))
+        origin = NOTHING
+        if name not in _NO_VALUES:
+            for tensor in given:
+                origin |= self.origin(tensor)
+        before = {id(tensor): self.origin(tensor) for tensor in given}  # what is written in place had one before
+        result = func(*args, **kwargs)
+        made = list(_tensors([result]))
+        if origin != NOTHING:
+            for tensor in made:
+                self.known[tensor] = origin
+            if func._schema.is_mutable:
+                for tensor in made:
+                    self._remember(tensor, origin)
+        scalars = tuple(
+            value
+            for value, argument in zip(args, func._schema.arguments, strict=False)
+            if type(value) in (int, float) and "int" not in str(argument.real_type)
+        )
+        place = self.places[-1] if self.places else ""
+        self.visit(
+            Operation(name, place, args, given, made, scalars, lambda tensor: before.get(id(tensor)) or self.origin(tensor))
+        )
+        return result
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _memory(tensor: Tensor) -> int:
+    """The address of a tensor's memory; 0 for those that have none of one kind, such as sparse ones."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return 0
