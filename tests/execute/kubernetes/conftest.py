@@ -70,6 +70,16 @@ class Lab:
 
     def ends(self, verb: str, *more: str, seconds: float = 240) -> tuple[int, str]:
         """Exit status and output of a command."""
+        process = self.start(verb, *more)
+        try:
+            text, _ = process.communicate(timeout=seconds)
+        finally:
+            process.kill()
+        assert "Traceback" not in text, text
+        return process.returncode, text
+
+    def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
+        """A command that has only begun; what it prints and warns of comes together."""
         given = ["--target", str(self.target)] if verb not in ("pull", "ls", "report", "verify") else []
         if verb == "submit":
             given += ["--config", str(self.recipe), "--yes"]
@@ -81,17 +91,15 @@ class Lab:
             "COLUMNS": "200",
             "PYTHONPATH": str(ROOT),
         }
-        ended = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "ticketsmith", verb, *given, *more],
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             env=environment,
             cwd=self.folder,
-            timeout=seconds,
         )
-        text = ended.stdout + ended.stderr
-        assert "Traceback" not in text, text
-        return ended.returncode, text
 
     def set(self, *replacements: tuple[str, str], recipe: bool = False) -> None:
         """Changes the target's text, or the recipe's."""
