@@ -44,7 +44,7 @@ def generate_selector(job: Object) -> None:
 def _job(job: Object) -> None:
     spec = job.setdefault("spec", {})
     template = spec.setdefault("template", {})
-    if "completions" not in spec and "parallelism" not in spec and spec.get("completionMode") != "Indexed":
+    if "completions" not in spec and "parallelism" not in spec:  # Indexed ones too
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
     spec.setdefault("backoffLimit", UNLIMITED if "backoffLimitPerIndex" in spec else 6)

@@ -124,7 +124,8 @@ class _Sync:
 
     def run(self) -> None:
         now = self.storage.clock.stamp()
-        if "startTime" not in self.status and not self.suspended:
+        resuming = at(condition(self.job, "Suspended"), "status") == "True"
+        if "startTime" not in self.status and not self.suspended and not resuming:
             self.status["startTime"] = now
         self._count_failures_in_a_row()
         if self.indexed:
@@ -170,7 +171,7 @@ class _Sync:
         return ("FailureTarget", reason, MESSAGES[reason]) if reason else None
 
     def _running_for(self) -> float:
-        return self.storage.clock.since(self.status["startTime"])
+        return self.storage.clock.since(self.status["startTime"]) if "startTime" in self.status else 0.0
 
     def _restarts_too_often(self) -> bool:
         if at(self.spec, "template", "spec", "restartPolicy") != "OnFailure":
@@ -369,11 +370,11 @@ class _Sync:
         view = {"status": self.status}
         if self.suspended:
             if set_condition(view, "Suspended", "True", now, "JobSuspended", "Job suspended"):
+                self.status.pop("startTime", None)  # the next start is told a moment after the Job has been resumed
                 tell(self.storage, self.job, "Suspended", "Job suspended", SOURCE)
         elif condition(view, "Suspended") and set_condition(
             view, "Suspended", "False", now, "JobResumed", "Job resumed"
         ):
-            self.status["startTime"] = now  # the deadline counts from here again
             tell(self.storage, self.job, "Resumed", "Job resumed", SOURCE)
 
     def _set_status(self, ending: Ending | None, active: int, now: str) -> None:

@@ -277,13 +277,15 @@ class PodWorker(threading.Thread):
         return None
 
     def _back_off(self, code: int, reason: str, message: str) -> bool:
-        delay = min(self.cluster.jobs.backoff * 2**self.restarts, self.cluster.jobs.backoff * 30)
         self._last_state = {"terminated": self._terminated(code, reason, message)}
+        self._killed_for = None
+        if self.restarts == 0:
+            return not self._paused(0.0)  # the first time at once
+        delay = self.cluster.jobs.backoff * min(2 ** (self.restarts - 1), 30)
         name = self.container["name"]
         why = f"back-off {delay:g}s restarting failed container={name} pod={self.pod['metadata']['name']}"
         self._event("BackOff", f"Back-off restarting failed container {name}", warning=True)
-        self._wait_state("CrashLoopBackOff", why, restarts=self.restarts + 1)
-        self._killed_for = None
+        self._wait_state("CrashLoopBackOff", why)
         return not self._paused(delay)
 
     # Status -----------------------------------------------------------------------------------------------------------
@@ -334,14 +336,14 @@ class PodWorker(threading.Thread):
             **({"message": message} if message else {}),
         }
 
-    def _wait_state(self, reason: str, message: str, restarts: int | None = None) -> None:
+    def _wait_state(self, reason: str, message: str) -> None:
         state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
-        self._edit(lambda live: self._set_container(live, state, restarts))
+        self._edit(lambda live: self._set_container(live, state))
 
-    def _set_container(self, live: Object, state: Object, restarts: int | None = None) -> None:
+    def _set_container(self, live: Object, state: Object) -> None:
         running = "running" in state
         status = {"name": self.container["name"], "image": self.container["image"], "imageID": "", "state": state}
-        status |= {"lastState": self._last_state, "restartCount": self.restarts if restarts is None else restarts}
+        status |= {"lastState": self._last_state, "restartCount": self.restarts}
         live["status"]["containerStatuses"] = [{**status, "ready": running, "started": running}]
 
     def _termination_message(self, code: int) -> str:
@@ -445,6 +447,9 @@ class PodWorker(threading.Thread):
         places = {}
         for mount in self.container.get("volumeMounts") or []:
             volume = volumes[mount["name"]]
+            medium = at(volume, "emptyDir", "medium") or ""
+            if medium not in ("", "Memory") and not medium.startswith("HugePages"):
+                raise MountError(f'"{mount["name"]}" : unknown storage medium "{medium}"')
             claim = at(volume, "persistentVolumeClaim", "claimName")
             folder = self.cluster.folder / "claims" / claim if claim else self.folder / "volumes" / mount["name"]
             folder.mkdir(parents=True, exist_ok=True)

@@ -296,4 +296,5 @@ def _grace_left(meta: Object) -> bool:
 def _pod_grace(pod: Object, asked: int | None) -> int:
     if not at(pod, "spec", "nodeName") or is_finished(pod):
         return 0
-    return asked if asked is not None else int(pod["spec"].get("terminationGracePeriodSeconds", 30))
+    seconds = asked if asked is not None else int(pod["spec"].get("terminationGracePeriodSeconds", 30))
+    return 1 if seconds < 0 else seconds

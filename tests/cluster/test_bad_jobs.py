@@ -118,20 +118,45 @@ REFUSED: dict[str, tuple[Change, int, str]] = {
         422,
         "must be less than or equal to completions",
     ),
-    "Indexed without completions": (spec(completionMode="Indexed"), 422, "when completion mode is Indexed"),
+    "Indexed without completions": (
+        spec(completionMode="Indexed", parallelism=2),
+        422,
+        "spec.completions: Required value: when completion mode is Indexed",
+    ),
     "completion mode unknown": (spec(completionMode="Sharded"), 422, 'Unsupported value: "Sharded"'),
     "negative deadline": (spec(activeDeadlineSeconds=-1), 422, "must be greater than or equal to 0"),
     "negative time to live": (spec(ttlSecondsAfterFinished=-1), 422, "must be greater than or equal to 0"),
-    "negative grace": (pod(terminationGracePeriodSeconds=-1), 422, "must be greater than or equal to 0"),
-    "half a GPU": (resources({GPU: "0.5"}, {GPU: "0.5"}), 422, "must be an integer"),
-    "GPU requested and not limited": (resources({GPU: "1"}), 422, "Limit must be set for non overcommitable resources"),
-    "GPU request unlike its limit": (resources({GPU: "1"}, {GPU: "2"}), 422, f"must be equal to {GPU} limit of 2"),
+    "half a GPU": (
+        resources({GPU: "0.5"}, {GPU: "0.5"}),
+        422,
+        f'resources.limits[{GPU}]: Invalid value: "500m": must be an integer',
+    ),
+    "GPU requested and not limited": (
+        resources({GPU: "1"}),
+        422,
+        "resources.limits: Required value: Limit must be set for non overcommitable resources",
+    ),
+    "GPU request unlike its limit": (
+        resources({GPU: "1"}, {GPU: "2"}),
+        422,
+        f'resources.requests: Invalid value: "1": must be equal to {GPU} limit of 2',
+    ),
+    "huge pages alone": (
+        resources({"hugepages-2Mi": "4Mi"}, {"hugepages-2Mi": "4Mi"}),
+        422,
+        "HugePages require cpu or memory",
+    ),
+    "negative memory": (resources({}, {"memory": "-1Gi"}), 422, "resources.limits[memory]: Invalid value"),
     "request above the limit": (resources({"cpu": "2"}, {"cpu": "1"}), 422, "must be less than or equal to cpu limit"),
     "unknown resource": (resources({"gpu": "1"}, {"gpu": "1"}), 422, "must be a standard resource for containers"),
     "quantity with an unknown unit": (resources({"memory": "4GB"}), 400, "quantities must match"),
     "mount without a volume": (container(volumeMounts=[{"name": "a", "mountPath": "/a"}]), 422, 'Not found: "a"'),
     "two volumes of one name": (pod(volumes=[{"name": "a"}, {"name": "a"}]), 422, 'Duplicate value: "a"'),
-    "unknown medium": (pod(volumes=[{"name": "a", "emptyDir": {"medium": "Disk"}}]), 422, 'Unsupported value: "Disk"'),
+    "volume of a negative size": (
+        pod(volumes=[{"name": "a", "emptyDir": {"sizeLimit": "-1Gi"}}]),
+        422,
+        "emptyDir.sizeLimit: Forbidden: SizeLimit field must be a valid resource quantity",
+    ),
     "two containers of one name": (
         lambda j: j["spec"]["template"]["spec"]["containers"].append(
             copy.deepcopy(j["spec"]["template"]["spec"]["containers"][0])
@@ -150,7 +175,22 @@ REFUSED: dict[str, tuple[Change, int, str]] = {
     "reference to an unknown field": (
         container(env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.colour"}}}]),
         422,
-        'Unsupported value: "metadata.colour"',
+        "error converting fieldPath: field label not supported: metadata.colour",
+    ),
+    "reference to a field that variables cannot have": (
+        container(env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.phase"}}}]),
+        422,
+        'Unsupported value: "status.phase"',
+    ),
+    "rule without an action": (
+        policy({"onExitCodes": {"operator": "In", "values": [2]}}),
+        422,
+        'valid values: ["Count" "FailIndex" "FailJob" "Ignore"]',
+    ),
+    "more indexes than may back off each": (
+        spec(completionMode="Indexed", completions=100_001, parallelism=2, backoffLimitPerIndex=1),
+        422,
+        "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000",
     ),
     "toleration that exists with a value": (
         pod(tolerations=[{"key": "sku", "operator": "Exists", "value": "gpu"}]),
@@ -176,6 +216,23 @@ def test_refused(shared: Cluster, what: str) -> None:
     if status == 422:
         assert answer["reason"] == "Invalid"
         assert all({"reason", "message", "field"} <= set(cause) for cause in answer["details"]["causes"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        spec(completionMode="Indexed"),  # neither completions nor parallelism: one of each
+        pod(terminationGracePeriodSeconds=-1),  # counts as one second
+        pod(volumes=[{"name": "a", "emptyDir": {"medium": "Disk"}}]),  # the kubelet refuses it
+        container(securityContext={"runAsUser": 0, "runAsNonRoot": True}),  # the kubelet refuses it
+    ],
+    ids=["Indexed alone", "negative grace", "unknown medium", "root that is not root"],
+)
+def test_what_looks_wrong_and_is_taken(shared: Cluster, change: Change) -> None:
+    manifest = job("trial")
+    change(manifest)
+    spec = json.loads(ask(shared, manifest, field_validation="Strict").data)["spec"]
+    assert (spec["completions"], spec["parallelism"]) == (1, 1)
 
 
 def test_taken(shared: Cluster) -> None:

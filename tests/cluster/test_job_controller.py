@@ -241,14 +241,14 @@ def test_no_replacement_before_the_first_has_ended(fake_cluster: FakeCluster) ->
 def test_suspended_and_resumed(cluster: Cluster, batch: BatchV1Api) -> None:
     name = start(cluster, job("one", STOPS_WITH_130, activeDeadlineSeconds=3600))
     running(cluster, name)
+    began = cluster.job(name)["status"]["startTime"]
     batch.patch_namespaced_job(name, cluster.namespace, {"spec": {"suspend": True}}, _content_type=MERGE)
     cluster.wait_for(lambda: condition(cluster.job(name), "Suspended") and not cluster.pods(name))
     assert cluster.job(name)["status"].get("failed", 0) == 0
-    began = cluster.job(name)["status"]["startTime"]
     time.sleep(1.1)
     batch.patch_namespaced_job(name, cluster.namespace, {"spec": {"suspend": False}}, _content_type=MERGE)
     running(cluster, name)
-    live = cluster.job(name)
+    live = cluster.wait_for(lambda: "startTime" in cluster.job(name)["status"] and cluster.job(name))  # told last
     assert not condition(live, "Suspended")
     assert live["status"]["startTime"] > began
     assert {"Suspended", "Resumed"} <= reasons(cluster, name)

@@ -203,15 +203,37 @@ def test_no_process_and_no_thread_outlives_the_cluster(tmp_path: Any) -> None:
 
 
 def test_on_failure_restarts_in_place(cluster: Cluster) -> None:
+    """The Job takes its pod along as soon as that was restarted too often: what stays are events."""
     manifest = job("one", "print('try'); raise SystemExit(1)", backoffLimit=2)
     manifest["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
     start(cluster, manifest)
-    waiting(cluster, "one", "CrashLoopBackOff")
-    status = cluster.pods("one")[0]["status"]["containerStatuses"][0]
-    assert status["restartCount"] >= 1
-    assert status["lastState"]["terminated"]["exitCode"] == 1
     end(cluster, "one")
     assert failed(cluster.job("one")) == "BackoffLimitExceeded"
+    cluster.wait_for(lambda: not cluster.pods("one"))
+    (created,) = (e for e in cluster.events("one") if e["reason"] == "SuccessfulCreate")
+    pod = created["message"].removeprefix("Created pod: ")
+
+    def count(reason: str) -> int:
+        return sum(e.get("count") or 1 for e in cluster.events(pod) if e["reason"] == reason)
+
+    cluster.wait_for(lambda: count("Started") >= 2 and count("BackOff") >= 1)
+
+
+def test_a_negative_grace_period_is_a_second(cluster: Cluster) -> None:
+    start(cluster, job("one", SLEEP, grace=-1))
+    running(cluster, "one")
+    BatchV1Api(client_of(cluster)).delete_namespaced_job("one", cluster.namespace, propagation_policy="Background")
+    cluster.wait_for(lambda: not cluster.pods("one"), 10)
+
+
+def test_a_volume_of_an_unknown_medium_keeps_its_pod_waiting(cluster: Cluster) -> None:
+    manifest = job("one", grace=1)
+    manifest["spec"]["template"]["spec"]["volumes"] = [{"name": "a", "emptyDir": {"medium": "Disk"}}]
+    container_of(manifest)["volumeMounts"] = [{"name": "a", "mountPath": "/a"}]
+    start(cluster, manifest)
+    pod = cluster.wait_for(lambda: cluster.pods("one"))[0]["metadata"]["name"]
+    cluster.wait_for(lambda: "FailedMount" in reasons(cluster, pod))
+    assert any('unknown storage medium "Disk"' in e["message"] for e in cluster.events(pod))
 
 
 # Images and logs -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Two steps, as there: decoding by schema (400), then the rules of each kind (422 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -61,8 +62,6 @@ def _invalid(field: str, value: Any, why: str) -> Cause:
 
 
 def _go(value: Any) -> str:
-    import json
-
     return json.dumps(value, separators=(",", ":")) if isinstance(value, dict | list | bool) else str(value)
 
 
@@ -73,6 +72,11 @@ def _required(field: str, why: str = "") -> Cause:
 def _unsupported(field: str, value: Any, allowed: Iterable[str]) -> Cause:
     names = ", ".join(f'"{one}"' for one in sorted(allowed))
     return "FieldValueNotSupported", field, f'Unsupported value: "{value}": supported values: {names}'
+
+
+def _quoted(values: Iterable[str]) -> str:
+    """As Go prints a list of strings."""
+    return f"[{' '.join(json.dumps(value) for value in values)}]"
 
 
 def _duplicate(field: str, value: Any) -> Cause:
@@ -304,14 +308,26 @@ def _check_completions(spec: Object) -> Causes:
         if spec.get("parallelism", 0) > 100_000:
             why = "must be less than or equal to 100000 when completion mode is Indexed"
             yield _invalid("spec.parallelism", spec["parallelism"], why)
-        if completions is not None and spec.get("maxFailedIndexes", 0) > completions:
-            yield _invalid(
-                "spec.maxFailedIndexes", spec["maxFailedIndexes"], "must be less than or equal to completions"
-            )
+        most = spec.get("maxFailedIndexes")
+        if completions is not None and most is not None and most > completions:
+            yield _invalid("spec.maxFailedIndexes", most, "must be less than or equal to completions")
+        if most is not None and most > 100_000:
+            yield _invalid("spec.maxFailedIndexes", most, "must be less than or equal to 100000")
+        if completions is not None and completions > 100_000 and "backoffLimitPerIndex" in spec:
+            yield from _check_many_indexes(spec)
     else:
         for field in ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"):
             if field in spec:
                 yield _invalid(f"spec.{field}", spec[field], "requires indexed completion mode")
+
+
+def _check_many_indexes(spec: Object) -> Causes:
+    above = "when completions are above 100000 and used with backoff limit per index"
+    if "maxFailedIndexes" not in spec:
+        yield _required("spec.maxFailedIndexes", "must be specified when completions is above 100000")
+    for field in ("parallelism", "maxFailedIndexes"):
+        if spec.get(field, 0) > 10_000:
+            yield _invalid(f"spec.{field}", spec[field], f"must be less than or equal to 10000 {above}")
 
 
 def _check_failure_policy(spec: Object) -> Causes:
@@ -324,7 +340,7 @@ def _check_failure_policy(spec: Object) -> Causes:
         where = f"spec.podFailurePolicy.rules[{number}]"
         action, on_exit, conditions = rule.get("action"), rule.get("onExitCodes"), rule.get("onPodConditions")
         if not action:
-            yield _required(f"{where}.action", "valid values: " + str(list(ACTIONS)))
+            yield _required(f"{where}.action", f"valid values: {_quoted(ACTIONS)}")
         elif action not in ACTIONS:
             yield _unsupported(f"{where}.action", action, ACTIONS)
         elif action == "FailIndex" and "backoffLimitPerIndex" not in spec:
@@ -355,7 +371,9 @@ def _check_failure_policy(spec: Object) -> Causes:
 
 def _check_exit_codes(on_exit: Object, where: str, containers: set[str]) -> Causes:
     operator, values = on_exit.get("operator"), on_exit.get("values") or []
-    if operator not in ("In", "NotIn"):
+    if not operator:
+        yield _required(f"{where}.operator", f"valid values: {_quoted(('In', 'NotIn'))}")
+    elif operator not in ("In", "NotIn"):
         yield _unsupported(f"{where}.operator", operator, ("In", "NotIn"))
     if on_exit.get("containerName") is not None and on_exit["containerName"] not in containers:
         why = "must be one of the container or initContainer names in the pod template"
@@ -399,6 +417,9 @@ _SCALARS = {
     "dnsPolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
     "preemptionPolicy": ("Never", "PreemptLowerPriority"),
 }
+_NO_FIELD_OF_THE_ENVIRONMENT = ("spec.restartPolicy", "spec.schedulerName", "status.phase")
+"""Fields that have a label, which is looked up first, and still cannot be had in a variable."""
+
 _FIELD_PATHS = (
     "metadata.name",
     "metadata.namespace",
@@ -420,8 +441,7 @@ def check_pod_spec(spec: Object, field: str) -> Causes:
     for name, allowed in _SCALARS.items():
         if name in spec and spec[name] not in allowed and not (name == "restartPolicy" and field != "spec"):
             yield _unsupported(f"{field}.{name}", spec[name], allowed)
-    if spec.get("terminationGracePeriodSeconds", 0) < 0:
-        yield _invalid(f"{field}.terminationGracePeriodSeconds", spec["terminationGracePeriodSeconds"], _NEGATIVE)
+    # A negative grace period is taken, and counts as one second when the pod is deleted.
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= 2**31 - 1:
         yield _invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
@@ -492,9 +512,10 @@ def _check_volume(volume: Object, seen: list[str], where: str) -> Causes:
             f"{where}.{sorted(sources)[1]}",
             "Forbidden: may not specify more than 1 volume type",
         )
-    medium = at(volume, "emptyDir", "medium")
-    if medium not in (None, "", "Memory") and not str(medium).startswith("HugePages"):
-        yield _unsupported(f"{where}.emptyDir.medium", medium, ("", "Memory"))
+    size = at(volume, "emptyDir", "sizeLimit")  # its medium is the kubelet's business: any is taken here
+    if size is not None and quantity(size) < 0:
+        spot = f"{where}.emptyDir.sizeLimit"
+        yield "FieldValueForbidden", spot, "Forbidden: SizeLimit field must be a valid resource quantity"
     if "secret" in volume and not at(volume, "secret", "secretName"):
         yield _required(f"{where}.secret.secretName")
     for source in ("configMap",):
@@ -563,7 +584,13 @@ def _check_variable(variable: Object, where: str) -> Causes:
     if "fieldRef" in source and not (
         path in _FIELD_PATHS or re.fullmatch(r"metadata\.(labels|annotations)\['[^']+'\]", path or "")
     ):
-        yield _unsupported(f"{where}.valueFrom.fieldRef.fieldPath", path, _FIELD_PATHS)
+        spot = f"{where}.valueFrom.fieldRef.fieldPath"
+        if not path:
+            yield _required(spot)
+        elif path in _NO_FIELD_OF_THE_ENVIRONMENT:
+            yield _unsupported(spot, path, _FIELD_PATHS)
+        else:
+            yield _invalid(spot, path, f"error converting fieldPath: field label not supported: {path}")
     for kind in ("secretKeyRef", "configMapKeyRef"):
         if kind in source and not source[kind].get("key"):
             yield _required(f"{where}.valueFrom.{kind}.key")
@@ -573,25 +600,34 @@ def _check_resources(resources: Object, where: str) -> Causes:
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for kind, amounts in (("limits", limits), ("requests", requests)):
         for name, text in amounts.items():
-            spot = f"{where}.{kind}.{name}"
+            spot = f"{where}.{kind}[{name}]"  # a key of a map, so in brackets
             if why := _qualified(name):
-                yield _invalid(f"{where}.{kind}", name, why)
+                yield _invalid(spot, name, why)
             elif "/" not in name and name not in _STANDARD and not name.startswith("hugepages-"):
-                yield _invalid(f"{where}.{kind}", name, "must be a standard resource for containers")
+                yield _invalid(spot, name, "must be a standard resource type or fully qualified")
+                yield _invalid(spot, name, "must be a standard resource for containers")
             amount = quantity(text)
             if amount < 0:
                 yield _invalid(spot, text, _NEGATIVE)
-            if "/" in name and amount != amount.to_integral_value():
+            if _is_extended(name) and amount != amount.to_integral_value():
                 yield _invalid(spot, text, "must be an integer")
     for name, text in requests.items():
         limit = limits.get(name)
-        extended = "/" in name
-        if extended and limit is None:
+        whole = _is_extended(name) or name.startswith("hugepages-")  # never overcommitted
+        if whole and limit is None:
             yield _required(f"{where}.limits", "Limit must be set for non overcommitable resources")
-        elif extended and quantity(text) != quantity(limit):
+        elif whole and quantity(text) != quantity(limit):
             yield _invalid(f"{where}.requests", text, f"must be equal to {name} limit of {limit}")
         elif limit is not None and quantity(text) > quantity(limit):
             yield _invalid(f"{where}.requests", text, f"must be less than or equal to {name} limit of {limit}")
+    named = {*requests, *limits}
+    if any(name.startswith("hugepages-") for name in named) and not named & {"cpu", "memory"}:
+        yield "FieldValueForbidden", where, "Forbidden: HugePages require cpu or memory"
+
+
+def _is_extended(name: str) -> bool:
+    """A resource of a device plugin: it has a domain, which is not Kubernetes' own."""
+    return "/" in name and "kubernetes.io/" not in name
 
 
 CHECKS: dict[Resource, Any] = {JOBS: check_job, PODS: lambda pod: check_pod_spec(pod["spec"], "spec")}

@@ -31,6 +31,10 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 """Azurite's well-known account: published by Microsoft, the same on every machine, no secret."""
 
 CONNECTION_STRING = "AZURE_STORAGE_CONNECTION_STRING"
+PODS_CONNECTION = "TICKETSMITH_TEST_PODS_CONNECTION_STRING"
+"""How pods of a real cluster reach the store of the tests; ``{port}`` in it stands for the port, which is another each
+time. While it is set, the server listens on every address of this machine."""
+
 _TOOLS = Path(__file__).resolve().parents[1] / "tools"
 _BLOB_SERVER = "node_modules/azurite/dist/src/blob/main.js"
 
@@ -53,11 +57,19 @@ class Azurite:
     def connection_string(self) -> str:
         return connection_string(self.port, self._scheme)
 
+    @property
+    def pods_connection_string(self) -> str | None:
+        """The same for pods of a real cluster; None when nobody said how they reach this machine."""
+        given = os.environ.get(PODS_CONNECTION)
+        return given.replace("{port}", str(self.port)) if given else None
+
     def start(self) -> Azurite:
         """Starts it on its port, with the data that it had; returns when it answers."""
         script, node = find()
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [node, str(script), "--blobHost", "127.0.0.1", "--blobPort", str(self.port)]
+        everywhere = PODS_CONNECTION in os.environ  # an account in the path then, whatever the host's name
+        host = ["0.0.0.0", "--disableProductStyleUrl"] if everywhere else ["127.0.0.1"]
+        command = [node, str(script), "--blobHost", *host, "--blobPort", str(self.port)]
         command += ["--location", str(self.folder), "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
         with (self.folder / "azurite.log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,12 @@ target_option = click.option("--target", metavar="FILE", required=True, help="Th
 target_overrides = click.option(
     "--set-target", metavar="FIELD=VALUE", multiple=True, help="Override a field of the target; repeatable."
 )
+wait_option = click.option(
+    "--wait", is_flag=True, help="Conduct from here instead of by a Job, until the report is written."
+)
+detach_option = click.option(
+    "--detach", is_flag=True, help="End as soon as the conductor is made, instead of when it is at work."
+)
 
 
 @click.command()
@@ -34,7 +39,8 @@ target_overrides = click.option(
     "--dry-run", is_flag=True, help="Print the manifests and the price ceiling; change nothing, ask no cluster."
 )
 @click.option("--yes", is_flag=True, help="Do not ask before money is spent.")
-@click.option("--wait", is_flag=True, help="Conduct from here instead of by a Job, until the report is written.")
+@wait_option
+@detach_option
 def submit(
     config: str,
     overrides: Sequence[str],
@@ -43,6 +49,7 @@ def submit(
     dry_run: bool,
     yes: bool,
     wait: bool,
+    detach: bool,
 ) -> int:
     """Run a recipe on a Kubernetes cluster: each variant a Job, the report at the end.
 
@@ -80,7 +87,7 @@ def submit(
             raise TicketSmithError("submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
         click.confirm("Begin?", abort=True)
     submit_(records, cluster, proposal, recipe.source, recipe.task_component, recipe.sha256)
-    return _conduct(records, cluster, chosen, wait, target)
+    return _conduct(records, cluster, chosen, wait, detach, target)
 
 
 @click.command()
@@ -101,12 +108,13 @@ def cancel(target: str, set_target: Sequence[str], experiment: str | None) -> No
 @target_overrides
 @options.experiment
 @click.option("--yes", is_flag=True, help="Do not ask before money is spent.")
-@click.option("--wait", is_flag=True, help="Conduct from here instead of by a Job, until the report is written.")
-def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: bool, wait: bool) -> int:
+@wait_option
+@detach_option
+def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: bool, wait: bool, detach: bool) -> int:
     """Try again what failed or was stopped on a cluster, from the last checkpoints, with the target as it is now."""
     from dataclasses import replace
 
-    from ticketsmith.execute.kubernetes.submit import propose
+    from ticketsmith.execute.kubernetes.submit import propose, running
     from ticketsmith.execute.kubernetes.submit import resume as resume_
 
     chosen, records, cluster = _opened(target, set_target, experiment)
@@ -115,14 +123,14 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
     if plan is None:
         raise TicketSmithError(f"{records.experiment}: its plan was changed by somebody meanwhile; submit it again.")
     proposal = propose(plan, chosen, records, again=True)
-    _print_proposal(proposal, set())
+    _print_proposal(proposal, running(cluster, proposal))
     if not yes:
         if not sys.stdin.isatty():
             raise TicketSmithError("resume: there is nobody to ask; give --yes to begin.")
         click.confirm("Begin?", abort=True)
     for outcome in resume_(records, replace(submission, target=chosen)):
         click.echo(f"again: {outcome.job}: {outcome.message}")
-    return _conduct(records, cluster, chosen, wait, target)
+    return _conduct(records, cluster, chosen, wait, detach, target)
 
 
 @click.command()
@@ -140,29 +148,20 @@ def logs(
     replicate: int | None,
     follow: bool,
 ) -> None:
-    """Show what pods print: from the cluster while they are there, from the store when they are gone."""
-    from ticketsmith.execute.kubernetes.submit import logs as logs_
+    """Show what pods print: from the cluster while they are there, from the store when they are gone.
+
+    What a pod waits for that has not begun is told on standard error.
+    """
+    from ticketsmith.execute.kubernetes.logs import Choice
+    from ticketsmith.execute.kubernetes.logs import follow as follow_
+    from ticketsmith.execute.kubernetes.logs import logs as logs_
 
     chosen, records, cluster = _opened(target, set_target, experiment, patience=20)
-
-    def wanted(of: str, index: int | None) -> bool:
-        return (variant is None or of == variant) and (replicate is None or index == replicate)
-
-    printed: dict[str, int] = {}
-    while True:
-        alive = False
-        for log in logs_(records, cluster, chosen, wanted):
-            alive |= log.alive
-            fresh = log.content[printed.get(log.pod, 0) :]
-            if log.alive:  # a line that is half printed waits for its end
-                fresh = fresh[: fresh.rfind(b"\n") + 1]
-            printed[log.pod] = printed.get(log.pod, 0) + len(fresh)
-            for line in fresh.decode(errors="replace").splitlines():
-                click.echo(f"[{log.title}] {line}")
-        if not follow or not alive:
-            break
-        time.sleep(1.0)
-    if not printed:
+    any_line = False
+    for line in (follow_ if follow else logs_)(records, cluster, chosen, Choice(variant, replicate)):
+        any_line = True
+        click.echo(f"[{line.title}] {line.text if line.printed else f'({line.text})'}", err=not line.printed)
+    if not any_line:
         click.echo("no logs yet", err=True)
 
 
@@ -212,7 +211,8 @@ def cost(
         return
     options.print_table(rows, f"{records.experiment}: pods of all tries, up to now")
     click.echo(
-        f"in all {whole.money:.2f} {pods[0].currency}, {whole.gpu_hours:.2f} GPU hours{_of_budget(chosen, whole)}"
+        f"in all {whole.money:.2f} {pods[0].currency}, {whole.gpu_hours:.2f} GPU hours"
+        f"{_of_budget(records.submission().target)}"
     )
 
 
@@ -240,7 +240,8 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str,
         ]
         options.print_table(rows, f"{records.experiment}: Jobs in {chosen.namespace}")
         spent = sum((pod.amount for pod in records.pods()), Amount())
-        click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{_of_budget(chosen, spent)}")
+        submitted = records.submission().target  # what counts, whatever the file says now
+        click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{_of_budget(submitted)}")
         _say_what_next(lines, target, records)
     return chosen.store, records.experiment, [asdict(line) for line in lines]
 
@@ -293,6 +294,7 @@ def conduct(store: str, experiment: str, job: str) -> int:
     with Attended(records, record) as attended:
         try:
             cluster = connect(None, target.namespace)
+            cluster.mark_begun(job, pod_name(), target.limits.experiment, target.limits.keep)
             status = Conductor(records, cluster, _tell).run(target.limits.poll)
         except (ClusterError, StoreError) as error:  # a role that is still spreading, say: Kubernetes tries again
             _tell(f"error: {error}")
@@ -336,15 +338,33 @@ def _tell(text: str) -> None:
     click.echo(f"{datetime.now(UTC):%H:%M:%S} {text}")
 
 
-def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, place: str) -> int:
+def _wait_until_begun(records: Records, cluster: Cluster, name: str, target: Target, place: str) -> None:
+    from ticketsmith.cli.progress import note
+    from ticketsmith.execute.kubernetes.launch import wait_until_begun
+
+    try:
+        wait_until_begun(records, cluster, name, target, note)
+    except KeyboardInterrupt:
+        click.echo(
+            f"the conductor {name} goes on without this terminal, and begins Jobs when it can. "
+            f"{_command('cancel', place, records)} stops it, {_command('status', place, records)} shows it.",
+            err=True,
+        )
+        raise
+
+
+def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, detach: bool, place: str) -> int:
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.execute.kubernetes.conductor import Conductor, ensure_conductor
 
     experiment = records.experiment
     if not wait:
-        name = ensure_conductor(cluster, experiment, target)
-        click.echo(f"submitted: the conductor {name} begins the Jobs. You may close this terminal.")
+        name = ensure_conductor(records, cluster, target)
+        if not detach:
+            _wait_until_begun(records, cluster, name, target, place)
+        begins = "will begin" if detach else "is at work and begins"
+        click.echo(f"submitted: the conductor {name} {begins} the Jobs. You may close this terminal.")
         click.echo(f"  ticketsmith status --target {place} --experiment {experiment}")
         click.echo(f"  ticketsmith logs -f --target {place} --experiment {experiment}")
         return Exit.OK
@@ -392,15 +412,15 @@ def _name_of(store: Any, experiment: str | None) -> str:
 def _print_proposal(proposal: Proposal, running: set[str]) -> None:
     from ticketsmith.execute.kubernetes.ceiling import exceeds, total
 
-    target, names = proposal.target, [one.name(proposal.target.store) for one in proposal.assignments]
+    target = proposal.target
     rows = []
     for position, row in enumerate(proposal.rows):
         ceiling = row.ceiling
-        pool = target.train if position < len(names) else target.cpu
+        pool = target.train if position < len(proposal.assignments) else target.cpu
         hours = (ceiling.seconds + ceiling.rate.idle_tail) / 3600
         rows.append(
             {
-                "variant": row.variant + (" (running)" if position < len(names) and names[position] in running else ""),
+                "variant": row.variant + (" (running)" if row.variant in running else ""),
                 "replicates": str(row.replicates),
                 "runs": str(row.runs) if row.runs else "",
                 "cached": str(row.cached) if row.runs else "",
@@ -415,7 +435,7 @@ def _print_proposal(proposal: Proposal, running: set[str]) -> None:
     rate = proposal.rows[0].ceiling.rate
     click.echo(
         f"{len(proposal.sealed)} of {len(proposal.plan.by_key)} runs are sealed. The rest costs at most {whole.money:.2f} "
-        f"{rate.currency} and {whole.gpu_hours:.1f} GPU hours{_of_budget(target, None)}: pods at once x hours (deadline, "
+        f"{rate.currency} and {whole.gpu_hours:.1f} GPU hours{_of_budget(target)}: pods at once x hours (deadline, "
         "grace and idle tail of a node) x price of an hour, added up."
     )
     click.echo(f"Prices: {rate.source or 'given by hand'}{f', {rate.dated}' if rate.dated else ''}.")
@@ -443,15 +463,15 @@ def _print_manifests(proposal: Proposal) -> None:
     whole = total([row.ceiling for row in proposal.rows])
     rate = proposal.rows[0].ceiling.rate
     click.echo(
-        f"# in all at most {whole.money:.4f} {rate.currency} and {whole.gpu_hours:.2f} GPU hours{_of_budget(target, None)}"
+        f"# in all at most {whole.money:.4f} {rate.currency} and {whole.gpu_hours:.2f} GPU hours{_of_budget(target)}"
     )
     if (over := exceeds(whole, target, rate.currency)) is not None:
         click.echo(f"# That is {over}: Jobs are begun as long as what they may cost keeps within the budget.")
     click.echo(yaml.safe_dump_all(proposal.manifests(), sort_keys=False).rstrip())
 
 
-def _of_budget(target: Target | None, _: object) -> str:
-    if target is None or (target.budget.money is None and target.budget.gpu_hours is None):
+def _of_budget(target: Target) -> str:
+    if target.budget.money is None and target.budget.gpu_hours is None:
         return ""
     parts = [f"{target.budget.money:.2f}"] if target.budget.money is not None else []
     parts += [f"{target.budget.gpu_hours:g} GPU hours"] if target.budget.gpu_hours is not None else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -20,21 +21,19 @@ from tests.cluster.kubelet import Image
 from tests.cluster.resources import Object
 from tests.conftest import DIGITS
 from tests.execute.kubernetes import light_worker
+from tests.store.azurite import PODS_CONNECTION, Azurite
 from ticketsmith.config.target import Target, load_target
 from ticketsmith.execute.kubernetes.cluster import connect
 from ticketsmith.execute.kubernetes.conductor import Conductor
 from ticketsmith.execute.kubernetes.records import Records
 from ticketsmith.plan import Plan
 from ticketsmith.store import open_store
-from ticketsmith.store.contract import checkpoint_path
+from ticketsmith.store.contract import MANIFEST, checkpoint_path
 from ticketsmith.training.tensors import from_bytes
 
 __all__ = ["cluster", "fake_cluster"]
 
 ROOT = Path(__file__).resolve().parents[3]
-PODS_CONNECTION = "TICKETSMITH_TEST_PODS_CONNECTION_STRING"
-"""How pods of a real cluster reach the store of the tests; on the fake they reach it as the tests do."""
-
 TARGET = """
 image: {image}
 namespace: {namespace}
@@ -71,6 +70,16 @@ class Lab:
 
     def ends(self, verb: str, *more: str, seconds: float = 240) -> tuple[int, str]:
         """Exit status and output of a command."""
+        process = self.start(verb, *more)
+        try:
+            text, _ = process.communicate(timeout=seconds)
+        finally:
+            process.kill()
+        assert "Traceback" not in text, text
+        return process.returncode, text
+
+    def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
+        """A command that has only begun; what it prints and warns of comes together."""
         given = ["--target", str(self.target)] if verb not in ("pull", "ls", "report", "verify") else []
         if verb == "submit":
             given += ["--config", str(self.recipe), "--yes"]
@@ -82,17 +91,15 @@ class Lab:
             "COLUMNS": "200",
             "PYTHONPATH": str(ROOT),
         }
-        ended = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "ticketsmith", verb, *given, *more],
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             env=environment,
             cwd=self.folder,
-            timeout=seconds,
         )
-        text = ended.stdout + ended.stderr
-        assert "Traceback" not in text, text
-        return ended.returncode, text
 
     def set(self, *replacements: tuple[str, str], recipe: bool = False) -> None:
         """Changes the target's text, or the recipe's."""
@@ -175,13 +182,28 @@ class Lab:
         return str(self.cluster.wait_for(look, seconds, "the end of the experiment"))
 
     def sealed(self) -> dict[str, str]:
-        """SHA-256 of every file of every sealed run."""
+        """SHA-256 of every file of every sealed run that is to be the same as on this machine."""
         store = open_store(self.store)
-        return {
-            file.path: hashlib.sha256(store.get(file.path) or b"").hexdigest()
-            for folder in store.folders(self.experiment)
-            for file in store.files(str(folder))
-        }
+        files = [file.path for folder in store.folders(self.experiment) for file in store.files(str(folder))]
+        return self.comparable({path: store.get(path) or b"" for path in files})
+
+    def comparable(self, files: dict[str, bytes]) -> dict[str, str]:
+        """SHA-256 by path. Pods of the fake run the clone that the tests run, so that every byte must be equal.
+
+        An image has versions of its own: ``environment.json`` tells them, and ``manifest.json`` has that file's hash.
+        """
+        if not self.cluster.is_fake:
+            files = {path: _without_environment(path, content) for path, content in files.items()}
+        return {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+
+
+def _without_environment(path: str, content: bytes) -> bytes:
+    name = path.rpartition("/")[2]
+    if name == MANIFEST:
+        plain = json.loads(content)
+        del plain["files"]["environment.json"]
+        return json.dumps(plain, sort_keys=True).encode()
+    return b"" if name == "environment.json" else content
 
 
 def apply_deployment(cluster: Cluster) -> None:
@@ -224,13 +246,11 @@ def make_lab(folder: Path, cluster: Cluster, store: str, secret: str | None, *ch
 
 
 @pytest.fixture
-def azure_lab(tmp_path: Path, cluster: Cluster, azurite: object, container: str) -> Callable[..., Lab]:
+def azure_lab(tmp_path: Path, cluster: Cluster, azurite: Azurite, container: str) -> Callable[..., Lab]:
     """Makes a lab with its store in Azurite. On a real cluster pods must be told how to reach it."""
-    secret = os.environ["AZURE_STORAGE_CONNECTION_STRING"]
-    if not cluster.is_fake:
-        if PODS_CONNECTION not in os.environ:
-            pytest.skip(f"{PODS_CONNECTION} does not say how pods reach the store")
-        secret = os.environ[PODS_CONNECTION]
+    secret = azurite.connection_string if cluster.is_fake else azurite.pods_connection_string
+    if secret is None:
+        pytest.skip(f"{PODS_CONNECTION} does not say how pods reach the store")
     return lambda *changes: make_lab(tmp_path, cluster, f"az://{container}/runs", secret, *changes)
 
 

@@ -1,7 +1,7 @@
 """A pod that seals runs at once, without training: for tests of what goes on around pods. A real process, a real store.
 
-``LIGHT_SECONDS`` (a variable of the image) is how long it works on a run; ``LIGHT_FAIL`` (``ticket:2``) is a variant that
-ends with an exit status instead.
+The conductor is the real one. ``LIGHT_SECONDS`` (a variable of the image) is how long it works on a run; ``LIGHT_FAIL``
+(``ticket:2``) is a variant that ends with an exit status instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ticketsmith.store.contract import MANIFEST, manifest_of, to_json
 
 def main(arguments: list[str]) -> int:
     verb, given = arguments[0], dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    if verb == "conduct":
+        os.execv(sys.executable, [sys.executable, "-m", "ticketsmith", *arguments])
     store = open_store(given["--store"])
     records = Records(store, given["--experiment"])
     if verb == "finish":

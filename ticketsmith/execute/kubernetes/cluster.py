@@ -15,20 +15,25 @@ from contextlib import contextmanager
 from typing import Any
 
 from ticketsmith.errors import ClusterError
-from ticketsmith.execute.kubernetes.manifests import MANAGER
+from ticketsmith.execute.kubernetes.manifests import BEGUN, MANAGER
 
 Object = dict[str, Any]
 
 PATIENCE = 300.0
 """Seconds for which a cluster may be slow, busy or away before a request is given up."""
 
-_PASSING = (408, 409, 429, 500, 502, 503, 504)
+_PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
 _TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
+_SILENCE = (10, 300)  # the same for a log that is followed
 _PAGE = 500
 
 
 class UnreachableError(ClusterError):
     """The API server does not answer, or only with errors that usually pass."""
+
+
+class ConflictError(ClusterError):
+    """What was to be changed has changed meanwhile."""
 
 
 class Cluster:
@@ -64,7 +69,17 @@ class Cluster:
 
     def keep_for(self, job: str, seconds: int) -> None:
         """Sets how long a finished Job stays; nothing when it has gone."""
-        change = {"spec": {"ttlSecondsAfterFinished": seconds}}
+        self._change(job, {"spec": {"ttlSecondsAfterFinished": seconds}})
+
+    def mark_begun(self, job: str, pod: str, deadline: int, keep: int) -> None:
+        """Says on a conductor's Job that ``pod`` is at work, and gives it its whole ``deadline`` in seconds.
+
+        Of a Job, unlike of a pod, the deadline may be raised while it runs. ``keep``: seconds that it stays when finished.
+        """
+        spec = {"activeDeadlineSeconds": deadline, "ttlSecondsAfterFinished": keep}
+        self._change(job, {"metadata": {"annotations": {BEGUN: pod}}, "spec": spec})
+
+    def _change(self, job: str, change: Object) -> None:
         self._call(
             "change Jobs",
             lambda: self._batch.patch_namespaced_job(
@@ -79,19 +94,29 @@ class Cluster:
             absent_is_well=True,
         )
 
-    def delete(self, job: str) -> None:
-        """Deletes a Job and its pods, which get SIGTERM and their grace period; nothing when it has gone."""
-        self._call(
-            "delete Jobs",
-            lambda: self._batch.delete_namespaced_job(
-                job,
-                self.namespace,
-                propagation_policy="Background",
-                _preload_content=False,
-                _request_timeout=_TIMEOUT,
-            ),
-            absent_is_well=True,
-        )
+    def delete(self, job: str, unless_changed_from: str | None = None) -> bool:
+        """Deletes a Job and its pods, which get SIGTERM and their grace period; well, too, when it has gone.
+
+        ``unless_changed_from``: only while the Job has this version; False when it has another, and then it stays.
+        """
+        body = {"preconditions": {"resourceVersion": unless_changed_from}} if unless_changed_from else None
+        try:
+            self._call(
+                "delete Jobs",
+                lambda: self._batch.delete_namespaced_job(
+                    job,
+                    self.namespace,
+                    propagation_policy="Background",
+                    body=body,  # type: ignore[arg-type]  # plain data will do
+                    _preload_content=False,
+                    _request_timeout=_TIMEOUT,
+                ),
+                absent_is_well=True,
+                passing=_PASSING - {409} if body else _PASSING,
+            )
+        except ConflictError:
+            return False
+        return True
 
     def job(self, name: str) -> Object | None:
         """One Job, None when there is none."""
@@ -114,9 +139,10 @@ class Cluster:
         """Pods by label selector, oldest first."""
         return _by_age(self._list("list pods", self._core.list_namespaced_pod, label_selector=selector))
 
-    def events(self) -> list[Object]:
-        """Recent events of the namespace."""
-        return self._list("list events", self._core.list_namespaced_event)
+    def events(self, about: str | None = None) -> list[Object]:
+        """Recent events of the namespace, or of the object of this name."""
+        query = {"field_selector": f"involvedObject.name={about}"} if about else {}
+        return self._list("list events", self._core.list_namespaced_event, **query)
 
     def log(self, pod: str) -> bytes | None:
         """What a pod has printed so far; None when it has gone or has not begun."""
@@ -134,21 +160,28 @@ class Cluster:
             return None  # its container has not begun, or its node has gone
 
     def follow(self, pod: str) -> Iterator[bytes]:
-        """What a pod prints, as it prints it, until it ends or the connection is cut."""
+        """What a pod has printed and prints, as it prints it, until it ends; nothing when it has gone.
+
+        Raises UnreachableError when the connection is cut, or silent for long: ask again, it begins anew.
+        """
         response = self._patiently(
             "read logs",
             lambda: self._core.read_namespaced_pod_log(
-                pod, self.namespace, follow=True, _preload_content=False, _request_timeout=_TIMEOUT
+                pod, self.namespace, follow=True, _preload_content=False, _request_timeout=_SILENCE
             ),
+            absent_is_well=True,
         )
+        if response is None:
+            return
         import urllib3
 
         try:
-            yield from response.stream(amt=4096)
-        except urllib3.exceptions.HTTPError:
-            return  # cut: whoever follows asks again
+            while chunk := response.read1():  # what there is, without waiting for more
+                yield chunk
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(f"{self._host}: the log of {pod} broke off") from error
         finally:
-            response.release_conn()
+            response.close()
 
     def _list(self, what: str, call: Callable[..., Any], **query: str) -> list[Object]:
         items: list[Object] = []
@@ -166,17 +199,23 @@ class Cluster:
                 return items
             more = {"_continue": token}
 
-    def _call(self, what: str, call: Callable[[], Any], absent_is_well: bool = False) -> Object:
-        content = self._raw(what, call, absent_is_well)
+    def _call(
+        self, what: str, call: Callable[[], Any], absent_is_well: bool = False, passing: frozenset[int] = _PASSING
+    ) -> Object:
+        content = self._raw(what, call, absent_is_well, passing)
         try:
             return json.loads(content) if content else {}
         except ValueError as error:
             raise ClusterError(f"{self._host}: the answer is no JSON; is this a Kubernetes API server?") from error
 
-    def _raw(self, what: str, call: Callable[[], Any], absent_is_well: bool = False) -> bytes:
-        return self._patiently(what, lambda: call().data, absent_is_well) or b""
+    def _raw(
+        self, what: str, call: Callable[[], Any], absent_is_well: bool = False, passing: frozenset[int] = _PASSING
+    ) -> bytes:
+        return self._patiently(what, lambda: call().data, absent_is_well, passing) or b""
 
-    def _patiently(self, what: str, call: Callable[[], Any], absent_is_well: bool = False) -> Any:
+    def _patiently(
+        self, what: str, call: Callable[[], Any], absent_is_well: bool = False, passing: frozenset[int] = _PASSING
+    ) -> Any:
         import urllib3
         from kubernetes.client import ApiException
 
@@ -187,8 +226,9 @@ class Cluster:
             except ApiException as error:
                 if error.status == 404 and absent_is_well:
                     return None
-                if error.status not in _PASSING:
-                    raise ClusterError(self._refused(what, error)) from error
+                if error.status not in passing:
+                    kind = ConflictError if error.status == 409 else ClusterError
+                    raise kind(self._refused(what, error)) from error
                 reason, wait = f"{error.status} {_message(error)}", _retry_after(error)
             except urllib3.exceptions.HTTPError as error:
                 if isinstance(error, urllib3.exceptions.SSLError):
@@ -202,6 +242,10 @@ class Cluster:
             time.sleep(wait if wait is not None else random.uniform(0, min(15.0, 0.2 * 2**tries)))
 
     def _refused(self, what: str, error: Any) -> str:
+        if "is being terminated" in _message(error):
+            return (
+                f"{self._host}: cannot {what}: the namespace {self.namespace!r} is being deleted, and its pods with it."
+            )
         mend = {
             401: " Sign in again (`az aks get-credentials`, `kubelogin`).",
             403: f" Ask for a role that may {what} in namespace {self.namespace!r}: deploy/kubernetes has it.",

@@ -60,6 +60,7 @@ class Conductor:
         self.records, self.cluster, self.note = records, cluster, note
         self._sealed = SealedKeys(records.store, records.experiment)
         self._settled_pods: set[str] = set()  # only saves requests
+        self._missed: set[str] = set()  # pods that have a record, and were not to be seen at the last look
         self._stuck_since: dict[str, float] = {}
         self._told: dict[str, str] = {}
 
@@ -105,6 +106,8 @@ class Conductor:
         jobs = self.cluster.jobs(selector)  # before what is sealed: a Job that has ended has sealed all that it will
         pods = self.cluster.pods(selector)
         self._close_pods(jobs, pods, submission.target)
+        records = self.records.pods()
+        self._close_lost(records, pods)
         return View(
             submission,
             plan,
@@ -112,7 +115,7 @@ class Conductor:
             tuple(self.records.outcomes()),
             tuple(jobs),
             tuple(pods),
-            tuple(self.records.pods()),
+            tuple(records),
         )
 
     def _write_down(self, view: View) -> bool:
@@ -122,17 +125,15 @@ class Conductor:
         for job in view.jobs:
             name, component = job["metadata"]["name"], component_of(job)
             state = diagnose.job_state(job, view.pods)
-            if component == CONDUCTOR:
-                continue
             if state.state in ("complete", "failed"):
-                if name not in known:
+                if name not in known and component != CONDUCTOR:
                     new = True
                     status: Literal["complete", "failed"] = "complete" if state.state == "complete" else "failed"
                     self.records.conclude(Outcome(name, status, state.reason, state.why, self._groups(job)))
                     self.note(f"{job_title(job)}: {status}{': ' + state.why if state.why else ''}")
                 if (job["spec"].get("ttlSecondsAfterFinished") or 0) > view.target.limits.keep:
                     self.cluster.keep_for(name, view.target.limits.keep)
-            else:
+            elif component != CONDUCTOR:
                 self._say(name, f"{job_title(job)}: {state.state}{': ' + state.why if state.why else ''}")
         return new
 
@@ -165,6 +166,15 @@ class Conductor:
                 self._save_log(job, index, name)
                 self.records.keep_pod(record)
             self._settled_pods.add(name)
+
+    def _close_lost(self, records: Sequence[PodRecord], pods: Sequence[Object]) -> None:
+        """Ends the records of pods that are gone with their node. Two looks: a pod may be younger than the list of pods."""
+        there = {pod["metadata"]["name"] for pod in pods}
+        lost = {record.pod: record for record in records if not record.ended and record.pod not in there}
+        for name in self._missed & set(lost):
+            reason = "gone without a word: its node was lost, or somebody deleted it"
+            self.records.keep_pod(replace(lost[name], reason=reason, ended=True))
+        self._missed = set(lost)
 
     def _save_log(self, job: str, index: int | None, pod: str) -> None:
         path = self.records.log_path(job, index, pod)
@@ -352,16 +362,21 @@ def job_title(job: Object) -> str:
     return f"{variant_of(job)} ({job['metadata']['name']})"
 
 
-def ensure_conductor(cluster: Cluster, experiment: str, target: Target) -> str:
-    """Begins a conductor unless one is at work; its Job's name."""
+def ensure_conductor(records: Records, cluster: Cluster, target: Target) -> str:
+    """Begins a conductor unless there is one; its Job's name. One that was taken back is set aside."""
+    experiment = records.experiment
     selector = manifests.selector_of(experiment, target.store) + f",app.kubernetes.io/component={CONDUCTOR}"
     there: dict[str, Any] = {job["metadata"]["name"]: job for job in cluster.jobs(selector)}
     for name, job in there.items():
         if is_active(job):
             return name
-    number = 0
-    while (name := job_name(target.store, experiment, CONDUCTOR, number)) in there:
+    earlier = [outcome for outcome in records.outcomes() if outcome.component == CONDUCTOR]
+    number, taken = 0, {*there, *(outcome.job for outcome in earlier)}
+    while (name := job_name(target.store, experiment, CONDUCTOR, number)) in taken:
         number += 1
+    for outcome in earlier:
+        if not outcome.set_aside:
+            records.conclude(replace(outcome, set_aside=True))
     cluster.apply(manifests.conductor_job(name, experiment, target))
     return name
 

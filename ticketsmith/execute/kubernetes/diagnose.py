@@ -44,8 +44,14 @@ _WAITS = {
     "CreateContainerConfigError": "the container cannot be set up",
     "CreateContainerError": "the container cannot be made",
     "RunContainerError": "the container cannot be started",
+    "ImageInspectError": "the image on the node cannot be read",
+    "RegistryUnavailable": "the registry does not answer",
+    "SignatureValidationFailed": "the image is not signed as the node asks for",
 }
 
+
+_UNREADY = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+"""Events of a pod that has a node, and whose container is not even made."""
 
 State = Literal["waiting", "running", "complete", "failed"]
 
@@ -100,12 +106,57 @@ def why_waiting(pod: Object, events: Sequence[Object] = ()) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             message = condition.get("message") or condition.get("reason") or ""
             growing = _last_event(name, events, ("TriggeredScaleUp",))
-            if growing:
+            if growing and _grows(pod, events):
                 return f"waits for a node that is being started ({growing})"
             stuck = _last_event(name, events, ("NotTriggerScaleUp", "FailedScaleUp"))
             more = f"; no node is started: {stuck}" if stuck else ""
             return f"no node has room: {_nodes_in_words(message)}{more}"
-    return ""
+    unready = _last_event(name, events, _UNREADY)
+    return f"the container cannot be set up ({unready})" if unready else ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How far a Job's first pod is. ``passes``: what it waits for comes by itself; ``over``: nothing more will come."""
+
+    text: str
+    passes: bool = False
+    over: bool = False
+
+
+def start(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Start:
+    """What a Job that was made a while ago is waiting for before it works."""
+    state, mine = job_state(job, pods, events), pods_of(job, pods)
+    waiting = [pod for pod in mine if _phase(pod) == "Pending"]
+    if state.state == "failed":
+        late = "no node came, or no image, before its first deadline" if state.reason == "DeadlineExceeded" else ""
+        return Start(late or _with_last_words(state.why, mine), over=True)
+    if any(_grows(pod, events) for pod in waiting) or (job.get("spec") or {}).get("suspend"):
+        return Start(state.why, passes=True)
+    if state.why:
+        return Start(_with_last_words(state.why, mine))
+    if any(_phase(pod) == "Running" for pod in mine):
+        return Start("its pod runs, and has not reached the store and the API server yet", passes=True)  # or it ends
+    if any((pod.get("spec") or {}).get("nodeName") for pod in waiting):
+        return Start("its image is pulled and its container made", passes=True)
+    return Start("waits for a node" if waiting else "waits for its pod")
+
+
+def _grows(pod: Object, events: Sequence[Object]) -> bool:
+    """Whether a node is being started for a pod that has none: the autoscaler's last word."""
+    if (pod.get("spec") or {}).get("nodeName"):
+        return False
+    last = _last_of(pod["metadata"]["name"], events, ("TriggeredScaleUp", "NotTriggerScaleUp", "FailedScaleUp"))
+    return last is not None and last["reason"] == "TriggeredScaleUp"
+
+
+def _with_last_words(why: str, pods: Sequence[Object]) -> str:
+    """With the last line that the last failed pod printed."""
+    for pod in reversed([pod for pod in pods if _phase(pod) == "Failed"]):
+        lines = str((terminated(pod) or {}).get("message") or "").strip().splitlines()
+        if lines and lines[-1] not in why:
+            return f"{why}: {lines[-1].strip()}"
+    return why
 
 
 def cannot_start(job: Object, pods: Sequence[Object]) -> str:
@@ -163,8 +214,17 @@ def pods_of(job: Object, pods: Sequence[Object]) -> list[Object]:
 
 def failed_indexes(job: Object) -> set[int]:
     """Indexes that failed for good: ``0,3-5`` in a Job's status."""
+    return _indexes((job.get("status") or {}).get("failedIndexes") or "")
+
+
+def ended_indexes(job: Object) -> set[int]:
+    """Indexes that are done or failed for good."""
+    return failed_indexes(job) | _indexes((job.get("status") or {}).get("completedIndexes") or "")
+
+
+def _indexes(text: str) -> set[int]:
     found: set[int] = set()
-    for part in ((job.get("status") or {}).get("failedIndexes") or "").split(","):
+    for part in text.split(","):
         first, _, last = part.partition("-")
         if first:
             found |= set(range(int(first), int(last or first) + 1))
@@ -214,8 +274,13 @@ def _nodes_in_words(message: str) -> str:
 
 
 def _last_event(name: str, events: Sequence[Object], reasons: tuple[str, ...]) -> str:
+    last = _last_of(name, events, reasons)
+    return str(last.get("message") or last["reason"]).strip() if last else ""
+
+
+def _last_of(name: str, events: Sequence[Object], reasons: tuple[str, ...]) -> Object | None:
     mine = [e for e in events if (e.get("involvedObject") or {}).get("name") == name and e.get("reason") in reasons]
     mine.sort(
         key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or e["metadata"].get("creationTimestamp") or ""
     )
-    return str(mine[-1].get("message") or mine[-1]["reason"]).strip() if mine else ""
+    return mine[-1] if mine else None

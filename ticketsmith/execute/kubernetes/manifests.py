@@ -20,6 +20,11 @@ MANAGER = "ticketsmith"
 CONDUCTOR_GRACE = 30
 """Seconds; the conductor has nothing to save."""
 
+BEGUN = "ticketsmith.io/begun"
+"""Annotation of a conductor's Job: the pod that has read the store and reached the API server; empty before."""
+
+_NODE_AND_IMAGE = 600  # seconds that a node may take to start and to pull the image
+
 _USER = 10001  # the image's, which is not root
 _SIGTERM = 143  # a pod that was asked to end before Python could listen
 _SAFETY_NET = 7 * 86400  # seconds; the conductor lowers it as soon as the logs are in the store
@@ -72,13 +77,17 @@ def report_job(name: str, experiment: str, target: Target) -> Any:
 
 
 def conductor_job(name: str, experiment: str, target: Target) -> Any:
-    """What begins all other Jobs. It keeps nothing in memory: killed, it is begun again and goes on."""
+    """What begins all other Jobs. It keeps nothing in memory: killed, it is begun again and goes on.
+
+    Its deadline is short until it has begun, and raised by itself then (``Cluster.mark_begun``).
+    """
     arguments = ["conduct", "--store", target.store, "--experiment", experiment, "--job", name]
     pod = _pod(target, target.cpu, target.conductor_account, arguments, CONDUCTOR_GRACE)
     pod["spec"]["automountServiceAccountToken"] = True  # the only pod that talks to the API server
     if target.conductor_priority_class is not None:
         pod["spec"]["priorityClassName"] = target.conductor_priority_class
-    job = _job(name, experiment, "conductor", "conductor", target, pod, target.limits.experiment)
+    job = _job(name, experiment, "conductor", "conductor", target, pod, first_deadline(target))
+    job["metadata"]["annotations"][BEGUN] = ""
     ends = (Exit.BAD_INPUT, Exit.OVER_BUDGET, Exit.LOST)
     job["spec"] |= {
         "backoffLimit": 10,
@@ -87,6 +96,16 @@ def conductor_job(name: str, experiment: str, target: Target) -> Any:
         },
     }
     return job
+
+
+def first_deadline(target: Target) -> int:
+    """Seconds that a conductor's Job may take before it has begun; then it is given ``limits.experiment``."""
+    return min(target.limits.experiment, target.limits.stuck + _NODE_AND_IMAGE)
+
+
+def has_begun(job: Any) -> bool:
+    """Whether a conductor has said on its Job that it is at work."""
+    return (job["metadata"].get("annotations") or {}).get(BEGUN) != ""  # earlier versions did not say
 
 
 def labels_of(experiment: str, store: str) -> dict[str, str]:

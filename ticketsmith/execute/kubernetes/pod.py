@@ -134,6 +134,11 @@ class Attended:
     def _end(self, status: Exit) -> None:
         if self.record.ended:
             return
+        if status == Exit.INTERRUPTED:
+            print(
+                "stopped: asked to end (SIGTERM). What was under way is saved; the next pod goes on from there",
+                flush=True,
+            )
         reason = EXITS.get(int(status), "") if status else "all sealed"
         self._stop.set()
         self.record = replace(self.record, exit=int(status), reason=reason, ended=True)

@@ -98,6 +98,11 @@ class Outcome:
     groups: tuple[Group, ...]
     set_aside: bool = False
 
+    @property
+    def component(self) -> str:
+        """``train``, ``report`` or ``conductor``."""
+        return "train" if self.groups else ("", *self.job.split("-"))[-2]  # see ``jobs.job_name``
+
 
 class Records:
     """The job files of one experiment."""

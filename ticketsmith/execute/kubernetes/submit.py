@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,7 +73,7 @@ def propose(plan: Plan, target: Target, records: Records | None, again: bool = F
             attempts[group] = attempts.get(group, 0) + 1
     settled = {group for outcome in standing for group in outcome.groups}
     assignments = tuple(expected(plan, Known(sealed, settled=settled, attempts=attempts)))
-    lost = tuple(outcome for outcome in standing if outcome.status != "complete")
+    lost = tuple(o for o in standing if o.status != "complete" and o.component != CONDUCTOR)
     return Proposal(plan, target, assignments, tuple(ceiling.table(assignments, sealed, target)), sealed, lost)
 
 
@@ -86,6 +86,10 @@ def submit(
     """
     for job in proposal.manifests():
         job["metadata"]["name"] += "-check"  # a name that is free: of a Job that runs nothing may be changed
+        if component_of(job) == CONDUCTOR:
+            job["spec"]["activeDeadlineSeconds"] = (
+                proposal.target.limits.experiment
+            )  # what it asks for once it has begun
         cluster.apply(job, dry_run=True)
     experiment, plan = records.experiment, proposal.plan.to_bytes()
     records.store.put(f"{experiment}/recipe.yaml", recipe_text.encode())
@@ -101,13 +105,15 @@ def cancel(records: Records, cluster: Cluster, note: Callable[[str], None], pati
     submission = records.submission()
     records.submit(replace(submission, cancelled=True))
     selector = manifests.selector_of(records.experiment, submission.target.store)
+    stopped = 0
     for job in cluster.jobs(f"{selector},app.kubernetes.io/component={CONDUCTOR}"):
         if is_active(job):
             cluster.delete(job["metadata"]["name"])
+            note(f"{CONDUCTOR} ({job['metadata']['name']}): stopped")
+            stopped += 1
     deadline = time.monotonic() + patience
     while _lives(cluster, f"{selector},app.kubernetes.io/component={CONDUCTOR}") and time.monotonic() < deadline:
         time.sleep(0.5)
-    stopped = 0
     for job in cluster.jobs(selector):
         if is_active(job) and component_of(job) != CONDUCTOR:
             name = job["metadata"]["name"]
@@ -145,10 +151,9 @@ class Line:
 
 
 def running(cluster: Cluster, proposal: Proposal) -> set[str]:
-    """Names of the proposed Jobs that are at work already."""
+    """Variants of which a Job is at work already; ``report`` and ``conductor`` are two."""
     selector = manifests.selector_of(proposal.plan.experiment, proposal.target.store)
-    names = {one.name(proposal.target.store) for one in proposal.assignments}
-    return names & {job["metadata"]["name"] for job in cluster.jobs(selector) if is_active(job)}
+    return {variant_of(job) for job in cluster.jobs(selector) if is_active(job)}
 
 
 def look(records: Records, cluster: Cluster, target: Target) -> list[Line]:
@@ -167,53 +172,9 @@ def look(records: Records, cluster: Cluster, target: Target) -> list[Line]:
         lines.append(Line(name, variant_of(job), component_of(job), shown, why, *counts))
     for name, told in outcomes.items():
         if not told.set_aside:
-            variant = told.groups[0][0] if told.groups else "report"
-            lines.append(Line(name, variant, "train" if told.groups else "report", told.status, told.message, 0, 0, 0))
+            variant = told.groups[0][0] if told.groups else told.component
+            lines.append(Line(name, variant, told.component, told.status, told.message, 0, 0, 0))
     return lines
-
-
-@dataclass(frozen=True)
-class PodLog:
-    """One pod's log: where it is, and what it holds so far."""
-
-    job: str
-    pod: str
-    title: str
-    content: bytes
-    alive: bool
-
-
-def logs(
-    records: Records, cluster: Cluster | None, target: Target, chosen: Callable[[str, int | None], bool]
-) -> Iterator[PodLog]:
-    """Logs of the pods that ``chosen(variant, index)`` picks: from the cluster while a pod is there, else from the store."""
-    seen = set()
-    if cluster is not None:
-        selector = manifests.selector_of(records.experiment, target.store)
-        for pod in cluster.pods(selector):
-            variant, index, name = variant_of(pod), diagnose.index_of(pod), pod["metadata"]["name"]
-            job = pod["metadata"]["labels"].get("batch.kubernetes.io/job-name", "")
-            seen.add(name)
-            if not chosen(variant, index):
-                continue
-            alive = pod["status"].get("phase") in ("Pending", "Running", "Unknown", None)
-            content = cluster.log(name) if pod["status"].get("phase") != "Pending" else b""
-            if content is None:
-                content = records.store.get(records.log_path(job, index, name)) or b""
-            yield PodLog(job, name, _title(variant, index), content, alive)
-    variants: Mapping[str, str] = {record.pod: record.variant for record in records.pods()}
-    for file in records.store.files(f"{records.experiment}/logs"):
-        job, _, rest = file.path.removeprefix(f"{records.experiment}/logs/").partition("/")
-        number, _, name = rest.removesuffix(".log").partition("-")
-        variant = variants.get(name, "")
-        position = int(number) if number.isdigit() else None
-        if name not in seen and chosen(variant, position):
-            content = records.store.get(file.path) or b""
-            yield PodLog(job, name, _title(variant, position), content, False)
-
-
-def _title(variant: str, index: int | None) -> str:
-    return variant if index is None or variant in ("report", CONDUCTOR) else f"{variant} {index}"
 
 
 def _lives(cluster: Cluster, selector: str) -> bool:
