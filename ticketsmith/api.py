@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
+from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
@@ -239,19 +239,22 @@ class Experiment:
 
     @property
     def exit_status(self) -> Exit:
-        """What a pipeline should know, gravest first: interrupted, incomplete, diverged, gate failed, inconclusive, well."""
-        if self.outcome.exit_status not in (Exit.OK, Exit.DIVERGED):
-            return self.outcome.exit_status
-        if any(result.diverged for result in self.results):
-            return Exit.DIVERGED
-        if not self.results or len(self.results) < len(self.plan.results):
-            return Exit.INCOMPLETE
-        target = self.findings.target
-        if target is None and self.findings.policy.target_sparsity is not None:
-            return Exit.INCOMPLETE
-        return {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}.get(
-            target[1] if target else Status.PASS, Exit.OK
-        )
+        """What a pipeline should know: the gravest of what happened while training and of what the store holds."""
+        happened = [self.outcome.exit_status]
+        diverged = {result.key for result in self.results if result.diverged}
+        sealed = {result.key for result in self.results}
+        lost = self.plan.needing({*diverged, *self.outcome.diverged})  # missing for good: their cause is told, not they
+        if not self.results or any(node.key not in sealed | lost for node in self.plan.results):
+            happened.append(Exit.INCOMPLETE)
+        if diverged:
+            happened.append(Exit.DIVERGED)
+        elif self.results:
+            target = self.findings.target
+            if target is None and self.findings.policy.target_sparsity is not None:
+                happened.append(Exit.INCOMPLETE)
+            judged = {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}
+            happened.append(judged.get(target[1] if target else Status.PASS, Exit.OK))
+        return gravest(happened)
 
     @cached_property
     def findings(self) -> Findings:

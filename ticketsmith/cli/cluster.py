@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.errors import Exit, TicketSmithError
+from ticketsmith.errors import Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.config.target import Target
@@ -357,7 +357,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, pla
     if found.results:
         say_verdict(found)
         click.echo(f"report: {target.store}/{experiment}/report/index.html")
-    return int(found.exit_status if status in (Exit.OK, Exit.LOST) else status)
+    return int(gravest((status, found.exit_status)))
 
 
 def _opened(

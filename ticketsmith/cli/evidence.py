@@ -8,13 +8,10 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.cli.opened import experiments, say_verdict
-from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError
+from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import Store
-
-
-_GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCLUSIVE)
 
 
 @click.command()
@@ -129,7 +126,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
             say_verdict(judged)
     if as_json:
         options.print_json(documents)
-    return int(next((status for status in _GRAVEST_FIRST if status in ends), Exit.OK))
+    return int(gravest(ends))
 
 
 @click.command()
@@ -162,7 +159,7 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
             click.echo(f"comparison: {pages['comparison']}")
     if as_json:
         options.print_json(pages)
-    return int(max((error.exit_status for error in told), default=Exit.OK))
+    return int(gravest(error.exit_status for error in told))
 
 
 @click.command()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ticketsmith import uncompiled
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import CurvePoint, Metric
 from ticketsmith.spec import Training, in_steps
@@ -18,6 +19,7 @@ from ticketsmith.tasks.task import Batch, Task, final_metrics
 from ticketsmith.training.average import MovingAverage
 from ticketsmith.training.optimization import learning_rate, make_optimizer
 from ticketsmith.training.order import DataOrder
+from ticketsmith.training.selection import Selection
 
 
 @dataclass
@@ -42,8 +44,8 @@ class Progress:
 class Learner:
     """A model and the one step that changes it. A masked weight is zero before, during and after every step.
 
-    Gradients of masked weights are zeroed before the optimizer sees them, so its state (momentum, second moments) is
-    zero there too, and weight decay decays zero.
+    Gradients of masked weights are zeroed before the optimizer sees them, whatever they are, so its state (momentum, second
+    moments) is zero there too, and weight decay decays zero.
 
     ``average`` is the moving average of the weights where the spec asks for one. ``result`` is the network that a run gives,
     that is measured and kept: the average, or else the model itself.
@@ -56,11 +58,10 @@ class Learner:
         self._mixed = training.dtype == "bfloat16"
         parameters = dict(model.named_parameters())
         pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
-        self._masked = [parameters[name] for name in pruned]
-        self._keep = [pruned[name].to(parameters[name].dtype) for name in pruned]
+        self._masked = [(parameters[name], Selection(mask, parameters[name].dtype)) for name, mask in pruned.items()]
         with torch.no_grad():
-            for parameter, mask in zip(self._masked, pruned.values(), strict=True):
-                parameter.masked_fill_(~mask, 0.0)
+            for parameter, kept in self._masked:
+                kept.apply_(parameter)
         self.average = MovingAverage(model, training.ema) if training.ema else None
 
     @property
@@ -72,12 +73,12 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
             loss = self.task.loss(self.model, batch, generator)
         loss.backward()  # type: ignore[no-untyped-call]
-        pairs = [(p.grad, keep) for p, keep in zip(self._masked, self._keep, strict=True) if p.grad is not None]
-        if pairs:
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [keep for _, keep in pairs])
+        for parameter, kept in self._masked:
+            if parameter.grad is not None:
+                kept.apply_(parameter.grad)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        uncompiled.step(self.optimizer)
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.model)
