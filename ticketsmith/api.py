@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -422,10 +422,12 @@ class Experiment:
 
     def model(self, result: Result) -> nn.Module:
         """The trained model of one run, in evaluation mode, on the CPU."""
+        from ticketsmith.tasks.build import build_model
         from ticketsmith.training.start import read_weights
+        from ticketsmith.training.state import load
 
-        model: nn.Module = self._task.build_model()
-        model.load_state_dict(read_weights(self._sealed(result)))
+        model = build_model(self._task)
+        load(model, read_weights(self._sealed(result)))
         return model.eval()
 
     def judge(self) -> Findings:
@@ -492,6 +494,7 @@ class Experiment:
     def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
         from ticketsmith.inference import suite
         from ticketsmith.inference.lineup import Candidate
+        from ticketsmith.tasks.build import single_example
         from ticketsmith.tasks.task import serving
         from ticketsmith.training.device import check_device
 
@@ -512,7 +515,7 @@ class Experiment:
         return suite.run(
             candidates[0],
             candidates,
-            self._task.example,
+            partial(single_example, self._task),
             chosen,
             serving=serving(self._task),
             quick=settings is None,

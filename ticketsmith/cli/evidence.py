@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
     """Show the runs of every experiment: sealed, in part, missing, diverged. With --target: the Jobs on a cluster too."""
     from ticketsmith.cli.cluster import jobs_table
+    from ticketsmith.evidence.results import finite
     from ticketsmith.execute.local import statuses
 
     jobs: list[dict[str, object]] = []
@@ -45,7 +46,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                     "key": node.key,
                     "status": states[node.key],
                     "sparsity": result.sparsity if result else None,
-                    "test": dict(result.final.test) if result and result.final else None,
+                    "test": finite(result.final.test) if result and result.final else None,
                     "seconds": result.seconds if result else None,
                 }
             )
@@ -63,7 +64,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                 "key": str(row["key"])[:8],
                 "status": str(row["status"]),
                 "sparsity": "" if row["sparsity"] is None else f"{row['sparsity']:.2%}",
-                "test": ", ".join(f"{k} {v:.4g}" for k, v in row["test"].items())
+                "test": ", ".join(f"{k} {v:.4g}" if v is not None else f"{k} -" for k, v in row["test"].items())
                 if isinstance(row["test"], dict)
                 else "",
                 "seconds": "" if row["seconds"] is None else f"{row['seconds']:.1f}",

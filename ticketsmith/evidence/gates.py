@@ -102,7 +102,7 @@ def _verdict(
     bounds = one_sided_bounds(pairs.worsening, policy.confidence) if policy.method == "non-inferiority" else None
     broken = [run for run in runs if measured_value(run, gate.metric, split, policy.at) is None]
     if broken:
-        status, reason = Status.FAIL, _diverged(broken)
+        status, reason = Status.FAIL, _broken(broken, gate)
     elif not pairs.worsening:
         status, reason = Status.INCONCLUSIVE, "nothing to compare"
     elif policy.method == "point":
@@ -152,13 +152,15 @@ def _non_inferiority(
     return Status.INCONCLUSIVE, f"{sure} {span}, which holds the {margin}; {more}"
 
 
-def _diverged(broken: Sequence[Result]) -> str:
-    names = []
+def _broken(broken: Sequence[Result], gate: Gate) -> str:
+    diverged: list[str] = []
+    undefined: list[str] = []
     for run in broken:
         draw = f" draw {run.draw}" if run.draw else ""
         when = f" at iteration {run.diverged_at:,}" if run.diverged_at is not None else ""
-        names.append(f"seed {run.seed}{draw}{when}")
-    return f"diverged: {words.listed(names)}"
+        (diverged if run.diverged else undefined).append(f"seed {run.seed}{draw}{when}")
+    told = [f"diverged: {words.listed(diverged)}"] if diverged else []
+    return "; ".join(told + ([f"{gate.metric} is not a number: {words.listed(undefined)}"] if undefined else []))
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -14,13 +14,13 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 
 from ticketsmith.errors import Exit, gravest
-from ticketsmith.execute.worker import Ended, Settings, Stepped, work
+from ticketsmith.execute.worker import Ended, Noted, Settings, Stepped, work
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import Node, Plan
 from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
 from ticketsmith.training.job import Job
 
-Event = Stepped | Ended
+Event = Stepped | Noted | Ended
 _BUSY_WAIT = 1.0  # seconds before asking again for a run that another process is making
 _MAX_CRASHES = 2  # of one run, before it is given up
 

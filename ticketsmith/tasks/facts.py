@@ -12,6 +12,7 @@ import torch
 
 from ticketsmith.errors import TaskError, TicketSmithError
 from ticketsmith.pruning.criteria import attempt, input_axes, prunable
+from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create, final_metrics, identity
 
@@ -71,7 +72,7 @@ def _examine(
         raise TaskError(f"task {type(task).__name__} must measure 'loss' (it decides early stopping); it has {names}.")
     measured = (*names, *(metric.name for metric in final_metrics(task)))
     torch.manual_seed(0)
-    model = task.build_model()
+    model = build_model(task)
     generator = torch.Generator().manual_seed(0)
     batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
     task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]

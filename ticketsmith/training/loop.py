@@ -20,6 +20,7 @@ from ticketsmith.training.average import MovingAverage
 from ticketsmith.training.optimization import learning_rate, make_optimizer
 from ticketsmith.training.order import DataOrder
 from ticketsmith.training.selection import Selection
+from ticketsmith.training.state import snapshot
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Progress:
     """Where a training stands; with the model and the optimizer, all that is needed to go on.
 
     ``best`` holds the result's state at the early-stop iteration so far: the minimum of the validation loss.
+    ``notes`` are for a person who watches: metrics that are not finite, and why training diverged.
     ``interval_loss`` is the sum of the training losses since the last evaluation; on a GPU it stays there until it is read,
     so that no step waits for it.
     """
@@ -39,6 +41,8 @@ class Progress:
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
     diverged: bool = False
+    notes: list[str] = field(default_factory=list)
+    undefined: set[str] = field(default_factory=set)
 
 
 class Learner:
@@ -125,17 +129,35 @@ def _seed_layers(seed: int, device: torch.device) -> None:
 
 
 def evaluate(learner: Learner, progress: Progress) -> None:
-    """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far."""
+    """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far.
+
+    A loss that is not finite is a divergence. Another metric may be undefined for a while: its curve then has a gap.
+    """
     train_loss = float(progress.interval_loss) / (progress.step - progress.interval_start)
     progress.interval_loss, progress.interval_start = 0.0, progress.step
     metrics = measure(learner.task, learner.result, "validation", learner.device)
-    if not math.isfinite(train_loss) or not all(math.isfinite(value) for value in metrics.values()):
-        progress.diverged = True
+    if not math.isfinite(train_loss):
+        diverge(progress, f"the training loss is {train_loss} at iteration {progress.step:,}")
         return
+    if not math.isfinite(metrics["loss"]):
+        diverge(progress, f"the loss is {metrics['loss']} on validation at iteration {progress.step:,}")
+        return
+    for name, value in metrics.items():
+        if not math.isfinite(value) and name not in progress.undefined:
+            progress.undefined.add(name)
+            progress.notes.append(
+                f"{name} is {value} on validation at iteration {progress.step:,}: its curve has a gap, training goes on"
+            )
     progress.curve.append(CurvePoint(progress.step, train_loss, metrics))
     if metrics["loss"] < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, metrics["loss"]
         progress.best = snapshot(learner.result)
+
+
+def diverge(progress: Progress, why: str) -> None:
+    """Ends the run as diverged."""
+    progress.diverged = True
+    progress.notes.append(f"{why}: the run has diverged")
 
 
 def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> dict[str, float]:
@@ -157,10 +179,13 @@ def measure_final(task: Task, model: nn.Module, device: torch.device) -> dict[st
 
 @contextmanager
 def judged(model: nn.Module) -> Iterator[None]:
-    """In here the model is in evaluation mode and keeps no gradients; after it, in the mode that it was in."""
+    """In here the model is in evaluation mode and keeps no gradients; after it, in the mode that it was in.
+
+    Not by ``inference_mode``: a table that a model makes in here must be of use when training goes on.
+    """
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         yield
     model.train(was_training)
 
@@ -170,8 +195,3 @@ def _checked(what: str, metrics: Mapping[str, float], promised: Iterable[Metric]
     if set(metrics) != names:
         raise TaskError(f"{what} must give the metrics {sorted(names)}; it gives {sorted(metrics)}.")
     return {name: float(value) for name, value in metrics.items()}
-
-
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's state, on the CPU, each tensor with memory of its own."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
