@@ -9,14 +9,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError
+from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.headline import headline
@@ -239,19 +239,22 @@ class Experiment:
 
     @property
     def exit_status(self) -> Exit:
-        """What a pipeline should know, gravest first: interrupted, incomplete, diverged, gate failed, inconclusive, well."""
-        if self.outcome.exit_status not in (Exit.OK, Exit.DIVERGED):
-            return self.outcome.exit_status
-        if any(result.diverged for result in self.results):
-            return Exit.DIVERGED
-        if not self.results or len(self.results) < len(self.plan.results):
-            return Exit.INCOMPLETE
-        target = self.findings.target
-        if target is None and self.findings.policy.target_sparsity is not None:
-            return Exit.INCOMPLETE
-        return {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}.get(
-            target[1] if target else Status.PASS, Exit.OK
-        )
+        """What a pipeline should know: the gravest of what happened while training and of what the store holds."""
+        happened = [self.outcome.exit_status]
+        diverged = {result.key for result in self.results if result.diverged}
+        sealed = {result.key for result in self.results}
+        lost = self.plan.needing({*diverged, *self.outcome.diverged})  # missing for good: their cause is told, not they
+        if not self.results or any(node.key not in sealed | lost for node in self.plan.results):
+            happened.append(Exit.INCOMPLETE)
+        if diverged:
+            happened.append(Exit.DIVERGED)
+        elif self.results:
+            target = self.findings.target
+            if target is None and self.findings.policy.target_sparsity is not None:
+                happened.append(Exit.INCOMPLETE)
+            judged = {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}
+            happened.append(judged.get(target[1] if target else Status.PASS, Exit.OK))
+        return gravest(happened)
 
     @cached_property
     def findings(self) -> Findings:
@@ -427,10 +430,12 @@ class Experiment:
 
     def model(self, result: Result) -> nn.Module:
         """The trained model of one run, in evaluation mode, on the CPU."""
+        from ticketsmith.tasks.build import build_model
         from ticketsmith.training.start import read_weights
+        from ticketsmith.training.state import load
 
-        model: nn.Module = self._task.build_model()
-        model.load_state_dict(read_weights(self._sealed(result)))
+        model = build_model(self._task)
+        load(model, read_weights(self._sealed(result)))
         return model.eval()
 
     def judge(self) -> Findings:
@@ -499,6 +504,7 @@ class Experiment:
     def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
         from ticketsmith.inference import suite
         from ticketsmith.inference.lineup import Candidate
+        from ticketsmith.tasks.build import single_example
         from ticketsmith.tasks.task import serving
         from ticketsmith.training.device import check_device
 
@@ -519,7 +525,7 @@ class Experiment:
         return suite.run(
             candidates[0],
             candidates,
-            self._task.example,
+            partial(single_example, self._task),
             chosen,
             serving=serving(self._task),
             quick=settings is None,

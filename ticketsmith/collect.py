@@ -170,7 +170,13 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
 
 
 def _measured(plain: dict[str, Any] | None) -> Measured | None:
-    return Measured(plain["step"], plain["validation"], plain["test"]) if plain else None
+    if not plain:
+        return None
+    validation, test = (
+        {name: math.nan if value is None else value for name, value in plain[split].items()}
+        for split in ("validation", "test")
+    )
+    return Measured(plain["step"], validation, test)
 
 
 def _curve(text: str) -> list[CurvePoint]:

@@ -6,6 +6,7 @@ A command prints the message of any of these without a traceback and ends with i
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
@@ -25,6 +26,27 @@ class Exit(IntEnum):
     OVER_BUDGET = 9  # stopped, or not begun, since it would cost more than the budget
     LOST = 10  # on a cluster: some runs could not be made, and nothing more will come by itself
     INTERRUPTED = 130
+
+
+_GRAVEST_FIRST = (
+    Exit.INTERRUPTED,
+    Exit.INTERNAL,  # nothing else that is told can be relied on
+    Exit.BAD_INPUT,  # only a person can mend it
+    Exit.OUT_OF_MEMORY,
+    Exit.OVER_BUDGET,
+    Exit.IDLE_GPU,
+    Exit.LOST,
+    Exit.INCOMPLETE,  # the same command may mend it
+    Exit.DIVERGED,  # from here on results
+    Exit.GATE_FAILED,
+    Exit.INCONCLUSIVE,
+    Exit.OK,
+)
+
+
+def gravest(statuses: Iterable[int]) -> Exit:
+    """The one exit status of several things that happened, in whatever order they did; OK for nothing."""
+    return min((Exit(status) for status in statuses), key=_GRAVEST_FIRST.index, default=Exit.OK)
 
 
 class TicketSmithError(Exception):

@@ -92,6 +92,14 @@ class Plan:
                 wanted.update(node.spec.parents)
         return Plan(self.experiment, tuple(node for node in self.nodes if node.key in wanted))
 
+    def needing(self, keys: Iterable[str]) -> set[str]:
+        """These runs and all that need one of them, directly or not."""
+        found = set(keys)
+        for node in self.nodes:
+            if found.intersection(node.spec.parents):
+                found.add(node.key)
+        return found
+
     def to_bytes(self) -> bytes:
         """``plan.json``: what an experiment consists of, for those who read only the store."""
         return to_json(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.errors import Exit, TicketSmithError
+from ticketsmith.errors import Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.config.target import Target
@@ -377,7 +377,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, det
     if found.results:
         say_verdict(found)
         click.echo(f"report: {target.store}/{experiment}/report/index.html")
-    return int(found.exit_status if status in (Exit.OK, Exit.LOST) else status)
+    return int(gravest((status, found.exit_status)))
 
 
 def _opened(

@@ -8,13 +8,10 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.cli.opened import experiments, say_verdict
-from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError
+from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import Store
-
-
-_GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCLUSIVE)
 
 
 @click.command()
@@ -27,6 +24,7 @@ _GRAVEST_FIRST = (Exit.INCOMPLETE, Exit.DIVERGED, Exit.GATE_FAILED, Exit.INCONCL
 def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
     """Show the runs of every experiment: sealed, in part, missing, diverged. With --target: the Jobs on a cluster too."""
     from ticketsmith.cli.cluster import jobs_table
+    from ticketsmith.evidence.results import finite
     from ticketsmith.evidence.size import size_of
     from ticketsmith.execute.local import statuses
 
@@ -50,7 +48,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                     "status": states[node.key],
                     "sparsity": result.sparsity if result else None,
                     "network_sparsity": size_of([result]).network_sparsity if result else None,
-                    "test": dict(result.final.test) if result and result.final else None,
+                    "test": finite(result.final.test) if result and result.final else None,
                     "seconds": result.seconds if result else None,
                 }
             )
@@ -69,7 +67,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                 "status": str(row["status"]),
                 "sparsity": "" if row["sparsity"] is None else f"{row['sparsity']:.2%}",
                 "of network": "" if row["network_sparsity"] is None else f"{row['network_sparsity']:.2%}",
-                "test": ", ".join(f"{k} {v:.4g}" for k, v in row["test"].items())
+                "test": ", ".join(f"{k} {v:.4g}" if v is not None else f"{k} -" for k, v in row["test"].items())
                 if isinstance(row["test"], dict)
                 else "",
                 "seconds": "" if row["seconds"] is None else f"{row['seconds']:.1f}",
@@ -144,7 +142,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
             say_verdict(judged)
     if as_json:
         options.print_json(documents)
-    return int(next((status for status in _GRAVEST_FIRST if status in ends), Exit.OK))
+    return int(gravest(ends))
 
 
 @click.command()
@@ -177,7 +175,7 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
             click.echo(f"comparison: {pages['comparison']}")
     if as_json:
         options.print_json(pages)
-    return int(max((error.exit_status for error in told), default=Exit.OK))
+    return int(gravest(error.exit_status for error in told))
 
 
 @click.command()

@@ -228,10 +228,11 @@ def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> N
     from safetensors.torch import save_file
 
     from ticketsmith.errors import disk_error
+    from ticketsmith.evidence.results import finite
     from ticketsmith.export import retrain as training
     from ticketsmith.export.ticket import read
     from ticketsmith.training.device import prepare
-    from ticketsmith.training.loop import snapshot
+    from ticketsmith.training.state import snapshot
 
     found = read(file)
     prepare("cpu")
@@ -245,13 +246,19 @@ def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> N
     before = (found.metrics.get("final") or {}).get("test") or {}
     if as_json:
         options.print_json(
-            {"same": again.same, "max_difference": again.max_difference, "test": again.test, "test_before": before}
+            {
+                "same": again.same,
+                "max_difference": again.max_difference,
+                "test": finite(again.test),
+                "test_before": before,
+            }
         )
         return
     said = "the same weights, bit for bit" if again.same else f"weights differ by up to {again.max_difference:.2g}"
     click.echo(f"{file}: {said}")
     for name, value in again.test.items():
-        click.echo(f"test {name}: {value:.6g}" + (f" (in the file {before[name]:.6g})" if name in before else ""))
+        told = before.get(name)
+        click.echo(f"test {name}: {value:.6g}" + ("" if told is None else f" (in the file {told:.6g})"))
     if not again.same:
         click.echo("Another machine, or other versions, round differently; data and code are those of the spec.")
 

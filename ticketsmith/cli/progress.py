@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ticketsmith.execute.local import Event
-from ticketsmith.execute.worker import Ended, Stepped
+from ticketsmith.execute.worker import Ended, Noted, Stepped
 
 if TYPE_CHECKING:
     from ticketsmith.api import Prepared
@@ -55,6 +55,9 @@ class Log:
         note(f"{len(plan.by_key)} runs, {self.done} of them cached")
 
     def show(self, event: Event) -> None:
+        if isinstance(event, Noted):
+            note(f"{name_of(self.plan, event.key)}: {event.message}")
+            return
         if not isinstance(event, Ended):
             self._under_way(event)
             return
@@ -108,6 +111,9 @@ class _Live:
 
     def show(self, event: Event) -> None:
         key = event.key
+        if isinstance(event, Noted):
+            self.runs.console.print(f"{name_of(self.plan, key)}: {event.message}", style="yellow", markup=False)
+            return
         if isinstance(event, Ended):
             if (task := self.tasks.pop(key, None)) is not None:
                 self.runs.remove_task(task)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,9 +25,17 @@ class Metric:
     about: str = ""
 
 
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The values for a JSON document, which knows no NaN and no infinity: None in their place."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Measured:
-    """The metrics of one state of the weights: those after the last step, or those at the early-stop iteration."""
+    """The metrics of one state of the weights: those after the last step, or those at the early-stop iteration.
+
+    NaN stands for a metric that was not finite there (an F1 of 0/0, say).
+    """
 
     step: int
     validation: Mapping[str, float]
@@ -39,7 +48,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One row of ``curve.csv``: after ``step`` iterations. ``validation`` holds the task's metrics by name."""
+    """One row of ``curve.csv``: after ``step`` iterations. ``validation`` holds the task's metrics by name.
+
+    Losses are finite; another metric that was not is NaN or infinity, a gap in its curve.
+    """
 
     step: int
     train_loss: float

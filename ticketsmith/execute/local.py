@@ -13,39 +13,40 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
-from ticketsmith.errors import Exit
-from ticketsmith.execute.worker import Ended, Settings, Stepped, work
+from ticketsmith.errors import Exit, gravest
+from ticketsmith.execute.worker import Ended, Noted, Settings, Stepped, work
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import Node, Plan
 from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
 from ticketsmith.training.job import Job
 
-Event = Stepped | Ended
+Event = Stepped | Noted | Ended
 _BUSY_WAIT = 1.0  # seconds before asking again for a run that another process is making
 _MAX_CRASHES = 2  # of one run, before it is given up
 
 
 @dataclass
 class Outcome:
-    """What came of an execution. ``failed``: message by key."""
+    """What came of an execution. ``failed``: message by key; ``worst``: the gravest status among them."""
 
     trained: int = 0
     cached: int = 0
     diverged: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    worst: int = 0
+    worst: Exit = Exit.OK
     interrupted: bool = False
     fatal: bool = False
 
     @property
     def exit_status(self) -> Exit:
         """OK, or the gravest of what happened."""
+        happened = [self.worst]
         if self.interrupted:
-            return Exit.INTERRUPTED
-        if self.failed:
-            return Exit(self.worst or Exit.INCOMPLETE)
-        return Exit.DIVERGED if self.diverged else Exit.OK
+            happened.append(Exit.INTERRUPTED)
+        if self.diverged:
+            happened.append(Exit.DIVERGED)
+        return gravest(happened)
 
 
 @dataclass
@@ -189,7 +190,7 @@ class _Execution:
         self.todo.pop(key, None)
         if event.outcome == "failed":
             outcome.failed[key] = event.message
-            outcome.worst = outcome.worst or event.exit_status
+            outcome.worst = gravest((outcome.worst, event.exit_status or Exit.INCOMPLETE))
             outcome.fatal |= event.fatal
         elif event.outcome == "blocked":
             outcome.blocked.append(key)

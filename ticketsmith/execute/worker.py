@@ -45,6 +45,14 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """What a person should know of a run that goes on, or of why it ended."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """A run has ended. ``blocked``: one that it needs diverged. ``failed``: ``message`` says why, ``exit_status`` how bad.
 
@@ -97,11 +105,14 @@ def _serve(pipe: Connection, settings: Settings) -> None:
         def report(step: int, steps: int, loss: float, key: str = key) -> None:
             pipe.send(Stepped(key, step, steps, loss))
 
+        def note(text: str, key: str = key) -> None:
+            pipe.send(Noted(key, text))
+
         began = time.monotonic()
         message, exit_status, fatal = "", 0, False
         outcome: str
         try:
-            hooks = Hooks(report, lambda: bool(stopping), settings.checkpoint_every, rate, settings.side_by_side)
+            hooks = Hooks(report, note, lambda: bool(stopping), settings.checkpoint_every, rate, settings.side_by_side)
             outcome = produce(job, store, device, hooks)
             if rate is not None and outcome in ("trained", "diverged"):
                 rate = replace(rate, idle_tail=0.0)  # a node idles once after a pod: the pod's first run bears it

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
 from ticketsmith.pruning.compact import compact
+from ticketsmith.tasks.build import single_example
 
 INPUT, OUTPUT = "input", "output"
 
@@ -29,7 +30,7 @@ def write_dense(subject: Subject, path: Path, settings: Settings) -> Written:
 
 def write_compact(subject: Subject, path: Path, settings: Settings) -> Written:
     """Dead units and channels left out; the outputs are the same. Raises NothingToRemoveError when there are none."""
-    smaller = compact(subject.model, subject.task.example(1))
+    smaller = compact(subject.model, single_example(subject.task, 1))
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (subject.model, smaller)]
     written = _write(subject, smaller.eval(), path, "the compacted ONNX file")
     return Written(
@@ -40,7 +41,7 @@ def write_compact(subject: Subject, path: Path, settings: Settings) -> Written:
 def _write(subject: Subject, model: nn.Module, path: Path, what: str) -> Written:
     onnx, runtime = _needed("onnx"), _needed("onnxruntime")
     subject.single()
-    _translate(model, subject.task.example(2), path)
+    _translate(model, single_example(subject.task, 2), path)
     proto = onnx.load(str(path))
     for name, value in (("ticketsmith.key", subject.result.key), ("ticketsmith.sparsity", subject.result.sparsity)):
         proto.metadata_props.add(key=name, value=str(value))

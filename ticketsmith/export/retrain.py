@@ -21,10 +21,12 @@ from ticketsmith.pruning.masks import Masks, full
 from ticketsmith.pruning.weights import pruned_by_default
 from ticketsmith.spec import Continue, Init, Rewind, RunSpec, from_canonical, in_steps
 from ticketsmith.store.contract import SealedRun
+from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.task import Task
-from ticketsmith.training.loop import Learner, Progress, measure, snapshot, train
+from ticketsmith.training.loop import Learner, Progress, measure, train
 from ticketsmith.training.produce import prepared
 from ticketsmith.training.start import starting_model
+from ticketsmith.training.state import load, snapshot
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes, to_bytes
 
 Tell = Callable[[int, int], None]
@@ -78,7 +80,11 @@ def retrain(ticket: Ticket, task: Task, tell: Tell = lambda step, steps: None) -
     _trained(ticket.spec, task, model, masks, tell)
     weights = snapshot(model)
     sealed = ticket.state_dict()
-    difference = max(float((weights[name].double() - sealed[name].double()).abs().max()) for name in sealed)
+    difference = max(
+        float((weights[name].double() - sealed[name].double()).abs().max())
+        for name in sealed
+        if sealed[name].is_floating_point()
+    )
     same = hashlib.sha256(to_bytes(weights)).digest() == hashlib.sha256(ticket.files["model.safetensors"]).digest()
     test = measure(task, model, "test", torch.device("cpu"))
     return Retrained(model.eval(), same, difference, test)
@@ -90,8 +96,8 @@ def start_model(ticket: Ticket, task: Task) -> nn.Module:
     In those from a file, weights that the mask removes are zero. Raises TicketFileError when neither can be had.
     """
     if ticket.start_file is not None:
-        model = task.build_model()
-        model.load_state_dict(from_bytes(ticket.start_file, "the ticket's start weights")[0])
+        model = build_model(task)
+        load(model, from_bytes(ticket.start_file, "the ticket's start weights")[0])
         return model
     spec = ticket.spec
     if isinstance(spec.weights, Init):

@@ -15,7 +15,9 @@ from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import GatePolicy
 from ticketsmith.export.ticket import Ticket
 from ticketsmith.store.contract import SealedRun
+from ticketsmith.tasks.build import build_model, example, single_example
 from ticketsmith.tasks.task import Task
+from ticketsmith.training.state import load
 
 TOLERANCE = 1e-4
 """How far outputs of an exported file may be from the model's, relative to the largest when that is above 1."""
@@ -52,23 +54,23 @@ class Subject:
     parent: Callable[[str], SealedRun | None] = lambda key: None
     warnings: Sequence[str] = ()
 
-    def check(self, what: str, call: Callable[[Tensor], Any]) -> float:
+    def check(self, what: str, call: Callable[..., Any]) -> float:
         """The largest difference of ``call``'s outputs from the model's, on the first test inputs. Raises ExportError."""
         errors = []
         for size in _BATCH_SIZES:
-            inputs = self.task.example(size)
-            expected = self.outputs(inputs)
+            inputs = example(self.task, size)
+            expected = self.outputs(*inputs)
             with torch.inference_mode():
-                actual = _tensors(call(inputs.clone()))
+                actual = _tensors(call(*(tensor.clone() for tensor in inputs)))
             if [tensor.shape for tensor in actual] != [tensor.shape for tensor in expected]:
                 raise ExportError(f"{what} gives outputs of other shapes than the model.")
             errors += [_difference(*pair, what) for pair in zip(expected, actual, strict=True)]
         return max(errors)
 
-    def outputs(self, inputs: Tensor) -> list[Tensor]:
+    def outputs(self, *inputs: Tensor) -> list[Tensor]:
         """All tensors that the model gives. Raises ExportError when there are none."""
         with torch.inference_mode():
-            outputs = [tensor.clone() for tensor in _tensors(self.model(inputs.clone()))]
+            outputs = [tensor.clone() for tensor in _tensors(self.model(*(tensor.clone() for tensor in inputs)))]
         if not outputs:
             raise ExportError("the model's outputs hold no tensor: no file could be compared with it.")
         return outputs
@@ -76,14 +78,14 @@ class Subject:
     def single(self) -> None:
         """Raises ExportError when the model gives anything but one tensor."""
         with torch.inference_mode():
-            outputs = self.model(self.task.example(1))
+            outputs = self.model(single_example(self.task, 1))
         if not isinstance(outputs, Tensor):
             raise ExportError(f"the model gives a {type(outputs).__name__}; this format takes models of one tensor.")
 
     def rebuilt(self, state: Mapping[str, Tensor]) -> nn.Module:
         """A fresh model with other weights, in evaluation mode."""
-        model = self.task.build_model()
-        model.load_state_dict(dict(state))
+        model = build_model(self.task)
+        load(model, state)
         return model.eval()
 
 

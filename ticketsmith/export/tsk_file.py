@@ -19,12 +19,13 @@ from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.tune import choices, tune, tune_network
+from ticketsmith.tasks.build import single_example
 
 
 def write(subject: Subject, path: Path, settings: Settings) -> Written:
     """Raises UnsupportedError for an operator that the sparse runtime does not know; QualityLostError."""
     precision = settings.precision
-    graph = from_torch(subject.model, subject.task.example(1))
+    graph = from_torch(subject.model, single_example(subject.task, 1))
     tuned = _tuned(graph, precision) if settings.tuned else {}
     runtime.save(path, graph, {machine_key(): tuned} if tuned else None, precision)
     served = runtime.load(path)

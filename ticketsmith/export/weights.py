@@ -13,8 +13,8 @@ from ticketsmith.export import ticket as tickets
 from ticketsmith.export.retrain import start_model
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
 from ticketsmith.spec import Continue, Init
-from ticketsmith.training.loop import snapshot
 from ticketsmith.training.start import read_weights
+from ticketsmith.training.state import snapshot
 from ticketsmith.training.tensors import to_bytes
 
 

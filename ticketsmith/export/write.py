@@ -16,11 +16,13 @@ from typing import Any
 from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import mean
+from ticketsmith.evidence.summarise import measured_value
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
 from ticketsmith.plugins import nearest
 from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.store.contract import to_json
+from ticketsmith.tasks.build import example
 from ticketsmith.training.environment import git_commit
 from ticketsmith.version import __version__
 
@@ -161,7 +163,10 @@ def _entry(kind: str, name: str, path: Path, written: Written, subject: Subject)
 def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[dict[str, str]]) -> dict[str, Any]:
     result, ticket = subject.result, subject.ticket
     size = size_of([result])
-    example = subject.task.example(1)
+    inputs = [
+        {"shape": ["batch", *tensor.shape[1:]], "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for tensor in example(subject.task, 1)
+    ]
     made = json.loads(ticket.files["environment.json"])
     return {
         "format": 1,
@@ -176,8 +181,8 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
         "network_sparsity": size.network_sparsity,
         "compression": {"network": size.network_compression, "prunable": size.compression},
         "removed": size.removed,
-        "input": {"shape": ["batch", *example.shape[1:]], "dtype": str(example.dtype).removeprefix("torch.")},
-        "output": {"shape": ["batch", *subject.outputs(example)[0].shape[1:]]},
+        "input": inputs[0] if len(inputs) == 1 else inputs,
+        "output": {"shape": ["batch", *subject.outputs(*example(subject.task, 1))[0].shape[1:]]},
         "test": _test(subject),
         "gate": subject.verdict,
         "warnings": list(subject.warnings),
@@ -196,13 +201,13 @@ def _test(subject: Subject) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, metric in result.metrics.items():
         told[name] = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
-        told[name]["this_run"] = None if result.final is None else result.final.test[name]
+        told[name]["this_run"] = measured_value(result, name, "test", "final")
         for what, variant, level in (("all_seeds", result.variant, result.level), (DENSE, DENSE, 0)):
             values = {
-                run.seed: run.final.test[name]
+                run.seed: value
                 for run in subject.results
                 if (run.variant, run.level, run.draw) == (variant, level, result.draw if what == "all_seeds" else 0)
-                and run.final is not None
+                and (value := measured_value(run, name, "test", "final")) is not None
             }
             told[name][what] = {"seeds": sorted(values), "mean": mean(list(values.values())) if values else None}
     return told

@@ -78,7 +78,8 @@ def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Ten
         given = scores.get(parameter) if isinstance(scores, Mapping) else None
         if not isinstance(given, Tensor) or given.shape != mask.shape:
             raise PruningError(f"criterion {name!r} must give a tensor of shape {tuple(mask.shape)} for {parameter!r}.")
-        if not bool(torch.isfinite(given).all()):
+        scores_of_survivors = given.detach().cpu()[mask.cpu()]
+        if parameter not in scoring.excluded and not bool(torch.isfinite(scores_of_survivors).all()):
             raise PruningError(f"criterion {name!r} gave scores for {parameter!r} that are not finite numbers.")
     return {parameter: scores[parameter].detach().cpu() for parameter in scoring.masks}
 

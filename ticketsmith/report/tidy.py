@@ -8,6 +8,7 @@ import io
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import At, Split
 from ticketsmith.evidence.size import size_of
+from ticketsmith.evidence.summarise import measured_value
 
 _MOMENTS: tuple[At, ...] = ("final", "early_stop")
 _TIMES = ("gpu_seconds", "side_by_side")
@@ -62,7 +63,6 @@ def results_csv(findings: Findings) -> bytes:
                 getattr(run.bill, field) if run.bill and (run.bill.price is not None or field in _TIMES) else None
             )
         for split, name, at in measures:
-            state = run.measured(at)
-            row[f"{split}_{name}_{at}"] = state.on(split).get(name) if state else None
+            row[f"{split}_{name}_{at}"] = measured_value(run, name, split, at)
         writer.writerow(row)
     return text.getvalue().encode()

@@ -19,6 +19,7 @@ from ticketsmith.pruning.groups import of_layers, split
 from ticketsmith.pruning.version import layout_version
 from ticketsmith.pruning.weights import layouts, prunable
 from ticketsmith.spec import PruneRule
+from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create, final_metrics, identity
 
@@ -77,7 +78,7 @@ def _examine(
         raise TaskError(f"task {type(task).__name__} must measure 'loss' (it decides early stopping); it has {names}.")
     measured = (*names, *(metric.name for metric in final_metrics(task)))
     torch.manual_seed(0)
-    model = task.build_model()
+    model = build_model(task)
     generator = torch.Generator().manual_seed(0)
     batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
     task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]

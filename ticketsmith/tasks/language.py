@@ -108,7 +108,7 @@ class Language:
             logits = self._logits(model, inputs).float()
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
             counted = torch.arange(context, device=device) >= context - new[:, None]
-            total += float((losses * counted).sum(dtype=torch.float64))
+            total += float(losses.masked_fill(~counted, 0.0).sum(dtype=torch.float64))
         loss = total / predicted
         return {
             "loss": loss,

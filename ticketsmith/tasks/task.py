@@ -59,8 +59,12 @@ class Task(Protocol):
         """Every metric of ``metrics`` on a split, by name. ``model`` is in evaluation mode; must be deterministic."""
         ...
 
-    def example(self, batch_size: int) -> Tensor:
-        """Real inputs for counting operations and timing inference: the first ``batch_size`` test inputs, repeated."""
+    def example(self, batch_size: int) -> Tensor | tuple[Tensor, ...]:
+        """Real inputs for counting operations and timing inference: the first ``batch_size`` test inputs, repeated.
+
+        Several tensors where the model takes several: it is called with ``model(*example)``. Speed is measured, and formats
+        other than tickets and weights are written, for models of one.
+        """
         ...
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from ticketsmith.errors import DamagedRunError, StoreUnreachableError
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.store.contract import Store, checkpoint_path
-from ticketsmith.training.loop import Learner, Progress, snapshot
+from ticketsmith.training.loop import Learner, Progress
+from ticketsmith.training.state import load, snapshot
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
 
@@ -59,9 +60,9 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
         parts[part][rest] = value
     progress = _progress(note)
     progress.best = parts["best"]
-    learner.model.load_state_dict(parts["model"])
+    load(learner.model, parts["model"])
     if learner.average is not None:
-        learner.average.model.load_state_dict(parts["average"])
+        load(learner.average.model, parts["average"])
         learner.average.updates = note["averaged"]
     state: dict[int, dict[str, Any]] = {}
     for name, value in parts["optimizer"].items():

@@ -26,9 +26,11 @@ def prepare(device: str) -> torch.device:
     number of cores. Raises RecipeError for a device that is not here.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # should a model of the user's own be compiled
     torch.set_num_threads(1)
     chosen = torch.device(check_device(device))
-    torch.use_deterministic_algorithms(True, warn_only=chosen.type != "cpu")
+    # As torch.use_deterministic_algorithms, which imports the compiler only to tell it of this.
+    torch.set_deterministic_debug_mode("error" if chosen.type == "cpu" else "warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.set_flush_denormal(True)  # Adam's moments of dying units: denormal arithmetic is many times slower

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ticketsmith import uncompiled
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import CurvePoint, Metric
 from ticketsmith.spec import Training, in_steps
@@ -18,6 +19,8 @@ from ticketsmith.tasks.task import Batch, Task, final_metrics
 from ticketsmith.training.average import MovingAverage
 from ticketsmith.training.optimization import learning_rate, make_optimizer
 from ticketsmith.training.order import DataOrder
+from ticketsmith.training.selection import Selection
+from ticketsmith.training.state import snapshot
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Progress:
     """Where a training stands; with the model and the optimizer, all that is needed to go on.
 
     ``best`` holds the result's state at the early-stop iteration so far: the minimum of the validation loss.
+    ``notes`` are for a person who watches: metrics that are not finite, and why training diverged.
     ``interval_loss`` is the sum of the training losses since the last evaluation; on a GPU it stays there until it is read,
     so that no step waits for it.
     """
@@ -37,13 +41,15 @@ class Progress:
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
     diverged: bool = False
+    notes: list[str] = field(default_factory=list)
+    undefined: set[str] = field(default_factory=set)
 
 
 class Learner:
     """A model and the one step that changes it. A masked weight is zero before, during and after every step.
 
-    Gradients of masked weights are zeroed before the optimizer sees them, so its state (momentum, second moments) is
-    zero there too, and weight decay decays zero.
+    Gradients of masked weights are zeroed before the optimizer sees them, whatever they are, so its state (momentum, second
+    moments) is zero there too, and weight decay decays zero.
 
     ``average`` is the moving average of the weights where the spec asks for one. ``result`` is the network that a run gives,
     that is measured and kept: the average, or else the model itself.
@@ -56,11 +62,10 @@ class Learner:
         self._mixed = training.dtype == "bfloat16"
         parameters = dict(model.named_parameters())
         pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
-        self._masked = [parameters[name] for name in pruned]
-        self._keep = [pruned[name].to(parameters[name].dtype) for name in pruned]
+        self._masked = [(parameters[name], Selection(mask, parameters[name].dtype)) for name, mask in pruned.items()]
         with torch.no_grad():
-            for parameter, mask in zip(self._masked, pruned.values(), strict=True):
-                parameter.masked_fill_(~mask, 0.0)
+            for parameter, kept in self._masked:
+                kept.apply_(parameter)
         self.average = MovingAverage(model, training.ema) if training.ema else None
 
     @property
@@ -72,12 +77,12 @@ class Learner:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
             loss = self.task.loss(self.model, batch, generator)
         loss.backward()  # type: ignore[no-untyped-call]
-        pairs = [(p.grad, keep) for p, keep in zip(self._masked, self._keep, strict=True) if p.grad is not None]
-        if pairs:
-            torch._foreach_mul_([gradient for gradient, _ in pairs], [keep for _, keep in pairs])
+        for parameter, kept in self._masked:
+            if parameter.grad is not None:
+                kept.apply_(parameter.grad)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
+        uncompiled.step(self.optimizer)
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.model)
@@ -124,17 +129,35 @@ def _seed_layers(seed: int, device: torch.device) -> None:
 
 
 def evaluate(learner: Learner, progress: Progress) -> None:
-    """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far."""
+    """Adds a point to the curve, and keeps the weights when the validation loss is the lowest so far.
+
+    A loss that is not finite is a divergence. Another metric may be undefined for a while: its curve then has a gap.
+    """
     train_loss = float(progress.interval_loss) / (progress.step - progress.interval_start)
     progress.interval_loss, progress.interval_start = 0.0, progress.step
     metrics = measure(learner.task, learner.result, "validation", learner.device)
-    if not math.isfinite(train_loss) or not all(math.isfinite(value) for value in metrics.values()):
-        progress.diverged = True
+    if not math.isfinite(train_loss):
+        diverge(progress, f"the training loss is {train_loss} at iteration {progress.step:,}")
         return
+    if not math.isfinite(metrics["loss"]):
+        diverge(progress, f"the loss is {metrics['loss']} on validation at iteration {progress.step:,}")
+        return
+    for name, value in metrics.items():
+        if not math.isfinite(value) and name not in progress.undefined:
+            progress.undefined.add(name)
+            progress.notes.append(
+                f"{name} is {value} on validation at iteration {progress.step:,}: its curve has a gap, training goes on"
+            )
     progress.curve.append(CurvePoint(progress.step, train_loss, metrics))
     if metrics["loss"] < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, metrics["loss"]
         progress.best = snapshot(learner.result)
+
+
+def diverge(progress: Progress, why: str) -> None:
+    """Ends the run as diverged."""
+    progress.diverged = True
+    progress.notes.append(f"{why}: the run has diverged")
 
 
 def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> dict[str, float]:
@@ -156,10 +179,13 @@ def measure_final(task: Task, model: nn.Module, device: torch.device) -> dict[st
 
 @contextmanager
 def judged(model: nn.Module) -> Iterator[None]:
-    """In here the model is in evaluation mode and keeps no gradients; after it, in the mode that it was in."""
+    """In here the model is in evaluation mode and keeps no gradients; after it, in the mode that it was in.
+
+    Not by ``inference_mode``: a table that a model makes in here must be of use when training goes on.
+    """
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         yield
     model.train(was_training)
 
@@ -169,8 +195,3 @@ def _checked(what: str, metrics: Mapping[str, float], promised: Iterable[Metric]
     if set(metrics) != names:
         raise TaskError(f"{what} must give the metrics {sorted(names)}; it gives {sorted(metrics)}.")
     return {name: float(value) for name, value in metrics.items()}
-
-
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's state, on the CPU, each tensor with memory of its own."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}

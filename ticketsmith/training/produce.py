@@ -32,10 +32,11 @@ from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, snapshot, train
+from ticketsmith.training.loop import Learner, Progress, train
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
+from ticketsmith.training.state import snapshot
 from ticketsmith.training.tensors import masks_to_bytes, to_bytes
 
 Outcome = Literal["trained", "diverged", "reused", "busy"]
@@ -49,11 +50,13 @@ class Interrupted(Exception):
 class Hooks:
     """What an executor wants to know and do while a run is trained.
 
-    ``report(step, steps, loss)`` is called a few times a second. ``stop()`` True saves a checkpoint and raises
-    Interrupted. ``checkpoint_every`` is in seconds. ``rate`` is the price of this machine, which ``side_by_side`` runs share.
+    ``report(step, steps, loss)`` is called a few times a second; ``note(text)`` with what a person should know. ``stop()``
+    True saves a checkpoint and raises Interrupted. ``checkpoint_every`` is in seconds. ``rate`` is the price of this machine,
+    which ``side_by_side`` runs share.
     """
 
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None
+    note: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = 30.0
     rate: Rate | None = None
@@ -83,6 +86,7 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
         learner = Learner(task, model.to(device), masks, job.spec.training)
         progress, spent = _train(job, store, learner, hooks)
         files = _files(job, learner, progress, masks, flops)
+        _tell(progress, hooks)
         status: Outcome = "diverged" if progress.diverged else "trained"
         # What it cost is no part of the sealed run: that is not a function of the spec.
         cost = run_cost(
@@ -147,6 +151,7 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
 
     def after_step(progress: Progress, loss: Tensor) -> None:
         nonlocal saved, reported
+        _tell(progress, hooks)
         if progress.diverged:
             return  # training ends here; a checkpoint would not know why
         now = time.monotonic()
@@ -168,6 +173,12 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
     hooks.report(progress.step, stop, float("nan"))
     train(learner, spec.training, spec.seed, progress, stop, after_step)
     return progress, spent
+
+
+def _tell(progress: Progress, hooks: Hooks) -> None:
+    for note in progress.notes:
+        hooks.note(note)
+    progress.notes.clear()
 
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:

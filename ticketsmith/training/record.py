@@ -8,12 +8,13 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.evidence.results import CurvePoint, finite
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.spec import RunSpec
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.task import Task, final_metrics
-from ticketsmith.training.loop import Learner, Progress, measure, measure_final
+from ticketsmith.training.loop import Learner, Progress, diverge, measure, measure_final
+from ticketsmith.training.state import load
 
 
 def measured_files(
@@ -21,13 +22,15 @@ def measured_files(
 ) -> dict[str, bytes]:
     """``spec.json``, ``metrics.json`` and ``curve.csv``. The test split is measured here, once for each state reported.
 
-    A run whose test metrics are not finite has diverged, and is marked so.
+    A run whose loss is not finite has diverged, and is marked so. Another metric that is not finite has no value (null): it
+    is told in ``progress.notes``, and no gate on it passes.
     """
     task = learner.task
     states = None if progress.diverged or spec.stop_after is not None else _both_states(task, learner, progress)
-    measured = [value for state in states or () for split in ("validation", "test") for value in state[split].values()]
-    if not all(math.isfinite(value) for value in measured):
-        progress.diverged, states = True, None
+    for state in states or ():
+        for split in ("validation", "test"):
+            if not progress.diverged and not math.isfinite(loss := state[split]["loss"]):
+                diverge(progress, f"the loss is {loss} on {split} at iteration {state['step']:,}")
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
     metrics: dict[str, Any] = {
@@ -46,7 +49,7 @@ def measured_files(
     if progress.diverged:
         metrics["diverged_at"] = progress.step
     elif states:
-        metrics["final"], metrics["early_stop"] = states
+        metrics["final"], metrics["early_stop"] = (_defined(state, progress) for state in states)
     return {
         "spec.json": to_json(spec.canonical),
         "metrics.json": to_json(metrics),
@@ -61,7 +64,7 @@ def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict
     final = _state(task, learner, last)
     if not progress.curve or progress.best_step == progress.step:
         return final, final
-    learner.result.load_state_dict(progress.best)
+    load(learner.result, progress.best)
     best = next(point for point in progress.curve if point.step == progress.best_step)
     return final, _state(task, learner, best)
 
@@ -77,8 +80,18 @@ def _state(task: Task, learner: Learner, point: CurvePoint) -> dict[str, Any]:
     }
 
 
+def _defined(state: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """For JSON: null where a metric is not finite."""
+    for split in ("validation", "test"):
+        for name, value in state[split].items():
+            note = f"{name} is {value} on {split} at iteration {state['step']:,}: it has no value there, and no gate on it passes"
+            if not math.isfinite(value) and note not in progress.notes:
+                progress.notes.append(note)
+    return {**state, "validation": finite(state["validation"]), "test": finite(state["test"])}
+
+
 def curve_csv(curve: list[CurvePoint], metrics: list[str]) -> bytes:
-    """One row an evaluation: step, mean training loss since the row before, validation metrics."""
+    """One row an evaluation: step, mean training loss since the row before, validation metrics (``nan`` is a gap)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", "train_loss", *(f"validation_{name}" for name in metrics)])

@@ -16,7 +16,9 @@ from ticketsmith.pruning.weights import copied, layouts, prunable, pruned_by_def
 from ticketsmith.spec import AtInit, Dense, Init, PruneRule, RunSpec, Same, Shuffle
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.streams import derive
+from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.task import Task
+from ticketsmith.training.state import load
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
 Parent = Callable[[str], SealedRun]
@@ -33,10 +35,9 @@ def starting_model(spec: RunSpec, task: Task, parent: Parent) -> nn.Module:
     torch.manual_seed(stream)
     np.random.seed(stream % 2**32)  # for models of the user's own that draw from NumPy or Python
     random.seed(stream)
-    random_model = getattr(task, "random_model", task.build_model) if draw else task.build_model
-    model: nn.Module = random_model()
+    model = build_model(task, anew=bool(draw))
     if not isinstance(spec.weights, Init):
-        model.load_state_dict(read_weights(parent(spec.weights.run)))
+        load(model, read_weights(parent(spec.weights.run)))
     return model
 
 
@@ -55,8 +56,8 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
     if isinstance(mask, Shuffle):
         generator = torch.Generator().manual_seed(derive(spec.seed, "masks", mask.draw))
         return shuffle(masks, generator, mask.groups, layouts(model))
-    trained = task.build_model()
-    trained.load_state_dict(read_weights(source))
+    trained = build_model(task)
+    load(trained, read_weights(source))
     everything = full(prunable(trained, mask.rule.include))  # the dense run's mask knows nothing of `include`
     masks = {name: masks.get(name, whole) for name, whole in everything.items()}
     return _pruned(spec, task, trained, masks, mask.rule, 0)
@@ -72,7 +73,10 @@ def _pruned(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, rule: Pru
 
 
 def read_weights(run: SealedRun) -> dict[str, Tensor]:
-    """The final weights and buffers of a sealed run. Raises DamagedRunError; DivergedError when it has none."""
+    """The final weights and buffers of a sealed run, for ``state.load``.
+
+    Raises DamagedRunError; DivergedError when it has none.
+    """
     if "model.safetensors" not in run.files:
         raise DivergedError(f"{run.folder} diverged and left no weights to go on from.")
     return from_bytes(run.read("model.safetensors"), f"{run.folder}/model.safetensors")[0]
