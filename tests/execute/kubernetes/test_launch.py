@@ -60,7 +60,7 @@ def test_submit_tells_of_a_wrong_image_and_submits_again_under_another_name(ligh
     said = " ".join(text.split())
     assert "the image cannot be pulled" in said
     assert "for 1 s (`limits.stuck`)" in said
-    assert "It was taken back, and nothing runs" in said
+    assert "It was taken back, and nothing new begins" in said
     lab.cluster.wait_for(lambda: not lab.cluster.pods())
     assert re.search(r"conductor\s+│ ts-digits-conductor-\S+\s+│ stopped", lab.run("status"))
     lab.cluster.missing_images.clear()  # type: ignore[union-attr]

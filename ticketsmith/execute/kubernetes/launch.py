@@ -53,8 +53,8 @@ def wait_until_begun(
         if (blocked > target.limits.stuck or start.over) and _take_back(records, cluster, job, told):
             after = "" if start.over else f" for {target.limits.stuck} s (`limits.stuck`)"
             raise NotBegunError(
-                f"the conductor {name} did not begin{after}: {told}. It was taken back, and nothing runs. Mend it, then "
-                "submit again."
+                f"the conductor {name} did not begin{after}: {told}. It was taken back, and nothing new begins. Mend it, "
+                "then submit again."
             )
         time.sleep(look)
 
