@@ -69,8 +69,9 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert "in all 0.0" in lab.run("cost", "--experiment", "digits")
 
     before = len(lab.cluster.pods())
-    again = lab.run("submit")
+    again = lab.run("submit", "--detach")
     assert "Every run is sealed" in again
+    assert "will begin the Jobs" in again
     lab.wait_until_over()
     assert len(lab.cluster.pods()) <= before + 1  # a conductor that finds nothing to do: no second bill
 

@@ -47,13 +47,13 @@ def wait_until_begun(
         if not start.passes:  # in all, since reasons come and go: an image is tried again and again
             blocked += now - seen
         seen = now
-        if start.text != told:
-            told = start.text
-            tell(f"conductor after {now - began:.0f} s: {told}")
-        if (blocked > target.limits.stuck or start.over) and _take_back(records, cluster, job, told):
+        if (reason := start.text.partition(" (")[0]) != told:  # without details, which change at every try
+            told = reason
+            tell(f"conductor after {now - began:.0f} s: {start.text}")
+        if (blocked > target.limits.stuck or start.over) and _take_back(records, cluster, job, start.text):
             after = "" if start.over else f" for {target.limits.stuck} s (`limits.stuck`)"
             raise NotBegunError(
-                f"the conductor {name} did not begin{after}: {told}. It was taken back, and nothing new begins. Mend it, "
+                f"the conductor {name} did not begin{after}: {start.text}. It was taken back, and nothing new begins. Mend it, "
                 "then submit again."
             )
         time.sleep(look)
