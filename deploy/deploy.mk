@@ -41,6 +41,7 @@ deploy-cost:  ## Azure: what exists now and so costs money, and how many nodes e
 	  az vmss list --resource-group $$nodes --query '[].{pool: name, size: sku.name, nodes: sku.capacity}' --output table
 
 deploy-stop:  ## Azure: stop the cluster, its last nodes too; keeps all runs
+	@echo "Cancel experiments that run before (ticketsmith cancel): their pods are killed."
 	group=$$(deploy/output.sh resource_group) && cluster=$$(deploy/output.sh cluster) && \
 	  az aks stop --resource-group $$group --name $$cluster
 
@@ -49,6 +50,7 @@ deploy-start:  ## Azure: start a stopped cluster
 	  az aks start --resource-group $$group --name $$cluster
 
 deploy-destroy:  ## Azure: remove everything, runs in the storage account included (asks first)
+	@echo "Cancel experiments that run before (ticketsmith cancel), and pull what you want to keep."
 	$(TERRAFORM) destroy
 
 lint-deploy: $(BIN)/.installed-dev  ## Formats, schemas and policies of deploy/, as far as it goes without a network

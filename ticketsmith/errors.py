@@ -24,7 +24,7 @@ class Exit(IntEnum):
     OUT_OF_MEMORY = 7  # a run needs more memory than there is; trying again would not help
     IDLE_GPU = 8  # stopped, since the GPU was paid for and not used
     OVER_BUDGET = 9  # stopped, or not begun, since it would cost more than the budget
-    LOST = 10  # on a cluster: some runs could not be made, and nothing more will come by itself
+    LOST = 10  # on a cluster: some runs could not be made or nothing began, and nothing more will come by itself
     INTERRUPTED = 130
 
 

@@ -417,7 +417,9 @@ _SCALARS = {
     "dnsPolicy": ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
     "preemptionPolicy": ("Never", "PreemptLowerPriority"),
 }
-_NO_FIELD_OF_THE_ENVIRONMENT = ("spec.restartPolicy", "spec.schedulerName", "status.phase")
+_NO_FIELD_OF_THE_ENVIRONMENT = (
+    *("metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase"),
+)
 """Fields that have a label, which is looked up first, and still cannot be had in a variable."""
 
 _FIELD_PATHS = (

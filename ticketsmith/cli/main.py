@@ -26,7 +26,7 @@ from ticketsmith.version import __version__
 _EPILOG = """\b
 Exit status: 0 all well, 2 bad input, 3 the ticket at its target sparsity fails its gate, 4 training diverged,
 5 runs are missing (store, cluster, a killed worker), 6 the gate at the target is inconclusive, 7 out of memory,
-8 a GPU was idle, 9 over budget, 10 runs could not be made on a cluster, 130 interrupted."""
+8 a GPU was idle, 9 over budget, 10 runs could not be made on a cluster, or nothing began there, 130 interrupted."""
 
 
 class _InOrder(click.Group):

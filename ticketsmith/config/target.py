@@ -104,7 +104,9 @@ class Limits(Frozen):
         description="A training Job is stopped after this time, all its replicates, retries and waiting for nodes included."
     )
     report_deadline: Seconds = Field(1800, description="The same for the Job that writes the report.")
-    experiment: Seconds = Field(86400, description="The same for the conductor: after it, nothing new is begun.")
+    experiment: Seconds = Field(
+        86400, description="The same for the conductor once it is at work: after it, nothing new is begun."
+    )
     retries: int = Field(
         3,
         ge=0,
@@ -116,7 +118,9 @@ class Limits(Frozen):
         3600, description="How long a finished Job stays in the cluster, once its logs are in the store."
     )
     stuck: Seconds = Field(
-        600, description="A Job whose pods have a node and cannot start (image missing, ...) is stopped after this."
+        600,
+        description="A Job whose pods have a node and cannot start (image missing, ...) is stopped after this, and a "
+        "conductor that does not begin is taken back.",
     )
     poll: Seconds = Field(10, description="Seconds between two looks of the conductor.")
     checkpoint_every: Seconds = Field(60, description="Seconds between checkpoints within a run.")

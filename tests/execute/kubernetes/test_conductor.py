@@ -19,7 +19,7 @@ from ticketsmith.errors import ClusterError, Exit
 from ticketsmith.execute.kubernetes.cluster import Cluster
 from ticketsmith.execute.kubernetes.conductor import Conductor
 from ticketsmith.execute.kubernetes.records import Records
-from ticketsmith.execute.kubernetes.submit import propose, submit
+from ticketsmith.execute.kubernetes.submit import Proposal, propose, running, submit
 from ticketsmith.plan import Plan
 
 Make = Callable[..., Lab]
@@ -38,6 +38,11 @@ def begin(lab: Lab) -> Conductor:
     proposal = propose(plan_of(lab.recipe.read_text()), load_target(lab.target), lab.records)
     submit(lab.records, conductor.cluster, proposal, recipe.source, recipe.task_component, recipe.sha256)
     return conductor
+
+
+def proposal_of(lab: Lab) -> Proposal:
+    """What submitting would begin now."""
+    return propose(plan_of(lab.recipe.read_text()), load_target(lab.target), lab.records)
 
 
 def jobs_created(lab: Lab) -> list[str]:
@@ -271,6 +276,31 @@ def test_pods_that_ended_without_a_word_are_accounted_for(light_lab: Make) -> No
     assert "out of memory" in record.reason
     assert record.exit == 137
     assert len(lab.pods("dense")) == 2
+
+
+def test_the_record_of_a_pod_that_went_with_its_node_ends(light_lab: Make) -> None:
+    from ticketsmith.execute.kubernetes.records import PodRecord
+    from ticketsmith.prices import Rate
+
+    lab = light_lab(("replicates: 2", "replicates: 1"))
+    conductor = begin(lab)
+    conductor.step()
+    job = lab.cluster.wait_for(lambda: lab.pods("dense"))[0]["metadata"]["labels"]["job-name"]
+    lab.records.keep_pod(PodRecord.of("ghost", job, "dense", 0, Rate("my-node", 0.1)).lasting(30.0))
+    assert conductor.run(poll=0.2) == Exit.OK
+    record = next(pod for pod in lab.records.pods() if pod.pod == "ghost")
+    assert (record.ended, record.seconds) == (True, 30.0)
+    assert "its node was lost" in record.reason
+    assert all(pod.ended for pod in lab.records.pods() if pod.variant != "random_ticket")
+
+
+def test_a_second_submit_marks_what_is_at_work(light_lab: Make) -> None:
+    lab = light_lab(LIGHT_SECONDS="1.5")
+    conductor = begin(lab)
+    assert running(conductor.cluster, proposal_of(lab)) == set()
+    conductor.step()
+    lab.cluster.wait_for(lambda: conductor_sees(lab))  # one run is sealed: what is left is another piece of work
+    assert running(conductor.cluster, proposal_of(lab)) == {"dense"}
 
 
 def test_finished_jobs_stay_for_a_while_and_no_longer(light_lab: Make) -> None:

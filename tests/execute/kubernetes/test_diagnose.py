@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from ticketsmith.execute.kubernetes.diagnose import failed_indexes, job_state, seconds_of, why_ended, why_waiting
+from ticketsmith.execute.kubernetes.diagnose import (
+    Start,
+    failed_indexes,
+    job_state,
+    seconds_of,
+    start,
+    why_ended,
+    why_waiting,
+)
 
 
 def pod(phase: str = "Failed", **status: Any) -> Any:
@@ -103,3 +111,43 @@ def test_indexes_and_times_are_read_as_the_server_writes_them() -> None:
     assert failed_indexes(job()) == set()
     assert seconds_of(ended(0, startedAt="2026-11-23T04:00:00Z", finishedAt="2026-11-23T04:01:30Z")) == 90.0
     assert seconds_of(ended(0)) is None
+
+
+def event(reason: str, message: str, at: str, about: str = "p") -> Any:
+    return {
+        "involvedObject": {"name": about},
+        "metadata": {},
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-11-23T04:00:{at}Z",
+    }
+
+
+def test_how_far_a_job_is_before_it_works() -> None:
+    lone = pod(
+        "Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available"}]
+    )
+    grown = event("TriggeredScaleUp", "gpu 0->1", "10")
+    assert start(job(), [lone], [grown]) == Start("waits for a node that is being started (gpu 0->1)", passes=True)
+    given_up = event("FailedScaleUp", "quota of cores exceeded", "20")  # the autoscaler's last word
+    assert start(job(), [lone], [grown, given_up]) == Start(
+        "no node has room: 0/3 nodes are available; no node is started: quota of cores exceeded"
+    )
+    assert start(job(), [lone], [given_up, event("TriggeredScaleUp", "gpu 0->1", "30")]).passes  # tried again
+    pulled = pod("Pending", containerStatuses=[{"name": "x", "state": {"waiting": {"reason": "ContainerCreating"}}}])
+    pulled["spec"] = {"nodeName": "n"}
+    assert start(job(), [pulled], []) == Start("its image is pulled and its container made", passes=True)
+    unmounted = event("FailedMount", 'MountVolume.SetUp failed for volume "d" : configmap "c" not found', "40")
+    assert 'configmap "c" not found' in start(job(), [pulled], [unmounted]).text
+    assert not start(job(), [pulled], [unmounted]).passes
+    assert start(job(), [waiting("InvalidImageName", "couldn't parse image name")], []).text.startswith(
+        "the image's name"
+    )
+    crash = ended(5, message="12:00:00 begun\nerror: no way to the store\n")
+    assert start(job(), [crash, pod("Running")], []).text.endswith(": error: no way to the store")
+    memory = start(job(), [ended(137, reason="OOMKilled")], [])
+    assert ("out of memory" in memory.text, memory.passes, memory.over) == (True, False, False)
+    over = start(job(("Failed", "PodFailurePolicy"), failed=1), [ended(2, message="error: no such recipe")], [])
+    assert over.over
+    assert over.text.endswith(": error: no such recipe")
+    assert start(job(("Failed", "DeadlineExceeded")), [], []).over

@@ -54,7 +54,9 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert lab.wait_until_over() == "Complete"
     assert lab.sealed() == local(lab)  # the cluster changes no byte
 
+    lab.set(("money: 5", "money: 7"))
     status = lab.run("status", "--experiment", "digits")
+    assert "(budget: 5.00)" in status  # what was submitted, not what the file says now
     for variant in ("dense", "ticket", "random_reinit", "random_ticket", "report", "conductor"):
         assert re.search(rf"│ {variant}\s+│ ts-digits-\S+\s+│ complete", status), status
     assert "8 of 8 runs sealed" in status
@@ -67,8 +69,9 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert "in all 0.0" in lab.run("cost", "--experiment", "digits")
 
     before = len(lab.cluster.pods())
-    again = lab.run("submit")
+    again = lab.run("submit", "--detach")
     assert "Every run is sealed" in again
+    assert "will begin the Jobs" in again
     lab.wait_until_over()
     assert len(lab.cluster.pods()) <= before + 1  # a conductor that finds nothing to do: no second bill
 
@@ -102,6 +105,8 @@ def test_an_evicted_pod_goes_on_from_its_checkpoint_for_free(azure_lab: Make) ->
     assert lab.wait_until_over() == "Complete"
     records = {record.pod: record for record in lab.records.pods()}
     assert records[first].exit == 130  # not 0: a pod that ended well would count as done
+    log = open_store(lab.store).get(lab.records.log_path(records[first].job, 0, first)) or b""
+    assert b"stopped: asked to end" in log
     job = lab.cluster.job(records[first].job)
     assert not job["status"].get("failedIndexes")
     assert lab.sealed() == local(lab)
@@ -160,7 +165,7 @@ def test_a_passed_deadline_is_told_and_resume_goes_on_from_the_checkpoint(azure_
     assert "again: ts-digits-dense" in again
     lab.cluster.wait_for(lambda: lab.step_of(key) != reached, 120)
     assert lab.step_of(key) > reached  # not from the beginning
-    assert "1 Jobs stopped" in lab.run("cancel", "--experiment", "digits")
+    assert "2 Jobs stopped" in lab.run("cancel", "--experiment", "digits")
     lab.cluster.wait_for(lambda: not lab.pods("dense", "Running"))
 
 
@@ -207,6 +212,6 @@ def test_a_pod_that_no_node_has_room_for_is_explained(azure_lab: Make) -> None:
         return status if "no node has room" in status else ""
 
     assert "nodes are available" in " ".join(str(lab.cluster.wait_for(told, 60)).split())
-    assert "1 Jobs stopped" in lab.run("cancel", "--experiment", "digits")
+    assert "2 Jobs stopped" in lab.run("cancel", "--experiment", "digits")
     lab.cluster.wait_for(lambda: not lab.pods("dense"))
     assert "cancelled" in lab.run("status", "--experiment", "digits")

@@ -129,7 +129,11 @@ def start(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Star
     state, mine = job_state(job, pods, events), pods_of(job, pods)
     waiting = [pod for pod in mine if _phase(pod) == "Pending"]
     if state.state == "failed":
-        late = "no node came, or no image, before its first deadline" if state.reason == "DeadlineExceeded" else ""
+        late = (
+            "its first deadline passed: no node came, or no image of this version"
+            if state.reason == "DeadlineExceeded"
+            else ""
+        )
         return Start(late or _with_last_words(state.why, mine), over=True)
     if any(_grows(pod, events) for pod in waiting) or (job.get("spec") or {}).get("suspend"):
         return Start(state.why, passes=True)

@@ -34,8 +34,8 @@ def wait_until_begun(
     and a process that has only begun are waited for as long as the Job's own deadline allows. Raises NotBegunError when
     it was taken back.
     """
-    began, told = time.monotonic(), ""
-    since: float | None = None  # when what is in its way was first seen
+    began = seen = time.monotonic()
+    blocked, told = 0.0, ""
     while True:
         job = cluster.job(name)
         if job is None:
@@ -43,16 +43,18 @@ def wait_until_begun(
         if manifests.has_begun(job) or diagnose.job_state(job).state == "complete":
             return
         start = _start_of(cluster, job)
-        if start.text != told:
-            told = start.text
-            tell(f"conductor after {time.monotonic() - began:.0f} s: {told}")
-        since = None if start.passes else (since or time.monotonic())
-        late = since is not None and time.monotonic() - since > target.limits.stuck
-        if (late or start.over) and _take_back(records, cluster, job, told):
+        now = time.monotonic()
+        if not start.passes:  # in all, since reasons come and go: an image is tried again and again
+            blocked += now - seen
+        seen = now
+        if (reason := start.text.partition(" (")[0]) != told:  # without details, which change at every try
+            told = reason
+            tell(f"conductor after {now - began:.0f} s: {start.text}")
+        if (blocked > target.limits.stuck or start.over) and _take_back(records, cluster, job, start.text):
             after = "" if start.over else f" for {target.limits.stuck} s (`limits.stuck`)"
             raise NotBegunError(
-                f"the conductor {name} did not begin{after}: {told}. It was taken back, and nothing runs. Mend it, then "
-                "submit again."
+                f"the conductor {name} did not begin{after}: {start.text}. It was taken back, and nothing new begins. Mend it, "
+                "then submit again."
             )
         time.sleep(look)
 

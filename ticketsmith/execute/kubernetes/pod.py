@@ -135,10 +135,7 @@ class Attended:
         if self.record.ended:
             return
         if status == Exit.INTERRUPTED:
-            print(
-                "stopped: asked to end (SIGTERM). What was under way is saved; the next pod goes on from there",
-                flush=True,
-            )
+            print("stopped: asked to end, by SIGTERM or `ticketsmith cancel`. What was under way is saved", flush=True)
         reason = EXITS.get(int(status), "") if status else "all sealed"
         self._stop.set()
         self.record = replace(self.record, exit=int(status), reason=reason, ended=True)
