@@ -5,7 +5,7 @@
     recipe = ticketsmith.load("configs/imp_mnist.yaml")
     experiment = ticketsmith.run(recipe)
     experiment.table()                      # pandas DataFrame, one row a level of a variant
-    experiment.sweet_spot()                 # the sparsest level that passes its gates
+    experiment.sweet_spot()                 # the last level that passes its gates, from the mildest on
     model = experiment.ticket(sparsity=0.8) # a ready torch.nn.Module
 
 Importing this package is cheap: torch is imported when something is trained.

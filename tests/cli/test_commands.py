@@ -249,7 +249,10 @@ def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert {row["status"] for row in json.loads(out)} == {"trained"}
     code, out, _ = call("gate", *runs, capsys=capsys)
     assert code in (0, 3, 6)
-    assert {row["status"] for row in json.loads(out)} <= {"PASS", "FAIL", "INCONCLUSIVE"}
+    verdicts = json.loads(out)
+    assert {row["status"] for row in verdicts} <= {"PASS", "FAIL", "INCONCLUSIVE"}
+    assert all(row["network_sparsity"] < row["sparsity"] and row["prunable"] < row["parameters"] for row in verdicts)
+    assert {len(row["diverged"]) + len(row["missing"]) for row in verdicts} == {0}
     code, out, _ = call("plan", *recipe, "--set", f"store={store / 'runs'}", "--json", capsys=capsys)
     nodes = json.loads(out)["nodes"]
     assert {node["status"] for node in nodes} == {"trained"}

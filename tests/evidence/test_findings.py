@@ -109,10 +109,10 @@ def test_three_seeds_of_which_one_dies_never_make_a_claim_of_two() -> None:
     sentence = headline(found(runs))
     assert sentence == (
         "Up to 48.8 % of the 220,704 prunable weights can go without test accuracy dropping by more than 2 points (95 % "
-        "confidence, 3 seeds); at the next level, 59.0 % sparsity, training diverged (seed 2)."
+        "confidence, 3 seeds); at the next level, 59.0 % of the prunable weights, training diverged (seed 2)."
     )
     missing = headline(found(runs[:-1]))
-    assert missing.endswith("at the next level, 59.0 % sparsity, planned runs are missing (seed 2).")
+    assert missing.endswith("at the next level, 59.0 % of the prunable weights, planned runs are missing (seed 2).")
     assert "2 seeds" not in sentence + missing
 
 
@@ -120,7 +120,7 @@ def test_levels_that_nobody_can_tell_are_not_called_a_drop() -> None:
     torn = [result("ticket", 3, seed, 97.0 + 1.5 * (seed % 3 - 1)) for seed in range(5)]
     sentence = headline(found(ladder([99, 98.5]) + torn))
     assert sentence.startswith("Up to 36.0 % of the 220,704 prunable weights can go without test accuracy dropping")
-    assert sentence.endswith("at the next level, 48.8 % sparsity, the seeds cannot tell.")
+    assert sentence.endswith("at the next level, 48.8 % of the prunable weights, the seeds cannot tell.")
 
 
 def test_equal_networks_give_no_confidence() -> None:

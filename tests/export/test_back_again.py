@@ -137,6 +137,7 @@ def test_the_commands(
     assert code == 0, err
     assert "model.ticket" in out
     assert "(dense weights)" in out
+    assert "of the network's" in " ".join(out.split())
     made = next(tmp_path.glob("exports/digits/ticket/seed-0/level-02-*/model.ticket"))
     code, out, _ = call("ticket", "show", str(made), capsys=capsys)
     assert code == 0

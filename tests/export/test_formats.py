@@ -38,6 +38,10 @@ def test_all_formats_load_as_they_say_and_give_the_model_s_outputs(
     document = documents(tmp_path / "out")
     assert made.document == document
     assert 0.7 < document["sparsity"] < 0.8
+    weights, parameters = document["weights"], document["parameters"]
+    gone = weights["total"] - weights["kept"]
+    assert document["network_sparsity"] == pytest.approx(gone / parameters)
+    assert document["compression"]["network"] == pytest.approx(parameters / (parameters - gone))
     assert "did not come from Hugging Face" in next(
         entry["why"] for entry in document["left_out"] if entry["format"] == "hf"
     )
@@ -109,7 +113,9 @@ def test_what_cannot_be_asked_for(experiment: ticketsmith.Experiment, tmp_path: 
         experiment.export(tmp_path, ["tsk"], precision="int4")
     with pytest.raises(RecipeError, match="precision 'int8' is for the format tsk"):
         experiment.export(tmp_path, ["onnx"], precision="int8")
-    with pytest.raises(TicketSmithError, match=r"is 99.9% sparse or more. These have 4\d.\d+%, 7"):
+    with pytest.raises(
+        TicketSmithError, match=r"has 99.9% of its prunable weights removed, or more. These have 4\d.\d+%, 7"
+    ):
         experiment.export(tmp_path, ["ticket"], sparsity=0.999)
     with pytest.raises(TicketSmithError, match="the run 00000000 does not belong"):
         experiment.export(tmp_path, ["ticket"], key="0" * 64)
@@ -127,6 +133,22 @@ def test_the_dense_network_is_exported_too(experiment: ticketsmith.Experiment, t
     found = ticket.read(tmp_path / "dense.ticket")
     assert found.sparsity == 0
     assert found.folder.variant == "dense"
+
+
+def test_a_replicate_beyond_the_margin_is_exported_with_a_warning(
+    experiment: ticketsmith.Experiment, finished: Path, tmp_path: Path
+) -> None:
+    loss = {(r.variant, r.seed): r.final.test["loss"] for r in experiment.results if r.level in (0, 2) and r.final}
+    worse = {seed: loss["ticket", seed] - loss["dense", seed] for seed in (0, 1)}
+    worst = max(worse, key=lambda seed: worse[seed])
+    gate = f"gates.metrics={{loss: {{max_drop: {worse[worst] / 2}}}}}"
+    recipe = ticketsmith.load(finished.parent / "recipe.yaml", [gate])
+    judged = ticketsmith.Experiment(experiment.store, "digits", recipe)
+    made = judged.export(tmp_path / "a.safetensors", ["safetensors"], sparsity=0.7, seed=worst)
+    assert f"this run itself, seed {worst}, is" in made.document["warnings"][0]
+    assert "beyond the margin" in made.document["warnings"][0]
+    dense = judged.export(tmp_path / "b.safetensors", ["safetensors"], variant="dense", seed=worst)
+    assert dense.document["warnings"] == []
 
 
 def test_without_a_sweet_spot_the_sparsities_that_exist_are_told(finished: Path, tmp_path: Path) -> None:

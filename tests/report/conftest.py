@@ -21,6 +21,9 @@ POLICY = GatePolicy((Gate("accuracy", max_drop=2.0),), target_sparsity=0.8)
 RECIPE = "experiment: imp_mnist\ntask:\n  data: mnist\n# </script><script>alert('recipe')</script> ```` & |\n"
 HOSTILE = "<img src=x onerror=alert(1)>|`*"
 
+PARAMETERS = 222_000
+"""Of the networks of "priced", 220,704 of which are prunable."""
+
 PODS = (
     pod("a", "dense", 60.0),
     pod("b", "ticket", 40.0, exit=137, reason="Evicted"),
@@ -42,9 +45,12 @@ def findings_of(case: str) -> Findings:
         "one seed": lambda: experiment(seeds=1),
         "diverged": lambda: experiment(seeds=3, diverge=("ticket", 3, 1)),
         "no controls": lambda: experiment(seeds=2, levels=4, variants=("dense", "ticket")),
-        "priced": lambda: priced(
-            experiment(seeds=3, levels=6, cliff=0.083), device="cuda", idle_seconds=6, idle_price=0.006
-        ),
+        "priced": lambda: [
+            replace(run, parameters=PARAMETERS)
+            for run in priced(
+                experiment(seeds=3, levels=6, cliff=0.083), device="cuda", idle_seconds=6, idle_price=0.006
+            )
+        ],
         "hostile": lambda: experiment(seeds=2, levels=3, variants=("dense", "ticket", HOSTILE)),
     }[case]()
     return conclude(

@@ -131,7 +131,7 @@ def test_a_speed_that_passes_no_gate_is_not_sold() -> None:
 def test_a_metric_where_lower_is_better() -> None:
     runs = [replace(run, metrics={"loss": LOSS}) for run in experiment(4, 6)]
     story = tell(conclude("loss", runs, GatePolicy((Gate("loss", max_relative_increase=0.5),))))
-    assert "test loss rises by more than 50 %" in story.headline
+    assert "without test loss rising by more than 50 %" in story.headline
     assert story.metric == "Loss"
 
 

@@ -21,7 +21,7 @@ from ticketsmith.report.draw import javascript
 from ticketsmith.report.render import render, render_comparison, write
 from ticketsmith.report.story import tell
 
-from .conftest import CASES, HOSTILE, RECIPE
+from .conftest import CASES, HOSTILE, PARAMETERS, RECIPE
 
 Case = Callable[[str], Findings]
 Files = Callable[[str], dict[str, bytes]]
@@ -165,9 +165,9 @@ def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files
     story, text = tell(findings("priced")), page(files("priced")).text.replace("\u00a0", " ")
     markdown = files("priced")["report.md"].decode().replace("\\", "")
     assert story.bottom_line.startswith(
-        "Finding the ticket cost $0.16 (dense alone: $0.027). At the measured 114 \u00b5s per image"
+        "Finding the ticket cost $0.19 (dense alone: $0.027). At the measured 114 \u00b5s per image"
     )
-    assert "it has paid for itself after 100 million images" in story.bottom_line
+    assert "it has paid for itself after 120 million images" in story.bottom_line
     told = [story.bottom_line, story.billed_line, *story.cost_notes]
     tables = (story.spending, story.serving, story.billed)
     told += [line for table in tables for row in table.rows for cell in row for line in cell.split("\n")]
@@ -177,6 +177,10 @@ def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files
     lines = list(csv.DictReader(io.StringIO(files("priced")["results.csv"].decode())))
     spent = sum(float(line["price"]) + float(line["idle_price"]) for line in lines)
     assert spent == pytest.approx(findings("priced").cost.total.money)
+    assert all(
+        float(line["network_sparsity"]) == pytest.approx(float(line["sparsity"]) * 220_704 / PARAMETERS)
+        for line in lines
+    )
     assert {(line["machine"], line["currency"]) for line in lines} == {("Standard_NC4as_T4_v3", "USD")}
 
 

@@ -150,8 +150,8 @@ def _removed(document: dict[str, Any]) -> str:
     if not document["sparsity"]:
         return "nothing removed"
     compression = document["compression"]["network"]
-    smaller = f": {compression:.2f}x fewer" if compression else ""
-    return f"without {document['removed']}{smaller}"
+    smaller = f", {compression:.2f}x fewer in all" if compression else ""
+    return f"{document['removed']} removed{smaller}"
 
 
 @click.group()

@@ -24,7 +24,7 @@ def say_verdict(experiment: Experiment) -> None:
     if missing:
         verb = "is" if missing == 1 else "are"
         click.echo(
-            f"{missing} of {findings.planned} planned runs {verb} missing: a level that lacks one is not decided."
+            f"{missing} of {findings.planned} planned runs {verb} missing: a level that lacks one does not pass."
         )
     wanted = findings.policy.target_sparsity
     if wanted is not None and findings.target is None:

@@ -96,7 +96,7 @@ def _say_outcome(experiment: Experiment) -> None:
 
     note(f"{outcome.trained} trained, {outcome.cached} cached")
     for key in outcome.diverged:
-        note(f"diverged: {name(key)}: a loss is not finite; its gate fails")
+        note(f"diverged: {name(key)}: a loss is not finite")
     causes: dict[str, list[str]] = {}
     for key, message in outcome.failed.items():
         causes.setdefault(message, []).append(key)

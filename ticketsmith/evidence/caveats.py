@@ -92,7 +92,7 @@ def _missing(findings: Findings) -> list[str]:
         return []
     verb = "is" if gap == 1 else "are"
     return [
-        f"{gap} of {words.plural(findings.planned, 'planned run')} {verb} missing: a level that lacks one is not decided, "
+        f"{gap} of {words.plural(findings.planned, 'planned run')} {verb} missing: a level that lacks one does not pass, "
         "and means rest on the others."
     ]
 

@@ -73,9 +73,10 @@ def named(speed: Speed) -> str:
 
 def _of_network(findings: Findings, speed: Speed) -> str:
     """The same, with the share of the network where that is another."""
-    if not any((run.variant, run.level) == (speed.variant, speed.level) for run in findings.results):
+    whole = findings.network_sparsity(speed.variant, speed.level)
+    if whole is None or not findings.size.partial:
         return named(speed)
-    return f"{in_sentence(speed.variant)} at {findings.size_at(speed.variant, speed.level).sparse}"
+    return f"{named(speed)} of the prunable weights ({words.share(whole)} of the network)"
 
 
 def ratio(speed: Speed) -> str:

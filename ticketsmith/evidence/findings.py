@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import sweet_spot as spots
@@ -17,7 +18,7 @@ from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.size import Size, size_of
-from ticketsmith.evidence.summarise import summarise
+from ticketsmith.evidence.summarise import grouped, summarise
 from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict, Walk
 
@@ -77,16 +78,27 @@ class Findings:
         """How many seeds were trained at all."""
         return len({run.seed for run in self.results})
 
+    @cached_property
+    def levels(self) -> dict[tuple[str, int], list[Result]]:
+        """The runs of every level of every variant."""
+        return grouped(self.results)
+
     @property
     def size(self) -> Size:
         """The network before and after pruning: at the sweet spot, else at the sparsest level of the subject."""
-        own = [run for run in self.results if run.variant == self.subject] or list(self.results)
-        level = self.sweet_spot.level if self.sweet_spot else max(run.level for run in own)
-        return self.size_at(own[0].variant, level)
+        if self.sweet_spot:
+            return self.size_at(self.sweet_spot.variant, self.sweet_spot.level)
+        own = [level for variant, level in self.levels if variant == self.subject]
+        return self.size_at(self.subject, max(own)) if own else size_of(self.results)
 
     def size_at(self, variant: str, level: int) -> Size:
         """The network before and after pruning, at one level that was trained."""
-        return size_of([run for run in self.results if (run.variant, run.level) == (variant, level)])
+        return size_of(self.levels[variant, level])
+
+    def network_sparsity(self, variant: str, level: int) -> float | None:
+        """The removed share of all parameters; None where they were not counted, or the level was not trained."""
+        runs = self.levels.get((variant, level))
+        return size_of(runs).network_sparsity if runs else None
 
     def summary(
         self, variant: str, level: int, metric: str | None = None, split: Split = "test", at: At | None = None

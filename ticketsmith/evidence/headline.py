@@ -97,7 +97,7 @@ def _found(findings: Findings, spot: SweetSpot) -> str:
         ended = failed[0].reason
     else:
         ended = f"planned runs are missing ({_seeds(end.missing)})" if end.missing else "the seeds cannot tell"
-    return f"Up to {without}; at the next level, {findings.size_at(spot.variant, end.level).sparse}, {ended}."
+    return f"Up to {without}; at the next level, {findings.size_at(spot.variant, end.level).share}, {ended}."
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -63,6 +63,13 @@ class Size:
         return f"{network} of the network's {self.parameters:,} parameters{beside}"
 
     @property
+    def share(self) -> str:
+        """The same in short: ``0.9 % of the network``, or of the prunable weights where nobody counted the parameters."""
+        if self.network_sparsity is None:
+            return f"{words.share(self.sparsity)} of the prunable weights"
+        return f"{words.share(self.network_sparsity)} of the network"
+
+    @property
     def sparse(self) -> str:
         """``75.0 % sparsity of the prunable weights (0.9 % of the network)``; the second where it differs."""
         told = f"{words.share(self.sparsity)} sparsity"
@@ -73,8 +80,10 @@ class Size:
     @property
     def rest(self) -> str:
         """What stays; of a network of which only a part can be pruned, what is gone of all of it. To stand by a sparsity."""
+        if self.kept == self.prunable:
+            return "nothing removed"
         if self.partial and self.network_sparsity is not None:
-            return f"of the prunable weights, {words.share(self.network_sparsity)} of the network"
+            return f"{words.share(self.network_sparsity)} of the network"
         return f"{words.share(1 - self.sparsity)} left"
 
 

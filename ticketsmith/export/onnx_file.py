@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.evidence.size import size_of
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
 from ticketsmith.pruning.compact import compact
 from ticketsmith.tasks.build import single_example
@@ -43,8 +44,13 @@ def _write(subject: Subject, model: nn.Module, path: Path, what: str) -> Written
     subject.single()
     _translate(model, single_example(subject.task, 2), path)
     proto = onnx.load(str(path))
-    for name, value in (("ticketsmith.key", subject.result.key), ("ticketsmith.sparsity", subject.result.sparsity)):
-        proto.metadata_props.add(key=name, value=str(value))
+    told = {
+        "key": subject.result.key,
+        "sparsity": subject.result.sparsity,
+        "removed": size_of([subject.result]).removed,
+    }
+    for name, value in told.items():
+        proto.metadata_props.add(key=f"ticketsmith.{name}", value=str(value))
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
+from ticketsmith.evidence.size import size_of
 from ticketsmith.export import ticket as tickets
 from ticketsmith.export.retrain import start_model
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
@@ -41,6 +42,7 @@ def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Writt
     note = {
         "key": subject.result.key,
         "sparsity": subject.result.sparsity,
+        "removed": size_of([subject.result]).removed,
         "sealed_sha256": json.loads(subject.ticket.files["manifest.json"])["files"]["model.safetensors"]["sha256"],
     }
     path.write_bytes(

@@ -21,10 +21,10 @@ NONE = "\u2014"
 _LATENCY = {"": "Latency p50", "decode": "Time per output token, p50", "prefill": "Time to first token, p50"}
 
 _FIELDS = (
-    "experiment", "variant", "level", "sparsity", "gate", "deployable", "phase", "precision", "batch_size", "threads", "runtime",
-    "dense_runtime", "best_runtime", "median_ms", "p10_ms", "p90_ms", "p99_ms", "throughput", "unit", "against", "speedup",
-    "speedup_low", "speedup_high", "roofline", "peak_bytes", "resident_bytes", "file_bytes", "max_error", "tolerance",
-    "agreement", "per_million", "currency", "machine",
+    "experiment", "variant", "level", "sparsity", "network_sparsity", "gate", "deployable", "phase", "precision",
+    "batch_size", "threads", "runtime", "dense_runtime", "best_runtime", "median_ms", "p10_ms", "p90_ms", "p99_ms",
+    "throughput", "unit", "against", "speedup", "speedup_low", "speedup_high", "roofline", "peak_bytes",
+    "resident_bytes", "file_bytes", "max_error", "tolerance", "agreement", "per_million", "currency", "machine",
 )  # fmt: skip
 
 
@@ -124,8 +124,8 @@ def note(card: Scorecard) -> str:
             f"{words.plural(card.streams(1), 'call')} of one thread side by side."
         )
     return (
-        "Each network on its fastest runtime, p50 and p99 of the latency of a call. Speed-up: against the dense network on "
-        "the dense runtime that is fastest for it, measured side by side, with "
+        "Sparsity is that of the prunable weights. Each network on its fastest runtime, p50 and p99 of the latency of a "
+        "call. Speed-up: against the dense network on the dense runtime that is fastest for it, measured side by side, with "
         f"{words.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {_compared(card)}{price}"
     )
 
@@ -158,7 +158,7 @@ def scorecard_csv(experiments: Sequence[Findings]) -> bytes:
         if card is None:
             continue
         for group in card.groups:
-            writer.writerows({"experiment": findings.name, **row} for row in _rows(card, group))
+            writer.writerows({"experiment": findings.name, **row} for row in _rows(findings, card, group))
     return text.getvalue().encode()
 
 
@@ -172,7 +172,7 @@ def document(findings: Findings) -> dict[str, Any]:
     return {
         **named,
         "pays": card.pays,
-        "choice": _row(card, card.groups[0], choice) if choice else None,
+        "choice": _row(findings, card, card.groups[0], choice) if choice else None,
         "unit": card.unit,
         "confidence": card.confidence,
         "device": card.device,
@@ -184,10 +184,10 @@ def document(findings: Findings) -> dict[str, Any]:
                 "precision": group.precision,
                 "batch_size": group.batch_size,
                 "threads": group.threads,
-                "dense": _row(card, group, group.dense) if group.dense else None,
-                "dense_float32": _row(card, group, group.plain) if group.plain else None,
-                "choice": _row(card, group, group.choice) if group.choice else None,
-                "rows": _rows(card, group),
+                "dense": _row(findings, card, group, group.dense) if group.dense else None,
+                "dense_float32": _row(findings, card, group, group.plain) if group.plain else None,
+                "choice": _row(findings, card, group, group.choice) if group.choice else None,
+                "rows": _rows(findings, card, group),
                 "break_even": {name: _even(found) for name, found in group.break_even.items()},
             }
             for group in card.groups
@@ -197,19 +197,20 @@ def document(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _rows(card: Scorecard, group: Group) -> list[dict[str, Any]]:
+def _rows(findings: Findings, card: Scorecard, group: Group) -> list[dict[str, Any]]:
     return [
-        {**_row(card, group, point), "best_runtime": point in group.rows or point == group.dense}
+        {**_row(findings, card, group, point), "best_runtime": point in group.rows or point == group.dense}
         for point in group.points
     ]
 
 
-def _row(card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
+def _row(findings: Findings, card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
     status = card.status(point)
     return {
         "variant": point.variant,
         "level": point.level,
         "sparsity": point.sparsity,
+        "network_sparsity": findings.network_sparsity(point.variant, point.level),
         "gate": None if status is None else str(status),
         "deployable": card.may_deploy(point),
         "phase": point.phase,

@@ -183,7 +183,7 @@ def _scatter(findings: Findings, summary: Summary) -> str:
 
 
 def _change(findings: Findings, spot: SweetSpot) -> str:
-    at = f"at {findings.size.sparse}"
+    at = "at the sweet spot"
     own = [verdict for verdict in spot.verdicts if verdict.gate.metric == findings.metric.name]
     if not own or own[0].estimate is None:
         return at

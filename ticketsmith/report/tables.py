@@ -117,7 +117,7 @@ def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
 
 
 def _brief(findings: Findings, verdict: Verdict) -> str:
-    """``0.42 points worse, bound 0.81 points, worst seed 0.55 points``: the estimate, its bound, and the worst of all."""
+    """``0.42 points worse, bound 0.81 points, worst seed 0.55 points worse``: the estimate, its bound, and the worst of all."""
     metric = findings.metrics[verdict.gate.metric]
     if verdict.estimate is None:
         return "diverged" if verdict.diverged else "no value to compare"
@@ -127,7 +127,7 @@ def _brief(findings: Findings, verdict: Verdict) -> str:
     if verdict.bound is not None:
         text += f", bound {words.worsening(verdict.gate, metric, verdict.bound)}"
     if verdict.seeds > 1 and verdict.worst is not None:
-        text += f", worst seed {words.worsening(verdict.gate, metric, verdict.worst)}"
+        text += f", worst seed {words.worse(verdict.gate, metric, verdict.worst)}"
     return f"{'diverged; ' if verdict.diverged else ''}{'runs missing; ' if verdict.missing else ''}{text}"
 
 
