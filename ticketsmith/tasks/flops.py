@@ -22,7 +22,7 @@ def forward_flops(task: Task) -> int:
 
 @contextmanager
 def _plain_operators() -> Iterator[None]:
-    """Recurrent and attention layers as the products that they consist of: the counter does not know those that do all at once."""
+    """Recurrent and attention layers as the products that they consist of: the counter knows none that do all at once."""
     backends: Any = torch.backends  # its properties are not typed
     fast, fused = backends.mha.get_fastpath_enabled(), backends.mkldnn.enabled
     backends.mha.set_fastpath_enabled(False)
