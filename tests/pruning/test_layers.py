@@ -14,19 +14,24 @@ from torch import Tensor, nn
 import ticketsmith
 from tests.cli.test_commands import call
 from tests.pruning import nets
+from tests.training.runs import CPU, jobs
 from ticketsmith.api import Prepared, prepare
 from ticketsmith.errors import PruningError
 from ticketsmith.pruning.criteria import Scoring, magnitude
 from ticketsmith.pruning.dense import dense_matrices
-from ticketsmith.pruning.groups import Layout, neighbours, rows
+from ticketsmith.pruning.groups import neighbours, rows
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
 from ticketsmith.pruning.version import layout_version
 from ticketsmith.pruning.weights import computed, copied, layouts, prunable
 from ticketsmith.spec import PruneRule, Training
-from ticketsmith.store.contract import RunFolder, SealedRun
+from ticketsmith.store.contract import SealedRun
+from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create
+from ticketsmith.training.job import Job
 from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.produce import Hooks, produce
+from ticketsmith.training.start import read_weights
 from ticketsmith.training.tensors import masks_from_bytes
 
 Write = Callable[..., Path]
@@ -118,16 +123,16 @@ def test_validate_and_plan_tell_it(recipe_file: Write, capsys: pytest.CaptureFix
         arguments = [command, "--config", str(recipe_file()), *own, "--set", "gates.target_sparsity=null"]
         code, text, _ = call(*arguments, capsys=capsys)
         assert code == 0
-        assert "160 of them (3.9 %) prunable in 1 layer" in text
+        assert "160 of them (4.0 %) prunable in 1 layer" in text
         assert "rnn.weight_ih_l0" in text
         assert "rnn.weight_*" in text
         told.append(json.loads(call(*arguments, "--json", capsys=capsys)[1]))
     for document in told:
-        assert document["parameters"] == 4_138
-        assert document["prunable_share"] == 160 / 4_138
+        assert document["parameters"] == 4_010
+        assert document["prunable_share"] == 160 / 4_010
         first = document["dense_matrices"][0]
         assert first["shape"] == [64, 8]
-        assert (first["weights"], first["share"]) == (512, 512 / 4_138)
+        assert (first["weights"], first["share"]) == (512, 512 / 4_010)
 
 
 # ---- groups: along the right axis
@@ -316,38 +321,34 @@ def test_only_rules_that_now_mean_another_mask_have_another_key(
         ("Tied", {"reverse": True}, "embedding"),
     ],
 )
-def test_from_recipe_to_export(
+def test_runs_of_a_recipe(
     recipe_file: Write, tmp_path: Path, model: str, options: dict[str, Any], include: str
 ) -> None:
     component = json.dumps({"name": f"{NETS}:{model}", **options})
-    short = [
-        "training.duration=4it",
-        "training.evaluate_every=2it",
-        "replicates=1",
-        "gates.metrics={accuracy: {max_drop: 99}}",
-    ]
-    own = [f"task.model={component}", "pruning.rates={}", f"pruning.include=['{include}']", f"store={tmp_path}"]
-    experiment = ticketsmith.run(ticketsmith.load(recipe_file(), [*short, *own]), workers=1, benchmark=False)
-    layers = prepare(experiment.recipe).facts.layers
-    assert {(run.variant, run.level) for run in experiment.results} == {
-        ("dense", 0),
-        *((variant, level) for variant in ("ticket", "random_ticket", "random_reinit") for level in (1, 2)),
-    }
-    kept: dict[int, set[tuple[int, ...]]] = {1: set(), 2: set()}
-    for run in (run for run in experiment.results if run.level):
-        assert set(run.layers) == set(layers)
-        assert run.total == sum(layer.weights for layer in layers.values())
-        kept[run.level].add(tuple(layer.kept for layer in run.layers.values()))
-        place = RunFolder.parse(run.path)
-        assert place is not None
-        masks = masks_from_bytes(SealedRun(experiment.store, place).read("mask.safetensors"), "")
-        built = experiment.model(run)
+    short = ["training.duration=2it", "training.evaluate_every=2it", "replicates=1", "variants.random_pruning=true"]
+    own = [f"task.model={component}", "pruning.rates={}", f"pruning.include=['{include}']"]
+    made, store = jobs(recipe_file(), *short, *own), DirectoryStore(tmp_path)
+    layers: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for (variant, level, _), job in made.items():
+        assert produce(job, store, CPU, Hooks()) == "trained"
+        run = SealedRun(store, job.folder)
+        masks = masks_from_bytes(run.read("mask.safetensors"), "")
+        built = create(job.task, job.base).build_model()
+        built.load_state_dict(read_weights(run))
         weights = {**dict(built.named_parameters()), **computed(built)}
         for name, mask in masks.items():
             assert bool((weights[name][~mask] == 0).all())
-    assert len(kept[1]) == len(kept[2]) == 1  # controls have the ticket's numbers, layer by layer
-    exported = experiment.export(tmp_path / "out", ["ticket", "safetensors"])
-    assert [entry["format"] for entry in exported.document["files"]] == ["ticket", "safetensors"]
+        if level:
+            layers[level].append(run.read_json("metrics.json")["layers"])
+            assert masks.keys() == prunable(built, (include,)).keys(), variant
+    for several in layers.values():
+        assert len(several) == 4
+        assert all(one == several[0] for one in several), "a control has other numbers than its ticket"
+        assert (
+            0
+            < sum(layer["kept"] for layer in several[0].values())
+            < sum(layer["total"] for layer in several[0].values())
+        )
 
 
 def test_a_network_of_recurrent_layers_alone(recipe_file: Write, tmp_path: Path) -> None:
@@ -361,12 +362,23 @@ def test_a_network_of_recurrent_layers_alone(recipe_file: Write, tmp_path: Path)
     ]
     own = [f"task.model={__name__}:OnlyRecurrent", "pruning.include=['weight_*']", f"store={tmp_path}"]
     gates = ["gates.metrics={accuracy: {max_drop: 99}}"]
-    experiment = ticketsmith.run(ticketsmith.load(recipe_file(), [*short, *own, *gates]), workers=1, benchmark=False)
+    recipe = ticketsmith.load(
+        recipe_file(), [*short, *own, *gates, "variants={random_reinit: false, random_ticket: false}"]
+    )
+    plan, store = prepare(recipe).plan, DirectoryStore(tmp_path)
+    store.put("digits/plan.json", plan.to_bytes())
+    store.put("digits/recipe.yaml", recipe.source.encode())
+    for node in plan.nodes:
+        produce(Job(node.spec, node.folder("digits"), recipe.task_component, recipe.base, ""), store, CPU, Hooks())
+    experiment = ticketsmith.open_experiment("digits", tmp_path)
     assert {run.level: (run.kept, run.total, run.sparsity) for run in experiment.results} == {
         0: (0, 0, 0.0),
-        1: (360, 720, 0.5),
+        1: (370, 740, 0.5),
     }
-    with pytest.raises(PruningError, match="name parameters under `pruning.include`"):
+    experiment.judge()
+    exported = experiment.export(tmp_path / "out", ["ticket", "safetensors"], variant="dense")
+    assert [entry["max_error"] for entry in exported.document["files"]] == [0.0, 0.0]
+    with pytest.raises(PruningError, match=r"name parameters under `pruning\.include`"):
         prepared(recipe_file, "Recurrent", f"task.model={__name__}:OnlyRecurrent")
 
 
