@@ -179,3 +179,20 @@ def test_what_cannot_be_made_smaller_says_why() -> None:
 
     with pytest.raises(NothingToRemoveError, match=r"torch\.fx cannot trace this model"):
         compact(Branching(), torch.zeros(1, 4))
+
+
+def test_a_weight_that_is_taken_by_itself_stays_as_it_is() -> None:
+    class Taken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.other = nn.Linear(8, 8, bias=False), nn.Linear(8, 4), nn.Linear(4, 4)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.other(self.second(torch.relu(self.first(inputs)))) + F.linear(inputs, self.first.weight)[:, :4]
+
+    model = Taken().eval()
+    with torch.no_grad():
+        model.first.weight[:4] = 0
+        model.other.weight[:, 1] = 0
+    smaller = _check(model, (8,))
+    assert smaller.get_parameter("first.weight").shape == (8, 8)

@@ -205,7 +205,8 @@ class Pruning(Frozen):
     include: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Parameters to prune that are not by default (biases, norms, embeddings), by name or pattern.",
+        description="Parameters to prune that are not by default, by name or pattern: those of recurrent layers and of "
+        "attention, weights under a norm, embeddings, biases. `ticketsmith validate` lists them.",
     )
 
     @model_validator(mode="after")

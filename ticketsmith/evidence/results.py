@@ -141,8 +141,8 @@ class Result:
 
     @property
     def density(self) -> float:
-        """Kept prunable weights over all prunable weights, 0..1."""
-        return self.kept / self.total
+        """Kept prunable weights over all prunable weights, 0..1; 1 where none is prunable, as of a dense recurrent network."""
+        return self.kept / self.total if self.total else 1.0
 
     @property
     def sparsity(self) -> float:

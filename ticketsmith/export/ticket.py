@@ -82,7 +82,7 @@ class Ticket:
     def sparsity(self) -> float:
         """Removed prunable weights over all prunable weights, 0..1."""
         weights = self.metrics["weights"]
-        return 1.0 - float(weights["kept"]) / float(weights["total"])
+        return 1.0 - float(weights["kept"]) / float(weights["total"]) if weights["total"] else 0.0
 
     @cached_property
     def weights(self) -> dict[str, NDArray[Any]]:

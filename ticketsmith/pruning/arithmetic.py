@@ -42,16 +42,17 @@ def matches(parameter: str, pattern: str) -> bool:
 
 
 def layer_of(parameter: str) -> str:
-    """What a message calls a parameter: ``fc3`` for ``fc3.weight``, and all of the name where a layer has several weights."""
+    """What a message calls a parameter: ``fc3`` for ``fc3.weight``, and all of the name for others."""
     layer, _, name = parameter.rpartition(".")
-    return layer if layer and name in ("weight", "bias") else parameter
+    return layer if layer and name == "weight" else parameter
 
 
 def check_patterns(patterns: Iterable[str], parameters: list[str], field: str) -> None:
     """Refuses a pattern that names no layer, so that a typing error never silently prunes something else."""
     for pattern in patterns:
         if not any(matches(parameter, pattern) for parameter in parameters):
-            known = nearest(pattern, list(dict.fromkeys(map(layer_of, parameters))))
+            layers = [layer_of(name) for name in parameters if not name.endswith(".bias")]
+            known = nearest(pattern, list(dict.fromkeys(layers)))
             raise PruningError(f"pruning.{field}: {pattern!r} matches no layer.{known}")
 
 

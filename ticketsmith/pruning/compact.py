@@ -7,7 +7,6 @@ repeated until nothing changes. Sums are only made in another order: outputs are
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 from collections import Counter
@@ -21,6 +20,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.pruning.weights import copied
 
 
 class NothingToRemoveError(TicketSmithError):
@@ -35,7 +35,7 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
     kept. Raises NothingToRemoveError when nothing is dead, or the model cannot be traced by ``torch.fx``.
     """
     try:
-        program = fx.symbolic_trace(copy.deepcopy(model).eval())
+        program = fx.symbolic_trace(copied(model).eval())
         with torch.no_grad():
             ShapeProp(program).propagate(example)
     except Exception as error:  # torch.fx, or the model, may fail in any way
@@ -108,6 +108,9 @@ class _Network:
         called = [str(node.target) for node in program.graph.nodes if node.op == "call_module"]
         modules = dict(program.named_modules())
         uses = Counter(id(one) for name in called for one in modules[name].parameters())
+        # A weight that the forward pass takes by itself is used there too: `F.linear(x, self.embedding.weight)`.
+        taken = [str(node.target) for node in program.graph.nodes if node.op == "get_attr"]
+        uses.update(id(one) for name in taken if (one := _attribute(program, name)) is not None)
         for node in program.graph.nodes:
             module = modules[str(node.target)] if node.op == "call_module" else None
             if module is not None and (_does_more(module) or any(uses[id(one)] > 1 for one in module.parameters())):
@@ -286,6 +289,12 @@ class _Network:
 
     def _spaces(self) -> list[_Space]:
         return list({id(root): root for root in (value.space.root() for value in self.values.values())}.values())
+
+
+def _attribute(program: nn.Module, name: str) -> Tensor | None:
+    owner, _, attribute = name.rpartition(".")
+    found = getattr(program.get_submodule(owner), attribute, None)
+    return found if isinstance(found, Tensor) else None
 
 
 def _source(node: fx.Node) -> fx.Node:

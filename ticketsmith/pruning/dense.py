@@ -74,7 +74,7 @@ def _kind(holder: Holder) -> str:
     if holder.through:
         if holder.maskable:
             return f"under {holder.through}"
-        if holder.through == "weight norm":
+        if holder.is_length:
             return "lengths of weight norm"
         return f"{holder.through}: zeros of this are no zeros of {holder.name}"
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):

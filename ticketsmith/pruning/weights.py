@@ -45,6 +45,11 @@ class Holder:
         return f"{self.path}.{self.tensor}" if self.path else self.tensor
 
     @property
+    def is_length(self) -> bool:
+        """Whether it is the other parameter of weight norm: the lengths, not the directions."""
+        return self.through == "weight norm" and not self.maskable
+
+    @property
     def is_default(self) -> bool:
         """Whether it is a weight that is pruned by default: that of a linear layer or a convolution, as it is."""
         by_default = (*_OUTPUT_FIRST, *_TRANSPOSED[:2])
@@ -129,7 +134,7 @@ def weights(model: nn.Module) -> list[Weight]:
             holders.setdefault(id(parameter), []).extend(new)
     found = []
     for key, known in names.items():
-        aliases = [holder.name for holder in holders[key] if holder.through and holder.maskable]
+        aliases = [holder.name for holder in holders[key] if holder.through and not holder.is_length]
         found.append(Weight(tuple(dict.fromkeys((*known, *aliases))), parameters[key], tuple(holders[key])))
     return found
 
@@ -200,7 +205,7 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     chosen = [one for one in every if by_default(model, one) or any(one.is_called(pattern) for pattern in include)]
     for weight in chosen:
         for holder in weight.holders:
-            if not holder.maskable and holder.through != "weight norm":
+            if not holder.maskable and not holder.is_length:
                 raise PruningError(
                     f"pruning.include: {weight.name!r} cannot be pruned: {holder.through} makes {holder.name!r} of it, whose "
                     "zeros are others. Take it out of `pruning.include`."

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch.utils import flop_counter
 
@@ -16,6 +20,20 @@ def forward_flops(task: Task) -> int:
     """Floating-point operations of one dense forward pass of one example (a multiply-add is two)."""
     model = build_model(task).eval()
     inputs = example(task, 1)
-    with torch.no_grad(), flop_counter.FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _plain_operators(), flop_counter.FlopCounterMode(display=False) as counter:
         model(*inputs)
     return int(counter.get_total_flops())
+
+
+@contextmanager
+def _plain_operators() -> Iterator[None]:
+    """Recurrent and attention layers as the products that they consist of: the counter knows none that do all at once."""
+    backends: Any = torch.backends  # its properties are not typed
+    fast, fused = backends.mha.get_fastpath_enabled(), backends.mkldnn.enabled
+    backends.mha.set_fastpath_enabled(False)
+    backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        backends.mha.set_fastpath_enabled(fast)
+        backends.mkldnn.enabled = fused

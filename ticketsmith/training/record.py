@@ -9,7 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint, finite
+from ticketsmith.pruning import groups
 from ticketsmith.pruning.masks import Masks
+from ticketsmith.pruning.weights import layouts
 from ticketsmith.spec import RunSpec
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.task import Task, final_metrics
@@ -32,7 +34,8 @@ def measured_files(
             if not progress.diverged and not math.isfinite(loss := state[split]["loss"]):
                 diverge(progress, f"the loss is {loss} on {split} at iteration {state['step']:,}")
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
-    layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
+    parts = groups.split(masks, layouts(learner.model))
+    layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in parts.items()}
     metrics: dict[str, Any] = {
         "status": "diverged" if progress.diverged else "trained",
         "steps": progress.step,
