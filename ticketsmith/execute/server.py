@@ -11,6 +11,7 @@ import traceback
 from contextlib import suppress
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from ticketsmith.execute.worker import Settings, settle, work
 from ticketsmith.training.job import Job
@@ -56,7 +57,7 @@ def _load(job: Job) -> None:
 
 def _can_be_forked() -> bool:
     """Not with other threads (of a user's module, say), whose locks would stay locked; and only if a child can train."""
-    if len(os.listdir("/proc/self/task")) > 1:
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
         return False
     pid = os.fork()
     if pid == 0:
