@@ -35,6 +35,11 @@ class Outcome:
     interrupted: bool = False
     fatal: bool = False
 
+    def fail(self, key: str, message: str, status: int) -> None:
+        """Notes a run that could not be made."""
+        self.failed[key] = message
+        self.worst = gravest((self.worst, status or Exit.INCOMPLETE))
+
     @property
     def exit_status(self) -> Exit:
         """OK, or the gravest of what happened."""
@@ -188,8 +193,7 @@ class _Execution:
             return
         self.todo.pop(key, None)
         if event.outcome == "failed":
-            outcome.failed[key] = event.message
-            outcome.worst = gravest((outcome.worst, event.exit_status or Exit.INCOMPLETE))
+            outcome.fail(key, event.message, event.exit_status)
             outcome.fatal |= event.fatal
         elif event.outcome == "blocked":
             outcome.blocked.append(key)
