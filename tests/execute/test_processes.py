@@ -78,7 +78,8 @@ def test_a_run_imports_no_compiler(tmp_path: Path, recipe_file: Write, optimizer
     """800 modules, a second and a hundred MiB in each process that trains."""
     recipe = recipe_file(("optimizer: adam", f"optimizer: {optimizer}"))
     code = (
-        "import sys; from pathlib import Path; from tests.training.runs import jobs; from ticketsmith.training.device import prepare\n"
+        "import sys; from pathlib import Path; from tests.training.runs import jobs\n"
+        "from ticketsmith.training.device import prepare\n"
         "from ticketsmith.store.directory import DirectoryStore; from ticketsmith.training.produce import Hooks, produce\n"
         f"job = next(iter(jobs(Path({str(recipe)!r}), 'training.duration=2it').values()))\n"
         f"print(produce(job, DirectoryStore(Path({str(tmp_path / 'runs')!r})), prepare('cpu'), Hooks()))\n"
