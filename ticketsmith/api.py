@@ -96,6 +96,19 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(recipe, facts, plan)
 
 
+def rehearse(prepared: Prepared) -> list[str]:
+    """Tries what every run does, in seconds, on the CPU: a training step, each kind of evaluation, samples, a checkpoint.
+
+    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. Raises
+    TaskError, which names what fails.
+    """
+    from ticketsmith.tasks.task import create
+    from ticketsmith.training.rehearsal import rehearse
+
+    recipe = prepared.recipe
+    return rehearse(create(recipe.task_component, recipe.base), recipe.training, recipe.pruning.include)
+
+
 def run(
     recipe: Recipe | str | Path,
     *,

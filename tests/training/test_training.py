@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,11 @@ import torch
 from torch import Tensor
 
 from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
+from ticketsmith import api
+from ticketsmith.config import load_recipe
+from ticketsmith.errors import Exit
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.verdicts import Status
 from ticketsmith.models.resnet import ResNet20
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import full, prune
@@ -49,15 +56,25 @@ OPTIMIZERS = [
 ]
 
 
+@pytest.mark.parametrize("poison", [None, math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda o: f"{o['optimizer']}-{len(o)}")
-def test_masked_weights_are_zero_at_every_step_and_in_the_optimizer_too(options: dict[str, Any]) -> None:
-    """Elsewhere momentum and weight decay move pruned weights between steps (open_lth#6 and four more projects)."""
+def test_masked_weights_are_zero_at_every_step_and_in_the_optimizer_too(
+    options: dict[str, Any], poison: float | None
+) -> None:
+    """Elsewhere momentum and weight decay move pruned weights between steps (open_lth#6 and four more projects).
+
+    Whatever their gradient is: a loss that takes the norm of a row whose weights are all masked gives NaN there.
+    """
     task = digits()
     torch.manual_seed(0)
     model = task.build_model()
     weights = prunable(model)
     masks = prune(full(weights), {n: w.detach().abs() for n, w in weights.items()}, PruneRule(fraction=0.9))
-    learner = Learner(task, model, masks, Training(batch_size=50, duration="20it", **options))
+    learner = Learner(task, model, masks, Training(batch_size=50, duration="20it", ema=0.9, **options))
+    if poison is not None:
+        for name, mask in masks.items():
+            model.get_parameter(name).register_hook(lambda gradient, mask=mask: gradient.masked_fill(~mask, poison))
+    average = dict(learner.result.named_parameters())
 
     def check(progress: Progress, loss: Tensor) -> None:
         for name, parameter in model.named_parameters():
@@ -65,6 +82,10 @@ def test_masked_weights_are_zero_at_every_step_and_in_the_optimizer_too(options:
                 continue
             pruned = ~masks[name]
             assert bool((parameter[pruned] == 0).all()), f"step {progress.step}: {name} has come back"
+            assert bool((average[name][pruned] == 0).all()), (
+                f"step {progress.step}: the average of {name} has come back"
+            )
+            assert bool(parameter.isfinite().all())
             for field, state in learner.optimizer.state[parameter].items():
                 if state is not None and state.shape == parameter.shape:
                     assert bool((state[pruned] == 0).all()), f"step {progress.step}: {field} of {name} moves"
@@ -275,6 +296,79 @@ def test_a_nan_loss_is_recorded_as_diverged_and_sealed(tmp_path: Path, recipe_fi
     assert run.status == "diverged"
     assert run.read_json("metrics.json")["diverged_at"] == 30
     assert "model.safetensors" not in run.files
+
+
+class Rare:
+    """Its loss is sound. F1 is 0/0 until something is called positive: ``until`` that iteration, or on a split for good."""
+
+    metrics = (Metric("f1", True, unit="%"), Metric("loss", False, decimals=4))
+    train_size = 64
+
+    def __init__(self, until: int = 0, never: str = "", lossless: str = "") -> None:
+        self.until, self.never, self.lossless, self.steps = until, never, lossless, 0
+
+    def build_model(self) -> torch.nn.Module:
+        return torch.nn.Linear(4, 1)
+
+    def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> tuple[Tensor, ...]:
+        inputs = torch.randn(len(indices), 4, generator=generator)
+        return inputs, inputs.sum(1, keepdim=True)
+
+    def loss(self, model: torch.nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
+        self.steps += 1
+        return torch.nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    def evaluate(self, model: torch.nn.Module, split: str, device: torch.device) -> dict[str, float]:
+        undefined = self.steps < self.until or split == self.never
+        return {"f1": math.nan if undefined else 50.0, "loss": math.inf if split == self.lossless else 0.5}
+
+    def example(self, batch_size: int) -> Tensor:
+        return torch.ones(batch_size, 4)
+
+
+def rare(folder: Path, **options: Any) -> tuple[SealedRun, list[str], DirectoryStore]:
+    (folder / "rare.yaml").write_text(
+        f"experiment: rare\ntask: {json.dumps({'name': 'tests.training.test_training:Rare', **options})}\n"
+        "training: {optimizer: sgd, lr: 0.01, batch_size: 8, duration: 6it, evaluate_every: 2it}\n"
+        "pruning: {levels: 1, fraction: 0.5}\nreplicates: 1\ngates: {metrics: {f1: {max_drop: 1.0}}}\n"
+    )
+    job, notes, store = jobs(folder / "rare.yaml")["dense", 0, 0], list[str](), DirectoryStore(folder / "runs")
+    produce(job, store, CPU, Hooks(note=notes.append))
+    return SealedRun(store, job.folder), notes, store
+
+
+def test_a_metric_that_is_undefined_for_a_while_is_no_divergence(tmp_path: Path) -> None:
+    run, notes, _ = rare(tmp_path, until=5)
+    assert run.status == "trained"
+    assert notes == ["f1 is nan on validation at iteration 2: its curve has a gap, training goes on"]
+    curve = [line.split(",") for line in run.read("curve.csv").decode().splitlines()]
+    assert [row[0] for row in curve] == ["step", "2", "4", "6"]
+    assert [row[curve[0].index("validation_f1")] for row in curve[1:]] == ["nan", "nan", "50.0"]
+    assert run.read_json("metrics.json")["final"]["test"] == {"f1": 50.0, "loss": 0.5}
+
+
+def test_a_metric_that_is_undefined_at_the_end_has_no_value_and_passes_no_gate(tmp_path: Path) -> None:
+    run, notes, _ = rare(tmp_path, never="test")
+    assert run.status == "trained"
+    assert "f1 is nan on test at iteration 6: it has no value there, and no gate on it passes" in notes
+    content = run.read("metrics.json").decode()
+    assert "NaN" not in content
+    assert json.loads(content)["final"]["test"] == {"f1": None, "loss": 0.5}
+    made = api.run(
+        load_recipe(tmp_path / "rare.yaml", [f"store={tmp_path / 'all'}"]), workers=1, benchmark=False
+    )  # every file of a report, and all that reads them
+    assert {verdict.status for verdict in made.findings.test} == {Status.FAIL}
+    assert "f1 is not a number: seed 0" in made.findings.test[0].reason
+    assert made.exit_status == Exit.OK
+    assert "nan" not in (tmp_path / "all/rare/report/results.csv").read_text().lower()
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_loss_that_is_not_finite_is_a_divergence_on_either_split(tmp_path: Path, split: str) -> None:
+    run, notes, _ = rare(tmp_path, lossless=split)
+    assert run.status == "diverged"
+    step = 2 if split == "validation" else 6
+    assert notes == [f"the loss is inf on {split} at iteration {step}: the run has diverged"]
 
 
 @pytest.mark.parametrize("every", [1, 7])

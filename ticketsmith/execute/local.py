@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from types import ModuleType
 
 from ticketsmith.errors import Exit, gravest
-from ticketsmith.execute.worker import Ended, Noted, Settings, Stepped, work
+from ticketsmith.execute.processes import Process, Starter
+from ticketsmith.execute.worker import Ended, Noted, Settings, Stepped
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import Node, Plan
 from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
@@ -38,6 +35,11 @@ class Outcome:
     interrupted: bool = False
     fatal: bool = False
 
+    def fail(self, key: str, message: str, status: int) -> None:
+        """Notes a run that could not be made."""
+        self.failed[key] = message
+        self.worst = gravest((self.worst, status or Exit.INCOMPLETE))
+
     @property
     def exit_status(self) -> Exit:
         """OK, or the gravest of what happened."""
@@ -51,7 +53,7 @@ class Outcome:
 
 @dataclass
 class _Worker:
-    process: BaseProcess
+    process: Process
     pipe: Connection
     node: Node | None = None
 
@@ -117,16 +119,18 @@ class _Execution:
         todo: dict[str, Node],
         done: set[str],
     ) -> None:
-        self.plan, self.job_of, self.settings, self.on_event = plan, job_of, settings, on_event
+        self.plan, self.job_of, self.on_event = plan, job_of, on_event
         self.outcome, self.todo, self.done = outcome, todo, done
         self.workers: list[_Worker] = []
+        self.starter = Starter(settings, job_of(next(iter(todo.values()))))
         self.not_before: dict[str, float] = {}
         self.crashes: dict[str, int] = {}
         self.followers = _followers(plan)
 
     def run(self, count: int) -> None:
         try:
-            self.workers = [_start(self.settings) for _ in range(count)]
+            for _ in range(count):
+                self.workers.append(_Worker(*self.starter.start()))
             while self.todo and not self.outcome.fatal:
                 self._block_children()
                 self._assign()
@@ -189,8 +193,7 @@ class _Execution:
             return
         self.todo.pop(key, None)
         if event.outcome == "failed":
-            outcome.failed[key] = event.message
-            outcome.worst = gravest((outcome.worst, event.exit_status or Exit.INCOMPLETE))
+            outcome.fail(key, event.message, event.exit_status)
             outcome.fatal |= event.fatal
         elif event.outcome == "blocked":
             outcome.blocked.append(key)
@@ -204,15 +207,14 @@ class _Execution:
     def _replace(self, worker: _Worker) -> None:
         """A worker died: killed by hand, or by the system when memory ran out. Its run is tried again, twice at most."""
         worker.process.join()
-        node = worker.node
-        self.workers[self.workers.index(worker)] = _start(self.settings)
+        code, node = worker.process.exitcode, worker.node
+        self.workers[self.workers.index(worker)] = _Worker(*self.starter.start())
         if node is None:
             return
         self.crashes[node.key] = self.crashes.get(node.key, 0) + 1
         if self.crashes[node.key] > _MAX_CRASHES:
-            code = worker.process.exitcode
             killed = code == -signal.SIGKILL  # what the system does when memory runs out
-            why = "was killed (out of memory?)" if killed else f"ended with status {code}"
+            why = "was killed (out of memory?)" if killed else "ended" if code is None else f"ended with status {code}"
             status = Exit.OUT_OF_MEMORY if killed else Exit.INCOMPLETE
             event = Ended(node.key, "failed", 0.0, f"its process {why} {self.crashes[node.key]} times", status)
             self._settle(event)
@@ -232,6 +234,7 @@ class _Execution:
                         worker.pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join(5)
+        self.starter.close()
 
 
 def _followers(plan: Plan) -> dict[str, int]:
@@ -242,40 +245,6 @@ def _followers(plan: Plan) -> dict[str, int]:
             if parent in waiting:
                 waiting[parent] |= {key, *waiting[key]}
     return {key: len(found) for key, found in waiting.items()}
-
-
-def _start(settings: Settings) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, settings), daemon=True)
-    with _without_main(), _without_interrupts():
-        process.start()
-    theirs.close()
-    return _Worker(process, ours)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Keeps a spawned process from running the user's script again: a worker needs nothing of it."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """A process that is started inside never sees Ctrl-C, not even before it can say that it ignores it; ours waits."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _SigtermInterrupts:

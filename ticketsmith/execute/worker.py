@@ -75,15 +75,21 @@ def work(pipe: Connection, settings: Settings) -> None:
         os._exit(1)  # the parent has gone; there is nobody to tell
 
 
+def settle(settings: Settings) -> None:
+    """What a process needs before it imports torch and a user's own modules."""
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ[f"{library}_NUM_THREADS"] = "1"  # read when they are imported
+    for place in settings.import_from:
+        if place not in sys.path:
+            sys.path.append(place)
+
+
 def _serve(pipe: Connection, settings: Settings) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported, below
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     stopping: list[int] = []  # not an Event: its lock is not reentrant, and the group and the parent may both send one
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    for place in settings.import_from:
-        if place not in sys.path:
-            sys.path.append(place)
+    settle(settings)
 
     from ticketsmith.store import open_store
     from ticketsmith.training.device import prepare

@@ -239,7 +239,7 @@ class Session:
             raise TaskError(
                 f"a session of {self.capacity} tokens holds {self.length}: there is no room for {tokens.shape[1]} more."
             )
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.model._logits(tokens, self.layers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ _JUDGE = "the project's own classifier of these images (mnist_cnn)"
 _RECOGNISED, _FRECHET = "recognised_mnist_cnn", "frechet_distance_mnist_cnn"
 _PRECISION, _RECALL = "precision_mnist_cnn", "recall_mnist_cnn"
 _BATCH = 250
+_FEWEST = 8  # images that precision and recall can tell of
 _SAMPLES, _SCALE = 10, 2
 _SHARED = 0  # held-out images, their noise and the samples' noise are the same for every replicate
 
@@ -183,6 +185,18 @@ class Denoising:
         pixels = images.add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return {"samples.png": png(row(pixels, _SCALE))}
 
+    def abridged(self, count: int) -> Denoising:
+        """The same task, with few held-out images, few steps, and a classifier of them that was not trained."""
+        short = copy.copy(self)
+        short._measured = max(count, _FEWEST)
+        short._steps = min(self._steps, count)
+        short._held_out = {
+            split: (images[: short._measured], labels[: short._measured])
+            for split, (images, labels) in self._held_out.items()
+        }
+        short.__dict__["_judge"] = Judge.untrained(self._data.input_shape, self._data.classes)
+        return short
+
     def example(self, batch_size: int) -> Tensor:
         chosen = torch.arange(batch_size) % self._measured
         images, labels = (tensor[chosen] for tensor in self._held_out["test"])
@@ -192,7 +206,7 @@ class Denoising:
     def generate(self, model: nn.Module, noise: Tensor, labels: Tensor, device: torch.device) -> Tensor:
         """Images in -1..1, on the CPU, of the classes ``labels`` ``[n]``, from standard normal ``noise`` ``[n, c, h, w]``."""
         made = []
-        with torch.inference_mode():
+        with torch.no_grad():
             for part in _parts(len(noise)):
                 point, classes = noise[part].to(device), labels[part].to(device)
                 for step in range(self._steps):

@@ -56,11 +56,13 @@ def examine(
     except TicketSmithError:
         raise
     except Exception as error:  # a user's task or model may fail in any way
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise TaskError(
-            f"task: the model does not fit the data, or a part of the task fails: {type(error).__name__}: {error} "
-            f"(in {where.name}, {where.filename}:{where.lineno})"
-        ) from error
+        raise TaskError(f"task: the model does not fit the data, or a part of the task fails: {told(error)}") from error
+
+
+def told(error: Exception) -> str:
+    """An error of a user's code in a line, with its place."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
 
 
 def _examine(
@@ -80,7 +82,7 @@ def _examine(
     torch.manual_seed(0)
     model = build_model(task)
     generator = torch.Generator().manual_seed(0)
-    batch = task.batch(torch.arange(min(2, task.train_size)), torch.device("cpu"), generator)
+    batch = task.batch(torch.arange(2) % task.train_size, torch.device("cpu"), generator)
     task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]
     weights = prunable(model, rule.include)
     for criterion in criteria:

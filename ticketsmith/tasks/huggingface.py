@@ -7,6 +7,7 @@ pretrained is drawn from the replicate's stream.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -119,6 +120,15 @@ class TextClassification:
             loss += float(F.cross_entropy(logits, target, reduction="sum"))
             correct += int((logits.argmax(1) == target).sum())
         return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
+
+    def abridged(self, count: int) -> TextClassification:
+        """The same task, with ``count`` examples in each split that is measured."""
+        short = copy.copy(self)
+        short._splits = {
+            (place, split): (tokens, labels) if split == "train" else (tokens[:count], labels[:count])
+            for (place, split), (tokens, labels) in self._splits.items()
+        }
+        return short
 
     def example(self, batch_size: int) -> Tensor:
         """Tokens of test texts, ``[b, length]``, padded."""

@@ -39,6 +39,13 @@ class Judge:
         with torch.inference_mode(False):  # whoever measures may be in it, but weights made there cannot be trained
             self._network = _trained(images, labels, classes).eval()
 
+    @classmethod
+    def untrained(cls, shape: tuple[int, ...], classes: int) -> Judge:
+        """One that has learned nothing, for trying out what a judge is asked."""
+        judge = cls.__new__(cls)
+        judge._network = MnistCnn(shape, classes, width=WIDTH).eval()
+        return judge
+
     def features(self, images: Tensor) -> Tensor:
         """What the classifier sees in images, ``[n, 4 * WIDTH]``: its last convolution, averaged over the places."""
         with torch.no_grad():

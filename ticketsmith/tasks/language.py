@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,6 +116,16 @@ class Language:
             "bits_per_character": loss / math.log(2) / self._characters[split],
             "perplexity": math.exp(min(loss, 700.0)),
         }
+
+    def abridged(self, count: int) -> Language:
+        """The same task, with ``count`` windows in each split that is measured, and short samples."""
+        short = copy.copy(self)
+        short._parts = {
+            (place, split): text if split == "train" else text[: count * self._context + 1]
+            for (place, split), text in self._parts.items()
+        }
+        short._prompts, short._length = self._prompts[:1], min(self._length, count)
+        return short
 
     def example(self, batch_size: int) -> Tensor:
         """Windows of the test part, ``[b, context]``."""

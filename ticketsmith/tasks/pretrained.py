@@ -107,7 +107,7 @@ class Session:
         """Reads new tokens ``[batch, n]`` and gives their logits ``[batch, n, vocabulary]``."""
         if tokens.dim() != 2 or len(tokens) != self.batch or not tokens.shape[1]:
             raise TaskError(f"a session of {self.batch} sequences was given tokens of shape {tuple(tokens.shape)}.")
-        with torch.inference_mode():
+        with torch.no_grad():
             answer = self._network(input_ids=tokens, past_key_values=self._cache, use_cache=True)
         self._length += tokens.shape[1]
         logits: Tensor = answer.logits
@@ -144,7 +144,7 @@ class Stepper(nn.Module):
 
     def cache(self, batch: int) -> tuple[Tensor, ...]:
         """That of ``batch`` sequences of which nothing was read."""
-        with torch.inference_mode():
+        with torch.no_grad():
             one = torch.zeros(1, 1, dtype=torch.int64, device=self.network.device)
             read = self.network(input_ids=one, past_key_values=_joined(()), use_cache=True).past_key_values
         return tuple(

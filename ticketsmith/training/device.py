@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -17,6 +19,18 @@ def check_device(device: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RecipeError(f"--device {device}: cannot be used here: {str(error).splitlines()[0]}") from error
     return name
+
+
+@contextmanager
+def prepared(device: str) -> Iterator[torch.device]:
+    """``prepare`` for the time inside; after it, the process is as it was."""
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    try:
+        yield prepare(device)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_flush_denormal(False)
 
 
 def prepare(device: str) -> torch.device:

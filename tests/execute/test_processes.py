@@ -1,0 +1,106 @@
+"""Workers are forked from one process that has torch and the data; they share its memory and need no compiler."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import jobs
+from ticketsmith.errors import Exit, gravest
+from ticketsmith.execute.local import Outcome
+from ticketsmith.execute.processes import Starter
+from ticketsmith.execute.worker import Ended, Settings
+
+Write = Callable[..., Path]
+FORKS = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+
+
+@FORKS
+def test_a_worker_costs_little_memory_and_no_import(tmp_path: Path, recipe_file: Write) -> None:
+    job = next(iter(jobs(recipe_file(), "training.duration=2it").values()))
+    starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, ()), job)
+    try:
+        workers = [starter.start() for _ in range(2)]
+        for process, pipe in workers:
+            pipe.send(job)
+            while not isinstance(event := pipe.recv(), Ended):
+                pass
+            assert event.outcome in ("trained", "reused")
+            pid = process._pid  # type: ignore[attr-defined]
+            told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            private = sum(int(size) for size in re.findall(r"Private_\w+:\s+(\d+)", told)) / 1024
+            assert private < 100, "it has data and libraries of its own"
+
+            pipe.send(None)
+            process.join(30)
+            assert process.exitcode == 0
+        process, pipe = starter.start()
+        process.terminate()
+        process.join(30)
+        assert process.exitcode is not None
+        assert not process.is_alive()
+    finally:
+        starter.close()
+
+
+@FORKS
+def test_what_may_not_be_forked_is_spawned(tmp_path: Path, recipe_file: Write) -> None:
+    """A user's module with a thread of its own: the locks that it holds would stay locked."""
+    (tmp_path / "busy.py").write_text(
+        "import threading, time\n\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\n"
+        "from ticketsmith.models.lenet import LeNet\n\n\n"
+        "def net(input_shape, classes):\n    return LeNet(input_shape, classes, (8,))\n"
+    )
+    recipe = recipe_file(("model: {name: mlp, widths: [32, 16]}", "model: 'busy:net'"))
+    job = next(iter(jobs(recipe, "training.duration=2it").values()))
+    starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
+    process, pipe = starter.start()
+    try:
+        assert not hasattr(process, "_server")
+        pipe.send(job)
+        while not isinstance(event := pipe.recv(), Ended):
+            pass
+        assert event.outcome == "trained", event
+        pipe.send(None)
+        process.join(30)
+    finally:
+        starter.close()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_run_imports_no_compiler(tmp_path: Path, recipe_file: Write, optimizer: str) -> None:
+    """800 modules, a second and a hundred MiB in each process that trains."""
+    recipe = recipe_file(("optimizer: adam", f"optimizer: {optimizer}"))
+    code = (
+        "import sys; from pathlib import Path; from tests.training.runs import jobs\n"
+        "from ticketsmith.training.device import prepare\n"
+        "from ticketsmith.store.directory import DirectoryStore; from ticketsmith.training.produce import Hooks, produce\n"
+        f"job = next(iter(jobs(Path({str(recipe)!r}), 'training.duration=2it').values()))\n"
+        f"print(produce(job, DirectoryStore(Path({str(tmp_path / 'runs')!r})), prepare('cpu'), Hooks()))\n"
+        "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["trained", "[]"]
+
+
+def test_the_gravest_status_wins_in_whatever_order() -> None:
+    order = (130, 1, 2, 7, 9, 8, 10, 5, 4, 3, 6, 0)
+    assert set(order) == {int(status) for status in Exit}
+    for first, second in product(order, repeat=2):
+        outcome = Outcome()
+        for status in (first, second):
+            if status == Exit.INTERRUPTED:
+                outcome.interrupted = True
+            elif status == Exit.DIVERGED:
+                outcome.diverged.append("a")
+            elif status:
+                outcome.fail("a", "why", status)
+        expected = min(first, second, key=order.index)
+        assert gravest((first, second)) == outcome.exit_status == expected, (first, second)
+    assert gravest(()) == Exit.OK

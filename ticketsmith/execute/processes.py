@@ -1,0 +1,176 @@
+"""Processes for workers: forked from one that has torch and the data loaded, where that is safe; else spawned.
+
+A spawned worker loads torch and the data by itself: seconds, and hundreds of MiB. A forked one has them at once, and shares
+their memory with the others until it writes there. Forking is safe on Linux, without CUDA, and from a process of one thread.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import reduction, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Protocol
+
+from ticketsmith.execute.server import serve
+from ticketsmith.execute.worker import Settings, work
+from ticketsmith.training.job import Job
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class Process(Protocol):
+    """What is asked of a worker's process, as of ``multiprocessing.Process``."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """Negative: the signal that ended it. None while it lives, and when nobody knows."""
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        ...
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until it has ended."""
+        ...
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        ...
+
+
+class Starter:
+    """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended."""
+
+    def __init__(self, settings: Settings, job: Job) -> None:
+        self._settings, self._job = settings, job
+        self._server: _Server | None = None
+        self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
+
+    def start(self) -> tuple[Process, Connection]:
+        """A new worker, and our end of the pipe to it."""
+        while self._server is not None or self._tries:
+            if self._server is None:
+                self._tries -= 1
+                self._server = _Server(self._settings, self._job)
+            try:
+                return self._server.fork()
+            except (EOFError, OSError):  # it cannot be forked, or was killed
+                self.close()
+        ours, theirs = _SPAWN.Pipe()
+        process = _SPAWN.Process(target=work, args=(theirs, self._settings), daemon=True)
+        _begin(process)
+        theirs.close()
+        return process, ours
+
+    def close(self) -> None:
+        """Ends what workers are forked from."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+
+class _Server:
+    """Our side of ``server.serve``."""
+
+    def __init__(self, settings: Settings, job: Job) -> None:
+        self._control, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=serve, args=(theirs, settings, job), daemon=True)
+        _begin(self._process)
+        theirs.close()
+        self._ready = False
+
+    def fork(self) -> tuple[Process, Connection]:
+        """Raises EOFError or OSError when it has ended, which it also does when it cannot be forked."""
+        if not self._ready:
+            self._control.recv()  # it has loaded everything
+            self._ready = True
+        ours, theirs = _SPAWN.Pipe()
+        with theirs:
+            self._control.send(None)
+            assert self._process.pid is not None
+            reduction.send_handle(self._control, theirs.fileno(), self._process.pid)
+            pid: int = self._control.recv()
+        return _Forked(pid, self), ours
+
+    def exitcode(self, pid: int) -> int | None:
+        """Of a worker that has ended, once; None when the server has ended before it."""
+        try:
+            self._control.send(pid)
+            return int(self._control.recv())
+        except (EOFError, OSError):
+            return None
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+class _Forked:
+    """A worker that is not our own child: its pidfd is ours all the same, whatever becomes of the number."""
+
+    def __init__(self, pid: int, server: _Server) -> None:
+        self._pid, self._server = pid, server
+        self._fd = os.pidfd_open(pid)
+        self._exitcode: int | None = None
+
+    def __del__(self) -> None:
+        with suppress(OSError, AttributeError):
+            os.close(self._fd)
+
+    @property
+    def exitcode(self) -> int | None:
+        if self._exitcode is None and not self.is_alive():
+            self._exitcode = self._server.exitcode(self._pid)
+        return self._exitcode
+
+    def is_alive(self) -> bool:
+        return not wait([self._fd], timeout=0)
+
+    def join(self, timeout: float | None = None) -> None:
+        wait([self._fd], timeout)
+
+    def terminate(self) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, signal.SIGTERM)
+
+
+def _begin(process: BaseProcess) -> None:
+    # Started now, since it lets Ctrl-C through again: the process below must not see one before it can ignore it.
+    resource_tracker.ensure_running()
+    with _without_main(), _without_interrupts():
+        process.start()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keeps a spawned process from running the user's script again: a worker needs nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A process that is started inside never sees Ctrl-C, not even before it can say that it ignores it; ours waits."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,149 @@
+"""A run in miniature, before any is begun: every part of a task that training, measuring and keeping will call, once."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from ticketsmith.errors import TaskError, TicketSmithError
+from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.pruning.criteria import prunable
+from ticketsmith.spec import Training
+from ticketsmith.store.contract import to_json
+from ticketsmith.store.directory import DirectoryStore
+from ticketsmith.tasks.build import build_model, example
+from ticketsmith.tasks.facts import told
+from ticketsmith.tasks.flops import forward_flops
+from ticketsmith.tasks.task import Task, final_metrics, serving
+from ticketsmith.training import checkpoint
+from ticketsmith.training.device import prepared
+from ticketsmith.training.loop import Learner, Progress, measure, measure_final
+from ticketsmith.training.order import DataOrder
+from ticketsmith.training.samples import sample_files
+from ticketsmith.training.state import load, snapshot
+from ticketsmith.training.tensors import from_bytes, to_bytes
+
+EXAMPLES = 2
+"""Of a batch, and of each split of a task that can be cut (``abridged``)."""
+
+PATIENCE = 5.0
+"""Seconds for each evaluation of a task that cannot be cut: then its next call of a layer ends it."""
+
+CPU = torch.device("cpu")
+
+
+def rehearse(task: Task, training: Training, include: tuple[str, ...] = ()) -> list[str]:
+    """One step and one evaluation of each kind on the CPU, a checkpoint, and a run's tensors to bytes and back.
+
+    Gives the parts that were ended after ``PATIENCE``. Raises TaskError, which names the part that fails.
+    """
+    task = task.abridged(EXAMPLES) if hasattr(task, "abridged") else task
+    training = training.model_copy(update={"batch_size": min(EXAMPLES, training.batch_size)})
+    cut: list[str] = []
+    with prepared("cpu"):
+        with _part("building the model"):
+            learner = _learner(task, training, include)
+        with _part(f"a training step on a batch of {training.batch_size}"):
+            _step(learner, training, 0)
+        metrics: dict[str, float] = {}
+        for split in ("validation", "test"):
+            with _part(f"evaluate(..., {split!r}, ...)"), _patiently(f"evaluate on {split}", cut):
+                metrics = measure(task, learner.result, split, CPU)
+        if final_metrics(task):
+            with _part("evaluate_final"), _patiently("evaluate_final", cut):
+                measure_final(task, learner.result, CPU)
+        with _part("samples"), _patiently("samples", cut):
+            sample_files(task, learner.result, CPU)
+        with _part("a training step after an evaluation"):
+            _step(learner, training, 1)
+        with _part("a checkpoint"), tempfile.TemporaryDirectory() as folder:
+            _kept(learner, training, include, metrics, Path(folder))
+        with _part("the weights as a file, and back"):
+            weights = from_bytes(to_bytes(snapshot(learner.result)), "the file of the weights")[0]
+            load(build_model(task), weights)
+        with _part("example, FLOPs and what is served"):
+            example(task, EXAMPLES)
+            forward_flops(task)
+            serving(task)
+    return cut
+
+
+def _learner(task: Task, training: Training, include: tuple[str, ...]) -> Learner:
+    """One whose weights are pruned by half, at random."""
+    torch.manual_seed(0)
+    model: nn.Module = build_model(task)
+    masks = {name: torch.rand(weight.shape) < 0.5 for name, weight in prunable(model, include).items()}
+    return Learner(task, model, masks, training)
+
+
+def _step(learner: Learner, training: Training, step: int) -> None:
+    task, generator = learner.task, torch.Generator().manual_seed(step)
+    learner.model.train()
+    order = DataOrder(0, task.train_size, training.batch_size)
+    loss = learner.step(task.batch(order.indices(step), CPU, generator), training.lr, generator)
+    float(loss)  # what every run reads of it: one number
+
+
+def _kept(
+    learner: Learner, training: Training, include: tuple[str, ...], metrics: dict[str, float], folder: Path
+) -> None:
+    store = DirectoryStore(folder)
+    curve = [CurvePoint(2, 0.0, {**metrics, "loss": 0.0})]
+    progress = Progress(step=2, curve=curve, best_step=2, best=snapshot(learner.result))
+    to_json({"state": sorted(progress.best)})
+    checkpoint.save(store, "rehearsal", learner, progress, 0.0)
+    again = _learner(learner.task, training, include)
+    checkpoint.restore(store, "rehearsal", again)
+    load(again.result, progress.best)
+    _step(again, training, 2)
+
+
+@contextmanager
+def _part(name: str) -> Iterator[None]:
+    """Names the part in the error that it ends with."""
+    try:
+        yield
+    except TicketSmithError as error:
+        raise type(error)(f"tried before training, {name} fails: {error}") from error
+    except Exception as error:  # a user's task or model may fail in any way
+        raise TaskError(f"tried before training, {name} fails: {told(error)}{_mend(error)}") from error
+
+
+def _mend(error: Exception) -> str:
+    if "more than 1 value per channel" in str(error):
+        return ". Batch norm has no spread to divide by: take a training.batch_size of 2 or more, or another norm."
+    if "Inference tensors" in str(error):
+        return ". What is kept for later must not be made under torch.inference_mode: use torch.no_grad."
+    if "deterministic" in str(error):
+        return ". Runs are deterministic: take another operation."
+    return ""
+
+
+class _EnoughError(BaseException):
+    """Time is up. No Exception: a user's ``except Exception`` shall not hold it."""
+
+
+@contextmanager
+def _patiently(name: str, cut: list[str]) -> Iterator[None]:
+    """Ends what is done inside after ``PATIENCE``, at the next call of any layer."""
+    deadline = time.monotonic() + PATIENCE
+
+    def check(module: nn.Module, inputs: Any) -> None:
+        if time.monotonic() > deadline:
+            raise _EnoughError
+
+    handle = register_module_forward_pre_hook(check)
+    try:
+        yield
+    except _EnoughError:
+        cut.append(name)
+    finally:
+        handle.remove()
