@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Renews the locks (needs `uv`): requirements.lock, requirements-dev.lock, and those of the image in docker/, with hashes.
-# CUDA packages are left out of the first two: torch pins its own.
+# CUDA packages are left out of the first two: torch pins its own. What only reports on its use is left out of all, and
+# of the image; openvino, which names it as a requirement, does without it.
 #
 # The hashes of torch's CPU builds come from an index that has them: TORCH_CPU_INDEX=<its address> scripts/lock.sh
 # Without it docker/torch-cpu.lock stays as it is.
@@ -13,7 +14,7 @@ trap 'rm -rf "$scratch"' EXIT
 echo "torch==$TORCH" >"$scratch/torch"
 
 compile() { # source, options ...
-  uv pip compile "$@" --universal --python-version 3.11 --no-header --no-annotate --quiet
+  uv pip compile "$@" --universal --python-version 3.11 --no-header --no-annotate --quiet --no-emit-package openvino-telemetry
 }
 
 lock() { # file, extras ...

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ticketsmith import telemetry
 from ticketsmith.version import __version__
 
 __all__ = ["Experiment", "TicketSmithError", "__version__", "load", "open_experiment", "run"]
+
+telemetry.switch_off()
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment, load, open_experiment, run

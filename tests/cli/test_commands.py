@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.sockets import watch
 from ticketsmith.cli.main import enter, group
 from ticketsmith.errors import Exit
 from ticketsmith.evidence.serving import from_json
@@ -27,14 +29,19 @@ Write = Callable[..., Path]
 
 
 def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """A command in a process of its own; whatever it does, nothing may leave this machine."""
+    with tempfile.TemporaryDirectory() as notes:
+        watched = watch(Path(notes))
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **watched.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert watched.calls() == [], arguments
+    return done
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -137,6 +144,54 @@ def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
     wrong = run("-m", "ticketsmith.benchmark_cli", "--checkpoint", str(store), cwd=store)
     assert wrong.returncode == 2
     assert "not the folder of a run" in wrong.stderr
+
+
+def test_nothing_is_told_to_anybody_by_export_and_by_any_library_that_is_raced(store: Path, tmp_path: Path) -> None:
+    """``run`` watches: see ``tests/sockets.py``. ``prune`` with its benchmark and report is watched by the fixture."""
+    done = run(
+        "-m",
+        "ticketsmith",
+        "export",
+        "runs/digits",
+        "--sparsity",
+        "0.5",
+        "--format",
+        "all",
+        "--output",
+        str(tmp_path),
+        cwd=store,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    quick = (
+        "--rounds",
+        "10",
+        "--batch-size",
+        "1",
+        "--runtime",
+        "onnxruntime",
+        "--runtime",
+        "openvino",
+        "--runtime",
+        "sparse",
+    )
+    done = run(
+        "-m",
+        "ticketsmith",
+        "benchmark",
+        "--onnx",
+        str(tmp_path / "model.onnx"),
+        "--json",
+        *quick,
+        cwd=store,
+        HOME=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    [document] = json.loads(done.stdout)["benchmarks"]
+    assert {timing["runtime"] for timing in document["timings"]} == {"onnxruntime", "openvino", "sparse"}
+    assert not (tmp_path / "intel").exists()
+    assert not list(tmp_path.rglob("*onnxruntime/*")), "ONNX Runtime numbers the devices that it reports on"
 
 
 def test_the_benchmark_of_an_experiment_is_kept_and_ends_with_a_line_for_programs(

@@ -78,7 +78,7 @@ def test_jobs_namespace_enforces_the_restricted_standard(name: str) -> None:
 
 
 def test_every_folder_is_part_of_an_overlay_that_is_tested() -> None:
-    used = set()
+    used = {KUBERNETES / "open-https.yaml"}  # applied by hand; a test below has it
     for path in KUBERNETES.rglob("kustomization.yaml"):
         content = yaml.safe_load(path.read_text())
         for link in (*content.get("resources", []), *content.get("components", [])):
@@ -143,7 +143,6 @@ def policies(name: str, namespace: str = "ticketsmith") -> list[Any]:
 @pytest.mark.parametrize("who", [WORKER, CONDUCTOR], ids=["worker", "conductor"])
 def test_pods_reach_the_store_and_names(name: str, who: dict[str, str]) -> None:
     assert egress(policies(name), who, "10.224.16.4", 443)  # a private endpoint
-    assert egress(policies(name), who, "20.60.1.2", 443)
     dns = {"kubernetes.io/metadata.name": "kube-system"}, {"k8s-app": "kube-dns"}
     assert egress_to_pod(policies(name), who, *dns, 53, "UDP")
     assert egress_to_pod(policies(name), who, *dns, 53)
@@ -159,6 +158,7 @@ def test_nobody_reaches_the_machines_metadata(name: str, who: dict[str, str], po
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_little_else_is_reached(name: str) -> None:
+    assert not egress(policies(name), WORKER, "20.60.1.2", 443)  # any public address
     assert not egress(policies(name), WORKER, "20.60.1.2", 80)
     assert not egress(policies(name), WORKER, "20.60.1.2", 22)
     assert not egress(policies(name), {"app": "stranger"}, "20.60.1.2", 443)
@@ -166,6 +166,20 @@ def test_little_else_is_reached(name: str) -> None:
     assert not egress_to_pod(policies(name), WORKER, {"kubernetes.io/metadata.name": "kube-system"}, {}, 443)
     for who in (WORKER, CONDUCTOR):
         assert not ingress(policies(name), who, NAMESPACE, WORKER, 8080)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_public_addresses_are_those_of_the_sign_in_until_https_is_opened(name: str) -> None:
+    on_azure = name.startswith("aks")
+    for address in ("20.190.151.7", "40.126.32.5"):  # login.microsoftonline.com
+        assert egress(policies(name), WORKER, address, 443) == on_azure
+    [opened] = yaml.safe_load_all((KUBERNETES / "open-https.yaml").read_text())
+    assert opened["metadata"]["namespace"] == "ticketsmith"
+    both = [*policies(name), opened]
+    assert egress(both, WORKER, "20.60.1.2", 443)
+    assert not egress(both, WORKER, "20.60.1.2", 80)
+    assert not egress(both, WORKER, "169.254.169.254", 443)
+    assert not egress(both, {"app": "stranger"}, "20.60.1.2", 443)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -200,7 +214,8 @@ def test_jobs_find_what_they_name(name: str) -> None:
 def test_jobs_are_within_network_policies(name: str) -> None:
     train, report, conductor = (pod(job)["metadata"]["labels"] for job in jobs(name))
     for labels in (train, report, conductor):
-        assert egress(policies("local"), labels, "20.60.1.2", 443)
+        assert egress(policies("local"), labels, "192.168.1.20", 10000)
+        assert egress(policies("aks"), labels, "10.224.16.4", 443)
     assert egress(policies("local"), conductor, "172.18.0.2", 6443)
     assert not egress(policies("local"), train, "172.18.0.2", 6443)
 

@@ -133,6 +133,13 @@ def test_can_speak_to_azure_and_kubernetes(image: Image) -> None:
     assert result.stdout.strip() == "True", result.stderr
 
 
+def test_no_library_can_report_on_its_use(image: Image) -> None:
+    script = "import importlib.util as u, os, openvino; openvino.Core(); "
+    script += "print(u.find_spec('openvino_telemetry'), os.environ['ORT_DISABLE_TELEMETRY'])"
+    result = image.engine.run(image.name, "-c", script, options=("--entrypoint", "python"))
+    assert result.stdout.split() == ["None", "1"], result.stderr
+
+
 def test_only_what_is_named_goes_into_the_build(image: Image, tmp_path: Path) -> None:
     probe = tmp_path / "Dockerfile"
     probe.write_text(f"FROM {image.base}\nCOPY . /context\n")

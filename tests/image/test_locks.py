@@ -34,3 +34,12 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
     assert libraries | {("torch", ""): cuda["torch", ""]} == tested
     assert cpu == {("torch", ""): f"{tested['torch', '']}+cpu"}
     assert {name for name, _ in cuda} >= {"torch", "triton", "nvidia-cublas", "nvidia-cudnn-cu13"}
+
+
+@pytest.mark.parametrize(
+    "lock", [*LOCKS, ROOT / "requirements.lock", ROOT / "requirements-dev.lock"], ids=lambda path: path.name
+)
+def test_what_only_reports_on_its_use_is_in_no_lock(lock: Path) -> None:
+    assert not {
+        name for name, _ in pins(lock.read_text()) if "telemetry" in name and not name.startswith("opentelemetry")
+    }

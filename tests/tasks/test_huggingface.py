@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import ticketsmith
+from tests.sockets import watch
 from tests.tasks import tiny
 from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
 from ticketsmith.data import labelled, load_text, pretrained
@@ -217,26 +218,29 @@ def test_a_language_model_of_untied_heads_is_exported_with_how_it_generates(text
     assert len(theirs.generate(torch.tensor([tokenizer.encode("the ice")]), max_new_tokens=4)[0]) > 2
 
 
-def test_a_classifier_without_a_padding_token_is_exported_with_one(gpt2: Path, tmp_path: Path) -> None:
-    recipe = tmp_path / "classify.yaml"
-    recipe.write_text(CLASSIFY.format(model=gpt2, table=tiny.table(tmp_path), store=tmp_path / "runs"))
-    short = ["training.duration=2it", "training.evaluate_every=2it", "variants.random_reinit=false"]
-    experiment = ticketsmith.run(ticketsmith.load(recipe, short), workers=1, device="cpu", benchmark=False)
-    theirs, tokenizer = from_export(experiment, tmp_path / "out", "AutoModelForSequenceClassification")
-    assert theirs.config.id2label == {0: "cold", 1: "hot"}
+def test_a_classifier_without_a_padding_token_is_saved_with_one(
+    gpt2: Path, sentences: dict[str, Any], tmp_path: Path
+) -> None:
+    ours: Any = huggingface(str(gpt2), sentences, length=12, base=tmp_path).build_model().eval()
+    ours.save_pretrained(tmp_path / "out")
+    library = pretrained.transformers()
+    theirs = library.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = library.AutoTokenizer.from_pretrained(tmp_path / "out")
     several = tokenizer(["the ice", "the sun is near"], return_tensors="pt", padding="max_length", max_length=12)
     with torch.inference_mode():
-        torch.testing.assert_close(theirs(**several).logits, experiment.ticket(0.5)(several["input_ids"]))
+        torch.testing.assert_close(theirs(**several).logits, ours(several["input_ids"]))
 
 
 def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path, text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "gpt2.yaml"
     recipe.write_text(LANGUAGE.format(model=gpt2, text=text, store=tmp_path / "runs"))
     command = [sys.executable, "-m", "ticketsmith.prune", "--config", str(recipe), "--workers", "1", "--device", "cpu"]
+    watched = watch(tmp_path)
     told = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        command, capture_output=True, text=True, check=False, env={**os.environ, **watched.environment}
     )
     assert "report:" in told.stdout, told.stderr
+    assert watched.calls() == []
     experiment = ticketsmith.open_experiment("gpt2", tmp_path / "runs")
     results = {r.variant: r for r in experiment.results}
     assert set(results) == {"dense", "ticket", "post_training", "post_wanda"}

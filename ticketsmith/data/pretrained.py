@@ -25,8 +25,7 @@ _WANTED = ("config.json", "generation_config.json", "*.safetensors", "*.safetens
 
 
 def transformers() -> Any:
-    """The library, quiet and without telemetry. Raises DataError when it is not installed."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    """The library, quiet. Raises DataError when it is not installed."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     library = need("transformers", "the task 'huggingface'", extra="hf")
     library.logging.set_verbosity_error()
