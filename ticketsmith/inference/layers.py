@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from ticketsmith.evidence.serving import LayerSpeed
 from ticketsmith.inference.lineup import Candidate
@@ -103,9 +103,26 @@ def described(layer: nn.Module, given: Tensor) -> tuple[str, str]:
     return "grouped convolution", f"{shape}, {layer.groups} groups"
 
 
+def _plain(layer: nn.Module) -> nn.Module:
+    """A layer of the same kind and shape, whose weights no mask and no parametrization makes; they are not set."""
+    if isinstance(layer, nn.Linear):
+        made: nn.Module = skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
+    else:
+        assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
+        kind = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
+        made = skip_init(
+            kind, layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride, padding=layer.padding,
+            dilation=layer.dilation, groups=layer.groups, bias=layer.bias is not None, padding_mode=layer.padding_mode,
+        )  # fmt: skip
+    if layer.bias is not None:
+        with torch.no_grad():
+            made.bias.copy_(layer.bias)
+    return made
+
+
 def _masked(layer: nn.Module, sparsity: float) -> nn.Module:
-    """A copy with random weights, of which ``sparsity`` are zero."""
-    made = copy.deepcopy(layer).cpu().float()
+    """A layer like it with random weights, of which ``sparsity`` are zero."""
+    made = _plain(layer)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         weight = made.weight

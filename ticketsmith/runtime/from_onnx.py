@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,25 +228,82 @@ class _Translator:
         return value
 
     def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
-        """A node of constants: ONNX's own reference computes it, once."""
-        import onnx
-        from onnx.reference import ReferenceEvaluator
-
+        """A node of constants."""
         if _result_size(node.op_type, inputs) > MOST_ELEMENTS:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")
-        names = [name for name in dict.fromkeys(node.input) if name]
         try:
-            ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
-            outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
-            graph = onnx.helper.make_graph([node], "constant", ports, outs)
-            opsets = [onnx.helper.make_opsetid(*one) for one in self.opsets]
-            evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets))
-            with np.errstate(all="ignore"):
-                made = evaluator.run(None, {name: self.known[name] for name in names})
+            self.known |= node_of_constants(node, self.known, self.opsets)
         except Exception as error:  # the reference raises whatever NumPy does
             raise UnsupportedError(f"{operator} of constants cannot be computed ({error}).") from error
-        for name, value in zip([name for name in node.output if name], made, strict=True):
-            self.known[name] = np.asarray(value)
+
+
+def node_of_constants(node: Any, known: Mapping[str, Any], opsets: Sequence[tuple[str, int]]) -> dict[str, Array]:
+    """The outputs of a node whose inputs are ``known``, by ONNX's own reference, which raises whatever NumPy does."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    names = [name for name in dict.fromkeys(node.input) if name]
+    ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
+    outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
+    graph = onnx.helper.make_graph([node], "constant", ports, outs)
+    evaluator = ReferenceEvaluator(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(*one) for one in opsets])
+    )
+    with np.errstate(all="ignore"):
+        made = evaluator.run(None, {name: known[name] for name in names})
+    return {name: np.asarray(value) for name, value in zip([one.name for one in outs], made, strict=True)}
+
+
+class Constants:
+    """What a model computes from constants alone, for whoever looks at its weights. ``folder`` is where the model lies."""
+
+    def __init__(self, proto: Any, folder: Path | None) -> None:
+        self._files = _Translator(proto, folder, {})
+
+    def given(self, graph: Any) -> dict[str, Array]:
+        """The initializers of ``graph`` by name, without those that cannot be read."""
+        found: dict[str, Array] = {}
+        for tensor in graph.initializer:
+            with suppress(TicketSmithError):
+                found[tensor.name] = _array(self._files._plain(tensor))
+        for tensor in graph.sparse_initializer:
+            with suppress(TicketSmithError, ValueError, IndexError):
+                found[tensor.values.name] = _spread(tensor)
+        return found
+
+    def along(self, graph: Any, known: Mapping[str, Array] | None = None) -> Iterator[tuple[Any, Mapping[str, Array]]]:
+        """Each node of ``graph`` and of the graphs within it, in order, with the constants that are known there by name.
+
+        What cannot be read or computed is not known.
+        """
+        found = {**(known or {}), **self.given(graph)}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                with suppress(TicketSmithError):
+                    found[node.output[0]] = _constant(
+                        {one.name: self._files._attribute(one) for one in node.attribute}, ""
+                    )
+            elif node.input and all(name in found or not name for name in node.input):
+                inputs = [found.get(name) for name in node.input]
+                if not node.op_type.startswith("Random") and _result_size(node.op_type, inputs) <= MOST_ELEMENTS:
+                    with suppress(Exception):  # the reference raises whatever NumPy does
+                        found |= node_of_constants(node, found, self._files.opsets)
+            yield node, found
+            for attribute in node.attribute:
+                for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                    yield from self.along(inner, found)
+
+
+def _spread(tensor: Any) -> Array:
+    """A sparse tensor with its zeros."""
+    values, places = _array(tensor.values), _array(tensor.indices).astype(np.int64)
+    size = math.prod(tensor.dims)
+    if not 0 <= size <= MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
+        raise ValueError("an impossible shape")
+    flat = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), tuple(tensor.dims))
+    dense = np.zeros(size, values.dtype)
+    dense[flat] = values
+    return dense.reshape(tuple(tensor.dims))
 
 
 def _array(tensor: Any) -> Array:
@@ -864,6 +922,7 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
 _FOLDED = {
     *(_KNOWN.keys() - {"FastGelu", "SimplifiedLayerNormalization", "Upsample"}),
     "ConstantOfShape", "Range", "Trilu", "Floor", "Ceil", "Round", "Mod", "Sign", "ScatterND", "ReduceProd",
-    "GatherElements", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero",
+    "GatherElements", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero", "QuantizeLinear",
+    "DequantizeLinear",
 }  # fmt: skip
 """What is computed at once where all inputs are constants."""

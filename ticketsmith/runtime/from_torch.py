@@ -49,7 +49,9 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         given = tuple(_one(tensor) for tensor in examples)
     batches = [len(tensor) for tensor in examples]
     if len(set(batches)) > 1:
-        raise UnsupportedError(f"the inputs have different batch sizes, {batches}: the first axis of each is the batch.")
+        raise UnsupportedError(
+            f"the inputs have different batch sizes, {batches}: the first axis of each is the batch."
+        )
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers in one operator

@@ -36,7 +36,9 @@ def check_samples(module: nn.Module, examples: Sequence[Tensor], names: Sequence
         try:
             _compare(module, _drawn(examples, every=False), names)
         except _FailureError as failure:
-            raise UnsupportedError(f"the model takes one sample, and no batch of several ({failure}). {_WAY_OUT}") from failure
+            raise UnsupportedError(
+                f"the model takes one sample, and no batch of several ({failure}). {_WAY_OUT}"
+            ) from failure
 
 
 class _FailureError(Exception):

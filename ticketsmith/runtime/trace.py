@@ -84,6 +84,40 @@ def watched(
             handle.remove()
 
 
+_CARRIERS = {
+    "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "expand", "permute", "transpose", "t", "slice", "select",
+    "split", "split_with_sizes", "unbind", "clone", "contiguous", "detach", "alias", "_to_copy", "to", "flatten",
+}  # fmt: skip
+"""Operators whose outputs are elements of their first input."""
+
+_PLACES = {"embedding": 1, "index_select": 2, "gather": 2, "index": 1, "embedding_bag": 1, "_embedding_bag": 1}
+"""Operators that read a table, their first argument, and which of their arguments holds the places."""
+
+
+def table_size(model: nn.Module, tokens: Tensor) -> int | None:
+    """How many rows the smallest table has that ``tokens`` ``[batch, ...]`` are places of; None for a model without one."""
+    carried = WeakTensorKeyDictionary()
+    given = tokens.clone()
+    carried[given] = True
+    found: list[int] = []
+
+    def note(operation: Operation) -> None:
+        name, arguments = operation.name, operation.arguments
+        if name in _CARRIERS and isinstance(arguments[0], Tensor) and arguments[0] in carried:
+            for tensor in operation.made:
+                carried[tensor] = True
+        place = _PLACES.get(name)
+        if place is not None:
+            places = arguments[place] if isinstance(arguments[place], (list, tuple)) else [arguments[place]]
+            if any(isinstance(one, Tensor) and one in carried for one in places):
+                axis = arguments[1] if name in ("index_select", "gather") else 0
+                found.append(arguments[0].shape[axis])
+
+    with torch.no_grad():
+        watched(model, lambda: model(given), [given], note)
+    return min(found, default=None)
+
+
 @contextlib.contextmanager
 def _without_fast_path() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -141,7 +175,9 @@ class _Watch(TorchDispatchMode):
         )
         place = self.places[-1] if self.places else ""
         self.visit(
-            Operation(name, place, args, given, made, scalars, lambda tensor: before.get(id(tensor)) or self.origin(tensor))
+            Operation(
+                name, place, args, given, made, scalars, lambda tensor: before.get(id(tensor)) or self.origin(tensor)
+            )
         )
         return result
 
