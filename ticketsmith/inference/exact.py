@@ -89,7 +89,7 @@ def _raised(value: Any) -> Any:
 
 def _computed(node: Any, known: Mapping[str, Any], opsets: list[tuple[str, int]]) -> Mapping[str, Any]:
     """The outputs of a node. A cast to a float keeps all digits."""
-    given = [known[name] if name else None for name in node.input]
+    given: list[Any] = [known[name] if name else None for name in node.input]
     if node.op_type in ("Cast", "CastLike") and given[0].dtype.kind == "f":
         wanted = given[1].dtype.kind if node.op_type == "CastLike" else _kind(node)
         if wanted == "f":
@@ -108,7 +108,7 @@ def _kind(node: Any) -> str:
 
 def _conv(node: Any, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """A convolution by PyTorch: the reference takes long for it."""
-    given = {one.name: (list(one.ints) or one.i) for one in node.attribute}
+    given: dict[str, Any] = {one.name: (list(one.ints) or one.i) for one in node.attribute}
     axes = weight.ndim - 2
     pads = given.get("pads", [0] * 2 * axes)
     around = [n for axis in reversed(range(axes)) for n in (pads[axis], pads[axes + axis])]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,14 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
         warnings.simplefilter("ignore")
         made = watched(model, lambda: call(given), [given], note)
     beside = sum(count for key, count in others.items() if key not in products)
-    return Weights(*map(sum, zip((0, 0), *products.values(), strict=True)), flops, beside), made
+    return Weights(*_sums(products.values()), flops, beside), made
+
+
+def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    total = kept = 0
+    for one, other in pairs:
+        total, kept = total + one, kept + other
+    return total, kept
 
 
 _TABLES = {"embedding", "index_select", "embedding_bag", "index", "gather"}
@@ -148,7 +155,7 @@ def of_onnx(proto: Any, constants: Constants) -> Weights:
             point = _ZERO_POINTS.get(node.op_type, {}).get(place)
             zero = known.get(node.input[point]) if point is not None and point < len(node.input) else None
             found[name] = weight.size, _kept(weight, zero)
-    return Weights(*map(sum, zip((0, 0), *found.values(), strict=True)))
+    return Weights(*_sums(found.values()))
 
 
 def _kept(weight: NDArray[Any], zero: NDArray[Any] | None) -> int:

@@ -96,7 +96,7 @@ _PLACES = {"embedding": 1, "index_select": 2, "gather": 2, "index": 1, "embeddin
 
 def table_size(model: nn.Module, tokens: Tensor) -> int | None:
     """How many rows the smallest table has that ``tokens`` ``[batch, ...]`` are places of; None for a model without one."""
-    carried = WeakTensorKeyDictionary()
+    carried: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
     given = tokens.clone()
     carried[given] = True
     found: list[int] = []
@@ -134,7 +134,7 @@ class _Watch(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.visit, self.places = visit, places
-        self.known = WeakTensorKeyDictionary()
+        self.known: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
         self.memories: dict[int, Origin] = {}
         self.kept: list[Tensor] = []  # so that no memory of ``memories`` is used again
         for tensor in (*model.parameters(), *model.buffers()):
@@ -149,7 +149,8 @@ class _Watch(TorchDispatchMode):
             self.kept.append(tensor)
 
     def origin(self, tensor: Tensor) -> Origin:
-        return self.known.get(tensor, NOTHING) | self.memories.get(_memory(tensor), NOTHING)
+        found: Origin = self.known.get(tensor, NOTHING)
+        return found | self.memories.get(_memory(tensor), NOTHING)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
