@@ -11,7 +11,7 @@ from ticketsmith.errors import TicketSmithError
 
 
 class WrongOutputError(TicketSmithError):
-    """A runtime computes something else than the model; it must not be timed, nor served."""
+    """A runtime computes something else than the model; it must not be timed, nor served, nor exported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def judged(reference: Reference, actual: Tensor, tolerance: float, what: str, fl
             return difference
         raise WrongOutputError(
             f"{what} gives other outputs than {reference.library}: they differ by up to {difference:.2g}, {limit:.2g} is "
-            "allowed. It was not timed."
+            "allowed."
         )
     error, own = _distance(given, exact), _distance(plain, exact)
     allowed = max(limit, min(_FARTHER * own, _MOST_FARTHER * largest))
@@ -68,7 +68,7 @@ def judged(reference: Reference, actual: Tensor, tolerance: float, what: str, fl
     raise WrongOutputError(
         f"{what} gives other outputs than {reference.library}: they differ by up to {difference:.2g}. From "
         f"{reference.exact_name} they differ by {error:.2g}, {reference.library} itself by {own:.2g}; {allowed:.2g} is "
-        "allowed. It was not timed."
+        "allowed."
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from ticketsmith.evidence.serving import LayerSpeed
 from ticketsmith.inference.lineup import Candidate
@@ -105,8 +105,9 @@ def described(layer: nn.Module, given: Tensor) -> tuple[str, str]:
 
 def _plain(layer: nn.Module) -> nn.Module:
     """A layer of the same kind and shape, whose weights no mask and no parametrization makes; they are not set."""
+    skip_init: Any = nn.utils.skip_init  # for the checker of types, which does not know it
     if isinstance(layer, nn.Linear):
-        made: nn.Module = skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
+        made = skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
     else:
         assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
         kind = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
@@ -117,7 +118,8 @@ def _plain(layer: nn.Module) -> nn.Module:
     if layer.bias is not None:
         with torch.no_grad():
             made.bias.copy_(layer.bias)
-    return made
+    found: nn.Module = made
+    return found
 
 
 def _masked(layer: nn.Module, sparsity: float) -> nn.Module:

@@ -147,7 +147,10 @@ def _ready(
         raise
     except Exception as error:  # a user's runtime may fail in any way
         raise CannotRunError(f"{what} fails: {_first_line(error)}") from error
-    difference = agreement.judged(expected, actual, tolerance_of(runtime), what, 1e-6 if low else 1.0)
+    try:
+        difference = agreement.judged(expected, actual, tolerance_of(runtime), what, 1e-6 if low else 1.0)
+    except agreement.WrongOutputError as error:
+        raise agreement.WrongOutputError(f"{error} It was not timed.") from error
     if shared is not None and shared < LEAST_AGREEMENT:
         raise agreement.WrongOutputError(
             f"{what} gives the same class as float32 for only {percent(shared)} of the inputs; {percent(LEAST_AGREEMENT)} "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,22 +15,32 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+_UNSET = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 _NO_VALUES = {
-    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "empty",
-    "new_empty_strided", "rand_like", "randn_like",
-}  # fmt: skip
+    *_UNSET,
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "rand_like",
+    "randn_like",
+}
 """What looks at a tensor's shape and not at its values."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a tensor was computed from: the model's inputs, and which of its weights (by ``id``)."""
+    """What a tensor was computed from: the model's inputs, and which of its weights (by ``id``). ``unset``: it lies in memory
+    that was taken without a value, and may not be written yet."""
 
     inputs: bool = False
     weights: frozenset[int] = frozenset()
+    unset: bool = False
 
     def __or__(self, other: Origin) -> Origin:
-        return Origin(self.inputs or other.inputs, self.weights | other.weights)
+        return Origin(self.inputs or other.inputs, self.weights | other.weights, self.unset or other.unset)
 
 
 NOTHING = Origin()
@@ -132,7 +142,7 @@ class _Watch(TorchDispatchMode):
     def __init__(
         self, model: nn.Module, inputs: Iterable[Tensor], visit: Callable[[Operation], None], places: list[str]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.visit, self.places = visit, places
         self.known: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
         self.memories: dict[int, Origin] = {}
@@ -159,10 +169,13 @@ class _Watch(TorchDispatchMode):
         origin = NOTHING
         if name not in _NO_VALUES:
             for tensor in given:
-                origin |= self.origin(tensor)
+                origin |= replace(self.origin(tensor), unset=False)
         before = {id(tensor): self.origin(tensor) for tensor in given}  # what is written in place had one before
         result = func(*args, **kwargs)
         made = list(_tensors([result]))
+        if name in _UNSET:
+            for tensor in made:
+                self._remember(tensor, Origin(unset=True))
         if origin != NOTHING:
             for tensor in made:
                 self.known[tensor] = origin
