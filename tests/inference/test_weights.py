@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ def test_zeros_of_weights_as_they_are_computed_with(make: Any, total: int) -> No
     model = make().eval()
     found, _ = weights.of_module(model, model, torch.randn(2, 32))
     assert found.total == total
-    assert found.sparsity == pytest.approx(1 - KEPT, abs=0.02)
+    assert found.sparsity == pytest.approx(1 - KEPT, abs=0.03)
 
 
 def test_the_roofline_counts_what_a_mask_leaves() -> None:
@@ -115,7 +114,7 @@ def test_the_roofline_counts_what_a_mask_leaves() -> None:
 
 def test_a_layer_alone_is_measured_without_its_mask() -> None:
     layer = pruned(nn.Conv2d(2, 3, 3, stride=2))
-    made = layers._masked(copy.deepcopy(layer), 0.5)
+    made = layers._masked(layer, 0.5)
     with torch.no_grad():
         before = made.weight.clone()
         assert made(torch.ones(1, 2, 5, 5)).shape == (1, 3, 2, 2)
