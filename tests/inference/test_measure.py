@@ -40,7 +40,7 @@ def test_a_runtime_that_lies_is_refused_before_anything_is_timed() -> None:
     )
     assert {timing.runtime for timing in benchmark.timings} == {"honest"}
     assert [refusal.runtime for refusal in benchmark.refusals] == ["lying", "lying"]
-    told = "'lying' on dense level 0 seed 0 gives other outputs than the model: they differ by up to"
+    told = "'lying' on dense level 0 seed 0 gives other outputs than eager PyTorch: they differ by up to"
     assert told in benchmark.refusals[0].reason
     assert "not timed" in benchmark.refusals[0].reason
     with pytest.raises(CannotRunError, match="nothing could be run: lying"):

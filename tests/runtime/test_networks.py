@@ -16,8 +16,9 @@ from tests.runtime.zoo import ZOO, network, noise, tokens
 from ticketsmith.native import Isa
 from ticketsmith.runtime.from_onnx import from_onnx
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
-from ticketsmith.runtime.graph import Graph
+from ticketsmith.runtime.graph import Graph, Node
 from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.plan import plan
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 
@@ -254,6 +255,65 @@ def test_operators_that_pytorch_takes_apart(kind: type[nn.Module], inputs: tuple
     torch.manual_seed(0)
     module = kind().eval()
     assert_answers(from_torch(module, inputs), module, inputs)
+
+
+class Options(nn.Module):
+    """Arguments that are seldom given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                torch.ops.aten.elu(x, 1.3, 1.1, 0.4), F.celu(x, 2.5), torch.rsub(x, x * x, alpha=0.5),
+                F.softplus(x, 2, threshold=1.0), F.leaky_relu(x, 0.3), F.hardtanh(x, -0.5, 2.0), F.threshold(x, 0.2, -1.0),
+                F.gelu(x, approximate="tanh"), torch.add(x, x * x, alpha=2), F.dropout(x, 0.5, training=False),
+            ],
+            1,
+        )  # fmt: skip
+
+
+def test_arguments_are_not_ignored() -> None:
+    x = 3 * noise(3, 9)
+    assert_answers(from_torch(Options(), x), Options(), (x,))
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda x: F.dropout(x, 0.5, training=True), "dropout in training mode"),
+        (lambda x: x.type_as(torch.zeros(1, dtype=torch.int64)) * 2, "rounding to torch.int64"),
+        (lambda x: x.sum(-1, dtype=torch.int64), "rounding to torch.int64"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(function, told: str) -> None:
+    class Called(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return function(x)
+
+    with pytest.raises(UnsupportedError, match=told):
+        from_torch(Called(), noise(2, 4))
+
+
+def test_a_plan_does_not_go_through_all_nodes_for_each_of_them() -> None:
+    class Counted(tuple):
+        passes = 0
+
+        def __iter__(self):
+            Counted.passes += 1
+            return super().__iter__()
+
+        def __reversed__(self):
+            Counted.passes += 1
+            return iter(self[::-1])
+
+    def passes(count: int) -> int:
+        nodes = [Node("add", (f"v{max(0, i - 3)}", f"v{i}"), f"v{i + 1}") for i in range(count)]
+        nodes.append(Node("linear", (f"v{count}",), "out", {"weight": "w"}))
+        graph = Graph("v0", (16,), "float32", Counted(nodes), "out", {"w": np.eye(16, dtype=np.float32)})
+        Counted.passes = 0
+        assert len(plan(graph, 16).operations) > count
+        return Counted.passes
+
+    assert passes(40) == passes(10)
 
 
 def test_a_place_that_a_table_does_not_have_is_not_a_number() -> None:

@@ -58,6 +58,8 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
     "softmax over channels": (["Softmax", {"axis": 1}], [1, 3, 4, 5], {}),
     "logarithm": (["LogSoftmax", {"axis": -1}], [1, 3, 9], {}),
     "selu": (["Selu", {}], [1, 9], {}),
+    "selu of another size": (["Selu", {"alpha": 1.2, "gamma": 0.7}], [1, 9], {}),
+    "celu": (["Celu", {"alpha": 2.5}], [1, 9], {}),
     "softplus": (["Softplus", {}], [1, 9], {}),
     "prelu": (["PRelu", {}], [1, 3, 4, 5], {"w": random(3, 1, 1)}),
     "instances": (["InstanceNormalization", {}], [1, 3, 4, 5], {"w": random(3), "b": random(3)}),
@@ -187,6 +189,30 @@ def test_axes_without_a_size_are_asked_for() -> None:
         from_onnx(model)
     assert from_onnx(model, {"length": 6}).shape == (6, 4)
     assert from_onnx(model, shape=(7, 4)).shape == (7, 4)
+
+
+def test_sizes_below_one_are_free_and_axes_have_places() -> None:
+    model = made([node("Relu", "x")], [-1, -1, 4])
+    with pytest.raises(OnnxError, match=r"axis 1 of input 'x'.*sizes=\{\('x', 1\): n\}"):
+        from_onnx(model)
+    assert from_onnx(model, {("x", 1): 6}).shape == (6, 4)
+    assert from_onnx(model, shape=(7, 4)).shape == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (node("Relu", "x", slope=2.0), "the attribute 'slope'"),
+        (node("Relu", "x", "w"), "its input 1"),
+        (node("Dropout", "x", "r", "t"), "training mode"),
+        (node("CastLike", "x", "i"), "rounding"),
+        (node("ReduceL2", "x", noop_with_empty_axes=1), "no axes"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(one: Any, told: str) -> None:
+    weights = {"w": random(4), "r": np.array(0.5, np.float32), "t": np.array(True), "i": np.array(1)}
+    with pytest.raises(UnsupportedError, match=told):
+        from_onnx(made([one], [1, 4], **weights))
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

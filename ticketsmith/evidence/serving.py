@@ -32,8 +32,8 @@ class Timing:
     ``throughput`` is units a second (``Benchmark.unit``). ``speedup`` is the latency of the dense model on the strongest
     dense runtime of the cell, named by ``against``, over this one's (median of the ratios of interleaved rounds) with a
     bootstrap interval ``speedup_low .. speedup_high``, widened by how much identical copies of a model differ. ``claimed``
-    is False when that interval holds 1.0. ``max_error`` is the largest absolute difference of an output from eager
-    PyTorch's in float32, ``tolerance`` what was allowed.
+    is False when that interval holds 1.0. ``max_error`` is the largest absolute difference of an output from what
+    ``compared_with`` gives (empty: eager PyTorch in float32, as in older documents), ``tolerance`` what was allowed.
 
     ``dense`` tells a runtime that multiplies zeros like any other number. ``precision`` is that of the weights:
     ``float32``, ``bfloat16`` or ``int8``; a result is compared with dense ones of the same. ``phase`` is empty for one
@@ -79,6 +79,7 @@ class Timing:
     file_bytes: Number | None = None
     agreement: Number | None = None
     handed_to: str = ""
+    compared_with: str = ""
 
     @property
     def runs_on(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,9 +103,28 @@ def described(layer: nn.Module, given: Tensor) -> tuple[str, str]:
     return "grouped convolution", f"{shape}, {layer.groups} groups"
 
 
+def _plain(layer: nn.Module) -> nn.Module:
+    """A layer of the same kind and shape, whose weights no mask and no parametrization makes; they are not set."""
+    skip_init: Any = nn.utils.skip_init  # for the checker of types, which does not know it
+    if isinstance(layer, nn.Linear):
+        made = skip_init(nn.Linear, layer.in_features, layer.out_features, bias=layer.bias is not None)
+    else:
+        assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
+        kind = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
+        made = skip_init(
+            kind, layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride, padding=layer.padding,
+            dilation=layer.dilation, groups=layer.groups, bias=layer.bias is not None, padding_mode=layer.padding_mode,
+        )  # fmt: skip
+    if layer.bias is not None:
+        with torch.no_grad():
+            made.bias.copy_(layer.bias)
+    found: nn.Module = made
+    return found
+
+
 def _masked(layer: nn.Module, sparsity: float) -> nn.Module:
-    """A copy with random weights, of which ``sparsity`` are zero."""
-    made = copy.deepcopy(layer).cpu().float()
+    """A layer like it with random weights, of which ``sparsity`` are zero."""
+    made = _plain(layer)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         weight = made.weight

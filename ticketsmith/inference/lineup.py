@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ticketsmith.inference.runtimes import (
     precision_of,
     tolerance_of,
 )
-from ticketsmith.inference.workload import Workload
+from ticketsmith.inference.workload import Workload, output
 
 LEAST_AGREEMENT = 0.95
 """Of a low precision: so many of the inputs must be put into the same class as in float32."""
@@ -57,12 +57,14 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Rival:
-    """A model on a runtime, ready to race. ``made_in``: the seconds that took."""
+    """A model on a runtime, ready to race. ``max_error`` is from what ``compared_with`` says; ``made_in``: the seconds that
+    getting ready took."""
 
     candidate: Candidate
     runtime: Runtime
     call: Call
     max_error: float
+    compared_with: str = ""
     agreement: float | None = None
     made_in: float = 0.0
 
@@ -81,7 +83,7 @@ def line_up(
     """
     rivals: list[Rival] = []
     refusals: list[Refusal] = []
-    expected: dict[int, Tensor] = {}
+    expected: dict[int, agreement.Reference] = {}
     for candidate, runtime in pairs:
         told(f"preparing {candidate} on {runtime.name}")
         try:
@@ -100,7 +102,7 @@ def line_up(
 def another(rival: Rival, model: nn.Module | OnnxFile, workload: Workload) -> Rival:
     """The same model on the same runtime once more, in other memory."""
     call = workload.prepare(rival.runtime, model, shared=False)
-    return Rival(rival.candidate, rival.runtime, call, rival.max_error, rival.agreement, rival.made_in)
+    return replace(rival, call=call)
 
 
 def _column(runtime: Runtime) -> str:
@@ -108,24 +110,26 @@ def _column(runtime: Runtime) -> str:
     return runtime.name if precision == "float32" else f"{runtime.name} ({precision})"
 
 
-def _reference(candidate: Candidate, workload: Workload) -> Tensor:
-    """What the model itself says, in float32."""
+def _reference(candidate: Candidate, workload: Workload) -> agreement.Reference:
+    """What the model itself says."""
     try:
-        outputs = _output(workload.exact(candidate.model), workload.given)
+        found = workload.reference(candidate.model)
     except CannotRunError:
         raise
     except Exception as error:  # a user's model may fail in any way
         raise CannotRunError(f"the model of {candidate} fails: {_first_line(error)}") from error
-    if not agreement.finite(outputs):
-        raise CannotRunError("the model's own outputs are not finite: nothing can be compared with them.")
-    return outputs
+    if not agreement.finite(found.plain):
+        raise CannotRunError(
+            f"the model's own outputs by {found.library} are not finite: nothing can be compared with them."
+        )
+    return found
 
 
 def _ready(
     candidate: Candidate,
     runtime: Runtime,
     workload: Workload,
-    expected: Tensor,
+    expected: agreement.Reference,
     more_inputs: Callable[[], Tensor],
     begin: float,
 ) -> Rival:
@@ -134,7 +138,7 @@ def _ready(
         raise CannotRunError("it runs PyTorch modules, and this is an ONNX file.")
     try:
         call = workload.prepare(runtime, candidate.model)
-        actual = _output(call, workload.given)
+        actual = output(call, workload.given)
         low = precision_of(runtime) != "float32"
         shared = (
             _shared_classes(workload.exact(candidate.model), call, more_inputs(), len(workload.inputs)) if low else None
@@ -143,20 +147,23 @@ def _ready(
         raise
     except Exception as error:  # a user's runtime may fail in any way
         raise CannotRunError(f"{what} fails: {_first_line(error)}") from error
-    difference = agreement.max_error(expected, actual, tolerance_of(runtime), what, 1e-6 if low else 1.0)
+    try:
+        difference = agreement.judged(expected, actual, tolerance_of(runtime), what, 1e-6 if low else 1.0)
+    except agreement.WrongOutputError as error:
+        raise agreement.WrongOutputError(f"{error} It was not timed.") from error
     if shared is not None and shared < LEAST_AGREEMENT:
         raise agreement.WrongOutputError(
             f"{what} gives the same class as float32 for only {percent(shared)} of the inputs; {percent(LEAST_AGREEMENT)} "
             "is the least. It was not timed."
         )
-    return Rival(candidate, runtime, call, difference, shared, time.perf_counter() - begin)
+    return Rival(candidate, runtime, call, difference, expected.name, shared, time.perf_counter() - begin)
 
 
 def _shared_classes(exact: Call, call: Call, inputs: Tensor, batch_size: int) -> float | None:
     """The share of inputs for which a call finds the class that the model finds in float32."""
     shares = []
     for batch in _batches(inputs, batch_size):
-        share = agreement.same_class(_output(exact, batch), _output(call, batch))
+        share = agreement.same_class(output(exact, batch), output(call, batch))
         if share is None:
             return None
         shares.append(share)
@@ -166,13 +173,6 @@ def _shared_classes(exact: Call, call: Call, inputs: Tensor, batch_size: int) ->
 def _batches(inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
     for begin in range(0, len(inputs) - batch_size + 1, batch_size):
         yield inputs[begin : begin + batch_size]
-
-
-def _output(call: Call, inputs: Tensor) -> Tensor:
-    outputs = call(inputs.clone())  # a clone: a model may change its inputs in place
-    if not isinstance(outputs, Tensor):
-        raise CannotRunError(f"the output is a {type(outputs).__name__}; the benchmark compares single tensors.")
-    return outputs.clone()  # a runtime may use one output buffer for all calls
 
 
 def _first_line(error: Exception) -> str:

@@ -67,8 +67,8 @@ def measure(
     sessions are timed beside one call as they are. Every race takes at least ``rounds`` rounds and ``seconds`` seconds.
     ``budget``, in seconds, is for all of them: when it is spent, rounds are left out, down to ``race.FEWEST_ROUNDS``, and
     rivals that are not ready. ``everywhere``: see ``lineup.pairs``. ``clock`` gives seconds. ``surroundings``: what to
-    ask for the machine's facts, peaks and noise. The outputs of every rival are compared with eager PyTorch's in float32
-    before anything is timed; those of a phase with what the model says of the whole sequence.
+    ask for the machine's facts, peaks and noise. The outputs of every rival are compared with what the model says, in float64
+    where that can be had, before anything is timed; those of a phase with what it says of the whole sequence.
 
     A model that a runtime cannot run, or computes something else for, is listed under ``refusals``. Raises CannotRunError
     when nothing can be run at all, RecipeError for senseless settings, TaskError when the inputs are not of the batch size
@@ -289,6 +289,7 @@ class _Cell:
             bytes=bytes_,
             roofline=share,
             agreement=rival.agreement,
+            compared_with=rival.compared_with,
             handed_to=rival.call.handed_to(size) if isinstance(rival.call, ArrayCall) else "",
         )
 
@@ -340,7 +341,8 @@ def _told(cells: Sequence[_Result], pins: dict[int, str]) -> dict[str, str]:
     }
     timed = [timing for cell in cells for timing in cell.timings]
     tolerances = dict.fromkeys((timing.precision, timing.tolerance) for timing in timed)
-    facts["outputs"] = "Compared with eager PyTorch in float32 before timing: " + ", ".join(
+    references = " and ".join(dict.fromkeys(timing.compared_with for timing in timed))
+    facts["outputs"] = f"Compared with {references} before timing: " + ", ".join(
         f"{precision} within {tolerance:g}" for precision, tolerance in tolerances
     )
     agreements = [timing.agreement for timing in timed if timing.agreement is not None]

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,12 @@ from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.inference.lineup import Candidate
 from ticketsmith.inference.onnx_file import need
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
+from ticketsmith.inference.weights import of_module as weights_of
+from ticketsmith.inference.weights import of_onnx as weights_of_onnx
 from ticketsmith.plugins import is_dotted, resolve
+from ticketsmith.runtime.from_onnx import Constants
+from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
+from ticketsmith.runtime.trace import table_size
 
 Shape = tuple[int, ...]
 Inputs = Callable[[int], Tensor]
@@ -38,7 +42,8 @@ def shape_of(text: str) -> Shape:
 def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tuple[Candidate, Inputs]:
     """``package.module:Net``, a class or a function that gives a module, with the weights of a safetensors file.
 
-    Inputs of ``shape`` are drawn at random. Raises RecipeError when the model cannot be made, or does not take them.
+    Inputs of ``shape`` are drawn at random: numbers, or for a model that reads tables tokens that are in them. Raises
+    RecipeError when the model cannot be made, or does not take them.
     """
     if not is_dotted(name):
         raise RecipeError(f"--model {name!r}: give a dotted name, package.module:Net.")
@@ -54,21 +59,29 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
         raise RecipeError(f"--model {name}: it gives {type(model).__name__!r}, not a torch.nn.Module.")
     if weights is not None:
         _load(model, weights)
-    inputs = _random(shape, torch.float32)
     model.eval()
-    try:
-        with torch.inference_mode():
-            model(inputs(1))
-    except Exception as error:
-        raise RecipeError(
-            f"--model {name}: it does not take inputs of shape {(1, *shape)}: {_first(error)} Mend --shape."
-        ) from error
+    inputs, sparsity = _taken(name, model, shape)
     digest = hashlib.sha256(name.encode())
     for parameter in model.state_dict().values():
         digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    sparsity = _share_of_zeros([tensor.detach().numpy() for tensor in model.parameters() if tensor.dim() > 1])
     label = name.rpartition(":")[2]
     return Candidate(label, 0, 0, digest.hexdigest(), sparsity, model), inputs
+
+
+def _taken(name: str, model: nn.Module, shape: Shape) -> tuple[Inputs, float]:
+    """Inputs that a model takes, and the share of zeros of what it multiplies them by."""
+    try:
+        inputs = _random(shape, torch.float32)
+        return inputs, weights_of(model, model, inputs(1))[0].sparsity
+    except Exception as error:  # a user's model may fail in any way
+        try:
+            high = table_size(model, torch.zeros(1, *shape, dtype=torch.int64))
+            inputs = _random(shape, torch.int64, high)
+            return inputs, weights_of(model, model, inputs(1))[0].sparsity
+        except Exception:  # the first one says more
+            raise RecipeError(
+                f"--model {name}: it does not take inputs of shape {(1, *shape)}: {_first(error)} Mend --shape."
+            ) from error
 
 
 def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
@@ -81,11 +94,14 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     except CannotRunError as error:
         raise RecipeError(f"--onnx {path}: {error}") from error
     import onnx
+    import onnx.inliner
 
     try:
         content = Path(path).read_bytes()
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(path)
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
     except OSError as error:
         raise RecipeError(f"--onnx {path}: cannot be read: {error.strerror}.") from error
     except Exception as error:  # protobuf's and the checker's own failures
@@ -101,21 +117,20 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     if kind.elem_type not in _TYPES:
         name = onnx.TensorProto.DataType.Name(kind.elem_type)
         raise RecipeError(f"--onnx {path}: inputs of {name} are not supported: float32, int32 or int64.")
-    sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+    sizes = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]  # some write -1 for a free size
     own = _fitting(path, sizes, shape)
     batch = sizes[0]
-    inputs = _random(own, _TYPES[kind.elem_type])
+    inputs = _random(own, _TYPES[kind.elem_type], ranges(model).get(given[0].name))
 
     def checked(count: int) -> Tensor:
-        if batch not in (None, 0, count):
+        if batch not in (None, count):
             raise RecipeError(
                 f"--onnx {path}: it was exported for batches of {batch}; say --batch-size {batch}, or export it with a "
                 "free batch size."
             )
         return inputs(count)
 
-    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if len(tensor.dims) > 1]
-    sparsity = _share_of_zeros([array for array in arrays if array.dtype.kind == "f"])
+    sparsity = weights_of_onnx(model, Constants(model, Path(path).parent)).sparsity
     key = hashlib.sha256(content).hexdigest()
     return Candidate(Path(path).stem, 0, 0, key, sparsity, OnnxFile(Path(path))), checked
 
@@ -146,21 +161,16 @@ def _load(model: nn.Module, weights: str) -> None:
         raise RecipeError(f"--weights {weights}: they do not fit the model: {_first(error)}") from error
 
 
-def _random(shape: Shape, dtype: torch.dtype) -> Inputs:
+def _random(shape: Shape, dtype: torch.dtype, high: int | None = None) -> Inputs:
+    """Draws inputs; whole numbers below ``high``, or a mask where a model has no table for them."""
+
     def inputs(count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
         if dtype == torch.float32:
-            return torch.randn(count, *shape, generator=generator)
-        return torch.randint(
-            0, 2, (count, *shape), generator=generator, dtype=dtype
-        )  # tokens that every vocabulary has
+            return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+        drawn = whole_numbers((count, *shape), high, np.random.default_rng(0))
+        return torch.from_numpy(drawn).to(dtype)
 
     return inputs
-
-
-def _share_of_zeros(arrays: list[np.ndarray[Any, Any]]) -> float:
-    total = sum(array.size for array in arrays)
-    return 1 - sum(int(np.count_nonzero(array)) for array in arrays) / total if total else 0.0
 
 
 def _first(error: Exception) -> str:

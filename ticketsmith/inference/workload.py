@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import TaskError
+from ticketsmith.inference import exact
+from ticketsmith.inference.agreement import Reference
 from ticketsmith.inference.eager import Eager
 from ticketsmith.inference.onnx_runtime import OnnxRuntime
 from ticketsmith.inference.runtimes import ArrayCall, ArrayDecoder, Call, CannotRunError, Decodes, OnnxFile, Runtime
@@ -37,9 +39,38 @@ class Workload:
         """A call that gives what the model itself says, in float32: eager PyTorch, or ONNX Runtime for an ONNX file."""
         return (OnnxRuntime() if isinstance(model, OnnxFile) else Eager()).prepare(model, self.inputs)  # type: ignore[arg-type]
 
+    def reference(self, model: nn.Module | OnnxFile) -> Reference:
+        """What the model says of the inputs. Raises CannotRunError when the library gives no single tensor."""
+        plain = output(self.exact(model), self.given)
+        if isinstance(model, OnnxFile):
+            found = exact.of_onnx(model.path, self.inputs, EXACT_SECONDS)
+            return Reference(plain, "ONNX Runtime", _fitting(found, plain), exact.ONNX)
+        return Reference(plain, "eager PyTorch", _fitting(self.in_float64(model), plain), exact.PYTORCH)
+
+    def in_float64(self, model: nn.Module) -> Tensor | None:
+        """The output in float64, None where the model does not compute in it."""
+        return exact.of_module(model, self.inputs)
+
     def least(self, model: nn.Module) -> Work:
         """The work of a call that no runtime can avoid."""
         return work(model, model, self.given)
+
+
+EXACT_SECONDS = 20.0
+"""That ONNX's reference may take for float64: beyond, outputs are compared with ONNX Runtime's in float32."""
+
+
+def output(call: Call, inputs: Tensor) -> Tensor:
+    """What a call gives, kept. Raises CannotRunError when that is no single tensor."""
+    outputs = call(inputs.clone())  # a clone: a model may change its inputs in place
+    if not isinstance(outputs, Tensor):
+        raise CannotRunError(f"the output is a {type(outputs).__name__}; the benchmark compares single tensors.")
+    return outputs.clone()  # a runtime may use one output buffer for all calls
+
+
+def _fitting(found: Tensor | None, plain: Tensor) -> Tensor | None:
+    """Outputs in float64, if they are of the same shape and finite: some models overflow in another place there."""
+    return found if found is not None and found.shape == plain.shape and bool(torch.isfinite(found).all()) else None
 
 
 _Made = dict[tuple[int, int], Decoder | ArrayDecoder]
@@ -85,6 +116,10 @@ class PhaseWorkload(Workload):
             return outputs[:, self.part.past :]
 
         return call
+
+    def in_float64(self, model: nn.Module) -> Tensor | None:
+        found = exact.of_module(model, self.inputs[:, : self.part.past + self.part.new])
+        return None if found is None else found[:, self.part.past :]
 
     def least(self, model: nn.Module) -> Work:
         return work(model, self.prepare(Eager(), model), self.given)

@@ -139,7 +139,7 @@ def _compared(card: Scorecard) -> str:
     told = words.listed([_allowed(precision, limit) for precision, limit in allowed.items()])
     same = [point.agreement for point in points if point.agreement is not None]
     classes = f" At low precision at least {words.share(min(same))} of the inputs got the same class." if same else ""
-    return f"Before timing, all outputs were compared with PyTorch's in float32; allowed was {told}.{classes} "
+    return f"Before timing, all outputs were compared with the model's own; allowed was {told}.{classes} "
 
 
 def _allowed(precision: str, limit: float) -> str:

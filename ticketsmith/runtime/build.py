@@ -332,9 +332,11 @@ class Builder:
         below = self.elementwise("mul", self.scalar("minimum", x, 0.0), slope)
         return self.elementwise("add", self.unary("relu", x), below)
 
-    def elu(self, x: Value, alpha: float = 1.0, scale: float = 1.0) -> Value:
-        """Clevert et al. 2016."""
-        below = self.scalar("sub", self.unary("exp", self.scalar("minimum", x, 0.0)), 1.0)
+    def elu(self, x: Value, alpha: float = 1.0, scale: float = 1.0, inner: float = 1.0) -> Value:
+        """Clevert et al. 2016; ``scale`` times it, and with ``inner`` times ``x`` in the exponent (Barron 2017, CELU)."""
+        low = self.scalar("minimum", x, 0.0)
+        low = low if inner == 1 else self.scalar("mul", low, inner)
+        below = self.scalar("sub", self.unary("exp", low), 1.0)
         whole = self.elementwise("add", self.unary("relu", x), self.scalar("mul", below, alpha))
         return whole if scale == 1 else self.scalar("mul", whole, scale)
 

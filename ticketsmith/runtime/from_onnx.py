@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,9 @@ class _Translator:
             )
         self.build.begin(node.output[0])
         try:
-            result = translate(_Call(self.build, inputs, attributes, self.opset, len(node.output)))
+            call = _Call(self.build, inputs, attributes, self.opset, len(node.output))
+            result = translate(call)
+            call.check()
         except (TypeError, ValueError, AttributeError, IndexError, KeyError, ZeroDivisionError, OverflowError) as error:
             raise UnsupportedError(
                 f"{operator} is used in a way that the sparse runtime does not know ({error}). Serve this model with a dense "
@@ -227,25 +230,84 @@ class _Translator:
         return value
 
     def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
-        """A node of constants: ONNX's own reference computes it, once."""
-        import onnx
-        from onnx.reference import ReferenceEvaluator
-
+        """A node of constants."""
         if _result_size(node.op_type, inputs) > MOST_ELEMENTS:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")
-        names = [name for name in dict.fromkeys(node.input) if name]
         try:
-            ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
-            outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
-            graph = onnx.helper.make_graph([node], "constant", ports, outs)
-            opsets = [onnx.helper.make_opsetid(*one) for one in self.opsets]
-            evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets))
-            with np.errstate(all="ignore"):
-                made = evaluator.run(None, {name: self.known[name] for name in names})
+            self.known |= node_of_constants(node, self.known, self.opsets)
         except Exception as error:  # the reference raises whatever NumPy does
             raise UnsupportedError(f"{operator} of constants cannot be computed ({error}).") from error
-        for name, value in zip([name for name in node.output if name], made, strict=True):
-            self.known[name] = np.asarray(value)
+
+
+def node_of_constants(node: Any, known: Mapping[str, Any], opsets: Sequence[tuple[str, int]]) -> dict[str, Array]:
+    """The outputs of a node whose inputs are ``known``, by ONNX's own reference, which raises whatever NumPy does."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    names = [name for name in dict.fromkeys(node.input) if name]
+    ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
+    outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
+    graph = onnx.helper.make_graph([node], "constant", ports, outs)
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # the reference knows them from then on; they are the same
+        opsets = [(domain, max(version, 19) if domain in ("", "ai.onnx") else version) for domain, version in opsets]
+    evaluator = ReferenceEvaluator(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(*one) for one in opsets])
+    )
+    with np.errstate(all="ignore"):
+        made = evaluator.run(None, {name: known[name] for name in names})
+    return {name: np.asarray(value) for name, value in zip([one.name for one in outs], made, strict=True)}
+
+
+class Constants:
+    """What a model computes from constants alone, for whoever looks at its weights. ``folder`` is where the model lies."""
+
+    def __init__(self, proto: Any, folder: Path | None) -> None:
+        self._files = _Translator(proto, folder, {})
+
+    def given(self, graph: Any) -> dict[str, Array]:
+        """The initializers of ``graph`` by name, without those that cannot be read."""
+        found: dict[str, Array] = {}
+        for tensor in graph.initializer:
+            with suppress(TicketSmithError):
+                found[tensor.name] = _array(self._files._plain(tensor))
+        for tensor in graph.sparse_initializer:
+            with suppress(TicketSmithError, ValueError, IndexError):
+                found[tensor.values.name] = _spread(tensor)
+        return found
+
+    def along(self, graph: Any, known: Mapping[str, Array] | None = None) -> Iterator[tuple[Any, Mapping[str, Array]]]:
+        """Each node of ``graph`` and of the graphs within it, in order, with the constants that are known there by name.
+
+        What cannot be read or computed is not known.
+        """
+        found = {**(known or {}), **self.given(graph)}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                with suppress(TicketSmithError):
+                    found[node.output[0]] = _constant(
+                        {one.name: self._files._attribute(one) for one in node.attribute}, ""
+                    )
+            elif node.input and all(name in found or not name for name in node.input):
+                inputs = [found.get(name) for name in node.input]
+                if not node.op_type.startswith("Random") and _result_size(node.op_type, inputs) <= MOST_ELEMENTS:
+                    with suppress(Exception):  # the reference raises whatever NumPy does
+                        found |= node_of_constants(node, found, self._files.opsets)
+            yield node, found
+            for attribute in node.attribute:
+                for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                    yield from self.along(inner, found)
+
+
+def _spread(tensor: Any) -> Array:
+    """A sparse tensor with its zeros."""
+    values, places = _array(tensor.values), _array(tensor.indices).astype(np.int64)
+    size = math.prod(tensor.dims)
+    if not 0 <= size <= MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
+        raise ValueError("an impossible shape")
+    flat = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), tuple(tensor.dims))
+    dense = np.zeros(size, values.dtype)
+    dense[flat] = values
+    return dense.reshape(tuple(tensor.dims))
 
 
 def _array(tensor: Any) -> Array:
@@ -294,14 +356,39 @@ def _result_size(op: str, inputs: Sequence[Any]) -> float:
         return float(max((math.prod(shape) for shape in sizes), default=0))
 
 
+_MEANINGLESS = {
+    "auto_pad", "pads", "kernel_shape", "storage_order", "stash_type", "momentum", "saturate", "round_mode", "hidden_size",
+    "consumed_inputs", "seed", "ratio", "is_test", "nearest_mode", "cubic_coeff_a", "value", "to", "output_sequence", "p",
+}  # fmt: skip
+"""Attributes that change no number of an output, or do so only together with another one that is read."""
+
+
 class _Call:
-    """One node: its inputs, the builder, and its attributes with their defaults."""
+    """One node: its inputs, the builder, and its attributes with their defaults. It remembers what was asked for."""
 
     def __init__(self, build: Builder, inputs: list[Any], attributes: dict[str, Any], opset: int, outputs: int) -> None:
-        self.build, self.inputs, self.attributes, self.opset, self.outputs = build, inputs, attributes, opset, outputs
+        self.build, self.attributes, self.opset, self.outputs = build, attributes, opset, outputs
+        self._inputs = inputs
+        self._read: set[str | int] = set()
+
+    @property
+    def inputs(self) -> list[Any]:
+        """All of them."""
+        self._read.update(range(len(self._inputs)))
+        return self._inputs
 
     def get(self, name: str, default: Any = None) -> Any:
+        """An attribute."""
+        self._read.add(name)
         return self.attributes.get(name, default)
+
+    def check(self) -> None:
+        """Raises ValueError for an attribute or an input that nobody asked for: it would be ignored."""
+        for name in self.attributes.keys() - self._read - _MEANINGLESS:
+            raise ValueError(f"the attribute {name!r}")
+        for place, one in enumerate(self._inputs):
+            if one is not None and place not in self._read:
+                raise ValueError(f"its input {place}")
 
     @property
     def x(self) -> Value:
@@ -309,14 +396,15 @@ class _Call:
         return self.value(0)
 
     def value(self, index: int) -> Value:
-        one = self.inputs[index]
+        one = self.given(index)
         if not isinstance(one, Value):
             raise ValueError(f"its input {index} is a constant")
         return one
 
     def given(self, index: int) -> Any:
         """An input, or None."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        self._read.add(index)
+        return self._inputs[index] if index < len(self._inputs) else None
 
     def fixed(self, index: int) -> Array | None:
         """An input that must be a constant, or None."""
@@ -394,7 +482,8 @@ def _global_pool(kind: str) -> Callable[[_Call], Value]:
 
 
 def _gemm(call: _Call) -> Value:
-    build, (left, right) = call.build, call.inputs[:2]
+    build, left, right = call.build, call.given(0), call.given(1)
+    call.get("broadcast")  # of old opsets; what follows broadcasts
     if call.get("transA", 0):
         left = build.permute(left, (1, 0)) if isinstance(left, Value) else left.T
     beta = call.get("beta", 1.0)
@@ -404,6 +493,7 @@ def _gemm(call: _Call) -> Value:
         weight = right if call.get("transB", 0) else _turned(build, right)
         plain = isinstance(bias, np.ndarray) and bias.size == len(weight) and beta == 1 and alpha == 1
         product = build.linear(left, weight, bias if plain else None)
+        call.get("transB")
         if bias is None or plain:
             return product if alpha == 1 else build.scalar("mul", product, alpha)
     else:
@@ -427,8 +517,15 @@ def _turned(build: Builder, weight: Array) -> Array:
 
 def _batch_norm(call: _Call) -> Value:
     scale, shift, mean, variance = (call.fixed(index) for index in range(1, 5))
-    if call.get("training_mode", 0) or scale is None or shift is None or mean is None or variance is None:
-        raise ValueError("training mode")
+    if (
+        call.get("training_mode", 0)
+        or call.get("spatial", 1) != 1
+        or scale is None
+        or shift is None
+        or mean is None
+        or variance is None
+    ):
+        raise ValueError("training mode, or statistics of each place")
     factor = scale * (variance.astype(np.float64) + call.get("epsilon", 1e-5)) ** -0.5
     return call.build.batch_norm(call.x, factor, shift - mean * factor)
 
@@ -542,6 +639,7 @@ def _unary(kind: str) -> Callable[[_Call], Value]:
 
 def _binary(op: str, turned: bool = False, boolean: bool = False) -> Callable[[_Call], Value]:
     def translate(call: _Call) -> Value:
+        call.get("broadcast")  # of opsets before 7; with `axis`, which is refused, it is another one than NumPy's
         left, right = call.inputs[::-1] if turned else call.inputs
         return replace(call.build.elementwise(op, left, right), boolean=boolean)
 
@@ -575,6 +673,25 @@ def _gelu(call: _Call) -> Value:
     return call.build.unary("gelu_tanh" if call.get("approximate") == "tanh" else "gelu", call.x)
 
 
+def _swish(call: _Call) -> Value:
+    alpha = call.get("alpha", 1.0)
+    if alpha == 1:
+        return call.build.unary("silu", call.x)
+    gate = call.build.unary("sigmoid", call.build.scalar("mul", call.x, alpha))
+    return call.build.elementwise("mul", call.x, gate)
+
+
+def _fast_gelu(call: _Call) -> Value:
+    bias = call.given(1)
+    x = call.x if bias is None else call.build.elementwise("add", call.x, bias)
+    return call.build.unary("gelu_tanh", x)
+
+
+def _celu(call: _Call) -> Value:
+    alpha = call.get("alpha", 1.0)
+    return call.build.elu(call.x, alpha, inner=1 / alpha)
+
+
 def _hard_sigmoid(call: _Call) -> Value:
     alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
@@ -605,7 +722,22 @@ def _is_nan(call: _Call) -> Value:
 def _cast(call: _Call) -> Value:
     import onnx
 
-    to, types = call.get("to"), onnx.TensorProto
+    return _as(call, call.get("to"), onnx.TensorProto)
+
+
+def _cast_like(call: _Call) -> Value:
+    import onnx
+
+    target, types = call.given(1), onnx.TensorProto
+    if isinstance(target, Value):
+        to = types.BOOL if target.boolean else types.INT64 if target.integer else types.FLOAT
+    else:
+        to = onnx.helper.np_dtype_to_tensor_dtype(target.dtype)
+    return _as(call, to, types)
+
+
+def _as(call: _Call, to: int, types: Any) -> Value:
+    """``x`` as numbers of another type."""
     if to == types.BOOL and not call.x.boolean:
         return replace(call.build.opposite(call.build.scalar("equal", call.x, 0.0)), boolean=True)
     if to in (types.INT64, types.INT32) and not (call.x.integer or call.x.boolean):
@@ -759,14 +891,21 @@ def _over(function: Callable[[Builder, Value, list[int], bool], Value]) -> Calla
     """A reduction that is made of others."""
 
     def translate(call: _Call) -> Value:
-        axes = call.numbers(1, "axes") or list(range(len(call.x.shape)))
+        axes = call.numbers(1, "axes")
+        if not axes and call.get("noop_with_empty_axes", 0):
+            raise ValueError("no axes")
+        axes = axes or list(range(len(call.x.shape)))
         return function(call.build, call.x, axes, bool(call.get("keepdims", 1)))
 
     return translate
 
 
-def _same(call: _Call) -> Any:
-    return call.inputs[0]
+def _dropout(call: _Call) -> Any:
+    training = call.fixed(2)
+    ratio = call.fixed(1)
+    if training is not None and training.any() and (ratio is None or ratio.any()):
+        raise ValueError("training mode")
+    return call.given(0)
 
 
 _KNOWN: dict[str, Callable[[_Call], Any]] = {
@@ -789,9 +928,9 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
         for name in ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Log", "Sqrt", "Sin", "Cos", "Abs")
     },
     "HardSwish": _unary("hard_swish"),
-    "Swish": _unary("silu"),
+    "Swish": _swish,
     "Gelu": _gelu,
-    "FastGelu": lambda call: call.build.unary("gelu_tanh", call.x),
+    "FastGelu": _fast_gelu,
     "HardSigmoid": _hard_sigmoid,
     "LeakyRelu": lambda call: call.build.leaky(call.x, np.array(call.get("alpha", 0.01), np.float32)),
     "PRelu": _prelu,
@@ -799,6 +938,7 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
     "Selu": lambda call: call.build.elu(
         call.x, call.get("alpha", 1.67326319217681884765625), call.get("gamma", 1.05070102214813232421875)
     ),
+    "Celu": _celu,
     "Softplus": lambda call: call.build.softplus(call.x),
     "Mish": lambda call: call.build.mish(call.x),
     "Softsign": lambda call: call.build.elementwise(
@@ -858,12 +998,15 @@ _KNOWN: dict[str, Callable[[_Call], Any]] = {
     "SpaceToDepth": _space_to_depth,
     "Shape": lambda call: np.array(call.x.shape[call.get("start", 0) : call.get("end")], np.int64),
     "Size": lambda call: np.array(math.prod(call.x.shape), np.int64),
-    **dict.fromkeys(("Identity", "Dropout", "CastLike"), _same),
+    "Identity": lambda call: call.given(0),
+    "Dropout": _dropout,
+    "CastLike": _cast_like,
 }
 
 _FOLDED = {
     *(_KNOWN.keys() - {"FastGelu", "SimplifiedLayerNormalization", "Upsample"}),
     "ConstantOfShape", "Range", "Trilu", "Floor", "Ceil", "Round", "Mod", "Sign", "ScatterND", "ReduceProd",
-    "GatherElements", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero",
+    "GatherElements", "EyeLike", "Xor", "Einsum", "Tan", "Atan", "OneHot", "NonZero", "QuantizeLinear",
+    "DequantizeLinear",
 }  # fmt: skip
 """What is computed at once where all inputs are constants."""

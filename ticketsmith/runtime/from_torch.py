@@ -49,7 +49,9 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         given = tuple(_one(tensor) for tensor in examples)
     batches = [len(tensor) for tensor in examples]
     if len(set(batches)) > 1:
-        raise UnsupportedError(f"the inputs have different batch sizes, {batches}: the first axis of each is the batch.")
+        raise UnsupportedError(
+            f"the inputs have different batch sizes, {batches}: the first axis of each is the batch."
+        )
     training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
     module.eval()
     torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers in one operator
@@ -166,6 +168,8 @@ class _Translator:
         arguments = self._get(node.args)
         options = {key: self._get(value) for key, value in node.kwargs.items()}
         meta = node.meta.get("val")
+        if base in ("to", "_to_copy", "type_as") and isinstance(meta, Tensor) and isinstance(arguments[0], Value):
+            options["dtype"] = meta.dtype
         if base in _LIKE and isinstance(arguments[0], Value):
             arguments[0] = torch.zeros(arguments[0].shape)
             options.setdefault("dtype", meta.dtype if isinstance(meta, Tensor) else None)
@@ -371,9 +375,11 @@ def _binary(op: str, turned: bool = False) -> Callable[..., Value]:
         if rounding_mode is not None:
             raise ValueError(f"rounding {rounding_mode}")
         left, right = _operand(left), _operand(right)
-        if alpha != 1:
+        if turned:
+            left, right = right, left
+        if alpha != 1:  # of what is taken off
             right = b.scalar("mul", right, alpha) if isinstance(right, Value) else right * alpha
-        return b.elementwise(op, right, left) if turned else b.elementwise(op, left, right)
+        return b.elementwise(op, left, right)
 
     return translate
 
@@ -432,7 +438,16 @@ def _prelu(b: Builder, x: Value, slope: Any) -> Value:
 
 
 def _softplus(b: Builder, x: Value, beta: float = 1, threshold: float = 20) -> Value:
-    return b.softplus(x) if beta == 1 else b.scalar("div", b.softplus(b.scalar("mul", x, beta)), beta)
+    scaled = x if beta == 1 else b.scalar("mul", x, beta)
+    curve = b.softplus(scaled) if beta == 1 else b.scalar("div", b.softplus(scaled), beta)
+    # above the threshold it is the line: beyond 16 the same numbers
+    return curve if threshold >= 16 else b.where(b.reversed("less", threshold, scaled), x, curve)
+
+
+def _dropout(b: Builder, x: Value, share: float, train: bool) -> Value:
+    if train and share:
+        raise ValueError("dropout in training mode")
+    return x
 
 
 # ---- shapes
@@ -443,8 +458,8 @@ def _axes(x: Value, dims: Any) -> list[int]:
 
 
 def _reduce(function: str) -> Callable[..., Value]:
-    def translate(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
-        return b.reduce(function, x, _axes(x, dims), keepdim)
+    def translate(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+        return b.reduce(function, _of_floats(x, dtype), _axes(x, dims), keepdim)
 
     return translate
 
@@ -462,8 +477,16 @@ def _extreme(function: str) -> Callable[..., Any]:
     return translate
 
 
-def _vector_norm(b: Builder, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, **_: Any) -> Value:
-    return b.norm_of(x, order, _axes(x, dims), keepdim)
+def _of_floats(x: Value, dtype: Any) -> Value:
+    """``x``, which an operator takes as ``dtype`` first."""
+    if dtype is not None and not dtype.is_floating_point and not (x.integer or x.boolean):
+        raise ValueError(f"rounding to {dtype}")
+    return x
+
+
+def _vector_norm(b: Builder, x: Value, order: float = 2, dims: Any = None, keepdim: bool = False, dtype: Any = None
+                 ) -> Value:  # fmt: skip
+    return b.norm_of(_of_floats(x, dtype), order, _axes(x, dims), keepdim)
 
 
 def _variance(b: Builder, x: Value, dims: Any = None, correction: float | None = 1, keepdim: bool = False) -> Value:
@@ -475,8 +498,8 @@ def _variance_and_mean(b: Builder, x: Value, dims: Any = None, **named: Any) -> 
     return [_variance(b, x, dims, **named), mean]
 
 
-def _cumulative(b: Builder, x: Value, dim: int, **_: Any) -> Value:
-    return b.along(x, dim, np.tri(x.shape[dim], dtype=np.float32))
+def _cumulative(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
+    return b.along(_of_floats(x, dtype), dim, np.tri(x.shape[dim], dtype=np.float32))
 
 
 def _view(b: Builder, x: Value, size: Any, *more: Any) -> Value:
@@ -645,6 +668,8 @@ def _pad(b: Builder, x: Value, pads: list[int], mode: Any = "constant", value: A
         before[rank - 1 - index], behind[rank - 1 - index] = pads[2 * index], pads[2 * index + 1]
     if mode in _PADDING:
         return b.padded(x, before, behind, _PADDING[mode])
+    if mode != "constant":
+        raise ValueError(f"padding by {mode}")
     return b.pad(x, before, behind, 0.0 if value is None else float(value))
 
 
@@ -658,9 +683,10 @@ def _resize(mode: str, separable: bool = True) -> Callable[..., Value]:
     def translate(b: Builder, x: Value, size: Any, *more: Any) -> Value:
         align, scales = (more[0], more[1:]) if separable else (None, more)
         scales = tuple(scales[0]) if scales and isinstance(scales[0], list) else scales
+        factors = [one for one in scales if one is not None]  # where they are given, they say where pixels lie
         matrices = []
         for axis, n in enumerate(x.shape[2:]):
-            wanted = {"size": (n, int(size[axis]))} if size else {"scale_factor": (1.0, float(scales[axis]))}
+            wanted = {"scale_factor": (1.0, float(factors[axis]))} if factors else {"size": (n, int(size[axis]))}
             options = {"align_corners": align} if separable else {}
             made = nn.functional.interpolate(torch.eye(n)[None, None], mode=mode, **wanted, **options)  # type: ignore[arg-type]
             matrices.append(np.ascontiguousarray(made[0, 0].T.numpy()))  # [wanted, n]
@@ -704,7 +730,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "clamp_max": lambda b, x, high: b.clip(x, None, high),
     "leaky_relu": lambda b, x, slope=0.01: b.leaky(x, np.array(slope, np.float32)),
     "prelu": _prelu,
-    "elu": lambda b, x, alpha=1.0, scale=1.0, inner=1.0: b.elu(x, alpha, scale),
+    "elu": lambda b, x, alpha=1.0, scale=1.0, inner=1.0: b.elu(x, alpha, scale, inner),
     "selu": lambda b, x: b.elu(x, 1.6732632423543772, 1.0507009873554805),
     "softplus": _softplus,
     "mish": lambda b, x: b.mish(x),
@@ -805,8 +831,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "embedding_bag": _embedding_bag,
     "one_hot": lambda b, x, count=-1: b.one_hot(x, count),
     **dict.fromkeys(("to", "_to_copy", "type_as", "float"), _to),
-    **dict.fromkeys(
-        ("dropout", "feature_dropout", "contiguous", "detach", "alias", "clone", "identity", "lift_fresh_copy"), _same
-    ),
+    **dict.fromkeys(("contiguous", "detach", "alias", "clone", "identity", "lift_fresh_copy"), _same),
+    **dict.fromkeys(("dropout", "feature_dropout"), _dropout),
     "_assert_tensor_metadata": lambda *_, **__: None,
 }

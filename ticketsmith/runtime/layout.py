@@ -206,7 +206,9 @@ def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
     for step, tensor in uses:
         if tensor.space == space:
             life.setdefault(tensor.slot, [step, step])[1] = step
-    free: dict[Hashable, list[tuple[int, int, Slot]]] = defaultdict(list)  # nobody's memory, by layout; the largest first
+    free: dict[Hashable, list[tuple[int, int, Slot]]] = defaultdict(
+        list
+    )  # nobody's memory, by layout; the largest first
     grounds: list[Slot] = []
     ground_of: dict[Slot, Slot] = {}
     ending = deque(sorted(life, key=lambda slot: life[slot][1]))

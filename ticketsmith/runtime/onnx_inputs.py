@@ -47,7 +47,9 @@ def ranges(proto: Any) -> dict[str, int]:
             for source in carried.get(node.input[0], set()) if depth else ():
                 found[source] = min(depth, found.get(source, depth))
         if node.op_type in _CARRIERS and node.input:
-            kept = set().union(*(carried.get(name, set()) for name in node.input[: None if node.op_type == "Concat" else 1]))
+            kept = set().union(
+                *(carried.get(name, set()) for name in node.input[: None if node.op_type == "Concat" else 1])
+            )
             for name in node.output if kept else ():
                 carried[name] = kept
     return found

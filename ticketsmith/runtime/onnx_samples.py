@@ -63,7 +63,9 @@ def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
         told = samples.fault(one, other, scale)
         if told is not None:
             where = f" (node {node.name!r})" if node.name else f" (which computes {name!r})"
-            raise UnsupportedError(f"the operator {node.op_type!r}{where} mixes the samples of a batch: {told}. {_WAY_OUT}")
+            raise UnsupportedError(
+                f"the operator {node.op_type!r}{where} mixes the samples of a batch: {told}. {_WAY_OUT}"
+            )
 
 
 def _batches(proto: Any) -> list[int]:

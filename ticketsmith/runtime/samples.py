@@ -99,7 +99,7 @@ def largest(arrays: Sequence[Array]) -> float:
 def same(one: Array, other: Array, scale: float = 0.0) -> bool:
     """Whether two arrays of one shape are equal but for rounding."""
     if one.dtype.kind != "f":
-        return not one.size or np.count_nonzero(one != other) <= _MOST_FLIPS * one.size
+        return bool(np.count_nonzero(one != other) <= _MOST_FLIPS * one.size)
     with np.errstate(all="ignore"):
         allowed = _RELATIVE * np.abs(one) + _OF_LARGEST * max(scale, largest([one]))
         near = (np.abs(one - other) <= allowed) | (one == other) | (np.isnan(one) & np.isnan(other))

@@ -17,9 +17,6 @@ from ticketsmith.runtime.build import UnsupportedError
 from ticketsmith.runtime.samples import Array
 from ticketsmith.runtime.trace import Operation, watched
 
-_UNSET = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
-"""What makes memory without writing it."""
-
 _WAY_OUT = "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as `torch`."
 
 
@@ -36,7 +33,9 @@ def check_samples(module: nn.Module, examples: Sequence[Tensor], names: Sequence
         try:
             _compare(module, _drawn(examples, every=False), names)
         except _FailureError as failure:
-            raise UnsupportedError(f"the model takes one sample, and no batch of several ({failure}). {_WAY_OUT}") from failure
+            raise UnsupportedError(
+                f"the model takes one sample, and no batch of several ({failure}). {_WAY_OUT}"
+            ) from failure
 
 
 class _FailureError(Exception):
@@ -73,9 +72,9 @@ def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -
         if not _matters(operation):
             return
         values: list[Array | None] = []
-        for tensor in operation.made:
+        for place, tensor in enumerate(operation.made):
             room -= 4 * tensor.numel()
-            values.append(_array(tensor).copy() if room > 0 and _compared(operation, tensor) else None)
+            values.append(_array(tensor).copy() if room > 0 and _compared(operation, tensor, place) else None)
         records.append(_Record(str(operation), operation.scalars, tuple(values)))
 
     expected = _called(module, few, names, note)
@@ -135,11 +134,13 @@ def _called(
 
 def _matters(operation: Operation) -> bool:
     """Whether it makes values from the model's inputs; what is made of sizes alone may differ until it meets them."""
-    return operation.name not in _UNSET and any(operation.origin(tensor).inputs for tensor in operation.made)
+    return any(operation.origin(tensor).inputs for tensor in operation.made)
 
 
-def _compared(operation: Operation, tensor: Tensor) -> bool:
-    return _is_plain(tensor) and operation.origin(tensor).inputs
+def _compared(operation: Operation, tensor: Tensor, place: int) -> bool:
+    """Whole numbers beside a result are a kernel's own notes of places; memory that is being written is seen when it is read."""
+    origin = operation.origin(tensor)
+    return _is_plain(tensor) and origin.inputs and not origin.unset and (place == 0 or tensor.is_floating_point())
 
 
 def _is_plain(tensor: Tensor) -> bool:

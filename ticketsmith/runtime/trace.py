@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,22 +15,32 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+_UNSET = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 _NO_VALUES = {
-    "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "empty",
-    "new_empty_strided", "rand_like", "randn_like",
-}  # fmt: skip
+    *_UNSET,
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "rand_like",
+    "randn_like",
+}
 """What looks at a tensor's shape and not at its values."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a tensor was computed from: the model's inputs, and which of its weights (by ``id``)."""
+    """What a tensor was computed from: the model's inputs, and which of its weights (by ``id``). ``unset``: it lies in memory
+    that was taken without a value, and may not be written yet."""
 
     inputs: bool = False
     weights: frozenset[int] = frozenset()
+    unset: bool = False
 
     def __or__(self, other: Origin) -> Origin:
-        return Origin(self.inputs or other.inputs, self.weights | other.weights)
+        return Origin(self.inputs or other.inputs, self.weights | other.weights, self.unset or other.unset)
 
 
 NOTHING = Origin()
@@ -84,6 +94,40 @@ def watched(
             handle.remove()
 
 
+_CARRIERS = {
+    "view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "expand", "permute", "transpose", "t", "slice", "select",
+    "split", "split_with_sizes", "unbind", "clone", "contiguous", "detach", "alias", "_to_copy", "to", "flatten",
+}  # fmt: skip
+"""Operators whose outputs are elements of their first input."""
+
+_PLACES = {"embedding": 1, "index_select": 2, "gather": 2, "index": 1, "embedding_bag": 1, "_embedding_bag": 1}
+"""Operators that read a table, their first argument, and which of their arguments holds the places."""
+
+
+def table_size(model: nn.Module, tokens: Tensor) -> int | None:
+    """How many rows the smallest table has that ``tokens`` ``[batch, ...]`` are places of; None for a model without one."""
+    carried: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+    given = tokens.clone()
+    carried[given] = True
+    found: list[int] = []
+
+    def note(operation: Operation) -> None:
+        name, arguments = operation.name, operation.arguments
+        if name in _CARRIERS and isinstance(arguments[0], Tensor) and arguments[0] in carried:
+            for tensor in operation.made:
+                carried[tensor] = True
+        place = _PLACES.get(name)
+        if place is not None:
+            places = arguments[place] if isinstance(arguments[place], (list, tuple)) else [arguments[place]]
+            if any(isinstance(one, Tensor) and one in carried for one in places):
+                axis = arguments[1] if name in ("index_select", "gather") else 0
+                found.append(arguments[0].shape[axis])
+
+    with torch.no_grad():
+        watched(model, lambda: model(given), [given], note)
+    return min(found, default=None)
+
+
 @contextlib.contextmanager
 def _without_fast_path() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -98,9 +142,9 @@ class _Watch(TorchDispatchMode):
     def __init__(
         self, model: nn.Module, inputs: Iterable[Tensor], visit: Callable[[Operation], None], places: list[str]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.visit, self.places = visit, places
-        self.known = WeakTensorKeyDictionary()
+        self.known: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
         self.memories: dict[int, Origin] = {}
         self.kept: list[Tensor] = []  # so that no memory of ``memories`` is used again
         for tensor in (*model.parameters(), *model.buffers()):
@@ -115,7 +159,8 @@ class _Watch(TorchDispatchMode):
             self.kept.append(tensor)
 
     def origin(self, tensor: Tensor) -> Origin:
-        return self.known.get(tensor, NOTHING) | self.memories.get(_memory(tensor), NOTHING)
+        found: Origin = self.known.get(tensor, NOTHING)
+        return found | self.memories.get(_memory(tensor), NOTHING)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -124,10 +169,13 @@ class _Watch(TorchDispatchMode):
         origin = NOTHING
         if name not in _NO_VALUES:
             for tensor in given:
-                origin |= self.origin(tensor)
+                origin |= replace(self.origin(tensor), unset=False)
         before = {id(tensor): self.origin(tensor) for tensor in given}  # what is written in place had one before
         result = func(*args, **kwargs)
         made = list(_tensors([result]))
+        if name in _UNSET:
+            for tensor in made:
+                self._remember(tensor, Origin(unset=True))
         if origin != NOTHING:
             for tensor in made:
                 self.known[tensor] = origin
@@ -141,7 +189,9 @@ class _Watch(TorchDispatchMode):
         )
         place = self.places[-1] if self.places else ""
         self.visit(
-            Operation(name, place, args, given, made, scalars, lambda tensor: before.get(id(tensor)) or self.origin(tensor))
+            Operation(
+                name, place, args, given, made, scalars, lambda tensor: before.get(id(tensor)) or self.origin(tensor)
+            )
         )
         return result
 
