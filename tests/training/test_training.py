@@ -340,7 +340,10 @@ def rare(folder: Path, **options: Any) -> tuple[SealedRun, list[str], DirectoryS
 def test_a_metric_that_is_undefined_for_a_while_is_no_divergence(tmp_path: Path) -> None:
     run, notes, _ = rare(tmp_path, until=5)
     assert run.status == "trained"
-    assert notes == ["f1 is nan on validation at iteration 2: its curve has a gap, training goes on"]
+    assert notes == [
+        "f1 is nan on validation at iteration 2: its curve has a gap, training goes on",
+        "f1 is nan on validation at early stop (iteration 2): no gate on it there passes",
+    ]
     curve = [line.split(",") for line in run.read("curve.csv").decode().splitlines()]
     assert [row[0] for row in curve] == ["step", "2", "4", "6"]
     assert [row[curve[0].index("validation_f1")] for row in curve[1:]] == ["nan", "nan", "50.0"]
@@ -350,7 +353,7 @@ def test_a_metric_that_is_undefined_for_a_while_is_no_divergence(tmp_path: Path)
 def test_a_metric_that_is_undefined_at_the_end_has_no_value_and_passes_no_gate(tmp_path: Path) -> None:
     run, notes, _ = rare(tmp_path, never="test")
     assert run.status == "trained"
-    assert "f1 is nan on test at iteration 6: it has no value there, and no gate on it passes" in notes
+    assert "f1 is nan on test at the end (iteration 6): no gate on it there passes" in notes
     content = run.read("metrics.json").decode()
     assert "NaN" not in content
     assert json.loads(content)["final"]["test"] == {"f1": None, "loss": 0.5}

@@ -110,6 +110,8 @@ class _Server:
 
     def close(self) -> None:
         self._control.close()
+        if not self._ready:  # it is loading, and would not notice for a while
+            self._process.kill()
         self._process.join(5)
         if self._process.is_alive():
             self._process.kill()

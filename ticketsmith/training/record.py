@@ -52,7 +52,9 @@ def measured_files(
     if progress.diverged:
         metrics["diverged_at"] = progress.step
     elif states:
-        metrics["final"], metrics["early_stop"] = (_defined(state, progress) for state in states)
+        metrics["final"], metrics["early_stop"] = (
+            _defined(state, when, progress) for state, when in zip(states, ("the end", "early stop"), strict=True)
+        )
     return {
         "spec.json": to_json(spec.canonical),
         "metrics.json": to_json(metrics),
@@ -83,13 +85,14 @@ def _state(task: Task, learner: Learner, point: CurvePoint) -> dict[str, Any]:
     }
 
 
-def _defined(state: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def _defined(state: dict[str, Any], when: str, progress: Progress) -> dict[str, Any]:
     """For JSON: null where a metric is not finite."""
     for split in ("validation", "test"):
         for name, value in state[split].items():
-            note = f"{name} is {value} on {split} at iteration {state['step']:,}: it has no value there, and no gate on it passes"
-            if not math.isfinite(value) and note not in progress.notes:
-                progress.notes.append(note)
+            if not math.isfinite(value):
+                progress.notes.append(
+                    f"{name} is {value} on {split} at {when} (iteration {state['step']:,}): no gate on it there passes"
+                )
     return {**state, "validation": finite(state["validation"]), "test": finite(state["test"])}
 
 
