@@ -248,7 +248,10 @@ def node_of_constants(node: Any, known: Mapping[str, Any], opsets: Sequence[tupl
     ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
     outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
     graph = onnx.helper.make_graph([node], "constant", ports, outs)
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # the reference knows them from then on; they are the same
+    if node.op_type in (
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ):  # the reference knows them from then on; they are the same
         opsets = [(domain, max(version, 19) if domain in ("", "ai.onnx") else version) for domain, version in opsets]
     evaluator = ReferenceEvaluator(
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(*one) for one in opsets])

@@ -1,4 +1,5 @@
-"""PyTorch modules to graphs, through ``torch.export``. With ``trace`` this is all of the package that needs torch.
+"""PyTorch modules to graphs, through ``torch.export``. With ``trace`` and ``torch_samples`` this is all of the package that needs
+torch.
 
 What cannot be translated is named: the caller can then offer a dense runtime instead.
 """
