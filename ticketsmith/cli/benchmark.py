@@ -138,6 +138,9 @@ def _show_one(measured: Benchmark) -> None:
         if plain is not None and timings[0].precision != "float32":
             heading += f" ({plain.median_ms:.3g} ms is dense in float32 on {plain.runtime})"
         options.print_columns(columns, table.rows(timings), heading)
+        references = " and ".join(dict.fromkeys(timing.compared_with for timing in timings if timing.compared_with))
+        if references:
+            click.echo(f"outputs differ by: the largest difference from {references}")
     options.print_columns(table.MEMORY_COLUMNS, table.memory_rows(measured), "in a process of its own")
     loads = table.load_rows(measured.loads)
     options.print_columns(table.LOAD_COLUMNS, loads, "open-loop load test: requests of one input")

@@ -48,8 +48,8 @@ class Csr:
         chosen = {module for module in model.modules() if self._takes(module)}
         if not chosen:
             raise CannotRunError(
-                f"no linear layer has {percent(self.min_sparsity)} zeros and {self.min_weights:,} weights or more: "
-                "it would run like dense PyTorch."
+                f"no linear layer has {percent(self.min_sparsity)} zeros and {self.min_weights:,} weights or more (one with "
+                "hooks or parametrizations is not taken): it would run like dense PyTorch."
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse ")  # "is in beta state", "checks are disabled"

@@ -173,6 +173,7 @@ def summary(benchmark: Benchmark) -> dict[str, Any]:
                 "low": round(timing.speedup_low, 3),
                 "high": round(timing.speedup_high, 3),
                 "claimed": timing.claimed,
+                "compared_with": timing.compared_with,
                 "over_float32_dense": _over_float32(benchmark, timing),
             }
             for timing in best.values()

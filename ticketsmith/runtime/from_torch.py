@@ -1,4 +1,4 @@
-"""PyTorch modules to graphs, through ``torch.export``. With ``trace`` this is all of the package that needs torch.
+"""PyTorch modules to graphs, through ``torch.export``. This, ``trace`` and ``torch_samples`` need torch, and nothing else here.
 
 What cannot be translated is named: the caller can then offer a dense runtime instead.
 """

@@ -59,7 +59,7 @@ def whole_numbers(shape: tuple[int, ...], high: int | None, generator: np.random
     """``[batch, ...]`` below ``high``; where a model has no table for them they are a mask: ones, and zeros behind them."""
     if high is not None:
         return generator.integers(0, high, shape)
-    if len(shape) < 2:
+    if len(shape) < 2 or shape[-1] < 2:
         return generator.integers(0, 2, shape)
     lengths = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
     found: Array = (np.arange(shape[-1]) < lengths).astype(np.int64)

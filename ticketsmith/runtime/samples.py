@@ -50,8 +50,8 @@ def drawn(example: Array, seed: int) -> Array:
         value = int(values[0])
         values = np.array([value, value - 1 if value > 0 else 1], example.dtype)
     found: Array = generator.choice(values, shape)
-    if found.ndim > 1:
-        found[:, ..., 0] = example.max()  # so that no mask is empty
+    if found.ndim > 1 and found.shape[-1] > 1 and values.max() <= 1:
+        found[..., 0] = 1  # so that no mask is empty
     return found
 
 

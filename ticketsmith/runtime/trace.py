@@ -1,6 +1,6 @@
 """A PyTorch model watched at work: each operator, what it was given and what it made, and what that follows from.
 
-With ``from_torch`` this is all of the package that needs torch.
+With ``from_torch`` and ``torch_samples`` this is all of the package that needs torch.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _PLACES = {"embedding": 1, "index_select": 2, "gather": 2, "index": 1, "embeddin
 
 def table_size(model: nn.Module, tokens: Tensor) -> int | None:
     """How many rows the smallest table has that ``tokens`` ``[batch, ...]`` are places of; None for a model without one."""
-    carried: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+    carried: Any = WeakTensorKeyDictionary()
     given = tokens.clone()
     carried[given] = True
     found: list[int] = []
@@ -144,7 +144,7 @@ class _Watch(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.visit, self.places = visit, places
-        self.known: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self.known: Any = WeakTensorKeyDictionary()
         self.memories: dict[int, Origin] = {}
         self.kept: list[Tensor] = []  # so that no memory of ``memories`` is used again
         for tensor in (*model.parameters(), *model.buffers()):
