@@ -60,9 +60,9 @@ class Conductor:
         self.records, self.cluster, self.note = records, cluster, note
         self._sealed = SealedKeys(records.store, records.experiment)
         self._settled_pods: set[str] = set()  # only saves requests
-        self._missed: set[str] = set()  # pods that have a record, and were not to be seen at the last look
         self._stuck_since: dict[str, float] = {}
         self._told: dict[str, str] = {}
+        self._missed: set[str] = set()  # pods that have a record, and were not to be seen at the last look
 
     def run(self, poll: float = POLL) -> Exit:
         """Steps until nothing more can come. What passes by itself (a slow API server, a store that is away) is waited for."""
@@ -87,6 +87,7 @@ class Conductor:
         view = self._look()
         if view is None:
             return None
+        self._close_lost(view)
         if view.submission.cancelled:
             self.note("cancelled")
             return Exit.INTERRUPTED
@@ -106,8 +107,6 @@ class Conductor:
         jobs = self.cluster.jobs(selector)  # before what is sealed: a Job that has ended has sealed all that it will
         pods = self.cluster.pods(selector)
         self._close_pods(jobs, pods, submission.target)
-        records = self.records.pods()
-        self._close_lost(records, pods)
         return View(
             submission,
             plan,
@@ -115,7 +114,7 @@ class Conductor:
             tuple(self.records.outcomes()),
             tuple(jobs),
             tuple(pods),
-            tuple(records),
+            tuple(self.records.pods()),
         )
 
     def _write_down(self, view: View) -> bool:
@@ -167,10 +166,10 @@ class Conductor:
                 self.records.keep_pod(record)
             self._settled_pods.add(name)
 
-    def _close_lost(self, records: Sequence[PodRecord], pods: Sequence[Object]) -> None:
+    def _close_lost(self, view: View) -> None:
         """Ends the records of pods that are gone with their node. Two looks: a pod may be younger than the list of pods."""
-        there = {pod["metadata"]["name"] for pod in pods}
-        lost = {record.pod: record for record in records if not record.ended and record.pod not in there}
+        there = {pod["metadata"]["name"] for pod in view.pods}
+        lost = {record.pod: record for record in view.records if not record.ended and record.pod not in there}
         for name in self._missed & set(lost):
             reason = "gone without a word: its node was lost, or somebody deleted it"
             self.records.keep_pod(replace(lost[name], reason=reason, ended=True))

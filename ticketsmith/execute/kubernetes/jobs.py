@@ -149,6 +149,11 @@ def job_name(store: str, experiment: str, part: str, content: Any) -> str:
     return f"ts-{slug(experiment)[:20].strip('-')}-{slug(part)[:16].strip('-')}-{digest[:10]}"
 
 
+def job_part(name: str) -> str:
+    """The last word of what a Job is about, as its name tells: ``conductor``, ``report``; empty when it tells nothing."""
+    return ("", *name.split("-"))[-2]
+
+
 def experiment_id(store: str, experiment: str) -> str:
     """A label value that tells experiments of all stores apart."""
     return hashlib.sha256(json.dumps([store, experiment]).encode()).hexdigest()[:16]

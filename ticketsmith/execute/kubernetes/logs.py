@@ -13,6 +13,7 @@ from ticketsmith.errors import ClusterError
 from ticketsmith.execute.kubernetes import diagnose, manifests
 from ticketsmith.execute.kubernetes.cluster import Cluster, Object, UnreachableError
 from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, component_of, is_active, variant_of
+from ticketsmith.execute.kubernetes.jobs import job_part
 from ticketsmith.execute.kubernetes.records import Records
 
 LOOK = 2.0
@@ -130,8 +131,10 @@ def _stored(records: Records, choice: Choice, but: Collection[str], printed: set
     """Logs of pods that have gone; adds their names to ``printed``."""
     variants = {record.pod: record.variant for record in records.pods()}
     for file in records.store.files(f"{records.experiment}/logs"):
-        number, _, name = file.path.rpartition("/")[2].removesuffix(".log").partition("-")
-        variant, index = variants.get(name, ""), int(number) if number.isdigit() else None
+        folder, _, file_name = file.path.rpartition("/")
+        number, _, name = file_name.removesuffix(".log").partition("-")
+        part = job_part(folder.rpartition("/")[2])  # for a pod that ended before it could write its record
+        variant, index = variants.get(name, part), int(number) if number.isdigit() else None
         if name in but or not choice.takes(variant, index):
             continue
         if printed is not None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ticketsmith.config.target import Target
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.execute.kubernetes.ceiling import HOUR, Amount
-from ticketsmith.execute.kubernetes.jobs import Assignment, Group, read_assignment
+from ticketsmith.execute.kubernetes.jobs import Assignment, Group, job_part, read_assignment
 from ticketsmith.plan import Plan
 from ticketsmith.prices import Rate
 from ticketsmith.store.contract import Store, to_json
@@ -101,7 +101,7 @@ class Outcome:
     @property
     def component(self) -> str:
         """``train``, ``report`` or ``conductor``."""
-        return "train" if self.groups else ("", *self.job.split("-"))[-2]  # see ``jobs.job_name``
+        return "train" if self.groups else job_part(self.job)
 
 
 class Records:
