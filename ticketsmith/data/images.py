@@ -12,6 +12,7 @@ from ticketsmith.data.arrays import make_dataset
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.sizes import check_member, check_picture
 from ticketsmith.data.userfiles import existing
 from ticketsmith.errors import DataError
 
@@ -87,6 +88,8 @@ def _read(tree: Path, size: int | None, mode: str) -> tuple[NDArray[np.str_], ND
                 f"{path} is {image.shape[2]}x{image.shape[1]} pixels, {listed[0][1]} is {images[0].shape[2]}x"
                 f"{images[0].shape[1]}; make them equal, or say `size: {images[0].shape[1]}` to resize all."
             )
+        if not images:
+            check_member(2 * len(listed) * image.nbytes, f"{tree}: its {len(listed):,} pictures")
         images.append(image)
     return np.array([label for label, _ in listed]), np.stack(images)
 
@@ -99,10 +102,12 @@ def decode(source: Any, name: str, size: int | None = None, mode: str | None = N
     pillow = need("PIL.Image", "reading images")
     try:
         with pillow.open(source) as opened:
+            check_picture(opened.width, opened.height, name)
             image = opened.convert(mode or ("L" if opened.mode in ("1", "L", "LA", "I", "I;16", "F") else "RGB"))
     except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
         raise DataError(f"{name} cannot be read as an image: {error}; replace or remove it.") from error
     if size is not None:
+        check_picture(size, size, f"{name}, resized,")
         image = image.resize((size, size), pillow.Resampling.BILINEAR)
     array = np.asarray(image, np.uint8)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

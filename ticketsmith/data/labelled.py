@@ -14,8 +14,10 @@ from ticketsmith import plugins
 from ticketsmith.data import hub
 from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.sizes import check_table
 from ticketsmith.data.userfiles import existing, settle
 from ticketsmith.errors import DataError, TicketSmithError
+from ticketsmith.memory import require_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +145,10 @@ def _columns(path: str, text: str, label: str, base: Path) -> tuple[list[str], l
     reader, options = _READERS[file.suffix.lower()]
     if reader == "read_parquet":
         need("pyarrow", "a Parquet file")
+    require_file(file)
     try:
+        if reader == "read_parquet":
+            check_table(file)
         frame: pd.DataFrame = getattr(pd, reader)(file, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{KIND} 'table': {path} cannot be read: {error}") from error

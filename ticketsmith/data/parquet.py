@@ -15,6 +15,7 @@ from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.data.images import decode
+from ticketsmith.data.sizes import read_table
 from ticketsmith.data.userfiles import existing, expand
 from ticketsmith.errors import DataError
 
@@ -88,13 +89,13 @@ def _find(path: str | None, train: str | list[str] | None, test: str | list[str]
 
 def _read(paths: list[Path], image: str | None, label: str | None) -> tuple[list[str], NDArray[np.uint8], NDArray[Any]]:
     """Class names (if the files tell), images ``[n, channels, height, width]`` and labels of one split."""
-    arrow, reader = need("pyarrow", _WHAT), need("pyarrow.parquet", _WHAT)
+    arrow = need("pyarrow", _WHAT)
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
     labels: list[NDArray[Any]] = []
     for path in paths:
         try:
-            table = reader.read_table(path)
+            table = read_table(path)
         except (OSError, arrow.ArrowException) as error:
             raise DataError(f"{path} cannot be read as Parquet: {error}; get it again.") from error
         x_name = _column(path, table.schema, image, IMAGE_NAMES, lambda t: _is_image(arrow, t), "image")

@@ -7,6 +7,7 @@ from pathlib import Path
 from ticketsmith.data.dataset import Text
 from ticketsmith.data.userfiles import expand
 from ticketsmith.errors import DataError
+from ticketsmith.memory import read_file
 
 _WHAT = "the data set 'text'"
 
@@ -33,7 +34,7 @@ def files(path: str | list[str] | None = None) -> list[tuple[str, Path]]:
 def read(path: Path) -> str:
     """The text of a file, its line breaks as they are. Raises DataError when it is empty, not UTF-8, or has NUL bytes."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise DataError(f"{_WHAT}: {path} cannot be read: {error.strerror or error}") from error
     if not content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TicketSmithError
+from ticketsmith.inference import memory
 from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.onnx_file import need
+from ticketsmith.inference.onnx_file import check_sizes, need
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
+from ticketsmith.memory import read_file, require, require_file
+from ticketsmith.models.size import Bounded
 from ticketsmith.plugins import is_dotted, resolve
 
 Shape = tuple[int, ...]
@@ -47,7 +51,8 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
     made = resolve("model", name, {})
     torch.manual_seed(0)
     try:
-        model = made() if inspect.isclass(made) or not isinstance(made, nn.Module) else made
+        with Bounded():
+            model = made() if inspect.isclass(made) or not isinstance(made, nn.Module) else made
     except Exception as error:
         raise RecipeError(f"--model {name}: it cannot be made without arguments: {_first(error)}") from error
     if not isinstance(model, nn.Module):
@@ -56,9 +61,11 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
         _load(model, weights)
     inputs = _random(shape, torch.float32)
     model.eval()
+    example = inputs(1)
+    memory.check_one(model, example, "Give a smaller --shape.")
     try:
         with torch.inference_mode():
-            model(inputs(1))
+            model(example)
     except Exception as error:
         raise RecipeError(
             f"--model {name}: it does not take inputs of shape {(1, *shape)}: {_first(error)} Mend --shape."
@@ -83,9 +90,12 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     import onnx
 
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path)
         model = onnx.load_model_from_string(content)
+        check_sizes(model, Path(path).parent)
         onnx.checker.check_model(path)
+    except RecipeError as error:
+        raise RecipeError(f"--onnx {path}: {error}") from error
     except OSError as error:
         raise RecipeError(f"--onnx {path}: cannot be read: {error.strerror}.") from error
     except Exception as error:  # protobuf's and the checker's own failures
@@ -114,7 +124,8 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
             )
         return inputs(count)
 
-    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    folder = str(Path(path).parent)
+    arrays = [onnx.numpy_helper.to_array(tensor, folder) for tensor in model.graph.initializer if len(tensor.dims) > 1]
     sparsity = _share_of_zeros([array for array in arrays if array.dtype.kind == "f"])
     key = hashlib.sha256(content).hexdigest()
     return Candidate(Path(path).stem, 0, 0, key, sparsity, OnnxFile(Path(path))), checked
@@ -139,7 +150,10 @@ def _load(model: nn.Module, weights: str) -> None:
     from safetensors.torch import load_file
 
     try:
+        require_file(weights)
         model.load_state_dict(load_file(weights))
+    except RecipeError:
+        raise
     except OSError as error:
         raise RecipeError(f"--weights {weights}: cannot be read: {error.strerror or error}.") from error
     except Exception as error:
@@ -148,6 +162,14 @@ def _load(model: nn.Module, weights: str) -> None:
 
 def _random(shape: Shape, dtype: torch.dtype) -> Inputs:
     def inputs(count: int) -> Tensor:
+        sizes = ",".join(str(size) for size in shape)
+        require(
+            count * math.prod(shape) * dtype.itemsize,
+            f"--shape {sizes}: {count:,} inputs of that size"
+            if count > 1
+            else f"--shape {sizes}: an input of that size",
+            f"Give a smaller --{'batch-size' if count > 1 else 'shape'}.",
+        )
         generator = torch.Generator().manual_seed(0)
         if dtype == torch.float32:
             return torch.randn(count, *shape, generator=generator)

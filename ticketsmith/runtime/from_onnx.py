@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.memory import read_file, require
 from ticketsmith.runtime import interpolate, recurrent
 from ticketsmith.runtime.build import Array, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
@@ -51,7 +52,7 @@ def from_onnx(
     else:
         where = str(model)
         try:
-            content, folder = Path(model).read_bytes(), Path(model).parent
+            content, folder = read_file(model), Path(model).parent
         except OSError as error:
             raise OnnxError(f"{where}: cannot be read: {error.strerror}.") from error
     try:
@@ -144,6 +145,7 @@ class _Translator:
                 length = int(entries.get("length", size - offset))
                 if not 0 <= offset <= size or not 0 <= length <= size - offset:
                     raise OnnxError(f"weights {tensor.name!r} lie beyond the end of {location!r}.")
+                require(length, f"weights {tensor.name!r}", "Take a machine with more memory.", OnnxError)
                 file.seek(offset)
                 content = file.read(length)
         except (OSError, ValueError) as error:
@@ -204,8 +206,10 @@ class _Translator:
         import onnx
         from onnx.reference import ReferenceEvaluator
 
-        if _result_size(node.op_type, inputs) > MOST_ELEMENTS:
+        size = _result_size(node.op_type, inputs)
+        if size > MOST_ELEMENTS:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")
+        require(8 * int(size), f"the constant that {operator} makes", "Take a machine with more memory.", OnnxError)
         names = [name for name in dict.fromkeys(node.input) if name]
         try:
             ports = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in names]
@@ -226,6 +230,7 @@ def _array(tensor: Any) -> Array:
 
     if math.prod(tensor.dims) > MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
         raise OnnxError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
+    require(4 * math.prod(tensor.dims), f"weights {tensor.name!r}", "Take a machine with more memory.", OnnxError)
     try:
         array = numpy_helper.to_array(tensor)
     except Exception as error:  # of many kinds
