@@ -29,13 +29,13 @@ def available(root: Path = _ROOT) -> int | None:
 
 
 def require(size: int, what: str, mend: str, error: type[TicketSmithError] = RecipeError) -> None:
-    """Raises ``error`` when ``size`` bytes are more than is free: ``what`` needs them, ``mend`` is a sentence."""
+    """Raises ``error`` when ``size`` bytes are more than is free: ``what`` would take them, ``mend`` is a sentence."""
     if size <= _SMALL:
         return
     free = available()
     if free is not None and size > free:
         raise error(
-            f"{what} needs about {gib(size)} of memory, and {gib(free)} is free on this machine or in its container. {mend}"
+            f"{what} would take about {gib(size)} of memory, and {gib(free)} is free on this machine or in its container. {mend}"
         )
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import OnnxFile
-from ticketsmith.memory import available, require
-from ticketsmith.models.size import largest_value
+from ticketsmith.memory import available
+from ticketsmith.models.size import check_one
 
 _COPIES = 3
 """Values of a layer that exist at the same time: its inputs, its outputs, and those of another runtime."""
@@ -33,17 +33,6 @@ def check(
         f"batch size {largest} needs about {_COPIES * one * largest / 2**30:,.1f} GiB; {free / 2**30:,.1f} GiB of memory is "
         f"free on this machine. Choose {fits} or less."
     )
-
-
-def check_one(model: nn.Module, example: Tensor, mend: str) -> None:
-    """Raises RecipeError when a value that ``example`` leads to does not fit; ``mend`` says what to make smaller.
-
-    What grows with the square of an input, as attention does, fits for small ones, of which nothing is asked.
-    """
-    free = available()
-    if free is None or 4 * example.numel() ** 2 <= free:
-        return
-    require(largest_value(model, example), f"an input of shape {tuple(example.shape)} leads to a value that", mend)
 
 
 def _bytes_of_one(model: nn.Module, example: Tensor) -> int:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TicketSmithError
-from ticketsmith.inference import memory
 from ticketsmith.inference.lineup import Candidate
 from ticketsmith.inference.onnx_file import check_sizes, need
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.memory import read_file, require, require_file
-from ticketsmith.models.size import Bounded
+from ticketsmith.models.size import Bounded, check_one
 from ticketsmith.plugins import is_dotted, resolve
 
 Shape = tuple[int, ...]
@@ -62,7 +61,7 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
     inputs = _random(shape, torch.float32)
     model.eval()
     example = inputs(1)
-    memory.check_one(model, example, "Give a smaller --shape.")
+    check_one(model, example, "Give a smaller --shape.")
     try:
         with torch.inference_mode():
             model(example)

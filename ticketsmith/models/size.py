@@ -69,3 +69,15 @@ def largest_value(model: nn.Module, example: Tensor) -> int:
         model.train(training)
     largest: int = max(own, seen.bytes)
     return largest
+
+
+def check_one(model: nn.Module, example: Tensor, mend: str) -> None:
+    """Raises TaskError when a value that ``example`` leads to does not fit; ``mend`` says what to make smaller.
+
+    What grows with the square of an input, as attention does, fits for small ones, of which nothing is asked.
+    """
+    free = memory.available()
+    if free is None or 4 * example.numel() ** 2 <= free:
+        return
+    what = f"an input of shape {tuple(example.shape)} leads to a value that"
+    memory.require(largest_value(model, example), what, mend, TaskError)
