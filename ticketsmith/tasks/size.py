@@ -10,6 +10,5 @@ from ticketsmith.tasks.task import Task
 def check_batch(task: Task, batch_size: int) -> None:
     """Raises TaskError when ``batch_size`` inputs, and the numbers that choose them, do not fit."""
     example = task.example(1)
-    parts = example if isinstance(example, tuple) else (example,)
-    one = 8 + sum(part.numel() * part.element_size() for part in parts)
+    one = 8 + example.numel() * example.element_size()
     require(batch_size * one, f"training.batch_size: a batch of {batch_size:,}", "Choose a smaller one.", TaskError)
