@@ -29,6 +29,8 @@ from ticketsmith.inference import sources
 from ticketsmith.models.size import check_one
 from ticketsmith.runtime import artifact, from_onnx
 from ticketsmith.runtime.graph import Graph, Node
+from ticketsmith.tasks import task
+from ticketsmith.tasks.size import check_batch
 
 TIB = 2**40
 
@@ -155,6 +157,13 @@ def test_inputs_of_a_batch_too_large_are_not_drawn() -> None:
         RecipeError, match=r"9,000,000 inputs of that size would take about .* Give a smaller --batch-size\."
     ):
         inputs(9_000_000)
+
+
+def test_a_batch_of_training_that_cannot_be_held_is_not_begun(tmp_path: Path) -> None:
+    digits = task.create({"name": "classification", "data": "digits", "model": "mlp", "validation": 200}, tmp_path)
+    with pytest.raises(TaskError, match=r"training\.batch_size: a batch of 100,000,000,000 would take about"):
+        check_batch(digits, 10**11)
+    check_batch(digits, 10**5)
 
 
 def tampered(path: Path, shape: list[int]) -> Path:

@@ -135,7 +135,7 @@ variable "system_pool" {
   }
 
   validation {
-    condition     = can(regex("^Standard_[AC-Z][A-Z]*([4-9]|[1-9][0-9]+)", var.system_pool.vm_size))
+    condition     = can(regex("^Standard_([AC-Z][A-Z]*([4-9]|[1-9][0-9]+)|DS?3_v2$)", var.system_pool.vm_size))
     error_message = "system_pool: vm_size must have 4 vCPUs or more, and be none of the B sizes: AKS asks for that."
   }
 }

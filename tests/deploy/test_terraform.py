@@ -50,6 +50,19 @@ def test_format() -> None:
     assert done.returncode == 0, f"run `terraform fmt -recursive deploy/terraform`:\n{done.stdout}"
 
 
+@needs_terraform
+def test_nonsense_is_refused(tmp_path: Path) -> None:
+    """Of Terraform's own tests those that need no provider: variables alone, each refused by its own validation."""
+    shutil.copy(TERRAFORM / "variables.tf", tmp_path)
+    runs = (TERRAFORM / "tests" / "refusals.tftest.hcl").read_text()
+    without_provider = re.sub(r"^mock_provider .*?^}$", "", runs, count=1, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "refusals.tftest.hcl").write_text(without_provider)
+    subprocess.run(["terraform", "init", "-no-color"], cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(["terraform", "test", "-no-color"], cwd=tmp_path, capture_output=True, text=True)
+    assert f"{runs.count('expect_failures')} passed, 0 failed" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("name", ON_AZURE)
 def test_targets_on_azure_name_pools_that_terraform_makes(name: str) -> None:
     where = target(name)
