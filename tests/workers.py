@@ -24,6 +24,8 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
+_LEAST = 8 * 2**30
+"""Bytes that any test may have: stacks of threads and arenas that are hardly written to count too."""
 _nodes: dict[int, Any] = {}
 """Of the process that hands tests out: its workers by process id."""
 
@@ -43,7 +45,8 @@ def _bound_memory() -> None:
     if resource is None or free is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = min((limit for limit in (soft, hard, free * 9 // 10) if limit != resource.RLIM_INFINITY), default=soft)
+    bound = max(free * 9 // 10, _LEAST)
+    most = min((limit for limit in (soft, hard, bound) if limit != resource.RLIM_INFINITY), default=soft)
     with contextlib.suppress(OSError, ValueError):  # a system that knows no such limit
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
