@@ -4,6 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CONFIG ?= configs/imp_mnist.yaml
 
+# By two processes, so that one that dies is told by the other with the name of its test.
+PYTEST_ADDOPTS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 BUILDER    ?= docker build
 BUILD_ARGS ?=
 VERSION    ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ticketsmith/version.py)

@@ -96,6 +96,8 @@ def check(folder: Path, schema: Schema) -> list[str]:
         for section, kind in (("resource", "resources"), ("data", "data-sources")):
             for block in content.get(section, []):
                 for type_name, instances in _named(block):
+                    if type_name == "terraform_data":  # Terraform's own
+                        continue
                     for name, body in _named(instances):
                         where = f"{path.relative_to(folder)}: {type_name}.{name}"
                         problems += [f"{where}: {problem}" for problem in schema.problems(kind, type_name, body)]

@@ -20,7 +20,8 @@ deploy-credentials:  ## Azure: add the cluster to your kubeconfig, signed in by 
 deploy-image:  ## Azure: build the image, push it to the registry, print its digest
 	registry=$$(deploy/output.sh registry) && \
 	  $(BUILDER) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(BUILD_ARGS) --tag $$registry/ticketsmith:$(VERSION) . && \
-	  az acr login --name $${registry%%.*} && \
+	  az acr login --name $${registry%%.*} --expose-token --query accessToken --output tsv | \
+	    $(firstword $(BUILDER)) login $$registry --username 00000000-0000-0000-0000-000000000000 --password-stdin && \
 	  $(firstword $(BUILDER)) push $$registry/ticketsmith:$(VERSION) && \
 	  az acr repository show --name $${registry%%.*} --image ticketsmith:$(VERSION) --query digest --output tsv
 

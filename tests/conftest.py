@@ -12,6 +12,8 @@ import pytest
 
 from tests.store.azurite import azurite, container, proxy  # noqa: F401  fixtures for all
 
+pytest_plugins = ["tests.workers"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent

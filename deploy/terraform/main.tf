@@ -17,7 +17,16 @@ locals {
   # Fixed: deploy/kubernetes and the target files name it too.
   namespace = "ticketsmith"
 
-  operators = length(var.operators) > 0 ? var.operators : toset([data.azurerm_client_config.current.object_id])
+  operators = length(var.operators) > 0 ? var.operators : toset([terraform_data.installer.input])
+}
+
+# Who applied this first. Whoever applies it later takes no roles from them, and gets none: that is what `operators` says.
+resource "terraform_data" "installer" {
+  input = data.azurerm_client_config.current.object_id
+
+  lifecycle {
+    ignore_changes = [input]
+  }
 }
 
 resource "azurerm_resource_group" "this" {

@@ -35,7 +35,7 @@ variable "authorized_ip_ranges" {
   description = <<-EOT
     Public IPv4 ranges, in CIDR form, that may reach the API server and the storage account from outside of the virtual
     network: your office or your own address, for example ["203.0.113.7/32"].
-    Empty, the default: neither has a public address, and you need a VPN, a jump host or `az aks command invoke`.
+    Empty, the default: neither has a public address, and you need a VPN, or a jump host in the network.
   EOT
   type        = list(string)
   default     = []
@@ -43,9 +43,9 @@ variable "authorized_ip_ranges" {
 
   validation {
     condition = alltrue([
-      for range in var.authorized_ip_ranges : can(cidrnetmask(range)) && can(regex("/(8|9|[12][0-9]|3[0-2])$", range))
+      for range in var.authorized_ip_ranges : can(cidrnetmask(range)) && can(regex("/(8|9|[12][0-9]|30|32)$", range))
     ])
-    error_message = "authorized_ip_ranges: IPv4 ranges such as 203.0.113.7/32, none wider than /8: the internet as a whole may not be let in."
+    error_message = "authorized_ip_ranges: IPv4 ranges such as 203.0.113.7/32, none wider than /8: the internet as a whole may not be let in. Not /31, which Azure's storage firewall refuses: two ranges of /32 are the same."
   }
 
   validation {
@@ -57,7 +57,7 @@ variable "authorized_ip_ranges" {
 }
 
 variable "operators" {
-  description = "Entra ID object IDs of people or groups that administer the cluster, push images and read runs. Empty: who runs Terraform."
+  description = "Entra ID object IDs of people or groups that administer the cluster, push images and read runs. Empty: who ran Terraform first."
   type        = set(string)
   default     = []
   nullable    = false
@@ -83,13 +83,13 @@ variable "submitters" {
 # --- the cluster ------------------------------------------------------------------------------------------------------
 
 variable "kubernetes_version" {
-  description = "Minor version such as 1.34; null takes the one that AKS recommends. TicketSmith needs 1.33 or newer."
+  description = "Minor version such as 1.34, of the control plane and of every pool; null takes the one that AKS recommends. TicketSmith needs 1.33 or newer."
   type        = string
   default     = null
 
   validation {
-    condition     = var.kubernetes_version == null || can(regex("^1\\.(3[3-9]|[4-9][0-9])(\\.[0-9]+)?$", var.kubernetes_version))
-    error_message = "kubernetes_version: 1.33 or newer, since Jobs use per-index back-off (`az aks get-versions --location REGION -o table`)."
+    condition     = var.kubernetes_version == null || can(regex("^1\\.(3[3-9]|[4-9][0-9])$", var.kubernetes_version))
+    error_message = "kubernetes_version: a minor version of 1.33 or newer, such as 1.34, since Jobs use per-index back-off (`az aks get-versions --location REGION -o table`). Patches come by themselves: AKS refuses a patch version beside that."
   }
 }
 
@@ -118,10 +118,10 @@ variable "idle_minutes" {
 }
 
 variable "system_pool" {
-  description = "Nodes of the cluster's own services; the only pool that never goes to zero."
+  description = "Nodes of the cluster's own services; the only pool that never goes to zero. AKS asks for two nodes of 4 vCPUs."
   type = object({
-    vm_size         = optional(string, "Standard_D2ads_v5")
-    min_count       = optional(number, 1)
+    vm_size         = optional(string, "Standard_D4ads_v5")
+    min_count       = optional(number, 2)
     max_count       = optional(number, 3)
     os_disk_type    = optional(string, "Ephemeral")
     os_disk_size_gb = optional(number, 64)
@@ -133,10 +133,15 @@ variable "system_pool" {
     condition     = var.system_pool.min_count >= 1 && var.system_pool.max_count >= var.system_pool.min_count
     error_message = "system_pool: min_count must be at least 1 (AKS does not allow less), and max_count no less than min_count."
   }
+
+  validation {
+    condition     = can(regex("^Standard_([AC-Z][A-Z]*([4-9]|[1-9][0-9]+)|DS?3_v2$)", var.system_pool.vm_size))
+    error_message = "system_pool: vm_size must have 4 vCPUs or more, and be none of the B sizes: AKS asks for that."
+  }
 }
 
 variable "cpu_pool" {
-  description = "Nodes of conductors and reports: they exist while there are such pods. Label ticketsmith.io/pool=cpu."
+  description = "Nodes of conductors and reports: they exist while there are such pods. Label and taint ticketsmith.io/pool=cpu."
   type = object({
     vm_size         = optional(string, "Standard_D4s_v5")
     max_count       = optional(number, 2)
@@ -284,7 +289,7 @@ variable "checkpoint_days" {
 }
 
 variable "recovery_days" {
-  description = "Days for which deleted or overwritten blobs, and a deleted container, can be had back."
+  description = "Days for which deleted or overwritten blobs, and a deleted container, can be had back. Checkpoints stay, and are paid for, as long."
   type        = number
   default     = 7
   nullable    = false

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.deploy.rendered import of_kind, overlay
+import yaml
+
+from tests.deploy.rendered import ROOT, of_kind, overlay
 from tests.deploy.test_kubernetes import target
 from ticketsmith.execute.kubernetes.manifests import training_job
 
@@ -17,6 +19,14 @@ def test_one_queue_leads_to_both_kinds_of_nodes() -> None:
     for flavor in group["flavors"]:
         assert [one["name"] for one in flavor["resources"]] == group["coveredResources"]
     assert set(queue) <= {"namespaceSelector", "queueingStrategy", "preemption", "resourceGroups"}
+
+
+def test_the_manager_runs_where_nodes_always_are() -> None:
+    """On a pool that goes to zero it would hold a node for ever."""
+    values = yaml.safe_load((ROOT / "deploy/kubernetes/components/kueue/values.yaml").read_text())["controllerManager"]
+    assert values["nodeSelector"] == {"kubernetes.azure.com/mode": "system"}
+    assert values["tolerations"] == [{"key": "CriticalAddonsOnly", "operator": "Exists"}]
+    assert "--values deploy/kubernetes/components/kueue/values.yaml" in (ROOT / "docs/aks.md").read_text()
 
 
 def test_a_job_that_asks_for_the_queue_can_be_admitted() -> None:

@@ -5,6 +5,7 @@ What the modules promise is tested by Terraform itself (deploy/terraform/tests),
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -49,6 +50,19 @@ def test_format() -> None:
     assert done.returncode == 0, f"run `terraform fmt -recursive deploy/terraform`:\n{done.stdout}"
 
 
+@needs_terraform
+def test_nonsense_is_refused(tmp_path: Path) -> None:
+    """Of Terraform's own tests those that need no provider: variables alone, each refused by its own validation."""
+    shutil.copy(TERRAFORM / "variables.tf", tmp_path)
+    runs = (TERRAFORM / "tests" / "refusals.tftest.hcl").read_text()
+    without_provider = re.sub(r"^mock_provider .*?^}$", "", runs, count=1, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "refusals.tftest.hcl").write_text(without_provider)
+    subprocess.run(["terraform", "init", "-no-color"], cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(["terraform", "test", "-no-color"], cwd=tmp_path, capture_output=True, text=True)
+    assert f"{runs.count('expect_failures')} passed, 0 failed" in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("name", ON_AZURE)
 def test_targets_on_azure_name_pools_that_terraform_makes(name: str) -> None:
     where = target(name)
@@ -65,6 +79,8 @@ def test_targets_on_azure_tolerate_the_taints_of_their_pool(name: str) -> None:
     assert 'gpu_taint = "sku=gpu:NoSchedule"' in CLUSTER
     assert ("sku", "gpu") in tolerated
     assert (("kubernetes.azure.com/scalesetpriority", "spot") in tolerated) == where.train.spot
+    assert 'cpu_taint = "ticketsmith.io/pool=cpu:NoSchedule"' in CLUSTER
+    assert [(one.key, one.value) for one in where.cpu.tolerations] == [("ticketsmith.io/pool", "cpu")]
 
 
 @pytest.mark.parametrize("name", ON_AZURE)
@@ -180,6 +196,38 @@ def test_render_fills_in_the_identities_of_an_installation(tmp_path: Path, overl
         assert accounts[name]["metadata"]["annotations"]["azure.workload.identity/client-id"] == client
     assert ("ticketsmith" in of_kind(objects, "LocalQueue")) == queue
     assert len(objects) == len(overlay(overlay_name))
+
+
+@pytest.mark.parametrize("builder", ["docker build", "podman build"])
+def test_an_image_is_pushed_by_the_builder_that_made_it(tmp_path: Path, builder: str) -> None:
+    """Signed in by a token on standard input: `az acr login` alone asks for a running Docker."""
+    log = tmp_path / "log"
+    programs = {
+        "terraform": "echo -n me.azurecr.io",
+        "az": f'echo "az $*" >> {log}; case "$*" in *expose-token*) echo secret;; *) echo sha256:1;; esac',
+        builder.split()[
+            0
+        ]: f'echo "builder $*" >> {log}; case "$1" in login) read word; echo "read $word" >> {log};; esac',
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "--silent", "deploy-image", f"BUILDER={builder}", "VERSION=1.0", "COMMIT=abc"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "sha256:1\n"), done.stderr
+    steps = log.read_text().splitlines()
+    assert steps[0].startswith("builder build ")
+    assert set(steps[1:4]) == {
+        "az acr login --name me --expose-token --query accessToken --output tsv",
+        "builder login me.azurecr.io --username 00000000-0000-0000-0000-000000000000 --password-stdin",
+        "read secret",
+    }
+    assert steps[4] == "builder push me.azurecr.io/ticketsmith:1.0"
 
 
 def test_makefile_shows_every_step() -> None:

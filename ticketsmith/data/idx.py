@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import numpy as np
@@ -19,7 +20,7 @@ def read(content: bytes, name: str) -> NDArray[np.uint8]:
         raise DataError(f"{name} is not an idx file of unsigned bytes; get it again.")
     shape = struct.unpack_from(f">{content[3]}I", content, 4)
     body = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
-    if body.size != int(np.prod(shape)):
+    if body.size != math.prod(shape):
         raise DataError(f"{name} is cut short or too long: {body.size} values for shape {shape}; get it again.")
     return body.reshape(shape)
 

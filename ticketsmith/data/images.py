@@ -84,5 +84,7 @@ def _read(
 ) -> tuple[NDArray[np.str_], pictures.Pixels, int]:
     """Labels ``[n]`` and images ``[n, channels, height, width]`` of one tree, and the rules that they need."""
     listed = _list(tree)
-    images, rules = pictures.stack(pictures.decode(path, str(path), size, mode, background) for _, path in listed)
+    images, rules = pictures.stack(
+        (pictures.decode(path, str(path), size, mode, background) for _, path in listed), len(listed)
+    )
     return np.array([label for label, _ in listed]), images, rules

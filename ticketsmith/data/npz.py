@@ -12,6 +12,7 @@ import numpy as np
 from ticketsmith.data.arrays import Layout, make_dataset
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.sizes import check_arrays
 from ticketsmith.data.userfiles import existing
 from ticketsmith.errors import DataError
 
@@ -76,6 +77,7 @@ def _read(file: Path, needed: list[str], optional: list[str]) -> dict[str, Any]:
             here = [key for key in optional if key in archive.files]
             if len(here) == 1:
                 raise DataError(f"{file} holds only {here[0]} of {' and '.join(optional)}; store both or none.")
+            check_arrays(archive, [*needed, *here], file)
             return {key: archive[key] for key in [*needed, *here]}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error):

@@ -15,6 +15,7 @@ from ticketsmith.data.arrays import make_dataset
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import need
 from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.sizes import read_table
 from ticketsmith.data.userfiles import existing, expand
 from ticketsmith.errors import DataError
 
@@ -102,13 +103,13 @@ def _read(
     paths: list[Path], image: str | None, label: str | None, size: int | None, mode: str | None, background: str | None
 ) -> tuple[list[str], pictures.Pixels, NDArray[Any], int]:
     """Class names (if the files tell), images ``[n, channels, height, width]`` and labels of one split; the rules."""
-    arrow, reader = need("pyarrow", _WHAT), need("pyarrow.parquet", _WHAT)
+    arrow = need("pyarrow", _WHAT)
     names: list[str] = []
     images: list[pictures.Picture] = []
     labels: list[NDArray[Any]] = []
     for path in paths:
         try:
-            table = reader.read_table(path)
+            table = read_table(path)
         except (OSError, arrow.ArrowException) as error:
             raise DataError(f"{path} cannot be read as Parquet: {error}; get it again.") from error
         x_name = _column(path, table.schema, image, IMAGE_NAMES, lambda t: _is_image(arrow, t), "image")
@@ -135,7 +136,7 @@ def _read(
             images.append(pictures.decode(io.BytesIO(encoded), place, size, mode, background))
     if not images:
         raise DataError(f"{paths[0]} holds no rows: every split needs examples.")
-    stacked, rules = pictures.stack(images)
+    stacked, rules = pictures.stack(images, len(images))
     return names, stacked, np.concatenate(labels), rules
 
 

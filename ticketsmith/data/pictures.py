@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.data.extras import need
+from ticketsmith.data.sizes import check_member, check_picture
 from ticketsmith.errors import DataError
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
@@ -45,9 +46,12 @@ def decode(
     """
     pillow = need("PIL.Image", "reading images")
     colour = None if background is None else _colour(background)
+    if size is not None:
+        check_picture(size, size, f"{name}, resized,")
     try:
         with warnings.catch_warnings(), pillow.open(source) as opened:
             warnings.simplefilter("ignore")  # what they tell of is looked at here
+            check_picture(opened.width, opened.height, name)
             _check_whole(opened, name)
             opened.load()
             turned = opened.getexif().get(_ORIENTATION, 1) not in (0, 1)  # of a TIFF, Pillow has turned it by now
@@ -72,12 +76,17 @@ def decode(
     return Picture(name, pixels, DEPTH_AND_ORIENTATION if turned else FIRST_RULES)
 
 
-def stack(pictures: Iterable[Picture]) -> tuple[NDArray[Any], int]:
-    """``[n, channels, height, width]`` of pictures of one shape and depth, and the rules that they need. Raises DataError."""
+def stack(pictures: Iterable[Picture], count: int) -> tuple[NDArray[Any], int]:
+    """``[count, channels, height, width]`` of pictures of one shape and depth, and the rules that they need.
+
+    Raises DataError, also when ``count`` pictures do not fit into memory, as soon as the first is there.
+    """
     parts: list[NDArray[Any]] = []
     first, rules = None, FIRST_RULES
     for picture in pictures:
-        first = first or picture
+        if first is None:
+            first = picture
+            check_member(2 * count * picture.pixels.nbytes, f"{count:,} pictures like {picture.name}")
         one, other = picture.pixels, first.pixels
         if one.shape[1:] != other.shape[1:]:
             raise DataError(

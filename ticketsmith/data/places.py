@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import tarfile
@@ -11,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ticketsmith.data.sizes import check_member, gunzip
 from ticketsmith.errors import DataError
+from ticketsmith.memory import read_file
 
 PATHS_VARIABLE = "TICKETSMITH_DATA"
 SYSTEM = Path("/usr/share/datasets")
@@ -84,8 +85,8 @@ def read_verified(holding: Holding, md5: Mapping[str, str]) -> dict[str, bytes]:
 def read_maybe_gz(path: Path) -> bytes:
     """The content of a file, uncompressed when it ends in ``.gz``; DataError if it cannot be read."""
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        content = read_file(path)
+        return gunzip(content, str(path)) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}; delete it, and fetch the set again.") from error
 
@@ -97,6 +98,8 @@ def read_members(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = member.name.rpartition("/")[2]
+                if name in names:
+                    check_member(member.size, f"{archive}: {name}")
                 if member.isreg() and name in names and (file := tar.extractfile(member)):
                     found[name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:

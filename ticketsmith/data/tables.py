@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ticketsmith.data import text
-from ticketsmith.data.extras import need
+from ticketsmith.data import sizes, text
 from ticketsmith.errors import DataError
+from ticketsmith.memory import require_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ class Table:
 def read(file: Path, what: str) -> Table:
     """The table in a file. Raises DataError that begins with ``what``."""
     kind = file.suffix.lower()
+    require_file(file)
     if kind not in KINDS:
         raise DataError(f"{what} is of no known kind; known are {', '.join(KINDS)}.")
     if kind in _SEPARATORS:
@@ -48,8 +49,7 @@ def read(file: Path, what: str) -> Table:
 
     try:
         if kind == ".parquet":
-            need("pyarrow", "a Parquet file")
-            frame = pd.read_parquet(file)
+            frame: pd.DataFrame = sizes.read_table(file).to_pandas()
         else:
             frame = pd.read_json(file, lines=kind == ".jsonl", dtype=False, convert_dates=False)
     except (OSError, ValueError) as error:

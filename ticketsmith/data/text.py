@@ -7,6 +7,7 @@ from pathlib import Path
 from ticketsmith.data.dataset import Text
 from ticketsmith.data.userfiles import expand
 from ticketsmith.errors import DataError
+from ticketsmith.memory import read_file
 
 _WHAT = "the data set 'text'"
 
@@ -37,7 +38,7 @@ def read(path: Path, what: str = "") -> str:
     """
     what = what or f"{_WHAT}: {path}"
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise DataError(f"{what} cannot be read: {error.strerror or error}") from error
     if not content:

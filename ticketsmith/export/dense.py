@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.memory import require
 
 Bits = NDArray[np.bool_]
 
@@ -85,6 +86,9 @@ def parse_json(text: str, what: str) -> dict[str, Any]:
 def parts_of(header: str) -> list[Part]:
     """The tensors that a header lists, in the order of their bytes, which lie without gaps. Raises TicketFileError."""
     parts = [_part(name, entry) for name, entry in parse_json(header, "a header").items() if name != "__metadata__"]
+    require(
+        sum(part.end - part.begin for part in parts), "its tensors", "Take a machine with more memory.", TicketFileError
+    )
     parts.sort(key=lambda part: (part.begin, part.end))
     end = 0
     for part in parts:

@@ -26,7 +26,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from numpy.typing import NDArray
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.export import dense
 from ticketsmith.export.dense import Bits, TicketFileError
+from ticketsmith.memory import read_file
 from ticketsmith.spec import SCIENCE_VERSION, RunSpec, from_canonical, key_of
 from ticketsmith.store.contract import MANIFEST, RunFolder, check_name
 
@@ -109,7 +109,7 @@ class Ticket:
 def read(path: str | os.PathLike[str]) -> Ticket:
     """The ticket in a file. Raises TicketFileError when it is missing, damaged, or no ticket."""
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise TicketFileError(f"{path}: cannot be read: {error.strerror}.") from error
     try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ticketsmith.inference import memory
+from ticketsmith import memory
 from ticketsmith.runtime.from_onnx import Constants, node_of_constants
 
 Array = NDArray[Any]

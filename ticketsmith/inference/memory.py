@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import OnnxFile
+from ticketsmith.memory import available
+from ticketsmith.models.size import check_one
 
 _COPIES = 3
 """Values of a layer that exist at the same time: its inputs, its outputs, and those of another runtime."""
@@ -21,7 +22,9 @@ def check(
     """Raises RecipeError, naming a batch size that fits, when the largest one does not."""
     if device.type != "cpu" or isinstance(model, OnnxFile):
         return
-    one = _bytes_of_one(model, inputs_of(1))
+    example = inputs_of(1)
+    check_one(model, example, mend="Take smaller inputs, or a shorter context.")
+    one = _bytes_of_one(model, example)
     free, largest = available(), max(batch_sizes)
     if free is None or _COPIES * one * largest <= free:
         return
@@ -30,22 +33,6 @@ def check(
         f"batch size {largest} needs about {_COPIES * one * largest / 2**30:,.1f} GiB; {free / 2**30:,.1f} GiB of memory is "
         f"free on this machine. Choose {fits} or less."
     )
-
-
-def available() -> int | None:
-    """Bytes of memory that are free, or None where the system does not tell: the machine's, or those of its container."""
-    free: list[int] = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # "max": no limit
-        pass
-    return min(free, default=None)
 
 
 def _bytes_of_one(model: nn.Module, example: Tensor) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
+from ticketsmith.memory import require
 
 OPSET = 17
 
@@ -35,6 +38,46 @@ def onnx_path(model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Pat
     path = folder / "model.onnx"
     write(model, (example,), path)
     return path
+
+
+def check_sizes(model: Any, folder: Path) -> None:
+    """Whether the weights of an ``onnx.ModelProto``, and every value that it tells the size of, are sizes that can be had.
+
+    Runtimes fold constants while they load, so that a small file may ask for any amount. Raises RecipeError.
+    """
+    import onnx
+
+    for tensor in model.graph.initializer:
+        if any(size < 0 for size in tensor.dims):
+            raise RecipeError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            _check_external(tensor, folder)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception:  # too large for a message of protobuf, or what inference does not know
+        inferred = model.graph
+    weights = [("weights", tensor.name, math.prod(tensor.dims)) for tensor in model.graph.initializer]
+    values = [
+        ("value", value.name, math.prod(size.dim_value or 1 for size in value.type.tensor_type.shape.dim))
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    ]
+    for what, name, count in (*weights, *values):
+        require(4 * count, f"{what} {name!r}", "Export a smaller model, or take a machine with more memory.")
+    require(4 * sum(count for _, _, count in weights), "all weights together", "Take a machine with more memory.")
+
+
+def _check_external(tensor: Any, folder: Path) -> None:
+    entries = {one.key: one.value for one in tensor.external_data}
+    try:
+        size = (folder / entries["location"]).stat().st_size
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", size - offset))
+    except (OSError, KeyError, ValueError) as error:
+        raise RecipeError(f"weights {tensor.name!r} lie in another file, which cannot be read: {error}.") from error
+    if not 0 <= offset <= size or not 0 <= length <= size - offset:
+        raise RecipeError(
+            f"weights {tensor.name!r} lie beyond the end of {entries['location']!r}, which has {size:,} bytes."
+        )
 
 
 def write(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, **names: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.onnx_file import need
+from ticketsmith.inference.onnx_file import check_sizes, need
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.inference.weights import of_module as weights_of
 from ticketsmith.inference.weights import of_onnx as weights_of_onnx
+from ticketsmith.memory import read_file, require, require_file
+from ticketsmith.models.size import Bounded, check_one
 from ticketsmith.plugins import is_dotted, resolve
 from ticketsmith.runtime.from_onnx import Constants
 from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
@@ -52,7 +55,8 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
     made = resolve("model", name, {})
     torch.manual_seed(0)
     try:
-        model = made() if inspect.isclass(made) or not isinstance(made, nn.Module) else made
+        with Bounded():
+            model = made() if inspect.isclass(made) or not isinstance(made, nn.Module) else made
     except Exception as error:
         raise RecipeError(f"--model {name}: it cannot be made without arguments: {_first(error)}") from error
     if not isinstance(model, nn.Module):
@@ -70,14 +74,18 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
 
 def _taken(name: str, model: nn.Module, shape: Shape) -> tuple[Inputs, float]:
     """Inputs that a model takes, and the share of zeros of what it multiplies them by."""
+    inputs = _random(shape, torch.float32)
+    check_one(model, inputs(1), mend="Give a smaller --shape.")
     try:
-        inputs = _random(shape, torch.float32)
         return inputs, weights_of(model, model, inputs(1))[0].sparsity
     except Exception as error:  # a user's model may fail in any way
         try:
             high = table_size(model, torch.zeros(1, *shape, dtype=torch.int64))
             inputs = _random(shape, torch.int64, high)
+            check_one(model, inputs(1), mend="Give a smaller --shape.")
             return inputs, weights_of(model, model, inputs(1))[0].sparsity
+        except TicketSmithError:
+            raise
         except Exception:  # the first one says more
             raise RecipeError(
                 f"--model {name}: it does not take inputs of shape {(1, *shape)}: {_first(error)} Mend --shape."
@@ -97,11 +105,14 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     import onnx.inliner
 
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path)
         model = onnx.load_model_from_string(content)
+        check_sizes(model, Path(path).parent)
         onnx.checker.check_model(path)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
+    except RecipeError as error:
+        raise RecipeError(f"--onnx {path}: {error}") from error
     except OSError as error:
         raise RecipeError(f"--onnx {path}: cannot be read: {error.strerror}.") from error
     except Exception as error:  # protobuf's and the checker's own failures
@@ -154,7 +165,10 @@ def _load(model: nn.Module, weights: str) -> None:
     from safetensors.torch import load_file
 
     try:
+        require_file(weights)
         model.load_state_dict(load_file(weights))
+    except RecipeError:
+        raise
     except OSError as error:
         raise RecipeError(f"--weights {weights}: cannot be read: {error.strerror or error}.") from error
     except Exception as error:
@@ -165,6 +179,14 @@ def _random(shape: Shape, dtype: torch.dtype, high: int | None = None) -> Inputs
     """Draws inputs; whole numbers below ``high``, or a mask where a model has no table for them."""
 
     def inputs(count: int) -> Tensor:
+        sizes = ",".join(str(size) for size in shape)
+        require(
+            count * math.prod(shape) * dtype.itemsize,
+            f"--shape {sizes}: {count:,} inputs of that size"
+            if count > 1
+            else f"--shape {sizes}: an input of that size",
+            f"Give a smaller --{'batch-size' if count > 1 else 'shape'}.",
+        )
         if dtype == torch.float32:
             return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
         drawn = whole_numbers((count, *shape), high, np.random.default_rng(0))

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from ticketsmith.errors import TaskError, TicketSmithError
+from ticketsmith.models.size import Bounded
 from ticketsmith.plugins import build, resolve, source_fingerprint
 
 BUILTINS = {
@@ -39,7 +40,8 @@ def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], 
     given = {"input_shape": input_shape, "classes": classes}
     given = {key: value for key, value in given.items() if key in accepted and key not in options}
     try:
-        model = build("model", name, BUILTINS, options, **given)
+        with Bounded():
+            model = build("model", name, BUILTINS, options, **given)
     except TicketSmithError:
         raise
     except Exception as error:  # a user's own model may fail in any way

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.machine import cpu_name
+from ticketsmith.memory import read_file, require
 from ticketsmith.native import Isa, best_isa
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
@@ -156,7 +157,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, dict[str, str]]
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """What a file holds. Raises ArtifactError when it is missing, damaged or of another version."""
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}.") from error
     try:
@@ -188,6 +189,7 @@ def _parsed(data: bytes) -> Artifact:
     places = _field(document, "tensors", dict)
     if sum(_field(place, "size", int) for place in places.values()) > len(body):
         raise ArtifactError("its tensors overlap.")  # a small file could ask for any amount of memory
+    _check_memory(places)
     tensors = {name: _tensor(name, place, body) for name, place in places.items()}
     graph = _graph(_field(document, "graph", dict), tensors)
     graph.shapes()
@@ -195,6 +197,16 @@ def _parsed(data: bytes) -> Artifact:
     if precision not in PRECISIONS:
         raise ArtifactError(f"its precision {precision!r} is not known.")
     return Artifact(graph, _choices(_field(document, "choices", dict)), precision)
+
+
+def _check_memory(places: Mapping[str, Any]) -> None:
+    """A bitmap stores a weight in a bit: a file may ask for 32 times its size, and more while it is read."""
+    counts = [
+        math.prod(size for size in _field(place, "shape", list) if type(size) is int and size > 0)
+        for place in places.values()
+    ]
+    needed = 4 * sum(counts) + 5 * max(counts, default=0)
+    require(needed, "its tensors", "Take a machine with more memory.", ArtifactError)
 
 
 def _field(document: Any, name: str, kind: type) -> Any:

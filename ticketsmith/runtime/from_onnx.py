@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.memory import read_file, require
 from ticketsmith.runtime import interpolate, recurrent
 from ticketsmith.runtime.build import Array, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
@@ -57,7 +58,7 @@ def from_onnx(
     else:
         where = str(model)
         try:
-            content, folder = Path(model).read_bytes(), Path(model).parent
+            content, folder = read_file(model), Path(model).parent
         except OSError as error:
             raise OnnxError(f"{where}: cannot be read: {error.strerror}.") from error
     try:
@@ -172,6 +173,7 @@ class _Translator:
                 length = int(entries.get("length", size - offset))
                 if not 0 <= offset <= size or not 0 <= length <= size - offset:
                     raise OnnxError(f"weights {tensor.name!r} lie beyond the end of {location!r}.")
+                require(length, f"weights {tensor.name!r}", "Take a machine with more memory.", OnnxError)
                 file.seek(offset)
                 content = file.read(length)
         except (OSError, ValueError) as error:
@@ -231,8 +233,10 @@ class _Translator:
 
     def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
         """A node of constants."""
-        if _result_size(node.op_type, inputs) > MOST_ELEMENTS:
+        size = _result_size(node.op_type, inputs)
+        if size > MOST_ELEMENTS:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")
+        require(8 * int(size), f"the constant that {operator} makes", "Take a machine with more memory.", OnnxError)
         try:
             self.known |= node_of_constants(node, self.known, self.opsets)
         except Exception as error:  # the reference raises whatever NumPy does
@@ -291,9 +295,10 @@ class Constants:
                         {one.name: self._files._attribute(one) for one in node.attribute}, ""
                     )
             elif node.input and all(name in found or not name for name in node.input):
-                inputs = [found.get(name) for name in node.input]
-                if not node.op_type.startswith("Random") and _result_size(node.op_type, inputs) <= MOST_ELEMENTS:
+                size = _result_size(node.op_type, [found.get(name) for name in node.input])
+                if not node.op_type.startswith("Random") and size <= MOST_ELEMENTS:
                     with suppress(Exception):  # the reference raises whatever NumPy does
+                        require(8 * int(size), f"the constant that {node.op_type} makes", "", OnnxError)
                         found |= node_of_constants(node, found, self._files.opsets)
             yield node, found
             for attribute in node.attribute:
@@ -318,6 +323,7 @@ def _array(tensor: Any) -> Array:
 
     if math.prod(tensor.dims) > MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
         raise OnnxError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
+    require(4 * math.prod(tensor.dims), f"weights {tensor.name!r}", "Take a machine with more memory.", OnnxError)
     try:
         array = numpy_helper.to_array(tensor)
     except Exception as error:  # of many kinds

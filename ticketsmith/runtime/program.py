@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.memory import require
 from ticketsmith.native import Isa, abi
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.plan import Plan
@@ -33,6 +34,8 @@ class Program:
         library = native.library()
         self._run_c, self._call_c = library.ts_run, library.ts_call
         self._fast = native.fast_run()
+        floats = plan.sample_floats + plan.batch_floats + plan.memory_floats
+        require(4 * floats, "what the model computes", "Take a smaller batch, or a shorter context.", GraphError)
         shapes = graph.shapes()
         count = len(plan.operations)
         pointers = (ctypes.c_void_p * count)(*(ctypes.addressof(operation) for operation in plan.operations))

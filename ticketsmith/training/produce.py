@@ -28,6 +28,7 @@ from ticketsmith.store.contract import (
     to_json,
 )
 from ticketsmith.tasks.flops import forward_flops
+from ticketsmith.tasks.size import check_batch
 from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
@@ -143,6 +144,7 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
     stop = spec.stop_after
     if stop is None:
         stop = in_steps(spec.training.duration, task.train_size, spec.training.batch_size)
+    check_batch(task, spec.training.batch_size)
     progress, spent = checkpoint.restore(store, spec.key, learner) or (
         Progress(step=begin, interval_start=begin),
         0.0,

@@ -24,6 +24,15 @@ run "pods" {
     service_account     = "ticketsmith-worker"
   }
 
+  override_resource {
+    target = azurerm_user_assigned_identity.this
+    values = {
+      id           = "/subscriptions/00000000-0000-0000-0000-00000000000a/resourceGroups/ticketsmith/providers/Microsoft.ManagedIdentity/userAssignedIdentities/worker"
+      client_id    = "00000000-0000-0000-0000-0000000000f1"
+      principal_id = "00000000-0000-0000-0000-0000000000f2"
+    }
+  }
+
   assert {
     condition = (
       azurerm_federated_identity_credential.this.subject == "system:serviceaccount:ticketsmith:ticketsmith-worker" &&
@@ -36,12 +45,12 @@ run "pods" {
     condition = (
       azurerm_role_assignment.blobs.scope == var.container_id &&
       azurerm_role_assignment.blobs.role_definition_name == "Storage Blob Data Contributor" &&
-      azurerm_role_assignment.blobs.principal_id == azurerm_user_assigned_identity.this.principal_id
+      azurerm_role_assignment.blobs.principal_id == "00000000-0000-0000-0000-0000000000f2"
     )
     error_message = "pods may use blobs of the container, not of the account"
   }
   assert {
-    condition     = output.client_id == azurerm_user_assigned_identity.this.client_id
+    condition     = output.client_id == "00000000-0000-0000-0000-0000000000f1"
     error_message = "the annotation of the service account needs the client ID, not the principal's"
   }
 }

@@ -21,8 +21,8 @@ variables {
   log_analytics        = null
 
   system_pool = {
-    vm_size         = "Standard_D2ads_v5"
-    min_count       = 1
+    vm_size         = "Standard_D4ads_v5"
+    min_count       = 2
     max_count       = 3
     os_disk_type    = "Ephemeral"
     os_disk_size_gb = 64
@@ -73,7 +73,7 @@ run "pools_scale_to_zero" {
   }
   assert {
     condition = (
-      azurerm_kubernetes_cluster.this.default_node_pool[0].min_count == 1 &&
+      azurerm_kubernetes_cluster.this.default_node_pool[0].min_count == 2 &&
       azurerm_kubernetes_cluster.this.default_node_pool[0].max_count == 3 &&
       azurerm_kubernetes_cluster.this.default_node_pool[0].only_critical_addons_enabled
     )
@@ -124,8 +124,8 @@ run "labels_and_taints" {
     error_message = "spot GPU nodes must carry both taints"
   }
   assert {
-    condition     = length(azurerm_kubernetes_cluster_node_pool.this["cpu"].node_taints) == 0
-    error_message = "conductors and reports tolerate nothing"
+    condition     = azurerm_kubernetes_cluster_node_pool.this["cpu"].node_taints == tolist(["ticketsmith.io/pool=cpu:NoSchedule"])
+    error_message = "what says nothing of nodes may hold no CPU node"
   }
   assert {
     condition = (
@@ -167,9 +167,88 @@ run "spot_nodes" {
   }
 }
 
+run "a_new_version_takes_every_pool_along" {
+  command = plan
+  module {
+    source = "./modules/cluster"
+  }
+  variables {
+    kubernetes_version = "1.34"
+  }
+
+  assert {
+    condition = (
+      azurerm_kubernetes_cluster.this.kubernetes_version == "1.34" &&
+      azurerm_kubernetes_cluster.this.default_node_pool[0].orchestrator_version == "1.34" &&
+      alltrue([for pool in azurerm_kubernetes_cluster_node_pool.this : pool.orchestrator_version == "1.34"])
+    )
+    error_message = "no pool may stay behind"
+  }
+}
+
+run "pools_can_be_changed" {
+  command = plan
+  module {
+    source = "./modules/cluster"
+  }
+
+  assert {
+    condition = (
+      azurerm_kubernetes_cluster_node_pool.this["cpu"].temporary_name_for_rotation == "cputmp" &&
+      azurerm_kubernetes_cluster_node_pool.this["gpu"].temporary_name_for_rotation == "gputmp" &&
+      azurerm_kubernetes_cluster_node_pool.this["gpuspot"].temporary_name_for_rotation == "gpuspottmp"
+    )
+    error_message = "without a temporary name of 12 letters at most, another size plans well and fails at apply"
+  }
+  assert {
+    condition = (
+      azurerm_kubernetes_cluster_node_pool.this["cpu"].vm_size == "Standard_D4s_v5" &&
+      azurerm_kubernetes_cluster_node_pool.this["gpu"].vm_size == "Standard_NC4as_T4_v3" &&
+      azurerm_kubernetes_cluster_node_pool.this["gpuspot"].zones == toset(["1"])
+    )
+    error_message = "each pool has the size and zones that were asked for"
+  }
+}
+
 run "identities" {
   module {
     source = "./modules/cluster"
+  }
+
+  # Each identity is somebody: with one principal for all, any role could go to any of them.
+  override_resource {
+    target = azurerm_user_assigned_identity.control_plane
+    values = {
+      id           = "/subscriptions/00000000-0000-0000-0000-00000000000a/resourceGroups/ticketsmith/providers/Microsoft.ManagedIdentity/userAssignedIdentities/control-plane"
+      client_id    = "00000000-0000-0000-0000-0000000000c1"
+      principal_id = "00000000-0000-0000-0000-0000000000c2"
+    }
+  }
+  override_resource {
+    target = azurerm_user_assigned_identity.kubelet
+    values = {
+      id           = "/subscriptions/00000000-0000-0000-0000-00000000000a/resourceGroups/ticketsmith/providers/Microsoft.ManagedIdentity/userAssignedIdentities/kubelet"
+      client_id    = "00000000-0000-0000-0000-0000000000b1"
+      principal_id = "00000000-0000-0000-0000-0000000000b2"
+    }
+  }
+
+  assert {
+    condition = (
+      azurerm_role_assignment.pull.principal_id == "00000000-0000-0000-0000-0000000000b2" &&
+      azurerm_role_assignment.network.principal_id == "00000000-0000-0000-0000-0000000000c2" &&
+      azurerm_role_assignment.kubelet.principal_id == "00000000-0000-0000-0000-0000000000c2"
+    )
+    error_message = "nodes pull; the control plane joins nodes to the network, and hands them their identity"
+  }
+  assert {
+    condition = (
+      azurerm_kubernetes_cluster.this.kubelet_identity[0].object_id == "00000000-0000-0000-0000-0000000000b2" &&
+      azurerm_kubernetes_cluster.this.kubelet_identity[0].client_id == "00000000-0000-0000-0000-0000000000b1" &&
+      azurerm_kubernetes_cluster.this.kubelet_identity[0].user_assigned_identity_id == azurerm_user_assigned_identity.kubelet.id &&
+      toset(azurerm_kubernetes_cluster.this.identity[0].identity_ids) == toset([azurerm_user_assigned_identity.control_plane.id])
+    )
+    error_message = "nodes and control plane are two identities"
   }
 
   assert {

@@ -62,6 +62,24 @@ run "defaults" {
   }
 }
 
+run "somebody_else_applies" {
+  command = plan
+
+  override_data {
+    target = data.azurerm_client_config.current
+    values = {
+      subscription_id = "00000000-0000-0000-0000-00000000000a"
+      tenant_id       = "00000000-0000-0000-0000-00000000000b"
+      object_id       = "00000000-0000-0000-0000-0000000000ff"
+    }
+  }
+
+  assert {
+    condition     = local.operators == toset(["00000000-0000-0000-0000-00000000000c"])
+    error_message = "a second person's apply may not take the first one's roles"
+  }
+}
+
 run "everything_on" {
   variables {
     name                 = "labs"

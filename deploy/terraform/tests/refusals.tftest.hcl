@@ -72,6 +72,14 @@ run "a_private_address" {
   expect_failures = [var.authorized_ip_ranges]
 }
 
+run "a_range_that_storage_refuses" {
+  command = plan
+  variables {
+    authorized_ip_ranges = ["203.0.113.6/31"]
+  }
+  expect_failures = [var.authorized_ip_ranges]
+}
+
 run "operators_by_name" {
   command = plan
   variables {
@@ -92,6 +100,14 @@ run "kubernetes_too_old" {
   command = plan
   variables {
     kubernetes_version = "1.32"
+  }
+  expect_failures = [var.kubernetes_version]
+}
+
+run "a_patch_version" {
+  command = plan
+  variables {
+    kubernetes_version = "1.34.2"
   }
   expect_failures = [var.kubernetes_version]
 }
@@ -124,6 +140,22 @@ run "a_system_pool_of_zero" {
   command = plan
   variables {
     system_pool = { min_count = 0 }
+  }
+  expect_failures = [var.system_pool]
+}
+
+run "a_system_pool_of_two_cores" {
+  command = plan
+  variables {
+    system_pool = { vm_size = "Standard_D2ads_v5" }
+  }
+  expect_failures = [var.system_pool]
+}
+
+run "a_system_pool_of_burstable_machines" {
+  command = plan
+  variables {
+    system_pool = { vm_size = "Standard_B4ms" }
   }
   expect_failures = [var.system_pool]
 }

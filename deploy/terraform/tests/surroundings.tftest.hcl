@@ -43,6 +43,19 @@ run "network" {
     error_message = "endpoints answer HTTPS and nothing else"
   }
   assert {
+    condition = toset([
+      for rule in azurerm_network_security_group.endpoints.security_rule :
+      "${rule.access} ${rule.direction} ${rule.protocol} from ${rule.source_address_prefix} to ${rule.destination_port_range}"
+    ]) == toset(["Allow Inbound Tcp from VirtualNetwork to 443", "Deny Inbound * from * to *"])
+    error_message = "HTTPS from within the network, and no other rule"
+  }
+  assert {
+    condition = toset(keys(azurerm_private_dns_zone_virtual_network_link.this)) == toset(["blob", "registry"]) && alltrue([
+      for link in azurerm_private_dns_zone_virtual_network_link.this : link.virtual_network_id == azurerm_virtual_network.this.id
+    ])
+    error_message = "without the link, names lead nodes to public addresses, which are closed"
+  }
+  assert {
     condition = toset([for zone in azurerm_private_dns_zone.this : zone.name]) == toset([
       "privatelink.blob.core.windows.net", "privatelink.azurecr.io"
     ])

@@ -3,6 +3,8 @@
 locals {
   private = length(var.authorized_ip_ranges) == 0
 
+  # Every pool is tainted: what says nothing of nodes may hold none of them. configs/targets tolerate these.
+  cpu_taint = "ticketsmith.io/pool=cpu:NoSchedule"
   gpu_taint = "sku=gpu:NoSchedule"
   spot_key  = "kubernetes.azure.com/scalesetpriority"
 
@@ -73,7 +75,7 @@ resource "azurerm_kubernetes_cluster" "this" {
   private_cluster_enabled             = local.private
   private_cluster_public_fqdn_enabled = false
   private_dns_zone_id                 = local.private ? "System" : null
-  run_command_enabled                 = local.private # `az aks command invoke`, the way in without a VPN; Azure asks for a role
+  run_command_enabled                 = local.private # needs a node without taints for a while: docs/aks.md, "A private cluster"
   local_account_disabled              = true
   role_based_access_control_enabled   = true
 
@@ -121,6 +123,7 @@ resource "azurerm_kubernetes_cluster" "this" {
   default_node_pool {
     name                         = "system"
     vm_size                      = var.system_pool.vm_size
+    orchestrator_version         = var.kubernetes_version
     auto_scaling_enabled         = true
     min_count                    = var.system_pool.min_count
     max_count                    = var.system_pool.max_count
@@ -201,9 +204,13 @@ resource "azurerm_kubernetes_cluster_node_pool" "this" {
   kubernetes_cluster_id = azurerm_kubernetes_cluster.this.id
   mode                  = "User" # only these may have no nodes
   vm_size               = each.value.vm_size
+  orchestrator_version  = var.kubernetes_version # a new minor version takes every pool along
   zones                 = length(each.value.zones) > 0 ? each.value.zones : null
   vnet_subnet_id        = var.nodes_subnet_id
   tags                  = var.tags
+
+  # Another size, disk or zone makes the pool anew: meanwhile its nodes are in a pool of this name.
+  temporary_name_for_rotation = "${each.key}tmp"
 
   auto_scaling_enabled = true
   node_count           = 0
@@ -223,7 +230,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "this" {
     each.value.spot ? { (local.spot_key) = "spot" } : {},
   )
   node_taints = concat(
-    each.value.gpu ? [local.gpu_taint] : [],
+    [each.value.gpu ? local.gpu_taint : local.cpu_taint],
     each.value.spot ? ["${local.spot_key}=spot:NoSchedule"] : [],
   )
 

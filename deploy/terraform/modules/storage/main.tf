@@ -105,7 +105,8 @@ resource "azurerm_storage_management_policy" "this" {
       base_blob {
         delete_after_days_since_modification_greater_than = var.checkpoint_days
       }
-      # A checkpoint is written over every minute or so, and each time leaves a version behind.
+      # A checkpoint is written over every minute or so, and each time leaves a version behind. What this removes stays,
+      # and is paid for, for recovery_days more: Azure knows no soft delete by prefix.
       version {
         delete_after_days_since_creation = 1
       }
