@@ -18,6 +18,7 @@ from ticketsmith.evidence.samples import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import read_cost
 from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store
+from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
 
 Source = Store | Snapshot
@@ -46,22 +47,19 @@ def view(store: Store, experiment: str) -> Snapshot:
     return Snapshot(store, experiment).read_ahead(lambda path: path.endswith(files) or bool(pods.match(path)))
 
 
-def read_results(store: Source, plan: Plan) -> list[Result]:
+def read_results(index: Index, plan: Plan) -> list[Result]:
     """The sealed runs of a plan, in its order. Raises DamagedRunError when one was changed."""
-    folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
+    runs = index.runs((node.key for node in plan.results), plan.experiment)
     results = []
     for node in plan.results:
-        folder = folders.get(node.key[:8])
-        if folder is None:
-            continue
-        run = SealedRun(store, folder)
-        if run.key != node.key:
+        run = runs.get(node.key)
+        if run is None:
             continue
         try:
-            results.append(_result(run, node.variant, node.seed, node.level, node.draw, _bill(store, run)))
+            results.append(_result(run, node.variant, node.seed, node.level, node.draw, _bill(run)))
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedRunError(
-                f"{store.url}/{folder}/metrics.json is not what TicketSmith writes: {error!r}"
+                f"{run.store.url}/{run.folder}/metrics.json is not what TicketSmith writes: {error!r}"
             ) from error
     return results
 
@@ -83,15 +81,13 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
     return tuple(samples)
 
 
-def read_environment(store: Source, plan: Plan) -> dict[str, str]:
+def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
-    folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
     seen: dict[str, dict[str, None]] = {}
-    for node in plan.results:
-        if (folder := folders.get(node.key[:8])) is not None:
-            for field, value in SealedRun(store, folder).read_json("environment.json").items():
-                if value is not None:
-                    seen.setdefault(field, {})[str(value)] = None
+    for run in index.runs((node.key for node in plan.results), plan.experiment).values():
+        for field, value in run.read_json("environment.json").items():
+            if value is not None:
+                seen.setdefault(field, {})[str(value)] = None
     return {field: ", ".join(values) for field, values in seen.items()}
 
 
@@ -108,9 +104,9 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
     return pods, unreadable
 
 
-def _bill(store: Source, run: SealedRun) -> Bill | None:
+def _bill(run: SealedRun) -> Bill | None:
     """What making a run took and cost; None when its record is lost or is none."""
-    plain = read_cost(store.get, str(run.folder), run.key)
+    plain = read_cost(run.store.get, str(run.folder), run.key)
     if plain is None:
         return None
 

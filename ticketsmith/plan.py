@@ -6,8 +6,9 @@ Every method of the field is a way of writing specs; this module is where they a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -33,22 +34,34 @@ from ticketsmith.spec import (
 )
 from ticketsmith.store.contract import RunFolder, to_json
 
+_KEY = re.compile(r"[0-9a-f]{64}")
+
 REWIND_POINT = "rewind_point"
 """The variant name of dense runs that stop where tickets are rewound to; they are material, not results."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One run of a plan: its spec, and what it is called."""
+    """One run of a plan: its spec, and what it is called.
+
+    ``stored_key`` is the key that a stored plan gives it. It differs from the spec's own when the plan was made under
+    another version of the science: its runs stay what they are, and none can be made any more.
+    """
 
     spec: RunSpec
     variant: str
     level: int
     draw: int = 0
+    stored_key: str | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
-        return self.spec.key
+        return self.stored_key or self.spec.key
+
+    @property
+    def outdated(self) -> bool:
+        """Whether this version of the science would make another run of the same spec."""
+        return self.key != self.spec.key
 
     @property
     def seed(self) -> int:
@@ -106,10 +119,15 @@ class Plan:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Plan:
-        """The inverse of ``to_bytes``. Raises ValueError or KeyError when it is something else."""
+        """The inverse of ``to_bytes``, keys included. Raises ValueError, KeyError or TypeError when it is something else."""
         plain = json.loads(content)
-        nodes = (Node(from_canonical(n["spec"]), n["variant"], n["level"], n["draw"]) for n in plain["nodes"])
-        return cls(plain["experiment"], tuple(nodes))
+        nodes = tuple(
+            Node(from_canonical(n["spec"]), n["variant"], n["level"], n["draw"], n["key"]) for n in plain["nodes"]
+        )
+        for node in nodes:
+            if not _KEY.fullmatch(node.key):
+                raise ValueError(f"{node.key!r} is no key")
+        return cls(plain["experiment"], nodes)
 
 
 def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:

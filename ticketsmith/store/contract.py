@@ -74,6 +74,10 @@ class Store(Protocol):
         """A file's bytes, or None when there is none. Raises StoreError."""
         ...
 
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file; nothing of it is read. Raises StoreError."""
+        ...
+
     def put(self, path: str, content: bytes) -> None:
         """Writes or replaces a loose file, whole or not at all. Raises StoreError."""
         ...
@@ -213,9 +217,3 @@ class SealedRun:
             f"{self.store.url}/{self.folder}/{name} {what}. Restore the folder from a copy, or delete the folder "
             f"{self.folder} and run the same command again: only what is missing is made."
         )
-
-
-def find_sealed(store: Store, keys: list[str] | None = None) -> dict[str, RunFolder]:
-    """Sealed runs by the first eight digits of their key, over all experiments of the store."""
-    wanted = None if keys is None else {key[:8] for key in keys}
-    return {folder.key8: folder for folder in store.folders() if wanted is None or folder.key8 in wanted}

@@ -26,6 +26,8 @@ class Snapshot:
         self._store, self._folder = store, folder
         self._files = {file.path: file for file in store.files(folder)}
         self._held: dict[str, bytes | None] = {}
+        self.remote = any(file.version for file in self._files.values())
+        """Whether reading a file takes long: then many should be read at a time."""
 
     def files(self, prefix: str = "") -> list[StoredFile]:
         """The files below a folder, sorted by path."""
