@@ -21,6 +21,7 @@ from ticketsmith.execute.kubernetes.conductor import Conductor
 from ticketsmith.execute.kubernetes.records import Records
 from ticketsmith.execute.kubernetes.submit import propose, submit
 from ticketsmith.plan import Plan
+from ticketsmith.store.index import Index
 
 Make = Callable[..., Lab]
 
@@ -120,7 +121,7 @@ def test_killed_between_any_two_of_its_effects_it_goes_on_and_begins_nothing_twi
 def conductor_sees(lab: Lab) -> set[str]:
     plan = lab.records.plan(lab.records.submission())
     assert plan is not None
-    return set(lab.conductor()._sealed.of(plan))
+    return set(Index(lab.records.store).runs(plan.by_key, plan.experiment))
 
 
 def test_two_conductors_at_once_do_no_harm(light_lab: Make) -> None:
