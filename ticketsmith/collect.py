@@ -7,9 +7,10 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import Any, overload
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, pod_from_json
@@ -159,7 +160,7 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         training_flops=plain["flops"]["training"],
         seconds=bill.seconds if bill else None,
         bill=bill,
-        curve=_curve(run.read("curve.csv").decode()),
+        curve=_Curve(run.read("curve.csv"), f"{run.store.url}/{run.folder}/curve.csv"),
     )
 
 
@@ -167,13 +168,50 @@ def _measured(plain: dict[str, Any] | None) -> Measured | None:
     return Measured(plain["step"], plain["validation"], plain["test"]) if plain else None
 
 
-def _curve(text: str) -> list[CurvePoint]:
-    points = []
-    for row in csv.DictReader(io.StringIO(text)):
-        validation = {
-            name.removeprefix("validation_"): float(value)
-            for name, value in row.items()
-            if name.startswith("validation_")
-        }
-        points.append(CurvePoint(int(row["step"]), float(row["train_loss"]), validation))
-    return points
+class _Curve(Sequence[CurvePoint]):
+    """The points of a ``curve.csv``, parsed when somebody asks for them: most commands do not."""
+
+    def __init__(self, content: bytes, place: str) -> None:
+        self._content, self._place = content, place
+
+    @cached_property
+    def _points(self) -> list[CurvePoint]:
+        try:
+            return _points(self._content.decode())
+        except (IndexError, ValueError) as error:
+            raise DamagedRunError(f"{self._place} is not what TicketSmith writes: {error!r}") from error
+
+    @overload
+    def __getitem__(self, index: int) -> CurvePoint: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CurvePoint]: ...
+
+    def __getitem__(self, index: int | slice) -> CurvePoint | Sequence[CurvePoint]:
+        return self._points[index]
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._points == list(other)
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __repr__(self) -> str:
+        return repr(self._points)
+
+
+def _points(text: str) -> list[CurvePoint]:
+    rows = csv.reader(io.StringIO(text))
+    heading = next(rows, [])
+    step, loss = (heading.index(name) for name in ("step", "train_loss")) if heading else (0, 0)
+    measured = [
+        (at, name.removeprefix("validation_")) for at, name in enumerate(heading) if name.startswith("validation_")
+    ]
+    return [
+        CurvePoint(int(row[step]), float(row[loss]), {name: float(row[at]) for at, name in measured})
+        for row in rows
+        if row
+    ]

@@ -80,7 +80,9 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False, emoji=False) if sys.stdout.isatty() else Console(width=200, markup=False, emoji=False)
+    console = (
+        Console(markup=False, emoji=False) if sys.stdout.isatty() else Console(width=200, markup=False, emoji=False)
+    )
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in rows[0] if rows else ():
         table.add_column(heading, justify="left" if heading in _WORDS else "right", overflow="fold")

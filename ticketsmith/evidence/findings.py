@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import sweet_spot as spots
@@ -16,9 +18,12 @@ from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import At, Metric, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
-from ticketsmith.evidence.summarise import summarise
+from ticketsmith.evidence.summarise import grouped, summarise
 from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict
+
+T = TypeVar("T")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,17 @@ class Findings:
         """How many seeds were trained at all."""
         return len({run.seed for run in self.results})
 
+    @cached_property
+    def levels(self) -> dict[tuple[str, int], list[Result]]:
+        """The runs of every level of every variant."""
+        return grouped(self.results)
+
     def summary(
         self, variant: str, level: int, metric: str | None = None, split: Split = "test", at: At | None = None
     ) -> Summary | None:
         """The mean of one level, by default of the experiment's own metric on the test split; None if not measured."""
-        found = (entry for entry in self.series(variant, metric, split, at) if entry.level == level)
+        name, moment = metric or self.metric.name, at or self.policy.at
+        found = (entry for entry in self._series.get((variant, name, split, moment), ()) if entry.level == level)
         return next(found, None)
 
     def series(
@@ -87,13 +98,27 @@ class Findings:
     ) -> list[Summary]:
         """The summaries of all levels of one variant, from dense to sparse."""
         name, moment = metric or self.metric.name, at or self.policy.at
-        chosen = [s for s in self.summaries if (s.variant, s.metric, s.split, s.at) == (variant, name, split, moment)]
+        chosen = self._series.get((variant, name, split, moment), [])
         return sorted(chosen, key=lambda entry: (entry.sparsity, entry.level))
 
     def verdicts(self, variant: str, level: int, split: Split = "test") -> list[Verdict]:
         """The verdicts of one level, one for each gate."""
-        given = self.test if split == "test" else self.validation
-        return [verdict for verdict in given if (verdict.variant, verdict.level) == (variant, level)]
+        return self._verdicts.get((split, variant, level), [])
+
+    @cached_property
+    def _series(self) -> dict[tuple[str, str, Split, At], list[Summary]]:
+        return _grouped(self.summaries, lambda entry: (entry.variant, entry.metric, entry.split, entry.at))
+
+    @cached_property
+    def _verdicts(self) -> dict[tuple[Split, str, int], list[Verdict]]:
+        return _grouped([*self.validation, *self.test], lambda verdict: (verdict.split, verdict.variant, verdict.level))
+
+
+def _grouped(entries: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    found: dict[K, list[T]] = {}
+    for entry in entries:
+        found.setdefault(key(entry), []).append(entry)
+    return found
 
 
 def conclude(

@@ -46,6 +46,14 @@ def summarise(
     return summaries
 
 
+def grouped(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:
+    """The runs of every (variant, level), in the order of the story."""
+    found: dict[tuple[str, int], list[Result]] = {}
+    for run in results:
+        found.setdefault((run.variant, run.level), []).append(run)
+    return {pair: found[pair] for pair in groups(results)}
+
+
 def groups(results: Iterable[Result]) -> list[tuple[str, int]]:
     """Every (variant, level) once, in the order of the story."""
     pairs = {(run.variant, run.level) for run in results}
