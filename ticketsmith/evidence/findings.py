@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import sweet_spot as spots
@@ -21,9 +20,6 @@ from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.summarise import grouped, summarise
 from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict
-
-T = TypeVar("T")
-K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -107,18 +103,17 @@ class Findings:
 
     @cached_property
     def _series(self) -> dict[tuple[str, str, Split, At], list[Summary]]:
-        return _grouped(self.summaries, lambda entry: (entry.variant, entry.metric, entry.split, entry.at))
+        found: dict[tuple[str, str, Split, At], list[Summary]] = {}
+        for entry in self.summaries:
+            found.setdefault((entry.variant, entry.metric, entry.split, entry.at), []).append(entry)
+        return found
 
     @cached_property
     def _verdicts(self) -> dict[tuple[Split, str, int], list[Verdict]]:
-        return _grouped([*self.validation, *self.test], lambda verdict: (verdict.split, verdict.variant, verdict.level))
-
-
-def _grouped(entries: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    found: dict[K, list[T]] = {}
-    for entry in entries:
-        found.setdefault(key(entry), []).append(entry)
-    return found
+        found: dict[tuple[Split, str, int], list[Verdict]] = {}
+        for verdict in (*self.validation, *self.test):
+            found.setdefault((verdict.split, verdict.variant, verdict.level), []).append(verdict)
+        return found
 
 
 def conclude(

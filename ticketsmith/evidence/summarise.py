@@ -51,14 +51,18 @@ def grouped(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:
     found: dict[tuple[str, int], list[Result]] = {}
     for run in results:
         found.setdefault((run.variant, run.level), []).append(run)
-    return {pair: found[pair] for pair in groups(results)}
+    return {pair: found[pair] for pair in _in_order(found)}
 
 
 def groups(results: Iterable[Result]) -> list[tuple[str, int]]:
     """Every (variant, level) once, in the order of the story."""
-    pairs = {(run.variant, run.level) for run in results}
-    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in pairs))}
-    return sorted(pairs, key=lambda pair: (place[pair[0]], pair[1]))
+    return _in_order({(run.variant, run.level) for run in results})
+
+
+def _in_order(pairs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    known = list(pairs)
+    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in known))}
+    return sorted(known, key=lambda pair: (place[pair[0]], pair[1]))
 
 
 def measured_value(run: Result, metric: str, split: Split, at: At) -> float | None:
