@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, overload
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
@@ -107,7 +105,7 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
 
 def _bill(run: SealedRun) -> Bill | None:
     """What making a run took and cost; None when its record is lost or is none."""
-    plain = read_cost(run.store.get, str(run.folder), run.key)
+    plain = read_cost(run.store.get, run.path, run.key)
     if plain is None:
         return None
 
@@ -146,7 +144,7 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         level=level,
         draw=draw,
         key=run.key,
-        path=str(run.folder),
+        path=run.path,
         diverged=plain["status"] == "diverged",
         total=plain["weights"]["total"],
         kept=plain["weights"]["kept"],
@@ -169,17 +167,10 @@ def _measured(plain: dict[str, Any] | None) -> Measured | None:
 
 
 class _Curve(Sequence[CurvePoint]):
-    """The points of a ``curve.csv``, parsed when somebody asks for them: most commands do not."""
+    """The points of a ``curve.csv``, each parsed when somebody asks for it: most commands do not."""
 
     def __init__(self, content: bytes, place: str) -> None:
-        self._content, self._place = content, place
-
-    @cached_property
-    def _points(self) -> list[CurvePoint]:
-        try:
-            return _points(self._content.decode())
-        except (IndexError, ValueError) as error:
-            raise DamagedRunError(f"{self._place} is not what TicketSmith writes: {error!r}") from error
+        self._rows, self._place = content.decode().splitlines(), place
 
     @overload
     def __getitem__(self, index: int) -> CurvePoint: ...
@@ -188,30 +179,37 @@ class _Curve(Sequence[CurvePoint]):
     def __getitem__(self, index: slice) -> Sequence[CurvePoint]: ...
 
     def __getitem__(self, index: int | slice) -> CurvePoint | Sequence[CurvePoint]:
-        return self._points[index]
+        if isinstance(index, slice):
+            return [self._point(row) for row in self._rows[1:][index]]
+        return self._point(self._rows[1:][index])
 
     def __len__(self) -> int:
-        return len(self._points)
+        return max(0, len(self._rows) - 1)
+
+    def __iter__(self) -> Iterator[CurvePoint]:
+        return map(self._point, self._rows[1:])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._points == list(other)
+        return isinstance(other, Sequence) and list(self) == list(other)
 
-    def __hash__(self) -> int:
-        return hash(self._content)
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(self._points)
+        return repr(list(self))
+
+    def _point(self, row: str) -> CurvePoint:
+        try:
+            step, loss, measured = _columns(self._rows[0])
+            values = row.split(",")
+            validation = {name: float(values[at]) for at, name in measured}
+            return CurvePoint(int(values[step]), float(values[loss]), validation)
+        except (IndexError, ValueError) as error:
+            raise DamagedRunError(f"{self._place} is not what TicketSmith writes: {error!r}") from error
 
 
-def _points(text: str) -> list[CurvePoint]:
-    rows = csv.reader(io.StringIO(text))
-    heading = next(rows, [])
-    step, loss = (heading.index(name) for name in ("step", "train_loss")) if heading else (0, 0)
-    measured = [
-        (at, name.removeprefix("validation_")) for at, name in enumerate(heading) if name.startswith("validation_")
-    ]
-    return [
-        CurvePoint(int(row[step]), float(row[loss]), {name: float(row[at]) for at, name in measured})
-        for row in rows
-        if row
-    ]
+@lru_cache(maxsize=64)
+def _columns(heading: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
+    """Where step, training loss and each metric stand in a row."""
+    names, begin = heading.split(","), "validation_"
+    measured = tuple((at, name.removeprefix(begin)) for at, name in enumerate(names) if name.startswith(begin))
+    return names.index("step"), names.index("train_loss"), measured

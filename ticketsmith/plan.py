@@ -5,12 +5,12 @@ Every method of the field is a way of writing specs; this module is where they a
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from pydantic import BaseModel, Field
 
 from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
@@ -28,13 +28,10 @@ from ticketsmith.spec import (
     Shuffle,
     Training,
     Weights,
-    from_canonical,
     in_steps,
     n_of_m,
 )
 from ticketsmith.store.contract import RunFolder, to_json
-
-_KEY = re.compile(r"[0-9a-f]{64}")
 
 REWIND_POINT = "rewind_point"
 """The variant name of dense runs that stop where tickets are rewound to; they are material, not results."""
@@ -54,7 +51,7 @@ class Node:
     draw: int = 0
     stored_key: str | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         return self.stored_key or self.spec.key
 
@@ -70,6 +67,19 @@ class Node:
     def folder(self, experiment: str) -> RunFolder:
         """Where the run is sealed."""
         return RunFolder(experiment, self.variant, self.seed, self.level, self.key[:8])
+
+
+class _StoredNode(BaseModel):
+    spec: RunSpec
+    variant: str
+    level: int
+    draw: int
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class _StoredPlan(BaseModel):
+    experiment: str
+    nodes: list[_StoredNode]
 
 
 @dataclass(frozen=True)
@@ -119,15 +129,9 @@ class Plan:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Plan:
-        """The inverse of ``to_bytes``, keys included. Raises ValueError, KeyError or TypeError when it is something else."""
-        plain = json.loads(content)
-        nodes = tuple(
-            Node(from_canonical(n["spec"]), n["variant"], n["level"], n["draw"], n["key"]) for n in plain["nodes"]
-        )
-        for node in nodes:
-            if not _KEY.fullmatch(node.key):
-                raise ValueError(f"{node.key!r} is no key")
-        return cls(plain["experiment"], nodes)
+        """The inverse of ``to_bytes``, keys included. Raises ValueError when it is something else."""
+        plain = _StoredPlan.model_validate_json(content)
+        return cls(plain.experiment, tuple(Node(n.spec, n.variant, n.level, n.draw, n.key) for n in plain.nodes))
 
 
 def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:

@@ -166,7 +166,8 @@ class SealedRun:
     def __init__(self, store: Reader, folder: RunFolder) -> None:
         self.store = store
         self.folder = folder
-        content = store.get(f"{folder}/{MANIFEST}")
+        self.path = str(folder)
+        content = store.get(f"{self.path}/{MANIFEST}")
         if content is None:
             raise DamagedRunError(f"{store.url}/{folder} has no {MANIFEST}: the run is not sealed.")
         self.manifest = content
@@ -186,7 +187,7 @@ class SealedRun:
         """One file's bytes. Raises DamagedRunError when they are not what was sealed."""
         if name not in self.files:
             raise self._damaged(name, "is not listed in its manifest")
-        content = self.store.get(f"{self.folder}/{check_path(name)}")
+        content = self.store.get(f"{self.path}/{check_path(name)}")
         if content is None:
             raise self._damaged(name, "is missing")
         digest, size = self.files[name]

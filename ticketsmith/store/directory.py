@@ -18,6 +18,8 @@ from ticketsmith.store.contract import MANIFEST, SCRATCH, RunFolder, StoredFile,
 class DirectoryStore:
     """``Store`` on a file system. One file system holds all of it, since publishing is a rename."""
 
+    versioned = False
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
@@ -25,8 +27,7 @@ class DirectoryStore:
     def get(self, path: str) -> bytes | None:
         place = f"{self.root}/{check_path(path)}"
         try:
-            with open(place, "rb", buffering=0) as file:
-                return file.read()
+            return _content(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -70,11 +71,11 @@ class DirectoryStore:
             inside = todo.pop()
             for entry in _entries(f"{self.root}/{inside}"):
                 path = f"{inside}{entry.name}"
-                with suppress(FileNotFoundError):  # removed meanwhile
-                    if not entry.is_dir():
+                if not entry.is_dir():
+                    with suppress(FileNotFoundError):  # removed meanwhile
                         found.append(StoredFile(path, entry.stat().st_size))
-                    elif path != SCRATCH and not entry.is_symlink():
-                        todo.append(f"{path}/")
+                elif path != SCRATCH and not entry.is_symlink():
+                    todo.append(f"{path}/")
         return sorted(found, key=lambda file: file.path)
 
     def publish(self, folder: RunFolder, files: Mapping[str, bytes]) -> bool:
@@ -150,6 +151,18 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _content(place: str) -> bytes:
+    """What ``open(...).read()`` gives, in half of the time: reports read tens of thousands of small files."""
+    descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        pieces = [os.read(descriptor, os.fstat(descriptor).st_size + 1)]
+        while pieces[-1]:
+            pieces.append(os.read(descriptor, 2**24))
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
 
 
 def _write(descriptor: int, content: bytes) -> None:
