@@ -83,8 +83,9 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
 def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
     seen: dict[str, dict[str, None]] = {}
-    for run in index.runs((node.key for node in plan.results), plan.experiment).values():
-        for field, value in run.read_json("environment.json").items():
+    runs = index.runs((node.key for node in plan.results), plan.experiment).values()
+    for content in dict.fromkeys(run.read("environment.json") for run in runs):
+        for field, value in json.loads(content).items():
             if value is not None:
                 seen.setdefault(field, {})[str(value)] = None
     return {field: ", ".join(values) for field, values in seen.items()}
@@ -170,7 +171,8 @@ class _Curve(Sequence[CurvePoint]):
     """The points of a ``curve.csv``, each parsed when somebody asks for it: most commands do not."""
 
     def __init__(self, content: bytes, place: str) -> None:
-        self._rows, self._place = content.decode().splitlines(), place
+        self._heading, *self._rows = content.decode().splitlines() or [""]
+        self._place = place
 
     @overload
     def __getitem__(self, index: int) -> CurvePoint: ...
@@ -180,14 +182,14 @@ class _Curve(Sequence[CurvePoint]):
 
     def __getitem__(self, index: int | slice) -> CurvePoint | Sequence[CurvePoint]:
         if isinstance(index, slice):
-            return [self._point(row) for row in self._rows[1:][index]]
-        return self._point(self._rows[1:][index])
+            return [self._point(row) for row in self._rows[index]]
+        return self._point(self._rows[index])
 
     def __len__(self) -> int:
-        return max(0, len(self._rows) - 1)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[CurvePoint]:
-        return map(self._point, self._rows[1:])
+        return map(self._point, self._rows)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -199,7 +201,7 @@ class _Curve(Sequence[CurvePoint]):
 
     def _point(self, row: str) -> CurvePoint:
         try:
-            step, loss, measured = _columns(self._rows[0])
+            step, loss, measured = _columns(self._heading)
             values = row.split(",")
             validation = {name: float(values[at]) for at, name in measured}
             return CurvePoint(int(values[step]), float(values[loss]), validation)
