@@ -35,6 +35,7 @@ from ticketsmith.prices import Rate, lookup
 from ticketsmith.spec import Rewind, in_steps
 from ticketsmith.store import open_store
 from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store, to_json
+from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -172,8 +173,12 @@ def train(
     checkpoint_every: float = 30.0,
     on_event: Callable[[Event], None] = lambda event: None,
     machine: str | Rate | None = None,
+    index: Index | None = None,
 ) -> Experiment:
-    """The part of ``run`` that trains. ``checkpoint_every`` is in seconds. ``machine``: the price of this one."""
+    """The part of ``run`` that trains. ``checkpoint_every`` is in seconds. ``machine``: the price of this one.
+
+    ``index``: what is sealed in the recipe's store, where somebody has looked already.
+    """
     from ticketsmith.training.device import check_device
     from ticketsmith.training.job import Job
 
@@ -195,6 +200,7 @@ def train(
         settings,
         workers or default_workers(device),
         on_event,
+        index,
     )
     return experiment
 
@@ -205,9 +211,9 @@ def open_experiment(name: str, store: str | Path | Mapping[str, Any] = "runs", b
     ``base`` is the folder where relative paths and own modules of its recipe are found. It is for the caller to say: a
     store is never trusted to name code.
     """
-    opened = open_store(store)
-    collect.read_plan(opened, name)
-    return Experiment(opened, name, base=base)
+    experiment = Experiment(open_store(store), name, base=base)
+    _ = experiment.plan  # or an error
+    return experiment
 
 
 class Experiment:
@@ -246,9 +252,14 @@ class Experiment:
         return collect.view(self.store, self.name)
 
     @cached_property
+    def index(self) -> Index:
+        """What is sealed of the experiment, as of the first look."""
+        return Index(self._view)
+
+    @cached_property
     def results(self) -> list[Result]:
         """Every sealed run of the plan. Raises DamagedRunError when one was changed."""
-        return collect.read_results(self._view, self.plan)
+        return collect.read_results(self.index, self.plan)
 
     @property
     def exit_status(self) -> Exit:
@@ -282,7 +293,7 @@ class Experiment:
             places=[(node.variant, node.level, node.seed, node.draw) for node in self.plan.results],
             benchmark=self.benchmark,
             facts=_facts(recipe),
-            environment=collect.read_environment(self._view, self.plan),
+            environment=collect.read_environment(self.index, self.plan),
             pods=pods,
             unreadable_pods=unreadable,
         )
@@ -408,10 +419,7 @@ class Experiment:
         came_from = Plan(self.name, tuple(self.plan.needed_for([result.key]).by_key.values()))
         chain = json.loads(came_from.to_bytes())["nodes"]
         files = {name: run.read(name) for name in run.files} | {MANIFEST: run.manifest}
-        folders = {node.key: node.folder(self.name) for node in reversed(self.plan.nodes)}
-
-        def parent(key: str) -> SealedRun | None:
-            return SealedRun(self.store, folders[key]) if folders[key] in self.store.folders(self.name) else None
+        sealed = self.index.runs(came_from.by_key, self.name)
 
         try:
             verdicts = self.findings.verdicts(result.variant, result.level)
@@ -426,7 +434,7 @@ class Experiment:
             self._task,
             self.recipe.policy,
             level_status(verdicts).value if verdicts else None,
-            parent,
+            sealed.get,
             warnings,
         )
 

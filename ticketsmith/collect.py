@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, overload
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, pod_from_json
@@ -18,6 +17,7 @@ from ticketsmith.evidence.samples import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import read_cost
 from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store
+from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
 
 Source = Store | Snapshot
@@ -46,22 +46,19 @@ def view(store: Store, experiment: str) -> Snapshot:
     return Snapshot(store, experiment).read_ahead(lambda path: path.endswith(files) or bool(pods.match(path)))
 
 
-def read_results(store: Source, plan: Plan) -> list[Result]:
+def read_results(index: Index, plan: Plan) -> list[Result]:
     """The sealed runs of a plan, in its order. Raises DamagedRunError when one was changed."""
-    folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
+    runs = index.runs((node.key for node in plan.results), plan.experiment)
     results = []
     for node in plan.results:
-        folder = folders.get(node.key[:8])
-        if folder is None:
-            continue
-        run = SealedRun(store, folder)
-        if run.key != node.key:
+        run = runs.get(node.key)
+        if run is None:
             continue
         try:
-            results.append(_result(run, node.variant, node.seed, node.level, node.draw, _bill(store, run)))
+            results.append(_result(run, node.variant, node.seed, node.level, node.draw, _bill(run)))
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedRunError(
-                f"{store.url}/{folder}/metrics.json is not what TicketSmith writes: {error!r}"
+                f"{run.store.url}/{run.folder}/metrics.json is not what TicketSmith writes: {error!r}"
             ) from error
     return results
 
@@ -83,15 +80,14 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
     return tuple(samples)
 
 
-def read_environment(store: Source, plan: Plan) -> dict[str, str]:
+def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
-    folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
     seen: dict[str, dict[str, None]] = {}
-    for node in plan.results:
-        if (folder := folders.get(node.key[:8])) is not None:
-            for field, value in SealedRun(store, folder).read_json("environment.json").items():
-                if value is not None:
-                    seen.setdefault(field, {})[str(value)] = None
+    runs = index.runs((node.key for node in plan.results), plan.experiment).values()
+    for content in dict.fromkeys(run.read("environment.json") for run in runs):
+        for field, value in json.loads(content).items():
+            if value is not None:
+                seen.setdefault(field, {})[str(value)] = None
     return {field: ", ".join(values) for field, values in seen.items()}
 
 
@@ -108,9 +104,9 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
     return pods, unreadable
 
 
-def _bill(store: Source, run: SealedRun) -> Bill | None:
+def _bill(run: SealedRun) -> Bill | None:
     """What making a run took and cost; None when its record is lost or is none."""
-    plain = read_cost(store.get, str(run.folder), run.key)
+    plain = read_cost(run.store.get, run.path, run.key)
     if plain is None:
         return None
 
@@ -149,7 +145,7 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         level=level,
         draw=draw,
         key=run.key,
-        path=str(run.folder),
+        path=run.path,
         diverged=plain["status"] == "diverged",
         total=plain["weights"]["total"],
         kept=plain["weights"]["kept"],
@@ -163,7 +159,7 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         training_flops=plain["flops"]["training"],
         seconds=bill.seconds if bill else None,
         bill=bill,
-        curve=_curve(run.read("curve.csv").decode()),
+        curve=_Curve(run.read("curve.csv"), f"{run.store.url}/{run.folder}/curve.csv"),
         weights=run.files.get("model.safetensors", ("", 0))[0],
         examples=plain.get("examples", {}),
     )
@@ -179,13 +175,51 @@ def _measured(plain: dict[str, Any] | None) -> Measured | None:
     return Measured(plain["step"], validation, test)
 
 
-def _curve(text: str) -> list[CurvePoint]:
-    points = []
-    for row in csv.DictReader(io.StringIO(text)):
-        validation = {
-            name.removeprefix("validation_"): float(value)
-            for name, value in row.items()
-            if name.startswith("validation_")
-        }
-        points.append(CurvePoint(int(row["step"]), float(row["train_loss"]), validation))
-    return points
+class _Curve(Sequence[CurvePoint]):
+    """The points of a ``curve.csv``, each parsed when somebody asks for it: most commands do not."""
+
+    def __init__(self, content: bytes, place: str) -> None:
+        self._heading, *self._rows = content.decode().splitlines() or [""]
+        self._place = place
+
+    @overload
+    def __getitem__(self, index: int) -> CurvePoint: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CurvePoint]: ...
+
+    def __getitem__(self, index: int | slice) -> CurvePoint | Sequence[CurvePoint]:
+        if isinstance(index, slice):
+            return [self._point(row) for row in self._rows[index]]
+        return self._point(self._rows[index])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[CurvePoint]:
+        return map(self._point, self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def _point(self, row: str) -> CurvePoint:
+        try:
+            step, loss, measured = _columns(self._heading)
+            values = row.split(",")
+            validation = {name: float(values[at]) for at, name in measured}
+            return CurvePoint(int(values[step]), float(values[loss]), validation)
+        except (IndexError, ValueError) as error:
+            raise DamagedRunError(f"{self._place} is not what TicketSmith writes: {error!r}") from error
+
+
+@lru_cache(maxsize=64)
+def _columns(heading: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
+    """Where step, training loss and each metric stand in a row."""
+    names, begin = heading.split(","), "validation_"
+    measured = tuple((at, name.removeprefix(begin)) for at, name in enumerate(names) if name.startswith(begin))
+    return names.index("step"), names.index("train_loss"), measured

@@ -5,11 +5,12 @@ Every method of the field is a way of writing specs; this module is where they a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from pydantic import BaseModel, Field
 
 from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
@@ -27,7 +28,6 @@ from ticketsmith.spec import (
     Shuffle,
     Training,
     Weights,
-    from_canonical,
     in_steps,
     n_of_m,
 )
@@ -39,16 +39,26 @@ REWIND_POINT = "rewind_point"
 
 @dataclass(frozen=True)
 class Node:
-    """One run of a plan: its spec, and what it is called."""
+    """One run of a plan: its spec, and what it is called.
+
+    ``stored_key`` is the key that a stored plan gives it. It differs from the spec's own when the plan was made under
+    another version of the science: its runs stay what they are, and none can be made any more.
+    """
 
     spec: RunSpec
     variant: str
     level: int
     draw: int = 0
+    stored_key: str | None = field(default=None, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        return self.stored_key or self.spec.key
 
     @property
-    def key(self) -> str:
-        return self.spec.key
+    def outdated(self) -> bool:
+        """Whether this version of the science would make another run of the same spec."""
+        return self.key != self.spec.key
 
     @property
     def seed(self) -> int:
@@ -57,6 +67,19 @@ class Node:
     def folder(self, experiment: str) -> RunFolder:
         """Where the run is sealed."""
         return RunFolder(experiment, self.variant, self.seed, self.level, self.key[:8])
+
+
+class _StoredNode(BaseModel):
+    spec: RunSpec
+    variant: str
+    level: int
+    draw: int
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class _StoredPlan(BaseModel):
+    experiment: str
+    nodes: list[_StoredNode]
 
 
 @dataclass(frozen=True)
@@ -114,10 +137,9 @@ class Plan:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Plan:
-        """The inverse of ``to_bytes``. Raises ValueError or KeyError when it is something else."""
-        plain = json.loads(content)
-        nodes = (Node(from_canonical(n["spec"]), n["variant"], n["level"], n["draw"]) for n in plain["nodes"])
-        return cls(plain["experiment"], tuple(nodes))
+        """The inverse of ``to_bytes``, keys included. Raises ValueError when it is something else."""
+        plain = _StoredPlan.model_validate_json(content)
+        return cls(plain.experiment, tuple(Node(n.spec, n.variant, n.level, n.draw, n.key) for n in plain.nodes))
 
 
 def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import ContainerClient
@@ -71,3 +72,26 @@ def blob_place(client: ContainerClient, prefix: str) -> Place:
 
     address = f"az://{client.container_name}" + (f"/{prefix}" if prefix else "")
     return Place(address, write, lambda path: client.delete_blob(begin + path), everything)
+
+
+class Counting:
+    """A store that tells what it was asked: the names of methods, and the path or folder that each was for."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.asked: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.inner, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **more: Any) -> Any:
+            self.asked.append((name, str(args[0]) if args else ""))
+            return value(*args, **more)
+
+        return call
+
+    def count(self, method: str, within: str = "") -> int:
+        """How often a method was called for a path that holds ``within``."""
+        return sum(name == method and within in path for name, path in self.asked)

@@ -147,6 +147,16 @@ def test_files_lists_all_of_a_folder_but_scratch(place: Place) -> None:
     assert store.files("nothing") == []
 
 
+def test_a_file_exists_or_not_and_nothing_of_it_is_read(place: Place) -> None:
+    assert not place.store.exists("exp/plan.json")
+    place.store.put("exp/plan.json", b"")
+    assert place.store.exists("exp/plan.json")
+    assert not place.store.exists("exp")
+    assert not place.store.exists("exp/plan.json/x")
+    with pytest.raises(RecipeError):
+        place.store.exists("exp/../../outside")
+
+
 def test_experiments_are_those_with_a_plan_or_a_run(place: Place) -> None:
     store = place.store
     assert store.experiments() == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.places import KEY
+from tests.store.places import FOLDER, KEY, files
 from ticketsmith.errors import RecipeError, StoreError
 from ticketsmith.store import open_store
 from ticketsmith.store.directory import DirectoryStore
@@ -41,6 +41,23 @@ def test_what_a_killed_process_left_is_cleared(store: DirectoryStore) -> None:
     with store.claim(KEY):
         assert not leftover.exists()
         assert not checkpoint.exists()
+
+
+def test_writing_never_touches_the_umask_and_keeps_to_it(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can only be read by setting it, for all threads: a file that another one makes just then is open to everybody."""
+
+    def refused(mask: int) -> int:
+        raise AssertionError("the umask was changed")
+
+    umask = os.umask(0o077)
+    os.umask(umask)
+    monkeypatch.setattr(os, "umask", refused)
+    store.put("exp/recipe.yaml", b"x")
+    assert store.publish(FOLDER, files())
+    assert (store.root / "exp" / "recipe.yaml").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (store.root / str(FOLDER)).stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 _FULL_DISK = """

@@ -33,7 +33,7 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
         runs_prefix, experiment, jobs = jobs_table(target, experiment, as_json)
     listed = []
     for found in experiments(runs_prefix, experiment):
-        states = statuses(found.plan, found.store)
+        states = statuses(found.plan, found.store, found.index)
         results = {result.key: result for result in found.results}
         for node in found.plan.results:
             result = results.get(node.key)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from ticketsmith.config import Recipe
 
 config = click.option("--config", "config", metavar="FILE", required=True, help="The recipe.")
@@ -90,10 +93,43 @@ def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = (
+        Console(markup=False, emoji=False) if sys.stdout.isatty() else Console(width=200, markup=False, emoji=False)
+    )
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in rows[0] if rows else ():
         table.add_column(heading, justify="left" if heading in _WORDS else "right", overflow="fold")
+    if len(rows) > _FEW and _print_long(console, table, rows):
+        return
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
+
+
+_FEW = 200
+"""Rows up to which Rich lays out a table; it takes a millisecond for each."""
+
+
+def _print_long(console: Console, table: Table, rows: Sequence[dict[str, str]]) -> bool:
+    """Prints what Rich would where no cell needs to be folded; False, and nothing printed, where one does."""
+    from rich.cells import cell_len
+
+    headings = [str(column.header) for column in table.columns]
+    widths = [max(map(cell_len, {heading, *(row[heading] for row in rows)})) for heading in headings]
+    if sum(widths) + 3 * len(widths) + 1 > console.width or any("\n" in cell for row in rows for cell in row.values()):
+        return False
+    for column, width in zip(table.columns, widths, strict=True):
+        column.min_width = column.max_width = width
+    table.add_row(*[""] * len(widths))
+    with console.capture() as frame:
+        console.print(table)
+    *head, body, foot = frame.get().splitlines(keepends=True)
+    bar = body[0]  # another one where a terminal cannot show it
+    left = [heading in _WORDS for heading in headings]
+    lines = []
+    for row in rows:
+        gaps = [" " * (width - cell_len(cell)) for width, cell in zip(widths, row.values(), strict=True)]
+        cells = (f" {c}{gap} " if at else f" {gap}{c} " for c, gap, at in zip(row.values(), gaps, left, strict=True))
+        lines.append(f"{bar}{bar.join(cells)}{bar}\n")
+    click.echo("".join([*head, *lines, foot]), nl=False)
+    return True

@@ -70,9 +70,11 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
     from ticketsmith.api import Prepared, prepare
     from ticketsmith.execute.local import statuses
     from ticketsmith.store import open_store
+    from ticketsmith.store.index import Index
 
     prepared: Prepared = prepare(options.read_recipe(config, overrides, store))
-    states = statuses(prepared.plan, open_store(prepared.recipe.store_component))
+    opened = open_store(prepared.recipe.store_component)
+    states = statuses(prepared.plan, opened, Index(opened, prepared.recipe.experiment))
     rows: list[dict[str, Any]] = [
         {
             "variant": node.variant,

@@ -64,17 +64,17 @@ def _train(
 ) -> Experiment:
     from ticketsmith import api
     from ticketsmith.cli.progress import note, view
-    from ticketsmith.execute.local import sealed_keys
     from ticketsmith.prices import lookup
     from ticketsmith.store import open_store
+    from ticketsmith.store.index import Index
 
     rate = None if machine is None else lookup(machine)
     recipe = options.read_recipe(config, overrides, store)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = api.prepare(recipe)
     plan = prepared.plan if variants is None else prepared.plan.only(variants)
-    sealed = sealed_keys(plan, open_store(recipe.store_component))
-    with view(prepared, plan, sealed) as on_event:
+    index = Index(open_store(recipe.store_component))
+    with view(prepared, plan, index.statuses(plan.by_key, plan.experiment)) as on_event:
         return api.train(
             prepared,
             workers=workers,
@@ -83,6 +83,7 @@ def _train(
             checkpoint_every=checkpoint_every,
             on_event=on_event,
             machine=rate,
+            index=index,
         )
 
 

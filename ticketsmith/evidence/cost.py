@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketsmith.evidence.results import Bill, Result
-from ticketsmith.evidence.summarise import groups
+from ticketsmith.evidence.summarise import grouped
 from ticketsmith.evidence.variants import DENSE, TICKET, is_control, ordered
 
 
@@ -91,6 +91,7 @@ def cost(results: Sequence[Result], last_level: int | None, variant: str = TICKE
     dense = [run for run in results if run.variant == DENSE]
     levels = [run for run in results if run.variant == variant and (last_level is None or run.level <= last_level)]
     baseline, finding = spend(dense), spend(dense + levels)
+    by_level = grouped(results)
     return Cost(
         total=spend(results),
         dense=baseline,
@@ -98,13 +99,10 @@ def cost(results: Sequence[Result], last_level: int | None, variant: str = TICKE
         controls=spend([run for run in results if is_control(run.variant, variant)]),
         ratio=finding.flops / baseline.flops if baseline.flops > 0 else None,
         by_variant={
-            name: spend([run for run in results if run.variant == name])
+            name: spend([run for (variant, _), runs in by_level.items() if variant == name for run in runs])
             for name in ordered(run.variant for run in results)
         },
-        by_level=tuple(
-            (name, level, spend([run for run in results if (run.variant, run.level) == (name, level)]))
-            for name, level in groups(results)
-        ),
+        by_level=tuple((name, level, spend(runs)) for (name, level), runs in by_level.items()),
         machines=tuple(dict.fromkeys(_machine(bill) for bill in _priced(results))),
         devices=tuple(sorted({run.bill.device for run in dense + levels if run.bill and run.bill.device})),
     )

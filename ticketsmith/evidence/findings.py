@@ -104,7 +104,8 @@ class Findings:
         self, variant: str, level: int, metric: str | None = None, split: Split = "test", at: At | None = None
     ) -> Summary | None:
         """The mean of one level, by default of the experiment's own metric on the test split; None if not measured."""
-        found = (entry for entry in self.series(variant, metric, split, at) if entry.level == level)
+        name, moment = metric or self.metric.name, at or self.policy.at
+        found = (entry for entry in self._series.get((variant, name, split, moment), ()) if entry.level == level)
         return next(found, None)
 
     def series(
@@ -112,13 +113,26 @@ class Findings:
     ) -> list[Summary]:
         """The summaries of all levels of one variant, from dense to sparse."""
         name, moment = metric or self.metric.name, at or self.policy.at
-        chosen = [s for s in self.summaries if (s.variant, s.metric, s.split, s.at) == (variant, name, split, moment)]
+        chosen = self._series.get((variant, name, split, moment), [])
         return sorted(chosen, key=lambda entry: (entry.sparsity, entry.level))
 
     def verdicts(self, variant: str, level: int, split: Split = "test") -> list[Verdict]:
         """The verdicts of one level, one for each gate."""
-        given = self.test if split == "test" else self.validation
-        return [verdict for verdict in given if (verdict.variant, verdict.level) == (variant, level)]
+        return self._verdicts.get((split, variant, level), [])
+
+    @cached_property
+    def _series(self) -> dict[tuple[str, str, Split, At], list[Summary]]:
+        found: dict[tuple[str, str, Split, At], list[Summary]] = {}
+        for entry in self.summaries:
+            found.setdefault((entry.variant, entry.metric, entry.split, entry.at), []).append(entry)
+        return found
+
+    @cached_property
+    def _verdicts(self) -> dict[tuple[Split, str, int], list[Verdict]]:
+        found: dict[tuple[Split, str, int], list[Verdict]] = {}
+        for verdict in (*self.validation, *self.test):
+            found.setdefault((verdict.split, verdict.variant, verdict.level), []).append(verdict)
+        return found
 
 
 def conclude(

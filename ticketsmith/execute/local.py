@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 
-from ticketsmith.errors import Exit, gravest
+from ticketsmith.errors import Exit, TicketSmithError, gravest
 from ticketsmith.execute.processes import Process, Starter
 from ticketsmith.execute.worker import Ended, Noted, Settings, Stepped
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import Node, Plan
-from ticketsmith.store.contract import SealedRun, Store, checkpoint_path
+from ticketsmith.store.contract import SCRATCH, Store, checkpoint_path
+from ticketsmith.store.index import Index
 from ticketsmith.training.job import Job
 
 Event = Stepped | Noted | Ended
@@ -72,40 +73,35 @@ def execute(
     settings: Settings,
     workers: int,
     on_event: Callable[[Event], None],
+    index: Index | None = None,
 ) -> Outcome:
     """Makes what is missing of a plan, in dependency order; returns when nothing more can be made.
 
     Runs that most others wait for (the winning tickets) go first. On Ctrl-C or SIGTERM every worker saves a
-    checkpoint and ends; the same call goes on from there.
+    checkpoint and ends; the same call goes on from there. ``index``: one of the whole store, if there is one already. Raises
+    TicketSmithError when a run of the plan that is missing cannot be made under this version of the science.
     """
     outcome = Outcome()
-    sealed = sealed_keys(plan, store)
+    index = index or Index(store)
+    sealed = index.statuses(plan.by_key, plan.experiment)
     outcome.cached = len(sealed)
     outcome.diverged = [key for key, status in sealed.items() if status == "diverged"]
-    for key in sealed:
+    for key in _with_checkpoint(store, sealed):
         store.delete(checkpoint_path(key))  # of a process that was killed between sealing and clearing up
     todo = {key: node for key, node in plan.by_key.items() if key not in sealed}
     if not todo:
         return outcome
+    if any(node.outdated for node in todo.values()):
+        raise TicketSmithError(
+            f"{plan.experiment}: its plan was made under another version of the science, which this version of TicketSmith "
+            "cannot train. What is sealed stays. Give the recipe again (`prune` or `submit`): all runs are planned anew."
+        )
     count = min(workers, len(todo))
     settings = replace(settings, side_by_side=count)
-    run = _Execution(plan, job_of, settings, on_event, outcome, todo, set(sealed))
+    run = _Execution(plan, job_of, settings, on_event, outcome, todo, set(sealed), index)
     with _SigtermInterrupts():
         run.run(count)
     return outcome
-
-
-def sealed_keys(plan: Plan, store: Store) -> dict[str, str]:
-    """Status by key of the plan's runs that are sealed under its experiment."""
-    folders = {folder.key8: folder for folder in store.folders(plan.experiment)}
-    found: dict[str, str] = {}
-    for node in plan.nodes:
-        folder = folders.get(node.key[:8])
-        if folder is not None:
-            run = SealedRun(store, folder)
-            if run.key == node.key:
-                found[node.key] = run.status
-    return found
 
 
 class _Execution:
@@ -118,9 +114,10 @@ class _Execution:
         outcome: Outcome,
         todo: dict[str, Node],
         done: set[str],
+        index: Index,
     ) -> None:
         self.plan, self.job_of, self.on_event = plan, job_of, on_event
-        self.outcome, self.todo, self.done = outcome, todo, done
+        self.outcome, self.todo, self.done, self.index = outcome, todo, done, index
         self.workers: list[_Worker] = []
         self.starter = Starter(settings, job_of(next(iter(todo.values()))))
         self.not_before: dict[str, float] = {}
@@ -154,7 +151,7 @@ class _Execution:
         ]
         ready.sort(key=lambda node: self.followers[node.key], reverse=True)
         for worker, node in zip([w for w in self.workers if w.node is None], ready, strict=False):
-            job = self.job_of(node)
+            job = self.job_of(node).located(self.index)
             self.not_before.pop(node.key, None)
             worker.node = node
             try:
@@ -188,6 +185,7 @@ class _Execution:
         key, outcome = event.key, self.outcome
         if event.outcome == "busy":
             self.not_before[key] = time.monotonic() + _BUSY_WAIT
+            self.index.look_for_experiments()  # the other process may work on one that is new
             return
         if event.outcome == "interrupted":
             return
@@ -199,6 +197,7 @@ class _Execution:
             outcome.blocked.append(key)
         else:
             self.done.add(key)
+            self.index.add(key, self.plan.by_key[key].folder(self.plan.experiment))
             outcome.trained += event.outcome in ("trained", "diverged")
             outcome.cached += event.outcome == "reused"
             if event.outcome == "diverged":
@@ -261,11 +260,15 @@ class _SigtermInterrupts:
             signal.signal(signal.SIGTERM, self._before)
 
 
-def statuses(plan: Plan, store: Store) -> Mapping[str, str]:
+def statuses(plan: Plan, store: Store, index: Index) -> Mapping[str, str]:
     """Status by key: ``trained``, ``diverged``, ``in part`` (a checkpoint is there) or ``missing``."""
-    sealed = sealed_keys(plan, store)
-    found = {}
-    for node in plan.nodes:
-        partial = store.get(checkpoint_path(node.key)) is not None if node.key not in sealed else False
-        found[node.key] = sealed.get(node.key, "in part" if partial else "missing")
-    return found
+    sealed = index.statuses(plan.by_key, plan.experiment)
+    missing = [key for key in plan.by_key if key not in sealed]
+    partial = _with_checkpoint(store, missing)
+    return {key: sealed.get(key, "in part" if key in partial else "missing") for key in plan.by_key}
+
+
+def _with_checkpoint(store: Store, keys: Collection[str]) -> set[str]:
+    """Those of these runs that have a checkpoint, by one listing."""
+    there = {file.path for file in store.files(SCRATCH)} if keys else set()
+    return {key for key in keys if checkpoint_path(key) in there}

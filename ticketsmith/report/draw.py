@@ -6,23 +6,29 @@ import copy
 import re
 import textwrap
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import altair as alt
 
 from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.theme import config
+from ticketsmith.store.cache import Cache, cache_folder
 
 VEGA_LITE = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]  # the version that Altair writes
 WIDTH = 720  # pixels of the plotting area of a figure that stands alone
 SCALE = 2.0  # image pixels a pixel: sharp on paper and on dense screens
 
+_BACKGROUND = re.compile(
+    r'<rect width="[^"]*" height="[^"]*" fill="white"/>'
+)  # what Vega writes first for a background
 
-def svg(figure: Figure, titled: bool = True) -> str:
-    """The figure as SVG; ``titled=False`` where a page writes the title itself."""
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG without its title, for a page that writes the title itself."""
     import vl_convert
 
-    return renumbered(str(vl_convert.vegalite_to_svg(standalone(figure, titled), vl_version=VEGA_LITE)))
+    return renumbered(str(vl_convert.vegalite_to_svg(standalone(figure, titled=False), vl_version=VEGA_LITE)))
 
 
 def renumbered(drawing: str) -> str:
@@ -35,13 +41,14 @@ def renumbered(drawing: str) -> str:
     return re.sub(r'((?:id="|url\(#)clip)(\d+)', renumber, drawing)
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG on white, at twice its size in pixels."""
+def images(figure: Figure) -> tuple[str, bytes]:
+    """The figure with its title, drawn once: as SVG, and as PNG on white at twice its size in pixels."""
     import vl_convert
 
     spec = standalone(figure, titled=True)
     spec["background"] = "white"
-    return bytes(vl_convert.vegalite_to_png(spec, vl_version=VEGA_LITE, scale=SCALE))
+    white = str(vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE))
+    return renumbered(_BACKGROUND.sub("", white, count=1)), bytes(vl_convert.svg_to_png(white, scale=SCALE))
 
 
 def standalone(figure: Figure, titled: bool) -> dict[str, Any]:
@@ -60,7 +67,19 @@ def standalone(figure: Figure, titled: bool) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that fetches nothing; it defines ``vegaEmbed``."""
+    """Vega, Vega-Lite and Vega-Embed as one script that fetches nothing; it defines ``vegaEmbed``.
+
+    Putting it together takes two seconds, so this machine's cache keeps it.
+    """
     import vl_convert
 
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE))
+    start = "window.vegaEmbed = vegaEmbed;"
+    cache, name = Cache(cache_folder()), f"vl-convert {version('vl-convert-python')} {VEGA_LITE} {start}"
+    try:
+        script = cache.get(name)
+        if script is None:
+            script = str(vl_convert.javascript_bundle(start, vl_version=VEGA_LITE)).encode()
+            cache.put(name, script)
+    finally:
+        cache.close()
+    return script.decode()

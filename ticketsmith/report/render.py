@@ -60,15 +60,16 @@ def render_comparison(findings: Sequence[Findings], links: Mapping[str, str] | N
 
 def stills(figures: Sequence[Figure]) -> dict[str, str]:
     """The figures as SVG without a title, by name."""
-    return {figure.name: draw.svg(figure, titled=False) for figure in figures}
+    return {figure.name: draw.svg(figure) for figure in figures}
 
 
 def images(figures: Sequence[Figure]) -> dict[str, bytes]:
     """``figures/<name>.svg`` and ``.png``, each with its title: they are made to be taken elsewhere."""
     files = {}
     for figure in figures:
-        files[f"figures/{figure.name}.png"] = draw.png(figure)
-        files[f"figures/{figure.name}.svg"] = draw.svg(figure).encode()
+        drawing, pixels = draw.images(figure)
+        files[f"figures/{figure.name}.png"] = pixels
+        files[f"figures/{figure.name}.svg"] = drawing.encode()
     return files
 
 

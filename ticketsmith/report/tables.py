@@ -62,7 +62,7 @@ def headline_rows(findings: Findings, rows: list[Row]) -> list[Row]:
 
 
 def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> Row:
-    runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
+    runs = findings.levels[variant, level]
     size = size_of(runs)
     summary = findings.summary(variant, level)
     verdicts = findings.verdicts(variant, level)
@@ -111,7 +111,7 @@ def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
         marks.append("sweet spot")
     if findings.target and findings.target[0] == level:
         marks.append("target")
-    if level == max(run.level for run in findings.results if run.variant == variant):
+    if level == max(own for name, own in findings.levels if name == variant):
         marks.append("sparsest trained")
     return tuple(marks)
 
@@ -165,7 +165,7 @@ def frame(findings: Findings) -> pd.DataFrame:
     rows = []
     for variant, level in groups(findings.results):
         verdicts = findings.verdicts(variant, level)
-        runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
+        runs = findings.levels[variant, level]
         size = size_of(runs)
         row: dict[str, object] = {
             "variant": variant,

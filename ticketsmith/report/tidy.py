@@ -35,8 +35,8 @@ def results_csv(findings: Findings) -> bytes:
     fields += [f"{split}_{name}_{at}" for split, name, at in measures]
     fields += ["seconds", *_BILL, "training_flops", "diverged", "diverged_at", "key", "path"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(fields)
     for run in findings.results:
         row: dict[str, object] = {
             "variant": run.variant,
@@ -64,5 +64,5 @@ def results_csv(findings: Findings) -> bytes:
             )
         for split, name, at in measures:
             row[f"{split}_{name}_{at}"] = measured_value(run, name, split, at)
-        writer.writerow(row)
+        writer.writerow([row[field] for field in fields])
     return text.getvalue().encode()

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import build
 from ticketsmith.store.address import AZURE, check_scheme
 from ticketsmith.store.contract import Store
+
+_METHODS = ("get", "exists", "put", "delete", "experiments", "folders", "files", "publish", "claim")
 
 
 def open_store(place: str | Path | Mapping[str, Any]) -> Store:
@@ -20,7 +23,13 @@ def open_store(place: str | Path | Mapping[str, Any]) -> Store:
     """
     if isinstance(place, Mapping):
         options = {key: value for key, value in place.items() if key != "name"}
-        return build("store", str(place["name"]), {}, options)  # type: ignore[no-any-return]
+        store: Store = build("store", str(place["name"]), {}, options)
+        if missing := [name for name in _METHODS if not callable(getattr(store, name, None))]:
+            raise RecipeError(
+                f"store {place['name']!r}: it has no {' and no '.join(f'`{name}`' for name in missing)}; docs/extending.md "
+                "shows a whole store."
+            )
+        return store
     text = str(place)
     check_scheme(text)
     if text.startswith(AZURE):

@@ -74,6 +74,10 @@ class Store(Protocol):
         """A file's bytes, or None when there is none. Raises StoreError."""
         ...
 
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file; nothing of it is read. Raises StoreError."""
+        ...
+
     def put(self, path: str, content: bytes) -> None:
         """Writes or replaces a loose file, whole or not at all. Raises StoreError."""
         ...
@@ -162,7 +166,8 @@ class SealedRun:
     def __init__(self, store: Reader, folder: RunFolder) -> None:
         self.store = store
         self.folder = folder
-        content = store.get(f"{folder}/{MANIFEST}")
+        self.path = str(folder)
+        content = store.get(f"{self.path}/{MANIFEST}")
         if content is None:
             raise DamagedRunError(f"{store.url}/{folder} has no {MANIFEST}: the run is not sealed.")
         self.manifest = content
@@ -182,7 +187,7 @@ class SealedRun:
         """One file's bytes. Raises DamagedRunError when they are not what was sealed."""
         if name not in self.files:
             raise self._damaged(name, "is not listed in its manifest")
-        content = self.store.get(f"{self.folder}/{check_path(name)}")
+        content = self.store.get(f"{self.path}/{check_path(name)}")
         if content is None:
             raise self._damaged(name, "is missing")
         digest, size = self.files[name]
@@ -213,9 +218,3 @@ class SealedRun:
             f"{self.store.url}/{self.folder}/{name} {what}. Restore the folder from a copy, or delete the folder "
             f"{self.folder} and run the same command again: only what is missing is made."
         )
-
-
-def find_sealed(store: Store, keys: list[str] | None = None) -> dict[str, RunFolder]:
-    """Sealed runs by the first eight digits of their key, over all experiments of the store."""
-    wanted = None if keys is None else {key[:8] for key in keys}
-    return {folder.key8: folder for folder in store.folders() if wanted is None or folder.key8 in wanted}

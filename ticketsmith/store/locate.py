@@ -8,7 +8,7 @@ from pathlib import Path
 from ticketsmith.errors import RecipeError
 from ticketsmith.store import open_store
 from ticketsmith.store.address import AZURE, split
-from ticketsmith.store.contract import RunFolder, Store
+from ticketsmith.store.contract import MANIFEST, RunFolder, Store
 
 
 def experiments_at(address: str, name: str | None = None) -> tuple[str, list[str]]:
@@ -17,7 +17,7 @@ def experiments_at(address: str, name: str | None = None) -> tuple[str, list[str
     Raises TicketSmithError.
     """
     here = open_store(address)
-    if here.get("plan.json") is not None:
+    if here.exists("plan.json"):
         place, own = split(address, 1)
         return place, [own]
     names = [name] if name else here.experiments()
@@ -56,5 +56,5 @@ def run_at(address: str) -> tuple[str, RunFolder]:
 
 def _is_there(store: Store, place: str, folder: RunFolder) -> bool:
     if place.startswith(AZURE):
-        return folder in store.folders(folder.experiment)
+        return store.exists(f"{folder}/{MANIFEST}")
     return (Path(place) / str(folder)).is_dir()

@@ -24,16 +24,25 @@ class Snapshot:
     def __init__(self, store: Store, folder: str = "") -> None:
         self.url = store.url
         self._store, self._folder = store, folder
-        self._files = {file.path: file for file in store.files(folder)}
+        # A store that says that it has no versions is asked for each file: a listing would tell nothing of it beforehand.
+        self._listed = getattr(store, "versioned", True)
+        self._files = {file.path: file for file in store.files(folder)} if self._listed else {}
         self._held: dict[str, bytes | None] = {}
+        self.remote = any(file.version for file in self._files.values())
+        """Whether reading a file takes long: then many should be read at a time."""
 
     def files(self, prefix: str = "") -> list[StoredFile]:
         """The files below a folder, sorted by path."""
+        if not self._listed:
+            return self._store.files(prefix)
         inside = f"{prefix}/" if prefix else ""
         return [file for path, file in self._files.items() if path.startswith(inside)]
 
     def folders(self, experiment: str | None = None) -> list[RunFolder]:
         """The sealed runs, sorted by path."""
+        if not self._listed:
+            runs = self._store.folders(experiment or self._folder.partition("/")[0] or None)
+            return [run for run in runs if self._holds(str(run))] if self._folder else runs
         ends = f"/{MANIFEST}"
         found = (RunFolder.parse(path.removesuffix(ends)) for path in self._files if path.endswith(ends))
         wanted = (run for run in found if run is not None and experiment in (None, run.experiment))
@@ -45,8 +54,10 @@ class Snapshot:
             return self._held[path]
         if path in self._files:
             return self._read(self._files[path])
-        inside = not self._folder or path.startswith(f"{self._folder}/")
-        return None if inside else self._store.get(path)
+        return None if self._listed and self._holds(path) else self._store.get(path)
+
+    def _holds(self, path: str) -> bool:
+        return not self._folder or path.startswith(f"{self._folder}/")
 
     def read_ahead(self, wanted: Callable[[str], bool]) -> Snapshot:
         """Reads the files whose path is ``wanted``, many at a time, where reading one takes long; itself."""

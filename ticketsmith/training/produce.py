@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +23,10 @@ from ticketsmith.store.contract import (
     RunFolder,
     SealedRun,
     Store,
-    find_sealed,
     manifest_of,
     to_json,
 )
+from ticketsmith.store.index import Index
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.size import check_batch
 from ticketsmith.tasks.task import Task, create, identity
@@ -75,13 +75,15 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
     with store.claim(key) as granted:
         if not granted:
             return "busy"
-        if reuse(store, job.folder, key):
+        if job.parents is None or job.twins is None:
+            job = job.located(Index(store))
+        if reuse(store, job):
             return "reused"
         task, flops = prepared(
             json.dumps(job.task, sort_keys=True), job.base, json.dumps(job.spec.task, sort_keys=True)
         )
         started = time.monotonic()
-        parent = _parent(store, job.folder.experiment, job.spec.parents)
+        parent = _parent(store, job.parents or {})
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
         learner = Learner(task, model.to(device), masks, job.spec.training)
@@ -93,31 +95,32 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
         cost = run_cost(
             key, str(job.folder), spent + time.monotonic() - started, device.type, hooks.rate, hooks.side_by_side
         )
-        store.put(cost_path(str(job.folder)), to_json(cost))
-        store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)})
+        # After the run, and only if it is ours: what another process paid for its own is not overwritten.
+        if store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)}):
+            store.put(cost_path(str(job.folder)), to_json(cost))
         checkpoint.discard(store, key)
         return status
 
 
-def reuse(store: Store, folder: RunFolder, key: str) -> bool:
+def reuse(store: Store, job: Job) -> bool:
     """True when the run is sealed: here, or under another experiment of the store, from which it is then copied."""
-    if store.get(f"{folder}/{MANIFEST}") is not None:
+    folder, key = job.folder, job.spec.key
+    if store.exists(f"{folder}/{MANIFEST}"):
         return True
-    elsewhere = find_sealed(store, [key]).get(key[:8])
-    if elsewhere is None:
-        return False
-    try:
-        run = SealedRun(store, elsewhere)
-        files = {name: run.read(name) for name in run.files}
-    except DamagedRunError:
-        return False  # theirs to mend; ours is made anew
-    if run.key != key:
-        return False
-    cost = read_cost(store.get, str(elsewhere), key)
-    if cost is not None:
-        store.put(cost_path(str(folder)), to_json({**cost, "run": str(folder), "copied_from": str(elsewhere)}))
-    store.publish(folder, {**files, MANIFEST: manifest_of(key, run.status, files)})
-    return True
+    for twin in job.twins or ():
+        try:
+            run = SealedRun(store, twin)
+            if run.key != key:
+                continue
+            files = {name: run.read(name) for name in run.files}
+        except DamagedRunError:
+            continue  # not there, or theirs to mend; ours is made anew
+        cost = read_cost(store.get, str(twin), key)
+        ours = store.publish(folder, {**files, MANIFEST: manifest_of(key, run.status, files)})
+        if ours and cost is not None:
+            store.put(cost_path(str(folder)), to_json({**cost, "run": str(folder), "copied_from": str(twin)}))
+        return True
+    return False
 
 
 @lru_cache(maxsize=2)
@@ -196,13 +199,13 @@ def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: 
     return files
 
 
-def _parent(store: Store, experiment: str, keys: tuple[str, ...]) -> Callable[[str], SealedRun]:
-    here = {folder.key8: folder for folder in store.folders(experiment)} if keys else {}
-
+def _parent(store: Store, places: Mapping[str, RunFolder]) -> Callable[[str], SealedRun]:
     def find(key: str) -> SealedRun:
-        folder = here.get(key[:8])
-        if folder is None:
+        if key not in places:
             raise StoreError(f"{store.url}: the run {key[:8]} that this one needs is not sealed.")
-        return SealedRun(store, folder)
+        run = SealedRun(store, places[key])
+        if run.key != key:
+            raise StoreError(f"{store.url}/{run.folder} is the run {run.key[:8]}, and not {key[:8]}, which is needed.")
+        return run
 
     return find

@@ -12,6 +12,7 @@ import pytest
 
 from tests.execute.kubernetes.conftest import Lab
 from tests.execute.kubernetes.experiments import keys
+from tests.store.places import Counting
 from ticketsmith.api import load, prepare
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.config.target import load_target
@@ -21,6 +22,7 @@ from ticketsmith.execute.kubernetes.conductor import Conductor
 from ticketsmith.execute.kubernetes.records import Records
 from ticketsmith.execute.kubernetes.submit import Proposal, propose, running, submit
 from ticketsmith.plan import Plan
+from ticketsmith.store.index import Index
 
 Make = Callable[..., Lab]
 
@@ -120,12 +122,25 @@ def test_killed_between_any_two_of_its_effects_it_goes_on_and_begins_nothing_twi
     assert len(jobs) == 5  # dense, ticket, two controls, report
     assert len(lab.cluster.pods()) == 4 * 2 + 1
     assert set(outcomes(lab).values()) == {"complete"}
+    asked_at_a_quiet_look(lab)
+
+
+def asked_at_a_quiet_look(lab: Lab) -> None:
+    """A look at which nothing is new reads what was submitted and lists the Jobs' files; a folder tells no versions."""
+    store = Counting(lab.records.store)
+    conductor = Conductor(Records(store, lab.experiment), lab.conductor().cluster, lab.notes.append)
+    conductor.step()
+    store.asked.clear()
+    conductor.step()
+    outcomes = [path for name, path in store.asked if name == "get" and path.endswith("/outcome.json")]
+    assert len(outcomes) == 5
+    assert [name for name, path in store.asked if path not in outcomes] == ["get", "files", "files"]
 
 
 def conductor_sees(lab: Lab) -> set[str]:
     plan = lab.records.plan(lab.records.submission())
     assert plan is not None
-    return set(lab.conductor()._sealed.of(plan))
+    return set(Index(lab.records.store).runs(plan.by_key, plan.experiment))
 
 
 def test_two_conductors_at_once_do_no_harm(light_lab: Make) -> None:

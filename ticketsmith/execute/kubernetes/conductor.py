@@ -21,7 +21,7 @@ from ticketsmith.execute.kubernetes.cluster import Cluster, Object, UnreachableE
 from ticketsmith.execute.kubernetes.jobs import Assignment, Group, Known, groups, job_name, ready, unsettled
 from ticketsmith.execute.kubernetes.records import Outcome, PodRecord, Records, Submission
 from ticketsmith.plan import Plan
-from ticketsmith.store.contract import RunFolder, SealedRun, Store
+from ticketsmith.store.index import Index
 
 REPORT = "report"
 CONDUCTOR = "conductor"
@@ -58,7 +58,8 @@ class Conductor:
 
     def __init__(self, records: Records, cluster: Cluster, note: Note) -> None:
         self.records, self.cluster, self.note = records, cluster, note
-        self._sealed = SealedKeys(records.store, records.experiment)
+        self._index = Index(records.store, records.experiment)
+        self._seen: object = None  # what the cluster said of the Jobs when the index was made
         self._settled_pods: set[str] = set()  # only saves requests
         self._stuck_since: dict[str, float] = {}
         self._told: dict[str, str] = {}
@@ -107,15 +108,25 @@ class Conductor:
         jobs = self.cluster.jobs(selector)  # before what is sealed: a Job that has ended has sealed all that it will
         pods = self.cluster.pods(selector)
         self._close_pods(jobs, pods, submission.target)
+        live = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") in ("Pending", "Running")]
         return View(
             submission,
             plan,
-            self._sealed.of(plan),
+            self._sealed(plan, jobs),
             tuple(self.records.outcomes()),
             tuple(jobs),
             tuple(pods),
-            tuple(self.records.pods()),
+            tuple(self.records.pods(live)),
         )
+
+    def _sealed(self, plan: Plan, jobs: list[Object]) -> frozenset[str]:
+        """Keys of the plan that are sealed. Listed anew when a Job has changed: what goes on inside of one decides nothing."""
+        seen = (list(plan.by_key), [(job["metadata"], job.get("status")) for job in jobs])
+        if seen != self._seen:
+            self._index.refresh()
+        sealed = frozenset(self._index.runs(plan.by_key, plan.experiment))
+        self._seen = seen
+        return sealed
 
     def _write_down(self, view: View) -> bool:
         """Records what ended Jobs came to; then, with their logs in the store, they need not stay long."""
@@ -282,24 +293,6 @@ class Conductor:
         if self._told.get(what) != text:
             self._told[what] = text
             self.note(text)
-
-
-class SealedKeys:
-    """Which keys of a plan are sealed. A seal is read once: sealed runs do not change."""
-
-    def __init__(self, store: Store, experiment: str) -> None:
-        self._store, self._experiment = store, experiment
-        self._key_of: dict[RunFolder, str] = {}
-
-    def of(self, plan: Plan) -> frozenset[str]:
-        """The sealed keys of a plan."""
-        folders = self._store.folders(self._experiment)
-        wanted = {key[:8] for key in plan.by_key}
-        for folder in folders:
-            if folder not in self._key_of and folder.key8 in wanted:
-                self._key_of[folder] = SealedRun(self._store, folder).key
-        there = {self._key_of[folder] for folder in folders if folder in self._key_of}
-        return frozenset(there & set(plan.by_key))
 
 
 def known_of(view: View, records: Records) -> Known:

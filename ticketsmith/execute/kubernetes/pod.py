@@ -21,11 +21,12 @@ from ticketsmith.execute.kubernetes.ceiling import rates
 from ticketsmith.execute.kubernetes.diagnose import EXITS
 from ticketsmith.execute.kubernetes.output import Output
 from ticketsmith.execute.kubernetes.records import PodRecord, Records
-from ticketsmith.execute.local import Event, execute, sealed_keys
+from ticketsmith.execute.local import Event, execute
 from ticketsmith.execute.worker import Settings
 from ticketsmith.plan import Node, Plan
 from ticketsmith.plugins import make_importable
 from ticketsmith.store import open_store
+from ticketsmith.store.index import Index
 from ticketsmith.training.job import Job
 
 BEAT = 10.0
@@ -56,7 +57,8 @@ def work(
     target = Target.model_validate_json(more["target"])
     share = assignment.shares[index]
     mine = plan.needed_for(share.keys)
-    sealed = sealed_keys(mine, records.store)
+    there = Index(records.store)
+    sealed = there.statuses(mine.by_key, experiment)
     pool, rate = target.train, rates(target)["train"]
     record = PodRecord.of(pod_name(), job, assignment.variant, index, rate)
     device = "cuda" if pool.gpus else "cpu"
@@ -75,7 +77,7 @@ def work(
             (str(base), str(Path.cwd())),
             rate,
         )
-        outcome = execute(mine, records.store, job_of, settings, pool.processes, view(mine, sealed))
+        outcome = execute(mine, records.store, job_of, settings, pool.processes, view(mine, sealed), there)
         for key, message in outcome.failed.items():
             print(f"failed: {key[:8]}: {message}")
         status = Exit.OK if outcome.exit_status == Exit.DIVERGED else outcome.exit_status

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -105,10 +106,14 @@ class Outcome:
 
 
 class Records:
-    """The job files of one experiment."""
+    """The job files of one experiment. What does not change any more is read once."""
 
     def __init__(self, store: Store, experiment: str) -> None:
         self.store, self.experiment = store, experiment
+        self._plan: tuple[str, Plan] | None = None
+        self._assignments: dict[str, tuple[Assignment, Plan, dict[str, Any]]] = {}
+        self._pods: dict[str, tuple[float, PodRecord]] = {}  # by path: when it was read, by a monotonic clock
+        self._contents: dict[tuple[str, str], bytes] = {}  # by path and version
 
     def submit(self, submission: Submission) -> None:
         """Writes ``submission.json``; ``plan.json`` and ``recipe.yaml`` must be there already."""
@@ -134,10 +139,14 @@ class Records:
 
     def plan(self, submission: Submission) -> Plan | None:
         """The plan that was submitted; None while another submission is half written."""
+        if self._plan is not None and self._plan[0] == submission.plan_sha256:
+            return self._plan[1]
         content = self.store.get(self._path("plan.json"))
         if content is None or sha256(content) != submission.plan_sha256:
             return None
-        return replace(Plan.from_bytes(content), experiment=self.experiment)
+        plan = replace(Plan.from_bytes(content), experiment=self.experiment)
+        self._plan = submission.plan_sha256, plan
+        return plan
 
     def assign(self, name: str, content: bytes) -> str:
         """Writes a Job's ``job.json`` unless it is there; the SHA-256 of what is there."""
@@ -149,17 +158,20 @@ class Records:
 
     def assignment(self, name: str, digest: str | None = None) -> tuple[Assignment, Plan, dict[str, Any]]:
         """What a Job makes. Raises DamagedRunError when it is missing, or not what ``digest`` says."""
+        if digest is None and name in self._assignments:
+            return self._assignments[name]
         content = self.store.get(self._path(f"jobs/{name}/job.json"))
         if content is None:
             raise DamagedRunError(f"{self.store.url}/{self._path(f'jobs/{name}/job.json')} is missing: submit again.")
         if digest is not None and sha256(content) != digest:
             raise DamagedRunError(f"{self.store.url}/{self._path(f'jobs/{name}/job.json')} was changed: submit again.")
-        return read_assignment(content)
+        self._assignments[name] = read_assignment(content)
+        return self._assignments[name]
 
     def outcomes(self) -> list[Outcome]:
         """What ended Jobs came to."""
         found = []
-        for path, content in self._jobs_files("/outcome.json"):
+        for path, content in self._outcome_files():
             try:
                 plain = json.loads(content)
                 plain["groups"] = tuple((variant, seed) for variant, seed in plain["groups"])
@@ -172,14 +184,29 @@ class Records:
         """Writes down what a Job came to, or that it is set aside."""
         self.store.put(self._path(f"jobs/{outcome.job}/outcome.json"), to_json(asdict(outcome)))
 
-    def pods(self) -> list[PodRecord]:
-        """What all pods took so far, of all attempts."""
-        found = []
-        for path, content in self._jobs_files("", "/pods/"):
+    def pods(self, live: Collection[str] = ()) -> list[PodRecord]:
+        """What all pods took so far, of all attempts.
+
+        A record that was read before is not read again once its pod has ended, and while its pod is among the ``live`` ones
+        of the cluster: then it has lasted longer by the time since.
+        """
+        found, now = [], time.monotonic()
+        for file in self.store.files(self._path("jobs")):
+            if "/pods/" not in file.path:
+                continue
+            read, record = self._pods.get(file.path, (now, None))
+            if record is not None and (record.ended or record.pod in live):
+                found.append(record if record.ended else record.lasting(record.seconds + now - read))
+                continue
+            content = self.store.get(file.path)
+            if content is None:
+                continue
             try:
-                found.append(PodRecord(**json.loads(content)))
+                record = PodRecord(**json.loads(content))
             except (ValueError, TypeError) as error:
-                raise self._damaged(path, error) from error
+                raise self._damaged(file.path, error) from error
+            self._pods[file.path] = now, record
+            found.append(record)
         return found
 
     def pod(self, job: str, pod: str) -> PodRecord | None:
@@ -202,13 +229,20 @@ class Records:
         """Where the log of a pod lies."""
         return self._path(f"logs/{job}/{0 if index is None else index}-{pod}.log")
 
-    def _jobs_files(self, ending: str, within: str = "") -> list[tuple[str, bytes]]:
+    def _outcome_files(self) -> list[tuple[str, bytes]]:
+        """Paths and contents; what a version tells to be unchanged is not read again."""
         found = []
         for file in self.store.files(self._path("jobs")):
-            if file.path.endswith(ending) and within in file.path:
+            if not file.path.endswith("/outcome.json"):
+                continue
+            version = (file.path, file.version or "")
+            content = self._contents.get(version)
+            if content is None:
                 content = self.store.get(file.path)
-                if content is not None:
-                    found.append((file.path, content))
+            if content is not None:
+                found.append((file.path, content))
+                if file.version:
+                    self._contents[version] = content
         return found
 
     def _path(self, name: str) -> str:

@@ -13,7 +13,6 @@ from ticketsmith.execute.kubernetes.ceiling import Row
 from ticketsmith.execute.kubernetes.cluster import Cluster, Object
 from ticketsmith.execute.kubernetes.conductor import (
     CONDUCTOR,
-    SealedKeys,
     component_of,
     is_active,
     variant_of,
@@ -21,6 +20,7 @@ from ticketsmith.execute.kubernetes.conductor import (
 from ticketsmith.execute.kubernetes.jobs import Assignment, Group, Known, expected, job_name
 from ticketsmith.execute.kubernetes.records import Outcome, Records, Submission, sha256
 from ticketsmith.plan import Plan
+from ticketsmith.store.index import Index
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def propose(plan: Plan, target: Target, records: Records | None, again: bool = F
     sealed: frozenset[str] = frozenset()
     outcomes: list[Outcome] = []
     if records is not None:
-        sealed = SealedKeys(records.store, plan.experiment).of(plan)
+        sealed = frozenset(Index(records.store, plan.experiment).runs(plan.by_key, plan.experiment))
         outcomes = records.outcomes()
         if again:
             outcomes = [

@@ -59,7 +59,7 @@ def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
         chosen.insert(2, (findings.subject, levels[-1]))
     found = []
     for variant, level in chosen:
-        runs = [run for run in findings.results if (run.variant, run.level) == (variant, level)]
+        runs = findings.levels.get((variant, level), [])
         if runs:
             style = SKY if variant == findings.subject and level != middle else looks[variant]
             name = display(variant).partition(" (")[0]

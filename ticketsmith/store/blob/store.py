@@ -54,6 +54,10 @@ class BlobStore:
             found = contents.read(self._blob(path), self._persistence, PATIENT)
         return None if found is None else found.content
 
+    def exists(self, path: str) -> bool:
+        with self._told(f"looking at {path}"):
+            return self._persistence.send(f"looking at {path}", self._blob(path).exists, patience=PATIENT)
+
     def put(self, path: str, content: bytes) -> None:
         patience = BRIEF if _is_scratch(path) else PATIENT
         blob = self._blob(path)
@@ -74,7 +78,7 @@ class BlobStore:
     def experiments(self) -> list[str]:
         with self._told("listing"):
             names = [name for name in self._top() if not name.startswith(".")]
-            real = each(lambda name: self._exists(f"{name}/plan.json") or bool(self.folders(name)), names)
+            real = each(lambda name: self.exists(f"{name}/plan.json") or bool(self.folders(name)), names)
             return sorted(name for name, is_one in zip(names, real, strict=True) if is_one)
 
     def folders(self, experiment: str | None = None) -> list[RunFolder]:
@@ -124,9 +128,6 @@ class BlobStore:
 
     def _in(self, path: str) -> ContainerClient:
         return self._scratch if _is_scratch(path) else self._container
-
-    def _exists(self, path: str) -> bool:
-        return self._persistence.send(f"looking at {path}", self._blob(path).exists, patience=PATIENT)
 
     def _paths(self, experiment: str) -> list[str]:
         return [path for path, _ in self._listed(f"{check_path(experiment)}/")]
