@@ -147,6 +147,8 @@ def test_a_control_that_diverged_is_no_control_that_fails() -> None:
     assert (control.status, control.diverged) == (Status.INCONCLUSIVE, (1,))
     assert "a control that diverged says nothing of quality" in control.reason
     assert regimes(verdicts) == {1: Regime.UNDECIDED}
+    undefined = [result(*r.place[:3], float("nan")) if (r.variant, r.seed) == ("random_ticket", 1) else r for r in runs]
+    assert regimes(judge(undefined, policy, "test")) == {1: Regime.UNDECIDED}
     (comparison,) = compare(runs, ACCURACY, "test", "final")
     assert (comparison.diverged, comparison.advantage.n) == ((1,), 2)
 

@@ -169,10 +169,11 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: G
     tested = policy.method == "non-inferiority"
     bounds = one_sided_bounds(values, policy.confidence, pairs.floor) if tested else None
     missing = tuple(sorted({*level.missing, *pairs.alone}))
-    broken = [run for run in level.runs if not run.diverged]
-    broken = [run for run in broken if measured_value(run, gate.metric, split, policy.at) is None]
-    unmeasured = [run for run in broken if not _measures(run, gate.metric, split, policy.at)]
-    undefined = [run for run in broken if run not in unmeasured]
+    sound = [run for run in level.runs if not run.diverged]
+    unmeasured = [run for run in sound if not _measures(run, gate.metric, split, policy.at)]
+    undefined = [
+        run for run in sound if run not in unmeasured and measured_value(run, gate.metric, split, policy.at) is None
+    ]
     if not values:
         status, reason = Status.INCONCLUSIVE, "nothing to compare"
     elif not tested:
@@ -181,7 +182,7 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: G
         status, reason = _non_inferiority(values, bounds, gate, metric, policy.confidence, pairs)
     if level.fallen or undefined:
         reason = "; ".join(filter(None, (_diverged(level), _undefined(undefined, gate))))
-        status = Status.INCONCLUSIVE if level.control and not undefined else Status.FAIL
+        status = Status.INCONCLUSIVE if level.control else Status.FAIL
     elif missing or unmeasured or pairs.undefined:
         status = Status.INCONCLUSIVE
     size = size_of(level.runs)
