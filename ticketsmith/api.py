@@ -418,11 +418,12 @@ class Experiment:
 
     def model(self, result: Result) -> nn.Module:
         """The trained model of one run, in evaluation mode, on the CPU."""
+        from ticketsmith.pruning.weights import renewed
         from ticketsmith.training.start import read_weights
 
         model: nn.Module = self._task.build_model()
         model.load_state_dict(read_weights(self._sealed(result)))
-        return model.eval()
+        return renewed(model.eval())
 
     def judge(self) -> Findings:
         """Judges every level of every variant, and writes ``gates.json``."""
