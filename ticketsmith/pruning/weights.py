@@ -273,14 +273,23 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             one.training = training
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """A deep copy. Weights that older norms made in the last call are cut from its graph, else torch would refuse."""
+def renewed(model: nn.Module) -> nn.Module:
+    """``model``, in which older norms have made their weights of the parameters that are there now, and not before a call.
+
+    What they made while a graph was recorded could not be copied: torch refuses.
+    """
     for module in model.modules():
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
-                name = hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name
-                module.__dict__[name] = module.__dict__[name].detach()
-    return copy.deepcopy(model)
+                tensor = hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name
+                with torch.no_grad():
+                    module.__dict__[tensor] = _made(Holder("", module, tensor))
+    return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy."""
+    return copy.deepcopy(renewed(model))
 
 
 def is_linear_or_convolution(holder: Holder) -> bool:
