@@ -38,7 +38,9 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
     load = [f"from {library} import {kind}", f'model = {kind}.from_pretrained("{{name}}")']
     if (path / "tokenizer_config.json").is_file():
         load += ["from transformers import AutoTokenizer", 'tokenizer = AutoTokenizer.from_pretrained("{name}")']
-    return Written("loaded with from_pretrained: equal weights; outputs compared with PyTorch's", tuple(load), difference)
+    return Written(
+        "loaded with from_pretrained: equal weights; outputs compared with PyTorch's", tuple(load), difference
+    )
 
 
 def _place(model: nn.Module) -> str:
