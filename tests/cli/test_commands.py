@@ -148,46 +148,15 @@ def test_the_benchmark_of_a_checkpoint(store: Path) -> None:
 
 def test_nothing_is_told_to_anybody_by_export_and_by_any_library_that_is_raced(store: Path, tmp_path: Path) -> None:
     """``run`` watches: see ``tests/sockets.py``. ``prune`` with its benchmark and report is watched by the fixture."""
-    done = run(
-        "-m",
-        "ticketsmith",
-        "export",
-        "runs/digits",
-        "--sparsity",
-        "0.5",
-        "--format",
-        "all",
-        "--output",
-        str(tmp_path),
-        cwd=store,
+    commands = (
+        f"export runs/digits --sparsity 0.5 --format all --output {tmp_path}",
+        f"benchmark --onnx {tmp_path}/model.onnx --json --rounds 10 --batch-size 1 "
+        "--runtime onnxruntime --runtime openvino --runtime sparse",
     )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    quick = (
-        "--rounds",
-        "10",
-        "--batch-size",
-        "1",
-        "--runtime",
-        "onnxruntime",
-        "--runtime",
-        "openvino",
-        "--runtime",
-        "sparse",
-    )
-    done = run(
-        "-m",
-        "ticketsmith",
-        "benchmark",
-        "--onnx",
-        str(tmp_path / "model.onnx"),
-        "--json",
-        *quick,
-        cwd=store,
-        HOME=str(tmp_path),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    for command in commands:
+        done = run("-m", "ticketsmith", *command.split(), cwd=store, HOME=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
     [document] = json.loads(done.stdout)["benchmarks"]
     assert {timing["runtime"] for timing in document["timings"]} == {"onnxruntime", "openvino", "sparse"}
     assert not (tmp_path / "intel").exists()

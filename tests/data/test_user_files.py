@@ -95,6 +95,16 @@ def test_names_and_other_numbers_become_classes_in_sorted_order(npz: Callable[..
     assert loaded.test.labels.tolist() == [1] * 8
 
 
+def test_large_numbers_stay_apart_whatever_their_type(npz: Callable[..., str]) -> None:
+    large = 2**53
+    train, test = np.array([large, large + 1] * 10, np.uint64), np.array([large + 1] * 8, np.int64)
+    loaded = read("npz", {"path": npz(y_train=train, y_test=test)})
+    assert loaded.class_names == (str(large), str(large + 1))
+    assert loaded.test.labels.tolist() == [1] * 8
+    with pytest.raises(DataError, match=r"2\^63 and above"):
+        read("npz", {"path": npz(y_train=train + np.uint64(2**63))})
+
+
 def test_renamed_arrays_and_a_seeded_test_fraction(npz: Callable[..., str]) -> None:
     path = npz(x_test=None, y_test=None, data=grey(40), target=np.repeat([0, 1], [30, 10]))
     options = {"path": path, "x_train": "data", "y_train": "target", "test_fraction": 0.2}

@@ -188,6 +188,10 @@ def _raw_labels(values: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{name} has shape {array.shape}; give one label an example (of one-hot rows, the argmax).")
     if array.dtype.kind not in "biuU":
         raise DataError(f"{name} has the type {array.dtype}; labels are whole numbers or strings.")
+    if array.dtype.kind == "u":  # beside signed ones, NumPy would compare them as floats, which merge large numbers
+        if array.max() > np.iinfo(np.int64).max:
+            raise DataError(f"{name} holds numbers of 2^63 and above; store such labels as strings.")
+        return array.astype(np.int64)
     return array
 
 
