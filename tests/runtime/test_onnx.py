@@ -59,6 +59,9 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
     "logarithm": (["LogSoftmax", {"axis": -1}], [1, 3, 9], {}),
     "selu": (["Selu", {}], [1, 9], {}),
     "selu of another size": (["Selu", {"alpha": 1.2, "gamma": 0.7}], [1, 9], {}),
+    "sums as exporters write them": (
+        ["ReduceSum", {"keepdims": 0, "noop_with_empty_axes": 0}], ["n", 3, 4], {"a": np.array([1])},
+    ),
     "celu": (["Celu", {"alpha": 2.5}], [1, 9], {}),
     "softplus": (["Softplus", {}], [1, 9], {}),
     "prelu": (["PRelu", {}], [1, 3, 4, 5], {"w": random(3, 1, 1)}),

@@ -367,7 +367,8 @@ def _result_size(op: str, inputs: Sequence[Any]) -> float:
 
 _MEANINGLESS = {
     "auto_pad", "pads", "kernel_shape", "storage_order", "stash_type", "momentum", "saturate", "round_mode", "hidden_size",
-    "consumed_inputs", "seed", "ratio", "is_test", "nearest_mode", "cubic_coeff_a", "value", "to", "output_sequence", "p",
+    "consumed_inputs", "seed", "ratio", "is_test", "nearest_mode", "cubic_coeff_a", "value", "to", "output_sequence",
+    "noop_with_empty_axes", "extrapolation_value",
 }  # fmt: skip
 """Attributes that change no number of an output, or do so only together with another one that is read."""
 
@@ -856,6 +857,7 @@ def _reduce(function: str) -> Callable[[_Call], Value]:
 def _resize(call: _Call) -> Value:
     build, x = call.build, call.x
     sizes, scales = (call.fixed(3), call.fixed(2)) if call.opset >= 11 else (None, call.fixed(1))
+    call.given(1)  # a region, for a way that is refused
     if call.get("axes") or call.get("antialias") or call.get("exclude_outside"):
         raise ValueError("axes, antialiasing or excluded edges")
     if sizes is not None and sizes.size:
