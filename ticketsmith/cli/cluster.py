@@ -211,8 +211,7 @@ def cost(
         return
     options.print_table(rows, f"{records.experiment}: pods of all tries, up to now")
     click.echo(
-        f"in all {whole.money:.2f} {pods[0].currency}, {whole.gpu_hours:.2f} GPU hours"
-        f"{_of_budget(records.submission().target)}"
+        f"in all {whole.money:.2f} {pods[0].currency}, {whole.gpu_hours:.2f} GPU hours{_submitted_budget(records)}"
     )
 
 
@@ -240,8 +239,7 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str,
         ]
         options.print_table(rows, f"{records.experiment}: Jobs in {chosen.namespace}")
         spent = sum((pod.amount for pod in records.pods()), Amount())
-        submitted = records.submission().target  # what counts, whatever the file says now
-        click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{_of_budget(submitted)}")
+        click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{_submitted_budget(records)}")
         _say_what_next(lines, target, records)
     return chosen.store, records.experiment, [asdict(line) for line in lines]
 
@@ -468,6 +466,14 @@ def _print_manifests(proposal: Proposal) -> None:
     if (over := exceeds(whole, target, rate.currency)) is not None:
         click.echo(f"# That is {over}: Jobs are begun as long as what they may cost keeps within the budget.")
     click.echo(yaml.safe_dump_all(proposal.manifests(), sort_keys=False).rstrip())
+
+
+def _submitted_budget(records: Records) -> str:
+    """What counts, whatever a target file says now; nothing where a store holds no submission."""
+    try:
+        return _of_budget(records.submission().target)
+    except TicketSmithError:
+        return ""
 
 
 def _of_budget(target: Target) -> str:
