@@ -83,9 +83,11 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
 def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
     seen: dict[str, dict[str, None]] = {}
-    runs = index.runs((node.key for node in plan.results), plan.experiment).values()
-    for content in dict.fromkeys(run.read("environment.json") for run in runs):
-        for field, value in json.loads(content).items():
+    different: dict[object, SealedRun] = {}  # the first of each: most runs have the same bytes
+    for run in index.runs((node.key for node in plan.results), plan.experiment).values():
+        different.setdefault(run.files.get("environment.json"), run)
+    for run in different.values():
+        for field, value in run.read_json("environment.json").items():
             if value is not None:
                 seen.setdefault(field, {})[str(value)] = None
     return {field: ", ".join(values) for field, values in seen.items()}

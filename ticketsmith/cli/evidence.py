@@ -193,11 +193,14 @@ def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     damaged, count = [], 0
     for found in experiments(runs_prefix, experiment):
         store, folders = found.store, found.store.folders(found.name)
+        present: dict[str, list[str]] = {}  # by one listing
+        for file in store.files(found.name):
+            *run, name = file.path.split("/", 4)
+            present.setdefault("/".join(run), []).append(name)
 
-        def problem(folder: RunFolder, store: Store = store) -> str | None:
+        def problem(folder: RunFolder, store: Store = store, present: dict[str, list[str]] = present) -> str | None:
             try:
-                present = [file.path.removeprefix(f"{folder}/") for file in store.files(str(folder))]
-                SealedRun(store, folder).verify(present)
+                SealedRun(store, folder).verify(present.get(str(folder), ()))
             except DamagedRunError as error:
                 return str(error)
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -61,6 +62,9 @@ def main() -> NoReturn:
 def enter(command: click.Command) -> NoReturn:
     """Runs a command and ends the process: a user's mistake is one message and an exit status, never a traceback."""
     asked_to_stop = False
+    gc.set_threshold(
+        100_000, 20, 100
+    )  # what a command reads stays to its end: a fifth of its time went into looking it through
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal asked_to_stop

@@ -121,7 +121,7 @@ class DirectoryStore:
             for seed in _names(f"{self.root}/{experiment}/{variant}", "seed-"):
                 for level in _names(f"{self.root}/{experiment}/{variant}/{seed}", "level-"):
                     folder = RunFolder.parse(f"{experiment}/{variant}/{seed}/{level}")
-                    if folder is not None and Path(f"{self.root}/{folder}/{MANIFEST}").is_file():
+                    if folder is not None and os.access(f"{self.root}/{folder}/{MANIFEST}", os.F_OK):
                         yield folder
 
     def _scratch(self) -> Path:
