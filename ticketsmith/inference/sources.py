@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.onnx_file import check_sizes, need
+from ticketsmith.inference.onnx_file import check_values, check_weights, need
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.memory import read_file, require, require_file
 from ticketsmith.models.size import Bounded, check_one
@@ -91,7 +91,7 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     try:
         content = read_file(path)
         model = onnx.load_model_from_string(content)
-        check_sizes(model, Path(path).parent)
+        check_weights(model, Path(path).parent)
         onnx.checker.check_model(path)
     except RecipeError as error:
         raise RecipeError(f"--onnx {path}: {error}") from error
@@ -112,6 +112,7 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
         raise RecipeError(f"--onnx {path}: inputs of {name} are not supported: float32, int32 or int64.")
     sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
     own = _fitting(path, sizes, shape)
+    check_values(model, own, f"--onnx {path}")
     batch = sizes[0]
     inputs = _random(own, _TYPES[kind.elem_type])
 
