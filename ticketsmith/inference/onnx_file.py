@@ -83,7 +83,8 @@ def check_values(model: Any, shape: Sequence[int], what: str) -> None:
 def _value_size(value: Any) -> int:
     """Bytes of one value of a graph, sizes that are free counted as 1."""
     kind = value.type.tensor_type
-    return _itemsize(kind.elem_type) * math.prod(size.dim_value or 1 for size in kind.shape.dim)
+    count: int = math.prod(size.dim_value or 1 for size in kind.shape.dim)
+    return _itemsize(kind.elem_type) * count
 
 
 def _itemsize(kind: int) -> int:
