@@ -217,6 +217,19 @@ def test_onnx_files_of_absurd_size_are_not_loaded(tmp_path: Path) -> None:
             from_onnx.from_onnx(path)
 
 
+def test_attention_of_an_onnx_file_over_too_many_tokens(tmp_path: Path) -> None:
+    node = onnx.helper.make_node
+    nodes = [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x", "t"], ["y"])]
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", "tokens", 2])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", "tokens", "others"])
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "a.onnx")
+    with pytest.raises(RecipeError, match=r"a\.onnx: the value 'y' would take about 3,017\.5 GiB"):
+        sources.of_onnx(str(tmp_path / "a.onnx"), (900_000, 2))
+    assert sources.of_onnx(str(tmp_path / "a.onnx"), (9, 2))[1](3).shape == (3, 9, 2)
+
+
 def test_weights_beside_an_onnx_file_end_where_their_file_ends(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(16))
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)

@@ -23,10 +23,10 @@ def test_one_queue_leads_to_both_kinds_of_nodes() -> None:
 
 def test_the_manager_runs_where_nodes_always_are() -> None:
     """On a pool that goes to zero it would hold a node for ever."""
-    values = yaml.safe_load((ROOT / "deploy/kubernetes/components/kueue/values.yaml").read_text())["controllerManager"]
+    values = yaml.safe_load((ROOT / "deploy/kueue-values.yaml").read_text())["controllerManager"]
     assert values["nodeSelector"] == {"kubernetes.azure.com/mode": "system"}
     assert values["tolerations"] == [{"key": "CriticalAddonsOnly", "operator": "Exists"}]
-    assert "--values deploy/kubernetes/components/kueue/values.yaml" in (ROOT / "docs/aks.md").read_text()
+    assert "--values deploy/kueue-values.yaml" in (ROOT / "docs/aks.md").read_text()
 
 
 def test_a_job_that_asks_for_the_queue_can_be_admitted() -> None:

@@ -61,7 +61,7 @@ def read_table(path: Path) -> Any:
             size += batch.nbytes
             require(batch.nbytes, f"{path}: more than {size:,} bytes of rows", _MEND, DataError)
             batches.append(batch)
-        return arrow.Table.from_batches(batches, file.schema_arrow)
+        return arrow.Table.from_batches(batches, file.schema_arrow).unify_dictionaries()
 
 
 def gunzip(content: bytes, name: str) -> bytes:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,30 +41,60 @@ def onnx_path(model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Pat
     return path
 
 
-def check_sizes(model: Any, folder: Path) -> None:
-    """Whether the weights of an ``onnx.ModelProto``, and every value that it tells the size of, are sizes that can be had.
-
-    Runtimes fold constants while they load, so that a small file may ask for any amount. Raises RecipeError.
-    """
+def check_weights(model: Any, folder: Path) -> None:
+    """Whether the weights of an ``onnx.ModelProto`` lie in files that hold them, and fit. Raises RecipeError."""
     import onnx
 
+    total = 0
     for tensor in model.graph.initializer:
         if any(size < 0 for size in tensor.dims):
             raise RecipeError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, folder)
+        size = _itemsize(tensor.data_type) * math.prod(tensor.dims)
+        require(size, f"weights {tensor.name!r}", "Is it the right file? Else take a machine with more memory.")
+        total += size
+    require(total, "all weights together", "Take a machine with more memory.")
+
+
+def check_values(model: Any, shape: Sequence[int], what: str) -> None:
+    """Whether every value that an input of ``shape`` (without the batch) leads to fits, as far as the model tells sizes.
+
+    Runtimes fold constants while they load, so that a small file may ask for any amount. Raises RecipeError.
+    """
+    import onnx
+
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in sized.graph.input:
+        if value.name not in constants:
+            for size, own in zip(value.type.tensor_type.shape.dim[1:], shape, strict=False):
+                size.dim_value = own
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
     except Exception:  # too large for a message of protobuf, or what inference does not know
-        inferred = model.graph
-    weights = [("weights", tensor.name, math.prod(tensor.dims)) for tensor in model.graph.initializer]
-    values = [
-        ("value", value.name, math.prod(size.dim_value or 1 for size in value.type.tensor_type.shape.dim))
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-    ]
-    for what, name, count in (*weights, *values):
-        require(4 * count, f"{what} {name!r}", "Export a smaller model, or take a machine with more memory.")
-    require(4 * sum(count for _, _, count in weights), "all weights together", "Take a machine with more memory.")
+        graph = sized.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        mend = "Give a smaller --shape, or export a smaller model."
+        require(_value_size(value), f"{what}: the value {value.name!r}", mend)
+
+
+def _value_size(value: Any) -> int:
+    """Bytes of one value of a graph, sizes that are free counted as 1."""
+    kind = value.type.tensor_type
+    count: int = math.prod(size.dim_value or 1 for size in kind.shape.dim)
+    return _itemsize(kind.elem_type) * count
+
+
+def _itemsize(kind: int) -> int:
+    import onnx
+
+    try:
+        size: int = onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+    except (KeyError, TypeError, ValueError):  # no tensor, or of a type that this version does not know
+        return 4
+    return size
 
 
 def _check_external(tensor: Any, folder: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.onnx_file import check_sizes, need
+from ticketsmith.inference.onnx_file import check_values, check_weights, need
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.inference.weights import of_module as weights_of
 from ticketsmith.inference.weights import of_onnx as weights_of_onnx
@@ -107,7 +107,7 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     try:
         content = read_file(path)
         model = onnx.load_model_from_string(content)
-        check_sizes(model, Path(path).parent)
+        check_weights(model, Path(path).parent)
         onnx.checker.check_model(path)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -130,6 +130,7 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
         raise RecipeError(f"--onnx {path}: inputs of {name} are not supported: float32, int32 or int64.")
     sizes = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]  # some write -1 for a free size
     own = _fitting(path, sizes, shape)
+    check_values(model, own, f"--onnx {path}")
     batch = sizes[0]
     inputs = _random(own, _TYPES[kind.elem_type], ranges(model).get(given[0].name))
 
