@@ -360,6 +360,7 @@ def test_a_metric_that_is_undefined_at_the_end_has_no_value_and_passes_no_gate(t
     made = api.run(
         load_recipe(tmp_path / "rare.yaml", [f"store={tmp_path / 'all'}"]), workers=1, benchmark=False
     )  # every file of a report, and all that reads them
+    assert made.outcome.failed == {}
     assert {verdict.status for verdict in made.findings.test} == {Status.FAIL}
     assert "f1 is not a number: seed 0" in made.findings.test[0].reason
     assert made.exit_status == Exit.OK
