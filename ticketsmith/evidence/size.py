@@ -23,8 +23,8 @@ class Size:
 
     @property
     def sparsity(self) -> float:
-        """Removed prunable weights over all prunable weights, 0..1."""
-        return 1.0 - self.kept / self.prunable
+        """Removed prunable weights over all prunable weights, 0..1; 0 where none is prunable."""
+        return 1.0 - self.kept / self.prunable if self.prunable else 0.0
 
     @property
     def network_sparsity(self) -> float | None:
@@ -41,7 +41,9 @@ class Size:
 
     @property
     def compression(self) -> float:
-        """The same of the prunable weights alone."""
+        """The same of the prunable weights alone; 1 where none is prunable."""
+        if not self.prunable:
+            return 1.0
         return self.prunable / self.kept if self.kept else float("inf")
 
     @property
