@@ -59,19 +59,39 @@ def tiff(values: NDArray[Any], sample_format: int = 1, photometric: int = 1) -> 
     return io.BytesIO(whole + values.tobytes())
 
 
+def tiff12(values: NDArray[Any]) -> io.BytesIO:
+    """A grey TIFF of 12 bits a sample, ``[height, an even width]``: two samples lie in three bytes."""
+    first, second = values.ravel()[::2].astype(int), values.ravel()[1::2].astype(int)
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1).astype(np.uint8)
+    whole = tiff(values.astype("<u2")).getvalue()
+    entry = struct.pack("<HHII", 258, 3, 1, 12)
+    return io.BytesIO(whole[: -values.size * 2].replace(entry[:8] + b"\x10\0\0\0", entry) + packed.tobytes())
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (encoded((65535 * RAMP).astype(np.uint16), "TIFF"), (65535 * RAMP).astype(np.uint16) / 65535),
         (encoded((300 + 3795 * RAMP).astype(np.uint16)), (300 + 3795 * RAMP).astype(np.uint16) / 65535),
         (tiff((65535 * RAMP).astype("<u2")), (65535 * RAMP).astype(np.uint16) / 65535),
+        (tiff12(4095 * RAMP), (4095 * RAMP).astype(int) / 4095),
         (tiff((60000 * RAMP - 30000).astype("<i2"), 2), (60000 * RAMP - 30000).astype(np.int16)),
         (tiff((4e9 * RAMP).astype("<u4")), 4e9 * RAMP),
         (encoded((1e6 * RAMP).astype(np.int32), "TIFF", compression="tiff_lzw"), (1e6 * RAMP).astype(np.int32)),
         (encoded(RAMP.astype(np.float32) - 3, "TIFF"), RAMP - 3),
         (io.BytesIO(b"P5 8 8 4095\n" + (4095 * RAMP).astype(">u2").tobytes()), (4095 * RAMP).astype(int) / 4095),
     ],
-    ids=["16 bits", "12 above dark", "by hand", "signed", "unsigned 32", "signed 32, packed", "float", "PGM"],
+    ids=[
+        "16 bits",
+        "12 above dark",
+        "by hand",
+        "12 bits",
+        "signed",
+        "unsigned 32",
+        "signed 32, packed",
+        "float",
+        "PGM",
+    ],
 )
 def test_deep_grey_keeps_every_level(content: io.BytesIO, expected: NDArray[Any]) -> None:
     grey, colour = decode(content, "deep.tif").pixels, decode(content, "deep.tif", mode="RGB").pixels
@@ -197,7 +217,7 @@ def test_folders_and_parquet_read_alike(tmp_path: Path) -> None:
             (
                 deep,
                 {"mode": "RGB"},
-                r"8 bits a sample, .*00.png|row 0.* has more than 8 bits a sample; save all in one depth",
+                r"8 bits a sample; .*(00.png|row 0) has unsigned samples of more than 8 bits.*Save all pictures in one depth",
             ),
             (clear, {}, r"(00\.png|row 0) is transparent"),
             (np.zeros((9, 4, 3), np.uint8), {}, "4x6 pixels, .* is 4x9"),
@@ -216,6 +236,30 @@ def test_folders_and_parquet_read_alike(tmp_path: Path) -> None:
     assert np.array_equal(images.train.labels.sum(), table.train.labels.sum())
 
 
+@pytest.mark.parametrize("place", ["classes", "splits"])
+@pytest.mark.parametrize("name", ["images", "parquet"])
+def test_a_set_has_one_scale(name: str, place: str, tmp_path: Path) -> None:
+    """Numbers of 32 bits stand as they are beside 16 bits as 0 to 1: the label would leak, or the test be on another scale."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
+    for number in range(8):
+        split, label = "train" if number < 4 else "test", "ab"[number % 2]
+        raw = label == "b" if place == "classes" else split == "test"
+        levels = np.roll(65535 * RAMP, number, 0)
+        content = (encoded(levels.astype(np.int32), "TIFF") if raw else encoded(levels.astype(np.uint16))).getvalue()
+        rows[split].append({"image": content, "label": label})
+        image = tmp_path / "tree" / split / label / f"{number}.{'tif' if raw else 'png'}"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(content)
+    for split, cells in rows.items():
+        write_table(arrow.Table.from_pylist(cells), tmp_path / f"{split}.parquet")
+    files = {"images": (r"\d.tif", r"\d.png"), "parquet": (r"parquet, row \d", r"parquet, row \d")}[name]
+    with pytest.raises(DataError, match="{} has .* read as they stand; .*{} has .* read as 0 to 1".format(*files)):
+        data.load(name, {"path": str(tmp_path / "tree" if name == "images" else tmp_path)})
+
+
 def test_only_what_was_read_otherwise_before_gets_another_key(tmp_path: Path) -> None:
     from ticketsmith.tasks.task import create, identity
 
@@ -228,10 +272,11 @@ def test_only_what_was_read_otherwise_before_gets_another_key(tmp_path: Path) ->
         ("parquet", parquet(tmp_path / "t.parquet", None)),
     ):
         assert set(key_of({"name": name, **source})) == {"name", "options", "fingerprint"}
-    for image in (tmp_path / "plain").rglob("*.png"):
-        deep = np.asarray(Image.open(image))[:, :, 0].astype(np.uint16) * 200
-        image.write_bytes(encoded(deep).getvalue())
-    assert key_of({"name": "images", **folder_options(tmp_path / "plain")})["rules"] == 2
+    for rules, deepened in ((2, lambda levels: encoded(levels * 16)), (3, lambda levels: tiff12(levels))):
+        for image in (tmp_path / "plain").rglob("*.png"):
+            levels = np.asarray(Image.open(image)).reshape(6, 4, -1)[:, :, 0].astype(np.uint16)
+            image.write_bytes(deepened(levels).getvalue())
+        assert key_of({"name": "images", **folder_options(tmp_path / "plain")})["rules"] == rules
 
 
 def test_labels_of_parquet_may_be_categories_and_booleans(tmp_path: Path) -> None:

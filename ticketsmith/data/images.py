@@ -46,15 +46,17 @@ def load(
         raise DataError(f"{root} holds a folder 'test'; leave out `test_fraction`.")
     if len(trees) == 1 and test_fraction is None:
         raise DataError(f"{root} holds no folder 'test'; add test/<class>/, or say `test_fraction: 0.2`.")
-    labels, images, rules = zip(*(_read(tree, size, mode, background) for tree in trees), strict=True)
+    labels, images = zip(*(_read(tree, size, mode, background) for tree in trees), strict=True)
+    pixels = [stack.pixels for stack in images]
     if test_fraction is None:
-        train, test = (images[0], labels[0]), (images[1], labels[1])
+        pictures.check_scale(images[1].first, images[0].first)
+        train, test = (pixels[0], labels[0]), (pixels[1], labels[1])
     else:
         kept, held = holdout(labels[0], fraction_count(len(labels[0]), test_fraction), split_seed)
-        train, test = (images[0][kept], labels[0][kept]), (images[0][held], labels[0][held])
+        train, test = (pixels[0][kept], labels[0][kept]), (pixels[0][held], labels[0][held])
     first, last = str(trees[0]), str(trees[-1])
     names = (first, f"labels of {first}", last, f"labels of {last}")
-    return make_dataset(root.name, train, test, layout="CHW", names=names, rules=max(rules))
+    return make_dataset(root.name, train, test, layout="CHW", names=names, rules=max(stack.rules for stack in images))
 
 
 def _trees(root: Path) -> list[Path]:
@@ -79,12 +81,10 @@ def _list(tree: Path) -> list[tuple[str, Path]]:
     return listed
 
 
-def _read(
-    tree: Path, size: int | None, mode: str, background: str | None
-) -> tuple[NDArray[np.str_], pictures.Pixels, int]:
-    """Labels ``[n]`` and images ``[n, channels, height, width]`` of one tree, and the rules that they need."""
+def _read(tree: Path, size: int | None, mode: str, background: str | None) -> tuple[NDArray[np.str_], pictures.Stack]:
+    """Labels ``[n]`` and images of one tree."""
     listed = _list(tree)
-    images, rules = pictures.stack(
+    images = pictures.stack(
         (pictures.decode(path, str(path), size, mode, background) for _, path in listed), len(listed)
     )
-    return np.array([label for label, _ in listed]), images, rules
+    return np.array([label for label, _ in listed]), images

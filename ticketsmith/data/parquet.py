@@ -58,10 +58,12 @@ def load(
     if "test" not in splits and test_fraction is None:
         raise DataError(f"{_WHAT}: there are no test files; name them with `test`, or say `test_fraction: 0.2`.")
     how = (image, label, size, mode, background)
-    names, x_train, y_train, rules = _read(splits["train"], *how)
+    names, images, y_train = _read(splits["train"], *how)
+    x_train, rules = images.pixels, images.rules
     if test_fraction is None:
-        others, x_test, y_test, more = _read(splits["test"], *how)
-        rules = max(rules, more)
+        others, test_images, y_test = _read(splits["test"], *how)
+        pictures.check_scale(test_images.first, images.first)
+        x_test, rules = test_images.pixels, max(rules, test_images.rules)
         if others and others != names:
             raise DataError(
                 f"{splits['test'][0]} names its classes {_listed(others)}, {splits['train'][0]} {_listed(names)}: the same "
@@ -101,8 +103,8 @@ def _find(path: str | None, train: str | list[str] | None, test: str | list[str]
 
 def _read(
     paths: list[Path], image: str | None, label: str | None, size: int | None, mode: str | None, background: str | None
-) -> tuple[list[str], pictures.Pixels, NDArray[Any], int]:
-    """Class names (if the files tell), images ``[n, channels, height, width]`` and labels of one split; the rules."""
+) -> tuple[list[str], pictures.Stack, NDArray[Any]]:
+    """Class names (if the files tell), images and labels of one split."""
     arrow = need("pyarrow", _WHAT)
     names: list[str] = []
     images: list[pictures.Picture] = []
@@ -136,8 +138,7 @@ def _read(
             images.append(pictures.decode(io.BytesIO(encoded), place, size, mode, background))
     if not images:
         raise DataError(f"{paths[0]} holds no rows: every split needs examples.")
-    stacked, rules = pictures.stack(images, len(images))
-    return names, stacked, np.concatenate(labels), rules
+    return names, pictures.stack(images, len(images)), np.concatenate(labels)
 
 
 def _labels(arrow: Any, column: Any, place: str) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """From the bytes of a picture to its array: one decoder for folders and Parquet, the same whatever lies beside it.
 
-Eight bits a sample stay ``uint8``. Deeper grey becomes ``float32``: unsigned 16 bits as 0..1, anything else as it stands.
+Eight bits a sample stay ``uint8``. Deeper grey becomes ``float32``: unsigned samples of up to 16 bits as 0..1, anything else
+as it stands. A set is of one of these scales: where two lie side by side, the scale could tell the label.
 What Pillow would silently cut or drop (16 bits a colour, frames, transparency) is refused by name.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,19 @@ from ticketsmith.errors import DataError
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
-FIRST_RULES, DEPTH_AND_ORIENTATION = 1, 2
+FIRST_RULES, DEPTH_AND_ORIENTATION, ODD_DEPTH = 1, 2, 3
 _GREY = ("1", "L", "LA", "La")
 _ORIENTATION = 0x0112  # the tag of EXIF
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _UNSIGNED, _SIGNED = 1, 2
+
+
+class Scale(StrEnum):
+    """What a number of a picture means, in the words of messages."""
+
+    BYTES = "8 bits a sample"
+    UNIT = "unsigned samples of more than 8 bits, read as 0 to 1"
+    RAW = "signed samples, 32 bits or floats, read as they stand"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +44,16 @@ class Picture:
     name: str
     pixels: Pixels
     rules: int = FIRST_RULES
+    scale: Scale = Scale.BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """``pixels``: ``[n, 1 or 3, height, width]`` of pictures like the ``first``. ``rules``: those that they need."""
+
+    pixels: Pixels
+    rules: int
+    first: Picture
 
 
 def decode(
@@ -56,7 +76,7 @@ def decode(
             opened.load()
             turned = opened.getexif().get(_ORIENTATION, 1) not in (0, 1)  # of a TIFF, Pillow has turned it by now
             if opened.mode[0] in "IF":
-                return Picture(name, _deep(opened, name, size, mode), DEPTH_AND_ORIENTATION)
+                return _deep(opened, name, size, mode)
             image = _composed(opened, name, mode or ("L" if opened.mode in _GREY else "RGB"), colour)
             if turned:
                 image = need("PIL.ImageOps", "reading images").exif_transpose(image)
@@ -76,8 +96,8 @@ def decode(
     return Picture(name, pixels, DEPTH_AND_ORIENTATION if turned else FIRST_RULES)
 
 
-def stack(pictures: Iterable[Picture], count: int) -> tuple[NDArray[Any], int]:
-    """``[count, channels, height, width]`` of pictures of one shape and depth, and the rules that they need.
+def stack(pictures: Iterable[Picture], count: int) -> Stack:
+    """The pictures (at least one), which are of one shape and scale.
 
     Raises DataError, also when ``count`` pictures do not fit into memory, as soon as the first is there.
     """
@@ -97,21 +117,23 @@ def stack(pictures: Iterable[Picture], count: int) -> tuple[NDArray[Any], int]:
             raise DataError(
                 f"{picture.name} is {_kind(one)}, {first.name} is {_kind(other)}; say `mode: L` or `mode: RGB`."
             )
-        if one.dtype != other.dtype:
-            raise DataError(
-                f"{picture.name} has {_depth(one)}, {first.name} has {_depth(other)}; save all in one depth."
-            )
+        check_scale(picture, first)
         parts.append(one)
         rules = max(rules, picture.rules)
-    return np.stack(parts), rules
+    assert first is not None
+    return Stack(np.stack(parts), rules, first)
+
+
+def check_scale(picture: Picture, other: Picture) -> None:
+    """Raises DataError where the same grey would be another number in one picture than in the other."""
+    if picture.scale != other.scale:
+        raise DataError(
+            f"{picture.name} has {picture.scale}; {other.name} has {other.scale}. Save all pictures in one depth."
+        )
 
 
 def _kind(pixels: Pixels) -> str:
     return "grey" if len(pixels) == 1 else "colour"
-
-
-def _depth(pixels: Pixels) -> str:
-    return "8 bits a sample" if pixels.dtype == np.uint8 else "more than 8 bits a sample"
 
 
 def _colour(background: str) -> tuple[int, ...]:
@@ -173,8 +195,8 @@ def _bits_of_stream(image: Any) -> int:
     return max([8, *((sample & 0x7F) + 1 for sample in samples)])
 
 
-def _deep(image: Any, name: str, size: int | None, mode: str | None) -> NDArray[np.float32]:
-    """Grey of 16 or 32 bits, or of floats, as ``float32`` ``[1 or 3, height, width]``."""
+def _deep(image: Any, name: str, size: int | None, mode: str | None) -> Picture:
+    """Grey of 9 to 32 bits, or of floats, as ``float32`` ``[1 or 3, height, width]``."""
     pillow: Any = need("PIL.Image", "reading images")
     if "transparency" in image.info:
         raise DataError(f"{name} has more than 8 bits a sample and a transparent colour; save it without transparency.")
@@ -186,7 +208,9 @@ def _deep(image: Any, name: str, size: int | None, mode: str | None) -> NDArray[
         values = values.view(np.uint32) if signs[0] == _UNSIGNED else values
     # What Pillow calls I is of 16 bits too where the format (PGM, and PNG in older versions) has no more.
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
-    floats = (values / 65535 if sixteen else values).astype(np.float32)
+    # Of a TIFF, Pillow leaves fewer bits as they are; of other formats it spreads them over sixteen.
+    bits = _bits(image) if sixteen and image.format == "TIFF" else 16
+    floats = (values / (2**bits - 1) if sixteen else values).astype(np.float32)
     if not np.isfinite(floats).all():
         raise DataError(f"{name} holds NaN or infinity; mend these pixels, or remove it.")
     if orientation not in (0, 1):
@@ -195,7 +219,9 @@ def _deep(image: Any, name: str, size: int | None, mode: str | None) -> NDArray[
         floats = np.asarray(need("PIL.ImageOps", "reading images").exif_transpose(turned))
     if size is not None:
         floats = np.asarray(pillow.fromarray(floats).resize((size, size), pillow.Resampling.BILINEAR))
-    return np.repeat(floats[None], 3 if mode == "RGB" else 1, axis=0)
+    pixels = np.repeat(floats[None], 3 if mode == "RGB" else 1, axis=0)
+    rules = DEPTH_AND_ORIENTATION if bits == 16 else ODD_DEPTH
+    return Picture(name, pixels, rules, Scale.UNIT if sixteen else Scale.RAW)
 
 
 def _composed(image: Any, name: str, mode: str, background: tuple[int, ...] | None) -> Any:
