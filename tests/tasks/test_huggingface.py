@@ -491,9 +491,17 @@ def test_too_many_tokens(bert: Path, gpt2: Path, sentences: dict[str, Any], text
         ("text,label\n", {}, "a header, and no rows"),
         ("", {}, "is empty"),
         ("text,label\nhot,a\ncold, a\nwarm,b\n", {}, "line 3, row 1 has the label ' a' .* another row 'a'"),
-        ("text,label\n" + "hot,a\n" * 9, {}, "all texts of train have the same label"),
+        (
+            "text,label\n" + "hot,a\n" * 9,
+            {},
+            "line 2, row 0 .* 'a' in column 'label', as all texts of train .* `label: ...`",
+        ),
         ("text,label\n" + "hot,a\nhot,b\n" * 9, {}, "all 14 texts of train are the same"),
-        ("text,label\nhot,a\ncold,b\n", {"test": "test.csv"}, "'c' is in test, but never in train"),
+        (
+            "text,label\nhot,a\ncold,b\n",
+            {"test": "test.csv"},
+            "test.csv, line 2, row 0 has the label 'c' in column 'label', which is in test, but never in train; mend it, drop",
+        ),
     ],
 )
 def test_a_table_that_is_not_right(content: str, options: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -564,6 +572,80 @@ def test_labels_of_parquet_and_json_keep_their_kind(tmp_path: Path) -> None:
         labelled.load("table", {"path": "b.parquet"}, tmp_path)
 
 
+def test_labels_that_read_as_no_number_are_text(tmp_path: Path) -> None:
+    rows = "".join(f"row {n},{mark}\n" for n, mark in enumerate(["1", "2", "nan", "inf"] * 3))
+    (tmp_path / "a.csv").write_text(f"text,label\n{rows}")
+    assert labelled.load("table", {"path": "a.csv"}, tmp_path).classes == ("1", "2", "inf", "nan")
+
+
+def test_a_label_of_test_alone_is_shown_with_its_row_and_mend(tmp_path: Path) -> None:
+    import pandas as pd
+
+    (tmp_path / "train.csv").write_text("text,mark\nhot,0\ncold,1\n")
+    (tmp_path / "test.csv").write_text("text,mark\nwarm,0.0\ncool,1.0\n")
+    options = {"path": "train.csv", "test": "test.csv", "label": "mark"}
+    with pytest.raises(
+        DataError,
+        match=r"test.csv, line 2, row 0 has the label '0.0' in column 'mark', which is in test, but never in train: "
+        r"there, that number is '0' \(.*train.csv, line 2, row 0\). Write both alike",
+    ):
+        labelled.load("table", options, tmp_path)
+    for name, marks in (("train", [0.0, 1.0]), ("test", [1.0, 0.5])):
+        pd.DataFrame({"text": ["hot", "cold"], "mark": marks}).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match=r"test.parquet, row 1 has the label 0.5 in column 'mark', .* drop that row"):
+        labelled.load("table", options | {"path": "train.parquet", "test": "test.parquet"}, tmp_path)
+
+
+def test_a_function_that_returns_wrong_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "wrong_labels.py").write_text(
+        "def load(labels):\n    texts = ['hot', 'cold', 'warm']\n"
+        "    return dict(train_texts=texts, train_labels=labels, test_texts=texts, test_labels=labels)\n"
+    )
+    for labels, message in (
+        ([1, 2, "1"], r"train\[2\] has the label '1', .* train\[0\] has the label 1: some .* Give all as text"),
+        ([1, 2, float("nan")], r"train\[2\] has no label"),
+        ([1, 2, [1]], r"train\[2\] has the label \[1\], a list; labels are text, whole"),
+        ([1, 1, 1], r"train\[0\] has the label 1, as all texts of train .* Add texts"),
+    ):
+        with pytest.raises(DataError, match=message):
+            labelled.load("wrong_labels:load", {"labels": labels}, tmp_path)
+
+
+def test_labels_of_a_type_that_names_no_class(tmp_path: Path) -> None:
+    import datetime
+    import decimal
+
+    import pyarrow as arrow
+    from pyarrow.parquet import write_table
+
+    for cells, kind in (
+        ([b"a", b"b"], "binary"),
+        ([[1], [2]], "list<element: int64>"),
+        ([{"a": 1}, {"a": 2}], "struct<a: int64>"),
+        ([decimal.Decimal("1.5"), decimal.Decimal("2.5")], r"decimal128\(2, 1\)"),
+        ([datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)], r"date32\[day\]"),
+    ):
+        write_table(arrow.table({"text": ["hot", "cold"] * 6, "label": cells * 6}), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=f"row 0 has the label .* in column 'label' of the type {kind}; labels are"):
+            labelled.load("table", {"path": "a.parquet"}, tmp_path)
+
+
+def test_columns_of_one_name_are_refused_when_asked_for(tmp_path: Path) -> None:
+    import pyarrow as arrow
+    from pyarrow.parquet import write_table
+
+    texts, marks, notes = [f"row {n}" for n in range(12)], ["a", "b"] * 6, ["x"] * 12
+    rows = "".join(f"{text},{mark},x,x\n" for text, mark in zip(texts, marks, strict=True))
+    (tmp_path / "a.csv").write_text(f"text,label,note,note\n{rows}")
+    columns = [arrow.array(column) for column in (texts, marks, notes, notes)]
+    write_table(arrow.Table.from_arrays(columns, ["text", "label", "note", "note"]), tmp_path / "a.parquet")
+    for kind in ("csv", "parquet"):
+        assert labelled.load("table", {"path": f"a.{kind}"}, tmp_path).classes == ("a", "b")
+        with pytest.raises(DataError, match=rf"a.{kind} has more than one column 'note' \(label\)"):
+            labelled.load("table", {"path": f"a.{kind}", "label": "note"}, tmp_path)
+
+
 def test_tables_of_every_kind_hold_the_same(tmp_path: Path) -> None:
     import pandas as pd
 
@@ -573,10 +655,11 @@ def test_tables_of_every_kind_hold_the_same(tmp_path: Path) -> None:
     frame.to_json(tmp_path / "a.json", orient="records")
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     frame.to_parquet(tmp_path / "a.parquet")
-    digests = {
-        labelled.load("table", {"path": f"a.{kind}"}, tmp_path).digest
-        for kind in ("csv", "tsv", "json", "jsonl", "parquet")
-    }
+    marked = ("csv", "tsv", "json", "jsonl")
+    for kind in marked:  # as some programs write them: with a byte order mark
+        (tmp_path / f"marked.{kind}").write_bytes(b"\xef\xbb\xbf" + (tmp_path / f"a.{kind}").read_bytes())
+    files = ["a.parquet", *(f"{name}.{kind}" for name in ("a", "marked") for kind in marked)]
+    digests = {labelled.load("table", {"path": file}, tmp_path).digest for file in files}
     assert len(digests) == 1
 
 

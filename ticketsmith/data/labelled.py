@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ticketsmith import plugins
 from ticketsmith.data import hub, tables
@@ -17,6 +21,7 @@ from ticketsmith.data.userfiles import existing, settle
 from ticketsmith.errors import DataError, TicketSmithError
 
 KIND = "data set"
+_PLAIN = "labels are text, whole numbers, floats or booleans, so store one of these"
 BUILTINS = {
     "docstrings": "ticketsmith.data.docstrings:load",
     "table": "ticketsmith.data.labelled:table",
@@ -42,6 +47,24 @@ class LabelledTexts:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """``row``: where a text stands, in words, and ``column`` where its label does, for messages."""
+
+    texts: list[str]
+    labels: list[Any]
+    row: Callable[[int], str]
+    column: str = ""
+
+    def chosen(self, indices: Sequence[int]) -> _Split:
+        texts, labels = [self.texts[i] for i in indices], [self.labels[i] for i in indices]
+        return _Split(texts, labels, lambda row: self.row(indices[row]), self.column)
+
+    def label(self, row: int) -> str:
+        """Place and value of a label, as the beginning of a message."""
+        return f"{self.row(row)} has the label {self.labels[row]!r}{self.column}"
+
+
 def load(name: str, options: Mapping[str, Any], base: Path) -> LabelledTexts:
     """The labelled texts ``name``: a built-in, or a user's ``package.module:function``, which returns a LabelledTexts or a
     dict with ``train_texts``, ``train_labels``, ``test_texts`` and ``test_labels``.
@@ -61,7 +84,8 @@ def load(name: str, options: Mapping[str, Any], base: Path) -> LabelledTexts:
     wanted = ("train_texts", "train_labels", "test_texts", "test_labels")
     if not isinstance(made, Mapping) or set(made) != set(wanted):
         raise DataError(f"{KIND} {name!r} returned {type(made).__name__}; return a dict of {', '.join(wanted)}.")
-    return _labelled(name, *(list(made[part]) for part in wanted))
+    parts = {part: list(made[part]) for part in wanted}
+    return _labelled(name, *(_of_function(name, split, parts) for split in ("train", "test")))
 
 
 def table(
@@ -79,11 +103,11 @@ def table(
     Labels of CSV and TSV are text as they stand: ``0101`` and ``101`` are two classes, and so are ``1.1`` and ``1.10``.
     ``test`` is a second file; without it, ``test_fraction`` of the rows are held out, every class in proportion.
     """
-    texts, labels = _columns(path, text, label, base)
+    whole = _of_file(path, text, label, base)
     if test is not None:
-        return _labelled("table", texts, labels, *_columns(test, text, label, base))
-    train, held_out = holdout(labels, fraction_count(len(labels), test_fraction), test_seed)
-    return _labelled("table", *_chosen(texts, labels, train), *_chosen(texts, labels, held_out))
+        return _labelled("table", whole, _of_file(test, text, label, base))
+    parts = holdout(whole.labels, fraction_count(len(whole.labels), test_fraction), test_seed)
+    return _labelled("table", *(whole.chosen(part.tolist()) for part in parts))
 
 
 def datasets(
@@ -102,43 +126,61 @@ def datasets(
     ``train`` and ``test`` name its splits (``test: validation`` where test has no labels).
     """
     parts = hub.read(dataset, subset, [train, test], revision, base)
-    (train_texts, train_labels), (test_texts, test_labels) = (
-        _of_split(part, text, label, f"{KIND} {dataset!r}, split {split!r}")
-        for part, split in zip(parts, (train, test), strict=True)
+    return _labelled(
+        "datasets",
+        *(
+            _of_part(part, text, label, f"{KIND} {dataset!r}, split {split!r}")
+            for part, split in zip(parts, (train, test), strict=True)
+        ),
     )
-    return _labelled("datasets", train_texts, train_labels, test_texts, test_labels)
 
 
-def _of_split(part: Any, text: str, label: str, what: str) -> tuple[list[str], list[Any]]:
+def _of_function(name: str, split: str, parts: Mapping[str, list[Any]]) -> _Split:
+    """What a user's function returned for a split. Raises DataError where a label is missing or of no plain kind."""
+    found = _Split(parts[f"{split}_texts"], parts[f"{split}_labels"], lambda row: f"{KIND} {name!r}, {split}[{row}]")
+    for row, mark in enumerate(found.labels):
+        if _is_missing(mark):
+            raise DataError(f"{found.row(row)} has no label; give it one, or leave that text out.")
+        if not _is_plain(mark):
+            raise DataError(f"{found.label(row)}, a {type(mark).__name__}; {_PLAIN}.")
+    return found
+
+
+def _of_part(part: Any, text: str, label: str, what: str) -> _Split:
+    schema = part.features.arrow_schema
     table = tables.Table(
-        {name: part[name] for name in part.column_names if name in (text, label)}, lambda row: f"row {row}"
+        {name: part[name] for name in part.column_names if name in (text, label)},
+        lambda row: f"row {row}",
+        types={name: str(schema.field(name).type) for name in part.column_names},
     )
-    texts, labels = _of_table(table, part.column_names, text, label, what)
+    found = _of_table(table, part.column_names, text, label, what)
     names = getattr(part.features[label], "names", None)
     if not names:
-        return texts, labels
+        return found
     # Labels are numbers, whose names the data set knows; many sets of the hub hide those of test as -1.
-    for row, number in enumerate(labels):
+    for row, number in enumerate(found.labels):
         if not 0 <= number < len(names):
             raise DataError(
                 f"{what}: row {row} has the label {number} in column {label!r}, which is none of its {len(names)} classes "
                 f"(0 to {len(names) - 1}). Name a split that has labels, as by `test: validation`."
             )
-    return texts, [names[number] for number in labels]
+    return replace(found, labels=[names[number] for number in found.labels])
 
 
-def _columns(path: str, text: str, label: str, base: Path) -> tuple[list[str], list[Any]]:
+def _of_file(path: str, text: str, label: str, base: Path) -> _Split:
     what = f"{KIND} 'table': {path}"
     table = tables.read(existing(settle(path, base), f"{KIND} 'table'"), what)
-    texts, labels = _of_table(table, list(table.columns), text, label, what)
-    return texts, _in_order_of_numbers(labels) if table.untyped else labels
+    found = _of_table(table, list(table.columns), text, label, what)
+    return replace(found, labels=_in_order_of_numbers(found.labels)) if table.untyped else found
 
 
-def _of_table(table: tables.Table, known: list[str], text: str, label: str, what: str) -> tuple[list[str], list[Any]]:
+def _of_table(table: tables.Table, known: list[str], text: str, label: str, what: str) -> _Split:
     """The texts and labels of a table, with the kind of each label as it is stored. Raises DataError that names the row."""
     for option, column in (("text", text), ("label", label)):
         if column not in known:
             raise DataError(f"{what} has no column {column!r} ({option}).{plugins.nearest(column, known)}")
+        if column in table.twice:
+            raise DataError(f"{what} has more than one column {column!r} ({option}); give each a name of its own.")
     texts, labels = list(table.columns[text]), list(table.columns[label])
     if not texts:
         raise DataError(f"{what} has no rows.")
@@ -154,29 +196,42 @@ def _of_table(table: tables.Table, known: list[str], text: str, label: str, what
             raise DataError(
                 f"{what}, {table.place(row)} has no label in column {label!r}; fill it in, or drop the row."
             )
-        if isinstance(mark, list | dict | tuple) or isinstance(mark, str) != isinstance(labels[0], str):
+        if not _is_plain(mark):
+            raise DataError(
+                f"{what}, {table.place(row)} has the label {mark!r} in column {label!r} of the type "
+                f"{table.types.get(label, type(mark).__name__)}; {_PLAIN}."
+            )
+        if isinstance(mark, str) != isinstance(labels[0], str):
             raise DataError(
                 f"{what}, {table.place(row)} has the label {mark!r} in column {label!r}, a {type(mark).__name__}, where "
                 f"row 0 has {labels[0]!r}, a {type(labels[0]).__name__}; store all labels as text, or all as numbers."
             )
     _check_spaces(labels, table, label, what)
-    return texts, labels
+    return _Split(texts, labels, lambda row: f"{what}, {table.place(row)}", f" in column {label!r}")
 
 
 def _in_order_of_numbers(labels: list[str]) -> list[Any]:
     """Labels that are all numbers and read back the same become them: by their order a test split was always drawn."""
     try:
-        numbers = [int(mark) if mark.lstrip("-").isdigit() else float(mark) for mark in labels]
+        values = [int(mark) if mark.lstrip("-").isdigit() else float(mark) for mark in labels]
     except ValueError:
         return labels
-    return numbers if all(_label(number) == mark for number, mark in zip(numbers, labels, strict=True)) else labels
+    if any(isinstance(value, float) and math.isnan(value) for value in values):  # which has no place in an order
+        return labels
+    return values if all(_label(value) == mark for value, mark in zip(values, labels, strict=True)) else labels
+
+
+def _is_plain(mark: Any) -> bool:
+    return isinstance(mark, str | numbers.Real | np.bool_)
 
 
 def _is_missing(cell: Any) -> bool:
     """None, text of spaces alone, and what is not a number (NaN differs from itself; pandas' NA is neither)."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return True
-    return type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+    return type(cell).__name__ in ("NAType", "NaTType") or (
+        isinstance(cell, float | np.floating) and bool(cell != cell)
+    )
 
 
 def _check_spaces(labels: Sequence[Any], table: tables.Table, label: str, what: str) -> None:
@@ -190,40 +245,71 @@ def _check_spaces(labels: Sequence[Any], table: tables.Table, label: str, what: 
             )
 
 
-def _chosen(texts: Sequence[str], labels: Sequence[Any], indices: Any) -> tuple[list[str], list[Any]]:
-    return [texts[i] for i in indices], [labels[i] for i in indices]
-
-
-def _labelled(
-    name: str, train_texts: list[str], train_labels: list[Any], test_texts: list[str], test_labels: list[Any]
-) -> LabelledTexts:
-    if not train_texts or not test_texts:
-        raise DataError(f"{KIND} {name!r}: the {'test' if train_texts else 'train'} split is empty.")
-    classes = sorted({_label(one) for one in train_labels})
-    if len(classes) < len(set(train_labels)):
-        raise DataError(
-            f"{KIND} {name!r}: some labels of train are text and some are numbers that read alike; give all as text."
-        )
+def _labelled(name: str, train: _Split, test: _Split) -> LabelledTexts:
+    if not train.texts or not test.texts:
+        raise DataError(f"{KIND} {name!r}: the {'test' if train.texts else 'train'} split is empty.")
+    classes = sorted({_label(one) for one in train.labels})
+    if len(classes) < len(set(train.labels)):
+        _refuse_alike(train)
     if len(classes) < 2:
-        raise DataError(f"{KIND} {name!r}: all texts of train have the same label; there is nothing to tell apart.")
-    if len(classes) > 1000 and len(classes) > len(train_labels) // 2:
         raise DataError(
-            f"{KIND} {name!r}: {len(classes)} different labels in {len(train_labels)} texts: is it that column?"
+            f"{train.label(0)}, as all texts of train have the same label: there is nothing to tell apart. "
+            f"{'Name the column of labels with `label: ...`, or add' if train.column else 'Add'} texts of another class."
         )
-    if strange := sorted({_label(one) for one in test_labels} - set(classes)):
-        raise DataError(f"{KIND} {name!r}: the label {strange[0]!r} is in test, but never in train.")
-    for split, texts in (("train", train_texts), ("test", test_texts)):
-        if len(texts) > 1 and len(set(texts)) == 1:
-            raise DataError(f"{KIND} {name!r}: all {len(texts)} texts of {split} are the same: is it that column?")
+    if len(classes) > 1000 and len(classes) > len(train.labels) // 2:
+        raise DataError(
+            f"{KIND} {name!r}: {len(classes)} different labels{train.column} in {len(train.labels)} texts: is it that "
+            "column?"
+        )
+    _check_known(test, train, classes)
+    for words, split in (("train", train), ("test", test)):
+        if len(split.texts) > 1 and len(set(split.texts)) == 1:
+            raise DataError(
+                f"{KIND} {name!r}: all {len(split.texts)} texts of {words} are the same: is it that column?"
+            )
     number = {label: index for index, label in enumerate(classes)}
     return LabelledTexts(
         name,
-        tuple(train_texts),
-        tuple(number[_label(one)] for one in train_labels),
-        tuple(test_texts),
-        tuple(number[_label(one)] for one in test_labels),
+        tuple(train.texts),
+        tuple(number[_label(one)] for one in train.labels),
+        tuple(test.texts),
+        tuple(number[_label(one)] for one in test.labels),
         tuple(classes),
     )
+
+
+def _refuse_alike(train: _Split) -> None:
+    first: dict[str, int] = {}
+    for row, mark in enumerate(train.labels):
+        other = first.setdefault(_label(mark), row)
+        if train.labels[other] != mark:
+            raise DataError(
+                f"{train.label(row)}, {train.label(other)}: some labels of train are text and some are numbers that read "
+                "alike. Give all as text."
+            )
+
+
+def _check_known(test: _Split, train: _Split, classes: list[str]) -> None:
+    """Refuses a label of test that train never shows, with the one of train that it may stand for."""
+    known = {_label(mark): row for row, mark in reversed(list(enumerate(train.labels)))}
+    for row, mark in enumerate(test.labels):
+        if (words := _label(mark)) in known:
+            continue
+        unknown = f"{test.label(row)}, which is in test, but never in train"
+        if alike := [one for one in classes if _number(one) == _number(words) is not None]:
+            raise DataError(
+                f"{unknown}: there, that number is {alike[0]!r} ({train.row(known[alike[0]])}). Write both alike."
+            )
+        raise DataError(
+            f"{unknown}; mend it, drop that row, or add such texts to train.{plugins.nearest(words, classes[:20])}"
+        )
+
+
+def _number(words: str) -> float | None:
+    try:
+        return float(words)
+    except ValueError:
+        return None
 
 
 def _label(value: Any) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,15 @@ KINDS = (*_SEPARATORS, ".json", ".jsonl", ".parquet")
 class Table:
     """``columns``: the cells of each. ``place``: where a row, counted from 0, is found in the file, in words.
 
-    ``untyped``: its file holds text alone.
+    ``untyped``: its file holds text alone. ``types``: those of its columns, where the file tells. ``twice``: names that more
+    than one column has.
     """
 
     columns: dict[str, list[Any]]
     place: Callable[[int], str]
     untyped: bool = False
+    types: Mapping[str, str] = field(default_factory=dict)
+    twice: frozenset[str] = frozenset()
 
 
 def read(file: Path, what: str) -> Table:
@@ -47,14 +50,29 @@ def read(file: Path, what: str) -> Table:
         return _separated(file, _SEPARATORS[kind], what)
     import pandas as pd
 
+    types: dict[str, str] = {}
     try:
         if kind == ".parquet":
-            frame: pd.DataFrame = sizes.read_table(file).to_pandas()
+            stored = sizes.read_table(file)
+            types = {column.name: str(column.type) for column in stored.schema}
+            frame: pd.DataFrame = stored.to_pandas()
         else:
-            frame = pd.read_json(file, lines=kind == ".jsonl", dtype=False, convert_dates=False)
+            content = io.StringIO(_content(file, what))
+            frame = pd.read_json(content, lines=kind == ".jsonl", dtype=False, convert_dates=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{what} cannot be read: {error}") from error
-    return Table({str(name): _cells(frame, place) for place, name in enumerate(frame.columns)}, _row)
+    names = [str(name) for name in frame.columns]
+    columns = {name: _cells(frame, place) for place, name in enumerate(names)}
+    return Table(columns, _row, types=types, twice=_twice(names))
+
+
+def _content(file: Path, what: str) -> str:
+    """The text of a file, without the byte order mark that some programs begin it with."""
+    return text.read(file, what).removeprefix("\ufeff")
+
+
+def _twice(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name, count in Counter(names).items() if count > 1)
 
 
 def _cells(frame: pd.DataFrame, place: int) -> list[Any]:
@@ -69,7 +87,7 @@ def _row(row: int) -> str:
 def _separated(file: Path, separator: str, what: str) -> Table:
     import pandas as pd
 
-    content = text.read(file, what)
+    content = _content(file, what)
     options: dict[str, Any] = {"header": None, "index_col": False, "dtype": str, "keep_default_na": False}
     try:
         frame = pd.read_csv(io.StringIO(content), sep=separator, **options)
@@ -85,8 +103,6 @@ def _separated(file: Path, separator: str, what: str) -> Table:
             f"{what} has one column, {header[0]!r}: its columns are separated by {_NAMES[others[0]]}, where {file.suffix} "
             f"has {_NAMES[separator]}. Save it with {_NAMES[separator]}."
         )
-    if twice := [name for name, count in Counter(header).items() if count > 1 and name]:
-        raise DataError(f"{what} has more than one column {twice[0]!r}; give each a name of its own.")
     if len(frame) == 1:
         raise DataError(f"{what} has a header, and no rows.")
     rows = frame.iloc[1:]
@@ -94,6 +110,7 @@ def _separated(file: Path, separator: str, what: str) -> Table:
         {name: _cells(rows, place) for place, name in enumerate(header)},
         lambda row: f"line {_line(content, separator, row)}, row {row}",
         untyped=True,
+        twice=_twice(header),
     )
 
 
