@@ -296,6 +296,21 @@ def test_labels_of_parquet_may_be_categories_and_booleans(tmp_path: Path) -> Non
         assert sorted(loaded.train.labels) == [0, 0, 0, 1, 1, 1]
 
 
+def test_columns_of_parquet_of_one_name(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    options = parquet(tmp_path / "t.parquet", None)
+    cells = [encoded(np.roll(RGB, number, 0)).getvalue() for number in range(12)]
+    columns = [arrow.array(column) for column in (cells, ["a", "b"] * 6, ["x"] * 12, ["x"] * 12)]
+    write_table(arrow.Table.from_arrays(columns, ["image", "label", "note", "note"]), tmp_path / "t.parquet")
+    assert data.load("parquet", options).class_names == ("a", "b")
+    write_table(arrow.Table.from_arrays(columns, ["image", "label", "note", "label"]), tmp_path / "t.parquet")
+    for asked in ({}, {"label": "label"}):
+        with pytest.raises(DataError, match=r"t.parquet has more than one column 'label' \(label\)"):
+            data.load("parquet", options | asked)
+
+
 def test_two_files_of_parquet_mean_the_same_by_a_label(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table

@@ -165,13 +165,13 @@ def _listed(names: list[str]) -> str:
 
 def _column(path: Path, schema: Any, asked: str | None, usual: tuple[str, ...], fits: Any, option: str) -> str:
     """The column that was asked for, or has a usual name, or is the only one of a fitting type."""
-    if asked is not None:
-        if asked not in schema.names:
-            raise DataError(f"{path} has no column {asked!r}, but {', '.join(schema.names)}.")
-        return asked
+    if asked is not None and asked not in schema.names:
+        raise DataError(f"{path} has no column {asked!r}, but {', '.join(schema.names)}.")
     fitting = [field.name for field in schema if fits(field.type)]
-    chosen = [name for name in usual if name in fitting] or fitting
+    chosen = [asked] if asked is not None else [name for name in usual if name in fitting] or fitting
     if len(chosen) == 1 or (chosen and chosen[0] in usual):
+        if schema.names.count(chosen[0]) > 1:
+            raise DataError(f"{path} has more than one column {chosen[0]!r} ({option}); give each a name of its own.")
         return chosen[0]
     raise DataError(
         f"{path}: {'no' if not chosen else 'more than one'} column may be the {option}; name it with `{option}: ...`. "
