@@ -54,6 +54,18 @@ ssize_t sendto(int socket, const void *data, size_t size, int flags, const struc
     return leaves("sendto", address) ? -1 : real(socket, data, size, flags, address, length);
 }
 
+ssize_t sendmsg(int socket, const struct msghdr *message, int flags) {
+    ssize_t (*real)(int, const struct msghdr *, int) = dlsym(RTLD_NEXT, "sendmsg");
+    return leaves("sendmsg", message->msg_name) ? -1 : real(socket, message, flags);
+}
+
+int sendmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags) {
+    int (*real)(int, struct mmsghdr *, unsigned int, int) = dlsym(RTLD_NEXT, "sendmmsg");
+    for (unsigned int i = 0; i < count; i++)
+        if (leaves("sendmmsg", messages[i].msg_hdr.msg_name)) return -1;
+    return real(socket, messages, count, flags);
+}
+
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **answer) {
     int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
     if (is_here(name)) return real(name, service, hints, answer);

@@ -138,6 +138,11 @@ variable "system_pool" {
     condition     = can(regex("^Standard_([AC-Z][A-Z]*([4-9]|[1-9][0-9]+)|DS?3_v2$)", var.system_pool.vm_size))
     error_message = "system_pool: vm_size must have 4 vCPUs or more, and be none of the B sizes: AKS asks for that."
   }
+
+  validation {
+    condition     = !can(regex("^Standard_(A5|DS?11|[A-Z]+[0-9]+-[1-3])([^0-9]|$)", var.system_pool.vm_size))
+    error_message = "system_pool: vm_size has fewer than 4 vCPUs in spite of its number (A5, D11, E4-2s_v5 and their like)."
+  }
 }
 
 variable "cpu_pool" {

@@ -63,6 +63,28 @@ def test_nonsense_is_refused(tmp_path: Path) -> None:
     assert f"{runs.count('expect_failures')} passed, 0 failed" in done.stdout, done.stdout
 
 
+@needs_terraform
+def test_machines_of_the_system_pool_have_four_cores(tmp_path: Path) -> None:
+    enough = ["D4ads_v5", "D16s_v5", "D3_v2", "DS12_v2", "DS14-4_v2", "E4s_v5", "E16-16s_v5", "F4s_v2", "NC4as_T4_v3"]
+    too_few = [
+        "D2ads_v5",
+        "D2_v2",
+        "D11",
+        "D11_v2",
+        "DS11_v2",
+        "DS11_v2_Promo",
+        "DS11-1_v2",
+        "DS12-2_v2",
+        "E4-2s_v5",
+        "A5",
+    ]
+    condition = " && ".join(re.findall(r"condition *= (.*system_pool\.vm_size.*)", VARIABLES))
+    sizes = ", ".join(f'"Standard_{size}"' for size in enough + too_few)
+    asked = f'join(" ", [for size in [{sizes}] : size if {condition.replace("var.system_pool.vm_size", "size")}])\n'
+    done = subprocess.run(["terraform", "console"], input=asked, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip().strip('"').split() == [f"Standard_{size}" for size in enough], done.stderr
+
+
 @pytest.mark.parametrize("name", ON_AZURE)
 def test_targets_on_azure_name_pools_that_terraform_makes(name: str) -> None:
     where = target(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,27 @@ def test_what_only_reports_on_its_use_is_in_no_lock(lock: Path) -> None:
     assert not {
         name for name, _ in pins(lock.read_text()) if "telemetry" in name and not name.startswith("opentelemetry")
     }
+
+
+OPENVINO = "openvino 2026.0.0 requires openvino-telemetry, which is not installed."
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "passes"),
+    [
+        ("No broken requirements found.", 0, True),
+        (OPENVINO, 1, True),
+        (f"{OPENVINO}\ntorch 2.9.0 requires sympy, which is not installed.", 1, False),
+        ("", 1, False),  # it could not even look
+    ],
+)
+def test_the_build_goes_on_only_when_packages_fit(told: str, status: int, passes: bool, tmp_path: Path) -> None:
+    """The last line of the build stage, with a pip that says what is to be said."""
+    command = re.search(r"^    (\{ PYTHONPATH=.*?; \})$", (ROOT / "Dockerfile").read_text(), re.MULTILINE | re.DOTALL)
+    assert command is not None
+    pip = tmp_path / "pip"
+    pip.write_text(f"#!/bin/sh\nprintf '%s' '{told}'\nexit {status}\n")
+    pip.chmod(0o755)
+    script = command[1].replace("/opt/tools/bin/pip ", f"{pip} ")
+    assert script != command[1]
+    assert (subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True).returncode == 0) == passes

@@ -152,6 +152,14 @@ run "a_system_pool_of_two_cores" {
   expect_failures = [var.system_pool]
 }
 
+run "a_system_pool_of_two_cores_in_spite_of_its_number" {
+  command = plan
+  variables {
+    system_pool = { vm_size = "Standard_DS11_v2" }
+  }
+  expect_failures = [var.system_pool]
+}
+
 run "a_system_pool_of_burstable_machines" {
   command = plan
   variables {

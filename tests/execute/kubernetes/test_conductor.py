@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from ticketsmith.config.target import load_target
 from ticketsmith.errors import ClusterError, Exit
 from ticketsmith.execute.kubernetes.cluster import Cluster
 from ticketsmith.execute.kubernetes.conductor import Conductor
-from ticketsmith.execute.kubernetes.records import Records
+from ticketsmith.execute.kubernetes.records import PodRecord, Records
 from ticketsmith.execute.kubernetes.submit import Proposal, propose, running, submit
 from ticketsmith.plan import Plan
+from ticketsmith.prices import Rate
 from ticketsmith.store.index import Index
 
 Make = Callable[..., Lab]
@@ -245,11 +247,6 @@ def test_a_budget_that_does_not_suffice_begins_nothing_and_says_so(light_lab: Ma
 
 
 def test_what_has_overrun_its_budget_is_stopped_and_says_so(light_lab: Make) -> None:
-    from dataclasses import replace
-
-    from ticketsmith.execute.kubernetes.records import PodRecord
-    from ticketsmith.prices import Rate
-
     lab = light_lab(LIGHT_SECONDS="60")
     conductor = begin(lab)
     conductor.step()
@@ -283,7 +280,10 @@ def test_pods_that_ended_without_a_word_are_accounted_for(light_lab: Make) -> No
     conductor = begin(lab)
     conductor.step()
     lab.cluster.wait_for(lambda: lab.pods("dense", "Running"))
-    name = lab.pods("dense")[0]["metadata"]["name"]
+    pod = lab.pods("dense")[0]["metadata"]
+    name, rate = pod["name"], Rate("my-node", 0.1)
+    lost = PodRecord.of(name, pod["labels"]["job-name"], "dense", 0, rate)
+    lab.records.keep_pod(replace(lost, ended=True, reason="its node was lost"))  # and came back
     lab.cluster.faults.out_of_memory(name)
     assert conductor.run(poll=0.2) == Exit.OK
     record = next(pod for pod in lab.records.pods() if pod.pod == name)
@@ -294,9 +294,6 @@ def test_pods_that_ended_without_a_word_are_accounted_for(light_lab: Make) -> No
 
 
 def test_the_record_of_a_pod_that_went_with_its_node_ends(light_lab: Make) -> None:
-    from ticketsmith.execute.kubernetes.records import PodRecord
-    from ticketsmith.prices import Rate
-
     lab = light_lab(("replicates: 2", "replicates: 1"))
     conductor = begin(lab)
     conductor.step()

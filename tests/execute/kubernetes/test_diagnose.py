@@ -104,6 +104,9 @@ def test_a_job_whose_pods_are_refused_says_why() -> None:
     assert state.state == "waiting"
     assert "its pods are refused" in state.why
     assert "exceeded quota" in state.why
+    before = event("FailedCreate", "exceeded quota", "10", "j")
+    after = event("SuccessfulCreate", "Created pod: j-0-x", "20", "j")
+    assert job_state(job(failed=1), [ended(5)], [before, after]).why.startswith("a try ended: exit status 5")
 
 
 def test_indexes_and_times_are_read_as_the_server_writes_them() -> None:
@@ -140,6 +143,13 @@ def test_how_far_a_job_is_before_it_works() -> None:
     unmounted = event("FailedMount", 'MountVolume.SetUp failed for volume "d" : configmap "c" not found', "40")
     assert 'configmap "c" not found' in start(job(), [pulled], [unmounted]).text
     assert not start(job(), [pulled], [unmounted]).passes
+    for passed in ("SuccessfulAttachVolume", "Pulling"):
+        assert (
+            start(job(), [pulled], [unmounted, event(passed, "", "40")]).text
+            == "its image is pulled and its container made"
+        )
+    again = {**unmounted, "lastTimestamp": "2026-11-23T04:00:50Z"}
+    assert not start(job(), [pulled], [again, event("SuccessfulAttachVolume", "", "40")]).passes
     assert start(job(), [waiting("InvalidImageName", "couldn't parse image name")], []).text.startswith(
         "the image's name"
     )

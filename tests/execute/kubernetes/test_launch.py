@@ -76,7 +76,7 @@ def test_once_it_is_at_work_it_has_the_time_of_an_experiment_and_stays_no_longer
     conductor = begin(lab)
     name = ensure_conductor(lab.records, conductor.cluster, lab.submitted)
     spec = lab.cluster.job(name)["spec"]
-    assert (spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (603, 7 * 86400)
+    assert (spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (603, 60)
     wait_until_begun(lab.records, conductor.cluster, name, lab.submitted, lab.notes.append, look=0.1)
     spec = lab.cluster.job(name)["spec"]
     assert (spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (1200, 1)
@@ -155,11 +155,14 @@ def test_one_that_an_earlier_version_began_counts_as_at_work(light_lab: Make) ->
 def test_a_conductor_that_nobody_waits_for_is_ended_by_its_first_deadline(light_lab: Make) -> None:
     lab = light_lab(ONE)
     lab.cluster.faults.missing_image(lab.cluster.image)
-    name = ensure_conductor(lab.records, begin(lab).cluster, lab.submitted)
+    cluster = begin(lab).cluster
+    name = ensure_conductor(lab.records, cluster, lab.submitted)
     lab.cluster.wait_for(lambda: lab.pods("conductor"))
     lab.cluster.faults.shift_clock(605)  # time passes
     lab.cluster.wait_for(lambda: not lab.pods("conductor"))
     assert lab.cluster.job(name)["status"]["conditions"][-1]["reason"] == "DeadlineExceeded"
+    lab.cluster.faults.shift_clock(3605)  # `limits.keep` later
+    lab.cluster.wait_for(lambda: cluster.job(name) is None)
 
 
 def test_interrupted_it_says_what_goes_on_and_how_to_stop_it(light_lab: Make) -> None:

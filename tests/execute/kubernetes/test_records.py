@@ -33,3 +33,14 @@ def test_records_of_pods_that_live_or_have_ended_are_read_once(tmp_path: Path, p
         assert now.seconds == 100.0 if before.ended else 100.0 <= before.seconds <= now.seconds
     records.keep_pod(replace(record(0).lasting(250.0), ended=True, exit=0))
     assert next(one for one in records.pods() if one.pod == "pod-0").seconds == 250.0
+
+
+def test_a_pod_that_was_taken_for_lost_and_writes_again_is_accounted_for(tmp_path: Path, container: str) -> None:
+    """On a node that comes back. A folder tells no versions: there the cluster must have the pod again."""
+    for store, live in ((str(tmp_path / "runs"), ["pod-0"]), (f"az://{container}/runs", [])):
+        records = Records(open_store(store), "exp")
+        records.keep_pod(replace(record(0).lasting(100.0), ended=True))
+        assert records.pods()[0].seconds == 100.0
+        records.keep_pod(record(0).lasting(3600.0))
+        (back,) = records.pods(live)
+        assert (back.seconds, back.ended) == (3600.0, False)

@@ -166,7 +166,7 @@ class Conductor:
                 continue
             job, component, index = owner["metadata"]["name"], component_of(owner), diagnose.index_of(pod)
             record = self.records.pod(job, name)
-            if record is None or not record.ended:
+            if record is None or record.exit is None:  # nor did one that was taken for lost say how it ended
                 rate = price["train" if component == "train" else "cpu"]
                 record = record or PodRecord.of(name, job, variant_of(owner), index, rate)
                 ended = diagnose.terminated(pod) or {}

@@ -53,6 +53,9 @@ _WAITS = {
 _UNREADY = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 """Events of a pod that has a node, and whose container is not even made."""
 
+_READY = ("SuccessfulAttachVolume", "Pulling", "Pulled", "Created", "Started")
+"""Events that say that what was in such a pod's way has passed: volumes and network come before the image."""
+
 State = Literal["waiting", "running", "complete", "failed"]
 
 
@@ -89,7 +92,7 @@ def job_state(job: Object, pods: Sequence[Object] = (), events: Sequence[Object]
     waiting = [why for why in (why_waiting(pod, events) for pod in mine if _phase(pod) == "Pending") if why]
     if waiting:
         return state("waiting", waiting[0], "Pending")
-    refused = _last_event(job["metadata"]["name"], events, ("FailedCreate",))
+    refused = _last_event(job["metadata"]["name"], events, ("FailedCreate",), until=("SuccessfulCreate",))
     if refused and not active:
         return state("waiting", f"its pods are refused: {refused}", "FailedCreate")
     troubles = [why_ended(pod) for pod in mine if _phase(pod) == "Failed"]
@@ -111,7 +114,7 @@ def why_waiting(pod: Object, events: Sequence[Object] = ()) -> str:
             stuck = _last_event(name, events, ("NotTriggerScaleUp", "FailedScaleUp"))
             more = f"; no node is started: {stuck}" if stuck else ""
             return f"no node has room: {_nodes_in_words(message)}{more}"
-    unready = _last_event(name, events, _UNREADY)
+    unready = _last_event(name, events, _UNREADY, until=_READY)
     return f"the container cannot be set up ({unready})" if unready else ""
 
 
@@ -277,14 +280,23 @@ def _nodes_in_words(message: str) -> str:
     return re.split(r" (?:no new claims to deallocate, )?preemption:", message)[0].rstrip(". ")
 
 
-def _last_event(name: str, events: Sequence[Object], reasons: tuple[str, ...]) -> str:
-    last = _last_of(name, events, reasons)
-    return str(last.get("message") or last["reason"]).strip() if last else ""
+def _last_event(name: str, events: Sequence[Object], reasons: tuple[str, ...], until: tuple[str, ...] = ()) -> str:
+    """What the last event of these ``reasons`` says; empty, too, when one of ``until`` came after it."""
+    last = _last_of(name, events, reasons, until)
+    return str(last.get("message") or last["reason"]).strip() if last and last["reason"] in reasons else ""
 
 
-def _last_of(name: str, events: Sequence[Object], reasons: tuple[str, ...]) -> Object | None:
-    mine = [e for e in events if (e.get("involvedObject") or {}).get("name") == name and e.get("reason") in reasons]
-    mine.sort(
-        key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or e["metadata"].get("creationTimestamp") or ""
-    )
+def _last_of(
+    name: str, events: Sequence[Object], reasons: tuple[str, ...], until: tuple[str, ...] = ()
+) -> Object | None:
+    """The last event of either kind; within the second that times are told in, one of ``until``."""
+    either = reasons + until
+    mine = [e for e in events if (e.get("involvedObject") or {}).get("name") == name and e.get("reason") in either]
+    mine.sort(key=lambda event: (_time_of(event), event["reason"] in until))
     return mine[-1] if mine else None
+
+
+def _time_of(event: Object) -> str:
+    """Its last time, to the second: some events tell fractions, others none, and as text those cannot be compared."""
+    time = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or ""
+    return str(time)[:19]

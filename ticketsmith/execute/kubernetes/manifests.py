@@ -28,6 +28,7 @@ _NODE_AND_IMAGE = 600  # seconds that a node may take to start and to pull the i
 _USER = 10001  # the image's, which is not root
 _SIGTERM = 143  # a pod that was asked to end before Python could listen
 _SAFETY_NET = 7 * 86400  # seconds; the conductor lowers it as soon as the logs are in the store
+_LAST_WORDS = 60  # seconds; so that whoever waits for a conductor can read why it did not begin
 
 
 def training_job(name: str, experiment: str, variant: str, seeds: Sequence[int], digest: str, target: Target) -> Any:
@@ -79,7 +80,8 @@ def report_job(name: str, experiment: str, target: Target) -> Any:
 def conductor_job(name: str, experiment: str, target: Target) -> Any:
     """What begins all other Jobs. It keeps nothing in memory: killed, it is begun again and goes on.
 
-    Its deadline is short until it has begun, and raised by itself then (``Cluster.mark_begun``).
+    Its deadline is short until it has begun, and raised by itself then (``Cluster.mark_begun``). It keeps its log by itself,
+    and nobody would lower how long it stays should it never begin.
     """
     arguments = ["conduct", "--store", target.store, "--experiment", experiment, "--job", name]
     pod = _pod(target, target.cpu, target.conductor_account, arguments, CONDUCTOR_GRACE)
@@ -88,6 +90,7 @@ def conductor_job(name: str, experiment: str, target: Target) -> Any:
         pod["spec"]["priorityClassName"] = target.conductor_priority_class
     job = _job(name, experiment, "conductor", "conductor", target, pod, first_deadline(target))
     job["metadata"]["annotations"][BEGUN] = ""
+    job["spec"]["ttlSecondsAfterFinished"] = max(target.limits.keep, _LAST_WORDS)
     ends = (Exit.BAD_INPUT, Exit.OVER_BUDGET, Exit.LOST)
     job["spec"] |= {
         "backoffLimit": 10,

@@ -112,7 +112,7 @@ class Records:
         self.store, self.experiment = store, experiment
         self._plan: tuple[str, Plan] | None = None
         self._assignments: dict[str, tuple[Assignment, Plan, dict[str, Any]]] = {}
-        self._pods: dict[str, tuple[float, PodRecord]] = {}  # by path: when it was read, by a monotonic clock
+        self._pods: dict[str, tuple[float, str | None, PodRecord]] = {}  # by path: monotonic time of reading, version
         self._contents: dict[tuple[str, str], bytes] = {}  # by path and version
 
     def submit(self, submission: Submission) -> None:
@@ -187,16 +187,20 @@ class Records:
     def pods(self, live: Collection[str] = ()) -> list[PodRecord]:
         """What all pods took so far, of all attempts.
 
-        A record that was read before is not read again once its pod has ended, and while its pod is among the ``live`` ones
-        of the cluster: then it has lasted longer by the time since.
+        A record that was read before is not read again while its pod is among the ``live`` ones of the cluster: then it has
+        lasted longer by the time since. Nor once its pod has ended, unless the pod is live all the same, or has written
+        again: it was out of sight.
         """
         found, now = [], time.monotonic()
         for file in self.store.files(self._path("jobs")):
             if "/pods/" not in file.path:
                 continue
-            read, record = self._pods.get(file.path, (now, None))
-            if record is not None and (record.ended or record.pod in live):
-                found.append(record if record.ended else record.lasting(record.seconds + now - read))
+            read, version, record = self._pods.get(file.path, (now, None, None))
+            if record is not None and not record.ended and record.pod in live:
+                found.append(record.lasting(record.seconds + now - read))
+                continue
+            if record is not None and record.ended and record.pod not in live and version == file.version:
+                found.append(record)
                 continue
             content = self.store.get(file.path)
             if content is None:
@@ -205,7 +209,7 @@ class Records:
                 record = PodRecord(**json.loads(content))
             except (ValueError, TypeError) as error:
                 raise self._damaged(file.path, error) from error
-            self._pods[file.path] = now, record
+            self._pods[file.path] = now, file.version, record
             found.append(record)
         return found
 
