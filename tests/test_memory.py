@@ -267,10 +267,19 @@ def test_onnx_files_of_absurd_size_are_not_loaded(tmp_path: Path) -> None:
         node("ReduceSum", ["c"], ["s"]),
         node("Add", ["x", "s"], ["y"]),
     ]
+    counted = [
+        node("Abs", ["to"], ["far"]),
+        node("Range", ["from", "far", "by"], ["c"]),
+        node("ReduceSum", ["c"], ["s"]),
+        node("Add", ["x", "s"], ["y"]),
+    ]
+    given = {"from": 0, "to": 405 * 10**9, "by": 1}
+    numbers = [onnx.numpy_helper.from_array(np.array(one, np.float32), name) for name, one in given.items()]
     claims = onnx.TensorProto(name="w", data_type=1, dims=[900_000, 900_000])
     for name, nodes, initializers in (
         ("filled", filled, [shape]),
         ("claims", [node("Add", ["x", "w"], ["y"])], [claims]),
+        ("range", counted, numbers),
     ):
         path = onnx_model(tmp_path / f"{name}.onnx", nodes, initializers)
         with pytest.raises(RecipeError, match=rf"{name}\.onnx: .* would take about 3,017\.5 GiB"):
