@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -14,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,10 +28,12 @@ from ticketsmith.data import idx, images, npz, places, sizes
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.export import dense, ticket
 from ticketsmith.inference import sources
-from ticketsmith.models.size import check_one
+from ticketsmith.inference.memory import check
+from ticketsmith.models.size import bounded_by
 from ticketsmith.runtime import artifact, from_onnx
 from ticketsmith.runtime.graph import Graph, Node
 from ticketsmith.tasks import task
+from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.size import check_batch
 
 TIB = 2**40
@@ -146,9 +150,67 @@ def test_attention_over_too_many_tokens_is_not_computed() -> None:
             return torch.softmax(x @ x.transpose(-1, -2), -1) @ x
 
     example = torch.zeros(1, 900_000, 2)
-    with pytest.raises(TaskError, match=r"shape \(1, 900000, 2\) leads to a value that would take about 3,017\.5 GiB"):
-        check_one(Attention(), example, mend="Take fewer.")
-    check_one(torch.nn.Linear(2, 3), example, mend="Take fewer.")
+    with (
+        pytest.raises(
+            TaskError, match=r"shape \(1, 900000, 2\) leads to a value .*\(1, 900000, 900000\) would take about"
+        ),
+        bounded_by(example, mend="Take fewer."),
+    ):
+        Attention()(example)
+    with bounded_by(example, mend="Take fewer."):
+        torch.nn.Linear(2, 3)(example)
+
+
+@functools.lru_cache
+def table(width: int) -> torch.Tensor:
+    return torch.ones(width)
+
+
+class Remembering(torch.nn.Module):
+    """Makes a table when it is first called, looks at its values, and holds a part of itself in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3)
+        self.own: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.own is None:
+            self.own = torch.ones(x.shape[-1])
+        return self.norm(x) * table(x.shape[-1]) * self.own * float(self.own.max())
+
+
+def test_asking_for_memory_leaves_a_model_as_it_is() -> None:
+    model, x = Remembering(), torch.ones(1, 3, 224, 224)
+    model.norm.eval()
+    holder: Any = SimpleNamespace(build_model=lambda: model, example=lambda count: x)
+    forward_flops(holder)
+    assert type(table(224)) is torch.Tensor
+    assert type(model.own) is torch.Tensor
+    assert float(model(x).detach().max()) == pytest.approx(1, abs=1e-3)
+
+    model.train()
+    model.norm.eval()
+    check(model, lambda count: x.expand(count, -1, -1, -1), [1], torch.device("cpu"))
+    assert not model.norm.training
+
+
+@pytest.mark.parametrize(
+    "grow",
+    [
+        lambda x: x.repeat(1, 10**6, 10**6),
+        lambda x: torch.nn.functional.pad(x, (10**6, 10**6, 10**6, 10**6)),
+        lambda x: x.expand(10**12, 2, 3).clone(),
+        lambda x: x.new_zeros(10**6, 10**6),
+        lambda x: torch.nn.functional.interpolate(x[None], scale_factor=1e6),
+        lambda x: torch.nn.functional.conv1d(x, torch.ones(3, 2, 1), padding=10**12),
+        lambda x: torch.arange(10**6)[:, None] == torch.arange(10**7),
+    ],
+)
+def test_values_that_grow_are_refused_before_they_are_made(grow: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x = torch.ones(1, 2, 3)
+    with pytest.raises(TaskError, match=r"leads to a value .* would take about"), bounded_by(x, mend="Take fewer."):
+        grow(x)
 
 
 def test_inputs_of_a_batch_too_large_are_not_drawn() -> None:
@@ -205,10 +267,19 @@ def test_onnx_files_of_absurd_size_are_not_loaded(tmp_path: Path) -> None:
         node("ReduceSum", ["c"], ["s"]),
         node("Add", ["x", "s"], ["y"]),
     ]
+    counted = [
+        node("Abs", ["to"], ["far"]),
+        node("Range", ["from", "far", "by"], ["c"]),
+        node("ReduceSum", ["c"], ["s"]),
+        node("Add", ["x", "s"], ["y"]),
+    ]
+    given = {"from": 0, "to": 405 * 10**9, "by": 1}
+    numbers = [onnx.numpy_helper.from_array(np.array(one, np.float32), name) for name, one in given.items()]
     claims = onnx.TensorProto(name="w", data_type=1, dims=[900_000, 900_000])
     for name, nodes, initializers in (
         ("filled", filled, [shape]),
         ("claims", [node("Add", ["x", "w"], ["y"])], [claims]),
+        ("range", counted, numbers),
     ):
         path = onnx_model(tmp_path / f"{name}.onnx", nodes, initializers)
         with pytest.raises(RecipeError, match=rf"{name}\.onnx: .* would take about 3,017\.5 GiB"):

@@ -70,6 +70,12 @@ def test_pytorch_in_float64_leaves_a_model_as_it_is() -> None:
 
     assert exact.of_module(Own(), inputs) is None
 
+    class Norm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x.float().pow(2).mean(-1, keepdim=True).rsqrt().type_as(x)
+
+    assert exact.of_module(nn.Sequential(nn.Linear(4, 4), Norm()), inputs) is None, "a part of it is float32"
+
 
 def file(
     path: Path, nodes: list[Any], shape: list[Any], kind: int = 1, out: list[Any] | None = None, **weights: Any

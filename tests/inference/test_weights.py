@@ -101,6 +101,17 @@ def test_zeros_of_weights_as_they_are_computed_with(make: Any, total: int) -> No
     assert found.sparsity == pytest.approx(1 - KEPT, abs=0.03)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_weights_that_are_packed_are_counted() -> None:
+    model = nn.Sequential(pruned(nn.Linear(32, 32)))
+    prune.remove(model[0], "weight")
+    packed = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    found, _ = weights.of_module(packed, packed, torch.randn(3, 32))
+    assert found.total == 32 * 32
+    assert found.sparsity == pytest.approx(1 - KEPT, abs=0.05)
+    assert found.flops == 2 * 3 * found.kept
+
+
 def test_the_roofline_counts_what_a_mask_leaves() -> None:
     torch.manual_seed(0)
     model, inputs = pruned(nn.Linear(32, 10)), torch.randn(3, 32)

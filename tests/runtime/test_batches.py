@@ -47,6 +47,9 @@ MIXED: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "statistics of a batch": ("batch_norm", lambda x: F.batch_norm(torch.stack([x, -x], 2), None, None, training=True)[..., 0]),
     "another way for one": ("output 0", lambda x: 2 * x if len(x) == 1 else x),
     "another way for many": ("relu", lambda x: x.relu() if len(x) > 3 else x),
+    "another way for more": ("relu", lambda x: x.relu() if len(x) > 10 else x),
+    "another way below seven": ("relu", lambda x: x.relu() if len(x) < 7 else x),
+    "another number for very many": ("mul|output 0", lambda x: x * (2.0 if x.shape[0] > 100 else 1.0)),
 }  # fmt: skip
 
 

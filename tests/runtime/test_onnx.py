@@ -233,6 +233,46 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [
+        ("MatMul", [np.ones((10**6, 1), np.float32), np.ones((1, 10**6), np.float32)], {}),
+        ("Gemm", [np.ones((10**6, 1), np.float32), np.ones((1, 10**6), np.float32)], {}),
+        ("Einsum", [np.ones(10**6, np.float32), np.ones(10**6, np.float32)], {"equation": "i,j->ij"}),
+        ("OneHot", [np.array([1]), np.array(10**11), np.array([0.0, 1.0], np.float32)], {}),
+        ("Pad", [np.ones(1, np.float32), np.array([0, 10**11])], {}),
+        ("Resize", [np.ones((1, 1, 2), np.float32), None, np.array([1, 1, 1e11], np.float32)], {}),
+        ("Conv", [np.ones((1, 1, 1), np.float32), np.ones((1, 1, 1), np.float32)], {"pads": [0, 10**11]}),
+        ("Range", [np.array(0), np.array(10**12), np.array(1)], {}),
+        ("Gather", [np.ones((1, 10**5), np.float32), np.zeros(10**5, np.int64)], {}),
+        ("Tile", [None, np.array([1, 10**11])], {}),
+    ],
+)
+def test_constants_too_large_are_refused_before_they_are_made(op: str, constants: list[Any], attributes: Any) -> None:
+    """Of them a small file may hold the recipe; ``None`` first is the model's input."""
+    given = {f"c{place}": one for place, one in enumerate(constants) if one is not None}
+    names = [f"c{place}" if one is not None else "" for place, one in enumerate(constants)]
+    if op == "Tile":
+        nodes = [onnx.helper.make_node(op, ["x", names[1]], ["y"])]
+    else:
+        nodes = [onnx.helper.make_node(op, names, ["huge"], **attributes), node("Add", "x", "huge")]
+    with pytest.raises(UnsupportedError, match="too large"):
+        from_onnx(made(nodes, [1, 3], **given))
+
+
+def test_constants_that_fit_are_still_computed() -> None:
+    nodes = [
+        onnx.helper.make_node("Expand", ["w", "sizes"], ["wide"]),
+        onnx.helper.make_node("Pad", ["wide", "pads"], ["padded"]),
+        onnx.helper.make_node("MatMul", ["padded", "padded"], ["m"]),
+        onnx.helper.make_node("Einsum", ["m", "m"], ["e"], equation="ij,ij->j"),
+        node("Add", "x", "e"),
+    ]
+    made_of = from_onnx(made(nodes, [1, 3], w=np.ones((2, 3), np.float32), sizes=np.array([2, 3]),
+                             pads=np.array([1, 0, 0, 0])))  # fmt: skip
+    assert made_of.nodes
+
+
+@pytest.mark.parametrize(
     ("location", "offset", "message"),
     [
         ("../secret.bin", 0, "no file in the model's folder"),

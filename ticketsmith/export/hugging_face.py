@@ -50,8 +50,8 @@ def _place(model: nn.Module) -> str:
         if hasattr(one, "save_pretrained") and hasattr(one, "from_pretrained"):
             return place
     raise ExportError(
-        f"{type(model).__name__} did not come from Hugging Face: neither it nor its attribute `hf` has `save_pretrained` "
-        "and `from_pretrained`. Other formats can hold it."
+        f"{type(model).__name__} did not come from Hugging Face: neither it nor its attributes `hf` and `network` "
+        "have `save_pretrained` and `from_pretrained`. Other formats can hold it."
     )
 
 

@@ -13,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ticketsmith import memory
 from ticketsmith.runtime.from_onnx import Constants, node_of_constants
+from ticketsmith.uncompiled import untraced
 
 Array = NDArray[Any]
 
@@ -37,10 +40,35 @@ def of_module(model: nn.Module, *inputs: Tensor) -> Tensor | None:
     try:
         with torch.no_grad(), _default(torch.float64):
             double = {name: _double(tensor.detach()).clone() for name, tensor in state.items()}
-            outputs = functional_call(model, double, tuple(_double(tensor.clone()) for tensor in inputs))
+            given = tuple(_double(tensor.clone()) for tensor in inputs)
+            with _Lowered() as lowered:
+                outputs = functional_call(model, double, given)
     except Exception:  # a model may make float32 of its own, or fail in any other way
         return None
-    return outputs if isinstance(outputs, Tensor) and outputs.dtype == torch.float64 else None
+    if lowered.told or not isinstance(outputs, Tensor) or outputs.dtype != torch.float64:
+        return None
+    return outputs
+
+
+class _Lowered(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tells whether a number was computed in less than float64 on the way, as by ``.float()`` within a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.told = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not func.is_view and any(map(_inexact, tree_leaves((args, kwargs)))):
+            self.told |= any(_inexact(one) and torch.finfo(one.dtype).bits < 64 for one in tree_leaves(made))
+        return made
+
+
+untraced(_Lowered, "__torch_dispatch__")
+
+
+def _inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import OnnxFile
 from ticketsmith.memory import available
-from ticketsmith.models.size import check_one
+from ticketsmith.models.size import bounded_by
 
 _COPIES = 3
 """Values of a layer that exist at the same time: its inputs, its outputs, and those of another runtime."""
@@ -23,7 +23,6 @@ def check(
     if device.type != "cpu" or isinstance(model, OnnxFile):
         return
     example = inputs_of(1)
-    check_one(model, example, mend="Take smaller inputs, or a shorter context.")
     one = _bytes_of_one(model, example)
     free, largest = available(), max(batch_sizes)
     if free is None or _COPIES * one * largest <= free:
@@ -46,7 +45,7 @@ def _bytes_of_one(model: nn.Module, example: Tensor) -> int:
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), bounded_by(example, mend="Take smaller inputs, or a shorter context."):
             model.eval()(example.clone())
     except RuntimeError:  # what is wrong with the model is said by the race
         pass

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.memory import require
+from ticketsmith.runtime.from_onnx import Constants
+from ticketsmith.runtime.onnx_sizes import result_size
 
 OPSET = 17
 
@@ -75,9 +77,14 @@ def check_values(model: Any, shape: Sequence[int], what: str) -> None:
         graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
     except Exception:  # too large for a message of protobuf, or what inference does not know
         graph = sized.graph
+    mend = "Give a smaller --shape, or export a smaller model."
     for value in (*graph.input, *graph.value_info, *graph.output):
-        mend = "Give a smaller --shape, or export a smaller model."
         require(_value_size(value), f"{what}: the value {value.name!r}", mend)
+    for node, known in Constants(model, None).along(model.graph):
+        if node.input and all(name in known or not name for name in node.input):
+            size = result_size(node, [known.get(name) for name in node.input])
+            if size < math.inf:
+                require(8 * int(size), f"{what}: the constant that {node.op_type} makes", mend)
 
 
 def _value_size(value: Any) -> int:

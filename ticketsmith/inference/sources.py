@@ -19,7 +19,7 @@ from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.inference.weights import of_module as weights_of
 from ticketsmith.inference.weights import of_onnx as weights_of_onnx
 from ticketsmith.memory import read_file, require, require_file
-from ticketsmith.models.size import Bounded, check_one
+from ticketsmith.models.size import Bounded, bounded_by
 from ticketsmith.plugins import is_dotted, resolve
 from ticketsmith.runtime.from_onnx import Constants
 from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
@@ -75,15 +75,18 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
 def _taken(name: str, model: nn.Module, shape: Shape) -> tuple[Inputs, float]:
     """Inputs that a model takes, and the share of zeros of what it multiplies them by."""
     inputs = _random(shape, torch.float32)
-    check_one(model, inputs(1), mend="Give a smaller --shape.")
+    mend = "Give a smaller --shape."
     try:
-        return inputs, weights_of(model, model, inputs(1))[0].sparsity
+        with bounded_by(inputs(1), mend=mend):
+            return inputs, weights_of(model, model, inputs(1))[0].sparsity
+    except TicketSmithError:
+        raise
     except Exception as error:  # a user's model may fail in any way
         try:
             high = table_size(model, torch.zeros(1, *shape, dtype=torch.int64))
             inputs = _random(shape, torch.int64, high)
-            check_one(model, inputs(1), mend="Give a smaller --shape.")
-            return inputs, weights_of(model, model, inputs(1))[0].sparsity
+            with bounded_by(inputs(1), mend=mend):
+                return inputs, weights_of(model, model, inputs(1))[0].sparsity
         except TicketSmithError:
             raise
         except Exception:  # the first one says more

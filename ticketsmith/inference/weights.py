@@ -60,6 +60,10 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
         origins = [(tensor, operation.origin(tensor)) for tensor in operation.tensors]
         if not any(origin.inputs for _, origin in origins):
             return
+        for place, weight in _packed(operation):
+            layer = (operation.place, place)
+            products.setdefault(layer, (weight.numel(), int(torch.count_nonzero(weight))))
+            flops += 2.0 * products[layer][1] * _uses(operation, weight)
         multiplied = set(_operands(operation))
         for tensor, origin in origins:
             if origin.inputs or not origin.weights:
@@ -87,6 +91,20 @@ def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
     for one, other in pairs:
         total, kept = total + one, kept + other
     return total, kept
+
+
+def _packed(operation: Operation) -> Iterator[tuple[int, Tensor]]:
+    """Weights that PyTorch's quantised layers hold packed, each with its place, as what they stand for."""
+    for place, given in enumerate(operation.arguments):
+        if isinstance(given, torch.ScriptObject) and hasattr(given, "unpack"):
+            weight = given.unpack()[0]
+            yield place, weight.dequantize()
+
+
+def _uses(operation: Operation, weight: Tensor) -> float:
+    """How often each number of a packed weight is multiplied."""
+    made = operation.made[0]
+    return made.numel() / (weight.shape[0] if weight.dim() == 2 else made.shape[1])
 
 
 _TABLES = {"embedding", "index_select", "embedding_bag", "index", "gather"}

@@ -21,6 +21,7 @@ from ticketsmith.runtime import interpolate, recurrent
 from ticketsmith.runtime.build import Array, Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
 from ticketsmith.runtime.onnx_samples import check_samples
+from ticketsmith.runtime.onnx_sizes import result_size
 from ticketsmith.runtime.simplify import simplify
 
 __all__ = ["OnnxError", "UnsupportedError", "from_onnx"]
@@ -233,7 +234,7 @@ class _Translator:
 
     def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
         """A node of constants."""
-        size = _result_size(node.op_type, inputs)
+        size = result_size(node, inputs)
         if size > MOST_ELEMENTS:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")
         require(8 * int(size), f"the constant that {operator} makes", "Take a machine with more memory.", OnnxError)
@@ -295,7 +296,7 @@ class Constants:
                         {one.name: self._files._attribute(one) for one in node.attribute}, ""
                     )
             elif node.input and all(name in found or not name for name in node.input):
-                size = _result_size(node.op_type, [found.get(name) for name in node.input])
+                size = result_size(node, [found.get(name) for name in node.input])
                 if not node.op_type.startswith("Random") and size <= MOST_ELEMENTS:
                     with suppress(Exception):  # the reference raises whatever NumPy does
                         require(8 * int(size), f"the constant that {node.op_type} makes", "", OnnxError)
@@ -344,25 +345,6 @@ def _constant(attributes: dict[str, Any], operator: str) -> Array:
         raise UnsupportedError(f"{operator} holds no array.")
     array: Array = attributes["value"]
     return array
-
-
-def _result_size(op: str, inputs: Sequence[Any]) -> float:
-    """How many elements a constant will have, where that does not follow from its inputs' sizes."""
-    if op in ("ConstantOfShape", "Expand") and inputs:
-        shape = np.asarray(inputs[-1], np.float64)
-        return float(np.prod(np.abs(shape))) * (1 if op == "ConstantOfShape" else max(1, np.size(inputs[0])))
-    if op == "Tile" and len(inputs) == 2:
-        return float(np.size(inputs[0]) * np.prod(np.abs(np.asarray(inputs[1], np.float64))))
-    if op == "Range" and len(inputs) == 3:
-        start, limit, step = (float(np.asarray(one).reshape(-1)[0]) for one in inputs)
-        return abs((limit - start) / step) if step else math.inf
-    if op in ("MatMul", "Gemm", "Pad", "Gather", "Concat"):
-        return float(max((np.size(one) for one in inputs if one is not None), default=0))
-    sizes = [one.shape for one in inputs if isinstance(one, np.ndarray)]
-    try:
-        return float(math.prod(np.broadcast_shapes(*sizes)))
-    except ValueError:
-        return float(max((math.prod(shape) for shape in sizes), default=0))
 
 
 _MEANINGLESS = {
@@ -836,8 +818,10 @@ def _expand(call: _Call) -> Value:
 
 
 def _tile(call: _Call) -> Value:
-    x = call.x
-    for axis, count in enumerate(call.numbers(1, "repeats") or []):
+    x, repeats = call.x, call.numbers(1, "repeats") or []
+    if math.prod((*x.shape, *repeats)) > MOST_ELEMENTS or max(repeats, default=1) > MOST_ELEMENTS:
+        raise ValueError("its result is too large")
+    for axis, count in enumerate(repeats):
         x = call.build.concat([x] * count, axis) if count > 1 else x
     return x
 

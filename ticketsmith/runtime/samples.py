@@ -20,6 +20,9 @@ SMALL, LARGE, FIRST = 2, 5, 1
 """Samples of the two batches, and the place of the small one's first sample in the large one. No order that is turned round or
 rolled has the same neighbours in both, and neither end is the same."""
 
+MANY, MOST = 17, 129
+"""Samples of a third batch, of which only the operators and the outputs are compared: at least, and where values are small."""
+
 MOST_BYTES = 2**30
 """Of values that are kept for comparison; later ones are not compared."""
 

@@ -105,6 +105,14 @@ def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -
     left = next(rest, None)
     if left is not None:
         raise UnsupportedError(f"the operator {left.told} depends on the number of samples in a batch. {_WAY_OUT}")
+    bytes_of_one = max(1, (samples.MOST_BYTES - room) // samples.SMALL)
+    count = min(samples.MOST, max(samples.MANY, samples.MOST_BYTES // (4 * bytes_of_one)))
+    crowd = _crowded(module, batch, names, records, count)
+    for place, (some, many) in enumerate(zip(outputs, crowd, strict=True)):
+        if some.shape[1:] != many.shape[1:] or not samples.same(some, many[: len(some)]):
+            raise UnsupportedError(
+                f"the model's output {place} is not of each sample alone: it is another one in a batch of {count}. {_WAY_OUT}"
+            )
     alone = _called(module, one, names, lambda operation: None)
     for place, (single, pair, many) in enumerate(zip(alone, expected, outputs, strict=True)):
         told = samples.fault(pair, many)
@@ -112,6 +120,26 @@ def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -
             told = "a sample alone gives something else than in a batch"
         if told is not None:
             raise UnsupportedError(f"the model's output {place} is not of each sample alone: {told}. {_WAY_OUT}")
+
+
+def _crowded(
+    module: nn.Module, batch: Sequence[Tensor], names: Sequence[str], records: Sequence[_Record], count: int
+) -> list[Array]:
+    """The outputs for ``count`` samples, those of ``batch`` in turn, which take the same way as the few of ``records``."""
+    rest = iter(records)
+
+    def compare(operation: Operation) -> None:
+        if not _matters(operation):
+            return
+        record = next(rest, None)
+        if record is None or (record.told, record.scalars) != (str(operation), operation.scalars):
+            raise UnsupportedError(f"the operator {operation} depends on the number of samples in a batch. {_WAY_OUT}")
+
+    outputs = _called(module, [tensor[torch.arange(count) % len(tensor)] for tensor in batch], names, compare)
+    left = next(rest, None)
+    if left is not None:
+        raise UnsupportedError(f"the operator {left.told} depends on the number of samples in a batch. {_WAY_OUT}")
+    return outputs
 
 
 def _called(

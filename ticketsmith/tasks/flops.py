@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils import flop_counter
 
-from ticketsmith.models.size import check_one
+from ticketsmith.models.size import bounded_by
 from ticketsmith.tasks.build import build_model, example
 from ticketsmith.tasks.task import Task
 from ticketsmith.uncompiled import untraced
@@ -20,8 +20,8 @@ untraced(flop_counter._FlopCounterMode, "__torch_dispatch__")
 def forward_flops(task: Task) -> int:
     """Floating-point operations of one dense forward pass of one example (a multiply-add is two)."""
     model, inputs = build_model(task).eval(), example(task, 1)
-    check_one(model, *inputs, mend="Take a smaller task.context, or smaller inputs.")
-    with torch.no_grad(), _plain_operators(), flop_counter.FlopCounterMode(display=False) as counter:
+    bounded = bounded_by(*inputs, mend="Take a smaller task.context, or smaller inputs.")
+    with torch.no_grad(), bounded, _plain_operators(), flop_counter.FlopCounterMode(display=False) as counter:
         model(*inputs)
     return int(counter.get_total_flops())
 
