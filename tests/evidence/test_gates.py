@@ -12,7 +12,7 @@ from scipy import stats
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.gates import judge, level_status
-from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.results import Metric, Result
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Verdict
 
 from .synthetic import result
@@ -102,6 +102,33 @@ def test_a_relative_gate_has_the_resolution_of_its_metric() -> None:
     runs += [result("ticket", 1, seed, 99.0, loss=0.10) for seed in range(2)]
     verdict = only(runs, GatePolicy((Gate("loss", max_relative_increase=0.05),)))
     assert verdict.bound == pytest.approx(6.3138 * 1e-4 / 0.103 / np.sqrt(2), rel=1e-3)
+
+
+FRACTION = Metric("accuracy", higher_is_better=True)  # 0..1, printed with two decimals
+
+
+def fractions(drops: list[float], examples: int = 0, base: float = 0.97) -> list[Result]:
+    runs = pairs([base] * len(drops), [base - drop for drop in drops])
+    return [replace(run, metrics={"accuracy": FRACTION}, examples={"test": examples}) for run in runs]
+
+
+def test_seeds_that_differ_by_less_than_is_printed_keep_their_own_spread() -> None:
+    policy = GatePolicy((Gate("accuracy", max_drop=0.008),))
+    drops = [0.001, 0.004, 0.007, 0.002, 0.0055]
+    verdict = only(fractions(drops), policy)
+    assert (verdict.status, verdict.floored) == (Status.PASS, False)
+    assert verdict.bound == pytest.approx(np.mean(drops) + 2.1318 * np.std(drops, ddof=1) / np.sqrt(5), abs=1e-6)
+    assert "spread is taken" not in verdict.reason
+    equal = only(fractions([0.004, 0.004 + 3e-8]), policy)  # as equal as float32 can say
+    assert (equal.status, equal.floored) == (Status.INCONCLUSIVE, True)
+    assert equal.reason.endswith("the seeds do not differ: their spread is taken as the last printed decimal (0.01)")
+
+
+def test_a_fraction_of_examples_counts_them_as_a_percentage_does() -> None:
+    verdict = only(fractions([0.005, 0.005], examples=400, base=0.975), GatePolicy((Gate("accuracy", max_drop=0.05),)))
+    assert verdict.bound == pytest.approx(0.005 + 6.3138 / 400 / np.sqrt(2), abs=1e-6)
+    assert "agree more closely than the metric can tell" in verdict.reason
+    assert "one example of the test split (0.0025)" in verdict.reason
 
 
 def test_a_percentage_that_counts_no_examples_keeps_its_decimals() -> None:

@@ -124,17 +124,14 @@ def _equal(findings: Findings) -> list[str]:
 
 def _resolution(findings: Findings) -> list[str]:
     """Where an interval is as narrow as the metric allows, rather than as the seeds made it."""
-    floored = any(
-        summary.floored
-        and (summary.metric, summary.split, summary.at) == (findings.metric.name, "test", findings.policy.at)
-        for summary in findings.summaries
-    )
-    if not floored and not any(verdict.floored for verdict in findings.test):
-        return []
-    finest = resolution(findings.results, findings.metric, "test")
+    at = ("test", findings.policy.at)
+    floored = {entry.metric for entry in findings.summaries if entry.floored and (entry.split, entry.at) == at}
+    floored &= {findings.metric.name}
+    floored |= {verdict.gate.metric for verdict in findings.test if verdict.floored}
+    finest = [resolution(findings.results, findings.metrics[name], "test") for name in sorted(floored)]
     return [
-        "Where seeds agree more closely than a metric can tell apart, its resolution is taken for their spread "
-        f"({findings.metric.name.replace('_', ' ')}: {finest})."
+        f"Where seeds {one.need} in {one.metric.name.replace('_', ' ')}, their spread is taken as {one}."
+        for one in finest
     ]
 
 

@@ -154,10 +154,12 @@ def _pair(
     amounts = {seed: _worsening(here[seed], there[seed], gate, finest.metric) for seed in both}
     worsening = {seed: amount for seed, amount in amounts.items() if amount is not None}
     scale = mean([abs(there[seed]) for seed in worsening]) if gate.relative and worsening else 1.0
+    differing = tuple(seed for seed in distinct(runs, dense) if seed in worsening)
+    magnitude = max((abs(value[seed]) for value in (here, there) for seed in differing), default=0.0)
     return _Pairs(
         worsening,
-        tuple(seed for seed in distinct(runs, dense) if seed in worsening),
-        finest.amount / scale,
+        differing,
+        finest.floor([worsening[seed] for seed in differing], magnitude, scale),
         finest,
         alone=tuple(sorted(here.keys() - there.keys())),
         undefined=tuple(seed for seed in both if seed not in worsening),
@@ -264,7 +266,7 @@ def _non_inferiority(
     sure = f"{estimate} on average; with {words.percent(confidence)} confidence"
     floor = ""
     if deviation(worsening) < pairs.floor:
-        floor = f"; the seeds agree more closely than the metric can tell: their spread is taken as {pairs.finest}"
+        floor = f"; the seeds {pairs.finest.need}: their spread is taken as {pairs.finest}"
     if high <= gate.margin + TOLERANCE:
         limit = "at most" if high >= 0 else "at least"
         return Status.PASS, f"{sure} {limit} {words.worse(gate, metric, high)}, {margin}{floor}"

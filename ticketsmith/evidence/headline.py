@@ -195,7 +195,7 @@ def _against(findings: Findings, comparison: Comparison) -> str:
 
 
 def _floor(findings: Findings, comparison: Comparison) -> str:
-    """That the seeds agree more closely than the metric can tell apart."""
+    """That the seeds' own spread was not believed."""
     if not comparison.floored:
         return ""
     finest = resolution(findings.results, findings.metrics[comparison.metric], comparison.split)

@@ -67,8 +67,8 @@ class Verdict:
     is relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
     ``point`` method; ``worst`` the worsening of the seed ``worst_seed``, the largest of all. ``seeds`` were compared, of
     which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``diverged`` are the seeds that lost
-    their loss here or at a less sparse level, ``missing`` the planned seeds that cannot be compared. ``floored``: the
-    replicates agree more closely than the metric can tell apart. ``sparsity`` is that of the prunable weights,
+    their loss here or at a less sparse level, ``missing`` the planned seeds that cannot be compared. ``floored``: their
+    own spread is less than the metric can tell apart, or zero. ``sparsity`` is that of the prunable weights,
     ``network_sparsity`` that of all parameters, None where those were not counted. ``reason`` says in words why.
     """
 
@@ -96,8 +96,8 @@ class Summary:
     """Mean of one metric over the replicates of one level of one variant, with its two-sided confidence interval.
 
     Several draws of one replicate are averaged first. ``low`` and ``high`` are None with one replicate. ``seeds`` were
-    measured, of which ``replicates`` differ. ``floored``: the seeds agree more closely than the metric can tell apart, and
-    the interval takes its resolution for their spread.
+    measured, of which ``replicates`` differ. ``floored``: their own spread is less than the metric can tell apart, or
+    zero, and the interval takes its resolution instead.
     """
 
     variant: str
