@@ -215,6 +215,7 @@ def test_a_missing_replicate_leaves_a_level_undecided(policy: GatePolicy, drop: 
     assert (orphan.replicates, orphan.status, orphan.missing) == (2, Status.INCONCLUSIVE, (2,))
     assert "no dense run to compare with for seed 2" in orphan.reason
     alone = only([run for run in runs if run.variant != "dense"], policy)
+    assert "no dense run to compare with for seeds 0, 1 and 2" in alone.reason
     assert (alone.status, alone.estimate) == (Status.INCONCLUSIVE, None)
 
 

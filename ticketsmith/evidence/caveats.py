@@ -87,14 +87,19 @@ def _diverged(findings: Findings) -> list[str]:
 
 
 def _missing(findings: Findings) -> list[str]:
-    gap = findings.planned - len(findings.results)
-    if gap <= 0:
-        return []
-    verb = "is" if gap == 1 else "are"
-    return [
-        f"{gap} of {words.plural(findings.planned, 'planned run')} {verb} missing: a level that lacks one does not pass, "
-        "and means rest on the others."
-    ]
+    told, blocked = [], findings.blocked
+    gap = findings.planned - len(findings.results) - blocked
+    if gap > 0:
+        told.append(
+            f"{gap} of {words.plural(findings.planned, 'planned run')} {'is' if gap == 1 else 'are'} missing: a level that "
+            "lacks one does not pass, and means rest on the others."
+        )
+    if blocked:
+        told.append(
+            f"{blocked} of {words.plural(findings.planned, 'planned run')} cannot be made, since one that "
+            f"{'it needs' if blocked == 1 else 'they need'} diverged: a level that lacks one does not pass."
+        )
+    return told
 
 
 def _replicates(findings: Findings) -> list[str]:

@@ -67,7 +67,8 @@ class Verdict:
     is relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
     ``point`` method; ``worst`` the worsening of the seed ``worst_seed``, the largest of all. ``seeds`` were compared, of
     which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``diverged`` are the seeds that lost
-    their loss here or at a less sparse level, ``missing`` the planned seeds that cannot be compared. ``floored``: their
+    their loss here or at a less sparse level, ``missing`` the planned seeds without a run, here or of dense; ``undefined``
+    those whose value here is no finite number. ``gaps``: what else cannot be compared, in words. ``floored``: their
     own spread is less than the metric can tell apart, or zero. ``sparsity`` is that of the prunable weights,
     ``network_sparsity`` that of all parameters, None where those were not counted. ``reason`` says in words why.
     """
@@ -87,6 +88,8 @@ class Verdict:
     worst_seed: int | None = None
     diverged: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
+    undefined: tuple[int, ...] = ()
+    gaps: tuple[str, ...] = ()
     floored: bool = False
     network_sparsity: float | None = None
 
@@ -120,7 +123,7 @@ class Step:
     """A level in the order of the search: how sparse it is, and what the test split says of it.
 
     ``status`` is the conjunction of its gates, ``diverged`` the seeds that diverged there or before, ``missing`` those that
-    were planned and cannot be compared.
+    were planned and have no run.
     """
 
     level: int
