@@ -17,7 +17,7 @@ def caveats(findings: Findings) -> list[str]:
         *_selection(findings),
         *_worst(findings),
         *_diverged(findings),
-        *_missing(findings),
+        *missing(findings),
         *_replicates(findings),
         *_equal(findings),
         *_resolution(findings),
@@ -86,7 +86,8 @@ def _diverged(findings: Findings) -> list[str]:
     return [told]
 
 
-def _missing(findings: Findings) -> list[str]:
+def missing(findings: Findings) -> list[str]:
+    """How many planned runs are not there: those that can still be made, and those that cannot."""
     told, blocked = [], findings.blocked
     gap = findings.planned - len(findings.results) - blocked
     if gap > 0:
