@@ -265,10 +265,10 @@ class Experiment:
     def exit_status(self) -> Exit:
         """What a pipeline should know: the gravest of what happened while training and of what the store holds."""
         happened = [self.outcome.exit_status]
-        diverged = {result.key for result in self.results if result.diverged}
-        sealed = {result.key for result in self.results}
+        sealed = self.index.statuses(self.plan.by_key, self.name)  # rewind points too, which are no results
+        diverged = {key for key, status in sealed.items() if status == "diverged"}
         lost = self.plan.needing({*diverged, *self.outcome.diverged})  # missing for good: their cause is told, not they
-        if not self.results or any(node.key not in sealed | lost for node in self.plan.results):
+        if any(node.key not in lost and node.key not in sealed for node in self.plan.results):
             happened.append(Exit.INCOMPLETE)
         if diverged:
             happened.append(Exit.DIVERGED)

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from tests.sockets import watch
+from ticketsmith.api import open_experiment
 from ticketsmith.cli.main import enter, group
 from ticketsmith.errors import Exit
 from ticketsmith.evidence.serving import from_json
@@ -551,6 +552,11 @@ def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Wr
     assert "diverged: dense level 0 seed 0" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "runs/digits/report/index.html").is_file()
+    page = (tmp_path / "runs/digits/report/report.md").read_text()
+    assert "Inconclusive: the dense run of seed 0 diverged" in page
+    assert "planned runs are missing" not in page
+    stored = open_experiment("digits", tmp_path / "runs")
+    assert stored.exit_status == Exit.DIVERGED, "later commands say what prune said"
 
 
 def unlucky(input_shape: tuple[int, ...], classes: int) -> object:

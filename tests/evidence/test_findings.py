@@ -16,7 +16,7 @@ from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.headline import headline, special
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.sweet_spot import walk
-from ticketsmith.evidence.verdicts import Gate, GatePolicy, Method
+from ticketsmith.evidence.verdicts import Gate, GatePolicy, Method, Status
 
 from .synthetic import ACCURACY, LOSS, experiment, result
 
@@ -123,6 +123,78 @@ def test_levels_that_nobody_can_tell_are_not_called_a_drop() -> None:
     assert sentence.endswith("at the next level, 48.8 % of the prunable weights, the seeds cannot tell.")
 
 
+NAN = float("nan")
+
+
+def test_tickets_without_a_finite_value_are_no_missing_baseline() -> None:
+    runs = [result("dense", 0, seed, 99.0) for seed in range(2)] + [result("ticket", 1, seed, NAN) for seed in range(2)]
+    assert headline(found(runs)) == (
+        "No tested sparsity passes its gate: at the mildest level, 20.0 % of the 220,704 prunable weights, accuracy is not a "
+        "finite number for seeds 0 and 1."
+    )
+
+
+def test_a_dense_value_that_is_not_finite_is_no_missing_run() -> None:
+    for dense, seeds in (([99.0, NAN, 99.0], "seed 1"), ([NAN, NAN, 99.0], "seeds 0 and 1")):
+        runs = [result("dense", 0, seed, value) for seed, value in enumerate(dense)]
+        findings = found(runs + [result("ticket", 1, seed, 98.9) for seed in range(3)])
+        assert headline(findings) == (
+            f"Inconclusive: dense accuracy is not a finite number for {seeds}, so that nothing is decided."
+        )
+        assert (findings.test[0].status, findings.test[0].missing) == (Status.INCONCLUSIVE, ())
+        assert f"dense accuracy is not a finite number for {seeds}" in findings.test[0].reason
+
+
+@pytest.mark.parametrize("policy", [POLICY, POINT])
+def test_what_a_diverged_dense_run_blocks_is_not_missing(policy: GatePolicy) -> None:
+    runs = [result("dense", 0, 0, 99.0), result("dense", 0, 1, None), result("dense", 0, 2, 99.1)]
+    places = [run.place for run in runs] + [("ticket", 1, seed, 0) for seed in range(3)]
+    runs += [result("ticket", 1, seed, 98.9 + 0.1 * seed) for seed in (0, 2)]
+    findings = conclude("name", runs, policy, places=places)
+    assert headline(findings) == "Inconclusive: the dense run of seed 1 diverged, so that nothing is decided."
+    assert findings.test[0].reason.endswith("; the dense run of seed 1 diverged")
+    assert (findings.test[0].status, findings.test[0].missing) == (Status.INCONCLUSIVE, ())
+    told = " ".join(caveats(findings))
+    assert "missing" not in told
+    assert "1 of 6 planned runs cannot be made, since one that it needs diverged" in told
+    lacking = conclude("name", runs[:-1], policy, places=places)  # the ticket of seed 2, which could be made
+    assert headline(lacking) == (
+        "Inconclusive: planned runs are missing at the mildest level (seed 2) and the dense run of seed 1 diverged, so that "
+        "nothing is decided."
+    )
+
+
+def test_a_control_whose_ticket_diverged_is_not_missing() -> None:
+    runs = [result("dense", 0, seed, 99.0) for seed in range(3)]
+    runs += [result("ticket", 1, seed, None if seed == 1 else 98.9) for seed in range(3)]
+    places = [run.place for run in runs] + [("random_reinit", 1, seed, 0) for seed in range(3)]
+    runs += [result("random_reinit", 1, seed, 90.0 + 0.1 * seed) for seed in (0, 2)]
+    findings = conclude("name", runs, POLICY, places=places)
+    (control,) = findings.verdicts("random_reinit", 1)
+    assert (control.status, control.missing) == (Status.INCONCLUSIVE, ())
+    assert control.reason.endswith("; the ticket of seed 1, which it needs, diverged")
+
+
+@pytest.mark.parametrize(
+    ("lost", "why"), [(None, "training diverged (seed 2)"), (NAN, "accuracy is not a finite number")]
+)
+def test_a_level_that_lost_a_seed_is_no_proven_drop(lost: float | None, why: str) -> None:
+    """The other seeds are far beyond the margin, and still nothing was tested."""
+    runs = [run for run in ladder([99, 90], seeds=3) if (run.level, run.seed) != (2, 2)]
+    sentence = headline(found([*runs, result("ticket", 2, 2, lost)]))
+    assert sentence.startswith("Up to 20.0 % of the 220,704 prunable weights can go without test accuracy dropping")
+    assert f"at the next level, 36.0 % of the prunable weights, {why}" in sentence
+    mildest = [run for run in ladder([90], seeds=3) if (run.level, run.seed) != (1, 2)]
+    assert headline(found([*mildest, result("ticket", 1, 2, lost)])).startswith("No tested sparsity passes its gate")
+
+
+def test_one_replicate_is_not_called_one_seed() -> None:
+    runs = [result("dense", 0, seed, 99.0, weights="dense") for seed in range(3)]
+    runs += [result("post_training", 1, seed, 98.5, weights="pruned") for seed in range(3)]
+    runs += [result("post_random", 1, seed, 80.0, weights="chance") for seed in range(3)]
+    assert "removing weights at random is 18.50 points worse by one replicate (no confidence)" in special(found(runs))
+
+
 def test_equal_networks_give_no_confidence() -> None:
     runs = [result("dense", 0, seed, 99.0, weights="dense") for seed in range(3)]
     runs += [result("post_training", 1, seed, 98.5, weights="pruned") for seed in range(3)]
@@ -131,7 +203,7 @@ def test_equal_networks_give_no_confidence() -> None:
         "sparsity test accuracy drops by more than 2 points; by the point estimate 20.0 % of the 220,704 prunable weights "
         "can go (no confidence)."
     )
-    assert "(3 seeds, of which 1 differs: a point estimate, no confidence)" in headline(found(runs, POINT))
+    assert "(3 seeds, all equal: a point estimate, no confidence)" in headline(found(runs, POINT))
     assert any("bit for bit equal" in note for note in caveats(found(runs)))
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.gates import judge, level_status
-from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.results import Metric, Result
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Verdict
 
 from .synthetic import result
@@ -104,6 +104,33 @@ def test_a_relative_gate_has_the_resolution_of_its_metric() -> None:
     assert verdict.bound == pytest.approx(6.3138 * 1e-4 / 0.103 / np.sqrt(2), rel=1e-3)
 
 
+FRACTION = Metric("accuracy", higher_is_better=True)  # 0..1, printed with two decimals
+
+
+def fractions(drops: list[float], examples: int = 0, base: float = 0.97) -> list[Result]:
+    runs = pairs([base] * len(drops), [base - drop for drop in drops])
+    return [replace(run, metrics={"accuracy": FRACTION}, examples={"test": examples}) for run in runs]
+
+
+def test_seeds_that_differ_by_less_than_is_printed_keep_their_own_spread() -> None:
+    policy = GatePolicy((Gate("accuracy", max_drop=0.008),))
+    drops = [0.001, 0.004, 0.007, 0.002, 0.0055]
+    verdict = only(fractions(drops), policy)
+    assert (verdict.status, verdict.floored) == (Status.PASS, False)
+    assert verdict.bound == pytest.approx(np.mean(drops) + 2.1318 * np.std(drops, ddof=1) / np.sqrt(5), abs=1e-6)
+    assert "spread is taken" not in verdict.reason
+    equal = only(fractions([0.004, 0.004 + 3e-8]), policy)  # as equal as float32 can say
+    assert (equal.status, equal.floored) == (Status.INCONCLUSIVE, True)
+    assert equal.reason.endswith("the seeds do not differ: their spread is taken as the last printed decimal (0.01)")
+
+
+def test_a_fraction_of_examples_counts_them_as_a_percentage_does() -> None:
+    verdict = only(fractions([0.005, 0.005], examples=400, base=0.975), GatePolicy((Gate("accuracy", max_drop=0.05),)))
+    assert verdict.bound == pytest.approx(0.005 + 6.3138 / 400 / np.sqrt(2), abs=1e-6)
+    assert "agree more closely than the metric can tell" in verdict.reason
+    assert "one example of the test split (0.0025)" in verdict.reason
+
+
 def test_a_percentage_that_counts_no_examples_keeps_its_decimals() -> None:
     runs = [replace(run, examples={"test": 300}) for run in pairs([98.0, 97.0], [97.5, 96.5])]  # no thirds of a percent
     assert "the last printed decimal" in only(runs).reason
@@ -188,6 +215,7 @@ def test_a_missing_replicate_leaves_a_level_undecided(policy: GatePolicy, drop: 
     assert (orphan.replicates, orphan.status, orphan.missing) == (2, Status.INCONCLUSIVE, (2,))
     assert "no dense run to compare with for seed 2" in orphan.reason
     alone = only([run for run in runs if run.variant != "dense"], policy)
+    assert "no dense run to compare with for seeds 0, 1 and 2" in alone.reason
     assert (alone.status, alone.estimate) == (Status.INCONCLUSIVE, None)
 
 

@@ -15,17 +15,14 @@ if TYPE_CHECKING:
 
 def say_verdict(experiment: Experiment) -> None:
     """The answer, in the report's own words."""
+    from ticketsmith.evidence.caveats import missing
     from ticketsmith.evidence.headline import headline, special
 
     findings = experiment.findings
     click.echo(f"{experiment.name}: {headline(findings)}")
     click.echo(special(findings))
-    missing = findings.planned - len(findings.results)
-    if missing:
-        verb = "is" if missing == 1 else "are"
-        click.echo(
-            f"{missing} of {findings.planned} planned runs {verb} missing: a level that lacks one does not pass."
-        )
+    for note in missing(findings):
+        click.echo(note)
     wanted = findings.policy.target_sparsity
     if wanted is not None and findings.target is None:
         click.echo(f"The target sparsity {wanted:.1%} was not reached: no level that is sealed is that sparse.")

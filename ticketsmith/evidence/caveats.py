@@ -17,7 +17,7 @@ def caveats(findings: Findings) -> list[str]:
         *_selection(findings),
         *_worst(findings),
         *_diverged(findings),
-        *_missing(findings),
+        *missing(findings),
         *_replicates(findings),
         *_equal(findings),
         *_resolution(findings),
@@ -86,15 +86,21 @@ def _diverged(findings: Findings) -> list[str]:
     return [told]
 
 
-def _missing(findings: Findings) -> list[str]:
-    gap = findings.planned - len(findings.results)
-    if gap <= 0:
-        return []
-    verb = "is" if gap == 1 else "are"
-    return [
-        f"{gap} of {words.plural(findings.planned, 'planned run')} {verb} missing: a level that lacks one does not pass, "
-        "and means rest on the others."
-    ]
+def missing(findings: Findings) -> list[str]:
+    """How many planned runs are not there: those that can still be made, and those that cannot."""
+    told, blocked = [], findings.blocked
+    gap = findings.planned - len(findings.results) - blocked
+    if gap > 0:
+        told.append(
+            f"{gap} of {words.plural(findings.planned, 'planned run')} {'is' if gap == 1 else 'are'} missing: a level that "
+            "lacks one does not pass, and means rest on the others."
+        )
+    if blocked:
+        told.append(
+            f"{blocked} of {words.plural(findings.planned, 'planned run')} cannot be made, since one that "
+            f"{'it needs' if blocked == 1 else 'they need'} diverged: a level that lacks one does not pass."
+        )
+    return told
 
 
 def _replicates(findings: Findings) -> list[str]:
@@ -124,17 +130,14 @@ def _equal(findings: Findings) -> list[str]:
 
 def _resolution(findings: Findings) -> list[str]:
     """Where an interval is as narrow as the metric allows, rather than as the seeds made it."""
-    floored = any(
-        summary.floored
-        and (summary.metric, summary.split, summary.at) == (findings.metric.name, "test", findings.policy.at)
-        for summary in findings.summaries
-    )
-    if not floored and not any(verdict.floored for verdict in findings.test):
-        return []
-    finest = resolution(findings.results, findings.metric, "test")
+    at = ("test", findings.policy.at)
+    floored = {entry.metric for entry in findings.summaries if entry.floored and (entry.split, entry.at) == at}
+    floored &= {findings.metric.name}
+    floored |= {verdict.gate.metric for verdict in findings.test if verdict.floored}
+    finest = [resolution(findings.results, findings.metrics[name], "test") for name in sorted(floored)]
     return [
-        "Where seeds agree more closely than a metric can tell apart, its resolution is taken for their spread "
-        f"({findings.metric.name.replace('_', ' ')}: {finest})."
+        f"Where seeds {one.need} in {one.metric.name.replace('_', ' ')}, their spread is taken as {one}."
+        for one in finest
     ]
 
 

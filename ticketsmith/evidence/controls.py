@@ -23,7 +23,7 @@ class Comparison:
 
     ``advantage`` is how much better the method is, in the metric's unit, paired by seed (positive: the method is better),
     with its two-sided interval. ``diverged`` are the control's seeds that have no quality and are left out; ``floored``:
-    the seeds agree more closely than the metric can tell apart, and the interval takes its resolution for their spread.
+    their own spread is less than the metric can tell apart, or zero, and the interval takes its resolution instead.
     """
 
     control: str
@@ -66,7 +66,7 @@ def compare(
 ) -> list[Comparison]:
     """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first."""
     levels = grouped(results)
-    finest = resolution(results, metric, split).amount
+    finest = resolution(results, metric, split)
     sign = 1.0 if metric.higher_is_better else -1.0
     comparisons = []
     for (control, level), rivals in levels.items():
@@ -78,6 +78,7 @@ def compare(
         if not seeds:
             continue
         gains = [sign * (ours[seed] - theirs[seed]) for seed in seeds]
+        floor = finest.floor(gains, max(abs(value[seed]) for value in (ours, theirs) for seed in seeds))
         comparisons.append(
             Comparison(
                 control,
@@ -85,9 +86,9 @@ def compare(
                 mean([run.sparsity for run in rivals]),
                 metric.name,
                 split,
-                t_interval(gains, confidence, finest),
+                t_interval(gains, confidence, floor),
                 diverged=tuple(sorted({run.seed for run in rivals if run.diverged})),
-                floored=len(gains) > 1 and deviation(gains) < finest,
+                floored=len(gains) > 1 and deviation(gains) < floor,
             )
         )
     return comparisons

@@ -9,6 +9,7 @@ from functools import cached_property
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import sweet_spot as spots
 from ticketsmith.evidence.billing import Billed, Pod, billed
+from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
 from ticketsmith.evidence.gates import judge, level_status
@@ -28,7 +29,8 @@ class Findings:
     """One experiment, concluded. Build it with :func:`conclude`.
 
     ``subject`` is the variant that the experiment is about (the winning ticket, unless there is none). ``planned``
-    counts the runs that the plan asked for. ``search`` are the levels in the order in which they were tested. ``facts``
+    counts the runs that the plan asked for, ``blocked`` those of them that can never be made since one that they need
+    diverged. ``search`` are the levels in the order in which they were tested. ``facts``
     are lines for a reader, in order (``Data`` -> ``MNIST, 55,000 training images``); ``environment`` is what the runs
     recorded of their machine and versions. ``scorecard``: what serving costs, None without a benchmark; ``paybacks``: one
     for each batch size at which a deployable level was measured. ``billed``: what a cluster's pods took, None without any.
@@ -53,6 +55,7 @@ class Findings:
     regimes: Mapping[int, Regime]
     cost: Cost
     planned: int
+    blocked: int = 0
     benchmark: Benchmark | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -181,6 +184,7 @@ def conclude(
         if summary.variant in (DENSE, about)
         and (summary.metric, summary.split, summary.at) == (metric.name, "validation", policy.at)
     ]
+    diverged = [run for run in runs if run.diverged]
     spent = cost(runs, spot.located if spot else None, about)
     passing = {
         variant: spots.walk(test, variant, {level for name, level, *_ in places or () if name == variant}).levels
@@ -207,6 +211,7 @@ def conclude(
         regimes=regimes(test, about),
         cost=spent,
         planned=planned if planned is not None else len(runs if places is None else places),
+        blocked=sum(blocker(place, diverged) is not None for place in set(places or ()) - {run.place for run in runs}),
         benchmark=benchmark,
         facts=dict(facts or {}),
         environment=dict(environment or {}),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import words
+from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
@@ -32,13 +33,15 @@ TOLERANCE = 1e-9
 class _Level:
     """One level of one variant, and what its verdicts rest on.
 
-    ``fallen`` are the runs that diverged here or, of a method, at a milder level. ``missing``: planned seeds without a run.
+    ``fallen`` are the runs that diverged here or, of a method, at a milder level. ``missing``: planned seeds without a run,
+    but for those that can never get one; ``blocked`` says why where the cause is a run of another method.
     ``control``: it is no method, but what a method is held against.
     """
 
     runs: Sequence[Result]
     fallen: Sequence[Result]
     missing: Sequence[int]
+    blocked: Sequence[str]
     control: bool
 
 
@@ -46,6 +49,7 @@ class _Level:
 class _Pairs:
     """Worsenings against dense by seed (positive is worse), which of them are replicates, and what had to be left out.
 
+    ``alone`` are seeds without a dense run; ``gaps`` say what else of dense cannot be compared with.
     ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` what it is.
     """
 
@@ -54,7 +58,7 @@ class _Pairs:
     floor: float
     finest: Resolution
     alone: tuple[int, ...]
-    undefined: tuple[int, ...]
+    gaps: tuple[str, ...]
 
     @property
     def values(self) -> list[float]:
@@ -84,6 +88,7 @@ def judge(
     wanted = _by_level(planned) if planned is not None else None
     seeds = {run.seed for run in results}
     about = subject(variant for variant, _ in levels)
+    diverged = [run for run in results if run.diverged]
     fallen: dict[str, list[Result]] = {}
     verdicts = []
     for (variant, level), runs in levels.items():
@@ -92,14 +97,25 @@ def judge(
         control, here = is_control(variant, about), [run for run in runs if run.diverged]
         if not control:
             here = fallen[variant] = fallen.get(variant, []) + here
+        present = {run.seed for run in runs}
         if wanted is None:
-            lacking = seeds - {run.seed for run in runs}
+            expected, lacking = seeds, seeds - present
         else:
-            present = {(run.seed, run.draw) for run in runs}
-            lacking = {seed for seed, draw in wanted.get((variant, level), set()) - present}
-        place = _Level(runs, here, sorted(lacking - {run.seed for run in here}), control)
+            places = wanted.get((variant, level), set())
+            expected = {seed for seed, _ in places} | present
+            lacking = {seed for seed, _ in places - {(run.seed, run.draw) for run in runs}}
+        lacking -= {run.seed for run in here}
+        causes = {seed: blocker((variant, level, seed, 0), diverged) for seed in sorted(lacking)}
+        tickets = [seed for seed, run in causes.items() if run is not None and run.variant != DENSE]
+        place = _Level(
+            runs,
+            here,
+            missing=[seed for seed, run in causes.items() if run is None],
+            blocked=[f"the ticket of {words.seeds(tickets)}, which it needs, diverged"] if tickets else [],
+            control=control,
+        )
         for gate in policy.gates:
-            pairs = _pair(runs, dense, gate, resolutions[gate.metric], policy, split)
+            pairs = _pair(runs, dense, expected, gate, resolutions[gate.metric], policy, split)
             verdicts.append(_verdict(place, pairs, gate, metrics[gate.metric], policy, split))
     return verdicts
 
@@ -143,6 +159,7 @@ def _worsening(here: float, there: float, gate: Gate, metric: Metric) -> float |
 def _pair(
     runs: Sequence[Result],
     dense: Sequence[Result],
+    seeds: Collection[int],
     gate: Gate,
     finest: Resolution,
     policy: GatePolicy,
@@ -150,18 +167,46 @@ def _pair(
 ) -> _Pairs:
     here = replicate_values(runs, gate.metric, split, policy.at)
     there = replicate_values(dense, gate.metric, split, policy.at)
-    both = sorted(here.keys() & there.keys())
-    amounts = {seed: _worsening(here[seed], there[seed], gate, finest.metric) for seed in both}
+    both = here.keys() & there.keys()
+    amounts = {seed: _worsening(here[seed], there[seed], gate, finest.metric) for seed in sorted(both)}
     worsening = {seed: amount for seed, amount in amounts.items() if amount is not None}
     scale = mean([abs(there[seed]) for seed in worsening]) if gate.relative and worsening else 1.0
+    differing = tuple(seed for seed in distinct(runs, dense) if seed in worsening)
+    magnitude = max((abs(value[seed]) for value in (here, there) for seed in differing), default=0.0)
     return _Pairs(
         worsening,
-        tuple(seed for seed in distinct(runs, dense) if seed in worsening),
-        finest.amount / scale,
+        differing,
+        finest.floor([worsening[seed] for seed in differing], magnitude, scale),
         finest,
-        alone=tuple(sorted(here.keys() - there.keys())),
-        undefined=tuple(seed for seed in both if seed not in worsening),
+        alone=tuple(sorted(here.keys() - {run.seed for run in dense})),
+        gaps=tuple(_dense_gaps(dense, there, sorted(both - worsening.keys()), seeds, gate, policy.at, split)),
     )
+
+
+def _dense_gaps(
+    dense: Sequence[Result],
+    there: Mapping[int, float],
+    zero: Sequence[int],
+    seeds: Collection[int],
+    gate: Gate,
+    at: At,
+    split: Split,
+) -> list[str]:
+    """Why dense runs that are there give nothing to compare these seeds with. ``there`` are their finite values."""
+    own = [run for run in dense if run.seed in seeds and run.seed not in there]
+    fallen = [run.seed for run in own if run.diverged]
+    unmeasured = [run.seed for run in own if not run.diverged and not _measures(run, gate.metric, split, at)]
+    undefined = sorted({run.seed for run in own} - {*fallen, *unmeasured})
+    notes = []
+    if fallen:
+        notes.append(f"the dense {'run' if len(fallen) == 1 else 'runs'} of {words.seeds(sorted(fallen))} diverged")
+    if unmeasured:
+        notes.append(f"dense {gate.metric} was not measured for {words.seeds(sorted(unmeasured))}")
+    if undefined:
+        notes.append(f"dense {gate.metric} is not a finite number for {words.seeds(undefined)}")
+    if zero:
+        notes.append(f"a relative change from a dense value of 0 is not defined ({words.seeds(zero)})")
+    return notes
 
 
 def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: GatePolicy, split: Split) -> Verdict:
@@ -174,6 +219,7 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: G
     undefined = [
         run for run in sound if run not in unmeasured and measured_value(run, gate.metric, split, policy.at) is None
     ]
+    gaps = _gaps(level, pairs, unmeasured, gate)
     if not values:
         status, reason = Status.INCONCLUSIVE, "nothing to compare"
     elif not tested:
@@ -183,11 +229,11 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: G
     if level.fallen or undefined:
         reason = "; ".join(filter(None, (_diverged(level), _undefined(undefined, gate))))
         status = Status.INCONCLUSIVE if level.control else Status.FAIL
-    elif missing or unmeasured or pairs.undefined:
+    elif missing or gaps:
         status = Status.INCONCLUSIVE
     size = size_of(level.runs)
     worst = max(pairs.worsening, key=lambda seed: pairs.worsening[seed], default=None)
-    told = [reason, _repeated(pairs), *_gaps(level, pairs, unmeasured, gate)]
+    told = [reason, _repeated(pairs), *_missing(level, pairs), *gaps]
     return Verdict(
         variant=level.runs[0].variant,
         level=level.runs[0].level,
@@ -204,6 +250,8 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: G
         worst_seed=worst,
         diverged=tuple(sorted({run.seed for run in level.fallen})),
         missing=missing,
+        undefined=tuple(sorted({run.seed for run in undefined})),
+        gaps=tuple(gaps),
         floored=tested and len(values) > 1 and deviation(values) < pairs.floor,
         network_sparsity=size.network_sparsity,
     )
@@ -216,16 +264,20 @@ def _measures(run: Result, metric: str, split: Split, at: At) -> bool:
 
 
 def _gaps(level: _Level, pairs: _Pairs, unmeasured: Sequence[Result], gate: Gate) -> list[str]:
-    """Which replicates the verdict lacks."""
+    """What cannot be compared, beside runs that are missing."""
+    notes = [*level.blocked, *pairs.gaps]
+    if unmeasured:
+        notes.append(f"{gate.metric} was not measured for {words.seeds(sorted({run.seed for run in unmeasured}))}")
+    return notes
+
+
+def _missing(level: _Level, pairs: _Pairs) -> list[str]:
+    """Which runs are missing."""
     notes = []
     if level.missing:
-        notes.append(f"{words.plural(len(level.missing), 'replicate')} missing (seed {_seeds(level.missing)})")
+        notes.append(f"{words.plural(len(level.missing), 'replicate')} missing ({words.seeds(level.missing)})")
     if pairs.alone:
-        notes.append(f"no dense run to compare with for seed {_seeds(pairs.alone)}")
-    if unmeasured:
-        notes.append(f"{gate.metric} was not measured for seed {_seeds(sorted({run.seed for run in unmeasured}))}")
-    if pairs.undefined:
-        notes.append(f"a relative change from a dense value of 0 is not defined (seed {_seeds(pairs.undefined)})")
+        notes.append(f"no dense run to compare with for {words.seeds(pairs.alone)}")
     return notes
 
 
@@ -233,7 +285,7 @@ def _repeated(pairs: _Pairs) -> str:
     """That several seeds gave one network; empty where they did not."""
     if len(pairs.differing) == len(pairs.worsening):
         return ""
-    seeds = f"seeds {_seeds(sorted(pairs.worsening))}"
+    seeds = words.seeds(sorted(pairs.worsening))
     if len(pairs.differing) == 1:
         return f"{seeds} are bit for bit equal: they are one replicate"
     return f"some of {seeds} are bit for bit equal: they are {len(pairs.differing)} replicates"
@@ -264,7 +316,7 @@ def _non_inferiority(
     sure = f"{estimate} on average; with {words.percent(confidence)} confidence"
     floor = ""
     if deviation(worsening) < pairs.floor:
-        floor = f"; the seeds agree more closely than the metric can tell: their spread is taken as {pairs.finest}"
+        floor = f"; the seeds {pairs.finest.need}: their spread is taken as {pairs.finest}"
     if high <= gate.margin + TOLERANCE:
         limit = "at most" if high >= 0 else "at least"
         return Status.PASS, f"{sure} {limit} {words.worse(gate, metric, high)}, {margin}{floor}"
@@ -294,8 +346,4 @@ def _undefined(runs: Sequence[Result], gate: Gate) -> str:
     """Whose metric is no number; empty when everybody's is."""
     if not runs:
         return ""
-    return f"{gate.metric} is not a finite number for seed {_seeds(sorted({run.seed for run in runs}))}"
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return words.listed([str(seed) for seed in seeds])
+    return f"{gate.metric} is not a finite number for {words.seeds(sorted({run.seed for run in runs}))}"

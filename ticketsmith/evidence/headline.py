@@ -59,9 +59,7 @@ def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     """What a claim rests on: ``95 % confidence, 5 seeds`` or ``1 seed: a point estimate, no confidence``."""
     fewest = min(verdicts, key=lambda verdict: verdict.replicates, default=None)
     replicates = fewest.replicates if fewest else 0
-    seeds = words.plural(replicates, "seed")
-    if fewest and fewest.seeds > replicates:
-        seeds = f"{fewest.seeds} seeds, of which {replicates} {'differs' if replicates == 1 else 'differ'}"
+    seeds = words.replicates(fewest.seeds if fewest else 0, replicates)
     if findings.policy.method == "point" or replicates < 2:
         return f"{seeds}: a point estimate, no confidence"
     return f"{words.percent(findings.policy.confidence)} confidence, {seeds}"
@@ -88,20 +86,24 @@ def _found(findings: Findings, spot: SweetSpot) -> str:
         return f"At least {without}; no run of level {spot.missing}, the next, is there."
     if end is None:
         return f"At least {without}; the sparsest level that was trained still passes."
-    failed = [v for v in findings.verdicts(spot.variant, end.level) if v.status is Status.FAIL]
-    if end.status is Status.FAIL and not any(map(_within, failed)):
+    verdicts = findings.verdicts(spot.variant, end.level)
+    failed = [verdict for verdict in verdicts if verdict.status is Status.FAIL]
+    if failed and all(map(_by_quality, failed)):
         return f"Up to {removed} can go before {condition(findings)} ({grounds})."
     if end.diverged:
-        ended = f"training diverged ({_seeds(end.diverged)})"
+        ended = f"training diverged ({words.seeds(end.diverged)})"
     elif failed:  # its metric is no number
-        ended = failed[0].reason
+        ended = next(verdict.reason for verdict in failed if not _by_quality(verdict))
     else:
-        ended = f"planned runs are missing ({_seeds(end.missing)})" if end.missing else "the seeds cannot tell"
+        ended = words.listed(_lacking(verdicts, "planned runs are missing")) or "the seeds cannot tell"
     return f"Up to {without}; at the next level, {findings.size_at(spot.variant, end.level).share}, {ended}."
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {words.listed([str(seed) for seed in seeds])}"
+def _lacking(verdicts: Sequence[Verdict], missing: str) -> list[str]:
+    """What one level lacks to be judged, each in words: first planned runs, then what cannot be compared."""
+    seeds = sorted({seed for verdict in verdicts for seed in verdict.missing})
+    gaps = dict.fromkeys(gap for verdict in verdicts for gap in verdict.gaps)
+    return [*([f"{missing} ({words.seeds(seeds)})"] if seeds else []), *gaps]
 
 
 def _nothing_passes(findings: Findings) -> str:
@@ -113,13 +115,14 @@ def _nothing_passes(findings: Findings) -> str:
     removed = findings.size_at(findings.subject, order[0]).removed
     if findings.search.missing is not None:
         return f"Inconclusive: no run of level {findings.search.missing}, with which the search begins, is there."
-    if not any(verdict.seeds for verdicts in levels.values() for verdict in verdicts) and not findings.diverged:
+    compared = any(verdict.seeds or verdict.gaps for verdicts in levels.values() for verdict in verdicts)
+    if status is Status.INCONCLUSIVE and not compared and not findings.diverged:
         return f"Inconclusive: there is no dense baseline of the same seeds to tell whether {condition(findings)}."
     if status is Status.INCONCLUSIVE:
         return _undecided(findings, [levels[level] for level in order])
     failed = [verdict for verdict in first if verdict.status is Status.FAIL]
-    if any(_within(verdict) for verdict in failed):  # not for its quality: it diverged
-        reason = next(verdict.reason for verdict in failed if _within(verdict))
+    if not all(map(_by_quality, failed)):  # it diverged, or its metric is no number
+        reason = next(verdict.reason for verdict in failed if not _by_quality(verdict))
         return f"No tested sparsity passes its gate: at the mildest level, {removed}, {reason}."
     return (
         f"No tested sparsity is safe: already at the mildest level, {removed}, {condition(findings)} "
@@ -130,9 +133,9 @@ def _nothing_passes(findings: Findings) -> str:
 def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
     """The mildest level cannot be told; by the point estimate, how far the sequence would go."""
     first = levels[0]
-    lacking = sorted({seed for verdict in first for seed in verdict.missing})
+    lacking = _lacking(first, "planned runs are missing at the mildest level")
     if lacking:
-        return f"Inconclusive: planned runs are missing at the mildest level ({_seeds(lacking)}), so that nothing is decided."
+        return f"Inconclusive: {words.listed(lacking)}, so that nothing is decided."
     fewest = min(first, key=lambda verdict: verdict.replicates)
     if fewest.seeds > fewest.replicates == 1:
         why = f"the networks of {fewest.seeds} seeds are bit for bit equal, one replicate, which is too few"
@@ -148,6 +151,11 @@ def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
 
 def _point_passes(verdict: Verdict) -> bool:
     return verdict.estimate is not None and verdict.status is not Status.FAIL and _within(verdict)
+
+
+def _by_quality(verdict: Verdict) -> bool:
+    """Whether a level that fails does so for what was measured of every seed, and not for want of a number."""
+    return not verdict.diverged and not verdict.undefined and not _within(verdict)
 
 
 def _within(verdict: Verdict) -> bool:
@@ -170,7 +178,8 @@ def _lost(findings: Findings, control: str, level: int | None) -> list[int]:
 
 
 def _fallen(findings: Findings, control: str, level: int | None) -> str:
-    return f"{in_sentence(control)} diverged for {_seeds(_lost(findings, control, level))}, which says nothing of its quality"
+    seeds = words.seeds(_lost(findings, control, level))
+    return f"{in_sentence(control)} diverged for {seeds}, which says nothing of its quality"
 
 
 def _against(findings: Findings, comparison: Comparison) -> str:
@@ -180,7 +189,7 @@ def _against(findings: Findings, comparison: Comparison) -> str:
     if gain.low is None or gain.high is None:
         verb = "worse" if gain.mean >= 0 else "better"
         amount = words.difference(metric, abs(gain.mean))
-        return f"{name} is {amount} {verb} in the one seed that was trained (no confidence)"
+        return f"{name} is {amount} {verb} by one replicate (no confidence)"
     level = words.percent(findings.policy.confidence)
     rival = "the recipe's criterion" if findings.subject == POST_TRAINING else in_sentence(findings.subject)
     if not comparison.significant:
@@ -195,7 +204,7 @@ def _against(findings: Findings, comparison: Comparison) -> str:
 
 
 def _floor(findings: Findings, comparison: Comparison) -> str:
-    """That the seeds agree more closely than the metric can tell apart."""
+    """That the seeds' own spread was not believed."""
     if not comparison.floored:
         return ""
     finest = resolution(findings.results, findings.metrics[comparison.metric], comparison.split)

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ticketsmith.evidence import words
 from ticketsmith.evidence.results import Metric, Result, Split
+from ticketsmith.evidence.statistics import deviation
 
-_WHOLE = 1e-6  # how far a count that was read back from a percentage may be from a whole number
+_WHOLE = 1e-6  # how far a count that was read back from a share may be from a whole number
+# Differences of equal differences, in float32: each value is rounded by 2**-24 of itself, so that the deviation of
+# differences of two of them stays below four times that.
+_ROUNDING = 2.0**-22
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """``amount`` is in the unit of ``metric``; ``about`` says what it is, to follow a comma or "as"."""
+    """``amount`` is in the unit of ``metric``; ``about`` says what it is, to follow a comma or "as".
+
+    ``known``: the metric counts examples, and cannot tell less apart. Where it is not, values may differ by less than
+    ``amount``, which then stands only for a spread of zero.
+    """
 
     metric: Metric
     amount: float
     about: str
+    known: bool
 
     def __str__(self) -> str:
         return f"{self.about} ({words.small(self.metric, self.amount)})"
 
+    @property
+    def need(self) -> str:
+        """Why a spread had to be replaced, as a clause on the seeds."""
+        return "agree more closely than the metric can tell" if self.known else "do not differ"
+
+    def floor(self, values: Sequence[float], magnitude: float, scale: float = 1.0) -> float:
+        """The least standard deviation that is believed of ``values``; 0 where their own is, and with fewer than two.
+
+        ``magnitude`` is the largest of what was measured, by which rounding goes; both are divided by ``scale`` where the
+        values were (as those of a relative gate).
+        """
+        if len(values) < 2 or not (self.known or deviation(values) <= _ROUNDING * magnitude / scale):
+            return 0.0
+        return self.amount / scale
+
 
 def resolution(results: Sequence[Result], metric: Metric, split: Split) -> Resolution:
-    """One example of the split for a percentage of its examples, such as an accuracy; else the last printed decimal."""
-    sizes = {run.examples.get(split, 0) for run in results if run.final is not None}
-    size = max(sizes, default=0)
-    if metric.unit == "%" and size > 0 and all(_counts(run, metric, split, size) for run in results):
-        return Resolution(metric, 100.0 / size, f"one example of the {split} split")
-    return Resolution(metric, 10.0**-metric.decimals, "the last printed decimal")
+    """One example of the split for a share of its examples (0..1, or in percent), such as an accuracy.
+
+    Of anything else, and where the size of the split is not known, the last printed decimal.
+    """
+    size = max((run.examples.get(split, 0) for run in results if run.final is not None), default=0)
+    values = [value for run in results for value in _values(run, metric, split)] if size else []
+    whole = 100.0 if metric.unit == "%" or any(value > 1.0 for value in values) else 1.0
+    if values and all(_counts(value * size / whole) for value in values):
+        return Resolution(metric, whole / size, f"one example of the {split} split", known=True)
+    return Resolution(metric, 10.0**-metric.decimals, "the last printed decimal", known=False)
 
 
-def _counts(run: Result, metric: Metric, split: Split, size: int) -> bool:
-    """Whether the percentages of this run are whole numbers of ``size`` examples."""
+def _values(run: Result, metric: Metric, split: Split) -> list[float]:
+    """What one run measured, of what is finite."""
     values = [state.on(split).get(metric.name) for state in (run.final, run.early_stop) if state is not None]
-    counts = [value * size / 100.0 for value in values if value is not None]
-    return all(abs(count - round(count)) <= _WHOLE for count in counts if count == count)
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _counts(count: float) -> bool:
+    return abs(count - round(count)) <= _WHOLE

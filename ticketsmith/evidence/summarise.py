@@ -24,7 +24,7 @@ def summarise(
     """
     names = list(metrics)
     known = {name: metric for run in results for name, metric in run.metrics.items()}
-    finest = {name: resolution(results, known[name], split).amount for name in names if name in known}
+    finest = {name: resolution(results, known[name], split) for name in names if name in known}
     summaries = []
     for (variant, level), runs in grouped(results).items():
         differing = distinct(runs)
@@ -33,7 +33,8 @@ def summarise(
             if not by_seed:
                 continue
             values = tuple(by_seed[seed] for seed in differing if seed in by_seed)
-            interval = t_interval(values, confidence, finest[metric])
+            floor = finest[metric].floor(values, max(map(abs, values), default=0.0))
+            interval = t_interval(values, confidence, floor)
             summaries.append(
                 Summary(
                     variant=variant,
@@ -48,7 +49,7 @@ def summarise(
                     replicates=interval.n,
                     values=values,
                     seeds=len(by_seed),
-                    floored=len(values) > 1 and deviation(values) < finest[metric],
+                    floored=len(values) > 1 and deviation(values) < floor,
                 )
             )
     return summaries

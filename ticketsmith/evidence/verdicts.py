@@ -67,8 +67,9 @@ class Verdict:
     is relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
     ``point`` method; ``worst`` the worsening of the seed ``worst_seed``, the largest of all. ``seeds`` were compared, of
     which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``diverged`` are the seeds that lost
-    their loss here or at a less sparse level, ``missing`` the planned seeds that cannot be compared. ``floored``: the
-    replicates agree more closely than the metric can tell apart. ``sparsity`` is that of the prunable weights,
+    their loss here or at a less sparse level, ``missing`` the planned seeds without a run, here or of dense; ``undefined``
+    those whose value here is no finite number. ``gaps``: what else cannot be compared, in words. ``floored``: their
+    own spread is less than the metric can tell apart, or zero. ``sparsity`` is that of the prunable weights,
     ``network_sparsity`` that of all parameters, None where those were not counted. ``reason`` says in words why.
     """
 
@@ -87,6 +88,8 @@ class Verdict:
     worst_seed: int | None = None
     diverged: tuple[int, ...] = ()
     missing: tuple[int, ...] = ()
+    undefined: tuple[int, ...] = ()
+    gaps: tuple[str, ...] = ()
     floored: bool = False
     network_sparsity: float | None = None
 
@@ -96,8 +99,8 @@ class Summary:
     """Mean of one metric over the replicates of one level of one variant, with its two-sided confidence interval.
 
     Several draws of one replicate are averaged first. ``low`` and ``high`` are None with one replicate. ``seeds`` were
-    measured, of which ``replicates`` differ. ``floored``: the seeds agree more closely than the metric can tell apart, and
-    the interval takes its resolution for their spread.
+    measured, of which ``replicates`` differ. ``floored``: their own spread is less than the metric can tell apart, or
+    zero, and the interval takes its resolution instead.
     """
 
     variant: str
@@ -120,7 +123,7 @@ class Step:
     """A level in the order of the search: how sparse it is, and what the test split says of it.
 
     ``status`` is the conjunction of its gates, ``diverged`` the seeds that diverged there or before, ``missing`` those that
-    were planned and cannot be compared.
+    were planned and have no run.
     """
 
     level: int

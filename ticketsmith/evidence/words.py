@@ -93,6 +93,18 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def seeds(numbers: Sequence[int]) -> str:
+    """Seeds by their numbers: ``seed 1``, ``seeds 0 and 2``."""
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {listed([str(number) for number in numbers])}"
+
+
+def replicates(seeds: int, differing: int) -> str:
+    """How many seeds there were: ``3 seeds``; ``3 seeds, all equal`` where they made one network."""
+    if seeds <= differing:
+        return plural(differing, "seed")
+    return f"{plural(seeds, 'seed')}, {'all equal' if differing == 1 else f'{differing} of them differ'}"
+
+
 def listed(items: Sequence[str], word: str = "and") -> str:
     """``a, b and c``."""
     if len(items) < 2:

@@ -20,7 +20,7 @@ from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.money import Table, billed, serving, spending
 from ticketsmith.report.samples import Gallery, gallery
-from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality, seeds_of
+from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality
 from ticketsmith.report.terms import definitions
 
 SECTIONS = {
@@ -178,7 +178,7 @@ def _compression_card(size: Size) -> Card:
 
 
 def _scatter(findings: Findings, summary: Summary) -> str:
-    seeds = seeds_of(summary)
+    seeds = words.replicates(summary.seeds, summary.replicates)
     return seeds if summary.high is None else f"{quality(findings.metric, summary)}, {seeds}"
 
 

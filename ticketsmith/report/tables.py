@@ -68,7 +68,13 @@ def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> R
     verdicts = findings.verdicts(variant, level)
     diverged = len({run.seed for run in runs if run.diverged})
     speedup, speed_note = _speed(findings, variant, level, points)
-    seeds = seeds_of(summary) if summary else "no seed left"
+    seeds = (
+        words.replicates(summary.seeds, summary.replicates)
+        if summary
+        else "no seed left"
+        if diverged
+        else "no finite value"
+    )
     return Row(
         variant=variant,
         name=display(variant),
@@ -76,7 +82,7 @@ def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> R
         marks=_marks(findings, variant, level),
         sparsity=words.share(size.sparsity),
         left=size.rest,
-        quality=quality(findings.metric, summary) if summary else "diverged",
+        quality=quality(findings.metric, summary) if summary else "diverged" if diverged else NOT_MEASURED,
         seeds=f"{seeds}, {diverged} diverged" if diverged else seeds,
         status="Reference" if variant == DENSE else str(level_status(verdicts)) if verdicts else "Not judged",
         gate="; ".join(_brief(findings, verdict) for verdict in verdicts),
@@ -84,14 +90,6 @@ def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> R
         speedup=speedup,
         speed_note=speed_note,
     )
-
-
-def seeds_of(summary: Summary) -> str:
-    """``3 seeds``; ``3 seeds, all equal`` where they made one network."""
-    if summary.seeds > summary.replicates:
-        differ = "all equal" if summary.replicates == 1 else f"{summary.replicates} of them differ"
-        return f"{words.plural(summary.seeds, 'seed')}, {differ}"
-    return words.plural(summary.replicates, "seed")
 
 
 def quality(metric: Metric, summary: Summary) -> str:
