@@ -49,7 +49,7 @@ def read(file: Path, what: str) -> Table:
 
     try:
         if kind == ".parquet":
-            frame: pd.DataFrame = sizes.read_table(file).to_pandas()
+            frame: pd.DataFrame = sizes.read_table(file).to_pandas(use_threads=False)
         else:
             frame = pd.read_json(file, lines=kind == ".jsonl", dtype=False, convert_dates=False)
     except (OSError, ValueError) as error:
