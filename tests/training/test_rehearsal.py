@@ -16,6 +16,8 @@ from ticketsmith import api
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import PruningError, TaskError, TicketSmithError
 from ticketsmith.evidence.results import Metric
+from ticketsmith.export import ticket
+from ticketsmith.inference.sources import of_module
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.training import rehearsal
 from ticketsmith.training.produce import Hooks, produce
@@ -78,6 +80,10 @@ class _Counting(nn.Linear):
 class ExtraState(Own):
     def build_model(self) -> nn.Module:
         return nn.Sequential(_Counting(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def extra_model() -> nn.Module:
+    return ExtraState().build_model()
 
 
 class _Two(nn.Module):
@@ -188,15 +194,27 @@ def test_what_is_tried_is_trained_and_resumed(tmp_path: Path, name: str) -> None
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")
 
 
-def test_extra_state_and_several_inputs_come_back_from_the_store(tmp_path: Path) -> None:
+def test_extra_state_and_several_inputs_come_back_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ExtraState", "TwoInputs"):
         made = api.run(load_recipe(recipe(tmp_path, name), [f"store={tmp_path / name}"]), workers=1, benchmark=False)
         model = made.ticket(0.4)
         assert model(*made._task.example(3) if name == "TwoInputs" else [torch.ones(3, 4)]).shape == (3, 1)
         if name == "ExtraState":
             assert model[0].again == _Counting(1, 1).kept  # type: ignore[index, union-attr]
-        made.export(tmp_path / f"{name}-files", ["ticket"], sparsity=0.4)
-        assert list((tmp_path / f"{name}-files").glob("*.ticket"))
+        files = tmp_path / f"{name}-files"
+        document = made.export(files, ["ticket", "safetensors"], sparsity=0.4).document
+        by_line, by_ticket = made._task.build_model(), made._task.build_model()
+        lines = next(entry["load"] for entry in document["files"] if entry["format"] == "safetensors")
+        monkeypatch.chdir(files)
+        exec("\n".join(lines), {"model": by_line})  # what the file promises
+        by_ticket.load_state_dict(ticket.read("model.ticket").state_dict())
+        for again in (by_line, by_ticket):
+            assert all(map(torch.equal, again.parameters(), model.parameters()))
+        if name == "ExtraState":
+            own = of_module("tests.training.test_rehearsal:extra_model", (4,), "model.safetensors")[0]
+            assert own.sparsity > 0.3
     with pytest.raises(TicketSmithError, match=r"the model takes 2 inputs.*Let a module join them"):
         made.time_inference()
 

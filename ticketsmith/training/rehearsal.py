@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ticketsmith.errors import TaskError, TicketSmithError
 from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.models.state import load, snapshot
 from ticketsmith.pruning.criteria import prunable
 from ticketsmith.spec import Training
 from ticketsmith.store.contract import to_json
@@ -28,7 +29,6 @@ from ticketsmith.training.device import prepared
 from ticketsmith.training.loop import Learner, Progress, measure, measure_final
 from ticketsmith.training.order import DataOrder
 from ticketsmith.training.samples import sample_files
-from ticketsmith.training.state import load, snapshot
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
 EXAMPLES = 2
