@@ -451,10 +451,10 @@ class Experiment:
 
     def model(self, result: Result) -> nn.Module:
         """The trained model of one run, in evaluation mode, on the CPU."""
+        from ticketsmith.models.state import load
         from ticketsmith.pruning.weights import renewed
         from ticketsmith.tasks.build import build_model
         from ticketsmith.training.start import read_weights
-        from ticketsmith.training.state import load
 
         model = build_model(self._task)
         load(model, read_weights(self._sealed(result)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -181,7 +183,9 @@ class _Curve(Sequence[CurvePoint]):
     """The points of a ``curve.csv``, each parsed when somebody asks for it: most commands do not."""
 
     def __init__(self, content: bytes, place: str) -> None:
-        self._heading, *self._rows = content.decode().splitlines() or [""]
+        lines = io.StringIO(content.decode(), newline="")
+        self._heading = tuple(next(csv.reader(lines), ()))  # a metric's name may hold commas, quotes, even line ends
+        self._rows = lines.read().splitlines()  # numbers only
         self._place = place
 
     @overload
@@ -220,8 +224,8 @@ class _Curve(Sequence[CurvePoint]):
 
 
 @lru_cache(maxsize=64)
-def _columns(heading: str) -> tuple[int, int, tuple[tuple[int, str], ...]]:
+def _columns(names: tuple[str, ...]) -> tuple[int, int, tuple[tuple[int, str], ...]]:
     """Where step, training loss and each metric stand in a row."""
-    names, begin = heading.split(","), "validation_"
+    begin = "validation_"
     measured = tuple((at, name.removeprefix(begin)) for at, name in enumerate(names) if name.startswith(begin))
     return names.index("step"), names.index("train_loss"), measured

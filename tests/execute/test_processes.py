@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +18,22 @@ from ticketsmith.errors import Exit, gravest
 from ticketsmith.execute.local import Outcome
 from ticketsmith.execute.processes import Starter
 from ticketsmith.execute.worker import Ended, Settings
+from ticketsmith.training.job import Job
 
 Write = Callable[..., Path]
+
+
+def ended(starter: Starter, job: Job) -> str:
+    """The outcome of a run that a new worker makes."""
+    process, pipe = starter.start()
+    pipe.send(job)
+    while not isinstance(event := pipe.recv(), Ended):
+        pass
+    pipe.send(None)
+    process.join(30)
+    return event.outcome + event.message
+
+
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 
@@ -41,34 +57,59 @@ def test_a_worker_costs_little_memory_and_no_import(tmp_path: Path, recipe_file:
             process.join(30)
             assert process.exitcode == 0
         process, pipe = starter.start()
-        process.terminate()
+        server = starter._server._process  # type: ignore[union-attr]
+        for one in (server.pid, process._pid):  # type: ignore[attr-defined]
+            os.kill(one, signal.SIGKILL)  # as the system does to all of them when memory runs out
         process.join(30)
-        assert process.exitcode is not None
+        assert process.exitcode == -signal.SIGKILL
         assert not process.is_alive()
     finally:
         starter.close()
 
 
 @FORKS
+def test_pandas_and_parquet_begin_no_thread_that_would_forbid_a_fork(tmp_path: Path, recipe_file: Write) -> None:
+    (tmp_path / "table.py").write_text(
+        "from pathlib import Path\n\nimport numpy as np\nimport pandas as pd\nimport sklearn.metrics\n\n"
+        "from ticketsmith.data.dataset import Dataset, Split\nfrom ticketsmith.data.sizes import read_table\n\n"
+        "FILE = Path(__file__).with_suffix('.parquet')\n\n\n"
+        "def data():\n"
+        "    rows = read_table(FILE).to_pandas(use_threads=False)\n"
+        "    split = Split(rows[['a', 'b']].to_numpy(np.float32)[:, None], rows['label'].to_numpy(np.int64))\n"
+        "    return Dataset('table', split, split, 2, (0.0,), (1.0,))\n"
+    )
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame({"a": [0.0, 1.0] * 50, "b": [0.5] * 100, "label": [0, 1] * 50}).to_parquet(
+        tmp_path / "table.parquet"
+    )
+    recipe = recipe_file(("data: digits", "data: 'table:data'"), ("validation: 200", "validation: 20"))
+    job = next(iter(jobs(recipe, "training.duration=2it", "training.batch_size=8").values()))
+    starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
+    try:
+        assert ended(starter, job) == "trained"
+        assert starter._server is not None, "its worker was spawned"
+    finally:
+        starter.close()
+
+
+@FORKS
 def test_what_may_not_be_forked_is_spawned(tmp_path: Path, recipe_file: Write) -> None:
-    """A user's module with a thread of its own: the locks that it holds would stay locked."""
+    """A user's module with a thread of its own: the locks that it holds would stay locked. That is found out once."""
     (tmp_path / "busy.py").write_text(
-        "import threading, time\n\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\n"
+        "import threading, time\n\nprint('loaded', file=open(__file__ + '.txt', 'a'))\n\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\n"
         "from ticketsmith.models.lenet import LeNet\n\n\n"
         "def net(input_shape, classes):\n    return LeNet(input_shape, classes, (8,))\n"
     )
     recipe = recipe_file(("model: {name: mlp, widths: [32, 16]}", "model: 'busy:net'"))
     job = next(iter(jobs(recipe, "training.duration=2it").values()))
     starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
-    process, pipe = starter.start()
+    loads = tmp_path / "busy.py.txt"
+    loads.unlink(missing_ok=True)
     try:
-        assert not hasattr(process, "_server")
-        pipe.send(job)
-        while not isinstance(event := pipe.recv(), Ended):
-            pass
-        assert event.outcome == "trained", event
-        pipe.send(None)
-        process.join(30)
+        assert ended(starter, job) == "trained"
+        assert starter._server is None
+        assert loads.read_text().splitlines() == 2 * ["loaded"], "by what cannot be forked, and by the worker"
     finally:
         starter.close()
 

@@ -57,17 +57,20 @@ def test_what_others_seal_is_seen_after_a_refresh_and_what_is_told_at_once(place
     assert list(index.runs([key_of(1), key_of(2)], "exp")) == [key_of(1), key_of(2)]
 
 
-def test_twins_are_the_listed_ones_and_those_of_the_same_name_in_every_other_experiment(place: Place) -> None:
+def test_twins_are_the_listed_ones_and_of_what_others_make_those_of_its_name_in_every_experiment(place: Place) -> None:
     listed = seal(place.store, 1, "a", "one_shot")
     seal(place.store, 2, "b")
     index, mine = Index(place.store), RunFolder("exp", "ticket", 1, 0, f"{1:08x}")
+    assert index.twins(mine, key_of(1)) == (listed,)
+    assert index.twins(mine, key_of(3)) == (), "a request for each experiment, for nothing"
+    index.expect_elsewhere(key_of(1))
     assert index.twins(mine, key_of(1)) == (
         listed,
         RunFolder("a", "ticket", 1, 0, f"{1:08x}"),
         RunFolder("b", "ticket", 1, 0, f"{1:08x}"),
     )
     place.store.put("new/plan.json", b"{}")
-    index.look_for_experiments()
+    index.expect_elsewhere(key_of(1))
     assert index.twins(mine, key_of(1))[-1].experiment == "new"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from ticketsmith import api
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import PruningError, TaskError, TicketSmithError
 from ticketsmith.evidence.results import Metric
+from ticketsmith.export import ticket
+from ticketsmith.inference.sources import of_module
 from ticketsmith.store.directory import DirectoryStore
+from ticketsmith.tasks.classification import Classification
 from ticketsmith.training import rehearsal
 from ticketsmith.training.produce import Hooks, produce
+from ticketsmith.training.selection import Selection
 
 RECIPE = """
 experiment: own
@@ -78,6 +83,10 @@ class _Counting(nn.Linear):
 class ExtraState(Own):
     def build_model(self) -> nn.Module:
         return nn.Sequential(_Counting(4, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def extra_model() -> nn.Module:
+    return ExtraState().build_model()
 
 
 class _Two(nn.Module):
@@ -167,6 +176,35 @@ class Slow(Own):
         return {"loss": 0.0}
 
 
+class Looking(Own):
+    """Its table has sparse gradients."""
+
+    def build_model(self) -> nn.Module:
+        return _Looking()
+
+
+class _Looking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(6, 8, sparse=True), nn.Linear(8, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.out(self.table(inputs.abs().long().clamp(max=5)).sum(1).relu())  # type: ignore[no-any-return]
+
+
+class Scored(Classification):
+    """Its own measure needs more than a few examples."""
+
+    def __init__(self) -> None:
+        super().__init__("digits", {"name": "mlp", "widths": [8]}, 200, base=Path())
+
+    def evaluate(self, model: nn.Module, split: Any, device: torch.device) -> Mapping[str, float]:
+        labels = self._on(device, split)[1]
+        if len(labels.unique()) < 10:
+            raise ValueError("a class is missing")
+        return super().evaluate(model, split, device)
+
+
 def recipe(folder: Path, name: str, batch_size: int = 8) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(name=name, batch_size=batch_size))
@@ -188,15 +226,27 @@ def test_what_is_tried_is_trained_and_resumed(tmp_path: Path, name: str) -> None
     assert sealed_bytes(tmp_path / "whole") == sealed_bytes(tmp_path / "broken")
 
 
-def test_extra_state_and_several_inputs_come_back_from_the_store(tmp_path: Path) -> None:
+def test_extra_state_and_several_inputs_come_back_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("ExtraState", "TwoInputs"):
         made = api.run(load_recipe(recipe(tmp_path, name), [f"store={tmp_path / name}"]), workers=1, benchmark=False)
         model = made.ticket(0.4)
         assert model(*made._task.example(3) if name == "TwoInputs" else [torch.ones(3, 4)]).shape == (3, 1)
         if name == "ExtraState":
             assert model[0].again == _Counting(1, 1).kept  # type: ignore[index, union-attr]
-        made.export(tmp_path / f"{name}-files", ["ticket"], sparsity=0.4)
-        assert list((tmp_path / f"{name}-files").glob("*.ticket"))
+        files = tmp_path / f"{name}-files"
+        document = made.export(files, ["ticket", "safetensors"], sparsity=0.4).document
+        by_line, by_ticket = made._task.build_model(), made._task.build_model()
+        lines = next(entry["load"] for entry in document["files"] if entry["format"] == "safetensors")
+        monkeypatch.chdir(files)
+        exec("\n".join(lines), {"model": by_line})  # what the file promises
+        by_ticket.load_state_dict(ticket.read("model.ticket").state_dict())
+        for again in (by_line, by_ticket):
+            assert all(map(torch.equal, again.parameters(), model.parameters()))
+        if name == "ExtraState":
+            own = of_module("tests.training.test_rehearsal:extra_model", (4,), "model.safetensors")[0]
+            assert own.sparsity > 0.3
     with pytest.raises(TicketSmithError, match=r"the model takes 2 inputs.*Let a module join them"):
         made.time_inference()
 
@@ -223,6 +273,28 @@ def test_what_a_run_would_fail_at_is_told_before(tmp_path: Path, name: str, batc
 def test_an_evaluation_of_hours_is_tried_for_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "PATIENCE", 0.2)
     assert rehearsed(recipe(tmp_path, "Slow")) == ["evaluate on validation", "evaluate on test"]
+
+
+def test_a_measure_of_the_user_s_own_gets_all_examples(tmp_path: Path) -> None:
+    assert rehearsed(recipe(tmp_path, "Scored")) == []
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("pruned", ["fraction: 0.5", "fraction: 0.5, include: [table.weight]"])
+def test_sparse_gradients_are_refused_by_name(tmp_path: Path, optimizer: str, pruned: str) -> None:
+    path = recipe(tmp_path, "Looking")
+    text = path.read_text().replace("fraction: 0.5", pruned).replace("optimizer: adam", f"optimizer: {optimizer}")
+    path.write_text(text)
+    with pytest.raises(TaskError, match=r"a training step on a batch of 2 fails: .*leave out `sparse=True`"):
+        rehearsed(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.complex64, torch.complex128])
+def test_weights_of_any_type_are_masked(dtype: torch.dtype) -> None:
+    weight = torch.full((4,), torch.inf, dtype=dtype)
+    Selection(torch.tensor([True, False, True, False]), dtype).apply_(weight)
+    assert weight.isinf().tolist() == [True, False, True, False]
+    assert (weight[1], weight[3]) == (0, 0)
 
 
 def test_it_leaves_the_process_as_it_was(tmp_path: Path) -> None:

@@ -337,6 +337,28 @@ def rare(folder: Path, **options: Any) -> tuple[SealedRun, list[str], DirectoryS
     return SealedRun(store, job.folder), notes, store
 
 
+class Averaged(Rare):
+    """Its metric has a name that a CSV file must quote."""
+
+    metrics = (Metric('f1, "macro"', True, unit="%"), Metric("loss", False, decimals=4))
+
+    def evaluate(self, model: torch.nn.Module, split: str, device: torch.device) -> dict[str, float]:
+        return {'f1, "macro"': 50.0, "loss": 0.5}
+
+
+def test_a_metric_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        f"experiment: averaged\nstore: {tmp_path / 'runs'}\ntask: {{name: 'tests.training.test_training:Averaged'}}\n"
+        "training: {optimizer: sgd, lr: 0.01, batch_size: 8, duration: 4it, evaluate_every: 2it}\n"
+        "pruning: {levels: 1, fraction: 0.5}\nreplicates: 1\nvariants: {random_reinit: false, random_ticket: false}\n"
+        "gates: {metrics: {'f1, \"macro\"': {max_drop: 1.0}}}\n"
+    )
+    made = api.run(load_recipe(tmp_path / "recipe.yaml"), workers=1, benchmark=False)
+    assert [(point.step, dict(point.validation)) for point in made.results[0].curve] == [
+        (step, {'f1, "macro"': 50.0, "loss": 0.5}) for step in (2, 4)
+    ]
+
+
 def test_a_metric_that_is_undefined_for_a_while_is_no_divergence(tmp_path: Path) -> None:
     run, notes, _ = rare(tmp_path, until=5)
     assert run.status == "trained"

@@ -231,8 +231,8 @@ def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> N
     from ticketsmith.evidence.results import finite
     from ticketsmith.export import retrain as training
     from ticketsmith.export.ticket import read
+    from ticketsmith.models.state import snapshot
     from ticketsmith.training.device import prepare
-    from ticketsmith.training.state import snapshot
 
     found = read(file)
     prepare("cpu")

@@ -53,11 +53,11 @@ def check_arrays(archive: Any, names: Iterable[str], file: Path) -> None:
 def read_table(path: Path) -> Any:
     """The table of a Parquet file. Raises DataError when its rows do not fit: values that repeat are stored once."""
     arrow, reader = need("pyarrow", "a Parquet file"), need("pyarrow.parquet", "a Parquet file")
-    with reader.ParquetFile(path) as file:
+    with reader.ParquetFile(path, pre_buffer=False) as file:  # no threads: workers are forked after this
         groups = [file.metadata.row_group(index).total_byte_size for index in range(file.metadata.num_row_groups)]
         require(sum(groups), f"{path}: its rows", _MEND, DataError)
         batches, size = [], 0
-        for batch in file.iter_batches(_ROWS):
+        for batch in file.iter_batches(_ROWS, use_threads=False):
             size += batch.nbytes
             require(batch.nbytes, f"{path}: more than {size:,} bytes of rows", _MEND, DataError)
             batches.append(batch)

@@ -55,7 +55,7 @@ def read(file: Path, what: str) -> Table:
         if kind == ".parquet":
             stored = sizes.read_table(file)
             types = {column.name: str(column.type) for column in stored.schema}
-            frame: pd.DataFrame = stored.to_pandas()
+            frame: pd.DataFrame = stored.to_pandas(use_threads=False)
         else:
             content = io.StringIO(_content(file, what))
             frame = pd.read_json(content, lines=kind == ".jsonl", dtype=False, convert_dates=False)

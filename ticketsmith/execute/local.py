@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -185,7 +186,7 @@ class _Execution:
         key, outcome = event.key, self.outcome
         if event.outcome == "busy":
             self.not_before[key] = time.monotonic() + _BUSY_WAIT
-            self.index.look_for_experiments()  # the other process may work on one that is new
+            self.index.expect_elsewhere(key)
             return
         if event.outcome == "interrupted":
             return
@@ -212,7 +213,7 @@ class _Execution:
             return
         self.crashes[node.key] = self.crashes.get(node.key, 0) + 1
         if self.crashes[node.key] > _MAX_CRASHES:
-            killed = code == -signal.SIGKILL  # what the system does when memory runs out
+            killed = os.name == "posix" and code == -signal.SIGKILL  # what the system does when memory runs out
             why = "was killed (out of memory?)" if killed else "ended" if code is None else f"ended with status {code}"
             status = Exit.OUT_OF_MEMORY if killed else Exit.INCOMPLETE
             event = Ended(node.key, "failed", 0.0, f"its process {why} {self.crashes[node.key]} times", status)

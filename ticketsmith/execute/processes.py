@@ -63,7 +63,10 @@ class Starter:
                 self._server = _Server(self._settings, self._job)
             try:
                 return self._server.fork()
-            except (EOFError, OSError):  # it cannot be forked, or was killed
+            except _CannotBeForkedError:  # another one could not be either
+                self._tries = 0
+                self.close()
+            except (EOFError, OSError):  # it was killed
                 self.close()
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=work, args=(theirs, self._settings), daemon=True)
@@ -78,6 +81,10 @@ class Starter:
             server.close()
 
 
+class _CannotBeForkedError(Exception):
+    """A process has threads of its own, or its children cannot train."""
+
+
 class _Server:
     """Our side of ``server.serve``."""
 
@@ -89,10 +96,11 @@ class _Server:
         self._ready = False
 
     def fork(self) -> tuple[Process, Connection]:
-        """Raises EOFError or OSError when it has ended, which it also does when it cannot be forked."""
+        """Raises _CannotBeForkedError, and EOFError or OSError when it has ended for another reason."""
         if not self._ready:
-            self._control.recv()  # it has loaded everything
-            self._ready = True
+            self._ready = bool(self._control.recv())  # it has loaded everything
+            if not self._ready:
+                raise _CannotBeForkedError
         ours, theirs = _SPAWN.Pipe()
         with theirs:
             self._control.send(None)
@@ -102,16 +110,20 @@ class _Server:
         return _Forked(pid, self), ours
 
     def exitcode(self, pid: int) -> int | None:
-        """Of a worker that has ended, once; None when the server has ended before it."""
+        """Of a worker that has ended, once; None when the server has ended before it.
+
+        A server that was killed: then its worker was too, as far as anybody knows. Memory that runs out ends both.
+        """
         try:
             self._control.send(pid)
             return int(self._control.recv())
         except (EOFError, OSError):
-            return None
+            self._process.join(5)
+            return -signal.SIGKILL if self._process.exitcode == -signal.SIGKILL else None
 
     def close(self) -> None:
         self._control.close()
-        if not self._ready:  # it is loading, and would not notice for a while
+        if not self._ready:  # it is loading, or has threads, and would not end for a while
             self._process.kill()
         self._process.join(5)
         if self._process.is_alive():
@@ -149,8 +161,9 @@ class _Forked:
 
 
 def _begin(process: BaseProcess) -> None:
-    # Started now, since it lets Ctrl-C through again: the process below must not see one before it can ignore it.
-    resource_tracker.ensure_running()
+    if os.name == "posix":  # elsewhere there is none
+        # Started now, since it lets Ctrl-C through again: the process below must not see one before it can ignore it.
+        resource_tracker.ensure_running()
     with _without_main(), _without_interrupts():
         process.start()
 

@@ -22,7 +22,7 @@ _PROBE = 30  # seconds that a forked process may take for a step of arithmetic
 def serve(control: Connection, settings: Settings, job: Job) -> None:
     """Answers ``None`` and a pipe's end with the number of a new worker, and a worker's number with its exit status.
 
-    It says once that it is ready, or ends when it cannot be forked. It ends with its parent.
+    It says once whether it can be forked, and ends when it cannot. It ends with its parent.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -30,10 +30,9 @@ def serve(control: Connection, settings: Settings, job: Job) -> None:
         _load(job)
         gc.collect()
         gc.freeze()  # so that looking for garbage does not touch, and so copy, what is shared
-        if not _can_be_forked():
-            return
-        control.send(None)
-        while True:
+        forkable = _can_be_forked()
+        control.send(forkable)
+        while forkable:
             request: int | None = control.recv()
             control.send(_fork(control, settings) if request is None else _exitcode(request))
     except (EOFError, OSError):  # the parent has gone, or has ended the execution

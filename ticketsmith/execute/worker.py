@@ -79,6 +79,8 @@ def settle(settings: Settings) -> None:
     """What a process needs before it imports torch and a user's own modules."""
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"  # read when they are imported
+    # pyarrow, which pandas and scikit-learn bring along, begins a thread at its import: then nothing could be forked.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     for place in settings.import_from:
         if place not in sys.path:
             sys.path.append(place)

@@ -16,6 +16,7 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import DivergedError, RecipeError
 from ticketsmith.export.dense import TicketFileError
 from ticketsmith.export.ticket import Ticket
+from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted
 from ticketsmith.pruning.masks import Masks, full
 from ticketsmith.pruning.weights import pruned_by_default
@@ -26,7 +27,6 @@ from ticketsmith.tasks.task import Task
 from ticketsmith.training.loop import Learner, Progress, measure, train
 from ticketsmith.training.produce import prepared
 from ticketsmith.training.start import starting_model
-from ticketsmith.training.state import load, snapshot
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes, to_bytes
 
 Tell = Callable[[int, int], None]
@@ -79,7 +79,7 @@ def retrain(ticket: Ticket, task: Task, tell: Tell = lambda step, steps: None) -
     masks = masks_from_bytes(ticket.files["mask.safetensors"], "the ticket's mask")
     _trained(ticket.spec, task, model, masks, tell)
     weights = snapshot(model)
-    sealed = ticket.state_dict()
+    sealed = ticket.tensors()
     difference = max(
         float((weights[name].double() - sealed[name].double()).abs().max())
         for name in sealed

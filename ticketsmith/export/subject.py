@@ -16,10 +16,10 @@ from ticketsmith.evidence.verdicts import GatePolicy
 from ticketsmith.export.ticket import Ticket
 from ticketsmith.inference import exact
 from ticketsmith.inference.agreement import Reference, WrongOutputError, judged
+from ticketsmith.models.state import load
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model, example, single_example
 from ticketsmith.tasks.task import Task
-from ticketsmith.training.state import load
 
 TOLERANCE = 1e-4
 """How far outputs of an exported file may be from the model's, relative to the largest when that is above 1."""

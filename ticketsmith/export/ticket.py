@@ -99,11 +99,17 @@ class Ticket:
         """The weights that training began with, if the file holds them; zeros where the mask removed."""
         return None if self.start_file is None else dense.arrays(self.start_file)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The trained weights for ``module.load_state_dict``, in the types that they were trained in. Needs torch."""
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained weights in the types that they were trained in; other state as JSON, in bytes. Needs torch."""
         from safetensors.torch import load
 
         return dict(load(self.files[_MODEL]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The same for ``module.load_state_dict``: what ``get_extra_state`` gave beside tensors is what it was."""
+        from ticketsmith.models.state import entries
+
+        return entries(self.tensors())
 
 
 def read(path: str | os.PathLike[str]) -> Ticket:

@@ -13,9 +13,9 @@ from ticketsmith.evidence.size import size_of
 from ticketsmith.export import ticket as tickets
 from ticketsmith.export.retrain import start_model
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.models.state import is_plain, snapshot
 from ticketsmith.spec import Continue, Init
 from ticketsmith.training.start import read_weights
-from ticketsmith.training.state import snapshot
 from ticketsmith.training.tensors import to_bytes
 
 
@@ -27,7 +27,7 @@ def write_ticket(subject: Subject, path: Path, settings: Settings) -> Written:
     again = tickets.read(path)
     if dict(again.files) != dict(ticket.files):
         raise ExportError("the file does not hold what was sealed.")
-    error = subject.check("the ticket file", subject.rebuilt(again.state_dict()))
+    error = subject.check("the ticket file", subject.rebuilt(again.tensors()))
     return Written(
         "read back: every file of the sealed run, byte for byte; outputs compared with PyTorch's",
         ("from ticketsmith.export import ticket", 'weights = ticket.read("{name}").weights'),
@@ -38,7 +38,7 @@ def write_ticket(subject: Subject, path: Path, settings: Settings) -> Written:
 
 def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Written:
     """A dense state dict, zeros where the mask removed, that any reader of safetensors loads."""
-    state = subject.ticket.state_dict()
+    state = subject.ticket.tensors()
     note = {
         "key": subject.result.key,
         "sparsity": subject.result.sparsity,
@@ -52,11 +52,10 @@ def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Writt
     if again.keys() != state.keys() or not all(torch.equal(again[name], value) for name, value in state.items()):
         raise ExportError("the file does not hold the model's weights.")
     error = subject.check("the safetensors file", subject.rebuilt(again))
-    return Written(
-        "read back: equal weights; outputs compared with PyTorch's",
-        ("from safetensors.torch import load_file", 'model.load_state_dict(load_file("{name}"))'),
-        error,
-    )
+    lines: tuple[str, ...] = ("from safetensors.torch import load_file", 'model.load_state_dict(load_file("{name}"))')
+    if not is_plain(state):
+        lines = (lines[0], "from ticketsmith.models.state import load", 'load(model, load_file("{name}"))')
+    return Written("read back: equal weights; outputs compared with PyTorch's", lines, error)
 
 
 def _start(subject: Subject, wanted: bool) -> bytes | None:

@@ -20,6 +20,7 @@ from ticketsmith.inference.weights import of_module as weights_of
 from ticketsmith.inference.weights import of_onnx as weights_of_onnx
 from ticketsmith.memory import read_file, require, require_file
 from ticketsmith.models.size import Bounded, bounded_by
+from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted, resolve
 from ticketsmith.runtime.from_onnx import Constants
 from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
@@ -66,8 +67,8 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
     model.eval()
     inputs, sparsity = _taken(name, model, shape)
     digest = hashlib.sha256(name.encode())
-    for parameter in model.state_dict().values():
-        digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for tensor in snapshot(model).values():
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     label = name.rpartition(":")[2]
     return Candidate(label, 0, 0, digest.hexdigest(), sparsity, model), inputs
 
@@ -170,7 +171,7 @@ def _load(model: nn.Module, weights: str) -> None:
 
     try:
         require_file(weights)
-        model.load_state_dict(load_file(weights))
+        load(model, load_file(weights))
     except RecipeError:
         raise
     except OSError as error:

@@ -29,6 +29,7 @@ class Index:
         self._runs: dict[RunFolder, SealedRun] = {}
         self._own: dict[tuple[str, str], RunFolder] = {}  # by experiment and key: sealed since the listing
         self._experiments: set[str] = set()
+        self._elsewhere: set[str] = set()  # keys
 
     def refresh(self) -> None:
         """Lists anew at the next question. Manifests are not read again: sealed runs do not change."""
@@ -67,17 +68,24 @@ class Index:
         return None if run is None else run.folder
 
     def twins(self, folder: RunFolder, key: str) -> tuple[RunFolder, ...]:
-        """Where a run that is wanted in ``folder`` may lie in other experiments: those listed, then those of its name.
+        """Where a run that is wanted in ``folder`` may lie in other experiments: those listed.
 
-        The latter are for what others seal meanwhile. Asks nothing but the first listing.
+        Of one that is expected elsewhere, then those of its name, of which each costs a request. Asks nothing but the
+        first listing.
         """
         self._listed()
         listed = [other for other in self._folders.get(key[:8], ()) if other.experiment != folder.experiment]
+        if key not in self._elsewhere:
+            return tuple(listed)
         others = (replace(folder, experiment=name) for name in sorted(self._experiments - {folder.experiment}))
         return tuple(dict.fromkeys([*listed, *others]))
 
-    def look_for_experiments(self) -> None:
-        """Takes in the names of experiments that others began since the listing: a few small requests."""
+    def expect_elsewhere(self, key: str) -> None:
+        """Another process makes this run, in any experiment, perhaps one that was begun since the listing.
+
+        Takes in the names of those: a few small requests.
+        """
+        self._elsewhere.add(key)
         if isinstance(self.store, Snapshot):
             return
         self._listed()

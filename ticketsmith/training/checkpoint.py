@@ -9,9 +9,9 @@ from typing import Any
 
 from ticketsmith.errors import DamagedRunError, StoreUnreachableError
 from ticketsmith.evidence.results import CurvePoint
+from ticketsmith.models.state import load, snapshot
 from ticketsmith.store.contract import Store, checkpoint_path
 from ticketsmith.training.loop import Learner, Progress
-from ticketsmith.training.state import load, snapshot
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ticketsmith import uncompiled
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import CurvePoint, Metric
+from ticketsmith.models.state import snapshot
 from ticketsmith.spec import Training, in_steps
 from ticketsmith.streams import derive
 from ticketsmith.tasks.task import Batch, Task, final_metrics
@@ -20,7 +21,6 @@ from ticketsmith.training.average import MovingAverage
 from ticketsmith.training.optimization import learning_rate, make_optimizer
 from ticketsmith.training.order import DataOrder
 from ticketsmith.training.selection import Selection
-from ticketsmith.training.state import snapshot
 
 
 @dataclass

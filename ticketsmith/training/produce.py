@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError, StoreError, StoreUnreachableError, TaskError
+from ticketsmith.models.state import snapshot
 from ticketsmith.prices.ledger import cost_path, read_cost, run_cost
 from ticketsmith.prices.rate import Rate
 from ticketsmith.pruning.masks import Masks
@@ -37,7 +38,6 @@ from ticketsmith.training.loop import Learner, Progress, train
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
-from ticketsmith.training.state import snapshot
 from ticketsmith.training.tensors import masks_to_bytes, to_bytes
 
 Outcome = Literal["trained", "diverged", "reused", "busy"]

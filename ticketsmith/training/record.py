@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint, finite
+from ticketsmith.models.state import load
 from ticketsmith.pruning import groups
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.pruning.weights import layouts
@@ -16,7 +17,6 @@ from ticketsmith.spec import RunSpec
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.task import Task, final_metrics
 from ticketsmith.training.loop import Learner, Progress, diverge, measure, measure_final
-from ticketsmith.training.state import load
 
 
 def measured_files(

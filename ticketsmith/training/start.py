@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import DivergedError
+from ticketsmith.models.state import load
 from ticketsmith.pruning.criteria import Scoring, score
 from ticketsmith.pruning.masks import Masks, full, fully_excluded, prune, shuffle
 from ticketsmith.pruning.weights import copied, layouts, prunable, pruned_by_default
@@ -18,7 +19,6 @@ from ticketsmith.store.contract import SealedRun
 from ticketsmith.streams import derive
 from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.task import Task
-from ticketsmith.training.state import load
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
 Parent = Callable[[str], SealedRun]

@@ -31,7 +31,17 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 def load(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """The inverse of ``snapshot``, in place."""
-    model.load_state_dict(dict(_entry(name, value) for name, value in state.items()))
+    model.load_state_dict(entries(state))
+
+
+def entries(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A snapshot as ``model.load_state_dict`` takes it: JSON as what it stands for."""
+    return dict(_entry(name, value) for name, value in state.items())
+
+
+def is_plain(state: Mapping[str, Tensor]) -> bool:
+    """Whether ``model.load_state_dict`` takes a snapshot as it is."""
+    return not any(name.endswith(_JSON) for name in state)
 
 
 def _entry(name: str, value: Tensor) -> tuple[str, Any]:
