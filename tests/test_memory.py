@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from ticketsmith import memory, models
-from ticketsmith.data import idx, images, npz, places, sizes
+from ticketsmith.data import idx, npz, pictures, places, sizes
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.export import dense, ticket
 from ticketsmith.inference import sources
@@ -333,12 +333,12 @@ def png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [60_000, 12_000])
 def test_pictures_that_unpack_to_more_than_pillow_allows(side: int) -> None:
     with pytest.raises(DataError, match=r"p\.png .*pixels"):
-        images.decode(io.BytesIO(png(side, side)), "p.png")
+        pictures.decode(io.BytesIO(png(side, side)), "p.png")
 
 
 def test_pictures_are_not_resized_to_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1,000,000 x 1,000,000 pixels"):
-        images.decode(io.BytesIO(png(8, 8)), "p.png", size=1_000_000)
+        pictures.decode(io.BytesIO(png(8, 8)), "p.png", size=1_000_000)
 
 
 def test_arrays_that_promise_more_than_they_hold(tmp_path: Path) -> None:
