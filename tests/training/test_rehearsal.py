@@ -298,6 +298,6 @@ def test_weights_of_any_type_are_masked(dtype: torch.dtype) -> None:
 
 
 def test_it_leaves_the_process_as_it_was(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     rehearsed(recipe(tmp_path, "Own"))
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, False)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
