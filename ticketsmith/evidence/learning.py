@@ -103,8 +103,11 @@ def _censored(run: Result) -> bool:
 
 
 def _spacing(runs: Sequence[Result]) -> float:
-    """Iterations between evaluations: an early stop is known no better. One where no curve was kept."""
-    return max((float(run.curve[1].step - run.curve[0].step) for run in runs if len(run.curve) > 1), default=1.0)
+    """Iterations between evaluations: an early stop is known no better. One where no curve was kept.
+
+    Runs of one level are evaluated alike, so one of them tells it.
+    """
+    return next((float(run.curve[1].step - run.curve[0].step) for run in runs if len(run.curve) > 1), 1.0)
 
 
 def _by_seed(runs: Sequence[Result], measure: Callable[[Result], float]) -> dict[int, float]:
