@@ -15,7 +15,7 @@ from tests.store.azurite import KEY
 from ticketsmith.errors import Exit, RecipeError, TaskError
 from ticketsmith.export import ticket
 from ticketsmith.export.bring_in import bring_in
-from ticketsmith.export.dense import TicketFileError
+from ticketsmith.export.masked_bytes import TicketFileError
 from ticketsmith.export.retrain import retrain, task_of
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.training.device import prepare

@@ -20,8 +20,8 @@ from safetensors import safe_open
 import ticketsmith
 from tests.conftest import ROOT
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.export import dense
-from ticketsmith.export.dense import TicketFileError
+from ticketsmith.export import masked_bytes
+from ticketsmith.export.masked_bytes import TicketFileError
 from ticketsmith.export.ticket import Ticket, parse, read, to_bytes
 from ticketsmith.store.contract import MANIFEST, manifest_of, to_json
 from ticketsmith.training.tensors import masks_to_bytes
@@ -266,6 +266,6 @@ def test_any_reader_of_safetensors_lists_it(content: bytes, tmp_path: Path) -> N
 def test_a_header_s_places_must_follow_one_another() -> None:
     entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     with pytest.raises(TicketFileError, match="place and size"):
-        dense.parts_of(json.dumps({"a": entry, "b": entry}))
+        masked_bytes.parts_of(json.dumps({"a": entry, "b": entry}))
     with pytest.raises(TicketFileError, match="place and size"):
-        dense.parts_of(json.dumps({"a": {**entry, "data_offsets": [4, 8]}}))
+        masked_bytes.parts_of(json.dumps({"a": {**entry, "data_offsets": [4, 8]}}))

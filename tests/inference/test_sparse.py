@@ -22,7 +22,7 @@ def network() -> nn.Module:
 
 
 def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ticketsmith.runtime.dense.session", instant)
+    monkeypatch.setattr("ticketsmith.runtime.handover.session", instant)
     dense = Candidate("dense", 0, 0, "key", 0.0, network())
     own = Sparse(handover=False)
     own.name = "own"
@@ -44,7 +44,7 @@ def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch
 def test_where_that_is_not_measured_our_kernels_compute(
     options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ticketsmith.runtime.dense.session", instant)
+    monkeypatch.setattr("ticketsmith.runtime.handover.session", instant)
     inputs = torch.randn(1, 64, 12, 12)
     call = Sparse(**options).prepare(network(), inputs)  # type: ignore[arg-type]
     assert isinstance(call, ArrayCall)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ticketsmith.native import Isa, has_isa
-from ticketsmith.runtime import Graph, dense
+from ticketsmith.runtime import Graph, handover
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import Model
 
-_SESSION = dense.session
+_SESSION = handover.session
 
 ISAS = [isa for isa in Isa if has_isa(isa)]
 
@@ -61,8 +61,8 @@ def assert_same(
     return model
 
 
-def instant(library: str, graph: Graph, threads: int, batch: int | None) -> dense.Call | None:
-    """In place of ``dense.session``: a library that has every answer ready, after the first time. Its tests are no races."""
+def instant(library: str, graph: Graph, threads: int, batch: int | None) -> handover.Call | None:
+    """In place of ``handover.session``: a library that has every answer ready, after the first time. Its tests are no races."""
     call, known = _SESSION(library, graph, threads, batch), {}
 
     def answer(inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:

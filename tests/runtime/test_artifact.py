@@ -46,14 +46,14 @@ def network() -> nn.Module:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "ticket.tsk"
-    runtime.save(file, from_torch(network(), torch.zeros(1, 2, 8, 8)), {machine_key(): {"vector:linear": "rows"}})
+    runtime.save(file, from_torch(network(), torch.zeros(1, 2, 8, 8)), {machine_key(): {"vector:linear": "gemv"}})
     return file
 
 
 def test_what_is_saved_answers_as_before(path: Path) -> None:
     inputs = torch.randn(3, 2, 8, 8)
     model = runtime.load(path)
-    assert model.choices == {"vector:linear": "rows"}
+    assert model.choices == {"vector:linear": "gemv"}
     with torch.inference_mode():
         np.testing.assert_allclose(model(inputs), network()(inputs).numpy(), atol=1e-5)
     assert [file.name for file in path.parent.iterdir()] == ["ticket.tsk"]

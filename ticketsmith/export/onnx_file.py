@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ticketsmith.evidence.size import size_of
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
-from ticketsmith.pruning.compact import compact
+from ticketsmith.inference.compact import compact
 from ticketsmith.tasks.build import single_example
 
 INPUT, OUTPUT = "input", "output"

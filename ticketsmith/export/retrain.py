@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import DivergedError, RecipeError
-from ticketsmith.export.dense import TicketFileError
+from ticketsmith.export.masked_bytes import TicketFileError
 from ticketsmith.export.ticket import Ticket
 from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted

@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.export import dense
-from ticketsmith.export.dense import Bits, TicketFileError
+from ticketsmith.export import masked_bytes
+from ticketsmith.export.masked_bytes import Bits, TicketFileError
 from ticketsmith.memory import read_file
 from ticketsmith.spec import SCIENCE_VERSION, RunSpec, from_canonical, key_of
 from ticketsmith.store.contract import MANIFEST, RunFolder, check_name
@@ -87,7 +87,7 @@ class Ticket:
     @cached_property
     def weights(self) -> dict[str, NDArray[Any]]:
         """Trained weights and buffers by name, zeros where the mask removed."""
-        return dense.arrays(self.files[_MODEL])
+        return masked_bytes.arrays(self.files[_MODEL])
 
     @cached_property
     def mask(self) -> dict[str, Bits]:
@@ -97,7 +97,7 @@ class Ticket:
     @cached_property
     def start(self) -> dict[str, NDArray[Any]] | None:
         """The weights that training began with, if the file holds them; zeros where the mask removed."""
-        return None if self.start_file is None else dense.arrays(self.start_file)
+        return None if self.start_file is None else masked_bytes.arrays(self.start_file)
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained weights in the types that they were trained in; other state as JSON, in bytes. Needs torch."""
@@ -135,16 +135,16 @@ def to_bytes(ticket: Ticket) -> bytes:
         "manifest": ticket.files[MANIFEST].decode(),
         "recipe": ticket.recipe,
         "chain": list(ticket.chain),
-        "headers": {name: dense.header_of(ticket.files[name]) for name in (_MODEL, _MASK)},
+        "headers": {name: masked_bytes.header_of(ticket.files[name]) for name in (_MODEL, _MASK)},
         "dense": sorted(ticket.mask.keys() - masks.keys()),
     }
     blobs = {f"file/{name}": content for name, content in ticket.files.items() if name not in (_MODEL, _MASK, MANIFEST)}
-    blobs |= {f"mask/{name}": blob for name, blob in dense.take_apart(ticket.files[_MASK], {}).items()}
-    blobs |= {f"model/{name}": blob for name, blob in dense.take_apart(ticket.files[_MODEL], masks).items()}
+    blobs |= {f"mask/{name}": blob for name, blob in masked_bytes.take_apart(ticket.files[_MASK], {}).items()}
+    blobs |= {f"model/{name}": blob for name, blob in masked_bytes.take_apart(ticket.files[_MODEL], masks).items()}
     if ticket.start_file is not None:
-        parts = dense.take_apart(ticket.start_file, masks)
-        header = dense.header_of(ticket.start_file)
-        whole = dense.put_together(header, masks, parts.__getitem__)
+        parts = masked_bytes.take_apart(ticket.start_file, masks)
+        header = masked_bytes.header_of(ticket.start_file)
+        whole = masked_bytes.put_together(header, masks, parts.__getitem__)
         document["start"] = {"header": header, "sha256": hashlib.sha256(whole).hexdigest()}
         blobs |= {f"start/{name}": blob for name, blob in parts.items()}
     text = json.dumps(document, sort_keys=True, allow_nan=False)
@@ -154,10 +154,12 @@ def to_bytes(ticket: Ticket) -> bytes:
 
 def _droppable(model: bytes, masks: Mapping[str, Bits]) -> dict[str, Bits]:
     """The masks whose removed weights are zero bits in the model, so that they need not be kept: all, as runs are trained."""
-    whole = dense.put_together(dense.header_of(model), masks, dense.take_apart(model, masks).__getitem__)
+    whole = masked_bytes.put_together(
+        masked_bytes.header_of(model), masks, masked_bytes.take_apart(model, masks).__getitem__
+    )
     if whole == model:
         return dict(masks)
-    there, back = dense.take_apart(model, {}), dense.take_apart(whole, {})
+    there, back = masked_bytes.take_apart(model, {}), masked_bytes.take_apart(whole, {})
     return {name: mask for name, mask in masks.items() if there[name] == back[name]}
 
 
@@ -172,10 +174,10 @@ def parse(content: bytes) -> Ticket:
 
 
 def _parsed(content: bytes) -> Ticket:
-    header = dense.header_of(content)
+    header = masked_bytes.header_of(content)
     document = _document(header)
-    data = dense.data_of(content, header)
-    parts = {part.name: part for part in dense.parts_of(header)}
+    data = masked_bytes.data_of(content, header)
+    parts = {part.name: part for part in masked_bytes.parts_of(header)}
     if max((part.end for part in parts.values()), default=0) != len(data):
         raise TicketFileError("it is cut off, or has grown.")
     unread = dict(parts)
@@ -188,12 +190,12 @@ def _parsed(content: bytes) -> Ticket:
 
     files = {name.removeprefix("file/"): blob(name) for name in parts if name.startswith("file/")}
     headers = document["headers"]
-    files[_MASK] = dense.put_together(headers[_MASK], {}, lambda name: blob(f"mask/{name}"))
+    files[_MASK] = masked_bytes.put_together(headers[_MASK], {}, lambda name: blob(f"mask/{name}"))
     masks = {name: mask for name, mask in _masks(files[_MASK]).items() if name not in document["dense"]}
-    files[_MODEL] = dense.put_together(headers[_MODEL], masks, lambda name: blob(f"model/{name}"))
+    files[_MODEL] = masked_bytes.put_together(headers[_MODEL], masks, lambda name: blob(f"model/{name}"))
     start = None
     if "start" in document:
-        start = dense.put_together(document["start"]["header"], masks, lambda name: blob(f"start/{name}"))
+        start = masked_bytes.put_together(document["start"]["header"], masks, lambda name: blob(f"start/{name}"))
         if hashlib.sha256(start).hexdigest() != document["start"]["sha256"]:
             raise TicketFileError("the weights that training began with are damaged.")
     if unread:
@@ -210,14 +212,14 @@ def _parsed(content: bytes) -> Ticket:
 
 
 def _document(header: str) -> dict[str, Any]:
-    metadata = dense.parse_json(header, "its header").get("__metadata__")
+    metadata = masked_bytes.parse_json(header, "its header").get("__metadata__")
     note = metadata.get(_NOTE) if isinstance(metadata, dict) else None
     if not isinstance(note, str):
         raise TicketFileError("it is no ticket: a safetensors file of something else.")
     digest, _, text = note.partition(" ")
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise TicketFileError("its header is damaged.")
-    document = dense.parse_json(text, "its document")
+    document = masked_bytes.parse_json(text, "its document")
     if document.get("format") != FORMAT:
         raise TicketFileError(
             f"it has version {document.get('format')!r} of the format; this TicketSmith reads {FORMAT}. Export it again."
@@ -255,9 +257,9 @@ def _is_key_of(key: str, canonical: Mapping[str, Any]) -> bool:
 
 def _masks(content: bytes) -> dict[str, Bits]:
     """The masks of ``mask.safetensors``, in the order of the model's parameters."""
-    metadata = dense.parse_json(dense.header_of(content), "a mask's header").get("__metadata__", {})
-    bits = dense.take_apart(content, {})
+    metadata = masked_bytes.parse_json(masked_bytes.header_of(content), "a mask's header").get("__metadata__", {})
+    bits = masked_bytes.take_apart(content, {})
     shapes = json.loads(metadata[_MASK_NOTE])
     if any(type(number) is not int or number < 0 for _, shape in shapes for number in shape):
         raise TicketFileError("a mask has no valid shape.")
-    return {name: dense.unpacked(bits[name], tuple(shape), name) for name, shape in shapes}
+    return {name: masked_bytes.unpacked(bits[name], tuple(shape), name) for name, shape in shapes}

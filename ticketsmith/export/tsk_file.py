@@ -13,7 +13,7 @@ from ticketsmith import runtime
 from ticketsmith.evidence.gates import TOLERANCE
 from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject, Written
 from ticketsmith.machine import usable_cores
-from ticketsmith.runtime import dense
+from ticketsmith.runtime import handover
 from ticketsmith.runtime.artifact import machine_key
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import Graph
@@ -56,8 +56,8 @@ def _handed_over(tuned: Mapping[str, str]) -> list[dict[str, object]]:
     return [
         {"threads": threads, "batch_size": batch, "to": library}
         for threads in sorted({1, usable_cores()})
-        for batch, library in dense.chosen(tuned, threads).items()
-        if library != dense.OWN
+        for batch, library in handover.chosen(tuned, threads).items()
+        if library != handover.OWN
     ]
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
+from ticketsmith.inference.compact import NothingToRemoveError, compact
 from ticketsmith.inference.eager import Eager
 from ticketsmith.inference.onnx_runtime import OnnxRuntime
 from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
-from ticketsmith.pruning.compact import NothingToRemoveError, compact
 
 
 class Compacted:

@@ -42,10 +42,10 @@ class Kind(IntEnum):
     """What an operation does."""
 
     COPY = 0
-    TAPS = 1
-    TILES = 2
-    SLICES = 3
-    ROWS = 4
+    SPARSE_CONV = 1
+    DENSE_HX16 = 2
+    SELL = 3
+    GEMV = 4
     POOL = 5
     BINARY = 6
     AFFINE = 7
@@ -59,8 +59,8 @@ class Kind(IntEnum):
     NORMALISE = 15
     ATTEND = 16
     DEAL = 17
-    PIXELS = 18
-    BITMAP = 19
+    DENSE_PX32 = 18
+    BITMASK = 19
     WINOGRAD = 20
 
 
@@ -101,7 +101,7 @@ class Copy(ctypes.Structure):
 _PRODUCT = [("op", Op), ("in_", Value), ("out", Value), ("residual", Value)]
 
 
-class Taps(ctypes.Structure):
+class SparseConv(ctypes.Structure):
     """A sparse product with planes."""
 
     _fields_ = [
@@ -117,7 +117,7 @@ class Taps(ctypes.Structure):
     ]
 
 
-class Tiles(ctypes.Structure):
+class DenseHx16(ctypes.Structure):
     """A dense product with planes."""
 
     _fields_ = [
@@ -127,7 +127,7 @@ class Tiles(ctypes.Structure):
     ]
 
 
-class Pixels(ctypes.Structure):
+class DensePx32(ctypes.Structure):
     """A dense product with planes, a few places of many planes at a time."""
 
     _fields_ = [
@@ -137,7 +137,7 @@ class Pixels(ctypes.Structure):
     ]
 
 
-class Slices(ctypes.Structure):
+class Sell(ctypes.Structure):
     """A sparse product with a vector."""
 
     _fields_ = [
@@ -147,7 +147,7 @@ class Slices(ctypes.Structure):
     ]
 
 
-class Bitmap(ctypes.Structure):
+class Bitmask(ctypes.Structure):
     """A sparse product with a vector, with a bit for each weight."""
 
     _fields_ = [
@@ -157,7 +157,7 @@ class Bitmap(ctypes.Structure):
     ]
 
 
-class Rows(ctypes.Structure):
+class Gemv(ctypes.Structure):
     """A dense product with a vector."""
 
     _fields_ = [
@@ -328,10 +328,10 @@ class Winograd(ctypes.Structure):
 
 OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Copy,
-    Taps,
-    Tiles,
-    Slices,
-    Rows,
+    SparseConv,
+    DenseHx16,
+    Sell,
+    Gemv,
     Pool,
     Binary,
     Affine,
@@ -345,8 +345,8 @@ OPERATIONS: tuple[type[ctypes.Structure], ...] = (
     Normalise,
     Attend,
     Deal,
-    Pixels,
-    Bitmap,
+    DensePx32,
+    Bitmask,
     Winograd,
 )
 

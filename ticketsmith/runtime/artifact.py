@@ -32,6 +32,7 @@ from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.machine import cpu_name
 from ticketsmith.memory import read_file, require
 from ticketsmith.native import Isa, best_isa
+from ticketsmith.runtime.formats import FORMER_NAMES
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
 from ticketsmith.runtime.pack import to_bfloat16
@@ -254,7 +255,10 @@ def _graph(document: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) ->
 def _choices(document: dict[str, Any]) -> dict[str, dict[str, str]]:
     for formats in document.values():
         _strings(formats.values() if type(formats) is dict else [None], "choices")
-    return document
+    return {
+        machine: {product: FORMER_NAMES.get(name, name) for product, name in formats.items()}
+        for machine, formats in document.items()
+    }
 
 
 def _encoded(tensor: NDArray[np.float32], values: str) -> tuple[str, bytes]:

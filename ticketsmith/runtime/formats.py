@@ -12,10 +12,22 @@ from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling
 
 _CANDIDATES = {
-    "vector": ("slices", "slices_wide", "bitmap", "rows"),
-    "planes": ("taps", "taps_whole", "winograd", "pixels", "tiles"),
-    "lanes": ("taps", "taps_whole", "tiles"),
+    "vector": ("sell", "sell_wide", "bitmask", "gemv"),
+    "planes": ("sparse_conv", "sparse_conv_whole", "winograd", "dense_px32", "dense_hx16"),
+    "lanes": ("sparse_conv", "sparse_conv_whole", "dense_hx16"),
 }
+FORMER_NAMES = {
+    "slices": "sell",
+    "slices_wide": "sell_wide",
+    "bitmap": "bitmask",
+    "rows": "gemv",
+    "taps": "sparse_conv",
+    "taps_whole": "sparse_conv_whole",
+    "pixels": "dense_px32",
+    "tiles": "dense_hx16",
+}
+"""Names of formats in files that were written before the formats had those of the field."""
+
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
 
@@ -40,7 +52,7 @@ def candidates(mode: str, shared: bool = True, tiled: bool = True) -> tuple[str,
     ``shared``: all outputs read the same inputs; the dense kernels for planes need that. ``tiled``: it is a convolution that
     Winograd's filtering can compute (``winograd.Tiling``).
     """
-    wrong = {"pixels", "tiles"} if not shared else set()
+    wrong = {"dense_px32", "dense_hx16"} if not shared else set()
     if not (shared and tiled):
         wrong.add("winograd")
     return tuple(name for name in _CANDIDATES[mode] if name not in wrong)
@@ -67,7 +79,7 @@ def density(graph: Graph) -> float:
 
 def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None) -> tuple[str, ...]:
     """Candidates that are worth timing."""
-    wrong = {"slices"} if cold else {"slices_wide"}
+    wrong = {"sell"} if cold else {"sell_wide"}
     if cold and tiling and tiling.tiles < LANES:
         wrong.add("winograd")
     return tuple(name for name in candidates(mode, shared, tiling is not None) if name not in wrong)
@@ -87,7 +99,7 @@ def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, ti
         return "winograd"
     if shared and density > _DENSE_ABOVE[mode]:
         return dense
-    return "bitmap" if mode == "vector" and cold and density > _BITMAP_ABOVE else sparse
+    return "bitmask" if mode == "vector" and cold and density > _BITMAP_ABOVE else sparse
 
 
 def _winograd_above(tiling: Tiling, outputs: int) -> float:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
 from ticketsmith.native import Isa
-from ticketsmith.runtime import dense, formats
+from ticketsmith.runtime import formats
+from ticketsmith.runtime import handover as dense_libraries
 from ticketsmith.runtime.graph import Graph, Port
 from ticketsmith.runtime.plan import lane_nodes, plan
 from ticketsmith.runtime.program import UNKNOWN_TOKEN, InputError, Program
@@ -74,8 +75,8 @@ class Model:
         self._has_lanes = bool(batched)
         self._fewest = _FEWEST_FOR_DENSE_IMAGES if is_dense else _FEWEST_FOR_LANES
         handed = handover and isa is None and precision == "float32" and graph.step is None
-        self._libraries = dense.chosen(self.choices, threads) if handed else {}
-        self._sessions: dict[tuple[str, int | None], dense.Call | None] = {}
+        self._libraries = dense_libraries.chosen(self.choices, threads) if handed else {}
+        self._sessions: dict[tuple[str, int | None], dense_libraries.Call | None] = {}
         self._programs: dict[int, Program] = {}
         self._steps: dict[tuple[int, int, int], Program] = {}
         self._making = threading.Lock()
@@ -112,7 +113,7 @@ class Model:
 
     def handed_to(self, batch_size: int = 1) -> str:
         """The dense library that computes batches of this size; empty for our own kernels."""
-        return "" if self._session(batch_size) is None else dense.nearest(self._libraries, batch_size)
+        return "" if self._session(batch_size) is None else dense_libraries.nearest(self._libraries, batch_size)
 
     def session(self, batch: int = 1, capacity: int | None = None) -> Session:
         """A decoder that remembers: ``batch`` sequences of up to ``capacity`` tokens (by default, as many as the model was
@@ -165,16 +166,16 @@ class Model:
                 program.call(ins, outs, end - begin, self.threads)
         return outputs
 
-    def _session(self, batch: int) -> dense.Call | None:
+    def _session(self, batch: int) -> dense_libraries.Call | None:
         """The dense library that batches of this size are handed to."""
-        name = dense.nearest(self._libraries, batch) if self._libraries else dense.OWN
-        if name == dense.OWN:
+        name = dense_libraries.nearest(self._libraries, batch) if self._libraries else dense_libraries.OWN
+        if name == dense_libraries.OWN:
             return None
-        key = name, batch if batch in self._libraries and dense.needs_size(name) else None
+        key = name, batch if batch in self._libraries and dense_libraries.needs_size(name) else None
         if key not in self._sessions:
             with self._making:
                 if key not in self._sessions:
-                    self._sessions[key] = dense.session(name, self.graph, self.threads, key[1])
+                    self._sessions[key] = dense_libraries.session(name, self.graph, self.threads, key[1])
         return self._sessions[key]
 
     def _check_tokens(self, inputs: Sequence[NDArray[Any]]) -> None:

@@ -45,7 +45,7 @@ def padded(values: Floats | None, size: int) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class TapsPack:
+class SparseConvPack:
     """Weights by block of input planes, output plane, and the columns that they are moved by: ``shifts``, first 0.
     ``starts`` is [blocks * outputs * shifts + 1]."""
 
@@ -57,13 +57,13 @@ class TapsPack:
     """Of each tap, the place in ``shifts``."""
 
 
-def pack_taps(
+def pack_sparse_conv(
     weight: Floats,
     offsets: NDArray[np.int64],
     planes: NDArray[np.int64],
     moves: NDArray[np.int64],
     block_planes: int,
-) -> TapsPack:
+) -> SparseConvPack:
     """``weight`` [outputs, taps]; where each tap reads [outputs or 1, taps], from which plane, and how far what it gives is
     moved, of the same shape."""
     outputs = len(weight)
@@ -85,19 +85,19 @@ def pack_taps(
     np.cumsum(np.bincount(key, minlength=blocks * outputs * len(shifts)), out=starts[1:])
     which: NDArray[np.uint8] = aligned(len(taps), np.uint8)
     which[: len(row)] = group[order]
-    return TapsPack(taps, starts, shifts, blocks, which)
+    return SparseConvPack(taps, starts, shifts, blocks, which)
 
 
-def pack_few_taps(
+def pack_few_sparse_conv(
     weight: Floats, offsets: NDArray[np.int64], planes: NDArray[np.int64], moves: NDArray[np.int64]
-) -> TapsPack:
+) -> SparseConvPack:
     """The same for taps that are read where they lie: ``starts`` is [outputs + 1]."""
-    packed = pack_taps(weight, offsets + moves, planes, moves, int(planes.max()) + 1)
+    packed = pack_sparse_conv(weight, offsets + moves, planes, moves, int(planes.max()) + 1)
     starts: NDArray[np.int32] = np.ascontiguousarray(packed.starts[:: len(packed.shifts)])
     return replace(packed, starts=starts)
 
 
-def pack_tiles(weight: Floats, height: int) -> Floats:
+def pack_dense_hx16(weight: Floats, height: int) -> Floats:
     """``weight`` [outputs, taps] as [outputs / height, taps, height], zeros for outputs that are not there."""
     outputs, taps = weight.shape
     tall = -(-outputs // height)
@@ -108,7 +108,7 @@ def pack_tiles(weight: Floats, height: int) -> Floats:
     return out
 
 
-def pack_pixels(weight: Floats) -> Floats:
+def pack_dense_px32(weight: Floats) -> Floats:
     """``weight`` [outputs, taps] as [outputs / 32, taps, 32]; of the last group only 16 where no more are left."""
     outputs, taps = weight.shape
     rows = -(-outputs // SLICE_ROWS) * SLICE_ROWS
@@ -122,7 +122,7 @@ def pack_pixels(weight: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class SlicesPack:
+class SellPack:
     """16 rows by 64 or 128 columns at a time, each with as many slots of 16 weights as its fullest row needs."""
 
     first: NDArray[np.int64]
@@ -146,7 +146,7 @@ _GROWTH, _NEVER = 2**20, 2**60
 """Of two rows that let a slice grow as much, the fuller one is taken."""
 
 
-def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> SlicesPack:
+def pack_sell(weight: Floats, dtype: str = "float32", width: int = 64) -> SellPack:
     """``weight`` [outputs, inputs]; ``dtype`` of the packed values is float32, bfloat16 or int8 with a scale per row;
     ``width`` columns (64 or 128) make a block."""
     outputs, inputs = weight.shape
@@ -174,7 +174,7 @@ def pack_slices(weight: Floats, dtype: str = "float32", width: int = 64) -> Slic
     if scales is not None:
         scales = padded(scales[order], len(order))
     places = order.astype(np.int32) if is_ordered else None
-    return SlicesPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, places)
+    return SellPack(begin[::blocks].copy(), slots.astype(np.uint16), columns, values, scales, dtype, places)
 
 
 def _fullest(weights: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -217,7 +217,7 @@ def _grouped(weights: NDArray[np.int64]) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class BitmapPack:
+class BitmaskPack:
     """8 rows by 64 columns at a time: a bit for each weight, and the values of those that are not zero."""
 
     first: NDArray[np.int64]
@@ -226,8 +226,8 @@ class BitmapPack:
     scales: Floats | None
 
 
-def pack_bitmap(weight: Floats, dtype: str = "float32") -> BitmapPack:
-    """``weight`` [outputs, inputs]; ``dtype`` as for ``pack_slices``."""
+def pack_bitmask(weight: Floats, dtype: str = "float32") -> BitmaskPack:
+    """``weight`` [outputs, inputs]; ``dtype`` as for ``pack_sell``."""
     outputs, inputs = weight.shape
     groups, blocks = -(-outputs // BITMAP_ROWS), -(-inputs // BITMAP_COLUMNS)
     full = np.zeros((groups * BITMAP_ROWS, blocks * BITMAP_COLUMNS), np.float32)
@@ -246,7 +246,7 @@ def pack_bitmap(weight: Floats, dtype: str = "float32") -> BitmapPack:
     stored = _stored(cells[kept], dtype, row)
     values = aligned(len(stored) + SLICE_ROWS, stored.dtype)  # the kernels read whole vectors
     values[: len(stored)] = stored
-    return BitmapPack(first, bits, values, scales)
+    return BitmaskPack(first, bits, values, scales)
 
 
 def _stored(values: Floats, dtype: str, scales: Floats | None) -> NDArray[Any]:
@@ -257,7 +257,7 @@ def _stored(values: Floats, dtype: str, scales: Floats | None) -> NDArray[Any]:
     return to_bfloat16(values) if dtype == "bfloat16" else values
 
 
-def pack_rows(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Floats | None]:
+def pack_gemv(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Floats | None]:
     """``weight`` [outputs, inputs] as [outputs / 8, inputs / 16, 8, 16], in the order in which it is read; and scales, for
     int8."""
     outputs, inputs = weight.shape

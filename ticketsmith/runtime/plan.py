@@ -202,7 +202,7 @@ class _Planner(ArrayOperators):
                 chosen = self._format(node, weight, "planes", shared=reach.groups == 1)
                 if chosen == "winograd":  # reads no padding
                     continue
-                if chosen == "pixels":
+                if chosen == "dense_px32":
                     size = self.shapes[node.inputs[0]][1:]
                     halos[size] = halos.get(size, Halo()).union(reach.beyond)
                     if reach.beyond.cols:
@@ -213,7 +213,7 @@ class _Planner(ArrayOperators):
                 if np.any(reach.shift_r) or np.any(reach.shift_c):
                     far = int(np.abs(reach.shift_c).max())
                     farthest[rows, cols] = max(farthest.get((rows, cols), 0), far)
-                    sparse[rows, cols] += -weight.size if chosen == "tiles" else int(np.count_nonzero(weight))
+                    sparse[rows, cols] += -weight.size if chosen == "dense_hx16" else int(np.count_nonzero(weight))
         whole: set[Shape] = {
             (rows, cols)
             for (rows, cols), far in farthest.items()
@@ -383,8 +383,8 @@ class _Planner(ArrayOperators):
         batched = node.output in self.batched
         chosen = self._format(node, weight, "lanes" if batched else "planes")
         if batched and self.lanes <= layout.LANES and formats.dense_in_few_lanes(weight):
-            chosen = "pixels"
-        if chosen == "pixels":
+            chosen = "dense_px32"
+        if chosen == "dense_px32":
             self._pixel_product(node, weight, source, steps * plane, np.arange(source.layout.cols, dtype=np.int64))
             return
         self._plane_product(node, weight, source, where, per_plane, chosen)
@@ -405,37 +405,37 @@ class _Planner(ArrayOperators):
             return {"in_": source.value(), "out": out.value(), "residual": (residual or out).value()}
 
         chosen = self._format(node, weight, "vector")
-        if chosen == "rows":
-            weights, scales = (self._address(array) for array in pack.pack_rows(weight, self.dtype))
+        if chosen == "gemv":
+            weights, scales = (self._address(array) for array in pack.pack_gemv(weight, self.dtype))
             self._step(
-                lambda: abi.Rows(
+                lambda: abi.Gemv(
                     **ends(), weights=weights, scales=scales, bias=bias, inputs=weight.shape[1],
                     dtype=_DTYPES[self.dtype], **common,
                 ),
                 *tensors, work=weight.size,
             )  # fmt: skip
             return
-        if chosen == "bitmap":
-            bitmap = pack.pack_bitmap(weight, self.dtype)
+        if chosen == "bitmask":
+            bitmap = pack.pack_bitmask(weight, self.dtype)
             parts: list[NDArray[Any] | None] = [bitmap.first, bitmap.bits, bitmap.values, bitmap.scales]
             first, bits, values, scales = (self._address(array) for array in parts)
             self._step(
-                lambda: abi.Bitmap(
+                lambda: abi.Bitmask(
                     **ends(), first=first, bits=bits, values=values, scales=scales, bias=bias,
                     blocks=bitmap.bits.shape[1], dtype=_DTYPES[self.dtype], **common,
                 ),
                 *tensors, work=weight.size,
             )  # fmt: skip
             return
-        width = 128 if chosen == "slices_wide" else 64
-        packed = pack.pack_slices(weight, self.dtype, width)
+        width = 128 if chosen == "sell_wide" else 64
+        packed = pack.pack_sell(weight, self.dtype, width)
         arrays: list[NDArray[Any] | None] = [packed.first, packed.slots, packed.columns, packed.values, packed.scales]
         first, slots, columns, values, scales = (self._address(array) for array in arrays)
         order = self._address(packed.order)
         if packed.order is not None:
             bias = self._address(pack.padded(biases[packed.order], len(biases)))
         self._step(
-            lambda: abi.Slices(
+            lambda: abi.Sell(
                 **ends(), first=first, slots=slots, columns=columns, values=values, scales=scales, bias=bias, order=order,
                 slices=len(packed.slots), blocks=packed.slots.shape[1], width=width, dtype=_DTYPES[self.dtype], **common,
             ),
@@ -463,9 +463,9 @@ class _Planner(ArrayOperators):
             self._winograd(node, weight, source, tiling)
             return
         out = self._layout(self.shapes[node.output])
-        if chosen == "pixels" and source.layout.whole and reach.beyond.cols:
-            chosen = "tiles"  # without zeros between rows
-        if chosen == "pixels":
+        if chosen == "dense_px32" and source.layout.whole and reach.beyond.cols:
+            chosen = "dense_hx16"  # without zeros between rows
+        if chosen == "dense_px32":
             channel = np.arange(inner)[:, None, None] * source.layout.plane
             offset = channel + (reach.far_r * source.layout.row)[:, None] + reach.far_c
             _, rows, cols = self.shapes[node.output]
@@ -474,9 +474,9 @@ class _Planner(ArrayOperators):
             return
         phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
         in_row = moves = np.zeros(wide, np.int64)
-        if reach.direct and not (chosen == "tiles" and out.whole and np.any(reach.shift_c)):
+        if reach.direct and not (chosen == "dense_hx16" and out.whole and np.any(reach.shift_c)):
             in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
-        elif chosen != "tiles" and self._fits(reach, node):
+        elif chosen != "dense_hx16" and self._fits(reach, node):
             source, known = self._phases(node, source)
             phase = np.array([[known.index((r, c)) for c in reach.phase_c] for r in reach.phase_r])
             moves = reach.shift_c
@@ -489,11 +489,11 @@ class _Planner(ArrayOperators):
         plane = channel + phase * channels
         _, vectors = out.sweep
         taps_of_a_move = np.count_nonzero(flat) / flat.size * high * min(inner, _PLANES_IN_CACHE)
-        tile = _DENSE_TILE if chosen == "tiles" else _FEW_TAPS_TILE if taps_of_a_move < _FEW_TAPS else _TILE
+        tile = _DENSE_TILE if chosen == "dense_hx16" else _FEW_TAPS_TILE if taps_of_a_move < _FEW_TAPS else _TILE
         in_rows = reach.shift_r * own.row
         many = np.count_nonzero(flat) > _TAPS_OF_A_MOVE * outputs * high * wide
         turned = (
-            chosen != "tiles"
+            chosen != "dense_hx16"
             and many
             and reach.direct
             and out.whole
@@ -674,9 +674,9 @@ class _Planner(ArrayOperators):
             memory[:] = values
             places.append(self._address(memory))
         bias = self._address(pack.padded(self.graph.tensor(node, "bias"), layout.up(len(weight))))
-        weights, activation = self._address(pack.pack_pixels(weight)), ACTIVATIONS.index(node.activation)
+        weights, activation = self._address(pack.pack_dense_px32(weight)), ACTIVATIONS.index(node.activation)
         self._step(
-            lambda: abi.Pixels(
+            lambda: abi.DensePx32(
                 in_=source.value(), out=out.value(), residual=(residual or out).value(), offsets=places[0], from_=places[1],
                 to=places[2], weights=weights, bias=bias, pixels=len(begin), taps=weight.shape[1], activation=activation,
                 has_residual=residual is not None,
@@ -755,27 +755,29 @@ class _Planner(ArrayOperators):
                 "mask": mask, "stretches": stretch_address, "stretch_count": len(stretches), **common,
             }  # fmt: skip
 
-        if chosen == "tiles":
+        if chosen == "dense_hx16":
             height = 8 if stretches["vectors"].max() <= 3 else 4
             blocks = max(1, round(source.layout.planes * per_plane / _FIRST_CACHE))
             tile_offsets = pack.aligned(weight.shape[1], np.int32)
             tile_offsets[:] = where.offset[0]
-            address, weights = self._address(tile_offsets), self._address(pack.pack_tiles(weight, height))
+            address, weights = self._address(tile_offsets), self._address(pack.pack_dense_hx16(weight, height))
             self._step(
-                lambda: abi.Tiles(**ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height, blocks=blocks),
+                lambda: abi.DenseHx16(
+                    **ends(), offsets=address, weights=weights, taps=weight.shape[1], height=height, blocks=blocks
+                ),
                 *tensors, batch=batch, work=weight.size * vectors * layout.LANES,
             )  # fmt: skip
             return
         block = max(4, _FIRST_CACHE // per_plane)
         count = -(-source.layout.planes // block)
-        even = -(-source.layout.planes // count) if chosen == "taps" else source.layout.planes
+        even = -(-source.layout.planes // count) if chosen == "sparse_conv" else source.layout.planes
         moves = len(np.unique(where.move))
         grouped = len(where.plane) > 1  # other convolutions sum more than they move
         if grouped and moves > 1 and np.count_nonzero(weight) <= _FEW_TO_MOVE * moves * len(weight):
-            packed = pack.pack_few_taps(weight, where.offset, where.plane, where.move)
+            packed = pack.pack_few_sparse_conv(weight, where.offset, where.plane, where.move)
             groups, hides = 1, self._address(packed.moves)
         else:
-            packed = pack.pack_taps(weight, where.offset, where.plane, where.move, even)
+            packed = pack.pack_sparse_conv(weight, where.offset, where.plane, where.move, even)
             groups, hides = len(packed.shifts), None
         taps, starts, shifts = (self._address(array) for array in (packed.taps, packed.starts, packed.shifts))
         masks = out.layout.moved_masks(packed.shifts.tolist(), where.cols, where.moves_rows)
@@ -784,7 +786,7 @@ class _Planner(ArrayOperators):
         if where.moves_rows:  # a tile is then a whole plane, or knows its neighbours
             row_vectors = vectors
         self._step(
-            lambda: abi.Taps(
+            lambda: abi.SparseConv(
                 **ends(), taps=taps, starts=starts, shifts=shifts, keeps=keeps, hides=hides, vectors=vectors,
                 row_vectors=row_vectors, tile=where.tile if groups > 1 else _TILE, blocks=packed.blocks,
                 groups=groups,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import Isa
-from ticketsmith.runtime import dense, formats
+from ticketsmith.runtime import formats, handover
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
 from ticketsmith.runtime.plan import lane_nodes
@@ -92,7 +92,7 @@ def tune_network(
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measured]:
     """The last part of ``tune``: our own kernels, with ``choices`` of formats, against dense libraries."""
-    libraries = dense.installed() if graph.step is None else ()
+    libraries = handover.installed() if graph.step is None else ()
     if not libraries:
         return []
     own = Model(graph, choices, threads=threads, handover=False)
@@ -100,20 +100,20 @@ def tune_network(
     found = []
     for batch in batches:
         inputs = [_example(port, graph, batch) for port in graph.inputs]
-        calls: dict[str, dense.Call] = {dense.OWN: lambda inputs: own(*inputs)}
+        calls: dict[str, handover.Call] = {handover.OWN: lambda inputs: own(*inputs)}
         for name in libraries:
-            call = dense.session(name, graph, threads, batch)
+            call = handover.session(name, graph, threads, batch)
             if call is None or not _agree(call, own, inputs):
                 continue
             calls[name] = call
-            seconds = _raced({one: calls[one] for one in (dense.OWN, name)}, inputs, 1, 1, clock)
-            if seconds[name] > _FAR * seconds[dense.OWN]:
+            seconds = _raced({one: calls[one] for one in (handover.OWN, name)}, inputs, 1, 1, clock)
+            if seconds[name] > _FAR * seconds[handover.OWN]:
                 break
         seconds = _raced(calls, inputs, threads, rounds, clock)
         best = min(seconds, key=lambda name: seconds[name])
         convincing = _CONVINCING if threads == 1 else _CONVINCING_THREADS
-        chosen = best if seconds[best] < convincing * seconds[dense.OWN] else dense.OWN
-        found.append(Measured(dense.choice(threads, batch), kept, seconds, chosen))
+        chosen = best if seconds[best] < convincing * seconds[handover.OWN] else handover.OWN
+        found.append(Measured(handover.choice(threads, batch), kept, seconds, chosen))
     return found
 
 
@@ -125,7 +125,7 @@ def _example(port: Port, graph: Graph, batch: int) -> NDArray[Any]:
     return generator.integers(0, min((len(table) for table in tables), default=1), shape)
 
 
-def _agree(call: dense.Call, own: Model, inputs: list[NDArray[Any]]) -> bool:
+def _agree(call: handover.Call, own: Model, inputs: list[NDArray[Any]]) -> bool:
     """Whether a library computes the same: what is faster and wrong is not taken."""
     expected = own(*inputs)
     try:
@@ -139,7 +139,11 @@ def _agree(call: dense.Call, own: Model, inputs: list[NDArray[Any]]) -> bool:
 
 
 def _raced(
-    calls: Mapping[str, dense.Call], inputs: list[NDArray[Any]], threads: int, rounds: int, clock: Callable[[], float]
+    calls: Mapping[str, handover.Call],
+    inputs: list[NDArray[Any]],
+    threads: int,
+    rounds: int,
+    clock: Callable[[], float],
 ) -> dict[str, float]:
     """Seconds a call usually takes: the median of the rounds."""
     repeats: dict[str, int] = {}
@@ -164,7 +168,7 @@ def _raced(
         if index == 1:
             fastest = min(min(seconds) for seconds in taken.values())
             hopeless = [name for name, seconds in taken.items() if min(seconds) > _HOPELESS * fastest]
-            taken = {name: taken[name] for name in taken if name == dense.OWN or name not in hopeless}
+            taken = {name: taken[name] for name in taken if name == handover.OWN or name not in hopeless}
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 

@@ -28,8 +28,8 @@ enum ts_space {
 };
 
 enum ts_kind {
-  TS_COPY, TS_TAPS, TS_TILES, TS_SLICES, TS_ROWS, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
-  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_DEAL, TS_PIXELS, TS_BITMAP,
+  TS_COPY, TS_SPARSE_CONV, TS_DENSE_HX16, TS_SELL, TS_GEMV, TS_POOL, TS_BINARY, TS_AFFINE, TS_NORM, TS_SOFTMAX, TS_EMBED,
+  TS_ATTENTION, TS_MAP, TS_REDUCE, TS_MATMUL, TS_NORMALISE, TS_ATTEND, TS_DEAL, TS_DENSE_PX32, TS_BITMASK,
   TS_WINOGRAD, TS_KINDS
 };
 
@@ -79,7 +79,7 @@ typedef struct {
   const int64_t* shifts; const uint16_t* keeps; const uint8_t* hides;
   const ts_stretch* stretches;
   int64_t stretch_count, vectors, row_vectors, tile, blocks, groups, activation, has_residual;
-} ts_taps;
+} ts_sparse_conv;
 
 // The same, dense: `height` output planes at a time, all with the same taps, in `blocks` parts. weights is
 // [outputs/height][taps][height].
@@ -88,7 +88,7 @@ typedef struct {
   const int32_t* offsets; const float* weights; const float* bias; const uint16_t* mask;
   const ts_stretch* stretches;
   int64_t stretch_count, taps, height, blocks, activation, has_residual;
-} ts_tiles;
+} ts_dense_hx16;
 
 // Dense convolution or product: a few pixels of 32 output planes at a time. Pixel i reads from `from[i]` on, tap j of it from
 // `offsets[j]` further on, and is written to `to[i]`: strides, padding and small images cost nothing. weights is
@@ -97,7 +97,7 @@ typedef struct {
   ts_op op; ts_value in, out, residual;
   const int32_t* offsets; const int32_t* from; const int32_t* to; const float* weights; const float* bias;
   int64_t pixels, taps, activation, has_residual;
-} ts_pixels;
+} ts_dense_px32;
 
 // Sparse matrix times vector. 16 rows by `width` (64 or 128) columns hold as many slots as their fullest row has weights
 // there; a slot is 16 values and 16 column numbers of 8 bits. first is [slices + 1], slots is [slices][blocks]. Of 128
@@ -107,7 +107,7 @@ typedef struct {
   ts_op op; ts_value in, out, residual;
   const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values; const float* scales;
   const float* bias; const int32_t* order; int64_t slices, blocks, width, dtype, activation, has_residual;
-} ts_slices;
+} ts_sell;
 
 // The same with a bit for each weight: bits is [rows / 8][blocks of 64 columns][8 rows], the values of its ones follow each
 // other in that order, and first [rows / 8 + 1] says where those of 8 rows begin. Fewer bytes than slices, but the instructions
@@ -116,13 +116,13 @@ typedef struct {
   ts_op op; ts_value in, out, residual;
   const int64_t* first; const uint64_t* bits; const void* values; const float* scales; const float* bias;
   int64_t blocks, dtype, activation, has_residual;
-} ts_bitmap;
+} ts_bitmask;
 
 // Dense matrix times vector; weights is [outputs / 8][inputs / 16][8][16], rounded up.
 typedef struct {
   ts_op op; ts_value in, out, residual; const void* weights; const float* scales; const float* bias;
   int64_t inputs, dtype, activation, has_residual;
-} ts_rows;
+} ts_gemv;
 
 // `lanes`: a column is so many floats, one for each sample; otherwise one.
 typedef struct {

@@ -168,7 +168,7 @@ inline void accumulate(F16* sums, const float* x, const ts_tap* tap, const ts_ta
 }
 
 struct TapsBody {
-  const ts_taps& k;
+  const ts_sparse_conv& k;
   const float* x;
   float* out;
   const float* residual;
@@ -244,7 +244,7 @@ struct TapsBody {
 
 // The same with few taps for each output.
 struct FewTapsBody {
-  const ts_taps& k;
+  const ts_sparse_conv& k;
   const float* x;
   float* out;
   const float* residual;
@@ -269,7 +269,7 @@ struct FewTapsBody {
   }
 };
 
-int few_taps(const ts_taps& k, const Place& place, const Range& outputs) {
+int few_taps(const ts_sparse_conv& k, const Place& place, const Range& outputs) {
   constexpr int64_t MOST = ACCUMULATORS < 8 ? ACCUMULATORS : 8;
   for (int64_t s = 0; s < k.stretch_count; s++) {
     const ts_stretch& stretch = k.stretches[s];
@@ -287,7 +287,7 @@ int few_taps(const ts_taps& k, const Place& place, const Range& outputs) {
 }
 
 int taps(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_taps*>(op);
+  const auto& k = *reinterpret_cast<const ts_sparse_conv*>(op);
   const Range outputs = part(k.out.planes, share);
   if (k.hides) return few_taps(k, place, outputs);
   const int64_t tile = smaller(k.tile, ACCUMULATORS);
@@ -314,7 +314,7 @@ int taps(const ts_op* op, const Place& place, Share share) {
 
 template <int HEIGHT>
 struct TilesBody {
-  const ts_tiles& k;
+  const ts_dense_hx16& k;
   const float* x;
   float* out;
   const float* residual;
@@ -361,7 +361,7 @@ struct TilesBody {
 };
 
 template <int HEIGHT, int LIMIT>
-void tiles_of(const ts_tiles& k, const Place& place, Share share) {
+void tiles_of(const ts_dense_hx16& k, const Place& place, Share share) {
   const Range outputs = part(k.out.planes, share, HEIGHT);
   for (int64_t s = 0; s < k.stretch_count; s++) {
     const ts_stretch& stretch = k.stretches[s];
@@ -378,7 +378,7 @@ void tiles_of(const ts_tiles& k, const Place& place, Share share) {
 }
 
 int tiles(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_tiles*>(op);
+  const auto& k = *reinterpret_cast<const ts_dense_hx16*>(op);
   if (k.height == 8)
     tiles_of<8, DENSE_TALL>(k, place, share);
   else
@@ -411,7 +411,7 @@ struct Run {
 // H vectors of outputs, from `first` on.
 template <int H>
 struct PixelsBody {
-  const ts_pixels& k;
+  const ts_dense_px32& k;
   const float* x;
   float* out;
   const float* residual;
@@ -461,7 +461,7 @@ struct PixelsBody {
 };
 
 int pixels(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_pixels*>(op);
+  const auto& k = *reinterpret_cast<const ts_dense_px32*>(op);
   const int64_t all_pixels = op->batch ? smaller(k.pixels, place.samples) : k.pixels;  // lanes without a sample cost nothing
   const int64_t groups = (k.out.planes + 31) / 32, tiles = (all_pixels + PIXELS - 1) / PIXELS;
   const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
@@ -497,7 +497,7 @@ inline void scatter(float* out, F16 sum, const float* residual, const int32_t* o
 }
 
 template <class Weight, int WIDTH>
-void slices_of(const ts_slices& k, const Place& place, Share share) {
+void slices_of(const ts_sell& k, const Place& place, Share share) {
   const float* x = at(k.in, place);
   float* out = at(k.out, place);
   const float* residual = k.has_residual ? at(k.residual, place) : nullptr;
@@ -553,7 +553,7 @@ void slices_of(const ts_slices& k, const Place& place, Share share) {
 }
 
 template <class Weight>
-void slices_by_width(const ts_slices& k, const Place& place, Share share) {
+void slices_by_width(const ts_sell& k, const Place& place, Share share) {
   if (k.width == 64)
     slices_of<Weight, 64>(k, place, share);
   else
@@ -561,7 +561,7 @@ void slices_by_width(const ts_slices& k, const Place& place, Share share) {
 }
 
 int slices(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_slices*>(op);
+  const auto& k = *reinterpret_cast<const ts_sell*>(op);
   if (k.dtype == TS_F32) slices_by_width<float>(k, place, share);
   if (k.dtype == TS_BF16) slices_by_width<uint16_t>(k, place, share);
   if (k.dtype == TS_I8) slices_by_width<int8_t>(k, place, share);
@@ -569,7 +569,7 @@ int slices(const ts_op* op, const Place& place, Share share) {
 }
 
 template <class Weight>
-void bitmap_of(const ts_bitmap& k, const Place& place, Share share) {
+void bitmap_of(const ts_bitmask& k, const Place& place, Share share) {
   constexpr int WIDTH = 64, ROWS = 8, FAR = 8192 / sizeof(Weight), LINE = 64 / sizeof(Weight);
   const float* x = at(k.in, place);
   float* out = at(k.out, place);
@@ -609,7 +609,7 @@ void bitmap_of(const ts_bitmap& k, const Place& place, Share share) {
 }
 
 int bitmap(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_bitmap*>(op);
+  const auto& k = *reinterpret_cast<const ts_bitmask*>(op);
   if (k.dtype == TS_F32) bitmap_of<float>(k, place, share);
   if (k.dtype == TS_BF16) bitmap_of<uint16_t>(k, place, share);
   if (k.dtype == TS_I8) bitmap_of<int8_t>(k, place, share);
@@ -618,7 +618,7 @@ int bitmap(const ts_op* op, const Place& place, Share share) {
 
 // `FETCH`: the weights come from memory, and are asked for before.
 template <class Weight, bool FETCH>
-void rows_of(const ts_rows& k, const Place& place, Share share) {
+void rows_of(const ts_gemv& k, const Place& place, Share share) {
   constexpr int GROUP = 8, AT_ONCE = ACCUMULATORS >= 12 ? GROUP : 4;
   constexpr int FAR = 8192 / sizeof(Weight), LINE = 64 / sizeof(Weight);
   const float* x = at(k.in, place);
@@ -647,7 +647,7 @@ void rows_of(const ts_rows& k, const Place& place, Share share) {
 }
 
 template <class Weight>
-void rows_by_size(const ts_rows& k, const Place& place, Share share) {
+void rows_by_size(const ts_gemv& k, const Place& place, Share share) {
   constexpr int64_t IN_CACHE = 1 << 20;
   if (k.inputs * k.out.planes * static_cast<int64_t>(sizeof(Weight)) > IN_CACHE)
     rows_of<Weight, true>(k, place, share);
@@ -656,7 +656,7 @@ void rows_by_size(const ts_rows& k, const Place& place, Share share) {
 }
 
 int rows(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_rows*>(op);
+  const auto& k = *reinterpret_cast<const ts_gemv*>(op);
   if (k.dtype == TS_F32) rows_by_size<float>(k, place, share);
   if (k.dtype == TS_BF16) rows_by_size<uint16_t>(k, place, share);
   if (k.dtype == TS_I8) rows_by_size<int8_t>(k, place, share);

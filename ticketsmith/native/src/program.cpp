@@ -32,10 +32,10 @@ const Kernels* kernels_of(int isa) {
 size_t size_of(int kind) {
   switch (kind) {
     case TS_COPY: return sizeof(ts_copy);
-    case TS_TAPS: return sizeof(ts_taps);
-    case TS_TILES: return sizeof(ts_tiles);
-    case TS_SLICES: return sizeof(ts_slices);
-    case TS_ROWS: return sizeof(ts_rows);
+    case TS_SPARSE_CONV: return sizeof(ts_sparse_conv);
+    case TS_DENSE_HX16: return sizeof(ts_dense_hx16);
+    case TS_SELL: return sizeof(ts_sell);
+    case TS_GEMV: return sizeof(ts_gemv);
     case TS_POOL: return sizeof(ts_pool);
     case TS_BINARY: return sizeof(ts_binary_op);
     case TS_AFFINE: return sizeof(ts_affine);
@@ -49,8 +49,8 @@ size_t size_of(int kind) {
     case TS_NORMALISE: return sizeof(ts_normalise);
     case TS_ATTEND: return sizeof(ts_attend);
     case TS_DEAL: return sizeof(ts_deal);
-    case TS_PIXELS: return sizeof(ts_pixels);
-    case TS_BITMAP: return sizeof(ts_bitmap);
+    case TS_DENSE_PX32: return sizeof(ts_dense_px32);
+    case TS_BITMASK: return sizeof(ts_bitmask);
     case TS_WINOGRAD: return sizeof(ts_winograd);
     default: return 0;
   }

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ticketsmith.inference.compact import NothingToRemoveError, compact
 from ticketsmith.models import create
-from ticketsmith.pruning.compact import NothingToRemoveError, compact
 
 
 def _settled(model: nn.Module, seed: int = 0) -> nn.Module:

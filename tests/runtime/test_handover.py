@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.runtime.networks import ISAS, instant, sparse
 from ticketsmith import runtime
-from ticketsmith.runtime import Graph, dense
+from ticketsmith.runtime import Graph, handover
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.program import InputError
@@ -48,7 +48,7 @@ def images(count: int) -> np.ndarray:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_batches_near_those_that_were_measured_are_handed_over(library: str) -> None:
     own = Model(graph())
-    model = Model(graph(), {dense.choice(1, 1): library, dense.choice(1, 32): "own"})
+    model = Model(graph(), {handover.choice(1, 1): library, handover.choice(1, 32): "own"})
     assert [model.handed_to(size) for size in (1, 2, 5, 6, 32, 500)] == [library] * 3 + [""] * 3
     for size in (1, 2, 5, 6, 0):
         outputs = model(images(size))
@@ -57,7 +57,7 @@ def test_batches_near_those_that_were_measured_are_handed_over(library: str) -> 
 
 
 def test_a_file_says_what_is_handed_over_and_whoever_loads_it_whether(tmp_path: Path) -> None:
-    measured = {dense.choice(1, 1): "onnxruntime"}
+    measured = {handover.choice(1, 1): "onnxruntime"}
     runtime.save(tmp_path / "x.tsk", graph(), {runtime.machine_key(): measured})
     assert runtime.load(tmp_path / "x.tsk").handed_to() == "onnxruntime"
     assert runtime.load(tmp_path / "x.tsk", handover=False).handed_to() == ""
@@ -68,7 +68,7 @@ def test_a_file_says_what_is_handed_over_and_whoever_loads_it_whether(tmp_path: 
 
 @pytest.mark.parametrize("name", ["own", "winrt", "", "onnx"])
 def test_a_library_that_is_not_known_is_not_used(name: str) -> None:
-    model = Model(graph(), {dense.choice(1, 1): name, "network:1:0": "openvino", "network:": "", "network:1:x": "y"})
+    model = Model(graph(), {handover.choice(1, 1): name, "network:1:0": "openvino", "network:": "", "network:1:x": "y"})
     assert model.handed_to() == ""
     np.testing.assert_array_equal(model(images(1)), Model(graph())(images(1)))
 
@@ -86,7 +86,7 @@ print(repr(model.handed_to()))
 
 
 def test_where_no_library_is_installed_our_kernels_answer(tmp_path: Path) -> None:
-    runtime.save(tmp_path / "x.tsk", graph(), {runtime.machine_key(): {dense.choice(1, 1): "onnxruntime"}})
+    runtime.save(tmp_path / "x.tsk", graph(), {runtime.machine_key(): {handover.choice(1, 1): "onnxruntime"}})
     np.save(tmp_path / "x.npy", images(2))
     command = [sys.executable, "-c", SERVE, str(tmp_path / "x.tsk"), str(tmp_path / "x.npy")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -96,7 +96,7 @@ def test_where_no_library_is_installed_our_kernels_answer(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_any_number_of_threads_may_call_a_network_that_was_handed_over(library: str) -> None:
-    model = Model(graph(), {dense.choice(1, 1): library})
+    model = Model(graph(), {handover.choice(1, 1): library})
     inputs = images(64)
     expected = Model(graph())(inputs)
     with ThreadPoolExecutor(8) as pool:
@@ -108,8 +108,8 @@ def test_a_library_that_fails_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(inputs: list[np.ndarray]) -> list[np.ndarray]:
         raise MemoryError
 
-    monkeypatch.setattr(dense, "session", lambda *_: fails)
-    model = Model(graph(), {dense.choice(1, 1): "onnxruntime"})
+    monkeypatch.setattr(handover, "session", lambda *_: fails)
+    model = Model(graph(), {handover.choice(1, 1): "onnxruntime"})
     for _ in range(2):
         np.testing.assert_array_equal(model(images(2)), Model(graph())(images(2)))
     assert model.handed_to() == ""
@@ -120,7 +120,7 @@ def test_a_library_that_fails_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_token_that_is_not_known_is_told_as_ever(token: int) -> None:
     torch.manual_seed(0)
     words = from_torch(nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 3)), torch.zeros(1, 4, dtype=torch.int64))
-    model, tokens = Model(words, {dense.choice(1, 1): "onnxruntime"}), np.array([[0, 6, 3, 1]])
+    model, tokens = Model(words, {handover.choice(1, 1): "onnxruntime"}), np.array([[0, 6, 3, 1]])
     np.testing.assert_allclose(model(tokens), Model(words)(tokens), atol=1e-5)
     tokens[0, 2] = token
     with pytest.raises(InputError, match="outside of the vocabulary"):
@@ -129,27 +129,27 @@ def test_a_token_that_is_not_known_is_told_as_ever(token: int) -> None:
 
 
 def test_tuning_hands_over_what_a_library_does_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "session", instant)
+    monkeypatch.setattr(handover, "session", instant)
     measured = choices(tune(wide(), rounds=2, batches=(1,)))
     model = Model(wide(), measured)
     assert model.handed_to() in LIBRARIES
     inputs = np.random.default_rng(0).standard_normal((1, 64, 12, 12), dtype=np.float32)
     np.testing.assert_allclose(model(inputs), Model(wide())(inputs), atol=1e-5)
-    assert not dense.chosen(choices(tune(wide(), rounds=1, batches=())), 1)
+    assert not handover.chosen(choices(tune(wide(), rounds=1, batches=())), 1)
 
 
 def test_tuning_keeps_what_our_kernels_do_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(library: str, *given: object) -> dense.Call | None:
+    def slow(library: str, *given: object) -> handover.Call | None:
         call = instant(library, *given)  # type: ignore[arg-type]
         return call and (lambda inputs: (time.sleep(0.05), call(inputs))[1])
 
-    monkeypatch.setattr(dense, "session", slow)
+    monkeypatch.setattr(handover, "session", slow)
     (found,) = tune_network(wide(), {}, rounds=2, batches=(1,))
     assert found.chosen == "own"
     assert found.seconds["own"] == min(found.seconds.values())
 
 
 def test_what_is_faster_and_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "session", lambda *_: lambda inputs: [np.zeros((len(inputs[0]), 10), np.float32)])
+    monkeypatch.setattr(handover, "session", lambda *_: lambda inputs: [np.zeros((len(inputs[0]), 10), np.float32)])
     (found,) = tune_network(graph(), {}, rounds=3, batches=(4,))
     assert found.chosen == "own"
