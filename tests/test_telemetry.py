@@ -68,7 +68,13 @@ def test_a_watch_that_would_see_nothing_is_none(ci: str, ends: str, tmp_path: Pa
     (tmp_path / "test_it.py").write_text("from tests.sockets import watch\ndef test(tmp_path):\n    watch(tmp_path)\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rsf", "-p", "no:cacheprovider", str(tmp_path / "test_it.py")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": "", "CI": ci},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PATH": "",
+            "CI": ci,
+            "PYTEST_ADDOPTS": "",
+        },  # of this test's own run
         capture_output=True,
         text=True,
     )

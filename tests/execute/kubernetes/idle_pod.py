@@ -1,25 +1,41 @@
-"""A training pod whose GPU is never used: the real pod, with a GPU meter that reads zero."""
+"""A training pod whose GPU is never used: the real pod, with a GPU meter that reads zero from the first step of training on."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 
 from ticketsmith.cli.main import enter
 from ticketsmith.cli.progress import Log
 from ticketsmith.execute.kubernetes.pod import work
+from ticketsmith.execute.local import Event
+from ticketsmith.execute.worker import Stepped
+from ticketsmith.plan import Plan
 
 
 def main(arguments: list[str]) -> int:
-    given = dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    steps: list[Stepped] = []
+
+    def view(plan: Plan, sealed: Mapping[str, str]) -> Callable[[Event], None]:
+        log = Log(plan, sealed)
+
+        def show(event: Event) -> None:
+            if isinstance(event, Stepped):
+                steps.append(event)
+            log.show(event)
+
+        return show
+
     return work(
-        given["--store"],
-        given["--experiment"],
-        given["--job"],
-        given["--sha256"],
+        options["--store"],
+        options["--experiment"],
+        options["--job"],
+        options["--sha256"],
         int(os.environ["JOB_COMPLETION_INDEX"]),
-        lambda plan, sealed: Log(plan, sealed).show,
-        watch=lambda: 0.0,
+        view,
+        watch=lambda: 0.0 if steps else None,  # before there is nothing that a checkpoint could hold
         beat=0.5,
     )
 
