@@ -14,8 +14,8 @@ from ticketsmith.errors import RecipeError
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
     from ticketsmith.evidence.serving import Benchmark
-    from ticketsmith.inference.lineup import Candidate
-    from ticketsmith.inference.settings import Settings
+    from ticketsmith.inference.measuring.lineup import Candidate
+    from ticketsmith.inference.settings import BenchmarkSettings
 
 
 @click.command()
@@ -106,7 +106,7 @@ def benchmark(
 
 def _show(found: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None:
     from ticketsmith.evidence.serving import to_json
-    from ticketsmith.inference.table import summary
+    from ticketsmith.inference.tables.table import summary
 
     if as_json:
         documents = [{"name": name, "kept": kept, **to_json(one)} for name, kept, one in found]
@@ -121,7 +121,7 @@ def _show(found: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None
 
 
 def _show_one(measured: Benchmark) -> None:
-    from ticketsmith.inference import table
+    from ticketsmith.inference.tables import table
 
     for field, value in measured.machine.items():
         click.echo(f"{field}: {value}")
@@ -188,12 +188,12 @@ def _settings(
     target_ms: float | None,
     percentile: float | None,
     device: str,
-) -> Settings:
-    from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, LoadSettings, Settings
+) -> BenchmarkSettings:
+    from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, BenchmarkSettings, LoadSettings
 
     if not load and (target_ms is not None or percentile is not None):
         raise RecipeError("--target-ms and --percentile are those of --load.")
-    return Settings(
+    return BenchmarkSettings(
         runtimes=tuple(runtimes),
         precisions=tuple(dict.fromkeys(dtypes)) or ("float32",),
         batch_sizes=tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES,
@@ -214,7 +214,7 @@ def _of_model(
     model: str | None,
     weights: str | None,
     shape: str | None,
-    settings: Settings,
+    settings: BenchmarkSettings,
     base: str,
     progress: Any,
 ) -> Benchmark:
@@ -222,6 +222,7 @@ def _of_model(
     from pathlib import Path
 
     from ticketsmith.inference import sources, suite
+    from ticketsmith.inference.measuring.measure import Contest
     from ticketsmith.plugins import make_importable
     from ticketsmith.training.device import check_device
 
@@ -239,7 +240,7 @@ def _of_model(
             reference, dense_inputs = sources.of_onnx(against, size)
             if dense_inputs(1).shape != inputs(1).shape:
                 raise RecipeError(f"{onnx} and {against} take inputs of different shapes: they are not the same model.")
-    return suite.run(reference, candidates, inputs, settings, progress=progress)
+    return suite.run(Contest(reference, candidates, inputs), settings, progress=progress)
 
 
 def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:

@@ -14,8 +14,8 @@ from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import GatePolicy
 from ticketsmith.export.ticket import Ticket
-from ticketsmith.inference import exact
-from ticketsmith.inference.agreement import Reference, WrongOutputError, judged
+from ticketsmith.inference.measuring import exact
+from ticketsmith.inference.measuring.agreement import Reference, WrongOutputError, judged
 from ticketsmith.models.state import load
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model, example, single_example

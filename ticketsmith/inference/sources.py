@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.engines import CannotRunError, need
 from ticketsmith.errors import RecipeError, TicketSmithError
-from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.onnx_file import check_values, check_weights, need
-from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
-from ticketsmith.inference.weights import of_module as weights_of
-from ticketsmith.inference.weights import of_onnx as weights_of_onnx
+from ticketsmith.inference.measuring.lineup import Candidate
+from ticketsmith.inference.measuring.weights import of_module as weights_of
+from ticketsmith.inference.measuring.weights import of_onnx as weights_of_onnx
+from ticketsmith.inference.onnx_checks import check_values, check_weights
+from ticketsmith.inference.runtimes import OnnxFile
 from ticketsmith.memory import read_file, require, require_file
 from ticketsmith.models.size import Bounded, bounded_by
 from ticketsmith.models.state import load, snapshot

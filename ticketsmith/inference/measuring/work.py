@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ticketsmith.inference import weights
+from ticketsmith.inference.measuring import weights
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 """Bytes of one weight, by precision."""
@@ -31,6 +31,6 @@ def work(model: nn.Module, call: Callable[[Tensor], Tensor], inputs: Tensor) -> 
 
     Counts products with weights; what a model does beside them is not counted, so this is a lower bound.
     """
-    found, outputs = weights.of_module(model, call, inputs)
-    made = outputs.numel() if isinstance(outputs, Tensor) else 0
-    return Work(found.flops, found.kept + found.beside, inputs.numel() + made)
+    read, outputs = weights.of_module(model, call, inputs)
+    written = outputs.numel() if isinstance(outputs, Tensor) else 0
+    return Work(read.flops, read.kept + read.beside, inputs.numel() + written)

@@ -12,34 +12,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketsmith.errors import RecipeError, TicketSmithError
-from ticketsmith.inference.loaders import Arrays
-from ticketsmith.inference.settings import PRECISIONS
-from ticketsmith.plugins import build, is_dotted, resolve
+from ticketsmith.engines import Arrays
+from ticketsmith.engines import CannotRunError as CannotRunError
 from ticketsmith.tasks.task import Decoder
-
-BUILTINS = {
-    "torch": "ticketsmith.inference.eager:Eager",
-    "torch_compile": "ticketsmith.inference.compiled:Compiled",
-    "onnxruntime": "ticketsmith.inference.onnx_runtime:OnnxRuntime",
-    "openvino": "ticketsmith.inference.open_vino:OpenVino",
-    "sparse": "ticketsmith.inference.sparse:Sparse",
-    "compact": "ticketsmith.inference.compacted:Compacted",
-    "torch_csr": "ticketsmith.inference.csr:Csr",
-    "cuda_graph": "ticketsmith.inference.cuda:CudaGraph",
-    "torch_24": "ticketsmith.inference.cuda:SemiStructured",
-}
 
 Call = Callable[[Tensor], Tensor]
 """One inference: inputs ``[batch, ...]`` to outputs ``[batch, ...]``."""
-
-
-class CannotRunError(TicketSmithError):
-    """A runtime cannot run a model, or would run it exactly as another runtime does; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -178,70 +159,3 @@ def is_dense(runtime: Runtime) -> bool:
 def tolerance_of(runtime: Runtime) -> float:
     """The tolerance that a runtime asks for, by default that of its precision."""
     return float(getattr(runtime, "tolerance", TOLERANCES[precision_of(runtime)]))
-
-
-def create(name: str, options: Mapping[str, Any] | None = None) -> Runtime:
-    """The runtime that a recipe or a command names. Raises RecipeError for unknown names and options."""
-    runtime = build("runtime", name, BUILTINS, options or {})
-    if not isinstance(runtime, Runtime):
-        raise RecipeError(f"runtime {name!r} gives a {type(runtime).__name__}, which has no `name` and `prepare`.")
-    if precision_of(runtime) not in PRECISIONS:
-        raise RecipeError(f"runtime {name!r} has the precision {precision_of(runtime)!r}, not {_listed(PRECISIONS)}.")
-    return runtime
-
-
-def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[Runtime], list[str]]:
-    """The runtimes that a user names, in each precision asked for, and notes on what was left out.
-
-    A text is a name, and options after commas: ``sparse``, ``sparse,tuned=false``, ``package.module:Runtime,depth=3``.
-    Where a text gives no ``precision``, the runtime is taken in each of ``precisions`` that it has. Raises RecipeError.
-    """
-    found: list[Runtime] = []
-    notes: list[str] = []
-    for text in dict.fromkeys(texts):
-        name, options = parse(text)
-        target = resolve("runtime", name, BUILTINS)
-        own = str(getattr(target, "precision", "float32"))
-        offered = getattr(target, "precisions", (own,))
-        if "precision" in options:
-            found.append(_named(create(name, options), name, options))
-            continue
-        lacking = [precision for precision in dict.fromkeys(precisions) if precision not in offered]
-        if lacking:
-            notes.append(f"{name} has no {' and no '.join(lacking)}")
-        for precision in dict.fromkeys(precisions):
-            if precision in offered:
-                chosen = options if precision == own else {**options, "precision": precision}
-                found.append(_named(create(name, chosen), name, options))
-    if not found:
-        raise RecipeError(f"no runtime is left to measure: {'; '.join(notes)}.")
-    return found, notes
-
-
-def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of ``sparse,precision=int8``. Raises RecipeError."""
-    name, *parts = [part.strip() for part in text.split(",")]
-    options: dict[str, Any] = {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not equals or not option:
-            raise RecipeError(
-                f"runtime {text!r}: options are written NAME,OPTION=VALUE, for example `sparse,tuned=false`."
-            )
-        try:
-            options[option] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"runtime {text!r}: the value of {option!r} cannot be read.") from error
-    return name, options
-
-
-def _named(runtime: Runtime, name: str, options: Mapping[str, Any]) -> Runtime:
-    """Tells a runtime with options from the same without; precision has a column of its own."""
-    told = [f"{option}={value}".lower() for option, value in options.items() if option != "precision"]
-    if told and not is_dotted(name):
-        runtime.name = ",".join([runtime.name, *told])
-    return runtime
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names)

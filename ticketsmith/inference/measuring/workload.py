@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import TaskError
-from ticketsmith.inference import exact
-from ticketsmith.inference.agreement import Reference
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.onnx_runtime import OnnxRuntime
+from ticketsmith.inference.measuring import exact
+from ticketsmith.inference.measuring.agreement import Reference
+from ticketsmith.inference.measuring.work import Work, work
 from ticketsmith.inference.runtimes import ArrayCall, ArrayDecoder, Call, CannotRunError, Decodes, OnnxFile, Runtime
-from ticketsmith.inference.work import Work, work
+from ticketsmith.inference.runtimes.dense_library import OnnxRuntime
+from ticketsmith.inference.runtimes.eager import Eager
 from ticketsmith.tasks.task import Decoder, Phase, Serving
 
 
@@ -43,8 +43,8 @@ class Workload:
         """What the model says of the inputs. Raises CannotRunError when the library gives no single tensor."""
         plain = output(self.exact(model), self.given)
         if isinstance(model, OnnxFile):
-            found = exact.of_onnx(model.path, self.inputs, EXACT_SECONDS)
-            return Reference(plain, "ONNX Runtime", _fitting(found, plain), exact.ONNX)
+            precise = exact.of_onnx(model.path, self.inputs, EXACT_SECONDS)
+            return Reference(plain, "ONNX Runtime", _fitting(precise, plain), exact.ONNX)
         return Reference(plain, "eager PyTorch", _fitting(self.in_float64(model), plain), exact.PYTORCH)
 
     def in_float64(self, model: nn.Module) -> Tensor | None:
@@ -68,12 +68,13 @@ def output(call: Call, inputs: Tensor) -> Tensor:
     return outputs.clone()  # a runtime may use one output buffer for all calls
 
 
-def _fitting(found: Tensor | None, plain: Tensor) -> Tensor | None:
+def _fitting(outputs: Tensor | None, plain: Tensor) -> Tensor | None:
     """Outputs in float64, if they are of the same shape and finite: some models overflow in another place there."""
-    return found if found is not None and found.shape == plain.shape and bool(torch.isfinite(found).all()) else None
+    fits = outputs is not None and outputs.shape == plain.shape and bool(torch.isfinite(outputs).all())
+    return outputs if fits else None
 
 
-_Made = dict[tuple[int, int], Decoder | ArrayDecoder]
+_Decoders = dict[tuple[int, int], Decoder | ArrayDecoder]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,7 +82,7 @@ class PhaseWorkload(Workload):
     """One call of a session in ``part`` of decoding; ``inputs`` are whole windows ``[b, t]``, tokens that come before too."""
 
     part: Phase
-    made: _Made
+    decoders: _Decoders
     """Decoders by the ids of model and runtime: phases share them, since they can take long to make."""
 
     @property
@@ -94,9 +95,9 @@ class PhaseWorkload(Workload):
                                  "not measured on it.")  # fmt: skip
         assert isinstance(model, nn.Module)
         place = id(model), id(runtime)
-        decoder = self.made.get(place) or runtime.decoder(model, self.inputs)
+        decoder = self.decoders.get(place) or runtime.decoder(model, self.inputs)
         if shared:
-            self.made[place] = decoder
+            self.decoders[place] = decoder
         if isinstance(decoder, ArrayDecoder):
             return ArrayCall(self.part.begin(decoder.arrays, ArrayCall.given(self.inputs))[0])
         return self.part.begin(decoder, self.inputs)[0]
@@ -118,8 +119,8 @@ class PhaseWorkload(Workload):
         return call
 
     def in_float64(self, model: nn.Module) -> Tensor | None:
-        found = exact.of_module(model, self.inputs[:, : self.part.past + self.part.new])
-        return None if found is None else found[:, self.part.past :]
+        outputs = exact.of_module(model, self.inputs[:, : self.part.past + self.part.new])
+        return None if outputs is None else outputs[:, self.part.past :]
 
     def least(self, model: nn.Module) -> Work:
         return work(model, self.prepare(Eager(), model), self.given)
@@ -127,14 +128,14 @@ class PhaseWorkload(Workload):
 
 def workloads(serving: Serving, inputs: Tensor) -> Sequence[Workload]:
     """Each phase, and one call on ``inputs``. Raises TaskError when the inputs are too short for a phase."""
-    found: list[Workload] = []
-    made: _Made = {}
+    phases: list[Workload] = []
+    decoders: _Decoders = {}
     for phase in serving.phases:
         if inputs.dim() != 2 or inputs.shape[1] < phase.past + phase.new:
             raise TaskError(
                 f"the task's phase {phase.name!r} needs windows of {phase.past + phase.new} tokens or more, [b, t]; its "
                 f"`example` gives inputs of shape {tuple(inputs.shape)}."
             )
-        found.append(PhaseWorkload(inputs, len(inputs) * phase.new, phase.name, part=phase, made=made))
+        phases.append(PhaseWorkload(inputs, len(inputs) * phase.new, phase.name, part=phase, decoders=decoders))
     # last, since it tells the least of a model that generates, and a budget leaves out the last
-    return [*found, Workload(inputs, serving.units_per_input * len(inputs))]
+    return [*phases, Workload(inputs, serving.units_per_input * len(inputs))]

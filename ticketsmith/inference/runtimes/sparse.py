@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Deployment, FromFile, OnnxFile, need_cpu
+from ticketsmith.inference.runtimes.contract import (
+    ArrayDecoder,
+    CannotRunError,
+    Deployment,
+    FromFile,
+    OnnxFile,
+    need_cpu,
+)
 from ticketsmith.runtime.arrays import CHUNK
 from ticketsmith.runtime.artifact import machine_key, save
 from ticketsmith.runtime.from_onnx import OnnxError, from_onnx

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.decoding import own
-from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes.contract import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes.decoding import own
 from ticketsmith.tasks.task import Decoder
 
 

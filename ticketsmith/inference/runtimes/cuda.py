@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.runtimes import Call, CannotRunError
+from ticketsmith.inference.runtimes.contract import Call, CannotRunError
+from ticketsmith.inference.runtimes.eager import Eager
 
 _WARM_UP_CALLS = 3
 

@@ -5,7 +5,6 @@ The peaks are those that libraries reach, not those of a data sheet: the highest
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ticketsmith.engines import installed, onnx_runtime
 from ticketsmith.evidence.serving import Peaks
 
 _SECONDS = 0.05
@@ -76,15 +76,14 @@ def _reading(size: int, clock: Callable[[], float]) -> float:
 def _products(threads: int) -> list[Callable[[], object]]:
     left, right = torch.rand(_SIZE, _SIZE), torch.rand(_SIZE, _SIZE)
     image, kernel = left.reshape(1, _SIZE, -1, 1), right.reshape(_SIZE, _SIZE, 1, 1)
-    found: list[Callable[[], object]] = [lambda: left @ right, lambda: F.conv2d(image, kernel)]
-    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
-        found.append(_onnx_product(threads))
-    return found
+    products: list[Callable[[], object]] = [lambda: left @ right, lambda: F.conv2d(image, kernel)]
+    if "onnxruntime" in installed():
+        products.append(_onnx_product(threads))
+    return products
 
 
 def _onnx_product(threads: int) -> Callable[[], object]:
     import onnx
-    import onnxruntime
 
     shape = [_SIZE, _SIZE]
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y")]
@@ -92,8 +91,5 @@ def _onnx_product(threads: int) -> Callable[[], object]:
     node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
     graph = onnx.helper.make_graph([node], "product", values[:1], values[1:], [weight])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    inputs = {"x": np.ones(shape, np.float32)}
-    return lambda: session.run(None, inputs)
+    product, inputs = onnx_runtime.call(model.SerializeToString(), threads), [np.ones(shape, np.float32)]
+    return lambda: product(inputs)

@@ -1,6 +1,6 @@
 """Load time, first call, memory and size of one model on one runtime, in a process that does nothing else.
 
-``python -m ticketsmith.inference.footprint`` is that process: it reads what to load as JSON from standard input, and
+``python -m ticketsmith.inference.tables.footprint`` is that process: it reads what to load as JSON from standard input, and
 writes what it found as JSON. Only the runtime's own library is imported in it.
 """
 
@@ -56,7 +56,7 @@ def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ticketsmith.inference.footprint"],
+            [sys.executable, "-m", "ticketsmith.inference.tables.footprint"],
             input=json.dumps(asked),
             capture_output=True,
             text=True,

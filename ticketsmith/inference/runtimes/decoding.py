@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketsmith.inference.loaders import Step
-from ticketsmith.inference.onnx_file import need, write
-from ticketsmith.inference.runtimes import CannotRunError
+from ticketsmith.engines import CannotRunError, Step, need
+from ticketsmith.inference.onnx_file import translate
 from ticketsmith.tasks.task import Decoder, Stepper
 
 Cache = Sequence[NDArray[Any]]
@@ -49,14 +48,13 @@ def write_step(model: nn.Module, example: Tensor, folder: Path) -> tuple[Path, C
         _, *cache = stepper(past, *stepper.cache(len(past)))
     before, after = ([f"{what}.{index}" for index in range(len(cache))] for what in ("past", "present"))
     path = folder / "step.onnx"
-    write(
+    new_axes = {0: "batch", _TOKENS: "new"}
+    translate(
         cast(nn.Module, stepper),
         (new, *(value.clone() for value in cache)),
         path,
-        input_names=["tokens", *before],
-        output_names=["logits", *after],
-        dynamic_axes={name: {0: "batch", _LENGTH: name.partition(".")[0]} for name in (*before, *after)}
-        | {name: {0: "batch", _TOKENS: "new"} for name in ("tokens", "logits")},
+        {"tokens": new_axes, **{name: {0: "batch", _LENGTH: "past"} for name in before}},
+        {"logits": new_axes, **{name: {0: "batch", _LENGTH: "present"} for name in after}},
     )
     return path, lambda batch: [value.numpy() for value in stepper.cache(batch)]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.inference.eager import LIBRARIES, LOADER, export
-from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes.contract import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes.eager import LIBRARIES, LOADER, export
 
 
 class Compiled:

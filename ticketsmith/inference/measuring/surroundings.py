@@ -14,7 +14,7 @@ import torch
 
 from ticketsmith.evidence.serving import Peaks
 from ticketsmith.evidence.words import percent
-from ticketsmith.inference import facts, peaks
+from ticketsmith.inference.measuring import facts, peaks
 
 _OTHERS = 0.1
 _STEAL = 0.01
@@ -55,9 +55,13 @@ def signs(before: State, after: State) -> list[str]:
 class Surroundings:
     """This machine. Tests bring one of their own."""
 
+    def clock(self) -> float:
+        """Seconds, from anywhere."""
+        return time.perf_counter()
+
     def describe(self, device: torch.device) -> dict[str, str]:
         """Facts for a reader, in order."""
-        return facts.describe(device)
+        return facts.of_machine(device)
 
     def peaks(self, threads: int) -> Peaks | None:
         """What the CPU can do at most on so many threads."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.serving import Refusal
 from ticketsmith.evidence.words import percent
-from ticketsmith.inference import agreement
+from ticketsmith.inference.measuring import agreement
+from ticketsmith.inference.measuring.workload import Workload, output
 from ticketsmith.inference.runtimes import (
     Call,
     CannotRunError,
@@ -22,7 +23,6 @@ from ticketsmith.inference.runtimes import (
     precision_of,
     tolerance_of,
 )
-from ticketsmith.inference.workload import Workload, output
 
 LEAST_AGREEMENT = 0.95
 """Of a low precision: so many of the inputs must be put into the same class as in float32."""
@@ -74,7 +74,7 @@ def line_up(
     workload: Workload,
     more_inputs: Callable[[], Tensor],
     time_is_over: Callable[[], bool] = lambda: False,
-    told: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Rival], list[Refusal]]:
     """The pairs that can race, and why the others cannot.
 
@@ -85,7 +85,7 @@ def line_up(
     refusals: list[Refusal] = []
     expected: dict[int, agreement.Reference] = {}
     for candidate, runtime in pairs:
-        told(f"preparing {candidate} on {runtime.name}")
+        progress(f"preparing {candidate} on {runtime.name}")
         try:
             if rivals and time_is_over():
                 raise CannotRunError(_TIME_IS_OVER)
@@ -113,16 +113,16 @@ def _column(runtime: Runtime) -> str:
 def _reference(candidate: Candidate, workload: Workload) -> agreement.Reference:
     """What the model itself says."""
     try:
-        found = workload.reference(candidate.model)
+        reference = workload.reference(candidate.model)
     except CannotRunError:
         raise
     except Exception as error:  # a user's model may fail in any way
         raise CannotRunError(f"the model of {candidate} fails: {_first_line(error)}") from error
-    if not agreement.finite(found.plain):
+    if not agreement.finite(reference.plain):
         raise CannotRunError(
-            f"the model's own outputs by {found.library} are not finite: nothing can be compared with them."
+            f"the model's own outputs by {reference.library} are not finite: nothing can be compared with them."
         )
-    return found
+    return reference
 
 
 def _ready(
