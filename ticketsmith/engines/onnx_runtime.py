@@ -39,8 +39,9 @@ def check(precision: str) -> None:
     need("onnxruntime")
 
 
-def convert(path: Path, precision: str, folder: Path) -> Path:
-    """For int8: by dynamic quantisation, weights before and activations at each call. Raises CannotRunError."""
+def convert(path: Path, precision: str, folder: Path, per_channel: bool = False) -> Path:
+    """For int8: by dynamic quantisation, weights before and activations at each call; ``per_channel``: with a scale for each
+    output. Raises CannotRunError."""
     if precision == "float32":
         return path
     need("onnx")
@@ -50,7 +51,7 @@ def convert(path: Path, precision: str, folder: Path) -> Path:
     level = root.level
     root.setLevel(logging.ERROR)  # it advises to pre-process on the root logger, each time
     try:
-        quantize_dynamic(str(path), str(target), weight_type=QuantType.QInt8)
+        quantize_dynamic(str(path), str(target), weight_type=QuantType.QInt8, per_channel=per_channel)
     except Exception as error:  # a library's own failures, of any kind
         first = next(iter(str(error).splitlines()), "")
         raise CannotRunError(f"ONNX Runtime cannot quantise it ({type(error).__name__}: {first}).") from error
