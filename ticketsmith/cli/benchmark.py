@@ -10,6 +10,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import RecipeError
+from ticketsmith.inference.settings import ALL, RUNTIMES
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
@@ -35,16 +36,18 @@ if TYPE_CHECKING:
     help="Inputs a call; repeatable. By default 1, 8, 32 and 64.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), multiple=True, help="Cores a call may use; repeatable. [1]")
-@click.option("--dtype", "dtypes", multiple=True, help="Of the weights: float32, bfloat16, int8; repeatable. [float32]")
+@click.option(
+    "--dtype", "precisions", multiple=True, help="Of the weights: float32, bfloat16, int8; repeatable. [float32]"
+)
 @click.option(
     "--runtime",
     "runtimes",
     multiple=True,
     metavar="NAME[,OPTION=VALUE]",
-    help="torch, torch_compile, onnxruntime, openvino, sparse, compact, torch_csr, cuda_graph, torch_24, all, or "
-    "package.module:Runtime; repeatable. By default what is installed and can be fast.",
+    help=f"{', '.join(RUNTIMES)}, {ALL}, or package.module:Runtime; repeatable. By default what is installed and can be "
+    "fast.",
 )
-@click.option("--rounds", "least_rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds at least. [100]")
+@click.option("--rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds at least. [100]")
 @click.option("--seconds", type=click.FloatRange(0.0), help="Seconds at least for each race.")
 @click.option("--budget", type=float, help="Seconds at most for all races: rounds, then models, are left out.")
 @click.option(
@@ -84,7 +87,7 @@ def benchmark(
     from ticketsmith.prices import lookup
 
     _check_sources(checkpoint, onnx, against, model, weights, shape)
-    settings = _settings(**how)
+    settings = _settings(how)
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
     found: list[tuple[str, str | None, Benchmark]] = []
     with rounds() as progress:
@@ -174,38 +177,23 @@ def _check_sources(
         raise RecipeError("--shape is for --onnx and --model; experiments know their inputs.")
 
 
-def _settings(
-    batch_sizes: tuple[int, ...],
-    threads: tuple[int, ...],
-    dtypes: tuple[str, ...],
-    runtimes: tuple[str, ...],
-    least_rounds: int | None,
-    seconds: float | None,
-    budget: float | None,
-    memory: bool,
-    layers: bool,
-    load: bool,
-    target_ms: float | None,
-    percentile: float | None,
-    device: str,
-) -> BenchmarkSettings:
+def _settings(how: dict[str, Any]) -> BenchmarkSettings:
+    """The command's options, of which those that say nothing take their defaults."""
     from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, BenchmarkSettings, LoadSettings
 
+    load, target_ms, percentile = (how.pop(name) for name in ("load", "target_ms", "percentile"))
     if not load and (target_ms is not None or percentile is not None):
         raise RecipeError("--target-ms and --percentile are those of --load.")
-    return BenchmarkSettings(
-        runtimes=tuple(runtimes),
-        precisions=tuple(dict.fromkeys(dtypes)) or ("float32",),
-        batch_sizes=tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES,
-        threads=tuple(dict.fromkeys(threads)) or (1,),
-        rounds=least_rounds or ROUNDS,
-        seconds=seconds or 0.0,
-        budget=budget,
-        memory=memory,
-        layers=layers,
-        load=LoadSettings(target_ms, 0.99 if percentile is None else percentile / 100) if load else None,
-        device=device,
-    )
+    for name, default in {
+        "batch_sizes": BATCH_SIZES,
+        "threads": (1,),
+        "precisions": ("float32",),
+        "runtimes": (),
+    }.items():
+        how[name] = tuple(dict.fromkeys(how[name])) or default
+    how |= {"rounds": how["rounds"] or ROUNDS, "seconds": how["seconds"] or 0.0}
+    share = 0.99 if percentile is None else percentile / 100
+    return BenchmarkSettings(**how, load=LoadSettings(target_ms, share) if load else None)
 
 
 def _of_model(

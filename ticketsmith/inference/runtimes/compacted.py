@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.compact import NothingToRemoveError, compact
 from ticketsmith.inference.onnx_file import same_notes
-from ticketsmith.inference.runtimes.contract import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
 from ticketsmith.inference.runtimes.dense_library import OnnxRuntime
 from ticketsmith.inference.runtimes.eager import Eager
 

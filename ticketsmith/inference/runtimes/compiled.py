@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.inference.runtimes.contract import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
 from ticketsmith.inference.runtimes.eager import LIBRARIES, LOADER, export
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.evidence.words import percent
-from ticketsmith.inference.runtimes.contract import Call, CannotRunError
+from ticketsmith.inference.runtimes import Call, CannotRunError
 from ticketsmith.inference.runtimes.decoding import own
 from ticketsmith.inference.runtimes.eager import Eager
 from ticketsmith.tasks.task import Decoder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.runtimes.contract import Call, CannotRunError
+from ticketsmith.inference.runtimes import Call, CannotRunError, check_precision
 from ticketsmith.inference.runtimes.eager import Eager
 
 _WARM_UP_CALLS = 3
@@ -22,11 +22,7 @@ class CudaGraph:
     precisions = ("float32", "bfloat16")
 
     def __init__(self, precision: str = "float32") -> None:
-        if precision not in self.precisions:
-            raise RecipeError(
-                f"runtime 'cuda_graph': precision {precision!r} is not one of {', '.join(self.precisions)}."
-            )
-        self.precision = precision
+        self.precision = check_precision(self.name, precision, self.precisions)
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """The recorded forward pass. Raises CannotRunError without a GPU."""

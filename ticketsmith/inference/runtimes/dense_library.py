@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith import engines
-from ticketsmith.errors import RecipeError
 from ticketsmith.inference.onnx_file import write_to_serve
-from ticketsmith.inference.runtimes.contract import ArrayDecoder, Deployment, FromFile, OnnxFile, need_cpu
+from ticketsmith.inference.runtimes import ArrayDecoder, Deployment, FromFile, OnnxFile, check_precision, need_cpu
 from ticketsmith.inference.runtimes.decoding import Stepping, write_step
 
 
@@ -24,11 +23,7 @@ class DenseLibrary(FromFile):
     precisions: tuple[str, ...]
 
     def __init__(self, precision: str = "float32") -> None:
-        if precision not in self.precisions:
-            raise RecipeError(
-                f"runtime {self.name!r}: precision {precision!r} is not one of {', '.join(self.precisions)}."
-            )
-        self.precision = precision
+        self.precision = check_precision(self.name, precision, self.precisions)
 
     def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
         """The model as ONNX: the bytes that an export gives. Raises CannotRunError when it cannot be written."""

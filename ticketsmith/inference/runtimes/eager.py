@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.errors import RecipeError
-from ticketsmith.inference.runtimes.contract import Call, CannotRunError, Deployment
+from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment, check_precision
 from ticketsmith.inference.runtimes.decoding import own
 from ticketsmith.tasks.task import Decoder
 
@@ -22,9 +21,7 @@ class Eager:
     precisions = ("float32", "bfloat16")
 
     def __init__(self, precision: str = "float32") -> None:
-        if precision not in self.precisions:
-            raise RecipeError(f"runtime 'torch': precision {precision!r} is not one of {', '.join(self.precisions)}.")
-        self.precision = precision
+        self.precision = check_precision(self.name, precision, self.precisions)
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """The model's own forward pass; runs any model. In bfloat16: on a copy, and inputs are converted in the call."""

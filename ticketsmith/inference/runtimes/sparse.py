@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith import native
-from ticketsmith.errors import RecipeError
-from ticketsmith.inference.runtimes.contract import (
+from ticketsmith.inference.runtimes import (
     ArrayDecoder,
     CannotRunError,
     Deployment,
     FromFile,
     OnnxFile,
+    check_precision,
     need_cpu,
 )
 from ticketsmith.runtime.arrays import CHUNK
@@ -41,9 +41,8 @@ class Sparse(FromFile):
     takes_onnx = True
 
     def __init__(self, tuned: bool = True, precision: str = "float32", handover: bool = True) -> None:
-        if precision not in PRECISIONS:
-            raise RecipeError(f"runtime 'sparse': precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
-        self.tuned, self.precision, self.handover = tuned, precision, handover
+        self.precision = check_precision(self.name, precision, PRECISIONS)
+        self.tuned, self.handover = tuned, handover
 
     def deploy(self, model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Deployment:
         """The model as a ``.tsk`` file, tuned for batches like ``example``.
