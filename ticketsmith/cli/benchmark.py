@@ -89,37 +89,37 @@ def benchmark(
     _check_sources(checkpoint, onnx, against, model, weights, shape)
     settings = _settings(how)
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
-    found: list[tuple[str, str | None, Benchmark]] = []
+    benchmarks: list[tuple[str, str | None, Benchmark]] = []
     with rounds() as progress:
         if onnx is not None or model is not None:
             measured = _of_model(onnx, against, model, weights, shape, settings, base, progress)
-            found.append((str(onnx or model), None, replace(measured, machine_rate=rate)))
+            benchmarks.append((str(onnx or model), None, replace(measured, machine_rate=rate)))
         elif checkpoint is not None:
             one, key = _of_checkpoint(checkpoint, base)
             measured = one.compare_with_dense(key, settings, machine=rate, progress=progress)
-            found.append((checkpoint, None, measured))
+            benchmarks.append((checkpoint, None, measured))
         else:
             from ticketsmith.cli.opened import experiments
 
             for one in experiments(runs_prefix, experiment, base):
                 measured = one.time_inference(settings, force=True, machine=rate, progress=progress)
-                found.append((one.name, f"{one.store.url}/{one.name}/benchmark.json", measured))
-    _show(found, as_json)
+                benchmarks.append((one.name, f"{one.store.url}/{one.name}/benchmark.json", measured))
+    _show(benchmarks, as_json)
 
 
-def _show(found: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None:
+def _show(benchmarks: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None:
     from ticketsmith.evidence.serving import to_json
     from ticketsmith.inference.tables.table import summary
 
     if as_json:
-        documents = [{"name": name, "kept": kept, **to_json(one)} for name, kept, one in found]
+        documents = [{"name": name, "kept": place, **to_json(one)} for name, place, one in benchmarks]
         click.echo(json.dumps({"benchmarks": documents}, allow_nan=False))
         return
-    for name, _, one in found:
-        if len(found) > 1:
+    for name, _, one in benchmarks:
+        if len(benchmarks) > 1:
             click.echo(f"\n{name}")
         _show_one(one)
-    summaries = [{"name": name, "kept": kept, **summary(one)} for name, kept, one in found]
+    summaries = [{"name": name, "kept": place, **summary(one)} for name, place, one in benchmarks]
     click.echo(json.dumps({"benchmarks": summaries}, allow_nan=False))
 
 
@@ -162,13 +162,13 @@ def _check_sources(
     weights: str | None,
     shape: str | None,
 ) -> None:
-    given = [
+    sources = [
         name
         for name, value in (("--checkpoint", checkpoint), ("--onnx", onnx), ("--model", model))
         if value is not None
     ]
-    if len(given) > 1:
-        raise RecipeError(f"{' and '.join(given)}: one model at a time.")
+    if len(sources) > 1:
+        raise RecipeError(f"{' and '.join(sources)}: one model at a time.")
     if against is not None and onnx is None:
         raise RecipeError("--against names the dense model beside --onnx.")
     if weights is not None and model is None:
@@ -238,5 +238,5 @@ def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:
     from ticketsmith.store.locate import run_at
 
     place, folder = run_at(checkpoint)
-    found = open_experiment(folder.experiment, place, base)
-    return found, SealedRun(found.store, folder).key
+    experiment = open_experiment(folder.experiment, place, base)
+    return experiment, SealedRun(experiment.store, folder).key

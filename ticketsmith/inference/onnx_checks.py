@@ -50,9 +50,9 @@ def check_values(model: Any, shape: Sequence[int], what: str) -> None:
     mend = "Give a smaller --shape, or export a smaller model."
     for value in (*graph.input, *graph.value_info, *graph.output):
         require(_value_size(value), f"{what}: the value {value.name!r}", mend)
-    for node, known in Constants(model, None).along(model.graph):
-        if node.input and all(name in known or not name for name in node.input):
-            size = result_size(node, [known.get(name) for name in node.input])
+    for node, constants_before in Constants(model, None).along(model.graph):
+        if node.input and all(name in constants_before or not name for name in node.input):
+            size = result_size(node, [constants_before.get(name) for name in node.input])
             if size < math.inf:
                 require(8 * int(size), f"{what}: the constant that {node.op_type} makes", mend)
 

@@ -78,8 +78,8 @@ def write_to_serve(model: nn.Module, example: Tensor, path: Path) -> int | None:
     return len(example)
 
 
-def translate(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, given: Axes, results: Axes) -> bool:
-    """Any module as ONNX; ``given`` and ``results`` name its inputs and outputs.
+def translate(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, ins: Axes, outs: Axes) -> bool:
+    """Any module as ONNX; ``ins`` and ``outs`` name its inputs and outputs.
 
     By the exporter that needs no package but onnx and takes a fraction of a second, though PyTorch will retire it; by the
     other one, which knows more operators, where that fails and onnxscript is installed. Gives whether no value of the
@@ -92,7 +92,7 @@ def translate(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, given: A
             break
         try:
             with _quiet() as doubts:
-                _export(model, inputs, path, given, results, is_new)
+                _export(model, inputs, path, ins, outs, is_new)
         except Exception as error:  # they may fail in any way
             reasons.append(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
         else:
@@ -100,16 +100,14 @@ def translate(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, given: A
     raise CannotRunError(f"PyTorch cannot write this model as ONNX ({'; '.join(reasons)}).")
 
 
-def _export(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, given: Axes, results: Axes, is_new: bool) -> None:
-    options: dict[str, Any] = {"dynamic_axes": {**given, **results}}
+def _export(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, ins: Axes, outs: Axes, is_new: bool) -> None:
+    options: dict[str, Any] = {"dynamic_axes": {**ins, **outs}}
     if is_new:
-        sizes = {name: torch.export.Dim(name) for axes in given.values() for name in axes.values()}
-        shapes = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in given.values())
+        sizes = {name: torch.export.Dim(name) for axes in ins.values() for name in axes.values()}
+        shapes = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in ins.values())
         options = {"dynamic_shapes": shapes, "external_data": False, "verbose": False}
     with torch.no_grad():
-        torch.onnx.export(
-            model, inputs, str(path), dynamo=is_new, input_names=[*given], output_names=[*results], **options
-        )
+        torch.onnx.export(model, inputs, str(path), dynamo=is_new, input_names=[*ins], output_names=[*outs], **options)
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def _footprint(runtime: Deployable, candidate: Candidate, inputs: Tensor, thread
             deployment = runtime.deploy(candidate.model, inputs, Path(folder))  # type: ignore[arg-type]
         except TicketSmithError:
             return None
-        return footprint(deployment, ArrayCall.given(inputs), threads, Path(folder))
+        return footprint(deployment, ArrayCall.as_array(inputs), threads, Path(folder))
 
 
 def _with_layers(
@@ -208,9 +208,9 @@ def _to_be_loaded(benchmark: Benchmark, size: int) -> list[tuple[Timing, Timing]
         )
         chosen.append((dense, dense))
         variants = dict.fromkeys(row.variant for row in rows)
-        wanted = ("ticket",) if "ticket" in variants else tuple(variants)
+        compared = ("ticket",) if "ticket" in variants else tuple(variants)
         for identity in dict.fromkeys((row.variant, row.level, row.seed, row.key) for row in rows):
             own = [row for row in rows if (row.variant, row.level, row.seed, row.key) == identity and not row.dense]
-            if own and identity[0] in wanted:
+            if own and identity[0] in compared:
                 chosen.append((min(own, key=lambda row: row.median_ms), dense))
     return chosen

@@ -51,9 +51,9 @@ def judged(reference: Reference, actual: Tensor, tolerance: float, what: str, fl
         )
     if not plain.numel():
         return 0.0
-    given = actual.to(plain.device).double()
+    outputs = actual.to(plain.device).double()
     largest = max(floor, float(plain.abs().max()))
-    difference, limit = _distance(given, plain), tolerance * largest
+    difference, limit = _distance(outputs, plain), tolerance * largest
     if exact is None:
         if difference <= limit:  # not for NaN
             return difference
@@ -61,7 +61,7 @@ def judged(reference: Reference, actual: Tensor, tolerance: float, what: str, fl
             f"{what} gives other outputs than {reference.library}: they differ by up to {difference:.2g}, {limit:.2g} is "
             "allowed."
         )
-    error, own = _distance(given, exact), _distance(plain, exact)
+    error, own = _distance(outputs, exact), _distance(plain, exact)
     allowed = max(limit, min(_FARTHER * own, _MOST_FARTHER * largest))
     if error <= allowed or difference <= limit:
         return error

@@ -53,7 +53,7 @@ class Cell:
     progress: Callable[..., None]
 
     def line_up(
-        self, wanted: Sequence[tuple[Candidate, Runtime]], inputs_of: Callable[[int], Tensor]
+        self, entrants: Sequence[tuple[Candidate, Runtime]], inputs_of: Callable[[int], Tensor]
     ) -> tuple[list[Rival], list[Refusal]]:
         begin, size = self.stopwatch.clock(), len(self.workload.inputs)
 
@@ -66,14 +66,14 @@ class Cell:
             return inputs_of(max(1, AGREEMENT_INPUTS // size) * size).to(self.workload.inputs.device)
 
         # what tells the least comes last, since a budget leaves out the last
-        telling = sorted(wanted, key=lambda pair: (pair[0] is not self.field[0], is_dense(pair[1])))
+        telling = sorted(entrants, key=lambda pair: (pair[0] is not self.field[0], is_dense(pair[1])))
         rivals, refusals = line_up(telling, self.workload, more, over, self.progress)
-        place = {(id(candidate), id(runtime)): index for index, (candidate, runtime) in enumerate(wanted)}
+        place = {(id(candidate), id(runtime)): index for index, (candidate, runtime) in enumerate(entrants)}
         rivals.sort(key=lambda rival: place[id(rival.candidate), id(rival.runtime)])
         return rivals, refusals
 
     def race(self, rivals: list[Rival], settings: BenchmarkSettings, peaks: Peaks | None) -> CellResult:
-        begin, inputs = self.stopwatch.clock(), self.workload.given
+        begin, inputs = self.stopwatch.clock(), self.workload.call_inputs
         place = f"{self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self.progress(f"warming up: {place}")
         runners = [runner_of(rival.call, inputs) for rival in rivals]

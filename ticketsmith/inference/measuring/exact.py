@@ -40,12 +40,12 @@ def of_module(model: nn.Module, *inputs: Tensor) -> Tensor | None:
     try:
         with torch.no_grad(), _default(torch.float64):
             double = {name: _double(tensor.detach()).clone() for name, tensor in state.items()}
-            given = tuple(_double(tensor.clone()) for tensor in inputs)
+            copies = tuple(_double(tensor.clone()) for tensor in inputs)
             with _Lowered() as lowered:
-                outputs = functional_call(model, double, given)
+                outputs = functional_call(model, double, copies)
     except Exception:  # a model may make float32 of its own, or fail in any other way
         return None
-    if lowered.told or not isinstance(outputs, Tensor) or outputs.dtype != torch.float64:
+    if lowered.happened or not isinstance(outputs, Tensor) or outputs.dtype != torch.float64:
         return None
     return outputs
 
@@ -55,13 +55,13 @@ class _Lowered(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.told = False
+        self.happened = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
+        results = func(*args, **(kwargs or {}))
         if not func.is_view and any(map(_inexact, tree_leaves((args, kwargs)))):
-            self.told |= any(_inexact(one) and torch.finfo(one.dtype).bits < 64 for one in tree_leaves(made))
-        return made
+            self.happened |= any(_inexact(one) and torch.finfo(one.dtype).bits < 64 for one in tree_leaves(results))
+        return results
 
 
 untraced(_Lowered, "__torch_dispatch__")
@@ -97,35 +97,35 @@ def of_onnx(path: Path, inputs: Tensor, seconds: float) -> Tensor | None:
         if proto.functions:
             proto = inliner.inline_local_functions(proto)
         opsets = [(one.domain, one.version) for one in proto.opset_import]
-        known: dict[str, Any] = {
+        values: dict[str, Any] = {
             name: _raised(array) for name, array in Constants(proto, path.parent).given(proto.graph).items()
         }
-        names = [port.name for port in proto.graph.input if port.name not in known]
-        known[names[0]] = _raised(inputs.numpy())
+        names = [port.name for port in proto.graph.input if port.name not in values]
+        values[names[0]] = _raised(inputs.numpy())
         for node in proto.graph.node:
             if time.monotonic() > end:
                 return None
-            known |= {name: _raised(value) for name, value in _computed(node, known, opsets).items()}
-        found = np.asarray(known[proto.graph.output[0].name])
+            values |= {name: _raised(value) for name, value in _computed(node, values, opsets).items()}
+        output = np.asarray(values[proto.graph.output[0].name])
     except Exception:  # the reference raises whatever NumPy does
         return None
-    return torch.from_numpy(found) if found.dtype == np.float64 else None
+    return torch.from_numpy(output) if output.dtype == np.float64 else None
 
 
 def _raised(value: Any) -> Any:
     return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
 
-def _computed(node: Any, known: Mapping[str, Any], opsets: list[tuple[str, int]]) -> Mapping[str, Any]:
+def _computed(node: Any, values: Mapping[str, Any], opsets: list[tuple[str, int]]) -> Mapping[str, Any]:
     """The outputs of a node. A cast to a float keeps all digits."""
-    given: list[Any] = [known[name] if name else None for name in node.input]
-    if node.op_type in ("Cast", "CastLike") and given[0].dtype.kind == "f":
-        wanted = given[1].dtype.kind if node.op_type == "CastLike" else _kind(node)
-        if wanted == "f":
-            return {node.output[0]: given[0]}
+    inputs: list[Any] = [values[name] if name else None for name in node.input]
+    if node.op_type in ("Cast", "CastLike") and inputs[0].dtype.kind == "f":
+        kind = inputs[1].dtype.kind if node.op_type == "CastLike" else _kind(node)
+        if kind == "f":
+            return {node.output[0]: inputs[0]}
     if node.op_type == "Conv" and not any(one.name == "auto_pad" for one in node.attribute):
-        return {node.output[0]: _conv(node, *given)}
-    return node_of_constants(node, known, opsets)
+        return {node.output[0]: _conv(node, *inputs)}
+    return node_of_constants(node, values, opsets)
 
 
 def _kind(node: Any) -> str:
@@ -137,14 +137,14 @@ def _kind(node: Any) -> str:
 
 def _conv(node: Any, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """A convolution by PyTorch: the reference takes long for it."""
-    given: dict[str, Any] = {one.name: (list(one.ints) or one.i) for one in node.attribute}
+    attributes: dict[str, Any] = {one.name: (list(one.ints) or one.i) for one in node.attribute}
     axes = weight.ndim - 2
-    pads = given.get("pads", [0] * 2 * axes)
+    pads = attributes.get("pads", [0] * 2 * axes)
     around = [n for axis in reversed(range(axes)) for n in (pads[axis], pads[axes + axis])]
     function = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[axes - 1]
-    made = function(
+    outputs = function(
         nn.functional.pad(torch.from_numpy(x), around), torch.from_numpy(weight),
-        None if bias is None else torch.from_numpy(bias), given.get("strides", [1] * axes), 0,
-        given.get("dilations", [1] * axes), given.get("group", 1),
+        None if bias is None else torch.from_numpy(bias), attributes.get("strides", [1] * axes), 0,
+        attributes.get("dilations", [1] * axes), attributes.get("group", 1),
     )  # fmt: skip
-    return np.asarray(made.numpy())
+    return np.asarray(outputs.numpy())

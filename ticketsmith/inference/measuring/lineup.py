@@ -138,7 +138,7 @@ def _ready(
         raise CannotRunError("it runs PyTorch modules, and this is an ONNX file.")
     try:
         call = workload.prepare(runtime, candidate.model)
-        actual = output(call, workload.given)
+        actual = output(call, workload.call_inputs)
         low = precision_of(runtime) != "float32"
         shared = (
             _shared_classes(workload.exact(candidate.model), call, more_inputs(), len(workload.inputs)) if low else None

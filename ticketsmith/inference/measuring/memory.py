@@ -38,10 +38,10 @@ def _bytes_of_one(model: nn.Module, example: Tensor) -> int:
     """Of the largest value that one input leads to, its own included."""
     largest = example.numel() * example.element_size()
 
-    def note(module: nn.Module, given: object, made: object) -> None:
+    def note(module: nn.Module, inputs: object, outputs: object) -> None:
         nonlocal largest
-        if isinstance(made, Tensor):
-            largest = max(largest, made.numel() * made.element_size())
+        if isinstance(outputs, Tensor):
+            largest = max(largest, outputs.numel() * outputs.element_size())
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:

@@ -66,13 +66,13 @@ def resolution(copies: NDArray[np.float64]) -> float:
 def noise(reference: Rounds) -> list[str]:
     """Signs in the reference's rounds, in their order of time, that the machine had other things to do; in words."""
     p10, p90 = np.quantile(reference, (0.1, 0.9))
-    found = []
+    signs = []
     if p90 > _SPREAD * p10:
-        found.append(f"the slow rounds of the reference (p90) take {p90 / p10:.1f} times its fast ones (p10)")
+        signs.append(f"the slow rounds of the reference (p90) take {p90 / p10:.1f} times its fast ones (p10)")
     third = len(reference) // 3
     if len(reference) >= _FEWEST_FOR_DRIFT:
         drift = float(np.median(reference[-third:]) / np.median(reference[:third]))
         if not 1 / _DRIFT <= drift <= _DRIFT:
             change = f"{percent(round(abs(drift - 1), 2))} {'slower' if drift > 1 else 'faster'}"
-            found.append(f"the reference got {change} from the first third of the rounds to the last")
-    return found
+            signs.append(f"the reference got {change} from the first third of the rounds to the last")
+    return signs

@@ -22,7 +22,7 @@ def stopwatch_for(device: torch.device, clock: Callable[[], float]) -> Stopwatch
 
 def runner_of(call: Call, inputs: Tensor) -> Runner:
     """A call's innermost function, and inputs that are converted already."""
-    return Runner(call.arrays, call.given(inputs)) if isinstance(call, ArrayCall) else Runner(call, inputs)
+    return Runner(call.arrays, call.as_array(inputs)) if isinstance(call, ArrayCall) else Runner(call, inputs)
 
 
 @contextmanager

@@ -36,20 +36,20 @@ class State:
 
 def signs(before: State, after: State) -> list[str]:
     """In words, what of the time between two states other processes, or the host of a virtual machine, have taken."""
-    found = []
+    changes = []
     if before.cores and after.cores and after.cores[2] > before.cores[2]:
         busy, stolen, total = (late - early for early, late in zip(before.cores, after.cores, strict=True))
         others, stolen = (busy - (after.own - before.own)) / total, stolen / total
         if others > _OTHERS:
-            found.append(f"other processes used {percent(round(others, 2))} of the machine's cores")
+            changes.append(f"other processes used {percent(round(others, 2))} of the machine's cores")
         if stolen > _STEAL:
-            found.append(f"the host of this virtual machine took {percent(round(stolen, 2))} of its cores' time away")
+            changes.append(f"the host of this virtual machine took {percent(round(stolen, 2))} of its cores' time away")
     if before.megahertz and after.megahertz:
         change = after.megahertz / before.megahertz - 1
         if abs(change) > _FREQUENCY:
             kind = "higher" if change > 0 else "lower"
-            found.append(f"the cores' clock rate was {percent(round(abs(change), 2))} {kind} at the end")
-    return found
+            changes.append(f"the cores' clock rate was {percent(round(abs(change), 2))} {kind} at the end")
+    return changes
 
 
 class Surroundings:

@@ -78,12 +78,12 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
                 most = operation.made[0].numel() if operation.name in _TABLES and operation.made else plain.numel()
                 others[key] = min(most, int(torch.count_nonzero(plain)))
 
-    given = inputs.clone()
+    copied = inputs.clone()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = watched(model, lambda: call(given), [given], note)
+        outputs = watched(model, lambda: call(copied), [copied], note)
     beside = sum(count for key, count in others.items() if key not in products)
-    return Weights(*_sums(products.values()), flops, beside), made
+    return Weights(*_sums(products.values()), flops, beside), outputs
 
 
 def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -95,16 +95,16 @@ def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
 
 def _packed(operation: Operation) -> Iterator[tuple[int, Tensor]]:
     """Weights that PyTorch's quantised layers hold packed, each with its place, as what they stand for."""
-    for place, given in enumerate(operation.arguments):
-        if isinstance(given, torch.ScriptObject) and hasattr(given, "unpack"):
-            weight = given.unpack()[0]
+    for place, argument in enumerate(operation.arguments):
+        if isinstance(argument, torch.ScriptObject) and hasattr(argument, "unpack"):
+            weight = argument.unpack()[0]
             yield place, weight.dequantize()
 
 
 def _uses(operation: Operation, weight: Tensor) -> float:
     """How often each number of a packed weight is multiplied."""
-    made = operation.made[0]
-    return made.numel() / (weight.shape[0] if weight.dim() == 2 else made.shape[1])
+    output = operation.made[0]
+    return output.numel() / (weight.shape[0] if weight.dim() == 2 else output.shape[1])
 
 
 _TABLES = {"embedding", "index_select", "embedding_bag", "index", "gather"}
@@ -113,8 +113,8 @@ _UNREAD = {"copy_", "expand_as", "view_as"}
 
 def _operands(operation: Operation) -> Iterator[int]:
     for place in _OPERANDS.get(operation.name, ()):
-        given = operation.arguments[place] if place < len(operation.arguments) else None
-        for one in given if isinstance(given, (list, tuple)) else (given,):
+        argument = operation.arguments[place] if place < len(operation.arguments) else None
+        for one in argument if isinstance(argument, (list, tuple)) else (argument,):
             if isinstance(one, Tensor):
                 yield id(one)
 
@@ -130,17 +130,17 @@ def _once(tensor: Tensor) -> Tensor:
 def _macs(operation: Operation, weight: Tensor) -> float:
     """Multiply-adds of a whole product with ``weight``, zeros included."""
     name, arguments = operation.name, operation.arguments
-    made = operation.made[0].numel()
+    outputs = operation.made[0].numel()
     if name.endswith(("convolution", "conv1d", "conv2d", "conv3d")) or name.startswith("conv_transpose"):
         transposed = name.startswith("conv_transpose") or (name.endswith("convolution") and arguments[6] is True)
-        places = arguments[0].numel() if transposed else made
+        places = arguments[0].numel() if transposed else outputs
         return float(places * weight[0].numel())
     if name == "linear":
-        return float(made * weight.shape[-1])
+        return float(outputs * weight.shape[-1])
     if _OPERANDS[name] in ((0, 1), (1, 2)) and name != "mkldnn_rnn_layer":
-        return float(made * arguments[_OPERANDS[name][0]].shape[-1])
-    given = arguments[0]
-    return float(given.numel() / max(1, given.shape[-1]) * weight.numel())  # recurrent: each weight once a step
+        return float(outputs * arguments[_OPERANDS[name][0]].shape[-1])
+    inputs = arguments[0]
+    return float(inputs.numel() / max(1, inputs.shape[-1]) * weight.numel())  # recurrent: each weight once a step
 
 
 _PRODUCTS = {
@@ -163,17 +163,17 @@ def of_onnx(proto: Any, constants: Constants) -> Weights:
 
     ``constants`` gives their values; a weight that several nodes read counts once.
     """
-    found: dict[str, tuple[int, int]] = {}
-    for node, known in constants.along(proto.graph):
+    sizes: dict[str, tuple[int, int]] = {}
+    for node, values in constants.along(proto.graph):
         for place in _PRODUCTS.get(node.op_type, ()):
             name = node.input[place] if place < len(node.input) else ""
-            weight = known.get(name)
-            if weight is None or name in found or weight.ndim < 2:
+            weight = values.get(name)
+            if weight is None or name in sizes or weight.ndim < 2:
                 continue
             point = _ZERO_POINTS.get(node.op_type, {}).get(place)
-            zero = known.get(node.input[point]) if point is not None and point < len(node.input) else None
-            found[name] = weight.size, _kept(weight, zero)
-    return Weights(*_sums(found.values()))
+            zero = values.get(node.input[point]) if point is not None and point < len(node.input) else None
+            sizes[name] = weight.size, _kept(weight, zero)
+    return Weights(*_sums(sizes.values()))
 
 
 def _kept(weight: NDArray[Any], zero: NDArray[Any] | None) -> int:

@@ -27,7 +27,7 @@ class Workload:
     phase: str = ""
 
     @property
-    def given(self) -> Tensor:
+    def call_inputs(self) -> Tensor:
         """What is given to each call."""
         return self.inputs
 
@@ -41,7 +41,7 @@ class Workload:
 
     def reference(self, model: nn.Module | OnnxFile) -> Reference:
         """What the model says of the inputs. Raises CannotRunError when the library gives no single tensor."""
-        plain = output(self.exact(model), self.given)
+        plain = output(self.exact(model), self.call_inputs)
         if isinstance(model, OnnxFile):
             precise = exact.of_onnx(model.path, self.inputs, EXACT_SECONDS)
             return Reference(plain, "ONNX Runtime", _fitting(precise, plain), exact.ONNX)
@@ -53,7 +53,7 @@ class Workload:
 
     def least(self, model: nn.Module) -> Work:
         """The work of a call that no runtime can avoid."""
-        return work(model, model, self.given)
+        return work(model, model, self.call_inputs)
 
 
 EXACT_SECONDS = 20.0
@@ -86,7 +86,7 @@ class PhaseWorkload(Workload):
     """Decoders by the ids of model and runtime: phases share them, since they can take long to make."""
 
     @property
-    def given(self) -> Tensor:
+    def call_inputs(self) -> Tensor:
         return self.inputs[:, self.part.past : self.part.past + self.part.new]
 
     def prepare(self, runtime: Runtime, model: nn.Module | OnnxFile, shared: bool = True) -> Call:
@@ -99,7 +99,7 @@ class PhaseWorkload(Workload):
         if shared:
             self.decoders[place] = decoder
         if isinstance(decoder, ArrayDecoder):
-            return ArrayCall(self.part.begin(decoder.arrays, ArrayCall.given(self.inputs))[0])
+            return ArrayCall(self.part.begin(decoder.arrays, ArrayCall.as_array(self.inputs))[0])
         return self.part.begin(decoder, self.inputs)[0]
 
     def exact(self, model: nn.Module | OnnxFile) -> Call:
@@ -123,7 +123,7 @@ class PhaseWorkload(Workload):
         return None if outputs is None else outputs[:, self.part.past :]
 
     def least(self, model: nn.Module) -> Work:
-        return work(model, self.prepare(Eager(), model), self.given)
+        return work(model, self.prepare(Eager(), model), self.call_inputs)
 
 
 def workloads(serving: Serving, inputs: Tensor) -> Sequence[Workload]:

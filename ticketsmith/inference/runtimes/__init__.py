@@ -34,15 +34,15 @@ class ArrayCall:
     arrays: Arrays
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        return torch.from_numpy(np.array(self.arrays(self.given(inputs))))
+        return torch.from_numpy(np.array(self.arrays(self.as_array(inputs))))
 
     def handed_to(self, batch_size: int) -> str:
         """The runtime to which this one gave the whole model, since that was faster; empty where it did not."""
-        asked = getattr(self.arrays, "handed_to", None)
-        return "" if asked is None else str(asked(batch_size))
+        handed_to = getattr(self.arrays, "handed_to", None)
+        return "" if handed_to is None else str(handed_to(batch_size))
 
     @staticmethod
-    def given(inputs: Tensor) -> NDArray[Any]:
+    def as_array(inputs: Tensor) -> NDArray[Any]:
         """Inputs as the runtime takes them."""
         return np.ascontiguousarray(inputs.detach().cpu().numpy())
 
@@ -191,7 +191,7 @@ def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[
     A text is a name, and options after commas: ``sparse``, ``sparse,tuned=false``, ``package.module:Runtime,depth=3``.
     Where a text gives no ``precision``, the runtime is taken in each of ``precisions`` that it has. Raises RecipeError.
     """
-    found: list[Runtime] = []
+    runtimes: list[Runtime] = []
     notes: list[str] = []
     for text in dict.fromkeys(texts):
         name, options = parse(text)
@@ -199,7 +199,7 @@ def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[
         own = str(getattr(target, "precision", "float32"))
         offered = getattr(target, "precisions", (own,))
         if "precision" in options:
-            found.append(_named(create(name, options), name, options))
+            runtimes.append(_named(create(name, options), name, options))
             continue
         lacking = [precision for precision in dict.fromkeys(precisions) if precision not in offered]
         if lacking:
@@ -207,10 +207,10 @@ def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[
         for precision in dict.fromkeys(precisions):
             if precision in offered:
                 chosen = options if precision == own else {**options, "precision": precision}
-                found.append(_named(create(name, chosen), name, options))
-    if not found:
+                runtimes.append(_named(create(name, chosen), name, options))
+    if not runtimes:
         raise RecipeError(f"no runtime is left to measure: {'; '.join(notes)}.")
-    return found, notes
+    return runtimes, notes
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
@@ -232,9 +232,9 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 def _named(runtime: Runtime, name: str, options: Mapping[str, Any]) -> Runtime:
     """Tells a runtime with options from the same without; precision has a column of its own."""
-    told = [f"{option}={value}".lower() for option, value in options.items() if option != "precision"]
-    if told and not is_dotted(name):
-        runtime.name = ",".join([runtime.name, *told])
+    said = [f"{option}={value}".lower() for option, value in options.items() if option != "precision"]
+    if said and not is_dotted(name):
+        runtime.name = ",".join([runtime.name, *said])
     return runtime
 
 

@@ -66,15 +66,15 @@ class SemiStructured:
         _need_gpu(example)
         if torch.cuda.get_device_capability(example.device) < (8, 0):
             raise CannotRunError("it needs an NVIDIA GPU of the Ampere generation or newer.")
-        smaller, taken = copy.deepcopy(model).to(torch.bfloat16), 0
+        smaller, count = copy.deepcopy(model).to(torch.bfloat16), 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "is in prototype stage"
             for module in smaller.modules():
                 if type(module) is nn.Linear and two_of_four(module.weight):
                     sparse = torch.sparse.to_sparse_semi_structured(module.weight.detach())
                     module.weight = nn.Parameter(sparse, requires_grad=False)
-                    taken += 1
-        if not taken:
+                    count += 1
+        if not count:
             raise CannotRunError(
                 "no linear layer has 2 zeros in every 4 neighbouring weights and sizes that are multiples of 64: "
                 "prune with a 2:4 pattern."
@@ -93,8 +93,8 @@ def two_of_four(weight: Tensor) -> bool:
     rows, columns = weight.shape
     if rows % 64 or columns % 64:
         return False
-    kept = torch.count_nonzero(weight.detach().reshape(rows, -1, 4), dim=-1)
-    return bool((kept <= 2).all())
+    nonzero = torch.count_nonzero(weight.detach().reshape(rows, -1, 4), dim=-1)
+    return bool((nonzero <= 2).all())
 
 
 def _need_gpu(example: Tensor) -> None:

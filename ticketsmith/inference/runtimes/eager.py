@@ -50,8 +50,8 @@ class Eager:
         """The program that ``torch.export`` makes of the model."""
         low = self.precision == "bfloat16"
         chosen = copy.deepcopy(model).to(torch.bfloat16) if low else model
-        given = example.bfloat16() if low and example.is_floating_point() else example
-        return Deployment(export(chosen, given, folder), LOADER, LIBRARIES, {"precision": self.precision})
+        inputs = example.bfloat16() if low and example.is_floating_point() else example
+        return Deployment(export(chosen, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
 
 
 LOADER = "ticketsmith.inference.loaders:torch_program"

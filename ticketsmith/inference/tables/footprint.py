@@ -39,14 +39,14 @@ class Footprint:
 
 def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder: Path) -> Footprint | None:
     """Measures in a fresh process; ``folder`` is for the inputs. None when the process fails or takes too long."""
-    given = folder / "inputs.npy"
-    np.save(given, inputs, allow_pickle=False)
-    asked = {
+    place = folder / "inputs.npy"
+    np.save(place, inputs, allow_pickle=False)
+    order = {
         "path": str(deployment.path),
         "loader": deployment.loader,
         "libraries": list(deployment.libraries),
         "options": dict(deployment.options),
-        "inputs": str(given),
+        "inputs": str(place),
         "threads": threads,
     }
     environment = os.environ | {
@@ -57,7 +57,7 @@ def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ticketsmith.inference.tables.footprint"],
-            input=json.dumps(asked),
+            input=json.dumps(order),
             capture_output=True,
             text=True,
             env=environment,
@@ -71,24 +71,24 @@ def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder
 
 def main() -> None:
     """The process of its own."""
-    asked = json.load(sys.stdin)
-    inputs = np.load(asked["inputs"], allow_pickle=False)
-    module, _, name = asked["loader"].partition(":")
+    order = json.load(sys.stdin)
+    inputs = np.load(order["inputs"], allow_pickle=False)
+    module, _, name = order["loader"].partition(":")
     load = getattr(importlib.import_module(module), name)
-    for library in asked["libraries"]:
+    for library in order["libraries"]:
         importlib.import_module(library)
     start = time.perf_counter()
-    call = load(Path(asked["path"]), asked["threads"], **asked["options"])
+    call = load(Path(order["path"]), order["threads"], **order["options"])
     loaded = time.perf_counter()
     call(inputs)
     called = time.perf_counter()
-    found = {
+    measured = {
         "load_ms": 1e3 * (loaded - start),
         "first_call_ms": 1e3 * (called - loaded),
         "resident_bytes": _memory("VmRSS"),
         "peak_bytes": _memory("VmHWM"),
     }
-    print(json.dumps(found))
+    print(json.dumps(measured))
 
 
 def _memory(field: str) -> int:

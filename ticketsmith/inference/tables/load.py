@@ -63,8 +63,8 @@ def step(server: Server, rate: float, target: float, percentile: float, seed: in
     finished = float((due + latencies).max())
     answered, offered = requests / finished, requests / float(due[-1])
     median, tail = (float(value) for value in np.quantile(latencies, (0.5, percentile)))
-    kept = tail <= target and answered >= _BEHIND * offered
-    return LoadStep(rate, answered, requests, 1e3 * median, 1e3 * tail, kept)
+    in_time = tail <= target and answered >= _BEHIND * offered
+    return LoadStep(rate, answered, requests, 1e3 * median, 1e3 * tail, in_time)
 
 
 def highest_rate(attempt: Callable[[float], LoadStep], capacity: float) -> tuple[float, tuple[LoadStep, ...]]:

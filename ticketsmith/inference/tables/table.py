@@ -28,10 +28,10 @@ LOAD_COLUMNS = ("variant", "level", "runtime", "target", "highest rate", "its p5
 
 def cells(benchmark: Benchmark) -> dict[str, list[Timing]]:
     """Timings by the title of their cell; in each, dense runtimes on the dense model first, the fastest leading."""
-    found: dict[str, list[Timing]] = {}
+    by_cell: dict[str, list[Timing]] = {}
     for timing in benchmark.timings:
-        found.setdefault(title(timing), []).append(timing)
-    return {name: sorted(rows, key=lambda row: _place(row, benchmark)) for name, rows in found.items()}
+        by_cell.setdefault(title(timing), []).append(timing)
+    return {name: sorted(rows, key=lambda row: _place(row, benchmark)) for name, rows in by_cell.items()}
 
 
 def title(timing: Timing) -> str:
@@ -70,13 +70,13 @@ def rows(timings: Sequence[Timing]) -> list[tuple[str, ...]]:
 
 def memory_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
     """What was measured in processes of their own, in the order of ``MEMORY_COLUMNS``; a dense runtime once."""
-    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    shown: dict[tuple[str, ...], tuple[str, ...]] = {}
     for timing in benchmark.timings:
         if timing.load_ms is None or timing.first_call_ms is None:
             continue
         name = timing.runtime if timing.precision == "float32" else f"{timing.runtime} ({timing.precision})"
         key = (name,) if timing.dense else (name, timing.variant, str(timing.level), str(timing.seed))
-        found.setdefault(
+        shown.setdefault(
             key,
             (
                 timing.variant,
@@ -90,26 +90,26 @@ def memory_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
                 ),
             ),
         )
-    return list(found.values())
+    return list(shown.values())
 
 
 def layer_rows(layers: Sequence[LayerSpeed]) -> list[dict[str, str]]:
     """One row a layer, with a column for each sparsity."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    shown: dict[tuple[str, str], dict[str, str]] = {}
     for one in layers:
-        row = found.setdefault((one.kind, one.shape), {"layer": one.kind, "shape": one.shape})
+        row = shown.setdefault((one.kind, one.shape), {"layer": one.kind, "shape": one.shape})
         sure = not one.speedup_low <= 1.0 <= one.speedup_high
         row[f"{share(one.sparsity)}"] = f"{one.speedup:.2f}x" if sure else f"~{one.speedup:.2f}x"
-    return list(found.values())
+    return list(shown.values())
 
 
 def load_rows(loads: Sequence[LoadTest]) -> list[tuple[str, ...]]:
     """One row a load test, in the order of ``LOAD_COLUMNS``."""
-    found: list[tuple[str, ...]] = []
+    shown: list[tuple[str, ...]] = []
     for load in loads:
         best = max((step for step in load.steps if step.kept), key=lambda step: step.rate, default=None)
         name = load.runtime if load.precision == "float32" else f"{load.runtime} ({load.precision})"
-        found.append(
+        shown.append(
             (
                 load.variant,
                 str(load.level),
@@ -120,7 +120,7 @@ def load_rows(loads: Sequence[LoadTest]) -> list[tuple[str, ...]]:
                 _three_figures(best.percentile_ms) if best else "",
             )
         )
-    return found
+    return shown
 
 
 def peak_lines(peaks: Sequence[Peaks]) -> list[str]:
@@ -135,13 +135,13 @@ def peak_lines(peaks: Sequence[Peaks]) -> list[str]:
 
 def refusal_lines(benchmark: Benchmark) -> list[str]:
     """What could not be run, and why: the same reason once, with the models and batch sizes that it holds for."""
-    found: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for refusal in benchmark.refusals:
-        models = found.setdefault((refusal.runtime, refusal.reason), [])
+        models = reasons.setdefault((refusal.runtime, refusal.reason), [])
         model = f"{refusal.variant} {refusal.level}"
         if model not in models:
             models.append(model)
-    return [f"{runtime}: {_some(models)}: {reason}" for (runtime, reason), models in found.items()]
+    return [f"{runtime}: {_some(models)}: {reason}" for (runtime, reason), models in reasons.items()]
 
 
 def summary(benchmark: Benchmark) -> dict[str, Any]:
