@@ -262,3 +262,15 @@ def test_csr_leaves_layers_alone_that_do_more_than_multiply() -> None:
     hooked.register_forward_hook(lambda module, inputs, output: output + 1)
     with pytest.raises(CannotRunError):
         Csr().prepare(nn.Sequential(layer, hooked), torch.randn(1, 128))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_model_that_takes_the_size_of_its_batch_for_a_constant_is_written_for_that_size(name: str) -> None:
+    pytest.importorskip(name)
+
+    class Folded(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.reshape(len(inputs), -1) * len(inputs)
+
+    inputs = torch.rand(5, 2, 3)
+    torch.testing.assert_close(create(name).prepare(Folded(), inputs)(inputs), Folded()(inputs))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ticketsmith.inference.measuring.lineup import Candidate
     from ticketsmith.inference.settings import BenchmarkSettings
 
+Text = str | None
+
 
 @click.command()
 @click.option("--checkpoint", metavar="FOLDER", help="One sealed run: measured against the dense run of its replicate.")
@@ -67,11 +69,6 @@ def benchmark(
     checkpoint: str | None,
     runs_prefix: str,
     experiment: str | None,
-    onnx: str | None,
-    against: str | None,
-    model: str | None,
-    weights: str | None,
-    shape: str | None,
     base: str,
     machine: str | None,
     as_json: bool,
@@ -86,14 +83,16 @@ def benchmark(
     from ticketsmith.cli.progress import rounds
     from ticketsmith.prices import lookup
 
-    _check_sources(checkpoint, onnx, against, model, weights, shape)
+    source = {name: how.pop(name) for name in ("onnx", "model", "against", "weights", "shape")}
+    _check_sources(checkpoint, **source)
     settings = _settings(how)
+    name = source["model"] if source["onnx"] is None else source["onnx"]
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
     benchmarks: list[tuple[str, str | None, Benchmark]] = []
     with rounds() as progress:
-        if onnx is not None or model is not None:
-            measured = _of_model(onnx, against, model, weights, shape, settings, base, progress)
-            benchmarks.append((str(onnx or model), None, replace(measured, machine_rate=rate)))
+        if name is not None:
+            measured = _of_model(settings, base, progress, **source)
+            benchmarks.append((name, None, replace(measured, machine_rate=rate)))
         elif checkpoint is not None:
             one, key = _of_checkpoint(checkpoint, base)
             measured = one.compare_with_dense(key, settings, machine=rate, progress=progress)
@@ -154,19 +153,9 @@ def _show_one(measured: Benchmark) -> None:
         click.echo(f"not run: {line}")
 
 
-def _check_sources(
-    checkpoint: str | None,
-    onnx: str | None,
-    against: str | None,
-    model: str | None,
-    weights: str | None,
-    shape: str | None,
-) -> None:
-    sources = [
-        name
-        for name, value in (("--checkpoint", checkpoint), ("--onnx", onnx), ("--model", model))
-        if value is not None
-    ]
+def _check_sources(checkpoint: Text, onnx: Text, model: Text, against: Text, weights: Text, shape: Text) -> None:
+    named = {"--checkpoint": checkpoint, "--onnx": onnx, "--model": model}
+    sources = [name for name, value in named.items() if value is not None]
     if len(sources) > 1:
         raise RecipeError(f"{' and '.join(sources)}: one model at a time.")
     if against is not None and onnx is None:
@@ -197,14 +186,15 @@ def _settings(how: dict[str, Any]) -> BenchmarkSettings:
 
 
 def _of_model(
-    onnx: str | None,
-    against: str | None,
-    model: str | None,
-    weights: str | None,
-    shape: str | None,
     settings: BenchmarkSettings,
     base: str,
     progress: Any,
+    *,
+    onnx: Text,
+    model: Text,
+    against: Text,
+    weights: Text,
+    shape: Text,
 ) -> Benchmark:
     """A model that no experiment made."""
     from pathlib import Path

@@ -67,17 +67,13 @@ def export(
         tuned=not no_tune,
         start_weights=start_weights,
         force=force,
-        note=_quiet if as_json else note,
+        note=(lambda text: None) if as_json else note,
     )
     if as_json:
         options.print_json(written.document)
         return
     _show(written.document)
     click.echo(f"about them: {written.path}")
-
-
-def _quiet(text: str) -> None:
-    pass
 
 
 def _run_at(address: str, name: str | None, base: str, one: bool) -> tuple[Experiment, str | None]:

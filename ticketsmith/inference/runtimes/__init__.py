@@ -172,16 +172,16 @@ def check_precision(name: str, precision: str, precisions: Sequence[str]) -> str
     return precision
 
 
-TARGETS = {name: builtin.target for name, builtin in RUNTIMES.items()}
+BUILTINS = {name: builtin.target for name, builtin in RUNTIMES.items()}
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> Runtime:
     """The runtime that a recipe or a command names. Raises RecipeError for unknown names and options."""
-    runtime = build("runtime", name, TARGETS, options or {})
+    runtime = build("runtime", name, BUILTINS, options or {})
     if not isinstance(runtime, Runtime):
         raise RecipeError(f"runtime {name!r} gives a {type(runtime).__name__}, which has no `name` and `prepare`.")
     if precision_of(runtime) not in PRECISIONS:
-        raise RecipeError(f"runtime {name!r} has the precision {precision_of(runtime)!r}, not {_listed(PRECISIONS)}.")
+        raise RecipeError(f"runtime {name!r} has the precision {precision_of(runtime)!r}, not {', '.join(PRECISIONS)}.")
     return runtime
 
 
@@ -195,7 +195,7 @@ def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[
     notes: list[str] = []
     for text in dict.fromkeys(texts):
         name, options = parse(text)
-        target = resolve("runtime", name, TARGETS)
+        target = resolve("runtime", name, BUILTINS)
         own = str(getattr(target, "precision", "float32"))
         offered = getattr(target, "precisions", (own,))
         if "precision" in options:
@@ -236,7 +236,3 @@ def _named(runtime: Runtime, name: str, options: Mapping[str, Any]) -> Runtime:
     if said and not is_dotted(name):
         runtime.name = ",".join([runtime.name, *said])
     return runtime
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names)

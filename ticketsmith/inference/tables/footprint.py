@@ -41,14 +41,7 @@ def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder
     """Measures in a fresh process; ``folder`` is for the inputs. None when the process fails or takes too long."""
     place = folder / "inputs.npy"
     np.save(place, inputs, allow_pickle=False)
-    order = {
-        "path": str(deployment.path),
-        "loader": deployment.loader,
-        "libraries": list(deployment.libraries),
-        "options": dict(deployment.options),
-        "inputs": str(place),
-        "threads": threads,
-    }
+    order = vars(deployment) | {"path": str(deployment.path), "inputs": str(place), "threads": threads}
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "OMP_NUM_THREADS": str(threads),
