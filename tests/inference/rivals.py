@@ -137,10 +137,7 @@ class Still(Surroundings):
     """A machine that does nothing else, reaches known peaks, and has its own time if a clock is given."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
-
-    def clock(self) -> float:
-        return self._clock()
+        self.clock = clock
 
     def describe(self, device: torch.device) -> dict[str, str]:
         return {"CPU": "of the tests"}

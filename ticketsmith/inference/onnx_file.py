@@ -56,7 +56,7 @@ def write(model: nn.Module, example: Tensor, path: Path, copies: int = 2) -> boo
     if notes:
         import onnx
 
-        proto = onnx.load(str(path))
+        proto = onnx.load(str(path), load_external_data=False)
         for name, value in notes.items():
             proto.metadata_props.add(key=name, value=value)
         onnx.save(proto, str(path))

@@ -55,6 +55,7 @@ class Cell:
     def line_up(
         self, entrants: Sequence[tuple[Candidate, Runtime]], inputs_of: Callable[[int], Tensor]
     ) -> tuple[list[Rival], list[Refusal]]:
+        """The pairs that can race, ready and in their order, and why the others cannot."""
         begin, size = self.stopwatch.clock(), len(self.workload.inputs)
 
         def over() -> bool:
@@ -73,6 +74,7 @@ class Cell:
         return rivals, refusals
 
     def race(self, rivals: list[Rival], settings: BenchmarkSettings, peaks: Peaks | None) -> CellResult:
+        """Times the rivals, and copies of the one to beat, and compares those of each precision."""
         begin, inputs = self.stopwatch.clock(), self.workload.call_inputs
         place = f"{self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self.progress(f"warming up: {place}")
