@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import random
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +24,9 @@ from typing import Any
 import numpy as np
 
 from ticketsmith import runtime
+from ticketsmith.engines import onnx_runtime
 from ticketsmith.machine import cpu_name
+from ticketsmith.race import Runner, Stopwatch, race
 
 SAMPLE_SECONDS = 3e-3
 TOLERANCE = 1e-4
@@ -36,7 +36,8 @@ def write(folder: Path, models: list[str], sparsities: list[float], batches: lis
     """One pair of files for each cell, and its inputs."""
     import torch
 
-    from benchmarks.sparse_runtime import MODELS, onnx_file, sparse_model
+    from benchmarks.sparse_runtime import MODELS, sparse_model
+    from ticketsmith.inference.onnx_file import write_to_serve
     from ticketsmith.runtime.from_torch import from_torch
     from ticketsmith.runtime.tune import choices, tune
 
@@ -45,16 +46,15 @@ def write(folder: Path, models: list[str], sparsities: list[float], batches: lis
         cell.mkdir(parents=True, exist_ok=True)
         model = sparse_model(name, sparsity)
         inputs = np.random.default_rng(1).standard_normal((batch, *MODELS[name][1]), dtype=np.float32)
-        onnx_file(model, torch.from_numpy(inputs), cell)
+        write_to_serve(model, torch.from_numpy(inputs), cell / "model.onnx")
         graph = from_torch(model, torch.from_numpy(inputs[:1]))
         runtime.save(cell / "model.tsk", graph, {runtime.machine_key(): choices(tune(graph, batches=()))})
         np.save(cell / "inputs.npy", inputs)
         print(cell, flush=True)
 
 
-def race(folder: Path, rounds: int, threads: int) -> None:
+def race_all(folder: Path, rounds: int, threads: int) -> None:
     """Every cell that was written."""
-    import onnxruntime
     from deepsparse import compile_model
 
     version = metadata.version("deepsparse")
@@ -69,31 +69,16 @@ def race(folder: Path, rounds: int, threads: int) -> None:
             "ours": ours,
             "deepsparse": lambda x, engine=engine: engine.run([x])[0],
         }
-        session = onnxruntime.InferenceSession(str(cell / "model.onnx"), providers=["CPUExecutionProvider"])
-        expected = session.run(None, {session.get_inputs()[0].name: inputs})[0]
+        expected = onnx_runtime.load(cell / "model.onnx", threads)(inputs)
         errors = {
             name: float(np.abs(call(inputs) - expected).max() / np.abs(expected).max()) for name, call in calls.items()
         }
         if not errors["ours"] <= TOLERANCE:
             raise SystemExit(f"{cell}: our outputs differ from ONNX Runtime's by {errors['ours']:.1e}.")
-        repeats = {}
-        for name, call in calls.items():
-            for _ in range(5):
-                start = time.perf_counter()
-                call(inputs)
-                took = time.perf_counter() - start
-            repeats[name] = max(1, int(SAMPLE_SECONDS / took))
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        order = list(calls)
-        for _ in range(rounds):
-            random.shuffle(order)
-            for name in order:
-                calls[name](inputs)
-                start = time.perf_counter()
-                for _ in range(repeats[name]):
-                    calls[name](inputs)
-                seconds[name].append((time.perf_counter() - start) / repeats[name])
-        ratios = np.array(seconds["deepsparse"]) / np.array(seconds["ours"])
+        runners, stopwatch = [Runner(call, inputs) for call in calls.values()], Stopwatch()
+        counts = [[stopwatch.calls(one, SAMPLE_SECONDS, most=10**6) for _ in range(5)][-1] for one in runners]
+        seconds = dict(zip(calls, race(runners, counts, stopwatch, rounds=rounds).T, strict=True))
+        ratios = seconds["deepsparse"] / seconds["ours"]
         low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9))
         times = {name: float(1e6 * np.median(values)) for name, values in seconds.items()}
         print(
@@ -119,7 +104,7 @@ def main() -> None:
     if options.verb == "write":
         write(options.folder, options.models, options.sparsities, options.batches)
     else:
-        race(options.folder, options.rounds, options.threads)
+        race_all(options.folder, options.rounds, options.threads)
 
 
 if __name__ == "__main__":

@@ -19,17 +19,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import itertools
 import json
 import logging
 import os
 import platform
-import random
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -39,17 +36,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ticketsmith.engines import installed, onnx_runtime, openvino
+from ticketsmith.inference.onnx_file import write_to_serve
 from ticketsmith.machine import cpu_name
 from ticketsmith.models import create
 from ticketsmith.native import best_isa
+from ticketsmith.race import REST, Runner, Stopwatch, race
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.tune import choices, tune
 
 Call = Callable[[np.ndarray], np.ndarray]
 SAMPLE_SECONDS = 3e-3
-REST = 0.05
-"""Seconds after which the threads of dense runtimes no longer wait for work at full speed: that takes a core from others."""
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 2e-1}
 """Of the largest output. 72 chained layers of random weights are harder on low precision than a trained network is."""
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -184,51 +182,18 @@ def trained_model(name: str, file: Path) -> tuple[nn.Module, float]:
     return model, sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
-def onnx_file(model: nn.Module, inputs: Tensor, folder: Path) -> Path | None:
-    path = folder / "model.onnx"
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        return None
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model, (inputs,), str(path), dynamo=False, opset_version=17)
-    return path
-
-
-def onnx_runtime(path: Path, threads: int = 1, precision: str = "float32") -> Call | None:
-    """Dense; int8 is its dynamic quantization, a scale for each output."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    if precision == "bfloat16":  # it has no such kernels for CPUs
-        return None
-    if precision == "int8":
-        from onnxruntime.quantization import quantize_dynamic
-
-        path, dense = path.with_name("int8.onnx"), path
-        quantize_dynamic(str(dense), str(path), per_channel=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
-
-
-def openvino(path: Path, threads: int = 1, precision: str = "float32") -> Call | None:
-    """Dense, in float32 or bfloat16."""
-    try:
-        import openvino as ov
-    except ImportError:
-        return None
-    if precision == "int8":
-        return None
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    compiled = ov.Core().compile_model(str(path), "CPU", options | {"INFERENCE_PRECISION_HINT": hint})
-    request = compiled.create_infer_request()
-    return lambda x: request.infer([x], share_inputs=True, share_outputs=True)[0]
+def dense_libraries(model: nn.Module, example: Tensor, folder: Path, threads: int, precision: str) -> dict[str, Call]:
+    """The dense libraries that are installed and know the precision, on one ONNX file; int8 is ONNX Runtime's dynamic
+    quantization, a scale for each output."""
+    path, rivals = folder / "model.onnx", {}
+    if installed():
+        batch = write_to_serve(model, example, path)
+    if "onnxruntime" in installed() and precision != "bfloat16":  # it has no such kernels for CPUs
+        file = onnx_runtime.convert(path, precision, folder, per_channel=True)
+        rivals["onnxruntime"] = onnx_runtime.load(file, threads, precision, batch)
+    if "openvino" in installed() and precision != "int8":
+        rivals["openvino"] = openvino.load(path, threads, precision, batch)
+    return rivals
 
 
 def eager(model: nn.Module) -> Call:
@@ -249,42 +214,22 @@ def rivals(
     tuned = choices(tune(graph, threads=threads, precision=precision, batches=batches))
     ours = Model(graph, tuned, threads=threads, precision=precision)
     ours.prepare(len(inputs))
-    found: dict[str, Call | None] = {"ours": ours, "torch": eager(model)}
-    path = onnx_file(model, example, folder)
-    if path is not None:
-        found |= {"onnxruntime": onnx_runtime(path, threads, precision), "openvino": openvino(path, threads, precision)}
-    return {name: call for name, call in found.items() if call is not None}
+    return {"ours": ours, "torch": eager(model), **dense_libraries(model, example, folder, threads, precision)}
 
 
-def race(
+def timed(
     calls: dict[str, Call], inputs: np.ndarray, rounds: int, clock: Callable[[], float], tolerance: float, rest: float
 ) -> dict[str, np.ndarray]:
     """Seconds a call, by rival, one number a round; `rest` seconds before each turn, in which the last one's threads stop."""
     expected = np.array(calls["torch"](inputs))
-    repeats = {}
-    for name, call in calls.items():
-        error = float(np.abs(call(inputs) - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    stopwatch = Stopwatch(clock, prepare=lambda: time.sleep(rest), first=1 + (rest > 0))
+    runners, counts = [Runner(call, inputs) for call in calls.values()], []
+    for name, runner in zip(calls, runners, strict=True):
+        error = float(np.abs(runner.run(inputs) - expected).max()) / max(1.0, float(np.abs(expected).max()))
         if not error <= tolerance:
             raise SystemExit(f"{name} gives other outputs than torch: they differ by {error:.1e}.")
-        for _ in range(3):
-            start = clock()
-            call(inputs)
-            took = clock() - start
-        repeats[name] = max(1, int(SAMPLE_SECONDS / took))
-    order = list(calls)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        random.shuffle(order)
-        for name in order:
-            call = calls[name]
-            time.sleep(rest)
-            for _ in range(1 + (rest > 0)):
-                call(inputs)
-            start = clock()
-            for _ in range(repeats[name]):
-                call(inputs)
-            seconds[name].append((clock() - start) / repeats[name])
-    return {name: np.array(values) for name, values in seconds.items()}
+        counts.append([stopwatch.calls(runner, SAMPLE_SECONDS, most=10**6) for _ in range(3)][-1])
+    return dict(zip(calls, race(runners, counts, stopwatch, rounds=rounds).T, strict=True))
 
 
 def main() -> None:
@@ -334,7 +279,7 @@ def main() -> None:
             ours = calls["ours"]
             handed_to = ours.handed_to(batch) if isinstance(ours, Model) else ""
             rest = REST if options.threads > 1 else 0.0
-            seconds = race(calls, inputs, options.rounds, CLOCKS[options.clock], TOLERANCES[precision], rest)
+            seconds = timed(calls, inputs, options.rounds, CLOCKS[options.clock], TOLERANCES[precision], rest)
         del calls
         medians = {rival: float(np.median(values)) for rival, values in seconds.items()}
         dense = [rival for rival in medians if rival != "ours" and (rival != "torch" or precision == "float32")]

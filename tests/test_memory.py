@@ -28,7 +28,7 @@ from ticketsmith.data import idx, npz, pictures, places, sizes
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.export import masked_bytes, ticket
 from ticketsmith.inference import sources
-from ticketsmith.inference.memory import check
+from ticketsmith.inference.measuring.memory import check
 from ticketsmith.models.size import bounded_by
 from ticketsmith.runtime import artifact, from_onnx
 from ticketsmith.runtime.graph import Graph, Node

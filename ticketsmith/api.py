@@ -525,7 +525,9 @@ class Experiment:
 
     def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
         from ticketsmith.inference import suite
-        from ticketsmith.inference.lineup import Candidate
+        from ticketsmith.inference.measuring.lineup import Candidate
+        from ticketsmith.inference.measuring.measure import Contest
+        from ticketsmith.inference.onnx_file import noted
         from ticketsmith.tasks.build import single_example
         from ticketsmith.tasks.task import serving
         from ticketsmith.training.device import check_device
@@ -538,18 +540,15 @@ class Experiment:
         chosen = settings or short
         check_device(chosen.device)
         candidates = [
-            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, self.model(r))
+            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, noted(self.model(r), r))
             for r in sorted(runs, key=lambda run: (run.variant != "dense", run.variant != "ticket"))
             if not r.diverged
         ]
         if not candidates or candidates[0].variant != "dense":
             raise TicketSmithError(f"{self.name}: there is no sealed dense run to compare with.")
         return suite.run(
-            candidates[0],
-            candidates,
-            partial(single_example, self._task),
+            Contest(candidates[0], candidates, partial(single_example, self._task), serving(self._task)),
             chosen,
-            serving=serving(self._task),
             quick=settings is None,
             progress=progress,
         )

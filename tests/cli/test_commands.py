@@ -167,9 +167,9 @@ def test_nothing_is_told_to_anybody_by_export_and_by_any_library_that_is_raced(s
 def test_the_benchmark_of_an_experiment_is_kept_and_ends_with_a_line_for_programs(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ticketsmith.inference.layers.SPARSITIES", (0.0, 0.9))
-    monkeypatch.setattr("ticketsmith.inference.load.FEWEST_REQUESTS", 20)
-    monkeypatch.setattr("ticketsmith.inference.load.STEP_SECONDS", 0.02)
+    monkeypatch.setattr("ticketsmith.inference.tables.layers.SPARSITIES", (0.0, 0.9))
+    monkeypatch.setattr("ticketsmith.inference.tables.load.FEWEST_REQUESTS", 20)
+    monkeypatch.setattr("ticketsmith.inference.tables.load.STEP_SECONDS", 0.02)
     prefix = ("--runs-prefix", str(store / "runs"), "--rounds", "10", "--batch-size", "1", "--no-memory")
     more = ("--runtime", "torch", "--runtime", "sparse", "--dtype", "float32", "--dtype", "int8", "--load", "--layers")
     status, out, err = call("benchmark", *prefix, *more, capsys=capsys)

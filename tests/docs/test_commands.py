@@ -89,9 +89,9 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ticketsmith.inference.settings.BATCH_SIZES", (1,))
     monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)
     monkeypatch.setattr("ticketsmith.inference.suite.footprint", lambda *given: None)
-    monkeypatch.setattr("ticketsmith.inference.layers.SPARSITIES", (0.0, 0.9))
-    monkeypatch.setattr("ticketsmith.inference.load.FEWEST_REQUESTS", 20)
-    monkeypatch.setattr("ticketsmith.inference.load.STEP_SECONDS", 0.02)
+    monkeypatch.setattr("ticketsmith.inference.tables.layers.SPARSITIES", (0.0, 0.9))
+    monkeypatch.setattr("ticketsmith.inference.tables.load.FEWEST_REQUESTS", 20)
+    monkeypatch.setattr("ticketsmith.inference.tables.load.STEP_SECONDS", 0.02)
 
 
 def _runs_something(block: Block) -> bool:

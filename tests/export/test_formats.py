@@ -18,9 +18,11 @@ from torch import Tensor, nn
 import ticketsmith
 from tests.runtime.networks import ISAS
 from ticketsmith import models
+from ticketsmith.engines import Arrays, installed, onnx_runtime, openvino
 from ticketsmith.errors import Exit, RecipeError, TicketSmithError
 from ticketsmith.export import hugging_face, onnx_file, ticket, tsk_file
 from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject
+from ticketsmith.inference.settings import BenchmarkSettings
 
 kernels = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 
@@ -362,3 +364,26 @@ def test_a_fine_tuned_run_keeps_the_weights_that_it_went_on_from(
     assert found.start is not None
     for name, mask in found.mask.items():
         assert np.array_equal(found.start[name], before[name].numpy() * mask)
+
+
+def test_the_file_that_is_benchmarked_is_the_file_that_is_exported(
+    experiment: ticketsmith.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raced: list[str] = []
+    for engine in (onnx_runtime, openvino):
+
+        def load(path: Path, *how: Any, load: Any = engine.load, **more: Any) -> Arrays:
+            raced.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            arrays: Arrays = load(path, *how, **more)
+            return arrays
+
+        monkeypatch.setattr(engine, "load", load)
+    keys = [experiment.find(0.7).key, experiment.find(variant="dense").key]
+    libraries = [name for name in ("onnxruntime", "openvino") if name in installed()]
+    experiment.compare_with_dense(keys[0], BenchmarkSettings(("torch", *libraries), batch_sizes=(1, 3), rounds=10))
+    monkeypatch.undo()
+    for key in keys:
+        experiment.export(tmp_path / key, ["onnx"], key=key)
+    exported = [digest for key in keys for digest in documents(tmp_path / key)["files"][0]["sha256"].values()]
+    assert set(raced) == set(exported)
+    assert len(raced) >= len(libraries) * len(keys) * 2

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ticketsmith.evidence.serving import Benchmark, Peaks
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.measure import measure
-from ticketsmith.inference.runtimes import Call, CannotRunError
-from ticketsmith.inference.surroundings import State, Surroundings
+from ticketsmith.inference.measuring.lineup import Candidate
+from ticketsmith.inference.measuring.measure import Contest, Progress, measure
+from ticketsmith.inference.measuring.surroundings import State, Surroundings
+from ticketsmith.inference.runtimes import Call, CannotRunError, Runtime
+from ticketsmith.inference.runtimes.eager import Eager
+from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.models.lenet import lenet_300_100
+from ticketsmith.tasks.task import ONE_CALL, Serving
 
 
 def lenet(sparsity: float = 0.0) -> nn.Module:
@@ -131,7 +134,10 @@ class Nameless:
 
 
 class Still(Surroundings):
-    """A machine that does nothing else, and reaches known peaks."""
+    """A machine that does nothing else, reaches known peaks, and has its own time if a clock is given."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
 
     def describe(self, device: torch.device) -> dict[str, str]:
         return {"CPU": "of the tests"}
@@ -144,7 +150,23 @@ class Still(Surroundings):
 
 
 def raced(
-    reference: Candidate, candidates: list[Candidate], inputs_of: Callable[[int], Tensor], **how: Any
+    reference: Candidate,
+    candidates: list[Candidate],
+    inputs_of: Callable[[int], Tensor],
+    *,
+    runtimes: Sequence[Runtime],
+    serving: Serving = ONE_CALL,
+    clock: Callable[[], float] = time.perf_counter,
+    everywhere: bool = True,
+    progress: Progress = lambda what, done, total: None,
+    **settings: Any,
 ) -> Benchmark:
     """``measure`` on a still machine."""
-    return measure(reference, candidates, inputs_of, **{"surroundings": Still(), **how})
+    return measure(
+        Contest(reference, candidates, inputs_of, serving),
+        runtimes,
+        BenchmarkSettings(**settings),
+        everywhere=everywhere,
+        progress=progress,
+        surroundings=Still(clock),
+    )

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ticketsmith.inference import layers
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.layers import break_even, described
+from ticketsmith.inference.runtimes.eager import Eager
+from ticketsmith.inference.tables import layers
+from ticketsmith.inference.tables.layers import break_even, described
 
 
 def test_layers_are_told_as_readers_know_them() -> None:

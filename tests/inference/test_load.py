@@ -7,7 +7,7 @@ import pytest
 
 from tests.inference.rivals import Clock
 from ticketsmith.evidence.serving import LoadStep
-from ticketsmith.inference.load import Server, arrivals, highest_rate, step
+from ticketsmith.inference.tables.load import Server, arrivals, highest_rate, step
 
 
 def _server(clock: Clock, seconds: float) -> Server:

@@ -11,9 +11,9 @@ from torch import nn
 from tests.inference.rivals import images, lenet
 from ticketsmith.errors import RecipeError
 from ticketsmith.evidence.serving import Peaks
-from ticketsmith.inference import memory, peaks
-from ticketsmith.inference.surroundings import State, Surroundings, pinned, signs
-from ticketsmith.inference.work import work
+from ticketsmith.inference.measuring import memory, peaks
+from ticketsmith.inference.measuring.surroundings import State, Surroundings, pinned, signs
+from ticketsmith.inference.measuring.work import work
 
 
 def test_peaks_are_measured_and_bound_a_call() -> None:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from tests.inference.rivals import Clock, Clocked, Slow, Still, candidate, images, lenet, raced
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.serving import Benchmark, Timing
-from ticketsmith.inference import suite, table
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.lineup import Candidate
+from ticketsmith.inference import suite
+from ticketsmith.inference.measuring.lineup import Candidate
+from ticketsmith.inference.measuring.measure import Contest
 from ticketsmith.inference.runtimes import ArrayDecoder, CannotRunError, Decodes, create
-from ticketsmith.inference.settings import Settings
+from ticketsmith.inference.runtimes.eager import Eager
+from ticketsmith.inference.settings import BenchmarkSettings
+from ticketsmith.inference.tables import table
 from ticketsmith.models.gpt import GPT
 from ticketsmith.tasks import task as tasks
 from ticketsmith.tasks.task import Decoder, Phase, Serving, Session, serving
@@ -184,11 +186,8 @@ def test_a_dense_rival_needs_a_step_of_the_model_and_says_so() -> None:
 def test_a_model_without_sessions_has_one_call_and_a_note() -> None:
     model = nn.Sequential(nn.Embedding(SIZE, 8), nn.Linear(8, SIZE))
     found = suite.run(
-        Candidate("dense", 0, 0, "key", 0.0, model),
-        [],
-        windows,
-        Settings(runtimes=("torch",), batch_sizes=(1,), rounds=10),
-        serving=TOKEN,
+        Contest(Candidate("dense", 0, 0, "key", 0.0, model), [], windows, TOKEN),
+        BenchmarkSettings(runtimes=("torch",), batch_sizes=(1,), rounds=10),
         surroundings=Still(),
     )
     assert {timing.phase for timing in found.timings} == {""}
@@ -247,11 +246,8 @@ def test_tables_and_the_summary_name_the_phase() -> None:
 
 def test_a_load_test_sends_whole_requests() -> None:
     found = suite.run(
-        Candidate("dense", 0, 0, "key", 0.0, gpt()),
-        [],
-        windows,
-        Settings(runtimes=("torch",), batch_sizes=(1,), rounds=10),
-        serving=TOKEN,
+        Contest(Candidate("dense", 0, 0, "key", 0.0, gpt()), [], windows, TOKEN),
+        BenchmarkSettings(runtimes=("torch",), batch_sizes=(1,), rounds=10),
         surroundings=Still(),
     )
     chosen: list[tuple[Timing, Timing]] = suite._to_be_loaded(found, 1)

@@ -13,11 +13,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from ticketsmith.inference import exact, sources
-from ticketsmith.inference.agreement import Reference, WrongOutputError, judged
-from ticketsmith.inference.lineup import line_up
-from ticketsmith.inference.onnx_runtime import OnnxRuntime
-from ticketsmith.inference.workload import Workload
+from ticketsmith.inference import sources
+from ticketsmith.inference.measuring import exact
+from ticketsmith.inference.measuring.agreement import Reference, WrongOutputError, judged
+from ticketsmith.inference.measuring.lineup import line_up
+from ticketsmith.inference.measuring.workload import Workload
+from ticketsmith.inference.runtimes.dense_library import OnnxRuntime
 from ticketsmith.runtime.onnx_inputs import ranges
 
 

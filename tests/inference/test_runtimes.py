@@ -14,10 +14,6 @@ from torch import Tensor, nn
 
 from tests.inference.rivals import Slow, images, lenet
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.csr import Csr
-from ticketsmith.inference.cuda import two_of_four
-from ticketsmith.inference.eager import Eager
-from ticketsmith.inference.footprint import footprint
 from ticketsmith.inference.runtimes import (
     BUILTINS,
     TOLERANCES,
@@ -29,6 +25,10 @@ from ticketsmith.inference.runtimes import (
     lined_up,
     precision_of,
 )
+from ticketsmith.inference.runtimes.csr import Csr
+from ticketsmith.inference.runtimes.cuda import two_of_four
+from ticketsmith.inference.runtimes.eager import Eager
+from ticketsmith.inference.tables.footprint import footprint
 from ticketsmith.models.lenet import lenet_300_100
 from ticketsmith.pruning import masks
 from ticketsmith.spec import PruneRule
@@ -122,9 +122,8 @@ def test_a_process_that_fails_gives_no_footprint(tmp_path: Path) -> None:
 
 
 def test_serving_the_sparse_file_imports_no_torch() -> None:
-    program = (
-        "import sys, ticketsmith.inference.footprint, ticketsmith.inference.loaders; sys.exit('torch' in sys.modules)"
-    )
+    modules = "ticketsmith.inference.tables.footprint, ticketsmith.inference.loaders, ticketsmith.engines.onnx_runtime"
+    program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
@@ -263,3 +262,15 @@ def test_csr_leaves_layers_alone_that_do_more_than_multiply() -> None:
     hooked.register_forward_hook(lambda module, inputs, output: output + 1)
     with pytest.raises(CannotRunError):
         Csr().prepare(nn.Sequential(layer, hooked), torch.randn(1, 128))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_model_that_takes_the_size_of_its_batch_for_a_constant_is_written_for_that_size(name: str) -> None:
+    pytest.importorskip(name)
+
+    class Folded(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs.reshape(len(inputs), -1) * len(inputs)
+
+    inputs = torch.rand(5, 2, 3)
+    torch.testing.assert_close(create(name).prepare(Folded(), inputs)(inputs), Folded()(inputs))

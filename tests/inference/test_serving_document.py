@@ -12,7 +12,7 @@ import pytest
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing, from_json, to_json
-from ticketsmith.inference import table
+from ticketsmith.inference.tables import table
 
 DENSE = Timing(
     "dense", 0, 0, "k0", 0.0, "onnxruntime", 1, 1, 100, 0.0966, 0.094, 0.122, 10352.0, 1.0, 1.0, 1.0, 0.0,
@@ -137,5 +137,7 @@ def test_a_reason_is_told_once_for_all_models_that_it_holds_for() -> None:
 
 
 def test_reading_a_benchmark_needs_no_torch() -> None:
-    program = "import sys, ticketsmith.evidence.serving, ticketsmith.inference.table; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, ticketsmith.evidence.serving, ticketsmith.inference.tables.table; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from tests.runtime.networks import ISAS, instant
-from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.measure import measure
+from ticketsmith.inference.measuring.lineup import Candidate
+from ticketsmith.inference.measuring.measure import Contest, measure
 from ticketsmith.inference.runtimes import ArrayCall
-from ticketsmith.inference.sparse import Sparse
-from ticketsmith.inference.table import rows, summary
+from ticketsmith.inference.runtimes.sparse import Sparse
+from ticketsmith.inference.settings import BenchmarkSettings
+from ticketsmith.inference.tables.table import rows, summary
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 
@@ -27,7 +28,9 @@ def test_a_benchmark_says_whose_kernels_computed(monkeypatch: pytest.MonkeyPatch
     own = Sparse(handover=False)
     own.name = "own"
     found = measure(
-        dense, [], lambda size: torch.randn(size, 64, 12, 12), runtimes=[Sparse(), own], batch_sizes=[2], rounds=3
+        Contest(dense, [], lambda size: torch.randn(size, 64, 12, 12)),
+        [Sparse(), own],
+        BenchmarkSettings(batch_sizes=(2,), rounds=3),
     )
     handed, kept = found.timings
     assert handed.handed_to in ("onnxruntime", "openvino")

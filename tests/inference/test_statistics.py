@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ticketsmith.inference.statistics import Bootstrap, noise, resolution
+from ticketsmith.inference.measuring.statistics import Bootstrap, noise, resolution
 
 
 def test_the_interval_of_a_constant_ratio_is_a_point() -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from ticketsmith.inference import layers, weights
-from ticketsmith.inference.work import work
+from ticketsmith.inference.measuring import weights
+from ticketsmith.inference.measuring.work import work
+from ticketsmith.inference.tables import layers
 from ticketsmith.runtime.from_onnx import Constants
 
 KEPT = 0.1

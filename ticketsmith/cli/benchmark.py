@@ -10,12 +10,15 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import RecipeError
+from ticketsmith.inference.settings import ALL, RUNTIMES
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
     from ticketsmith.evidence.serving import Benchmark
-    from ticketsmith.inference.lineup import Candidate
-    from ticketsmith.inference.settings import Settings
+    from ticketsmith.inference.measuring.lineup import Candidate
+    from ticketsmith.inference.settings import BenchmarkSettings
+
+Text = str | None
 
 
 @click.command()
@@ -35,16 +38,18 @@ if TYPE_CHECKING:
     help="Inputs a call; repeatable. By default 1, 8, 32 and 64.",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), multiple=True, help="Cores a call may use; repeatable. [1]")
-@click.option("--dtype", "dtypes", multiple=True, help="Of the weights: float32, bfloat16, int8; repeatable. [float32]")
+@click.option(
+    "--dtype", "precisions", multiple=True, help="Of the weights: float32, bfloat16, int8; repeatable. [float32]"
+)
 @click.option(
     "--runtime",
     "runtimes",
     multiple=True,
     metavar="NAME[,OPTION=VALUE]",
-    help="torch, torch_compile, onnxruntime, openvino, sparse, compact, torch_csr, cuda_graph, torch_24, all, or "
-    "package.module:Runtime; repeatable. By default what is installed and can be fast.",
+    help=f"{', '.join(RUNTIMES)}, {ALL}, or package.module:Runtime; repeatable. By default what is installed and can be "
+    "fast.",
 )
-@click.option("--rounds", "least_rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds at least. [100]")
+@click.option("--rounds", type=click.IntRange(10, 100_000), help="Interleaved rounds at least. [100]")
 @click.option("--seconds", type=click.FloatRange(0.0), help="Seconds at least for each race.")
 @click.option("--budget", type=float, help="Seconds at most for all races: rounds, then models, are left out.")
 @click.option(
@@ -64,11 +69,6 @@ def benchmark(
     checkpoint: str | None,
     runs_prefix: str,
     experiment: str | None,
-    onnx: str | None,
-    against: str | None,
-    model: str | None,
-    weights: str | None,
-    shape: str | None,
     base: str,
     machine: str | None,
     as_json: bool,
@@ -83,45 +83,47 @@ def benchmark(
     from ticketsmith.cli.progress import rounds
     from ticketsmith.prices import lookup
 
-    _check_sources(checkpoint, onnx, against, model, weights, shape)
-    settings = _settings(**how)
+    source = {name: how.pop(name) for name in ("onnx", "model", "against", "weights", "shape")}
+    _check_sources(checkpoint, **source)
+    settings = _settings(how)
+    name = source["model"] if source["onnx"] is None else source["onnx"]
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
-    found: list[tuple[str, str | None, Benchmark]] = []
+    benchmarks: list[tuple[str, str | None, Benchmark]] = []
     with rounds() as progress:
-        if onnx is not None or model is not None:
-            measured = _of_model(onnx, against, model, weights, shape, settings, base, progress)
-            found.append((str(onnx or model), None, replace(measured, machine_rate=rate)))
+        if name is not None:
+            measured = _of_model(settings, base, progress, **source)
+            benchmarks.append((name, None, replace(measured, machine_rate=rate)))
         elif checkpoint is not None:
             one, key = _of_checkpoint(checkpoint, base)
             measured = one.compare_with_dense(key, settings, machine=rate, progress=progress)
-            found.append((checkpoint, None, measured))
+            benchmarks.append((checkpoint, None, measured))
         else:
             from ticketsmith.cli.opened import experiments
 
             for one in experiments(runs_prefix, experiment, base):
                 measured = one.time_inference(settings, force=True, machine=rate, progress=progress)
-                found.append((one.name, f"{one.store.url}/{one.name}/benchmark.json", measured))
-    _show(found, as_json)
+                benchmarks.append((one.name, f"{one.store.url}/{one.name}/benchmark.json", measured))
+    _show(benchmarks, as_json)
 
 
-def _show(found: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None:
+def _show(benchmarks: list[tuple[str, str | None, Benchmark]], as_json: bool) -> None:
     from ticketsmith.evidence.serving import to_json
-    from ticketsmith.inference.table import summary
+    from ticketsmith.inference.tables.table import summary
 
     if as_json:
-        documents = [{"name": name, "kept": kept, **to_json(one)} for name, kept, one in found]
+        documents = [{"name": name, "kept": place, **to_json(one)} for name, place, one in benchmarks]
         click.echo(json.dumps({"benchmarks": documents}, allow_nan=False))
         return
-    for name, _, one in found:
-        if len(found) > 1:
+    for name, _, one in benchmarks:
+        if len(benchmarks) > 1:
             click.echo(f"\n{name}")
         _show_one(one)
-    summaries = [{"name": name, "kept": kept, **summary(one)} for name, kept, one in found]
+    summaries = [{"name": name, "kept": place, **summary(one)} for name, place, one in benchmarks]
     click.echo(json.dumps({"benchmarks": summaries}, allow_nan=False))
 
 
 def _show_one(measured: Benchmark) -> None:
-    from ticketsmith.inference import table
+    from ticketsmith.inference.tables import table
 
     for field, value in measured.machine.items():
         click.echo(f"{field}: {value}")
@@ -151,21 +153,11 @@ def _show_one(measured: Benchmark) -> None:
         click.echo(f"not run: {line}")
 
 
-def _check_sources(
-    checkpoint: str | None,
-    onnx: str | None,
-    against: str | None,
-    model: str | None,
-    weights: str | None,
-    shape: str | None,
-) -> None:
-    given = [
-        name
-        for name, value in (("--checkpoint", checkpoint), ("--onnx", onnx), ("--model", model))
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise RecipeError(f"{' and '.join(given)}: one model at a time.")
+def _check_sources(checkpoint: Text, onnx: Text, model: Text, against: Text, weights: Text, shape: Text) -> None:
+    named = {"--checkpoint": checkpoint, "--onnx": onnx, "--model": model}
+    sources = [name for name, value in named.items() if value is not None]
+    if len(sources) > 1:
+        raise RecipeError(f"{' and '.join(sources)}: one model at a time.")
     if against is not None and onnx is None:
         raise RecipeError("--against names the dense model beside --onnx.")
     if weights is not None and model is None:
@@ -174,54 +166,41 @@ def _check_sources(
         raise RecipeError("--shape is for --onnx and --model; experiments know their inputs.")
 
 
-def _settings(
-    batch_sizes: tuple[int, ...],
-    threads: tuple[int, ...],
-    dtypes: tuple[str, ...],
-    runtimes: tuple[str, ...],
-    least_rounds: int | None,
-    seconds: float | None,
-    budget: float | None,
-    memory: bool,
-    layers: bool,
-    load: bool,
-    target_ms: float | None,
-    percentile: float | None,
-    device: str,
-) -> Settings:
-    from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, LoadSettings, Settings
+def _settings(how: dict[str, Any]) -> BenchmarkSettings:
+    """The command's options, of which those that say nothing take their defaults."""
+    from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, BenchmarkSettings, LoadSettings
 
+    load, target_ms, percentile = (how.pop(name) for name in ("load", "target_ms", "percentile"))
     if not load and (target_ms is not None or percentile is not None):
         raise RecipeError("--target-ms and --percentile are those of --load.")
-    return Settings(
-        runtimes=tuple(runtimes),
-        precisions=tuple(dict.fromkeys(dtypes)) or ("float32",),
-        batch_sizes=tuple(dict.fromkeys(batch_sizes)) or BATCH_SIZES,
-        threads=tuple(dict.fromkeys(threads)) or (1,),
-        rounds=least_rounds or ROUNDS,
-        seconds=seconds or 0.0,
-        budget=budget,
-        memory=memory,
-        layers=layers,
-        load=LoadSettings(target_ms, 0.99 if percentile is None else percentile / 100) if load else None,
-        device=device,
-    )
+    for name, default in {
+        "batch_sizes": BATCH_SIZES,
+        "threads": (1,),
+        "precisions": ("float32",),
+        "runtimes": (),
+    }.items():
+        how[name] = tuple(dict.fromkeys(how[name])) or default
+    how |= {"rounds": how["rounds"] or ROUNDS, "seconds": how["seconds"] or 0.0}
+    share = 0.99 if percentile is None else percentile / 100
+    return BenchmarkSettings(**how, load=LoadSettings(target_ms, share) if load else None)
 
 
 def _of_model(
-    onnx: str | None,
-    against: str | None,
-    model: str | None,
-    weights: str | None,
-    shape: str | None,
-    settings: Settings,
+    settings: BenchmarkSettings,
     base: str,
     progress: Any,
+    *,
+    onnx: Text,
+    model: Text,
+    against: Text,
+    weights: Text,
+    shape: Text,
 ) -> Benchmark:
     """A model that no experiment made."""
     from pathlib import Path
 
     from ticketsmith.inference import sources, suite
+    from ticketsmith.inference.measuring.measure import Contest
     from ticketsmith.plugins import make_importable
     from ticketsmith.training.device import check_device
 
@@ -239,7 +218,7 @@ def _of_model(
             reference, dense_inputs = sources.of_onnx(against, size)
             if dense_inputs(1).shape != inputs(1).shape:
                 raise RecipeError(f"{onnx} and {against} take inputs of different shapes: they are not the same model.")
-    return suite.run(reference, candidates, inputs, settings, progress=progress)
+    return suite.run(Contest(reference, candidates, inputs), settings, progress=progress)
 
 
 def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:
@@ -249,5 +228,5 @@ def _of_checkpoint(checkpoint: str, base: str) -> tuple[Experiment, str]:
     from ticketsmith.store.locate import run_at
 
     place, folder = run_at(checkpoint)
-    found = open_experiment(folder.experiment, place, base)
-    return found, SealedRun(found.store, folder).key
+    experiment = open_experiment(folder.experiment, place, base)
+    return experiment, SealedRun(experiment.store, folder).key

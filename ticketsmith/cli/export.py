@@ -56,10 +56,10 @@ def export(
     """
     from ticketsmith.cli.progress import note
 
-    found, key = _found(address, experiment, base, one=(sparsity, variant, seed) != (None, None, None))
-    result = found.result(key) if key else found.find(sparsity, seed=seed or 0, variant=variant or "ticket")
+    opened, key = _run_at(address, experiment, base, one=(sparsity, variant, seed) != (None, None, None))
+    result = opened.result(key) if key else opened.find(sparsity, seed=seed or 0, variant=variant or "ticket")
     place = output or f"exports/{result.path}"
-    made = found.export(
+    written = opened.export(
         place,
         formats,
         key=result.key,
@@ -67,20 +67,16 @@ def export(
         tuned=not no_tune,
         start_weights=start_weights,
         force=force,
-        note=_quiet if as_json else note,
+        note=(lambda text: None) if as_json else note,
     )
     if as_json:
-        options.print_json(made.document)
+        options.print_json(written.document)
         return
-    _show(made.document)
-    click.echo(f"about them: {made.path}")
+    _show(written.document)
+    click.echo(f"about them: {written.path}")
 
 
-def _quiet(text: str) -> None:
-    pass
-
-
-def _found(address: str, name: str | None, base: str, one: bool) -> tuple[Experiment, str | None]:
+def _run_at(address: str, name: str | None, base: str, one: bool) -> tuple[Experiment, str | None]:
     """The experiment that an address means, and the key when it means a run."""
     from ticketsmith.api import open_experiment
     from ticketsmith.store.contract import SealedRun
@@ -96,8 +92,8 @@ def _found(address: str, name: str | None, base: str, one: bool) -> tuple[Experi
                 raise RecipeError(
                     f"{address} is one run already: --sparsity, --variant and --seed choose among an experiment's."
                 )
-            found = open_experiment(folder.experiment, place, base)
-            return found, SealedRun(found.store, folder).key
+            experiment = open_experiment(folder.experiment, place, base)
+            return experiment, SealedRun(experiment.store, folder).key
     place, names = experiments_at(address, name)
     if not names:
         raise TicketSmithError(f"{address}: no run and no experiment is here.")
@@ -167,37 +163,37 @@ def show(file: str, as_json: bool) -> None:
     from ticketsmith.evidence.size import Size
     from ticketsmith.export.ticket import read
 
-    found = read(file)
-    weights = found.metrics["weights"]
-    final = found.metrics.get("final") or {}
-    size = Size(weights["total"], weights["kept"], found.metrics.get("parameters"))
-    told = {
-        "run": str(found.folder),
-        "key": found.key,
-        "sparsity": found.sparsity,
+    ticket_file = read(file)
+    weights = ticket_file.metrics["weights"]
+    final = ticket_file.metrics.get("final") or {}
+    size = Size(weights["total"], weights["kept"], ticket_file.metrics.get("parameters"))
+    facts = {
+        "run": str(ticket_file.folder),
+        "key": ticket_file.key,
+        "sparsity": ticket_file.sparsity,
         "network sparsity": size.network_sparsity,
         "removed": size.removed,
         "weights": f"{weights['kept']} of {weights['total']} prunable",
         "test": final.get("test"),
-        "start weights": _start_words(found),
-        "task": found.spec.task,
-        "files": {name: len(content) for name, content in sorted(found.files.items())},
+        "start weights": _start_words(ticket_file),
+        "task": ticket_file.spec.task,
+        "files": {name: len(content) for name, content in sorted(ticket_file.files.items())},
     }
     if as_json:
-        options.print_json(told)
+        options.print_json(facts)
         return
-    for name, value in told.items():
+    for name, value in facts.items():
         click.echo(f"{name}: {value:.4%}" if name.endswith("sparsity") and value is not None else f"{name}: {value}")
 
 
-def _start_words(found: Ticket) -> str:
-    if found.start_file is not None:
+def _start_words(ticket_file: Ticket) -> str:
+    if ticket_file.start_file is not None:
         return "in the file"
     return {
         "init": "from the seed",
         "rewind": "the seed's, trained to the rewind point",
         "continue": "not in the file",
-    }[found.spec.weights.kind]
+    }[ticket_file.spec.weights.kind]
 
 
 @ticket.command(name="import")
@@ -210,9 +206,9 @@ def import_(file: str, store: str, experiment: str | None) -> None:
     from ticketsmith.export.ticket import read
     from ticketsmith.store import open_store
 
-    found = read(file)
+    ticket_file = read(file)
     opened = open_store(store)
-    folder, is_new = bring_in(found, opened, experiment)
+    folder, is_new = bring_in(ticket_file, opened, experiment)
     click.echo(f"{opened.url}/{folder}" + ("" if is_new else " (was there already)"))
 
 
@@ -234,16 +230,16 @@ def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> N
     from ticketsmith.models.state import snapshot
     from ticketsmith.training.device import prepare
 
-    found = read(file)
+    ticket_file = read(file)
     prepare("cpu")
-    task = training.task_of(found, None if base is None else Path(base))
-    again = training.retrain(found, task, _Steps(file).tell)
+    task = training.task_of(ticket_file, None if base is None else Path(base))
+    again = training.retrain(ticket_file, task, _Steps(file).tell)
     if output is not None:
         try:
             save_file(snapshot(again.model), output)
         except OSError as error:
             raise disk_error(error, output) from error
-    before = (found.metrics.get("final") or {}).get("test") or {}
+    before = (ticket_file.metrics.get("final") or {}).get("test") or {}
     if as_json:
         options.print_json(
             {
@@ -257,8 +253,8 @@ def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> N
     said = "the same weights, bit for bit" if again.same else f"weights differ by up to {again.max_difference:.2g}"
     click.echo(f"{file}: {said}")
     for name, value in again.test.items():
-        told = before.get(name)
-        click.echo(f"test {name}: {value:.6g}" + ("" if told is None else f" (in the file {told:.6g})"))
+        earlier = before.get(name)
+        click.echo(f"test {name}: {value:.6g}" + ("" if earlier is None else f" (in the file {earlier:.6g})"))
     if not again.same:
         click.echo("Another machine, or other versions, round differently; data and code are those of the spec.")
 
@@ -267,12 +263,12 @@ class _Steps:
     """Where training is, on standard error, ten times at most."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.told = name, 0
+        self.name, self.tenths = name, 0
 
     def tell(self, step: int, steps: int) -> None:
         from ticketsmith.cli.progress import note
 
         tenth = 10 * step // steps
-        if tenth > self.told:
-            self.told = tenth
+        if tenth > self.tenths:
+            self.tenths = tenth
             note(f"{self.name}: step {step} of {steps}")

@@ -119,7 +119,7 @@ def arrays(content: bytes) -> dict[str, NDArray[Any]]:
     """Every tensor as an array; bfloat16 becomes float32, exactly. Raises TicketFileError."""
     header = header_of(content)
     data = data_of(content, header)
-    found = {}
+    tensors = {}
     for part in parts_of(header):
         raw = data[part.begin : part.end]
         if len(raw) != part.end - part.begin:
@@ -127,8 +127,8 @@ def arrays(content: bytes) -> dict[str, NDArray[Any]]:
         flat: NDArray[Any] = np.frombuffer(raw, _DTYPES[part.dtype])
         if part.dtype == "BF16":
             flat = (flat.astype("<u4") << 16).view("<f4")
-        found[part.name] = flat.reshape(part.shape)
-    return found
+        tensors[part.name] = flat.reshape(part.shape)
+    return tensors
 
 
 def take_apart(content: bytes, masks: Mapping[str, Bits]) -> dict[str, bytes]:

@@ -14,8 +14,8 @@ from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import GatePolicy
 from ticketsmith.export.ticket import Ticket
-from ticketsmith.inference import exact
-from ticketsmith.inference.agreement import Reference, WrongOutputError, judged
+from ticketsmith.inference.measuring import exact
+from ticketsmith.inference.measuring.agreement import Reference, WrongOutputError, judged
 from ticketsmith.models.state import load
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model, example, single_example
@@ -67,22 +67,22 @@ class Subject:
                 actual = _tensors(call(*(tensor.clone() for tensor in inputs)))
             if [tensor.shape for tensor in actual] != [tensor.shape for tensor in expected]:
                 raise ExportError(f"{what} gives outputs of other shapes than the model.")
-            for plain, given in zip(expected, actual, strict=True):
+            for plain, output in zip(expected, actual, strict=True):
                 try:
-                    errors.append(self._difference(plain, given, inputs, what, alone=len(expected) == 1))
+                    errors.append(self._difference(plain, output, inputs, what, alone=len(expected) == 1))
                 except WrongOutputError as error:
                     raise ExportError(str(error)) from error
         return max(errors)
 
-    def _difference(self, plain: Tensor, given: Tensor, inputs: tuple[Tensor, ...], what: str, alone: bool) -> float:
+    def _difference(self, plain: Tensor, output: Tensor, inputs: tuple[Tensor, ...], what: str, alone: bool) -> float:
         try:
-            return judged(Reference(plain, "the model"), given, TOLERANCE, what)
+            return judged(Reference(plain, "the model"), output, TOLERANCE, what)
         except WrongOutputError:
             # it may be nearer to float64 than the model in float32
             precise = exact.of_module(self.model, *inputs) if alone else None
             if precise is None or precise.shape != plain.shape:
                 raise
-            return judged(Reference(plain, "the model", precise, exact.PYTORCH), given, TOLERANCE, what)
+            return judged(Reference(plain, "the model", precise, exact.PYTORCH), output, TOLERANCE, what)
 
     def outputs(self, *inputs: Tensor) -> list[Tensor]:
         """All tensors that the model gives. Raises ExportError when there are none."""

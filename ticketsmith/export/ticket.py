@@ -75,8 +75,8 @@ class Ticket:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """``metrics.json``: quality on the validation and test splits, weights by layer, FLOPs."""
-        found: dict[str, Any] = json.loads(self.files["metrics.json"])
-        return found
+        metrics: dict[str, Any] = json.loads(self.files["metrics.json"])
+        return metrics
 
     @property
     def sparsity(self) -> float:

@@ -45,10 +45,10 @@ def write(subject: Subject, path: Path, settings: Settings) -> Written:
 
 def _tuned(graph: Graph, precision: str) -> dict[str, str]:
     """Formats, and dense libraries for calls on one thread and on all cores."""
-    found = choices(tune(graph, precision=precision))
+    tuned = choices(tune(graph, precision=precision))
     if precision == "float32" and usable_cores() > 1:
-        found |= choices(tune_network(graph, found, threads=usable_cores()))
-    return found
+        tuned |= choices(tune_network(graph, tuned, threads=usable_cores()))
+    return tuned
 
 
 def _handed_over(tuned: Mapping[str, str]) -> list[dict[str, object]]:
@@ -63,8 +63,8 @@ def _handed_over(tuned: Mapping[str, str]) -> list[dict[str, object]]:
 
 def _answers(served: Model, inputs: Tensor) -> list[Tensor]:
     """All outputs."""
-    found = served(inputs.numpy())
-    return [torch.from_numpy(one) for one in (found if isinstance(found, tuple) else (found,))]
+    outputs = served(inputs.numpy())
+    return [torch.from_numpy(one) for one in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 class _Served(nn.Module):
@@ -104,13 +104,13 @@ def _compared(subject: Subject, served: Model, precision: str, force: bool) -> d
 
 
 def _broken(subject: Subject, before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    told = []
+    broken = []
     for gate in subject.policy.gates:
         sign = -1.0 if subject.result.metrics[gate.metric].higher_is_better else 1.0
         worse = sign * (after[gate.metric] - before[gate.metric])
         limit = gate.margin * abs(before[gate.metric]) if gate.relative else gate.margin
         if not worse <= limit + TOLERANCE:  # also NaN
-            told.append(
+            broken.append(
                 f"{gate.metric} is {after[gate.metric]:.4g} instead of {before[gate.metric]:.4g}, {limit:.4g} may be lost"
             )
-    return told
+    return broken

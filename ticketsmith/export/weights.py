@@ -58,19 +58,19 @@ def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Writt
     return Written("read back: equal weights; outputs compared with PyTorch's", lines, error)
 
 
-def _start(subject: Subject, wanted: bool) -> bytes | None:
+def _start(subject: Subject, required: bool) -> bytes | None:
     """The weights that training began with, where they are wanted, or where no spec gives them.
 
-    Raises ExportError when they are wanted and cannot be had.
+    Raises ExportError when they are required and cannot be had.
     """
     weights = subject.ticket.spec.weights
-    if not wanted and not isinstance(weights, Continue):
+    if not required and not isinstance(weights, Continue):
         return None
     parent = None if isinstance(weights, Init) else subject.parent(weights.run)
     if parent is not None:
         return to_bytes(read_weights(parent))
     if not isinstance(weights, Continue):
         return to_bytes(snapshot(start_model(subject.ticket, subject.task)))
-    if wanted:
+    if required:
         raise ExportError(f"--start-weights: the run {weights.run[:8]}, which has them, is not in the store.")
     return None

@@ -62,12 +62,12 @@ def check_formats(formats: Sequence[str], precision: str) -> list[str]:
             raise RecipeError(f"format {name!r} is unknown.{nearest(name, [*FORMATS, ALL])}")
     if precision not in PRECISIONS:
         raise RecipeError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
-    wanted = list(dict.fromkeys(FORMATS if ALL in formats else formats))
-    if not wanted:
+    kinds = list(dict.fromkeys(FORMATS if ALL in formats else formats))
+    if not kinds:
         raise RecipeError(f"name a format: {', '.join([*FORMATS, ALL])}.")
-    if precision != "float32" and "tsk" not in wanted:
+    if precision != "float32" and "tsk" not in kinds:
         raise RecipeError(f"precision {precision!r} is for the format tsk; others hold float32.")
-    return wanted
+    return kinds
 
 
 def export(
@@ -82,8 +82,8 @@ def export(
     With ``all``, a format that this model cannot have is left out, and ``export.json`` says why; else it is an error, and
     nothing is written. Raises ExportError when something is there already and ``settings.force`` is not set.
     """
-    wanted = check_formats(formats, settings.precision)
-    folder, names, about = _places(output, wanted)
+    kinds = check_formats(formats, settings.precision)
+    folder, names, about = _places(output, kinds)
     if not settings.force:
         there = [name for name in (*names.values(), about) if (folder / name).exists()]
         if there:
@@ -98,7 +98,7 @@ def export(
         raise _unwritable(folder, error) from error
     try:
         entries, left_out = [], []
-        for kind in wanted:
+        for kind in kinds:
             note(f"{kind} ...")
             try:
                 written = _write(kind, subject, aside / names[kind], settings)
@@ -128,13 +128,13 @@ def _unwritable(folder: Path, error: OSError) -> StoreError:
     return StoreError(f"{folder}: cannot write: {error.strerror or error}. Free space, or name another --output.")
 
 
-def _places(output: Path, wanted: Sequence[str]) -> tuple[Path, dict[str, str], str]:
+def _places(output: Path, kinds: Sequence[str]) -> tuple[Path, dict[str, str], str]:
     """The folder, the name of each format's file in it, and that of what tells about them."""
-    if len(wanted) == 1 and output.suffix and not output.is_dir():
-        return output.parent, {wanted[0]: output.name}, f"{output.name}.export.json"
+    if len(kinds) == 1 and output.suffix and not output.is_dir():
+        return output.parent, {kinds[0]: output.name}, f"{output.name}.export.json"
     if output.exists() and not output.is_dir():
-        raise ExportError(f"{output} is a file; {len(wanted)} formats need a folder.")
-    return output, {kind: FORMATS[kind].name for kind in wanted}, "export.json"
+        raise ExportError(f"{output} is a file; {len(kinds)} formats need a folder.")
+    return output, {kind: FORMATS[kind].name for kind in kinds}, "export.json"
 
 
 def _write(kind: str, subject: Subject, path: Path, settings: Settings) -> Written:
@@ -167,7 +167,7 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
         {"shape": ["batch", *tensor.shape[1:]], "dtype": str(tensor.dtype).removeprefix("torch.")}
         for tensor in example(subject.task, 1)
     ]
-    made = json.loads(ticket.files["environment.json"])
+    environment = json.loads(ticket.files["environment.json"])
     return {
         "format": 1,
         "experiment": ticket.folder.experiment,
@@ -189,8 +189,10 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
         "dense_bytes": _dense_bytes(subject),
         "files": entries,
         "left_out": left_out,
-        "recipe_sha256": made.get("recipe_sha256"),
-        "trained_with": {name: made.get(name) for name in ("ticketsmith", "git_commit", "torch", "python", "device")},
+        "recipe_sha256": environment.get("recipe_sha256"),
+        "trained_with": {
+            name: environment.get(name) for name in ("ticketsmith", "git_commit", "torch", "python", "device")
+        },
         "exported_with": {"ticketsmith": __version__, "git_commit": git_commit()},
     }
 
@@ -198,10 +200,10 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
 def _test(subject: Subject) -> dict[str, Any]:
     """Each metric on the test split: of this run, and of all seeds of its level; of the dense network beside it."""
     result = subject.result
-    told: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name, metric in result.metrics.items():
-        told[name] = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
-        told[name]["this_run"] = measured_value(result, name, "test", "final")
+        metrics[name] = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+        metrics[name]["this_run"] = measured_value(result, name, "test", "final")
         for what, variant, level in (("all_seeds", result.variant, result.level), (DENSE, DENSE, 0)):
             values = {
                 run.seed: value
@@ -209,8 +211,8 @@ def _test(subject: Subject) -> dict[str, Any]:
                 if (run.variant, run.level, run.draw) == (variant, level, result.draw if what == "all_seeds" else 0)
                 and (value := measured_value(run, name, "test", "final")) is not None
             }
-            told[name][what] = {"seeds": sorted(values), "mean": mean(list(values.values())) if values else None}
-    return told
+            metrics[name][what] = {"seeds": sorted(values), "mean": mean(list(values.values())) if values else None}
+    return metrics
 
 
 def _dense_bytes(subject: Subject) -> int:

@@ -109,8 +109,8 @@ class _Network:
         modules = dict(program.named_modules())
         uses = Counter(id(one) for name in called for one in modules[name].parameters())
         # A weight that the forward pass takes by itself is used there too: `F.linear(x, self.embedding.weight)`.
-        taken = [str(node.target) for node in program.graph.nodes if node.op == "get_attr"]
-        uses.update(id(one) for name in taken if (one := _attribute(program, name)) is not None)
+        names = [str(node.target) for node in program.graph.nodes if node.op == "get_attr"]
+        uses.update(id(one) for name in names if (one := _attribute(program, name)) is not None)
         for node in program.graph.nodes:
             module = modules[str(node.target)] if node.op == "call_module" else None
             if module is not None and (_does_more(module) or any(uses[id(one)] > 1 for one in module.parameters())):
@@ -139,12 +139,12 @@ class _Network:
         """Rewrites the layers without the dead units."""
         constants = self._constants()
         for node, layer in self.layers.items():
-            given, made = self.values[_source(node)], self.values[node]
-            ins, outs = given.space.root().alive, made.space.root().alive
+            before, after = self.values[_source(node)], self.values[node]
+            ins, outs = before.space.root().alive, after.space.root().alive
             if isinstance(layer, _NORMS):
                 smaller: nn.Module = _smaller_norm(layer, ins)
             elif isinstance(layer, nn.Linear):
-                smaller = _smaller_linear(layer, ins.repeat_interleave(given.repeat), outs, constants[_source(node)])
+                smaller = _smaller_linear(layer, ins.repeat_interleave(before.repeat), outs, constants[_source(node)])
             else:
                 assert isinstance(layer, _CONVOLUTIONS)
                 smaller = _smaller_convolution(layer, ins, outs, constants[_source(node)])
@@ -154,65 +154,65 @@ class _Network:
         """Marks the units of ``space`` that every reader can do without; one is left, so that shapes remain."""
         dead = torch.ones(space.size, dtype=torch.bool)
         for node, layer in self.layers.items():
-            given = self.values[_source(node)]
-            if given.space.root() is space and not isinstance(layer, _NORMS) and not _depthwise(layer):
-                dead &= self._can_do_without(node, layer, given, constants[_source(node)])
+            source = self.values[_source(node)]
+            if source.space.root() is space and not isinstance(layer, _NORMS) and not _depthwise(layer):
+                dead &= self._can_do_without(node, layer, source, constants[_source(node)])
         space.alive &= ~dead
         if not space.alive.any():
             space.alive[0] = True
 
-    def _can_do_without(self, node: fx.Node, layer: nn.Module, given: _Value, constant: Tensor) -> Tensor:
+    def _can_do_without(self, node: fx.Node, layer: nn.Module, source: _Value, constant: Tensor) -> Tensor:
         """``[units]``: those that a layer does not read, or that are constants which its bias can take over."""
         outs = self.values[node].space.root().alive
         read = (layer.weight != 0)[outs].flatten(2).any(2) if layer.weight.dim() > 2 else (layer.weight != 0)[outs]  # type: ignore[operator, index]
-        unread = ~read.any(0).reshape(given.space.size, given.repeat).any(1)
-        known = constant.isfinite() if _has_no_border(layer) else constant == 0
-        return unread | known
+        unread = ~read.any(0).reshape(source.space.size, source.repeat).any(1)
+        foldable = constant.isfinite() if _has_no_border(layer) else constant == 0
+        return unread | foldable
 
     def _constants(self) -> dict[fx.Node, Tensor]:
         """``[units]`` for each value: what a unit is when it is the same for all inputs, NaN when it is not."""
-        found: dict[fx.Node, Tensor] = {}
+        constants: dict[fx.Node, Tensor] = {}
         for node in self.program.graph.nodes:
             if node not in self.values:
                 continue
             value = self.values[node]
             layer = self.layers.get(node)
             if layer is None:
-                found[node] = self._passed_on(node, value, found)
+                constants[node] = self._passed_on(node, value, constants)
             elif isinstance(layer, _NORMS):
-                given = found[_source(node)]
-                found[node] = layer(
-                    given.reshape(1, -1, *[1] * (2 if isinstance(layer, nn.BatchNorm2d) else 0))
+                source = constants[_source(node)]
+                constants[node] = layer(
+                    source.reshape(1, -1, *[1] * (2 if isinstance(layer, nn.BatchNorm2d) else 0))
                 ).flatten()
             else:
-                found[node] = self._written(node, layer, found)
-        return found
+                constants[node] = self._written(node, layer, constants)
+        return constants
 
-    def _written(self, node: fx.Node, layer: nn.Module, found: dict[fx.Node, Tensor]) -> Tensor:
+    def _written(self, node: fx.Node, layer: nn.Module, constants: dict[fx.Node, Tensor]) -> Tensor:
         """A linear layer or a convolution: the bias, where all weights on units that live are zeros."""
-        given = self.values[_source(node)]
-        weight, bias, constant = layer.weight, layer.bias, found[_source(node)]
+        source = self.values[_source(node)]
+        weight, bias, constant = layer.weight, layer.bias, constants[_source(node)]
         assert isinstance(weight, Tensor)
-        alive = given.space.root().alive
+        alive = source.space.root().alive
         if _depthwise(layer):
             silent = ~(weight != 0).flatten(1).any(1)
         else:
             columns = (weight != 0).flatten(2).any(2) if weight.dim() > 2 else weight != 0
-            silent = ~columns[:, alive.repeat_interleave(given.repeat)].any(1)
+            silent = ~columns[:, alive.repeat_interleave(source.repeat)].any(1)
         base = bias.clone() if isinstance(bias, Tensor) else torch.zeros(len(weight), dtype=weight.dtype)
         if not _depthwise(layer):
-            base += _folded(weight, constant, alive, given.repeat)
+            base += _folded(weight, constant, alive, source.repeat)
         return torch.where(silent, base, math.nan)
 
-    def _passed_on(self, node: fx.Node, value: _Value, found: dict[fx.Node, Tensor]) -> Tensor:
+    def _passed_on(self, node: fx.Node, value: _Value, constants: dict[fx.Node, Tensor]) -> Tensor:
         sources = [one for one in node.all_input_nodes if one in self.values]
         unknown = torch.full((value.space.size,), math.nan)
         if node.op == "placeholder" or not sources or value.space.root().pinned:
             return unknown
         if len(sources) == 2:
-            return found[sources[0]] + found[sources[1]]
+            return constants[sources[0]] + constants[sources[1]]
         function = _function(node, self.program)
-        return found[sources[0]] if function is None else function(found[sources[0]])
+        return constants[sources[0]] if function is None else function(constants[sources[0]])
 
     # ---- reading the program
 
@@ -223,64 +223,64 @@ class _Network:
         if shape is None:  # sizes and other numbers, or several tensors
             self._pin(node.all_input_nodes)
             return
-        given = self.values.get(node.all_input_nodes[0]) if node.all_input_nodes else None
-        made = None if given is None else self._made(node, module, given, shape)
-        if made is None:
+        source = self.values.get(node.all_input_nodes[0]) if node.all_input_nodes else None
+        value = None if source is None else self._value(node, module, source, shape)
+        if value is None:
             self._pin(node.all_input_nodes)
-            made = _Value(_Space(shape[1] if len(shape) > 1 else 1, pinned=True))
-        self.values[node] = made
+            value = _Value(_Space(shape[1] if len(shape) > 1 else 1, pinned=True))
+        self.values[node] = value
 
-    def _made(self, node: fx.Node, module: nn.Module | None, given: _Value, shape: tuple[int, ...]) -> _Value | None:
+    def _value(self, node: fx.Node, module: nn.Module | None, source: _Value, shape: tuple[int, ...]) -> _Value | None:
         """The value that a node makes of its input; None when it is not understood."""
         before = _shape(node.all_input_nodes[0])
         if before is None or (module is not None and len(node.all_input_nodes) > 1):
             return None
-        if isinstance(module, nn.Linear) and (len(before) == 2 or given.axis == -1 or given.space.root().pinned):
+        if isinstance(module, nn.Linear) and (len(before) == 2 or source.axis == -1 or source.space.root().pinned):
             self.layers[node] = module
-            if len(before) != 2 and given.axis != -1:  # tokens of an input that stays as it is
-                given = _Value(_Space(before[-1], pinned=True), axis=-1)
-                self.values[node.all_input_nodes[0]] = given
+            if len(before) != 2 and source.axis != -1:  # tokens of an input that stays as it is
+                source = _Value(_Space(before[-1], pinned=True), axis=-1)
+                self.values[node.all_input_nodes[0]] = source
             return _Value(_Space(shape[-1]), axis=1 if len(shape) == 2 else -1)
         if (
             isinstance(module, _CONVOLUTIONS)
-            and given.repeat == 1
-            and given.axis == 1
+            and source.repeat == 1
+            and source.axis == 1
             and len(before) == module.weight.dim()
         ):
             if module.padding_mode != "zeros" or not (module.groups == 1 or _depthwise(module)):
                 return None
             self.layers[node] = module
-            return given if _depthwise(module) else _Value(_Space(shape[1]))
-        if isinstance(module, _NORMS) and given.repeat == 1 and given.axis == 1 and len(before) == len(shape):
+            return source if _depthwise(module) else _Value(_Space(shape[1]))
+        if isinstance(module, _NORMS) and source.repeat == 1 and source.axis == 1 and len(before) == len(shape):
             if module.running_mean is None or len(before) == 3:
                 return None
             self.layers[node] = module
-            return given
+            return source
         if _function(node, self.program) is not None and len(node.all_input_nodes) == 1 and shape == before:
-            return given
-        if _is_pool(node, module, self.program) and given.repeat == 1 and given.axis == 1:
-            return given
-        if _is_mean(node, len(before)) and given.repeat == 1 and given.axis == 1:
-            return given
-        if _flattens(node, module, before, shape) and given.axis == 1:
+            return source
+        if _is_pool(node, module, self.program) and source.repeat == 1 and source.axis == 1:
+            return source
+        if _is_mean(node, len(before)) and source.repeat == 1 and source.axis == 1:
+            return source
+        if _flattens(node, module, before, shape) and source.axis == 1:
             if node.op != "call_module":
                 node.op, node.target, node.args, node.kwargs = "call_method", "flatten", (node.args[0], 1), {}
-            return _Value(given.space, given.repeat * math.prod(before[2:]))
+            return _Value(source.space, source.repeat * math.prod(before[2:]))
         if node.target in _SUMS and len(node.all_input_nodes) == 2 and not node.kwargs:
-            return self._sum(node, given, before)
+            return self._sum(node, source, before)
         return None
 
-    def _sum(self, node: fx.Node, given: _Value, before: tuple[int, ...]) -> _Value | None:
+    def _sum(self, node: fx.Node, source: _Value, before: tuple[int, ...]) -> _Value | None:
         other_node = node.all_input_nodes[1]
         other = self.values.get(other_node)
-        alike = other is not None and (other.repeat, other.axis) == (given.repeat, given.axis)
+        alike = other is not None and (other.repeat, other.axis) == (source.repeat, source.axis)
         if other is None or not alike or _shape(other_node) != before:
             return None
-        first, second = given.space.root(), other.space.root()
+        first, second = source.space.root(), other.space.root()
         if first is not second:
             second.parent = first
             first.pinned |= second.pinned
-        return given
+        return source
 
     def _pin(self, nodes: Iterable[fx.Node]) -> None:
         for node in nodes:
@@ -293,8 +293,8 @@ class _Network:
 
 def _attribute(program: nn.Module, name: str) -> Tensor | None:
     owner, _, attribute = name.rpartition(".")
-    found = getattr(program.get_submodule(owner), attribute, None)
-    return found if isinstance(found, Tensor) else None
+    tensor = getattr(program.get_submodule(owner), attribute, None)
+    return tensor if isinstance(tensor, Tensor) else None
 
 
 def _source(node: fx.Node) -> fx.Node:
@@ -328,8 +328,8 @@ def _function(node: fx.Node, program: fx.GraphModule) -> Callable[[Tensor], Tens
     if node.op == "call_module":
         module = program.get_submodule(str(node.target))
         return module if isinstance(module, _ELEMENTWISE_MODULES) and not _does_more(module) else None
-    known = node.target in (_ELEMENTWISE_METHODS if node.op == "call_method" else _ELEMENTWISE)
-    if node.op not in ("call_method", "call_function") or not known or len(node.all_input_nodes) != 1:
+    elementwise = node.target in (_ELEMENTWISE_METHODS if node.op == "call_method" else _ELEMENTWISE)
+    if node.op not in ("call_method", "call_function") or not elementwise or len(node.all_input_nodes) != 1:
         return None
 
     def apply(constant: Tensor) -> Tensor:

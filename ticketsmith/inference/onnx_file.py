@@ -1,129 +1,136 @@
-"""Models as ONNX files: written from PyTorch, and what is to be known of a given one."""
+"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, byte for byte."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import io
-import math
+import logging
+import os
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
-from ticketsmith.errors import RecipeError
-from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
-from ticketsmith.memory import require
-from ticketsmith.runtime.from_onnx import Constants
-from ticketsmith.runtime.onnx_sizes import result_size
+from ticketsmith.engines import CannotRunError, need
+from ticketsmith.engines.onnx_runtime import BATCH
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.size import size_of
 
-OPSET = 17
+INPUT, OUTPUT = "input", "output"
 
+Axes = Mapping[str, Mapping[int, str]]
+"""Inputs or outputs by name, in order: their axes whose sizes are free, each with the name of its size."""
 
-def need(*packages: str) -> None:
-    """Raises CannotRunError, with what to install, when one of ``packages`` is not there."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise CannotRunError(f'{package} is not installed: pip install "ticketsmith[serve]".')
+_NOTES = "ticketsmith_notes"
 
 
-def onnx_path(model: nn.Module | OnnxFile, example: Tensor, folder: Path) -> Path:
-    """The ONNX file of a model, for inputs of the shape of ``example``; a module is written into ``folder``.
+def noted(model: nn.Module, result: Result) -> nn.Module:
+    """The model, from now on with what its ONNX files tell of the run that it is of."""
+    notes = {"key": result.key, "sparsity": result.sparsity, "removed": size_of([result]).removed}
+    setattr(model, _NOTES, {f"ticketsmith.{name}": str(value) for name, value in notes.items()})
+    return model
 
-    Raises CannotRunError when PyTorch cannot write it.
+
+def same_notes(model: nn.Module, other: nn.Module) -> nn.Module:
+    """The model, from now on with the notes of another one that computes the same."""
+    setattr(model, _NOTES, getattr(other, _NOTES, {}))
+    return model
+
+
+def write(model: nn.Module, example: Tensor, path: Path, copies: int = 2) -> bool:
+    """A module of one input and one output as an ONNX file, for any number of inputs shaped like those of ``example``
+    ``[b, ...]``; its notes become the file's metadata.
+
+    It is traced on the first input, ``copies`` times. Gives whether PyTorch saw no size that became a constant. Raises
+    CannotRunError when PyTorch cannot write it.
     """
-    if isinstance(model, OnnxFile):
-        return model.path
+    inputs = torch.cat([example[:1]] * copies)
+    is_sure = translate(model, (inputs,), path, {INPUT: {0: BATCH}}, {OUTPUT: {0: BATCH}})
+    notes = getattr(model, _NOTES, {})
+    if notes:
+        import onnx
+
+        proto = onnx.load(str(path), load_external_data=False)
+        for name, value in notes.items():
+            proto.metadata_props.add(key=name, value=value)
+        onnx.save(proto, str(path))
+    return is_sure
+
+
+def write_to_serve(model: nn.Module, example: Tensor, path: Path) -> int | None:
+    """The same file, and the size of batches that a runtime may take for granted, that of ``example``.
+
+    A model that computes with the size as with a constant is written for this size alone, and None is given.
+    """
     need("onnx")
-    path = folder / "model.onnx"
-    write(model, (example,), path)
-    return path
+    if not write(model, example, path):
+        third = path.with_name("three.onnx")
+        write(model, example, third, copies=3)
+        if third.read_bytes() != path.read_bytes():
+            translate(model, (example,), path, {INPUT: {}}, {OUTPUT: {}})
+            return None
+    return len(example)
 
 
-def check_weights(model: Any, folder: Path) -> None:
-    """Whether the weights of an ``onnx.ModelProto`` lie in files that hold them, and fit. Raises RecipeError."""
-    import onnx
+def translate(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, ins: Axes, outs: Axes) -> bool:
+    """Any module as ONNX; ``ins`` and ``outs`` name its inputs and outputs.
 
-    total = 0
-    for tensor in model.graph.initializer:
-        if any(size < 0 for size in tensor.dims):
-            raise RecipeError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _check_external(tensor, folder)
-        size = _itemsize(tensor.data_type) * math.prod(tensor.dims)
-        require(size, f"weights {tensor.name!r}", "Is it the right file? Else take a machine with more memory.")
-        total += size
-    require(total, "all weights together", "Take a machine with more memory.")
-
-
-def check_values(model: Any, shape: Sequence[int], what: str) -> None:
-    """Whether every value that an input of ``shape`` (without the batch) leads to fits, as far as the model tells sizes.
-
-    Runtimes fold constants while they load, so that a small file may ask for any amount. Raises RecipeError.
+    By the exporter that needs no package but onnx and takes a fraction of a second, though PyTorch will retire it; by the
+    other one, which knows more operators, where that fails and onnxscript is installed. Gives whether no value of the
+    trace became a constant, as far as PyTorch tells. Raises CannotRunError.
     """
-    import onnx
+    reasons: list[str] = []
+    for is_new in (False, True):
+        if is_new and importlib.util.find_spec("onnxscript") is None:
+            reasons.append("`pip install onnxscript` brings its other exporter, which knows more operators")
+            break
+        try:
+            with _quiet() as doubts:
+                _export(model, inputs, path, ins, outs, is_new)
+        except Exception as error:  # they may fail in any way
+            reasons.append(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+        else:
+            return not doubts
+    raise CannotRunError(f"PyTorch cannot write this model as ONNX ({'; '.join(reasons)}).")
 
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in sized.graph.input:
-        if value.name not in constants:
-            for size, own in zip(value.type.tensor_type.shape.dim[1:], shape, strict=False):
-                size.dim_value = own
+
+def _export(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, ins: Axes, outs: Axes, is_new: bool) -> None:
+    options: dict[str, Any] = {"dynamic_axes": {**ins, **outs}}
+    if is_new:
+        sizes = {name: torch.export.Dim(name) for axes in ins.values() for name in axes.values()}
+        shapes = tuple({axis: sizes[name] for axis, name in axes.items()} for axes in ins.values())
+        options = {"dynamic_shapes": shapes, "external_data": False, "verbose": False}
+    with torch.no_grad():
+        torch.onnx.export(model, inputs, str(path), dynamo=is_new, input_names=[*ins], output_names=[*outs], **options)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[list[warnings.WarningMessage]]:
+    """No warnings of deprecation, and no program on the screen; gives those of values that become constants.
+
+    C++ prints the program, past ``sys.stdout``; it would spoil the output of ``--json``.
+    """
+    sys.stdout.flush()
+    before, stdout = logging.root.manager.disable, os.dup(1)
+    logging.disable(logging.WARNING)
     try:
-        graph = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
-    except Exception:  # too large for a message of protobuf, or what inference does not know
-        graph = sized.graph
-    mend = "Give a smaller --shape, or export a smaller model."
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        require(_value_size(value), f"{what}: the value {value.name!r}", mend)
-    for node, known in Constants(model, None).along(model.graph):
-        if node.input and all(name in known or not name for name in node.input):
-            size = result_size(node, [known.get(name) for name in node.input])
-            if size < math.inf:
-                require(8 * int(size), f"{what}: the constant that {node.op_type} makes", mend)
-
-
-def _value_size(value: Any) -> int:
-    """Bytes of one value of a graph, sizes that are free counted as 1."""
-    kind = value.type.tensor_type
-    count: int = math.prod(size.dim_value or 1 for size in kind.shape.dim)
-    return _itemsize(kind.elem_type) * count
-
-
-def _itemsize(kind: int) -> int:
-    import onnx
-
-    try:
-        size: int = onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
-    except (KeyError, TypeError, ValueError):  # no tensor, or of a type that this version does not know
-        return 4
-    return size
-
-
-def _check_external(tensor: Any, folder: Path) -> None:
-    entries = {one.key: one.value for one in tensor.external_data}
-    try:
-        size = (folder / entries["location"]).stat().st_size
-        offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", size - offset))
-    except (OSError, KeyError, ValueError) as error:
-        raise RecipeError(f"weights {tensor.name!r} lie in another file, which cannot be read: {error}.") from error
-    if not 0 <= offset <= size or not 0 <= length <= size - offset:
-        raise RecipeError(
-            f"weights {tensor.name!r} lie beyond the end of {entries['location']!r}, which has {size:,} bytes."
-        )
-
-
-def write(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, **names: Any) -> None:
-    """Writes a module as ONNX; ``names`` are those of ``torch.onnx.export``. Raises CannotRunError when PyTorch cannot."""
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(record=True) as doubts,
+            contextlib.redirect_stdout(io.StringIO()),
+            open(os.devnull, "w") as nowhere,
+        ):
             warnings.simplefilter("ignore")
-            torch.onnx.export(model, inputs, str(path), dynamo=False, opset_version=OPSET, **names)
-    except Exception as error:  # the exporter may fail in any way
-        first = next(iter(str(error).splitlines()), "")
-        raise CannotRunError(f"PyTorch cannot write it as ONNX ({type(error).__name__}: {first}).") from error
+            warnings.simplefilter("always", TracerWarning)
+            TracerWarning.ignore_lib_warnings()  # type: ignore[no-untyped-call]
+            os.dup2(nowhere.fileno(), 1)
+            yield doubts
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        logging.disable(before)

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.engines import CannotRunError, need
 from ticketsmith.errors import RecipeError, TicketSmithError
-from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.onnx_file import check_values, check_weights, need
-from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
-from ticketsmith.inference.weights import of_module as weights_of
-from ticketsmith.inference.weights import of_onnx as weights_of_onnx
+from ticketsmith.inference.measuring.lineup import Candidate
+from ticketsmith.inference.measuring.weights import of_module as weights_of
+from ticketsmith.inference.measuring.weights import of_onnx as weights_of_onnx
+from ticketsmith.inference.onnx_checks import check_values, check_weights
+from ticketsmith.inference.runtimes import OnnxFile
 from ticketsmith.memory import read_file, require, require_file
 from ticketsmith.models.size import Bounded, bounded_by
 from ticketsmith.models.state import load, snapshot
@@ -53,11 +54,11 @@ def of_module(name: str, shape: Shape | None, weights: str | None = None) -> tup
         raise RecipeError(f"--model {name!r}: give a dotted name, package.module:Net.")
     if shape is None:
         raise RecipeError(f"--model {name}: say what one input looks like, for example --shape 1,28,28.")
-    made = resolve("model", name, {})
+    source = resolve("model", name, {})
     torch.manual_seed(0)
     try:
         with Bounded():
-            model = made() if inspect.isclass(made) or not isinstance(made, nn.Module) else made
+            model = source() if inspect.isclass(source) or not isinstance(source, nn.Module) else source
     except Exception as error:
         raise RecipeError(f"--model {name}: it cannot be made without arguments: {_first(error)}") from error
     if not isinstance(model, nn.Module):
@@ -122,13 +123,13 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     except Exception as error:  # protobuf's and the checker's own failures
         raise RecipeError(f"--onnx {path}: this is no sound ONNX model: {_first(error)}") from error
     constants = {tensor.name for tensor in model.graph.initializer}
-    given = [value for value in model.graph.input if value.name not in constants]
-    if len(given) != 1 or len(model.graph.output) != 1:
+    ports = [value for value in model.graph.input if value.name not in constants]
+    if len(ports) != 1 or len(model.graph.output) != 1:
         raise RecipeError(
-            f"--onnx {path}: it has {len(given)} inputs and {len(model.graph.output)} outputs; the benchmark runs models "
+            f"--onnx {path}: it has {len(ports)} inputs and {len(model.graph.output)} outputs; the benchmark runs models "
             "of one each."
         )
-    kind = given[0].type.tensor_type
+    kind = ports[0].type.tensor_type
     if kind.elem_type not in _TYPES:
         name = onnx.TensorProto.DataType.Name(kind.elem_type)
         raise RecipeError(f"--onnx {path}: inputs of {name} are not supported: float32, int32 or int64.")
@@ -136,7 +137,7 @@ def of_onnx(path: str, shape: Shape | None) -> tuple[Candidate, Inputs]:
     own = _fitting(path, sizes, shape)
     check_values(model, own, f"--onnx {path}")
     batch = sizes[0]
-    inputs = _random(own, _TYPES[kind.elem_type], ranges(model).get(given[0].name))
+    inputs = _random(own, _TYPES[kind.elem_type], ranges(model).get(ports[0].name))
 
     def checked(count: int) -> Tensor:
         if batch not in (None, count):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -14,112 +15,89 @@ from torch import Tensor, nn
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError, TicketSmithError
-from ticketsmith.evidence.serving import Benchmark, LoadTest, Timing
-from ticketsmith.inference import memory
-from ticketsmith.inference.footprint import Footprint, footprint
-from ticketsmith.inference.layers import break_even
-from ticketsmith.inference.lineup import Candidate
-from ticketsmith.inference.load import Server, highest_rate, step
-from ticketsmith.inference.measure import Progress, measure
-from ticketsmith.inference.race import Runner
+from ticketsmith.evidence.serving import Benchmark, LoadStep, LoadTest, Timing
+from ticketsmith.inference.measuring import memory
+from ticketsmith.inference.measuring.lineup import Candidate
+from ticketsmith.inference.measuring.measure import Contest, Progress, measure
+from ticketsmith.inference.measuring.stopwatch import quiet, runner_of
+from ticketsmith.inference.measuring.surroundings import Surroundings, pinned
 from ticketsmith.inference.runtimes import ArrayCall, Deployable, Runtime, is_dense, lined_up, precision_of
-from ticketsmith.inference.settings import LoadSettings, Settings
-from ticketsmith.inference.stopwatch import quiet
-from ticketsmith.inference.surroundings import Surroundings, pinned
-from ticketsmith.tasks.task import ONE_CALL, Serving
+from ticketsmith.inference.settings import ALL, RUNTIMES, BenchmarkSettings, LoadSettings
+from ticketsmith.inference.tables.footprint import Footprint, footprint
+from ticketsmith.inference.tables.layers import break_even
+from ticketsmith.inference.tables.load import Server, highest_rate, step
 
 _TARGET = 10.0
 _LEAST_TARGET_MS = 1.0
 """A load test's target where none is given: so many times the dense model's latency, and no less than systems can keep."""
 
-ALL = "all"
-"""In place of runtimes: every one that is built in."""
-
 
 def run(
-    reference: Candidate,
-    candidates: Sequence[Candidate],
-    inputs_of: Callable[[int], Tensor],
-    settings: Settings,
+    contest: Contest,
+    settings: BenchmarkSettings,
     *,
-    serving: Serving = ONE_CALL,
     quick: bool = False,
     progress: Progress = lambda what, done, total: None,
     surroundings: Surroundings | None = None,
 ) -> Benchmark:
-    """Measures ``reference`` (the dense model) and ``candidates`` as ``settings`` say.
+    """Measures a contest as ``settings`` say. ``quick``: by default fewer runtimes.
 
-    ``serving``: what is counted, and the phases to be timed apart. ``quick``: by default fewer runtimes. Raises
-    TicketSmithError for what cannot be measured as asked.
+    Raises TicketSmithError for what cannot be measured as asked.
     """
     device = torch.device(settings.device)
-    names = _names(settings, device, quick)
-    runtimes, notes = lined_up(names, settings.precisions)
-    field = [reference, *(one for one in candidates if one.identity != reference.identity)]
-    memory.check(reference.model, inputs_of, settings.batch_sizes, device)
+    runtimes, notes = lined_up(_names(settings, device, quick), settings.precisions)
+    memory.check(contest.reference.model, contest.inputs_of, settings.batch_sizes, device)
     named = bool(settings.runtimes) and ALL not in settings.runtimes
     benchmark = measure(
-        reference,
-        candidates,
-        inputs_of,
-        runtimes=runtimes,
-        batch_sizes=settings.batch_sizes,
-        rounds=settings.rounds,
-        threads=settings.threads,
-        device=device,
-        seconds=settings.seconds,
-        budget=settings.budget,
-        serving=serving,
-        everywhere=named or len(field) <= 2,
+        contest,
+        runtimes,
+        settings,
+        everywhere=named or len(contest.field) <= 2,
         progress=progress,
         surroundings=surroundings,
     )
-    if serving.phases and not any(timing.phase for timing in benchmark.timings):
-        notes.append(f"{' and '.join(one.name for one in serving.phases)}: the model has no method `session`")
+    phases = contest.serving.phases
+    if phases and not any(timing.phase for timing in benchmark.timings):
+        notes.append(f"{' and '.join(one.name for one in phases)}: the model has no method `session`")
     if notes:
         benchmark = replace(benchmark, machine={**benchmark.machine, "not offered": "; ".join(notes) + "."})
     if settings.memory and device.type == "cpu":
-        benchmark = _with_footprints(benchmark, field, runtimes, inputs_of, progress)
+        benchmark = _with_footprints(benchmark, contest, runtimes, progress)
     if settings.layers:
-        benchmark = _with_layers(benchmark, reference, runtimes, inputs_of, settings, progress)
+        benchmark = _with_layers(benchmark, contest, runtimes, settings, progress)
     if settings.load is not None:
-        benchmark = _with_loads(benchmark, field, runtimes, inputs_of, settings.load, device, progress)
+        benchmark = _with_loads(benchmark, contest, runtimes, settings.load, device, progress)
     return benchmark
 
 
-def defaults(device: torch.device, quick: bool) -> tuple[str, ...]:
-    """The runtimes that are installed here and can be fast; ``torch_compile`` takes too long to get ready on a CPU."""
-    if device.type == "cuda":
-        return ("torch", "torch_compile", "cuda_graph", "torch_24")
-    onnx = _installed("onnx")
-    found = ["torch"]
-    if onnx and _installed("onnxruntime"):
-        found.append("onnxruntime")
-    if onnx and not quick and _installed("openvino"):
-        found.append("openvino")
-    if native.available():
-        found.append("sparse")
-    return (*found, *(() if quick else ("compact", "torch_csr")))
+def defaults(device: torch.device, quick: bool, unasked: Sequence[str] = ("always", "whole")) -> tuple[str, ...]:
+    """The runtimes that are installed here and can be fast."""
+    levels = unasked[:1] if quick else unasked
+    return tuple(
+        name
+        for name, builtin in RUNTIMES.items()
+        if (builtin.cuda if device.type == "cuda" else builtin.cpu) in levels and all(map(_installed, builtin.packages))
+    )
 
 
-def _names(settings: Settings, device: torch.device, quick: bool) -> tuple[str, ...]:
+def _names(settings: BenchmarkSettings, device: torch.device, quick: bool) -> tuple[str, ...]:
     if not settings.runtimes:
         return defaults(device, quick)
-    every = (*defaults(device, quick=False), "torch_compile")
-    names = (name for given in settings.runtimes for name in (every if given == ALL else (given,)))
+    every = defaults(device, quick=False, unasked=("always", "whole", ALL))
+    names = (name for text in settings.runtimes for name in (every if text == ALL else (text,)))
     return tuple(dict.fromkeys(names))
 
 
 def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    return native.available() if package == native.__name__ else importlib.util.find_spec(package) is not None
+
+
+def _by_name(runtimes: Sequence[Runtime]) -> dict[tuple[str, str], Runtime]:
+    return {(runtime.name, precision_of(runtime)): runtime for runtime in runtimes}
 
 
 def _with_footprints(
-    benchmark: Benchmark,
-    field: Sequence[Candidate],
-    runtimes: Sequence[Runtime],
-    inputs_of: Callable[[int], Tensor],
-    progress: Progress,
+    benchmark: Benchmark, contest: Contest, runtimes: Sequence[Runtime], progress: Progress
 ) -> Benchmark:
     """Fills in load times, memory and sizes, of one call at the first batch size and number of threads.
 
@@ -128,10 +106,10 @@ def _with_footprints(
     """
     first = benchmark.timings[0]
     cell = (first.batch_size, first.threads)
-    inputs = inputs_of(first.batch_size)
-    known: dict[tuple[object, ...], Footprint | None] = {}
-    by_key = {candidate.identity: candidate for candidate in field}
-    by_name = {(runtime.name, precision_of(runtime)): runtime for runtime in runtimes}
+    inputs = contest.inputs_of(first.batch_size)
+    footprints: dict[tuple[object, ...], Footprint | None] = {}
+    candidates = {candidate.identity: candidate for candidate in contest.field}
+    by_name = _by_name(runtimes)
     timings: list[Timing] = []
     for index, timing in enumerate(benchmark.timings):
         runtime = by_name[timing.runtime, timing.precision]
@@ -140,12 +118,12 @@ def _with_footprints(
             continue
         identity = (timing.variant, timing.level, timing.seed, timing.key)
         place = (timing.runtime, timing.precision, *(() if is_dense(runtime) else identity))
-        progress(f"memory of {by_key[identity]} on {runtime.name}", index, len(benchmark.timings))
-        if place not in known:
-            known[place] = _footprint(runtime, by_key[identity], inputs, timing.threads)
-        found = known[place]
-        if found is not None:
-            timing = replace(timing, **dataclasses.asdict(found))
+        progress(f"memory of {candidates[identity]} on {runtime.name}", index, len(benchmark.timings))
+        if place not in footprints:
+            footprints[place] = _footprint(runtime, candidates[identity], inputs, timing.threads)
+        measured = footprints[place]
+        if measured is not None:
+            timing = replace(timing, **dataclasses.asdict(measured))
         timings.append(replace(timing, first_call_ms=None) if timing.phase else timing)
     return replace(benchmark, timings=tuple(timings))
 
@@ -156,31 +134,30 @@ def _footprint(runtime: Deployable, candidate: Candidate, inputs: Tensor, thread
             deployment = runtime.deploy(candidate.model, inputs, Path(folder))  # type: ignore[arg-type]
         except TicketSmithError:
             return None
-        return footprint(deployment, ArrayCall.given(inputs), threads, Path(folder))
+        return footprint(deployment, ArrayCall.as_array(inputs), threads, Path(folder))
 
 
 def _with_layers(
     benchmark: Benchmark,
-    reference: Candidate,
+    contest: Contest,
     runtimes: Sequence[Runtime],
-    inputs_of: Callable[[int], Tensor],
-    settings: Settings,
+    settings: BenchmarkSettings,
     progress: Progress,
 ) -> Benchmark:
-    if not isinstance(reference.model, nn.Module):
+    model = contest.reference.model
+    if not isinstance(model, nn.Module):
         raise RecipeError("--layers needs a PyTorch model: an ONNX file has no layers to take apart.")
     dense = [one for one in runtimes if is_dense(one) and precision_of(one) == "float32"]
-    found = break_even(
-        reference.model, inputs_of(1), dense, threads=settings.threads[0], rounds=settings.rounds, progress=progress
+    layers = break_even(
+        model, contest.inputs_of(1), dense, threads=settings.threads[0], rounds=settings.rounds, progress=progress
     )
-    return replace(benchmark, layers=found)
+    return replace(benchmark, layers=layers)
 
 
 def _with_loads(
     benchmark: Benchmark,
-    field: Sequence[Candidate],
+    contest: Contest,
     runtimes: Sequence[Runtime],
-    inputs_of: Callable[[int], Tensor],
     load: LoadSettings,
     device: torch.device,
     progress: Progress,
@@ -190,52 +167,34 @@ def _with_loads(
     Of experiments, the winning ticket is tested and not its controls.
     """
     size = min(timing.batch_size for timing in benchmark.timings)
-    by_key = {candidate.identity: candidate for candidate in field}
-    by_name = {(runtime.name, precision_of(runtime)): runtime for runtime in runtimes}
-    tested: list[LoadTest] = []
+    candidates = {candidate.identity: candidate for candidate in contest.field}
+    by_name = _by_name(runtimes)
+    loads: list[LoadTest] = []
     chosen = _to_be_loaded(benchmark, size)
     for index, (timing, dense) in enumerate(chosen):
         target = load.target_ms or max(_LEAST_TARGET_MS, _TARGET * dense.median_ms)
-        candidate = by_key[timing.variant, timing.level, timing.seed, timing.key]
-        inputs = inputs_of(size).to(device)
+        candidate = candidates[timing.variant, timing.level, timing.seed, timing.key]
+        inputs = contest.inputs(size, device)
         progress(f"load test of {candidate} on {timing.runtime}", index, len(chosen))
         with pinned(timing.threads), quiet(timing.threads):
             call = by_name[timing.runtime, timing.precision].prepare(candidate.model, inputs)  # type: ignore[arg-type]
-            runner = Runner.of(call, inputs)
+            runner, seeds = runner_of(call, inputs), count()
 
-            def answer(runner: Runner = runner) -> None:
-                runner.run(runner.inputs)
+            def answer() -> None:
+                runner.run(runner.inputs)  # noqa: B023
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
 
+            def attempt(rate: float) -> LoadStep:
+                return step(Server(answer), rate, target / 1e3, load.percentile, next(seeds))  # noqa: B023
+
             for _ in range(3):
                 answer()
-            server = Server(answer)
-            seeds = iter(range(10_000))
-            rate, steps = highest_rate(
-                lambda rate, server=server, target=target, seeds=seeds: step(  # type: ignore[misc]
-                    server, rate, target / 1e3, load.percentile, next(seeds)
-                ),
-                1e3 / timing.median_ms,
-            )
-        tested.append(
-            LoadTest(
-                timing.variant,
-                timing.level,
-                timing.seed,
-                timing.key,
-                timing.sparsity,
-                timing.runtime,
-                timing.precision,
-                timing.threads,
-                timing.dense,
-                target,
-                load.percentile,
-                rate,
-                steps,
-            )
-        )
-    return replace(benchmark, loads=tuple(tested))
+            rate, steps = highest_rate(attempt, 1e3 / timing.median_ms)
+        place = timing.variant, timing.level, timing.seed, timing.key, timing.sparsity
+        way = timing.runtime, timing.precision, timing.threads, timing.dense
+        loads.append(LoadTest(*place, *way, target, load.percentile, rate, steps))
+    return replace(benchmark, loads=tuple(loads))
 
 
 def _to_be_loaded(benchmark: Benchmark, size: int) -> list[tuple[Timing, Timing]]:
@@ -249,9 +208,9 @@ def _to_be_loaded(benchmark: Benchmark, size: int) -> list[tuple[Timing, Timing]
         )
         chosen.append((dense, dense))
         variants = dict.fromkeys(row.variant for row in rows)
-        wanted = ("ticket",) if "ticket" in variants else tuple(variants)
+        compared = ("ticket",) if "ticket" in variants else tuple(variants)
         for identity in dict.fromkeys((row.variant, row.level, row.seed, row.key) for row in rows):
             own = [row for row in rows if (row.variant, row.level, row.seed, row.key) == identity and not row.dense]
-            if own and identity[0] in wanted:
+            if own and identity[0] in compared:
                 chosen.append((min(own, key=lambda row: row.median_ms), dense))
     return chosen

@@ -5,13 +5,13 @@ The model is run by ONNX Runtime where it is installed, else by ONNX's own refer
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ticketsmith.engines import onnx_runtime
 from ticketsmith.runtime import samples
 from ticketsmith.runtime.build import UnsupportedError
 from ticketsmith.runtime.graph import Graph, Port
@@ -127,16 +127,8 @@ def _runner(proto: Any, outputs: Sequence[str], inputs: Mapping[str, Array]) -> 
 
 
 def _by_onnxruntime(proto: Any) -> Any:
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise ModuleNotFoundError("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(None, dict(inputs))
+    opened = onnx_runtime.session(proto.SerializeToString(), 1, optimised=False)
+    return lambda inputs: opened.run(None, dict(inputs))
 
 
 def _by_reference(proto: Any) -> Any:

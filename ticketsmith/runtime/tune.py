@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsmith.engines import Call, installed
 from ticketsmith.native import Isa
+from ticketsmith.race import REST, SAMPLE_SECONDS, Runner, Stopwatch, race
 from ticketsmith.runtime import formats, handover
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
@@ -18,7 +20,6 @@ from ticketsmith.runtime.plan import lane_nodes
 from ticketsmith.runtime.winograd import Tiling
 
 ROUNDS = 9
-SAMPLE_SECONDS = 2e-4
 _CACHES = 2**26
 """Bytes that leave nothing else in the caches of most machines."""
 _CONVINCING, _CONVINCING_THREADS = 0.97, 0.85
@@ -37,9 +38,6 @@ _FAR = 2.5
 """So many times slower than our kernels in one round, a library makes it pointless to try the next: that takes as long as
 all the rest for a small network."""
 _ROUND_SECONDS = 2e-3
-_REST = 0.05
-"""Seconds after which the threads of dense libraries no longer wait for work at full speed, which takes a core from others;
-and for which ours try how many are worth it, before they are timed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ def tune(
     the dense libraries that are installed, for each of ``batches``; rivals take turns, round by round."""
     shapes, batched = graph.shapes(), lane_nodes(graph)
     elsewhere = np.ones(_CACHES, np.uint8) if formats.cold(graph) else None
-    found = []
+    trial = _Trial(graph, threads, isa, precision, rounds, clock, elsewhere)
+    measured = []
     for node in graph.nodes:
         if node.op not in PRODUCTS:
             continue
@@ -76,10 +75,10 @@ def tune(
         if node.output in batched:
             modes.append(("lanes", MOST_LANES))
         for mode, batch in modes:
-            found.append(_measured(graph, node, shape, mode, batch, threads, isa, precision, rounds, clock, elsewhere))
+            measured.append(trial.product(node, shape, mode, batch))
     if isa is None and precision == "float32":
-        found += tune_network(graph, choices(found), threads=threads, rounds=rounds, batches=batches, clock=clock)
-    return found
+        measured += tune_network(graph, choices(measured), threads=threads, rounds=rounds, batches=batches, clock=clock)
+    return measured
 
 
 def tune_network(
@@ -92,29 +91,29 @@ def tune_network(
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Measured]:
     """The last part of ``tune``: our own kernels, with ``choices`` of formats, against dense libraries."""
-    libraries = handover.installed() if graph.step is None else ()
+    libraries = installed() if graph.step is None else ()
     if not libraries:
         return []
     own = Model(graph, choices, threads=threads, handover=False)
-    kept = formats.density(graph)
-    found = []
+    density = formats.density(graph)
+    measured = []
     for batch in batches:
         inputs = [_example(port, graph, batch) for port in graph.inputs]
-        calls: dict[str, handover.Call] = {handover.OWN: lambda inputs: own(*inputs)}
+        calls: dict[str, Call] = {handover.OWN: lambda inputs: own(*inputs)}
         for name in libraries:
             call = handover.session(name, graph, threads, batch)
             if call is None or not _agree(call, own, inputs):
                 continue
             calls[name] = call
-            seconds = _raced({one: calls[one] for one in (handover.OWN, name)}, inputs, 1, 1, clock)
+            seconds = _seconds({one: calls[one] for one in (handover.OWN, name)}, inputs, 1, 1, clock)
             if seconds[name] > _FAR * seconds[handover.OWN]:
                 break
-        seconds = _raced(calls, inputs, threads, rounds, clock)
+        seconds = _seconds(calls, inputs, threads, rounds, clock)
         best = min(seconds, key=lambda name: seconds[name])
         convincing = _CONVINCING if threads == 1 else _CONVINCING_THREADS
         chosen = best if seconds[best] < convincing * seconds[handover.OWN] else handover.OWN
-        found.append(Measured(handover.choice(threads, batch), kept, seconds, chosen))
-    return found
+        measured.append(Measured(handover.choice(threads, batch), density, seconds, chosen))
+    return measured
 
 
 def _example(port: Port, graph: Graph, batch: int) -> NDArray[Any]:
@@ -125,51 +124,36 @@ def _example(port: Port, graph: Graph, batch: int) -> NDArray[Any]:
     return generator.integers(0, min((len(table) for table in tables), default=1), shape)
 
 
-def _agree(call: handover.Call, own: Model, inputs: list[NDArray[Any]]) -> bool:
+def _agree(call: Call, own: Model, inputs: list[NDArray[Any]]) -> bool:
     """Whether a library computes the same: what is faster and wrong is not taken."""
     expected = own(*inputs)
     try:
-        found = call(inputs)
+        outputs = call(inputs)
     except Exception:  # a library's own failures, of any kind
         return False
-    for one, other in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
+    for one, other in zip(outputs, expected if isinstance(expected, tuple) else (expected,), strict=True):
         if not np.allclose(one, other, rtol=0, atol=_TOLERANCE * max(1.0, float(np.abs(other).max(initial=0.0)))):
             return False
     return True
 
 
-def _raced(
-    calls: Mapping[str, handover.Call],
-    inputs: list[NDArray[Any]],
-    threads: int,
-    rounds: int,
-    clock: Callable[[], float],
+def _seconds(
+    calls: Mapping[str, Call], inputs: list[NDArray[Any]], threads: int, rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Seconds a call usually takes: the median of the rounds."""
-    repeats: dict[str, int] = {}
-    for name, call in calls.items():
-        call(inputs)
+    """Seconds a call usually takes: the median of the rounds, of those that have hope against the first."""
+    # with one thread nothing rests; with several, those of libraries are asleep before each sample
+    stopwatch = Stopwatch(clock, prepare=(lambda: time.sleep(REST)) if threads > 1 else lambda: None)
+    runners = [Runner(call, inputs) for call in calls.values()]
+    counts = []
+    for runner in runners:
+        runner.run(inputs)
         begin = clock()
-        while threads > 1 and clock() - begin < _REST:
-            call(inputs)
-        start = clock()
-        call(inputs)
-        repeats[name] = max(1, min(1000, int(_ROUND_SECONDS / max(clock() - start, 1e-7))))
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(rounds if threads == 1 else 2 * rounds):
-        for name in list(taken):
-            if threads > 1:
-                time.sleep(_REST)
-            calls[name](inputs)
-            start = clock()
-            for _ in range(repeats[name]):
-                calls[name](inputs)
-            taken[name].append((clock() - start) / repeats[name])
-        if index == 1:
-            fastest = min(min(seconds) for seconds in taken.values())
-            hopeless = [name for name, seconds in taken.items() if min(seconds) > _HOPELESS * fastest]
-            taken = {name: taken[name] for name in taken if name == handover.OWN or name not in hopeless}
-    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+        while threads > 1 and clock() - begin < REST:  # in which ours try how many threads are worth it
+            runner.run(inputs)
+        counts.append(stopwatch.calls(runner, _ROUND_SECONDS))
+    rounds = rounds if threads == 1 else 2 * rounds
+    medians = np.median(race(runners, counts, stopwatch, rounds=rounds, hopeless=_HOPELESS), axis=0)
+    return {name: float(median) for name, median in zip(calls, medians, strict=True) if np.isfinite(median)}
 
 
 def choices(measured: list[Measured]) -> dict[str, str]:
@@ -177,47 +161,43 @@ def choices(measured: list[Measured]) -> dict[str, str]:
     return {one.key: one.chosen for one in measured}
 
 
-def _measured(
-    graph: Graph,
-    node: Node,
-    shape: Shape,
-    mode: str,
-    batch: int,
-    threads: int,
-    isa: Isa | None,
-    precision: str,
-    rounds: int,
-    clock: Callable[[], float],
-    elsewhere: NDArray[np.uint8] | None,
-) -> Measured:
-    """``elsewhere``, for a network that is larger than the caches: what is read before each call, since one layer alone would
-    find its weights in them."""
-    alone = Node(node.op, ("x",), "y", node.weights, node.attributes)
-    tensors = {name: graph.tensors[name] for name in node.weights.values()}
-    one = Graph("x", shape, "float32", (alone,), "y", tensors)
-    weight = one.parameter(alone, "weight")
-    shared = node.op == "linear" or node.number("groups", 1) == 1
-    cold = elsewhere is not None
-    tiling = Tiling.of(one, alone, shape)
-    names = formats.sensible(mode, shared, cold, tiling)
-    inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
-    models = {name: Model(one, {f"{mode}:y": name}, threads=threads, isa=isa, precision=precision) for name in names}
-    seconds = dict.fromkeys(names, float("inf"))
-    calls = {}
-    for name, model in models.items():
-        model(inputs)
-        start = clock()
-        model(inputs)
-        calls[name] = 1 if cold else max(1, min(1000, int(SAMPLE_SECONDS / max(clock() - start, 1e-7))))
-    for _ in range(rounds):
-        for name, model in models.items():
-            if elsewhere is not None:
-                elsewhere.max()
-            start = clock()
-            for _ in range(calls[name]):
-                model(inputs)
-            seconds[name] = min(seconds[name], (clock() - start) / calls[name])
-    usual = formats.default(mode, shared, weight, cold, tiling)
-    best = min(seconds, key=lambda name: seconds[name])
-    chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
-    return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """How products are timed. ``elsewhere``, for a network that is larger than the caches: what is read before each call,
+    since one layer alone would find its weights in them."""
+
+    graph: Graph
+    threads: int
+    isa: Isa | None
+    precision: str
+    rounds: int
+    clock: Callable[[], float]
+    elsewhere: NDArray[np.uint8] | None
+
+    def product(self, node: Node, shape: Shape, mode: str, batch: int) -> Measured:
+        """Every format that makes sense for a node, alone, on ``batch`` samples of ``shape``."""
+        alone = Node(node.op, ("x",), "y", node.weights, node.attributes)
+        tensors = {name: self.graph.tensors[name] for name in node.weights.values()}
+        graph = Graph("x", shape, "float32", (alone,), "y", tensors)
+        weight = graph.parameter(alone, "weight")
+        shared = node.op == "linear" or node.number("groups", 1) == 1
+        cold = self.elsewhere is not None
+        tiling = Tiling.of(graph, alone, shape)
+        names = formats.sensible(mode, shared, cold, tiling)
+        inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+        runners = [Runner(self._model(graph, {f"{mode}:y": name}), inputs) for name in names]
+        prepare = (lambda: None) if self.elsewhere is None else self.elsewhere.max
+        stopwatch = Stopwatch(self.clock, prepare=prepare, first=0)
+        counts = []
+        for runner in runners:
+            runner.run(inputs)
+            counts.append(stopwatch.calls(runner, SAMPLE_SECONDS, most=1 if cold else 1000))
+        rounds = race(runners, counts, stopwatch, rounds=self.rounds)
+        seconds = {name: float(column.min()) for name, column in zip(names, rounds.T, strict=True)}
+        usual = formats.default(mode, shared, weight, cold, tiling)
+        best = min(seconds, key=lambda name: seconds[name])
+        chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
+        return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)
+
+    def _model(self, graph: Graph, choices: Mapping[str, str]) -> Model:
+        return Model(graph, choices, threads=self.threads, isa=self.isa, precision=self.precision)

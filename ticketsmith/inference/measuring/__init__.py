@@ -1,0 +1,1 @@
+"""Models on runtimes, compared with what they mean, and timed against each other."""

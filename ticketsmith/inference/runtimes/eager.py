@@ -1,0 +1,72 @@
+"""PyTorch as it comes: the model itself, its pruned weights multiplied as zeros."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment, check_precision
+from ticketsmith.inference.runtimes.decoding import own
+from ticketsmith.tasks.task import Decoder
+
+
+class Eager:
+    """Eager PyTorch in inference mode: in float32 the reference of every comparison, and a dense rival."""
+
+    name = "torch"
+    precisions = ("float32", "bfloat16")
+
+    def __init__(self, precision: str = "float32") -> None:
+        self.precision = check_precision(self.name, precision, self.precisions)
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        """The model's own forward pass; runs any model. In bfloat16: on a copy, and inputs are converted in the call."""
+        if self.precision == "float32":
+
+            @torch.inference_mode()
+            def call(inputs: Tensor) -> Tensor:
+                outputs: Tensor = model(inputs)
+                return outputs
+
+            return call
+        low = copy.deepcopy(model).to(torch.bfloat16)
+
+        @torch.inference_mode()
+        def rounded(inputs: Tensor) -> Tensor:
+            outputs: Tensor = low(inputs.bfloat16() if inputs.is_floating_point() else inputs)
+            return outputs.float()
+
+        return rounded
+
+    def decoder(self, model: nn.Module, example: Tensor) -> Decoder:
+        """The model's own sessions; in bfloat16 those of a copy. Raises CannotRunError when it has none."""
+        return own(model, getattr(torch, self.precision))
+
+    def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
+        """The program that ``torch.export`` makes of the model."""
+        low = self.precision == "bfloat16"
+        chosen = copy.deepcopy(model).to(torch.bfloat16) if low else model
+        inputs = example.bfloat16() if low and example.is_floating_point() else example
+        return Deployment(export(chosen, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
+
+
+LOADER = "ticketsmith.inference.loaders:torch_program"
+LIBRARIES = ("torch", "torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive")
+"""What PyTorch imports when it first reads a program."""
+
+
+def export(model: nn.Module, example: Tensor, folder: Path) -> Path:
+    """Writes the program of ``torch.export`` into ``folder``. Raises CannotRunError for models that it cannot read."""
+    path = folder / "model.pt2"
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(torch.export.export(model, (example,)), str(path))
+    except Exception as error:  # torch.export may fail in any way
+        first = next(iter(str(error).splitlines()), "")
+        raise CannotRunError(f"torch.export cannot write this model ({type(error).__name__}: {first}).") from error
+    return path

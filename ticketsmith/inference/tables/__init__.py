@@ -1,0 +1,1 @@
+"""What a benchmark shows: its tables as text, and those beside the race of whole calls: layers, footprints, load."""
