@@ -18,7 +18,7 @@ from ticketsmith.inference.agreement import Reference, WrongOutputError, judged
 from ticketsmith.inference.lineup import line_up
 from ticketsmith.inference.onnx_runtime import OnnxRuntime
 from ticketsmith.inference.workload import Workload
-from ticketsmith.runtime.onnx_inputs import ranges
+from ticketsmith.runtime.onnx.inputs import ranges
 
 
 def test_a_runtime_that_is_nearer_to_float64_than_the_library_is_not_refused() -> None:

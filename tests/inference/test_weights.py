@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from ticketsmith.inference import layers, weights
 from ticketsmith.inference.work import work
-from ticketsmith.runtime.from_onnx import Constants
+from ticketsmith.runtime.onnx.constants import Constants
 
 KEPT = 0.1
 

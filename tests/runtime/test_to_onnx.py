@@ -17,7 +17,7 @@ from tests.runtime import test_onnx as models
 from tests.runtime.networks import ISAS, Block, Gpt, sparse
 from tests.runtime.test_operations import LAYERS, POOLS, Arrays, Residual, Small
 from tests.runtime.zoo import ZOO, network, noise, tokens
-from ticketsmith.runtime.build import UnsupportedError
+from ticketsmith.runtime.builder.core import UnsupportedError
 from ticketsmith.runtime.from_onnx import OnnxError, from_onnx
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import ACTIVATIONS, Graph, Node, Port, Step

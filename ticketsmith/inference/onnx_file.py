@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import CannotRunError, OnnxFile
 from ticketsmith.memory import require
-from ticketsmith.runtime.from_onnx import Constants
-from ticketsmith.runtime.onnx_sizes import result_size
+from ticketsmith.runtime.onnx.constants import Constants
+from ticketsmith.runtime.onnx.sizes import result_size
 
 OPSET = 17
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketsmith.runtime.from_onnx import Constants
-from ticketsmith.runtime.trace import Operation, watched
+from ticketsmith.runtime.onnx.constants import Constants
+from ticketsmith.runtime.torch.watch import Operation, watched
 
 _OPERANDS = {
     "linear": (1,), "mm": (0, 1), "bmm": (0, 1), "matmul": (0, 1), "mv": (0, 1), "dot": (0, 1), "addmm": (1, 2),

@@ -1,4 +1,5 @@
-"""Fewer, larger operations: affine maps go into the weights before them, residuals and activations into products."""
+"""Fewer, larger operations: what exporters took apart is put together again; affine maps go into the weights before them,
+residuals and activations into products."""
 
 from __future__ import annotations
 
@@ -10,15 +11,23 @@ import numpy as np
 
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
 from ticketsmith.runtime.ops import OPERATORS
-from ticketsmith.runtime.patterns import recognise, reshaped
+from ticketsmith.runtime.patterns.attention import Attention
+from ticketsmith.runtime.patterns.functions import Functions
+from ticketsmith.runtime.patterns.movement import Movement
+from ticketsmith.runtime.patterns.norms import Norms
+from ticketsmith.runtime.patterns.rotary import Rotary
+
+_PASSES = (Movement, Functions, Norms, Movement, Rotary, Attention, Movement)
 
 
 def simplify(graph: Graph) -> Graph:
     """The same function with fewer nodes. Zeros of weights stay zeros."""
-    return reshaped(_merged(recognise(graph)))
+    for step in _PASSES:
+        graph = step(graph).rewritten()
+    return Movement(_fused(graph)).rewritten()
 
 
-def _merged(graph: Graph) -> Graph:
+def _fused(graph: Graph) -> Graph:
     shapes = graph.shapes()
     tensors = dict(graph.tensors)
     done: dict[str, Node] = {}

@@ -1,4 +1,4 @@
-"""PyTorch models that mix the samples of a batch are named, with the operator that does. See ``samples``."""
+"""PyTorch models that mix the samples of a batch are named, with the operator that does. See ``runtime.probes``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from ticketsmith.runtime import samples
-from ticketsmith.runtime.build import UnsupportedError
-from ticketsmith.runtime.samples import Array
-from ticketsmith.runtime.trace import Operation, watched
+from ticketsmith.runtime import probes
+from ticketsmith.runtime.builder.core import UnsupportedError
+from ticketsmith.runtime.probes import Array
+from ticketsmith.runtime.torch.watch import Operation, watched
 
 _WAY_OUT = "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as `torch`."
 
@@ -47,7 +47,7 @@ def _drawn(examples: Sequence[Tensor], every: bool) -> list[Tensor]:
     for seed, tensor in enumerate(examples):
         array = tensor.detach().cpu().numpy()
         whole = every or tensor.is_floating_point()
-        made = samples.drawn(array, seed) if whole else samples.repeated(array)
+        made = probes.drawn(array, seed) if whole else probes.repeated(array)
         found.append(torch.from_numpy(made).to(tensor.device))
     return found
 
@@ -62,9 +62,9 @@ class _Record:
 
 
 def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -> None:
-    few = [tensor[samples.FIRST : samples.FIRST + samples.SMALL].clone() for tensor in batch]
-    one = [tensor[samples.FIRST : samples.FIRST + 1].clone() for tensor in batch]
-    room = samples.MOST_BYTES
+    few = [tensor[probes.FIRST : probes.FIRST + probes.SMALL].clone() for tensor in batch]
+    one = [tensor[probes.FIRST : probes.FIRST + 1].clone() for tensor in batch]
+    room = probes.MOST_BYTES
     records: list[_Record] = []
 
     def note(operation: Operation) -> None:
@@ -88,16 +88,16 @@ def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -
             raise UnsupportedError(f"the operator {operation} depends on the number of samples in a batch. {_WAY_OUT}")
         if record.scalars != operation.scalars:
             raise UnsupportedError(
-                f"the operator {operation} computes with a number that is {record.scalars} for {samples.SMALL} samples and "
-                f"{operation.scalars} for {samples.LARGE}. {_WAY_OUT}"
+                f"the operator {operation} computes with a number that is {record.scalars} for {probes.SMALL} samples and "
+                f"{operation.scalars} for {probes.LARGE}. {_WAY_OUT}"
             )
         scale = None
         for before, tensor in zip(record.values, operation.made, strict=False):
             if before is None:
                 continue
             if scale is None:
-                scale = samples.largest([_array(one) for one in operation.tensors if _is_plain(one)])
-            told = samples.fault(before, _array(tensor), scale)
+                scale = probes.largest([_array(one) for one in operation.tensors if _is_plain(one)])
+            told = probes.fault(before, _array(tensor), scale)
             if told is not None:
                 raise UnsupportedError(f"the operator {operation} mixes the samples of a batch: {told}. {_WAY_OUT}")
 
@@ -105,18 +105,18 @@ def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -
     left = next(rest, None)
     if left is not None:
         raise UnsupportedError(f"the operator {left.told} depends on the number of samples in a batch. {_WAY_OUT}")
-    bytes_of_one = max(1, (samples.MOST_BYTES - room) // samples.SMALL)
-    count = min(samples.MOST, max(samples.MANY, samples.MOST_BYTES // (4 * bytes_of_one)))
+    bytes_of_one = max(1, (probes.MOST_BYTES - room) // probes.SMALL)
+    count = min(probes.MOST, max(probes.MANY, probes.MOST_BYTES // (4 * bytes_of_one)))
     crowd = _crowded(module, batch, names, records, count)
     for place, (some, many) in enumerate(zip(outputs, crowd, strict=True)):
-        if some.shape[1:] != many.shape[1:] or not samples.same(some, many[: len(some)]):
+        if some.shape[1:] != many.shape[1:] or not probes.same(some, many[: len(some)]):
             raise UnsupportedError(
                 f"the model's output {place} is not of each sample alone: it is another one in a batch of {count}. {_WAY_OUT}"
             )
     alone = _called(module, one, names, lambda operation: None)
     for place, (single, pair, many) in enumerate(zip(alone, expected, outputs, strict=True)):
-        told = samples.fault(pair, many)
-        if told is None and (single.shape[1:] != pair.shape[1:] or not samples.same(single, pair[:1])):
+        told = probes.fault(pair, many)
+        if told is None and (single.shape[1:] != pair.shape[1:] or not probes.same(single, pair[:1])):
             told = "a sample alone gives something else than in a batch"
         if told is not None:
             raise UnsupportedError(f"the model's output {place} is not of each sample alone: {told}. {_WAY_OUT}")

@@ -1,6 +1,6 @@
 """A PyTorch model watched at work: each operator, what it was given and what it made, and what that follows from.
 
-With ``from_torch`` and ``torch_samples`` this is all of the package that needs torch.
+It needs torch, as all of this room does.
 """
 
 from __future__ import annotations

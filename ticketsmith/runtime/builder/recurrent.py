@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ticketsmith.runtime.build import Array, Builder, Value
+from ticketsmith.runtime.builder import arrays, pointwise, products
+from ticketsmith.runtime.builder.core import Array, Builder, Value
 
 _MOST_STEPS = 1024
 
@@ -46,22 +47,22 @@ def unrolled(b: Builder, cell: Cell, x: Value, directions: Sequence[Direction], 
     outputs, last = [], []
     for direction, state in zip(directions, start, strict=True):
         made, end = _one_way(b, cell, x, direction, tuple(state))
-        outputs.append(b.concat([b.unsqueeze(one, (0, 1)) for one in made], 0))
-        last.append([b.unsqueeze(one, (0,)) for one in end])
+        outputs.append(arrays.concat(b, [arrays.unsqueeze(b, one, (0, 1)) for one in made], 0))
+        last.append([arrays.unsqueeze(b, one, (0,)) for one in end])
     return [_joined(b, outputs, 1), *(_joined(b, states, 0) for states in zip(*last, strict=True))]
 
 
 def _joined(b: Builder, given: Sequence[Value], axis: int) -> Value:
-    return b.concat(given, axis) if len(given) > 1 else given[0]
+    return arrays.concat(b, given, axis) if len(given) > 1 else given[0]
 
 
 def _one_way(b: Builder, cell: Cell, x: Value, weights: Direction, state: State) -> tuple[list[Value], list[Value]]:
     """The hidden values after each step, in the order of the sequence, and the last states."""
-    from_inputs = b.linear(x, weights.inputs, weights.input_bias)
+    from_inputs = products.linear(b, x, weights.inputs, weights.input_bias)
     made: dict[int, Value] = {}
     steps = range(x.shape[0])
     for step in reversed(steps) if weights.backwards else steps:
-        state = _STEPS[cell.kind](b, cell, b.select(from_inputs, 0, step), weights, state)
+        state = _STEPS[cell.kind](b, cell, arrays.select(b, from_inputs, 0, step), weights, state)
         made[step] = _computed(state[0])
     return [made[step] for step in steps], [_computed(one) for one in state]
 
@@ -73,25 +74,25 @@ def _computed(value: Value | Array) -> Value:
 
 def _product(b: Builder, hidden: Value | Array, weight: Array, bias: Array) -> Value | Array:
     if isinstance(hidden, Value):
-        return b.linear(hidden, weight, bias)
+        return products.linear(b, hidden, weight, bias)
     product: Array = hidden @ weight.T + bias
     return product
 
 
 def _gates(b: Builder, value: Value | Array, count: int) -> list[Any]:
     if isinstance(value, Value):
-        return list(b.split(value, [value.shape[-1] // count] * count, -1))
+        return list(arrays.split(b, value, [value.shape[-1] // count] * count, -1))
     return np.split(value, count, -1)
 
 
 def _lstm(b: Builder, cell: Cell, given: Value, weights: Direction, state: State) -> State:
     """Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; gates in ONNX's order."""
-    total = b.elementwise("add", given, _product(b, state[0], weights.hidden, weights.hidden_bias))
+    total = pointwise.apply(b, "add", given, _product(b, state[0], weights.hidden, weights.hidden_bias))
     enter, leave, keep, new = _gates(b, total, 4)
-    kept = b.elementwise("mul", b.unary("sigmoid", keep), state[1])
-    entered = b.elementwise("mul", b.unary("sigmoid", enter), b.unary("tanh", new))
-    memory = b.elementwise("add", kept, entered)
-    return b.elementwise("mul", b.unary("sigmoid", leave), b.unary("tanh", memory)), memory
+    kept = pointwise.apply(b, "mul", pointwise.unary(b, "sigmoid", keep), state[1])
+    entered = pointwise.apply(b, "mul", pointwise.unary(b, "sigmoid", enter), pointwise.unary(b, "tanh", new))
+    memory = pointwise.apply(b, "add", kept, entered)
+    return pointwise.apply(b, "mul", pointwise.unary(b, "sigmoid", leave), pointwise.unary(b, "tanh", memory)), memory
 
 
 def _gru(b: Builder, cell: Cell, given: Value, weights: Direction, state: State) -> State:
@@ -100,22 +101,22 @@ def _gru(b: Builder, cell: Cell, given: Value, weights: Direction, state: State)
     update_x, reset_x, new_x = _gates(b, given, 3)
     both = _product(b, state[0], weights.hidden[: 2 * size], weights.hidden_bias[: 2 * size])
     update_h, reset_h = _gates(b, both, 2)
-    update = b.unary("sigmoid", b.elementwise("add", update_x, update_h))
-    reset = b.unary("sigmoid", b.elementwise("add", reset_x, reset_h))
+    update = pointwise.unary(b, "sigmoid", pointwise.apply(b, "add", update_x, update_h))
+    reset = pointwise.unary(b, "sigmoid", pointwise.apply(b, "add", reset_x, reset_h))
     weight, bias = weights.hidden[2 * size :], weights.hidden_bias[2 * size :]
     if cell.reset_after:
-        seen: Value | Array = b.elementwise("mul", reset, _product(b, state[0], weight, bias))
+        seen: Value | Array = pointwise.apply(b, "mul", reset, _product(b, state[0], weight, bias))
     else:
-        seen = _product(b, b.elementwise("mul", reset, state[0]), weight, bias)
-    new = b.unary("tanh", b.elementwise("add", new_x, seen))
-    change = b.elementwise("mul", update, b.elementwise("sub", state[0], new))
-    return (b.elementwise("add", new, change),)
+        seen = _product(b, pointwise.apply(b, "mul", reset, state[0]), weight, bias)
+    new = pointwise.unary(b, "tanh", pointwise.apply(b, "add", new_x, seen))
+    change = pointwise.apply(b, "mul", update, pointwise.apply(b, "sub", state[0], new))
+    return (pointwise.apply(b, "add", new, change),)
 
 
 def _rnn(b: Builder, cell: Cell, given: Value, weights: Direction, state: State) -> State:
     """Elman 1990."""
-    total = b.elementwise("add", given, _product(b, state[0], weights.hidden, weights.hidden_bias))
-    return (b.unary(cell.activation, total),)
+    total = pointwise.apply(b, "add", given, _product(b, state[0], weights.hidden, weights.hidden_bias))
+    return (pointwise.unary(b, cell.activation, total),)
 
 
 _STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
