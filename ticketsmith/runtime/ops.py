@@ -24,17 +24,17 @@ def never(node: Node, rank: int) -> bool:
 
 
 def behind_tokens(node: Node, rank: int) -> bool:
-    """along other axes"""
+    """along all but the first axis"""
     return bool(node.attributes.get("axis", rank - 1) != 0)
 
 
 def over_features(node: Node, rank: int) -> bool:
-    """over other axes"""
+    """over all but the first axis"""
     return 0 not in node.attributes.get("axes", [])
 
 
 def tokens_first(node: Node, rank: int) -> bool:
-    """where tokens stay the first axis"""
+    """where the first axis stays the first"""
     return bool(node.attributes.get("axes", (0,))[0] == 0)
 
 
@@ -71,7 +71,7 @@ class Operator:
 
 
 _WINDOW = ("stride", "padding", "dilation", "groups")
-_POOL = ("kernel", "stride", "padding")
+_POOL = ("kernel", "stride", "padding", "count_padding")
 _BOTH = ("vector", "image")
 
 
@@ -118,7 +118,7 @@ _TABLE = (
     ),
     Operator(
         "avg_pool", "The mean of a window over rows and columns.",
-        shapes.pool, attributes=(*_POOL, "count_padding"), lanes=("image",),
+        shapes.pool, attributes=_POOL, lanes=("image",),
     ),
     Operator("upsample", "Each row and column several times.", shapes.upsample, attributes=("factors",)),
     Operator(
