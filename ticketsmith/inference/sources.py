@@ -24,7 +24,7 @@ from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted, resolve
 from ticketsmith.runtime.onnx.constants import Constants
 from ticketsmith.runtime.onnx.inputs import ranges, whole_numbers
-from ticketsmith.runtime.torch.watch import table_size
+from ticketsmith.runtime.torch.trace import table_size
 
 Shape = tuple[int, ...]
 Inputs = Callable[[int], Tensor]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ticketsmith.runtime.onnx.constants import Constants
-from ticketsmith.runtime.torch.watch import Operation, watched
+from ticketsmith.runtime.torch.trace import Operation, trace
 
 _OPERANDS = {
     "linear": (1,), "mm": (0, 1), "bmm": (0, 1), "matmul": (0, 1), "mv": (0, 1), "dot": (0, 1), "addmm": (1, 2),
@@ -75,13 +75,13 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
                     products[key] = plain.numel(), int(torch.count_nonzero(plain))
                 flops += 2.0 * products[key][1] * _macs(operation, tensor) / max(1, plain.numel())
             elif key not in others and operation.name not in _UNREAD:
-                most = operation.made[0].numel() if operation.name in _TABLES and operation.made else plain.numel()
+                most = operation.results[0].numel() if operation.name in _TABLES and operation.results else plain.numel()
                 others[key] = min(most, int(torch.count_nonzero(plain)))
 
     given = inputs.clone()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = watched(model, lambda: call(given), [given], note)
+        made = trace(model, lambda: call(given), [given], note)
     beside = sum(count for key, count in others.items() if key not in products)
     return Weights(*_sums(products.values()), flops, beside), made
 
@@ -103,7 +103,7 @@ def _packed(operation: Operation) -> Iterator[tuple[int, Tensor]]:
 
 def _uses(operation: Operation, weight: Tensor) -> float:
     """How often each number of a packed weight is multiplied."""
-    made = operation.made[0]
+    made = operation.results[0]
     return made.numel() / (weight.shape[0] if weight.dim() == 2 else made.shape[1])
 
 
@@ -130,7 +130,7 @@ def _once(tensor: Tensor) -> Tensor:
 def _macs(operation: Operation, weight: Tensor) -> float:
     """Multiply-adds of a whole product with ``weight``, zeros included."""
     name, arguments = operation.name, operation.arguments
-    made = operation.made[0].numel()
+    made = operation.results[0].numel()
     if name.endswith(("convolution", "conv1d", "conv2d", "conv3d")) or name.startswith("conv_transpose"):
         transposed = name.startswith("conv_transpose") or (name.endswith("convolution") and arguments[6] is True)
         places = arguments[0].numel() if transposed else made

@@ -34,14 +34,14 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
     shapes that it cannot have.
     """
     # one sample: shapes that hold the batch size are then known, and equal to 1
-    given: tuple[Tensor, ...] = ()
+    positional: tuple[Tensor, ...] = ()
     named: dict[str, Tensor] = {}
     if isinstance(example, Mapping):
         named = {name: _one(tensor) for name, tensor in example.items()}
         examples = list(example.values())
     else:
         examples = [example] if isinstance(example, Tensor) else list(example)
-        given = tuple(_one(tensor) for tensor in examples)
+        positional = tuple(_one(tensor) for tensor in examples)
     batches = [len(tensor) for tensor in examples]
     if len(set(batches)) > 1:
         raise UnsupportedError(
@@ -54,11 +54,11 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                exported = _taken_apart(torch.export.export(module, given, named))
+                exported = _decompose(torch.export.export(module, positional, named))
         except Exception as error:  # torch.export may fail in any way
             first = next(iter(str(error).splitlines()), "")
             raise UnsupportedError(f"torch.export cannot read this model ({type(error).__name__}: {first}).") from error
-        graph = simplify(Translator(exported, [*given, *named.values()]).graph())
+        graph = simplify(Translator(exported, [*positional, *named.values()]).graph())
         check_samples(module, examples, list(named))
         return graph
     finally:
@@ -66,7 +66,7 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _taken_apart(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The same program without writing in place, and of operators that are known as far as PyTorch can tell."""
     table = torch.export.default_decompositions()
     for _ in range(_DECOMPOSITIONS):

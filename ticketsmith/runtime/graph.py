@@ -120,7 +120,7 @@ class Graph:
                 raise GraphError(f"inputs of dtype {port.dtype!r} are not known.")
             if port.name in shapes:
                 raise GraphError(f"there are two inputs {port.name!r}.")
-            shapes[port.name] = _checked(port.shape or (1,), f"input {port.name!r}")
+            shapes[port.name] = _check(port.shape or (1,), f"input {port.name!r}")
         tokens = {port.name for port in self.inputs if port.dtype == "int64"}
         for node in self.nodes:
             for name in node.inputs:
@@ -135,7 +135,7 @@ class Graph:
             for key in node.weights.values():
                 if key not in self.tensors:
                     raise GraphError(f"{node}: there is no tensor {key!r}.")
-            shapes[node.output] = _checked(self._inferred(node, [shapes[name] for name in node.inputs]), str(node))
+            shapes[node.output] = _check(self._infer(node, [shapes[name] for name in node.inputs]), str(node))
         computed = {node.output for node in self.nodes}
         for name in self.outputs:
             if name not in computed:
@@ -145,7 +145,7 @@ class Graph:
                 raise GraphError(f"the output {place} is said to be a number and is none.")
         return shapes
 
-    def _inferred(self, node: Node, inputs: list[Shape]) -> Shape:
+    def _infer(self, node: Node, inputs: list[Shape]) -> Shape:
         operator = OPERATORS.get(node.op)
         if operator is None or (operator.step_only and self.step is None):
             raise GraphError(f"{node}: the operator {node.op!r} is not known.")
@@ -155,7 +155,7 @@ class Graph:
         return operator.shape(Operands(node, inputs, weights, self.step))
 
 
-def _checked(shape: Shape, what: str) -> Shape:
+def _check(shape: Shape, what: str) -> Shape:
     if not 1 <= len(shape) <= MOST_AXES or any(type(size) is not int or size < 1 for size in shape):
         raise GraphError(f"{what}: shape {shape} has not 1 to {MOST_AXES} sizes of 1 or more.")
     if math.prod(shape) > MOST_ELEMENTS:

@@ -60,12 +60,12 @@ class Operands:
         self.need(isinstance(value, (list, tuple)) and 1 <= len(value) <= MOST_AXES, f"{name} is {value!r}")
         return self.node.numbers(name, len(value), low)  # type: ignore[arg-type]
 
-    def broadcast(self, *shapes: Shape, told: str) -> Shape:
+    def broadcast(self, *shapes: Shape, what: str) -> Shape:
         """The shape that all of ``shapes`` are broadcast to, as in NumPy."""
         try:
             return np.broadcast_shapes(*shapes)
         except ValueError:
-            raise GraphError(f"{self.node}: shapes {told} cannot be broadcast.") from None
+            raise GraphError(f"{self.node}: shapes {what} cannot be broadcast.") from None
 
     def window(self, size: Shape, kernel: Shape, step: Shape, pad: Shape, dilation: Shape = (1, 1)) -> Shape:
         """Rows and columns that are left when a window goes over ``size``."""
@@ -120,7 +120,7 @@ def matmul(on: Operands) -> Shape:
     on.need(len(on.inputs) == 2 and min(map(len, on.inputs)) >= 2, "a product takes two matrices")
     left, right = on.inputs
     on.need(left[-1] == right[-2], f"shapes {left} and {right}")
-    batch = on.broadcast(left[:-2], right[:-2], told=f"{left} and {right}")
+    batch = on.broadcast(left[:-2], right[:-2], what=f"{left} and {right}")
     on.need(len(batch) <= 3, "more than three axes of batches")
     return (*batch, left[-2], right[-1])
 
@@ -142,7 +142,7 @@ def elementwise(on: Operands) -> Shape:
     """Of two values (``where``: three), which are broadcast as in NumPy."""
     on.need(len(on.inputs) == (3 if on.node.op == "where" else 2), "it has too few or too many inputs")
     on.need(on.node.activation in ACTIVATIONS, "unknown activation")
-    return on.broadcast(*on.inputs, told=str(on.inputs))
+    return on.broadcast(*on.inputs, what=str(on.inputs))
 
 
 def add_constant(on: Operands) -> Shape:

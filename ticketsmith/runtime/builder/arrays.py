@@ -43,9 +43,9 @@ def squeeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
     """Without these axes, where they are of size 1."""
     gone = {axis % len(x.shape) for axis in axes if x.shape[axis] == 1}
     check_axes(x, gone)
-    kept = [axis for axis in range(len(x.shape)) if axis not in gone]
-    batch = kept.index(x.batch) if x.batch in kept else None
-    return replace(x, shape=tuple(x.shape[axis] for axis in kept), batch=batch)
+    left = [axis for axis in range(len(x.shape)) if axis not in gone]
+    batch = left.index(x.batch) if x.batch in left else None
+    return replace(x, shape=tuple(x.shape[axis] for axis in left), batch=batch)
 
 
 def permute(b: Builder, x: Value, axes: Sequence[int]) -> Value:
@@ -66,9 +66,9 @@ def surround(b: Builder, name: str, inner: Shape, before: Sequence[int], behind:
             value: float = 0.0) -> tuple[str, Shape]:  # fmt: skip
     """A node that pads: its name and its shape."""
     shape = tuple(b + n + (n - 1) * i + a for n, b, a, i in zip(inner, before, behind, between, strict=True))
-    made = b.emit("pad", [name], shape, before=[int(n) for n in before], behind=[int(n) for n in behind],
+    output = b.emit("pad", [name], shape, before=[int(n) for n in before], behind=[int(n) for n in behind],
                      between=[int(n) for n in between], value=float(value))  # fmt: skip
-    return made, shape
+    return output, shape
 
 
 def pad(b: Builder, x: Value, before: Sequence[int], behind: Sequence[int], value: float = 0.0) -> Value:
@@ -127,8 +127,9 @@ def split(b: Builder, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
 
 
 def take(b: Builder, x: Value, axis: int, places: Array) -> Value:
-    """These places of an axis, in this order."""
+    """These places of an axis, in this order; or, of an axis as long as truths ``places``, where they are true."""
     size = x.shape[axis]
+    places = np.flatnonzero(places) if places.dtype == np.bool_ else places
     listed = [int(n) % size for n in places]
     if not listed:
         raise ValueError("no places")
@@ -163,20 +164,20 @@ def depth_to_space(b: Builder, x: Value, factor: int, depth_first: bool = False)
     return reshape(b, permute(b, reshape(b, x, shape), axes), (1, inner, rows * factor, cols * factor))
 
 
-def concat(b: Builder, given: Sequence[Value | Array], axis: int) -> Value:
+def concat(b: Builder, parts: Sequence[Value | Array], axis: int) -> Value:
     """One behind the other."""
-    given = [one for one in given if math.prod(one.shape)]
-    if len(given) == 1 and isinstance(given[0], Value):
-        return given[0]
-    rank = len(given[0].shape)
+    parts = [one for one in parts if math.prod(one.shape)]
+    if len(parts) == 1 and isinstance(parts[0], Value):
+        return parts[0]
+    rank = len(parts[0].shape)
     axis %= rank
-    values = [one for one in given if isinstance(one, Value)]
+    values = [one for one in parts if isinstance(one, Value)]
     for one in values:
         check_axes(one, {axis})
-    full = tuple(sum(g.shape[axis] for g in given) if a == axis else n for a, n in enumerate(given[0].shape))
+    full = tuple(sum(g.shape[axis] for g in parts) if a == axis else n for a, n in enumerate(parts[0].shape))
     batch = common_batch(values, full)
     skip = rank - len(strip(full))
-    names = [b.at(one, tuple(one.shape[skip:])) for one in given]
+    names = [b.at(one, tuple(one.shape[skip:])) for one in parts]
     inner = full[skip:]
     return Value(b.emit("concat", names, inner, axis=axis - skip), full, inner, batch)
 

@@ -54,8 +54,8 @@ class Builder:
         self.tensors: dict[str, NDArray[np.float32]] = {}
         self.names: dict[int, str] = {}
         self._owner: dict[str, int] = {}
-        self._kept: list[Array] = []  # so that no id is used twice
-        self._known: dict[tuple[str, Shape], str] = {}
+        self._alive: list[Array] = []  # so that no id is used twice
+        self._forms: dict[tuple[str, Shape], str] = {}
         self._output = ""
         self._count = 0
 
@@ -107,15 +107,17 @@ class Builder:
         """One node more; its name."""
         name = self._output if not self._count else f"{self._output}.{self._count}"
         self._count += 1
-        kept = {key: self._tensor(one, f"{name}.{key}") for key, one in (weights or {}).items() if one is not None}
-        self.nodes.append(Node(op, tuple(inputs), name, kept, attributes))
-        self._known[name, inner] = name
+        parameters = {
+            key: self._tensor(one, f"{name}.{key}") for key, one in (weights or {}).items() if one is not None
+        }
+        self.nodes.append(Node(op, tuple(inputs), name, parameters, attributes))
+        self._forms[name, inner] = name
         return name
 
     def name_constant(self, array: Array, name: str) -> None:
         """Weights keep their names."""
         self.names[id(array)] = name
-        self._kept.append(array)
+        self._alive.append(array)
 
     def keep_name(self, array: Array, weight: Array) -> Array:
         """``array``, which is ``weight`` in another order, with its name."""
@@ -130,7 +132,7 @@ class Builder:
         if self._owner.setdefault(name, id(array)) != id(array):  # the same weight in another order
             name = fallback
         if name not in self.tensors:
-            self._kept.append(array)
+            self._alive.append(array)
             self.tensors[name] = np.ascontiguousarray(array, np.float32).copy()
         return name
 
@@ -149,14 +151,14 @@ class Builder:
         return self._once((name, inner), "reshape", name, inner, shape=list(inner))
 
     def _once(self, key: tuple[str, Shape], op: str, name: str, inner: Shape, **attributes: Any) -> str:
-        if key not in self._known:
+        if key not in self._forms:
             output, count = self._output, self._count
             self.begin(f"{name}.{op}.{'x'.join(map(str, inner))}")
-            made = self.emit(op, [name], inner, **attributes)
+            result = self.emit(op, [name], inner, **attributes)
             self.begin(output)
             self._count = count
-            self._known[key] = made
-        return self._known[key]
+            self._forms[key] = result
+        return self._forms[key]
 
 
 def check_axes(x: Value, axes: Container[int]) -> None:

@@ -28,7 +28,7 @@ def linear(b: Builder, x: Value, weight: Array, bias: Array | None = None) -> Va
     return replace(x, name=name, shape=(*x.shape[:-1], outputs), inner=inner, integer=False)
 
 
-def transposed(b: Builder, weight: Array) -> Array:
+def transpose(b: Builder, weight: Array) -> Array:
     """``weight`` [inputs, outputs] as [outputs, inputs]."""
     return b.keep_name(np.ascontiguousarray(weight.T), weight)
 
@@ -40,7 +40,7 @@ def matmul(b: Builder, left: Value | Array, right: Value | Array) -> Value:
         product = matmul(b, left, column)
         return arrays.squeeze(b, product, (len(product.shape) - 1,))
     if isinstance(left, Value) and not isinstance(right, Value) and right.ndim == 2:
-        return linear(b, left, transposed(b, right))
+        return linear(b, left, transpose(b, right))
     if len(left.shape) < 2 or len(right.shape) < 2:
         raise ValueError("a product with a vector")
     for one, summed in ((left, -1), (right, -2)):
@@ -72,8 +72,8 @@ def along(b: Builder, x: Value, axis: int, matrix: Array) -> Value:
     if axis == rank - 2:
         return matmul(b, np.ascontiguousarray(matrix).reshape(*wide, *matrix.shape), x)
     order = [*(a for a in range(rank) if a != axis), axis]
-    made = along(b, arrays.permute(b, x, order), rank - 1, matrix)
-    return arrays.permute(b, made, [order.index(a) for a in range(rank)])
+    output = along(b, arrays.permute(b, x, order), rank - 1, matrix)
+    return arrays.permute(b, output, [order.index(a) for a in range(rank)])
 
 
 def conv(b: Builder, x: Value, weight: Array, bias: Array | None, stride: Sequence[int], begin: Sequence[int],
@@ -99,9 +99,9 @@ def conv(b: Builder, x: Value, weight: Array, bias: Array | None, stride: Sequen
     if min(sizes) < 1:
         raise ValueError("a window larger than its input")
     inner = (len(weight), *sizes)
-    made = b.emit("conv2d", [name], inner, {"weight": weight, "bias": bias}, stride=[int(n) for n in stride],
+    output = b.emit("conv2d", [name], inner, {"weight": weight, "bias": bias}, stride=[int(n) for n in stride],
                      padding=[int(n) for n in begin], dilation=[int(n) for n in dilation], groups=int(groups))  # fmt: skip
-    return Value(made, (1, inner[0], *inner[1 + extra :]), inner, 0)
+    return Value(output, (1, inner[0], *inner[1 + extra :]), inner, 0)
 
 
 def conv_transpose(b: Builder, x: Value, weight: Array, bias: Array | None, stride: Sequence[int], begin: Sequence[int],

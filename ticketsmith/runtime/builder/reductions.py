@@ -76,8 +76,8 @@ def logsumexp(b: Builder, x: Value, axes: Sequence[int], keep: bool) -> Value:
     """``log(sum(exp(x)))``, from parts that do not overflow."""
     largest = reduce(b, "max", x, axes, True)
     total = reduce(b, "sum", pointwise.unary(b, "exp", pointwise.apply(b, "sub", x, largest)), axes, True)
-    found = pointwise.apply(b, "add", pointwise.unary(b, "log", total), largest)
-    return found if keep else arrays.squeeze(b, found, axes)
+    result = pointwise.apply(b, "add", pointwise.unary(b, "log", total), largest)
+    return result if keep else arrays.squeeze(b, result, axes)
 
 
 def vector_norm(b: Builder, x: Value, order: float, axes: Sequence[int], keep: bool) -> Value:
@@ -110,9 +110,9 @@ def reduce(b: Builder, function: str, x: Value, axes: Sequence[int], keep: bool)
     skip = len(x.shape) - len(inner)
     if skip and 0 in over:
         over.remove(0)
-    kept = tuple(1 if axis in over else n for axis, n in enumerate(x.shape))
-    result = tuple(kept[skip:])
+    full = tuple(1 if axis in over else n for axis, n in enumerate(x.shape))
+    result = tuple(full[skip:])
     if over:
         name = b.emit("reduce", [b.at(x, inner)], result, axes=[a - skip for a in over], function=function)
-        x = Value(name, kept, result, x.batch)
+        x = Value(name, full, result, x.batch)
     return x if keep else arrays.squeeze(b, x, over)

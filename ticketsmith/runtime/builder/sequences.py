@@ -37,8 +37,8 @@ def _lookup(b: Builder, table: Array, places: Value) -> Value:
             f"{_MOST_ENTRIES:,} need an input of their own"
         )
     hot = one_hot(b, places, len(table))
-    found = products.linear(b, hot, np.ascontiguousarray(table.T))
-    return pointwise.apply(b, "div", found, reductions.reduce(b, "sum", hot, [len(hot.shape) - 1], True))
+    rows = products.linear(b, hot, np.ascontiguousarray(table.T))
+    return pointwise.apply(b, "div", rows, reductions.reduce(b, "sum", hot, [len(hot.shape) - 1], True))
 
 
 def attention(b: Builder, query: Value, key: Value | Array, value: Value | Array, mask: Value | Array | None, causal: bool,
@@ -61,8 +61,8 @@ def attention(b: Builder, query: Value, key: Value | Array, value: Value | Array
     attributes: dict[str, Any] = {"heads": heads, "causal": bool(causal), "scale": float(scale)}
     if key.shape[1] != heads:
         attributes["shared_heads"] = key.shape[1]
-    made = Value(b.emit("attention", names, inner, **attributes), (1, tokens, heads, width), inner, 0)
-    return arrays.permute(b, made, (0, 2, 1, 3))
+    mixed = Value(b.emit("attention", names, inner, **attributes), (1, tokens, heads, width), inner, 0)
+    return arrays.permute(b, mixed, (0, 2, 1, 3))
 
 
 def _attention_by_products(

@@ -34,9 +34,9 @@ def pool(b: Builder, kind: str, x: Value, kernel: Sequence[int], stride: Sequenc
     if min(sizes) < 1:
         raise ValueError("a window larger than its input")
     inner = (here[0], *sizes)
-    made = b.emit(kind, [name], inner, kernel=[int(n) for n in kernel], stride=[int(n) for n in stride],
+    output = b.emit(kind, [name], inner, kernel=[int(n) for n in kernel], stride=[int(n) for n in stride],
                      padding=[int(n) for n in begin], count_padding=bool(count_padding))  # fmt: skip
-    return Value(made, (1, inner[0], *inner[1 + extra :]), inner, 0)
+    return Value(output, (1, inner[0], *inner[1 + extra :]), inner, 0)
 
 
 def _mean_within(

@@ -27,10 +27,6 @@ def _flatten(call: Call) -> Value:
     return arrays.reshape(call.b, call.x, (math.prod(call.x.shape[:axis]), math.prod(call.x.shape[axis:])))
 
 
-def _transpose(call: Call) -> Value:
-    return arrays.permute(call.b, call.x, call.get("perm") or range(len(call.x.shape))[::-1])
-
-
 def _squeeze(call: Call) -> Value:
     axes = call.numbers(1, "axes")
     if axes is None:
@@ -76,11 +72,6 @@ def _pad(call: Call) -> Value:
     return arrays.pad(call.b, call.x, before, behind, value)
 
 
-def _expand(call: Call) -> Value:
-    sizes = call.numbers(1, "shape") or []
-    return arrays.expand(call.b, call.x, np.broadcast_shapes(call.x.shape, tuple(sizes)))
-
-
 def _tile(call: Call) -> Value:
     x, repeats = call.x, call.numbers(1, "repeats") or []
     if math.prod((*x.shape, *repeats)) > MOST_ELEMENTS or max(repeats, default=1) > MOST_ELEMENTS:
@@ -98,10 +89,6 @@ def _reduce(function: str) -> Callable[[Call], Value]:
         return reductions.reduce(call.b, function, call.x, axes, bool(call.get("keepdims", 1)))
 
     return translate
-
-
-def _depth_to_space(call: Call) -> Value:
-    return arrays.depth_to_space(call.b, call.x, call.get("blocksize"), call.get("mode", "DCR") == "DCR")
 
 
 def _space_to_depth(call: Call) -> Value:
@@ -136,14 +123,16 @@ def _over(function: Callable[[Builder, Value, list[int], bool], Value]) -> Calla
 ARRAYS: dict[str, Callable[[Call], Any]] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
-    "Transpose": _transpose,
+    "Transpose": lambda call: arrays.permute(call.b, call.x, call.get("perm") or range(len(call.x.shape))[::-1]),
     "Squeeze": _squeeze,
     "Unsqueeze": lambda call: arrays.unsqueeze(call.b, call.x, call.numbers(1, "axes") or []),
     "Concat": lambda call: arrays.concat(call.b, call.inputs, call.get("axis", 0)),
     "Split": _split,
     "Slice": _slice,
     "Pad": _pad,
-    "Expand": _expand,
+    "Expand": lambda call: arrays.expand(
+        call.b, call.x, np.broadcast_shapes(call.x.shape, tuple(call.numbers(1, "shape") or []))
+    ),
     "Tile": _tile,
     **{f"Reduce{name.capitalize()}": _reduce(name) for name in ("mean", "sum", "max", "min")},
     "ReduceL1": _over(lambda b, x, axes, keep: reductions.vector_norm(b, x, 1, axes, keep)),
@@ -153,7 +142,9 @@ ARRAYS: dict[str, Callable[[Call], Any]] = {
     ),
     "ReduceLogSumExp": _over(reductions.logsumexp),
     "CumSum": _cumulative,
-    "DepthToSpace": _depth_to_space,
+    "DepthToSpace": lambda call: arrays.depth_to_space(
+        call.b, call.x, call.get("blocksize"), call.get("mode", "DCR") == "DCR"
+    ),
     "SpaceToDepth": _space_to_depth,
     "Shape": lambda call: np.array(call.x.shape[call.get("start", 0) : call.get("end")], np.int64),
     "Size": lambda call: np.array(math.prod(call.x.shape), np.int64),

@@ -34,8 +34,8 @@ def opsets(proto: Any) -> list[tuple[str, int]]:
     return [(one.domain, one.version) for one in proto.opset_import]
 
 
-def node_of_constants(node: Any, known: Mapping[str, Any], versions: Sequence[tuple[str, int]]) -> dict[str, Array]:
-    """The outputs of a node whose inputs are ``known``, by ONNX's own reference, which raises whatever NumPy does."""
+def node_of_constants(node: Any, constants: Mapping[str, Any], versions: Sequence[tuple[str, int]]) -> dict[str, Array]:
+    """The outputs of a node whose inputs are among ``constants``, by ONNX's own reference, which raises whatever NumPy does."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -51,7 +51,7 @@ def node_of_constants(node: Any, known: Mapping[str, Any], versions: Sequence[tu
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(*one) for one in versions])
     )
     with np.errstate(all="ignore"):
-        results = evaluator.run(None, {name: known[name] for name in names})
+        results = evaluator.run(None, {name: constants[name] for name in names})
     return {name: np.asarray(value) for name, value in zip([one.name for one in outs], results, strict=True)}
 
 
@@ -72,12 +72,14 @@ class Constants:
                 arrays[tensor.values.name] = spread(tensor)
         return arrays
 
-    def along(self, graph: Any, known: Mapping[str, Array] | None = None) -> Iterator[tuple[Any, Mapping[str, Array]]]:
+    def along(
+        self, graph: Any, constants: Mapping[str, Array] | None = None
+    ) -> Iterator[tuple[Any, Mapping[str, Array]]]:
         """Each node of ``graph`` and of the graphs within it, in order, with the constants that are known there by name.
 
         What cannot be read or computed is not known.
         """
-        arrays = {**(known or {}), **self.initializers(graph)}
+        arrays = {**(constants or {}), **self.initializers(graph)}
         for node in graph.node:
             if node.op_type == "Constant":
                 with suppress(TicketSmithError):

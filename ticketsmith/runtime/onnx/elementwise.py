@@ -89,24 +89,16 @@ def _softsign(call: Call) -> Value:
 
 
 def _cast(call: Call) -> Value:
+    """``x`` as numbers of another type: that of ``to``, or that of the second input."""
     import onnx
 
-    return _as(call, call.get("to"), onnx.TensorProto)
-
-
-def _cast_like(call: Call) -> Value:
-    import onnx
-
-    target, types = call.input(1), onnx.TensorProto
-    if isinstance(target, Value):
-        to = types.BOOL if target.boolean else types.INT64 if target.integer else types.FLOAT
+    types, like = onnx.TensorProto, call.input(1)
+    if like is None:
+        to = call.get("to")
+    elif isinstance(like, Value):
+        to = types.BOOL if like.boolean else types.INT64 if like.integer else types.FLOAT
     else:
-        to = onnx.helper.np_dtype_to_tensor_dtype(target.dtype)
-    return _as(call, to, types)
-
-
-def _as(call: Call, to: int, types: Any) -> Value:
-    """``x`` as numbers of another type."""
+        to = onnx.helper.np_dtype_to_tensor_dtype(like.dtype)
     if to == types.BOOL and not call.x.boolean:
         return replace(pointwise.not_equal(call.b, call.x, 0.0), boolean=True)
     if to in (types.INT64, types.INT32) and not (call.x.integer or call.x.boolean):
@@ -157,6 +149,5 @@ ELEMENTWISE: dict[str, Callable[[Call], Any]] = {
     "Not": lambda call: replace(pointwise.opposite(call.b, call.x), boolean=True),
     "IsNaN": lambda call: replace(pointwise.not_equal(call.b, call.x, call.x), boolean=True),
     "Where": lambda call: pointwise.where(call.b, *call.inputs),
-    "Cast": _cast,
-    "CastLike": _cast_like,
+    **dict.fromkeys(("Cast", "CastLike"), _cast),
 }

@@ -7,17 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ticketsmith.runtime.builder import (
-    arrays,
-    interpolate,
-    pointwise,
-    products,
-    recurrent,
-    reductions,
-    sequences,
-    windows,
-)
+from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences, windows
 from ticketsmith.runtime.builder.core import Builder, Value
+from ticketsmith.runtime.builder.interpolate import matrix
+from ticketsmith.runtime.builder.recurrent import Cell, Direction, unroll
 from ticketsmith.runtime.onnx.call import Call
 
 
@@ -37,26 +30,19 @@ def _pads(call: Call, size: Sequence[int], kernel: Sequence[int], stride: Sequen
     return pads[:axes], pads[axes:]
 
 
-def _conv(call: Call) -> Value:
+def _conv(call: Call, transposed: bool = False) -> Value:
     weight, bias = call.constant(1), call.constant(2)
     if weight is None:
         raise ValueError("no weights")
-    axes = weight.ndim - 2
-    stride, dilation = call.get("strides", [1] * axes), call.get("dilations", [1] * axes)
-    begin, end = _pads(call, call.x.shape[2:], weight.shape[2:], stride, dilation)
-    return products.conv(call.b, call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
-
-
-def _conv_transpose(call: Call) -> Value:
-    weight, bias = call.constant(1), call.constant(2)
-    if weight is None or call.get("output_shape") or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+    if transposed and (call.get("output_shape") or call.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")):
         raise ValueError("an output shape, or automatic padding")
     axes = weight.ndim - 2
     stride, dilation = call.get("strides", [1] * axes), call.get("dilations", [1] * axes)
     begin, end = _pads(call, call.x.shape[2:], weight.shape[2:], stride, dilation)
-    more = call.get("output_padding", [0] * axes)
-    end = [pad - extra for pad, extra in zip(end, more, strict=True)]
-    return products.conv_transpose(call.b, call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
+    if transposed:
+        end = [pad - more for pad, more in zip(end, call.get("output_padding", [0] * axes), strict=True)]
+    convolve = products.conv_transpose if transposed else products.conv
+    return convolve(call.b, call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
 
 
 def _pool(kind: str) -> Callable[[Call], Value]:
@@ -73,20 +59,14 @@ def _pool(kind: str) -> Callable[[Call], Value]:
     return translate
 
 
-def _global_pool(kind: str) -> Callable[[Call], Value]:
-    return lambda call: windows.adaptive_pool(call.b, kind, call.x, [1] * (len(call.x.shape) - 2))
-
-
 def _gemm(call: Call) -> Value:
     b, left, right = call.b, call.input(0), call.input(1)
     call.get("broadcast")  # of old opsets; what follows broadcasts
     if call.get("transA", 0):
         left = arrays.permute(b, left, (1, 0)) if isinstance(left, Value) else left.T
-    beta = call.get("beta", 1.0)
-    alpha = call.get("alpha", 1.0)
-    bias = call.input(2)
+    alpha, beta, bias = call.get("alpha", 1.0), call.get("beta", 1.0), call.input(2)
     if not isinstance(right, Value) and isinstance(left, Value):
-        weight = right if call.get("transB", 0) else products.transposed(b, right)
+        weight = right if call.get("transB", 0) else products.transpose(b, right)
         plain = isinstance(bias, np.ndarray) and bias.size == len(weight) and beta == 1 and alpha == 1
         product = products.linear(b, left, weight, bias if plain else None)
         call.get("transB")
@@ -128,12 +108,6 @@ def _group_norm(call: Call) -> Value:
     return reductions.group_norm(call.b, call.x, groups, scale, shift, call.get("epsilon", 1e-5))
 
 
-def _instance_norm(call: Call) -> Value:
-    return reductions.group_norm(
-        call.b, call.x, call.x.shape[1], call.constant(1), call.constant(2), call.get("epsilon", 1e-5)
-    )
-
-
 def _softmax(function: Callable[[Builder, Value, int], Value]) -> Callable[[Call], Value]:
     def translate(call: Call) -> Value:
         axis = call.get("axis", -1 if call.opset >= 13 else 1) % len(call.x.shape)
@@ -172,24 +146,20 @@ def _recurrent(call: Call, kind: str, default: list[str]) -> list[Value]:
     if lengths is not None and (lengths != x.shape[0]).any():
         raise ValueError("sequences of different lengths")
     bias = np.zeros((ways, 2 * rows), np.float32) if bias is None else bias
-    backwards = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[
-        call.get("direction", "forward")
-    ]
+    ways_of = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    backwards = ways_of[call.get("direction", "forward")]
     directions = [
-        recurrent.Direction(weights[way], hidden[way], bias[way, :rows], bias[way, rows:], backwards[way])
+        Direction(weights[way], hidden[way], bias[way, :rows], bias[way, rows:], backwards[way]) for way in range(ways)
+    ]
+    states = [call.input(place) for place in (5, 6)[: 2 if kind == "LSTM" else 1]]
+    states = [np.zeros((ways, 1, size), np.float32) if state is None else state for state in states]
+    start = [
+        [arrays.select(b, state, 0, way) if isinstance(state, Value) else state[way] for state in states]
         for way in range(ways)
     ]
-    start = []
-    for way in range(ways):
-        states = []
-        for place in (5, 6)[: 2 if kind == "LSTM" else 1]:
-            given = call.input(place)
-            given = np.zeros((ways, 1, size), np.float32) if given is None else given
-            states.append(arrays.select(b, given, 0, way) if isinstance(given, Value) else given[way])
-        start.append(states)
     activation = "relu" if "Relu" in named and kind == "RNN" else "tanh"
-    cell = recurrent.Cell(kind, bool(call.get("linear_before_reset", 0)), activation)
-    return recurrent.unrolled(b, cell, x, directions, start)
+    cell = Cell(kind, bool(call.get("linear_before_reset", 0)), activation)
+    return unroll(b, cell, x, directions, start)
 
 
 def _gather(call: Call) -> Any:
@@ -202,8 +172,8 @@ def _gather(call: Call) -> Any:
     if places.ndim == 0:
         return arrays.select(b, data, axis, int(places))
     axis %= len(data.shape)
-    taken = arrays.take(b, data, axis, places.reshape(-1))
-    return arrays.reshape(b, taken, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
+    elements = arrays.take(b, data, axis, places.reshape(-1))
+    return arrays.reshape(b, elements, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
 
 
 def _resize(call: Call) -> Value:
@@ -224,17 +194,16 @@ def _resize(call: Call) -> Value:
     if counts[:2] != list(x.shape[:2]) or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise ValueError(f"sizes {counts}")
     matrices = [
-        interpolate.matrix(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
+        matrix(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
         for n, count, factor in list(zip(x.shape, counts, factors, strict=True))[2:]
     ]
     if mode == "nearest":
-        return windows.nearest(b, x, [matrix.argmax(1) for matrix in matrices])
+        return windows.nearest(b, x, [one.argmax(1) for one in matrices])
     return windows.resize(b, x, matrices)
 
 
 def _dropout(call: Call) -> Any:
-    training = call.constant(2)
-    ratio = call.constant(1)
+    ratio, training = call.constant(1), call.constant(2)
     if training is not None and training.any() and (ratio is None or ratio.any()):
         raise ValueError("training mode")
     return call.input(0)
@@ -242,21 +211,23 @@ def _dropout(call: Call) -> Any:
 
 LAYERS: dict[str, Callable[[Call], Any]] = {
     "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "ConvTranspose": lambda call: _conv(call, transposed=True),
     "Gemm": _gemm,
     "MatMul": lambda call: products.matmul(call.b, *call.inputs),
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _norm("layer_norm"),
     **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), _norm("rms_norm")),
     "GroupNormalization": _group_norm,
-    "InstanceNormalization": _instance_norm,
+    "InstanceNormalization": lambda call: reductions.group_norm(
+        call.b, call.x, call.x.shape[1], call.constant(1), call.constant(2), call.get("epsilon", 1e-5)
+    ),
     "LRN": _local_response,
     "Softmax": _softmax(reductions.softmax),
     "LogSoftmax": _softmax(reductions.log_softmax),
     "MaxPool": _pool("max_pool"),
     "AveragePool": _pool("avg_pool"),
-    "GlobalAveragePool": _global_pool("avg_pool"),
-    "GlobalMaxPool": _global_pool("max_pool"),
+    "GlobalAveragePool": lambda call: windows.adaptive_pool(call.b, "avg_pool", call.x, [1] * (len(call.x.shape) - 2)),
+    "GlobalMaxPool": lambda call: windows.adaptive_pool(call.b, "max_pool", call.x, [1] * (len(call.x.shape) - 2)),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "LSTM": lambda call: _recurrent(call, "LSTM", ["Sigmoid", "Tanh", "Tanh"]),
     "GRU": lambda call: _recurrent(call, "GRU", ["Sigmoid", "Tanh"]),

@@ -31,7 +31,7 @@ _FOLDED = {
 
 
 class Translator:
-    """Reads one model. ``known`` maps names to what is known of them: a ``Value``, or an array that depends on no input.
+    """Reads one model. ``values`` maps names to what they stand for: a ``Value``, or an array that depends on no input.
     ``sizes`` and ``shape`` are those of ``from_onnx``."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Translator:
     ) -> None:
         self.proto, self.files, self.sizes, self.one = proto, Files(folder), sizes, shape
         self.build = Builder()
-        self.known: dict[str, Any] = {"": None}
+        self.values: dict[str, Any] = {"": None}
         self.opset = max((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=1)
 
     def graph(self) -> Graph:
@@ -55,17 +55,17 @@ class Translator:
             )
         for tensor in graph.initializer:
             array = self.files.array(tensor)
-            self.known[tensor.name] = array
+            self.values[tensor.name] = array
             self.build.name_constant(array, tensor.name)
         for port in graph.input:
-            if port.name not in self.known:
-                self.known[port.name] = self._input(port)
+            if port.name not in self.values:
+                self.values[port.name] = self._input(port)
         for node in graph.node:
             self._node(node)
-        missing = [one.name for one in graph.output if one.name not in self.known]
+        missing = [one.name for one in graph.output if one.name not in self.values]
         if missing:
             raise OnnxError(f"the output {missing[0]!r} is not computed.")
-        return self.build.graph([self.known[one.name] for one in graph.output])
+        return self.build.graph([self.values[one.name] for one in graph.output])
 
     def _input(self, port: Any) -> Value:
         import onnx
@@ -109,14 +109,14 @@ class Translator:
         where = (
             f" (node {node.name!r})" if node.name else f" (which computes {node.output[0]!r})" if node.output else ""
         )
-        missing = [name for name in node.input if name not in self.known]
+        missing = [name for name in node.input if name not in self.values]
         if missing:
             raise OnnxError(f"{node.op_type}{where} reads {missing[0]!r}, which is not computed before it.")
-        inputs = [self.known[name] for name in node.input]
+        inputs = [self.values[name] for name in node.input]
         attributes = {one.name: self.files.attribute(one) for one in node.attribute}
         operator = f"the operator {node.op_type!r}{where}"
         if node.op_type == "Constant":
-            self.known[node.output[0]] = value_of(attributes, operator)
+            self.values[node.output[0]] = value_of(attributes, operator)
             return
         if not any(isinstance(one, Value) for one in inputs) and node.op_type in _FOLDED:
             self._fold(node, inputs, operator)
@@ -139,7 +139,7 @@ class Translator:
             ) from error
         results = result if isinstance(result, list) else [result]
         for name, one in zip(node.output, results, strict=False):
-            self.known[name] = one
+            self.values[name] = one
 
     def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
         """A node of constants."""
@@ -148,6 +148,6 @@ class Translator:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")
         require(8 * int(size), f"the constant that {operator} makes", "Take a machine with more memory.", OnnxError)
         try:
-            self.known |= node_of_constants(node, self.known, opsets(self.proto))
+            self.values |= node_of_constants(node, self.values, opsets(self.proto))
         except Exception as error:  # the reference raises whatever NumPy does
             raise UnsupportedError(f"{operator} of constants cannot be computed ({error}).") from error

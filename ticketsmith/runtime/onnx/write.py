@@ -18,11 +18,11 @@ from ticketsmith.runtime.onnx.writer import BOOL, FLOAT, Writer
 # ---- products
 
 
-def _finished(to: Writer, node: Node, value: str) -> str:
+def _finish(to: Writer, node: Node, value: str) -> str:
     """A product with its residual and its activation."""
     if node.residual is not None:
         value = to.emit("Add", [value, to.value(node, 1)])
-    return to.activated(node, value)
+    return to.activate(node, value)
 
 
 def _bias(to: Writer, node: Node) -> list[str]:
@@ -32,24 +32,24 @@ def _bias(to: Writer, node: Node) -> list[str]:
 def _linear(to: Writer, node: Node) -> str:
     bias = _bias(to, node)
     if len(to.shapes[node.output]) == 1:
-        return _finished(to, node, to.emit("Gemm", [to.value(node), to.tensor(node, "weight"), *bias], transB=1))
-    made = to.emit("MatMul", [to.value(node), to.tensor(node, "weight", "turned", np.transpose)])
-    return _finished(to, node, to.emit("Add", [made, *bias]) if bias else made)
+        return _finish(to, node, to.emit("Gemm", [to.value(node), to.tensor(node, "weight"), *bias], transB=1))
+    output = to.emit("MatMul", [to.value(node), to.tensor(node, "weight", "turned", np.transpose)])
+    return _finish(to, node, to.emit("Add", [output, *bias]) if bias else output)
 
 
 def _conv2d(to: Writer, node: Node) -> str:
     stride, padding, dilation, groups = conv_geometry(node)
-    made = _transposed(to, node)
-    if made is None:
+    output = _transpose_of(to, node)
+    if output is None:
         inputs = [to.value(node), to.tensor(node, "weight"), *_bias(to, node)]
         kernel = to.graph.parameter(node, "weight").shape[2:]
-        made = to.emit(
+        output = to.emit(
             "Conv", inputs, kernel_shape=kernel, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups
         )  # fmt: skip
-    return _finished(to, node, made)
+    return _finish(to, node, output)
 
 
-def _transposed(to: Writer, node: Node) -> str | None:
+def _transpose_of(to: Writer, node: Node) -> str | None:
     """A convolution of elements with zeros between them, which are then not multiplied; None for any other."""
     (stride, padding, dilation, groups), pad = conv_geometry(node), to.makers.get(node.inputs[0])
     if pad is None or pad.op != "pad" or stride != (1, 1) or pad.real("value"):
@@ -76,16 +76,7 @@ def _transposed(to: Writer, node: Node) -> str | None:
     )  # fmt: skip
 
 
-def _matmul(to: Writer, node: Node) -> str:
-    rank = len(to.shapes[node.output])
-    return to.emit("MatMul", [to.aligned(name, rank) for name in node.inputs])
-
-
 # ---- elementwise
-
-
-def _activation(to: Writer, node: Node) -> str:
-    return to.activated(node, to.value(node))
 
 
 def _affine(to: Writer, node: Node) -> str:
@@ -95,29 +86,27 @@ def _affine(to: Writer, node: Node) -> str:
     if image and any((array != array[0]).any() for array in (scale, shift)):
         ones, zeros = (to.constant(one(len(scale), np.float32)) for one in (np.ones, np.zeros))
         parameters = [to.tensor(node, "scale"), to.tensor(node, "shift"), zeros, ones]
-        return to.activated(node, to.emit("BatchNormalization", [value, *parameters], epsilon=0.0))
+        return to.activate(node, to.emit("BatchNormalization", [value, *parameters], epsilon=0.0))
     for op, name, array, idle in (("Mul", "scale", scale, 1), ("Add", "shift", shift, 0)):
         if (array != idle).any():
             same = (array == array[0]).all()
             value = to.emit(op, [value, to.number(array[0]) if same else to.tensor(node, name)])
-    return to.activated(node, value)
+    return to.activate(node, value)
 
 
 def _elementwise(op: str) -> Callable[[Writer, Node], str]:
     def write(to: Writer, node: Node) -> str:
-        rank = len(to.shapes[node.output])
-        return to.activated(node, to.emit(op, [to.aligned(name, rank) for name in node.inputs]))
+        return to.activate(node, to.emit(op, to.operands(node)))
 
     return write
 
 
-def _compared(op: str) -> Callable[[Writer, Node], str]:
+def _comparison(op: str) -> Callable[[Writer, Node], str]:
     def write(to: Writer, node: Node) -> str:
-        rank = len(to.shapes[node.output])
-        made = to.emit(op, [to.aligned(name, rank) for name in node.inputs])
+        output = to.emit(op, to.operands(node))
         if node.activation == "linear":
-            to.booleans[node.output] = made
-        return to.activated(node, to.emit("Cast", [made], to=FLOAT))
+            to.booleans[node.output] = output
+        return to.activate(node, to.emit("Cast", [output], to=FLOAT))
 
     return write
 
@@ -125,17 +114,9 @@ def _compared(op: str) -> Callable[[Writer, Node], str]:
 def _where(to: Writer, node: Node) -> str:
     rank = len(to.shapes[node.output])
     condition, *branches = node.inputs
-    made = to.booleans.get(condition) if len(to.shapes[condition]) == rank else None
-    made = made or to.emit("Cast", [to.aligned(condition, rank)], to=BOOL)
-    return to.activated(node, to.emit("Where", [made, *(to.aligned(name, rank) for name in branches)]))
-
-
-def _add_constant(to: Writer, node: Node) -> str:
-    return to.activated(node, to.emit("Add", [to.value(node), to.tensor(node, "value")]))
-
-
-def _cast(to: Writer, node: Node) -> str:
-    return to.emit("Cast", [to.value(node)], to=FLOAT)
+    output = to.booleans.get(condition) if len(to.shapes[condition]) == rank else None
+    output = output or to.emit("Cast", [to.align(condition, rank)], to=BOOL)
+    return to.activate(node, to.emit("Where", [output, *(to.align(name, rank) for name in branches)]))
 
 
 # ---- shapes
@@ -147,27 +128,15 @@ def _axis(to: Writer, node: Node) -> int:
     return 1 + (node.number("axis") if "axis" in node.attributes else last)
 
 
-def _constant(to: Writer, node: Node) -> str:
-    return to.tensor(node, "value", "sample", lambda value: value[None])
-
-
-def _reshape(to: Writer, node: Node) -> str:
-    return to.reshape(to.value(node), to.shapes[node.output])
-
-
-def _permute(to: Writer, node: Node) -> str:
-    return to.transpose(to.value(node), node.attributes["axes"])
-
-
 def _concat(to: Writer, node: Node) -> str:
     fixed = node.output in to.fixed
-    parts = [to.values[name] if fixed else to.batched(name) for name in node.inputs]
+    parts = [to.values[name] if fixed else to.with_batch(name) for name in node.inputs]
     return to.emit("Concat", parts, axis=_axis(to, node))
 
 
 def _expand(to: Writer, node: Node) -> str:
     shape = to.shapes[node.output]
-    return to.emit("Expand", [to.aligned(node.inputs[0], len(shape)), to.integers([1, *shape])])
+    return to.emit("Expand", [to.align(node.inputs[0], len(shape)), to.integers([1, *shape])])
 
 
 def _upsample(to: Writer, node: Node) -> str:
@@ -211,11 +180,6 @@ def _pool(op: str) -> Callable[[Writer, Node], str]:
     return write
 
 
-def _reduce(to: Writer, node: Node) -> str:
-    axes = to.integers([axis + 1 for axis in node.attributes["axes"]])
-    return to.emit(f"Reduce{node.attributes['function'].capitalize()}", [to.value(node), axes], keepdims=1)
-
-
 def _layer_norm(to: Writer, node: Node) -> str:
     inputs = [to.value(node), to.tensor(node, "scale"), to.tensor(node, "shift")]
     return to.emit("LayerNormalization", inputs, axis=-1, epsilon=node.real("epsilon"))
@@ -232,23 +196,15 @@ def _group_norm(to: Writer, node: Node) -> str:
     shape, groups = to.shapes[node.output], node.number("groups", 1)
     parts = to.reshape(to.value(node), (groups, math.prod(shape) // groups))
     ones, zeros = (to.constant(one(groups, np.float32)) for one in (np.ones, np.zeros))
-    made = to.emit("InstanceNormalization", [parts, ones, zeros], epsilon=node.real("epsilon"))
-    made = to.reshape(made, shape)
+    output = to.emit("InstanceNormalization", [parts, ones, zeros], epsilon=node.real("epsilon"))
+    output = to.reshape(output, shape)
     wide = (-1, *[1] * (len(shape) - 1))
     for op, name in (("Mul", "scale"), ("Add", "shift")):
-        made = to.emit(op, [made, to.tensor(node, name, f"{len(shape)} axes", lambda one: one.reshape(wide))])
-    return made
-
-
-def _softmax(to: Writer, node: Node) -> str:
-    return to.emit("Softmax", [to.value(node)], axis=_axis(to, node))
+        output = to.emit(op, [output, to.tensor(node, name, f"{len(shape)} axes", lambda one: one.reshape(wide))])
+    return output
 
 
 # ---- sequences
-
-
-def _embedding(to: Writer, node: Node) -> str:
-    return to.emit("Gather", [to.tensor(node, "table"), to.value(node)], axis=0)
 
 
 def _rotary(to: Writer, node: Node) -> str:
@@ -262,8 +218,8 @@ def _rotary(to: Writer, node: Node) -> str:
     )
     value = to.reshape(to.value(node), (tokens, heads, *pairs))
     swapped = to.emit("Gather", [value, to.integers([1, 0])], axis=4 if interleaved else 3)
-    made = to.emit("Add", [to.emit("Mul", [value, cos]), to.emit("Mul", [swapped, sin])])
-    return to.reshape(made, (tokens, features))
+    output = to.emit("Add", [to.emit("Mul", [value, cos]), to.emit("Mul", [swapped, sin])])
+    return to.reshape(output, (tokens, features))
 
 
 def _attention(to: Writer, node: Node) -> str:
@@ -296,34 +252,37 @@ WRITERS: dict[str, Callable[[Writer, Node], str]] = {
     "max_pool": _pool("MaxPool"),
     "avg_pool": _pool("AveragePool"),
     "affine": _affine,
-    "activation": _activation,
+    "activation": lambda to, node: to.activate(node, to.value(node)),
     **{op: _elementwise(op.capitalize()) for op in ("add", "sub", "mul", "div")},
     "maximum": _elementwise("Max"),
     "minimum": _elementwise("Min"),
     "power": _elementwise("Pow"),
-    "equal": _compared("Equal"),
-    "less": _compared("Less"),
-    "less_equal": _compared("LessOrEqual"),
+    "equal": _comparison("Equal"),
+    "less": _comparison("Less"),
+    "less_equal": _comparison("LessOrEqual"),
     "where": _where,
-    "add_constant": _add_constant,
-    "constant": _constant,
-    "cast": _cast,
-    "reshape": _reshape,
-    "flatten": _reshape,
-    "permute": _permute,
+    "add_constant": lambda to, node: to.activate(node, to.emit("Add", [to.value(node), to.tensor(node, "value")])),
+    "constant": lambda to, node: to.tensor(node, "value", "sample", lambda value: value[None]),
+    "cast": lambda to, node: to.emit("Cast", [to.value(node)], to=FLOAT),
+    **dict.fromkeys(("reshape", "flatten"), lambda to, node: to.reshape(to.value(node), to.shapes[node.output])),
+    "permute": lambda to, node: to.transpose(to.value(node), node.attributes["axes"]),
     "concat": _concat,
     "expand": _expand,
     "upsample": _upsample,
     "pad": _pad,
     "slice": _slice,
-    "reduce": _reduce,
-    "matmul": _matmul,
+    "reduce": lambda to, node: to.emit(
+        f"Reduce{node.attributes['function'].capitalize()}",
+        [to.value(node), to.integers([axis + 1 for axis in node.attributes["axes"]])],
+        keepdims=1,
+    ),
+    "matmul": lambda to, node: to.emit("MatMul", to.operands(node)),
     "rotary": _rotary,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
-    "softmax": _softmax,
-    "embedding": _embedding,
+    "softmax": lambda to, node: to.emit("Softmax", [to.value(node)], axis=_axis(to, node)),
+    "embedding": lambda to, node: to.emit("Gather", [to.tensor(node, "table"), to.value(node)], axis=0),
     "attention": _attention,
 }
 """Of each operator of ``ops``, but for those that have a reason there, the function that writes it."""

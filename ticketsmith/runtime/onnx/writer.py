@@ -37,7 +37,7 @@ class Writer:
         self.nodes: list[Any] = []
         self.initializers: dict[Hashable, Any] = {}
         self.bytes = 0
-        self._taken = {*(port.name for port in graph.inputs), *self.makers}
+        self._names = {*(port.name for port in graph.inputs), *self.makers}
         self._output = ""
 
     def model(self) -> bytes:
@@ -48,14 +48,14 @@ class Writer:
             self.values[port.name] = port.name if port.shape else self.reshape(port.name, (1,))
         for node in self.graph.nodes:
             self._node(node)
-        given = zip(self.graph.outputs, self.graph.output_shapes(), strict=True)
-        outputs = [Port(self._given(name, shape), shape) for name, shape in given]
-        nodes, kept = self._needed([port.name for port in outputs])
+        pairs = zip(self.graph.outputs, self.graph.output_shapes(), strict=True)
+        outputs = [Port(self._result(name, shape), shape) for name, shape in pairs]
+        nodes, initializers = self._needed([port.name for port in outputs])
         inputs, results = ([self._port(port) for port in side] for side in (self.graph.inputs, outputs))
         empty = helper.make_graph(nodes, "ticketsmith", inputs, results)
-        made = helper.make_model(empty, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
-        made.graph.initializer.extend(kept)  # at last, so that weights are not copied with the graph
-        return bytes(made.SerializeToString())
+        model = helper.make_model(empty, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+        model.graph.initializer.extend(initializers)  # at last, so that weights are not copied with the graph
+        return bytes(model.SerializeToString())
 
     def _node(self, node: Node) -> None:
         write = self.writers.get(node.op)
@@ -65,15 +65,15 @@ class Writer:
         if all(name in self.fixed for name in node.inputs):
             self.fixed.add(node.output)
         before = len(self.nodes)
-        made = write(self, node)
-        if len(self.nodes) > before and self.nodes[-1].output[0] == made:  # the last of what it becomes has its name
-            self.nodes[-1].output[0] = made = node.output
-        self.values[node.output] = made
+        output = write(self, node)
+        if len(self.nodes) > before and self.nodes[-1].output[0] == output:  # the last of what it becomes has its name
+            self.nodes[-1].output[0] = output = node.output
+        self.values[node.output] = output
 
-    def _given(self, name: str, shape: Shape) -> str:
+    def _result(self, name: str, shape: Shape) -> str:
         """An output of the model: a value with the batch, by a name that no input and no other output has."""
         self._output = name
-        value = self.batched(name)
+        value = self.with_batch(name)
         if not shape:
             value = self.emit("Reshape", [value, self.integers([-1])])
         elif value in self.ends:
@@ -89,22 +89,22 @@ class Writer:
 
     def _needed(self, outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """Without what others have taken the place of: nodes and initializers."""
-        needed, kept = set(outputs), []
+        needed, nodes = set(outputs), []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
                 needed.update(node.input)
-                kept.append(node)
-        return kept[::-1], [one for one in self.initializers.values() if one.name in needed]
+                nodes.append(node)
+        return nodes[::-1], [one for one in self.initializers.values() if one.name in needed]
 
     # ---- parts of a model
 
     def _unique(self, name: str) -> str:
-        found, count = name, 0
-        while found in self._taken:
+        fresh, count = name, 0
+        while fresh in self._names:
             count += 1
-            found = f"{name}.{count}"
-        self._taken.add(found)
-        return found
+            fresh = f"{name}.{count}"
+        self._names.add(fresh)
+        return fresh
 
     def emit(self, op: str, inputs: Sequence[str], **attributes: Any) -> str:
         """One node more; the name of its output."""
@@ -144,13 +144,17 @@ class Writer:
         """An input of a node."""
         return self.values[node.inputs[place]]
 
-    def aligned(self, name: str, rank: int) -> str:
+    def align(self, name: str, rank: int) -> str:
         """A value with axes of size 1 behind the batch, so that it is broadcast as it is without one."""
         shape = self.shapes[name]
         missing = (1,) * (rank - len(shape))
         return self.reshape(self.values[name], (*missing, *shape)) if missing else self.values[name]
 
-    def batched(self, name: str) -> str:
+    def operands(self, node: Node) -> list[str]:
+        """The inputs of a node, aligned with its output."""
+        return [self.align(name, len(self.shapes[node.output])) for name in node.inputs]
+
+    def with_batch(self, name: str) -> str:
         """A value that has the batch, also where it does not depend on the inputs."""
         value = self.values[name]
         if name not in self.fixed:
@@ -167,7 +171,7 @@ class Writer:
         """Of each sample."""
         return self.emit("Transpose", [value], perm=[0, *(axis + 1 for axis in axes)])
 
-    def activated(self, node: Node, value: str) -> str:
+    def activate(self, node: Node, value: str) -> str:
         """With what follows a node: its activation."""
         kind = node.activation
         if kind == "linear":

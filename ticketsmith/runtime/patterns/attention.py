@@ -37,13 +37,13 @@ class Attention(Rewriter):
             if pair is not None and pair[1] == 0:
                 scale, name = scale * pair[0], step.inputs[0]
             elif step.op in ("add", "add_constant") and mask is None and scale == 1:
-                found = self._mask(step, rank)
-                if found is None:
+                match = self._mask(step, rank)
+                if match is None:
                     return None
-                mask, name = found
+                mask, name = match
             else:
                 return None
-        return self._made(node, product, scale, mask, rank)
+        return self._replacement(node, product, scale, mask, rank)
 
     def _mask(self, step: Node, rank: int) -> tuple[str, str] | None:
         """The mask that is added, and the scores it is added to."""
@@ -68,7 +68,7 @@ class Attention(Rewriter):
             name = node.inputs[0]
         return False
 
-    def _made(self, node: Node, product: Node, scale: float, mask: str | None, rank: int) -> Node | None:
+    def _replacement(self, node: Node, product: Node, scale: float, mask: str | None, rank: int) -> Node | None:
         q, kt, v = product.inputs[0], product.inputs[1], node.inputs[1]
         shapes = [(1,) * (3 - rank) + self.shapes[name] for name in (q, kt, v)]
         if any(len(shape) != 3 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
@@ -96,8 +96,8 @@ class Attention(Rewriter):
                 names[-1] = f"{output}.fixed"
         inner = f"{output}.attention"
         self.shapes[inner] = (queries, heads * value_width)
-        made = Node("attention", tuple(names), inner, {}, {"heads": heads, "causal": False, "scale": scale})
-        self.keep(self._plain(made))
+        attention = Node("attention", tuple(names), inner, {}, {"heads": heads, "causal": False, "scale": scale})
+        self.keep(self._plain(attention))
         if rank == 2:
             return Node("reshape", (inner,), output, {}, {"shape": [queries, value_width]})
         apart = self.before(f"{output}.heads", "reshape", inner, (queries, heads, value_width),

@@ -26,15 +26,15 @@ class Functions(Rewriter):
         self.tried: dict[str, dict[str, tuple[int, np.ndarray]]] = {}
 
     def rewrite(self, node: Node) -> Node | str | None:
-        found = self._curves(node)
+        curves = self._curves(node)
         best: Node | None = None
-        for root, (steps, curve) in found.items():
+        for root, (steps, curve) in curves.items():
             if steps < 2 or self.shapes[root] != self.shapes[node.output]:
                 continue
-            name = _known_curve(curve)
+            name = _name_of(curve)
             if name is not None:
                 best = Node("activation", (root,), node.output, {}, {"activation": name})
-        self.tried[node.output] = {node.output: (0, _PROBES), **found}
+        self.tried[node.output] = {node.output: (0, _PROBES), **curves}
         return best
 
     def _curves(self, node: Node) -> dict[str, tuple[int, np.ndarray]]:
@@ -105,11 +105,11 @@ with np.errstate(over="ignore"):
         "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "relu6", "hard_swish", "hard_sigmoid")}  # fmt: skip
 
 
-def _known_curve(curve: np.ndarray) -> str | None:
+def _name_of(curve: np.ndarray) -> str | None:
     """The activation that gives these numbers."""
-    for name, known in _CURVES.items():
+    for name, reference in _CURVES.items():
         # one probe rules out most: a whole comparison for each value that a node follows from would take milliseconds
-        if abs(curve[_PLAIN] - known[_PLAIN]) <= 1e-3 and np.allclose(curve, known, rtol=1e-6, atol=2e-5):
+        if abs(curve[_PLAIN] - reference[_PLAIN]) <= 1e-3 and np.allclose(curve, reference, rtol=1e-6, atol=2e-5):
             return name
     return None
 

@@ -14,8 +14,8 @@ class Movement(Rewriter):
     def rewrite(self, node: Node) -> Node | str | None:
         if node.op in ("reshape", "flatten"):
             source = node.inputs[0]
-            while (made := self.maker(source, "reshape", "flatten")) is not None:
-                source = made.inputs[0]
+            while (maker := self.maker(source, "reshape", "flatten")) is not None:
+                source = maker.inputs[0]
             target = self.shapes[node.output]
             if self.shapes[source] == target:
                 return source
@@ -30,9 +30,9 @@ class Movement(Rewriter):
 
     def _permuted(self, node: Node) -> Node | str | None:
         source, axes = node.inputs[0], list(node.attributes["axes"])
-        while (made := self.maker(source, "permute")) is not None:
-            source = made.inputs[0]
-            axes = [made.attributes["axes"][axis] for axis in axes]
+        while (maker := self.maker(source, "permute")) is not None:
+            source = maker.inputs[0]
+            axes = [maker.attributes["axes"][axis] for axis in axes]
         shape = self.shapes[source]
         moved = [axis for axis in axes if shape[axis] > 1]
         if axes == sorted(axes):
@@ -46,15 +46,15 @@ class Movement(Rewriter):
         makers = [self.maker(name, "reshape", "flatten", "permute") for name in node.inputs]
         first = makers[0]
         if first is None or any(
-            made is None
-            or self.uses[made.output] > 1
-            or (made.op == "permute") != (first.op == "permute")
-            or made.attributes.get("axes") != first.attributes.get("axes")
-            or self.shapes[made.inputs[0]] != self.shapes[first.inputs[0]]
-            for made in makers
+            maker is None
+            or self.uses[maker.output] > 1
+            or (maker.op == "permute") != (first.op == "permute")
+            or maker.attributes.get("axes") != first.attributes.get("axes")
+            or self.shapes[maker.inputs[0]] != self.shapes[first.inputs[0]]
+            for maker in makers
         ):
             return None
-        sources = tuple(made.inputs[0] for made in makers if made is not None)
+        sources = tuple(maker.inputs[0] for maker in makers if maker is not None)
         inner = f"{node.output}.{first.op}ed"
         self.shapes[inner] = self.shapes[sources[0]]
         self.uses[inner] = 1

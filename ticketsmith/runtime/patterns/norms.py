@@ -13,7 +13,7 @@ class Norms(Rewriter):
 
     def rewrite(self, node: Node) -> Node | str | None:
         if node.op == "reshape":
-            return self._grouped(node)
+            return self._group_norm(node)
         if node.op not in ("div", "mul") or node.activation != "linear":
             return None
         for centred, other in (node.inputs, node.inputs[::-1])[: 2 if node.op == "mul" else 1]:
@@ -36,13 +36,13 @@ class Norms(Rewriter):
             return Node("rms_norm", (centred,), node.output, weights, {"epsilon": epsilon})
         return None
 
-    def _grouped(self, node: Node) -> Node | None:
+    def _group_norm(self, node: Node) -> Node | None:
         """A group norm that was written as one of as many channels as there are groups."""
         norm = self.maker(node.inputs[0], "group_norm")
-        seen = None if norm is None else self.maker(norm.inputs[0], "reshape")
-        if norm is None or seen is None or self.shapes[seen.inputs[0]] != self.shapes[node.output]:
+        groups_of = None if norm is None else self.maker(norm.inputs[0], "reshape")
+        if norm is None or groups_of is None or self.shapes[groups_of.inputs[0]] != self.shapes[node.output]:
             return None
-        groups, channels = self.shapes[seen.output][0], self.shapes[node.output][0]
+        groups, channels = self.shapes[groups_of.output][0], self.shapes[node.output][0]
         scale, shift = (self.tensors[norm.weights[name]] for name in ("scale", "shift"))
         if norm.attributes["groups"] != groups or channels % groups or (scale != 1).any() or shift.any():
             return None
@@ -50,7 +50,7 @@ class Norms(Rewriter):
             "scale": self.store(f"{node.output}.scale", np.ones(channels)),
             "shift": self.store(f"{node.output}.shift", np.zeros(channels)),
         }
-        return Node("group_norm", seen.inputs, node.output, weights, norm.attributes)
+        return Node("group_norm", groups_of.inputs, node.output, weights, norm.attributes)
 
     def _mean_of(self, name: str) -> str | None:
         """What this is the mean over the last axis of."""

@@ -26,17 +26,17 @@ class Rewriter:
         self.tensors = dict(graph.tensors)
         self.ports = {port.name for port in graph.inputs}
 
-    def rewritten(self) -> Graph:
+    def run(self) -> Graph:
         for node in self.graph.nodes:
             node = replace(node, inputs=tuple(self.renamed.get(name, name) for name in node.inputs))
-            found = self.rewrite(node)
-            if isinstance(found, str):  # the same as a value that is there already
-                if found in self.ports and node.output in self.graph.outputs:
+            replacement = self.rewrite(node)
+            if isinstance(replacement, str):  # the same as a value that is there already
+                if replacement in self.ports and node.output in self.graph.outputs:
                     self.keep(node)
                 else:
-                    self.renamed[node.output] = found
+                    self.renamed[node.output] = replacement
             else:
-                self.keep(node if found is None else found)
+                self.keep(node if replacement is None else replacement)
         outputs = [self.renamed.get(name, name) for name in self.graph.outputs]
         nodes = _alive(self.done, outputs)
         used = {key for node in nodes for key in node.weights.values()}
@@ -89,9 +89,9 @@ class Rewriter:
 
 
 def _alive(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
-    needed, kept = set(outputs), []
+    needed, alive = set(outputs), []
     for node in reversed(nodes):
         if node.output in needed:
             needed.update(node.inputs)
-            kept.append(node)
-    return kept[::-1]
+            alive.append(node)
+    return alive[::-1]

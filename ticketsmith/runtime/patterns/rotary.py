@@ -21,9 +21,9 @@ class Rotary(Rewriter):
                 continue
             for x, cos in plain:
                 for swapped, sin in turned:
-                    found = self._matched(node, x, cos, swapped, sin)
-                    if found is not None:
-                        return found
+                    match = self._match(node, x, cos, swapped, sin)
+                    if match is not None:
+                        return match
         return None
 
     def _times_constant(self, name: str) -> list[tuple[str, np.ndarray]] | None:
@@ -34,7 +34,7 @@ class Rotary(Rewriter):
         pairs = [(a, self.constant(b)) for a, b in ((left, right), (right, left))]
         return [(a, b) for a, b in pairs if b is not None]
 
-    def _matched(self, node: Node, x: str, cos: np.ndarray, swapped: str, sin: np.ndarray) -> Node | None:
+    def _match(self, node: Node, x: str, cos: np.ndarray, swapped: str, sin: np.ndarray) -> Node | None:
         shape = self.shapes[x]
         if len(shape) not in (2, 3) or self.shapes[node.output] != shape or self._swap_of(swapped) != x:
             return None
@@ -80,8 +80,8 @@ class Rotary(Rewriter):
             return None
         width = self.shapes[high.inputs[0]][-1]
         for part, begin in ((low, 0), (high, width // 2)):
-            given = part.attributes
-            if (given["begin"], given["end"], given.get("step", 1), given.get("axis", rank - 1)) != (
+            cut = part.attributes
+            if (cut["begin"], cut["end"], cut.get("step", 1), cut.get("axis", rank - 1)) != (
                 begin, begin + width // 2, 1, rank - 1,
             ):  # fmt: skip
                 return None

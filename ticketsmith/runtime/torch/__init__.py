@@ -1,1 +1,1 @@
-"""Models of PyTorch: read through ``torch.export``, watched, and probed for what mixes samples. Needs torch."""
+"""Models of PyTorch: read through ``torch.export``, trace, and probed for what mixes samples. Needs torch."""

@@ -58,23 +58,10 @@ def _variance_and_mean(b: Builder, x: Value, dims: Any = None, **named: Any) -> 
     return [_variance(b, x, dims, **named), mean]
 
 
-def _cumulative(b: Builder, x: Value, dim: int, dtype: Any = None) -> Value:
-    return products.along(b, _of_floats(x, dtype), dim, np.tri(x.shape[dim], dtype=np.float32))
-
-
-def _view(b: Builder, x: Value, size: Any, *more: Any) -> Value:
-    return arrays.reshape(b, x, [size, *more] if isinstance(size, int) else size)
-
-
 def _flatten(b: Builder, x: Value, start: int = 0, end: int = -1) -> Value:
     rank = len(x.shape)
     start, end = start % rank, end % rank
     return arrays.reshape(b, x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
-
-
-def _unflatten(b: Builder, x: Value, dim: int, sizes: Any) -> Value:
-    dim %= len(x.shape)
-    return arrays.reshape(b, x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
 
 
 def _transpose(b: Builder, x: Value, first: int, second: int) -> Value:
@@ -109,18 +96,10 @@ def _split(b: Builder, x: Value, sizes: Any, dim: int = 0) -> list[Value]:
     return arrays.split(b, x, sizes, dim)
 
 
-def _chunk(b: Builder, x: Value, count: int, dim: int = 0) -> list[Value]:
-    return _split(b, x, -(-x.shape[dim] // count), dim)
-
-
-def _unbind(b: Builder, x: Value, dim: int = 0) -> list[Value]:
-    return [arrays.select(b, x, dim, index) for index in range(x.shape[dim])]
-
-
-def _stack(b: Builder, given: list[Any], dim: int = 0) -> Value:
-    rank = len(given[0].shape) + 1
+def _stack(b: Builder, parts: list[Any], dim: int = 0) -> Value:
+    rank = len(parts[0].shape) + 1
     wide = [
-        arrays.unsqueeze(b, one, (dim,)) if isinstance(one, Value) else np.expand_dims(one, dim % rank) for one in given
+        arrays.unsqueeze(b, one, (dim,)) if isinstance(one, Value) else np.expand_dims(one, dim % rank) for one in parts
     ]
     return arrays.concat(b, wide, dim)
 
@@ -131,20 +110,20 @@ def _index(b: Builder, x: Value, indices: list[Any]) -> Value:
         isinstance(one, np.ndarray) and one.dtype != np.bool_ for one in indices
     ):
         return _repeated(b, x, indices)
-    arrays = [indices[axis] for axis in used]
-    if not all(isinstance(one, np.ndarray) for one in arrays):
+    places = [indices[axis] for axis in used]
+    if not all(isinstance(one, np.ndarray) for one in places):
         raise ValueError("places that are computed")
     # of several axes: rows [r, 1] and columns [1, c] are each picked alone
-    rank = max(one.ndim for one in arrays)
-    apart = all(one.size == one.shape[place - rank] for place, one in enumerate(arrays) if one.ndim == rank)
+    rank = max(one.ndim for one in places)
+    apart = all(one.size == one.shape[place - rank] for place, one in enumerate(places) if one.ndim == rank)
     if (
         used != list(range(used[0], used[0] + rank))
         or not apart
-        or any(one.ndim < rank - n for n, one in enumerate(arrays))
+        or any(one.ndim < rank - n for n, one in enumerate(places))
     ):
         raise ValueError("places of several axes")
-    for axis, one in zip(used, arrays, strict=True):
-        x = _index_select(b, x, axis, one.reshape(-1))
+    for axis, one in zip(used, places, strict=True):
+        x = arrays.take(b, x, axis, one.reshape(-1))
     return x
 
 
@@ -160,10 +139,6 @@ def _repeated(b: Builder, x: Value, indices: list[Any]) -> Value:
     return arrays.expand(b, arrays.reshape(b, x, (1,) * rank + shape[rank:]), shape)
 
 
-def _index_select(b: Builder, x: Value, dim: int, places: Any) -> Value:
-    return arrays.take(b, x, dim, np.flatnonzero(places) if places.dtype == np.bool_ else places)
-
-
 def _flip(b: Builder, x: Value, dims: Any) -> Value:
     for dim in dims:
         x = arrays.take(b, x, dim, np.arange(x.shape[dim])[::-1])
@@ -173,8 +148,8 @@ def _flip(b: Builder, x: Value, dims: Any) -> Value:
 def _unfold(b: Builder, x: Value, dim: int, size: int, step: int) -> Value:
     dim %= len(x.shape)
     starts = np.arange(0, x.shape[dim] - size + 1, step)
-    taken = arrays.take(b, x, dim, (starts[:, None] + np.arange(size)).reshape(-1))
-    apart = arrays.reshape(b, taken, (*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
+    pieces = arrays.take(b, x, dim, (starts[:, None] + np.arange(size)).reshape(-1))
+    apart = arrays.reshape(b, pieces, (*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
     rest = [axis for axis in range(len(apart.shape)) if axis != dim + 1]
     return arrays.permute(b, apart, [*rest, dim + 1])
 
@@ -248,13 +223,17 @@ ARRAYS: dict[str, Callable[..., Any]] = {
     "var": _variance,
     "var_mean": _variance_and_mean,
     "linalg_vector_norm": _vector_norm,
-    "cumsum": _cumulative,
+    "cumsum": lambda b, x, dim, dtype=None: products.along(
+        b, _of_floats(x, dtype), dim, np.tri(x.shape[dim], dtype=np.float32)
+    ),
     **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), lambda b, x, dim, *_: reductions.softmax(b, x, dim)),
     **dict.fromkeys(("log_softmax", "_log_softmax"), lambda b, x, dim, *_: reductions.log_softmax(b, x, dim)),
     "logsumexp": lambda b, x, dims, keepdim=False: reductions.logsumexp(b, x, _axes(x, dims), keepdim),
-    **dict.fromkeys(("view", "reshape", "_unsafe_view"), _view),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view"), arrays.reshape),
     "flatten": _flatten,
-    "unflatten": _unflatten,
+    "unflatten": lambda b, x, dim, sizes: arrays.reshape(
+        b, x, (*x.shape[: dim % len(x.shape)], *sizes, *x.shape[dim % len(x.shape) + 1 :])
+    ),
     "permute": arrays.permute,
     "transpose": _transpose,
     "t": lambda b, x: _transpose(b, x, 0, 1),
@@ -270,10 +249,10 @@ ARRAYS: dict[str, Callable[..., Any]] = {
     "narrow": lambda b, x, dim, start, length: arrays.part(b, x, dim, start, start + length),
     "select": arrays.select,
     **dict.fromkeys(("split", "split_with_sizes"), _split),
-    "chunk": _chunk,
-    "unbind": _unbind,
+    "chunk": lambda b, x, count, dim=0: _split(b, x, -(-x.shape[dim] // count), dim),
+    "unbind": lambda b, x, dim=0: [arrays.select(b, x, dim, index) for index in range(x.shape[dim])],
     "index": _index,
-    "index_select": _index_select,
+    "index_select": arrays.take,
     "flip": _flip,
     "unfold": _unfold,
     "copy": _copy,

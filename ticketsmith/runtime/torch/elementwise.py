@@ -12,7 +12,7 @@ from ticketsmith.runtime.builder import arrays, pointwise
 from ticketsmith.runtime.builder.core import Builder, Value
 
 
-def _activation(kind: str) -> Callable[..., Value]:
+def _unary(kind: str) -> Callable[..., Value]:
     return lambda b, x: pointwise.unary(b, kind, x)
 
 
@@ -51,12 +51,8 @@ def _power(b: Builder, x: Any, exponent: Any) -> Value:
     return pointwise.apply(b, "power", x, exponent)
 
 
-def _masked_fill(b: Builder, x: Any, mask: Any, value: Any) -> Value:
-    return pointwise.where(b, mask, value, x)
-
-
-def _to(b: Builder, x: Value, *given: Any, dtype: Any = None, **_: Any) -> Value:
-    wanted = dtype or next((one for one in given if isinstance(one, torch.dtype)), None)
+def _to(b: Builder, x: Value, *others: Any, dtype: Any = None, **_: Any) -> Value:
+    wanted = dtype or next((one for one in others if isinstance(one, torch.dtype)), None)
     if wanted is None or wanted.is_floating_point or x.boolean:
         return x
     if wanted == torch.bool:
@@ -91,11 +87,11 @@ def _sign(b: Builder, x: Value) -> Value:
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     **{
-        name: _activation(name)
+        name: _unary(name)
         for name in ("relu", "silu", "sigmoid", "tanh", "relu6", "exp", "log", "sqrt", "erf", "sin", "cos", "abs")
     },
-    "hardswish": _activation("hard_swish"),
-    "hardsigmoid": _activation("hard_sigmoid"),
+    "hardswish": _unary("hard_swish"),
+    "hardsigmoid": _unary("hard_sigmoid"),
     "gelu": pointwise.gelu,
     "hardtanh": lambda b, x, low=-1.0, high=1.0: pointwise.clip(b, x, low, high),
     "clamp": lambda b, x, low=None, high=None, **named: pointwise.clip(
@@ -136,6 +132,6 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("logical_and", "bitwise_and", "__and__"), _logical("mul")),
     **dict.fromkeys(("logical_or", "bitwise_or", "__or__"), _logical("maximum")),
     "where": pointwise.where,
-    "masked_fill": _masked_fill,
+    "masked_fill": lambda b, x, mask, value: pointwise.where(b, mask, value, x),
     **dict.fromkeys(("to", "_to_copy", "type_as", "float"), _to),
 }

@@ -58,20 +58,6 @@ def _native_batch_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, 
     return [_batch_norm(b, x, weight, bias, mean, variance, False, momentum, epsilon), None, None]
 
 
-def _layer_norm(b: Builder, x: Value, shape: list[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5,
-                *rest: Any) -> Value:  # fmt: skip
-    return reductions.norm(b, "layer_norm", x, len(shape), weight, bias, epsilon)
-
-
-def _rms_norm(b: Builder, x: Value, shape: list[int], weight: Any = None, epsilon: float | None = None) -> Value:
-    return reductions.norm(b, "rms_norm", x, len(shape), weight, None, 2**-23 if epsilon is None else epsilon)
-
-
-def _group_norm(b: Builder, x: Value, groups: int, weight: Any = None, bias: Any = None, epsilon: float = 1e-5,
-                *rest: Any) -> Value:  # fmt: skip
-    return reductions.group_norm(b, x, groups, weight, bias, epsilon)
-
-
 def _instance_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, use_input: bool,
                    momentum: float, epsilon: float, *rest: Any) -> Value:  # fmt: skip
     if not use_input:
@@ -120,11 +106,11 @@ def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = N
                causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:  # fmt: skip
     if dropout:
         raise ValueError("dropout")
-    given = [query, key, value]
-    three = all(len(one.shape) == 3 for one in given)
+    operands = [query, key, value]
+    three = all(len(one.shape) == 3 for one in operands)
     if three:
-        given = [arrays.unsqueeze(b, one, (1,)) if isinstance(one, Value) else one[:, None] for one in given]
-    if not enable_gqa and len({one.shape[1] for one in given}) > 1:
+        operands = [arrays.unsqueeze(b, one, (1,)) if isinstance(one, Value) else one[:, None] for one in operands]
+    if not enable_gqa and len({one.shape[1] for one in operands}) > 1:
         raise ValueError("different numbers of heads")
     if isinstance(mask, np.ndarray):
         if mask.dtype == np.bool_:
@@ -140,7 +126,7 @@ def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = N
         mask = pointwise.apply(b, "mul", pointwise.apply(b, "sub", 1.0, mask), HIDDEN)
     width = query.shape[-1]
     mixed = sequences.attention(
-        b, given[0], given[1], given[2], mask, causal, 1 / math.sqrt(width) if scale is None else scale
+        b, operands[0], operands[1], operands[2], mask, causal, 1 / math.sqrt(width) if scale is None else scale
     )
     return arrays.squeeze(b, mixed, (1,)) if three else mixed
 
@@ -173,8 +159,8 @@ def _resize(mode: str, separable: bool = True) -> Callable[..., Value]:
         for axis, n in enumerate(x.shape[2:]):
             wanted = {"scale_factor": (1.0, float(factors[axis]))} if factors else {"size": (n, int(size[axis]))}
             options = {"align_corners": align} if separable else {}
-            made = nn.functional.interpolate(torch.eye(n)[None, None], mode=mode, **wanted, **options)  # type: ignore[arg-type]
-            matrices.append(np.ascontiguousarray(made[0, 0].T.numpy()))  # [wanted, n]
+            resized = nn.functional.interpolate(torch.eye(n)[None, None], mode=mode, **wanted, **options)  # type: ignore[arg-type]
+            matrices.append(np.ascontiguousarray(resized[0, 0].T.numpy()))  # [wanted, n]
         if separable:
             return windows.resize(b, x, matrices)
         return windows.nearest(b, x, [matrix.argmax(1) for matrix in matrices])
@@ -191,9 +177,15 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _native_batch_norm,
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
-    "group_norm": _group_norm,
+    "layer_norm": lambda b, x, shape, weight=None, bias=None, epsilon=1e-5, *_: reductions.norm(
+        b, "layer_norm", x, len(shape), weight, bias, epsilon
+    ),
+    "rms_norm": lambda b, x, shape, weight=None, epsilon=None: reductions.norm(
+        b, "rms_norm", x, len(shape), weight, None, 2**-23 if epsilon is None else epsilon
+    ),
+    "group_norm": lambda b, x, groups, weight=None, bias=None, epsilon=1e-5, *_: reductions.group_norm(
+        b, x, groups, weight, bias, epsilon
+    ),
     "instance_norm": _instance_norm,
     **{f"{kind}_pool{axes}d": _pool(f"{kind}_pool", axes) for kind in ("max", "avg") for axes in (1, 2)},
     "avg_pool3d": _pool("avg_pool", 3),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from ticketsmith.runtime import probes
 from ticketsmith.runtime.builder.core import UnsupportedError
 from ticketsmith.runtime.probes import Array
-from ticketsmith.runtime.torch.watch import Operation, watched
+from ticketsmith.runtime.torch.trace import Operation, trace
 
 _WAY_OUT = "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as `torch`."
 
@@ -28,10 +28,10 @@ def check_samples(module: nn.Module, examples: Sequence[Tensor], names: Sequence
     stays as it is.
     """
     try:
-        _compare(module, _drawn(examples, every=True), names)
+        _compare(module, _batch(examples, every=True), names)
     except _FailureError:  # what was drawn may be no token of this model
         try:
-            _compare(module, _drawn(examples, every=False), names)
+            _compare(module, _batch(examples, every=False), names)
         except _FailureError as failure:
             raise UnsupportedError(
                 f"the model takes one sample, and no batch of several ({failure}). {_WAY_OUT}"
@@ -42,127 +42,117 @@ class _FailureError(Exception):
     """A model does not take a batch."""
 
 
-def _drawn(examples: Sequence[Tensor], every: bool) -> list[Tensor]:
-    found = []
+def _batch(examples: Sequence[Tensor], every: bool) -> list[Tensor]:
+    tensors = []
     for seed, tensor in enumerate(examples):
         array = tensor.detach().cpu().numpy()
         whole = every or tensor.is_floating_point()
-        made = probes.drawn(array, seed) if whole else probes.repeated(array)
-        found.append(torch.from_numpy(made).to(tensor.device))
-    return found
+        batch = probes.random_batch(array, seed) if whole else probes.repeat_first(array)
+        tensors.append(torch.from_numpy(batch).to(tensor.device))
+    return tensors
 
 
 @dataclass(frozen=True)
 class _Record:
     """An operation on the small batch."""
 
-    told: str
+    name: str
     scalars: tuple[Any, ...]
     values: tuple[Array | None, ...]
 
 
 def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -> None:
     few = [tensor[probes.FIRST : probes.FIRST + probes.SMALL].clone() for tensor in batch]
-    one = [tensor[probes.FIRST : probes.FIRST + 1].clone() for tensor in batch]
     room = probes.MOST_BYTES
     records: list[_Record] = []
 
     def note(operation: Operation) -> None:
         nonlocal room
-        if not _matters(operation):
-            return
         values: list[Array | None] = []
-        for place, tensor in enumerate(operation.made):
+        for place, tensor in enumerate(operation.results):
             room -= 4 * tensor.numel()
             values.append(_array(tensor).copy() if room > 0 and _compared(operation, tensor, place) else None)
         records.append(_Record(str(operation), operation.scalars, tuple(values)))
 
     expected = _called(module, few, names, note)
-    rest: Iterator[_Record] = iter(records)
-
-    def compare(operation: Operation) -> None:
-        if not _matters(operation):
-            return
-        record = next(rest, None)
-        if record is None or record.told != str(operation):
-            raise UnsupportedError(f"the operator {operation} depends on the number of samples in a batch. {_WAY_OUT}")
-        if record.scalars != operation.scalars:
-            raise UnsupportedError(
-                f"the operator {operation} computes with a number that is {record.scalars} for {probes.SMALL} samples and "
-                f"{operation.scalars} for {probes.LARGE}. {_WAY_OUT}"
-            )
-        scale = None
-        for before, tensor in zip(record.values, operation.made, strict=False):
-            if before is None:
-                continue
-            if scale is None:
-                scale = probes.largest([_array(one) for one in operation.tensors if _is_plain(one)])
-            told = probes.fault(before, _array(tensor), scale)
-            if told is not None:
-                raise UnsupportedError(f"the operator {operation} mixes the samples of a batch: {told}. {_WAY_OUT}")
-
-    outputs = _called(module, batch, names, compare)
-    left = next(rest, None)
-    if left is not None:
-        raise UnsupportedError(f"the operator {left.told} depends on the number of samples in a batch. {_WAY_OUT}")
+    outputs = _follow(module, batch, names, records, _check)
     bytes_of_one = max(1, (probes.MOST_BYTES - room) // probes.SMALL)
     count = min(probes.MOST, max(probes.MANY, probes.MOST_BYTES // (4 * bytes_of_one)))
-    crowd = _crowded(module, batch, names, records, count)
-    for place, (some, many) in enumerate(zip(outputs, crowd, strict=True)):
+    crowd = [tensor[torch.arange(count) % len(tensor)] for tensor in batch]
+    for place, (some, many) in enumerate(zip(outputs, _follow(module, crowd, names, records), strict=True)):
         if some.shape[1:] != many.shape[1:] or not probes.same(some, many[: len(some)]):
             raise UnsupportedError(
                 f"the model's output {place} is not of each sample alone: it is another one in a batch of {count}. {_WAY_OUT}"
             )
-    alone = _called(module, one, names, lambda operation: None)
+    alone = _called(module, [tensor[:1] for tensor in few], names, lambda operation: None)
     for place, (single, pair, many) in enumerate(zip(alone, expected, outputs, strict=True)):
-        told = probes.fault(pair, many)
-        if told is None and (single.shape[1:] != pair.shape[1:] or not probes.same(single, pair[:1])):
-            told = "a sample alone gives something else than in a batch"
-        if told is not None:
-            raise UnsupportedError(f"the model's output {place} is not of each sample alone: {told}. {_WAY_OUT}")
+        reason = probes.fault(pair, many)
+        if reason is None and (single.shape[1:] != pair.shape[1:] or not probes.same(single, pair[:1])):
+            reason = "a sample alone gives something else than in a batch"
+        if reason is not None:
+            raise UnsupportedError(f"the model's output {place} is not of each sample alone: {reason}. {_WAY_OUT}")
 
 
-def _crowded(
-    module: nn.Module, batch: Sequence[Tensor], names: Sequence[str], records: Sequence[_Record], count: int
-) -> list[Array]:
-    """The outputs for ``count`` samples, those of ``batch`` in turn, which take the same way as the few of ``records``."""
+def _check(operation: Operation, record: _Record) -> None:
+    """Raises UnsupportedError where an operation on the large batch is not that on the small one."""
+    if record.scalars != operation.scalars:
+        raise UnsupportedError(
+            f"the operator {operation} computes with a number that is {record.scalars} for {probes.SMALL} samples and "
+            f"{operation.scalars} for {probes.LARGE}. {_WAY_OUT}"
+        )
+    pairs = [(one, two) for one, two in zip(record.values, operation.results, strict=False) if one is not None]
+    scale = probes.largest([_array(one) for one in operation.tensors if _is_plain(one)]) if pairs else 0.0
+    for before, tensor in pairs:
+        reason = probes.fault(before, _array(tensor), scale)
+        if reason is not None:
+            raise UnsupportedError(f"the operator {operation} mixes the samples of a batch: {reason}. {_WAY_OUT}")
+
+
+def _follow(
+    module: nn.Module, batch: Sequence[Tensor], names: Sequence[str], records: Sequence[_Record],
+    check: Callable[[Operation, _Record], None] | None = None,
+) -> list[Array]:  # fmt: skip
+    """The outputs for ``batch``, which takes the same way as the few of ``records``; without ``check``, with the same numbers."""
     rest = iter(records)
 
-    def compare(operation: Operation) -> None:
-        if not _matters(operation):
-            return
-        record = next(rest, None)
-        if record is None or (record.told, record.scalars) != (str(operation), operation.scalars):
-            raise UnsupportedError(f"the operator {operation} depends on the number of samples in a batch. {_WAY_OUT}")
+    def fail(operator: str) -> None:
+        raise UnsupportedError(f"the operator {operator} depends on the number of samples in a batch. {_WAY_OUT}")
 
-    outputs = _called(module, [tensor[torch.arange(count) % len(tensor)] for tensor in batch], names, compare)
-    left = next(rest, None)
-    if left is not None:
-        raise UnsupportedError(f"the operator {left.told} depends on the number of samples in a batch. {_WAY_OUT}")
+    def visit(operation: Operation) -> None:
+        record = next(rest, None)
+        if record is None or record.name != str(operation) or (not check and record.scalars != operation.scalars):
+            fail(str(operation))
+        elif check:
+            check(operation, record)
+
+    outputs = _called(module, batch, names, visit)
+    for left in rest:
+        fail(left.name)
     return outputs
 
 
 def _called(
     module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], visit: Callable[[Operation], None]
 ) -> list[Array]:
-    """The outputs; what the model remembers is written into copies."""
-    given = [tensor.clone() for tensor in inputs]
+    """The outputs; ``visit`` is called with each operation that makes values from the inputs (what is made of sizes alone may
+    differ until it meets them). What the model remembers is written into copies."""
+
+    def see(operation: Operation) -> None:
+        if any(operation.origin(tensor).inputs for tensor in operation.results):
+            visit(operation)
+
+    copies = [tensor.clone() for tensor in inputs]
     state = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    args, kwargs = ((), dict(zip(names, given, strict=True))) if names else (tuple(given), {})
+    args, kwargs = ((), dict(zip(names, copies, strict=True))) if names else (tuple(copies), {})
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            outputs = watched(module, lambda: functional_call(module, state, args, kwargs), given, visit)
+            outputs = trace(module, lambda: functional_call(module, state, args, kwargs), copies, see)
         except UnsupportedError:
             raise
         except Exception as error:  # a user's model may fail in any way
             raise _FailureError(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}") from error
         return [_array(leaf).copy() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-def _matters(operation: Operation) -> bool:
-    """Whether it makes values from the model's inputs; what is made of sizes alone may differ until it meets them."""
-    return any(operation.origin(tensor).inputs for tensor in operation.made)
 
 
 def _compared(operation: Operation, tensor: Tensor, place: int) -> bool:
@@ -178,5 +168,5 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _array(tensor: Tensor) -> Array:
     plain = tensor.detach().cpu()
-    found: Array = (plain.float() if plain.is_floating_point() else plain).numpy()
-    return found
+    array: Array = (plain.float() if plain.is_floating_point() else plain).numpy()
+    return array

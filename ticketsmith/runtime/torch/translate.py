@@ -32,7 +32,7 @@ def base_name(target: Any) -> str:
 
 
 class Translator:
-    """Reads one program, of which ``examples`` are the inputs. ``known`` maps its nodes to what is known of them: a ``Value``,
+    """Reads one program, of which ``examples`` are the inputs. ``values`` maps its nodes to what they stand for: a ``Value``,
     a tensor or a number that depends on no input, or a list of these."""
 
     def __init__(self, exported: torch.export.ExportedProgram, examples: Sequence[Tensor]) -> None:
@@ -51,7 +51,7 @@ class Translator:
         users = [spec.arg for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
         self.inputs = {arg.name: tensor for arg, tensor in zip(users, examples, strict=True)}
         self.is_output = [spec.kind == OutputKind.USER_OUTPUT for spec in signature.output_specs]
-        self.known: dict[fx.Node, Any] = {}
+        self.values: dict[fx.Node, Any] = {}
 
     def graph(self) -> Graph:
         """The graph as it is written, nothing simplified."""
@@ -61,11 +61,11 @@ class Translator:
                     example = self.inputs[node.name]
                     dtype = "float32" if example.dtype == torch.float32 else "int64"
                     value = self.build.input(node.name, tuple(example.shape), dtype)
-                    self.known[node] = replace(value, boolean=example.dtype == torch.bool)
+                    self.values[node] = replace(value, boolean=example.dtype == torch.bool)
                 else:
-                    self.known[node] = self.state.get(node.name)
+                    self.values[node] = self.state.get(node.name)
             elif node.op == "get_attr":
-                self.known[node] = operator.attrgetter(str(node.target))(self.module)
+                self.values[node] = operator.attrgetter(str(node.target))(self.module)
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
@@ -84,7 +84,7 @@ class Translator:
 
     def _get(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
-            return self.known[argument]
+            return self.values[argument]
         if isinstance(argument, (list, tuple)):
             return [self._get(item) for item in argument]
         return argument
@@ -101,7 +101,7 @@ class Translator:
         name = node.target.__name__ if callable(node.target) else str(node.target)
         base = base_name(node.target)
         if node.target is operator.getitem:
-            self.known[node] = self._get(node.args[0])[node.args[1]]
+            self.values[node] = self._get(node.args[0])[node.args[1]]
             return
         arguments = self._get(node.args)
         options = {key: self._get(value) for key, value in node.kwargs.items()}
@@ -121,7 +121,7 @@ class Translator:
         try:
             if fixed or translate is None:  # PyTorch computes it, once
                 with torch.no_grad():
-                    self.known[node] = node.target(*arguments, **options)  # type: ignore[operator]
+                    self.values[node] = node.target(*arguments, **options)  # type: ignore[operator]
                 return
             self.build.begin(node.name)
             plain = {key: self._plain(value) for key, value in options.items()}
@@ -130,7 +130,7 @@ class Translator:
                 result = replace(result, boolean=meta.dtype == torch.bool)
                 if tuple(meta.shape) != result.shape:
                     raise ValueError(f"its shape is {tuple(meta.shape)}, not {result.shape}")
-            self.known[node] = result
+            self.values[node] = result
         except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise UnsupportedError(
                 f"the operator {name!r}{_place(node)} is used in a way that the sparse runtime does not know ({error}). "
