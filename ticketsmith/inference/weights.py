@@ -75,7 +75,9 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
                     products[key] = plain.numel(), int(torch.count_nonzero(plain))
                 flops += 2.0 * products[key][1] * _macs(operation, tensor) / max(1, plain.numel())
             elif key not in others and operation.name not in _UNREAD:
-                most = operation.results[0].numel() if operation.name in _TABLES and operation.results else plain.numel()
+                most = (
+                    operation.results[0].numel() if operation.name in _TABLES and operation.results else plain.numel()
+                )
                 others[key] = min(most, int(torch.count_nonzero(plain)))
 
     given = inputs.clone()

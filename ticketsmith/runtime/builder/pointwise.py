@@ -11,13 +11,15 @@ import numpy as np
 from ticketsmith.runtime.builder.core import HIDDEN, Array, Builder, Value, common_batch, strip
 from ticketsmith.runtime.graph import MOST_AXES, Shape
 
+Operand = Value | Array | float
 
-def operand(value: Value | Array | float) -> Value | Array:
+
+def operand(value: Operand) -> Value | Array:
     """A number as an array."""
     return value if isinstance(value, (Value, np.ndarray)) else np.array(value, np.float32)
 
 
-def apply(b: Builder, op: str, *operands: Value | Array | float) -> Value:
+def apply(b: Builder, op: str, *operands: Operand) -> Value:
     """``op`` is one of ``ops.ELEMENTWISE``, of two operands (``where``: three), which are broadcast."""
     parts = [operand(one) for one in operands]
     values = [one for one in parts if isinstance(one, Value)]
@@ -108,18 +110,18 @@ def opposite(b: Builder, x: Value) -> Value:
     return apply(b, "sub", 1.0, x)
 
 
-def not_equal(b: Builder, left: Value | Array | float, right: Value | Array | float) -> Value:
+def not_equal(b: Builder, left: Operand, right: Operand) -> Value:
     """1 where two numbers differ, else 0."""
     return opposite(b, apply(b, "equal", left, right))
 
 
-def where(b: Builder, condition: Value | Array | float, *branches: Value | Array | float) -> Value:
-    """The first branch where the condition is not zero, else the second. Infinite constants become very large numbers."""
-    finite = (
+def where(b: Builder, condition: Operand, left: Operand, right: Operand) -> Value:
+    """``left`` where the condition is not zero, else ``right``. Infinite constants become very large numbers."""
+    branches = (
         np.clip(one, HIDDEN, -HIDDEN) if isinstance(one, np.ndarray) and one.dtype.kind == "f" else one
-        for one in map(operand, branches)
+        for one in (operand(left), operand(right))
     )
-    return apply(b, "where", condition, *finite)
+    return apply(b, "where", condition, *branches)
 
 
 def clip(b: Builder, x: Value, low: float | None, high: float | None) -> Value:
