@@ -7,7 +7,7 @@ raises ValueError; the front end names the operator and its place.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,13 @@ class Builder:
         self.nodes.append(Node(op, tuple(inputs), name, parameters, attributes))
         self._forms[name, inner] = name
         return name
+
+    def keep_shape(
+        self, op: str, x: Value, inner: Shape, weights: dict[str, Any] | None = None, **attributes: Any
+    ) -> Value:
+        """``x`` after an operator that keeps its shape, which reads it as an array of shape ``inner``."""
+        name = self.emit(op, [self.at(x, inner)], inner, weights, **attributes)
+        return replace(x, name=name, inner=inner, integer=False)
 
     def name_constant(self, array: Array, name: str) -> None:
         """Weights keep their names."""

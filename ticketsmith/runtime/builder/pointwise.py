@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +80,7 @@ def _with_constant(b: Builder, op: str, left: Any, right: Any, full: Shape, batc
 def unary(b: Builder, kind: str, x: Value) -> Value:
     """``kind`` is one of ``node.ACTIVATIONS``."""
     inner = strip(x.shape) if len(x.shape) <= MOST_AXES else x.inner
-    name = b.emit("activation", [b.at(x, inner)], inner, activation=kind)
-    return replace(x, name=name, inner=inner, integer=False)
+    return b.keep_shape("activation", x, inner, activation=kind)
 
 
 def gelu(b: Builder, x: Value, approximate: str = "none") -> Value:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from ticketsmith.runtime.builder import arrays, pointwise, windows
 from ticketsmith.runtime.builder.core import Array, Builder, Value, check_axes, strip
+from ticketsmith.runtime.ops import OPERATORS
 
 
 def batch_norm(b: Builder, x: Value, weight: Array | None, bias: Array | None, mean: Array, variance: Array, epsilon: float
@@ -21,8 +21,7 @@ def batch_norm(b: Builder, x: Value, weight: Array | None, bias: Array | None, m
     inner = (x.shape[1], *[1] * (2 - len(rest)), *rest) if rest else (x.shape[1],)
     scale = (variance.astype(np.float64) + epsilon) ** -0.5 * (1.0 if weight is None else weight)
     shift = (0.0 if bias is None else bias) - mean * scale
-    name = b.emit("affine", [b.at(x, inner)], inner, {"scale": scale, "shift": shift})
-    return replace(x, name=name, inner=inner, integer=False)
+    return b.keep_shape("affine", x, inner, {"scale": scale, "shift": shift})
 
 
 def norm(b: Builder, op: str, x: Value, axes: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
@@ -32,12 +31,11 @@ def norm(b: Builder, op: str, x: Value, axes: int, scale: Array | None, shift: A
     rows = math.prod(x.shape) // size
     inner = (rows, size) if rows > 1 else (size,)
     weights = {"scale": np.ones(size, np.float32) if scale is None else scale.reshape(-1)}
-    if op == "layer_norm":
+    if "shift" in OPERATORS[op].parameters:
         weights["shift"] = np.zeros(size, np.float32) if shift is None else shift.reshape(-1)
     elif shift is not None:
         raise ValueError("a shift")
-    name = b.emit(op, [b.at(x, inner)], inner, weights, epsilon=float(epsilon))
-    return replace(x, name=name, inner=inner, integer=False)
+    return b.keep_shape(op, x, inner, weights, epsilon=float(epsilon))
 
 
 def group_norm(b: Builder, x: Value, groups: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
@@ -50,8 +48,7 @@ def group_norm(b: Builder, x: Value, groups: int, scale: Array | None, shift: Ar
         "scale": np.ones(channels, np.float32) if scale is None else scale,
         "shift": np.zeros(channels, np.float32) if shift is None else shift,
     }
-    name = b.emit("group_norm", [b.at(x, inner)], inner, weights, groups=int(groups), epsilon=float(epsilon))
-    return replace(x, name=name, inner=inner, integer=False)
+    return b.keep_shape("group_norm", x, inner, weights, groups=int(groups), epsilon=float(epsilon))
 
 
 def softmax(b: Builder, x: Value, axis: int) -> Value:
@@ -60,8 +57,7 @@ def softmax(b: Builder, x: Value, axis: int) -> Value:
     check_axes(x, {axis})
     inner = strip(x.shape)
     place = axis - (len(x.shape) - len(inner))
-    name = b.emit("softmax", [b.at(x, inner)], inner, axis=place)
-    return replace(x, name=name, inner=inner, integer=False)
+    return b.keep_shape("softmax", x, inner, axis=place)
 
 
 def log_softmax(b: Builder, x: Value, axis: int) -> Value:

@@ -35,11 +35,7 @@ class Translator:
     ``sizes`` and ``shape`` are those of ``from_onnx``."""
 
     def __init__(
-        self,
-        proto: Any,
-        folder: Path | None,
-        sizes: dict[str | tuple[str, int], int],
-        shape: Sequence[int] | None = None,
+        self, proto: Any, folder: Path | None, sizes: dict[str | tuple[str, int], int], shape: Sequence[int] | None
     ) -> None:
         self.proto, self.files, self.sizes, self.one = proto, Files(folder), sizes, shape
         self.build = Builder()
