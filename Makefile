@@ -54,7 +54,7 @@ format: $(BIN)/.installed-dev  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(BIN)/.installed-dev  ## Renew what is generated: the references of recipe and target, and their JSON Schemas
+docs: $(BIN)/.installed-dev  ## Renew what is generated: the references of recipe, target and operators, and the JSON Schemas
 	$(BIN)/ticketsmith schema > configs/recipe.schema.json
 	$(BIN)/ticketsmith schema --of target > configs/target.schema.json
 	$(BIN)/python scripts/make_docs.py

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Writes ``docs/recipe.md`` and ``docs/target.md``, the references of recipes and targets, from their JSON Schemas.
+"""Writes ``docs/recipe.md`` and ``docs/target.md``, the references of recipes and targets, from their JSON Schemas, and
+``docs/operators.md`` from the runtime's table of operators.
 
 python scripts/make_docs.py           # write them
 python scripts/make_docs.py --check   # exit status 1 when one is not current
@@ -23,6 +24,7 @@ from ticketsmith.config import schema as config_schema
 from ticketsmith.config import target as target_schema_
 from ticketsmith.config.json_schema import recipe_schema, target_schema
 from ticketsmith.plugins import resolve
+from ticketsmith.runtime.ops import OPERATORS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -72,6 +74,20 @@ are in [configs/targets](../configs/targets).
 `16Gi`. **Machines** are names of the [price table](costs.md), or a name with a price of your own: `my-node=0.10`.
 """
 
+OPERATORS_HEAD = """\
+# Operators of the sparse runtime
+
+<!-- Made by scripts/make_docs.py from ticketsmith/runtime/ops.py. Do not edit: run `make docs`. -->
+
+A network in [the sparse runtime](runtime.md), and in a `.tsk` file, is a graph of these operators. What PyTorch and
+ONNX have beside them is made of them. How to add one is said in [extending](extending.md#an-operator).
+
+Shapes are those of one sample: `(features)`, `(tokens, features)`, `(channels, rows, columns)`, or any other of up to
+six axes. **By token**: each token's values come from that token alone (of causal attention, also from those before it),
+so that the operator can be part of a [session](runtime.md#decoding-sessions). **In lanes**: of vectors, or of small
+images, of many samples at once. What is in brackets may be missing.
+"""
+
 _KINDS = {"OwnTask": ", your own", "LanguageTask": ", language", "DenoisingTask": ", denoising"}
 
 MODELS = """
@@ -93,6 +109,24 @@ def recipe_page() -> str:
 def target_page() -> str:
     """The page on targets, from the schema as it is now."""
     return "\n".join([TARGET_HEAD, *_reference("Target", target_schema(), target_schema_)]) + "\n"
+
+
+def operators_page() -> str:
+    """The page on operators, from their table as it is now."""
+    rows = ["| Operator | What it computes | Parameters | Attributes | By token | In lanes |", "| --- " * 6 + "|"]
+    for name, operator in OPERATORS.items():
+        parameters = [*operator.parameters, *(f"[{one}]" for one in operator.optional)]
+        columns = [", ".join(each) or "-" for each in (parameters, operator.attributes)]
+        cells = (
+            f"`{name}`",
+            operator.sentence,
+            *columns,
+            inspect.getdoc(operator.by_token) or "",
+            ", ".join(operator.lanes) or "-",
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+    unwritten = [f"`{name}` ({operator.no_onnx})" for name, operator in OPERATORS.items() if operator.no_onnx]
+    return "\n".join([OPERATORS_HEAD, *rows, "", f"All are written as ONNX, but for {', '.join(unwritten)}."]) + "\n"
 
 
 def _reference(top: str, schema: Mapping[str, Any], module: ModuleType) -> list[str]:
@@ -209,7 +243,8 @@ def _range(value: Mapping[str, Any]) -> str:
 def main() -> int:
     """Writes the pages, or checks them."""
     stale = 0
-    for name, text in (("recipe.md", recipe_page()), ("target.md", target_page())):
+    pages = {"recipe.md": recipe_page(), "target.md": target_page(), "operators.md": operators_page()}
+    for name, text in pages.items():
         place = DOCS / name
         if "--check" in sys.argv[1:]:
             current = place.is_file() and place.read_text(encoding="utf-8") == text

@@ -44,6 +44,11 @@ def test_references_are_current(of: str) -> None:
     assert json.loads((ROOT / "configs" / f"{of}.schema.json").read_text(encoding="utf-8")) == schema, "run `make docs`"
 
 
+def test_the_page_on_operators_is_current() -> None:
+    page = runpy.run_path(str(ROOT / "scripts" / "make_docs.py"))["operators_page"]()
+    assert (ROOT / "docs" / "operators.md").read_text(encoding="utf-8") == page, "run `make docs`"
+
+
 def test_readme_lists_every_command() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, command in group.commands.items():

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from ticketsmith.inference.measuring import weights
 from ticketsmith.inference.measuring.work import work
 from ticketsmith.inference.tables import layers
-from ticketsmith.runtime.from_onnx import Constants
+from ticketsmith.runtime.onnx.constants import Constants
 
 KEPT = 0.1
 

@@ -26,16 +26,12 @@ from ticketsmith import runtime
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.runtime.artifact import open_artifact
 from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.ops import OPERATORS
 
 PREFIX = 56
 WRONG: list[Any] = [
     None, -1, 0, 1, 2, 3, 7, 2**20, 2**31, 2**63, 1.5, float("nan"), True, "", "x", "float32", "int8", "int64", [], [0], [1, 1],
     [2**30], [1, 2, 0], [-1], {}, {"x": 1},
-]  # fmt: skip
-OPS = [
-    "linear", "conv2d", "max_pool", "affine", "activation", "add", "where", "add_constant", "constant", "cast", "reshape",
-    "permute", "concat", "expand", "upsample", "pad", "reduce", "matmul", "rotary", "flatten", "slice", "layer_norm", "rms_norm",
-    "group_norm", "softmax", "embedding", "attention", "rows", "less", "power",
 ]  # fmt: skip
 
 
@@ -94,7 +90,7 @@ class Mutator:
                 if roll < 0.1:
                     del inner[place[-1]]
                 elif place[-1] == "op":
-                    inner["op"] = chance.choice(OPS)
+                    inner["op"] = chance.choice(tuple(OPERATORS))
                 elif roll < 0.5:
                     inner[place[-1]] = copy.deepcopy(chance.choice(self.values))
                 elif roll < 0.7 and isinstance(inner[place[-1]], int):

@@ -9,8 +9,8 @@ from typing import Any
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.memory import require
-from ticketsmith.runtime.from_onnx import Constants
-from ticketsmith.runtime.onnx_sizes import result_size
+from ticketsmith.runtime.onnx.constants import Constants
+from ticketsmith.runtime.onnx.sizes import result_size
 
 
 def check_weights(model: Any, folder: Path) -> None:

@@ -23,9 +23,9 @@ from ticketsmith.memory import read_file, require, require_file
 from ticketsmith.models.size import Bounded, bounded_by
 from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted, resolve
-from ticketsmith.runtime.from_onnx import Constants
-from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
-from ticketsmith.runtime.trace import table_size
+from ticketsmith.runtime.onnx.constants import Constants
+from ticketsmith.runtime.onnx.inputs import ranges, whole_numbers
+from ticketsmith.runtime.torch.trace import table_size
 
 Shape = tuple[int, ...]
 Inputs = Callable[[int], Tensor]

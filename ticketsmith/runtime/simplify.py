@@ -1,4 +1,5 @@
-"""Fewer, larger operations: affine maps go into the weights before them, residuals and activations into products."""
+"""Fewer, larger operations: what exporters took apart is put together again; affine maps go into the weights before them,
+residuals and activations into products."""
 
 from __future__ import annotations
 
@@ -9,62 +10,65 @@ from dataclasses import replace
 import numpy as np
 
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
-from ticketsmith.runtime.patterns import recognise, reshaped
+from ticketsmith.runtime.ops import OPERATORS
+from ticketsmith.runtime.patterns.attention import Attention
+from ticketsmith.runtime.patterns.functions import Functions
+from ticketsmith.runtime.patterns.movement import Movement
+from ticketsmith.runtime.patterns.norms import Norms
+from ticketsmith.runtime.patterns.rotary import Rotary
 
-_CARRIERS = (*PRODUCTS, "add", "sub", "mul", "affine", "add_constant")
+_PASSES = (Movement, Functions, Norms, Movement, Rotary, Attention, Movement)
 
 
 def simplify(graph: Graph) -> Graph:
     """The same function with fewer nodes. Zeros of weights stay zeros."""
-    return reshaped(_merged(recognise(graph)))
+    for step in _PASSES:
+        graph = step(graph).run()
+    return Movement(_fuse(graph)).run()
 
 
-def _merged(graph: Graph) -> Graph:
+def _fuse(graph: Graph) -> Graph:
     shapes = graph.shapes()
     tensors = dict(graph.tensors)
-    done: dict[str, Node] = {}
+    nodes: dict[str, Node] = {}
     uses = Counter(name for node in graph.nodes for name in node.inputs)
     uses.update(graph.outputs)
     for node in graph.nodes:
         merged: Node | None = None
         for name in node.inputs:
-            maker = done.get(name)
+            maker = nodes.get(name)
             if maker is None or uses[name] > 1:  # others need what it makes
                 continue
             if node.op == "affine":
-                merged = _scaled(maker, node, tensors, len(shapes[node.output]))
-            elif node.op == "activation" and maker.op in _CARRIERS and maker.activation == "linear":
-                merged = _renamed(maker, node.output, activation=node.activation)
+                merged = _fold_affine(maker, node, tensors, len(shapes[node.output]))
+            elif node.op == "activation" and OPERATORS[maker.op].fuses and maker.activation == "linear":
+                merged = _rename(maker, node.output, activation=node.activation)
             elif node.op == "add" and maker.op in PRODUCTS:
-                merged = _with_residual(maker, node, shapes)
+                merged = _add_residual(maker, node, shapes)
             if merged is not None:  # the product moves down to where its residual is known
-                del done[name]
+                del nodes[name]
                 break
-        done[node.output] = merged or node
-    used = {key for node in done.values() for key in node.weights.values()}
+        nodes[node.output] = merged or node
+    used = {key for node in nodes.values() for key in node.weights.values()}
     tensors = {key: value for key, value in tensors.items() if key in used}
-    return replace(graph, nodes=tuple(done.values()), tensors=tensors)
+    return replace(graph, nodes=tuple(nodes.values()), tensors=tensors)
 
 
-def _with_residual(product: Node, total: Node, shapes: Mapping[str, Shape]) -> Node | None:
+def _add_residual(product: Node, total: Node, shapes: Mapping[str, Shape]) -> Node | None:
     here, other = total.inputs if total.inputs[0] == product.output else total.inputs[::-1]
     if here == other or shapes[here] != shapes[other] or product.activation != "linear" or product.residual is not None:
         return None
-    return _renamed(replace(product, inputs=(*product.inputs, other)), total.output, activation=total.activation)
+    return _rename(replace(product, inputs=(*product.inputs, other)), total.output, activation=total.activation)
 
 
-def _renamed(node: Node, output: str, activation: str) -> Node:
+def _rename(node: Node, output: str, activation: str) -> Node:
     return replace(node, output=output, attributes={**node.attributes, "activation": activation})
 
 
-def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
-    again = (
-        product.op == "affine"
-        or (product.op in ("layer_norm", "rms_norm") and rank < 3)
-        or (product.op == "group_norm" and rank == 3)
-    )
-    if again and product.activation == "linear":
-        return _scaled_again(product, affine, tensors)
+def _fold_affine(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
+    kind = "channels" if rank == 3 else "features"
+    if kind in OPERATORS[product.op].scales and product.activation == "linear":
+        return _fold_twice(product, affine, tensors)
     if product.op not in PRODUCTS or product.residual is not None or product.activation != "linear":
         return None
     scale, shift = tensors[affine.weights["scale"]], tensors[affine.weights["shift"]]
@@ -74,24 +78,24 @@ def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: i
     weights = {"weight": f"{product.output}.weight+{affine.output}", "bias": f"{product.output}.bias+{affine.output}"}
     tensors[weights["weight"]] = (weight * wide).astype(np.float32)
     tensors[weights["bias"]] = (bias * scale + shift).astype(np.float32)
-    return _renamed(replace(product, weights=weights), affine.output, activation=affine.activation)
+    return _rename(replace(product, weights=weights), affine.output, activation=affine.activation)
 
 
-def _scaled_again(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
+def _fold_twice(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
     """Two affine maps are one; the second may be that of a norm over features."""
     scale, shift = (tensors[affine.weights[name]].astype(np.float64) for name in ("scale", "shift"))
-    if len(scale) != len(tensors[first.weights["scale"]]) or (affine.activation != "linear" and first.op != "affine"):
+    if len(scale) != len(tensors[first.weights["scale"]]) or (
+        affine.activation != "linear" and not OPERATORS[first.op].fuses
+    ):
         return None
     weights = {"scale": f"{first.output}.scale+{affine.output}"}
     tensors[weights["scale"]] = (tensors[first.weights["scale"]] * scale).astype(np.float32)
-    if first.op != "rms_norm":
+    if "shift" in first.weights:
         weights["shift"] = f"{first.output}.shift+{affine.output}"
         tensors[weights["shift"]] = (tensors[first.weights["shift"]] * scale + shift).astype(np.float32)
     elif shift.any():
         return None
     merged = replace(first, weights=weights)
-    return (
-        replace(merged, output=affine.output)
-        if first.op != "affine"
-        else _renamed(merged, affine.output, affine.activation)
-    )
+    if OPERATORS[first.op].fuses:
+        return _rename(merged, affine.output, affine.activation)
+    return replace(merged, output=affine.output)

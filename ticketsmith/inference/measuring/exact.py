@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ticketsmith import memory
-from ticketsmith.runtime.from_onnx import Constants, node_of_constants
+from ticketsmith.runtime.onnx.constants import Constants, node_of_constants
 from ticketsmith.uncompiled import untraced
 
 Array = NDArray[Any]
@@ -98,7 +98,7 @@ def of_onnx(path: Path, inputs: Tensor, seconds: float) -> Tensor | None:
             proto = inliner.inline_local_functions(proto)
         opsets = [(one.domain, one.version) for one in proto.opset_import]
         values: dict[str, Any] = {
-            name: _raised(array) for name, array in Constants(proto, path.parent).given(proto.graph).items()
+            name: _raised(array) for name, array in Constants(proto, path.parent).initializers(proto.graph).items()
         }
         names = [port.name for port in proto.graph.input if port.name not in values]
         values[names[0]] = _raised(inputs.numpy())

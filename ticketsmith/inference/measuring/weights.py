@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketsmith.runtime.from_onnx import Constants
-from ticketsmith.runtime.trace import Operation, watched
+from ticketsmith.runtime.onnx.constants import Constants
+from ticketsmith.runtime.torch.trace import Operation, trace
 
 _OPERANDS = {
     "linear": (1,), "mm": (0, 1), "bmm": (0, 1), "matmul": (0, 1), "mv": (0, 1), "dot": (0, 1), "addmm": (1, 2),
@@ -75,13 +75,15 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
                     products[key] = plain.numel(), int(torch.count_nonzero(plain))
                 flops += 2.0 * products[key][1] * _macs(operation, tensor) / max(1, plain.numel())
             elif key not in others and operation.name not in _UNREAD:
-                most = operation.made[0].numel() if operation.name in _TABLES and operation.made else plain.numel()
+                most = (
+                    operation.results[0].numel() if operation.name in _TABLES and operation.results else plain.numel()
+                )
                 others[key] = min(most, int(torch.count_nonzero(plain)))
 
     copied = inputs.clone()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outputs = watched(model, lambda: call(copied), [copied], note)
+        outputs = trace(model, lambda: call(copied), [copied], note)
     beside = sum(count for key, count in others.items() if key not in products)
     return Weights(*_sums(products.values()), flops, beside), outputs
 
@@ -103,7 +105,7 @@ def _packed(operation: Operation) -> Iterator[tuple[int, Tensor]]:
 
 def _uses(operation: Operation, weight: Tensor) -> float:
     """How often each number of a packed weight is multiplied."""
-    output = operation.made[0]
+    output = operation.results[0]
     return output.numel() / (weight.shape[0] if weight.dim() == 2 else output.shape[1])
 
 
@@ -130,7 +132,7 @@ def _once(tensor: Tensor) -> Tensor:
 def _macs(operation: Operation, weight: Tensor) -> float:
     """Multiply-adds of a whole product with ``weight``, zeros included."""
     name, arguments = operation.name, operation.arguments
-    outputs = operation.made[0].numel()
+    outputs = operation.results[0].numel()
     if name.endswith(("convolution", "conv1d", "conv2d", "conv3d")) or name.startswith("conv_transpose"):
         transposed = name.startswith("conv_transpose") or (name.endswith("convolution") and arguments[6] is True)
         places = arguments[0].numel() if transposed else outputs

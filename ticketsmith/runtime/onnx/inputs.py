@@ -28,7 +28,7 @@ def ranges(proto: Any) -> dict[str, int]:
     sizes |= {node.output[0]: _constant_shape(node) for node in proto.graph.node if node.op_type == "Constant"}
     inferred: dict[str, tuple[int, ...]] | None = None
     carried = {port.name: {port.name} for port in proto.graph.input if port.name not in sizes}
-    found: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for node in proto.graph.node:
         for place, table in _TABLES.get(node.op_type, {}).items():
             sources = carried.get(node.input[place], set()) if place < len(node.input) else set()
@@ -41,18 +41,18 @@ def ranges(proto: Any) -> dict[str, int]:
             axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
             size = shape[axis] if -len(shape) <= axis < len(shape) else 0
             for source in sources if size > 0 else ():
-                found[source] = min(size, found.get(source, size))
+                limits[source] = min(size, limits.get(source, size))
         if node.op_type == "OneHot" and len(node.input) > 1:
             depth = _number(proto, node.input[1])
             for source in carried.get(node.input[0], set()) if depth else ():
-                found[source] = min(depth, found.get(source, depth))
+                limits[source] = min(depth, limits.get(source, depth))
         if node.op_type in _CARRIERS and node.input:
-            kept = set().union(
+            carriers = set().union(
                 *(carried.get(name, set()) for name in node.input[: None if node.op_type == "Concat" else 1])
             )
-            for name in node.output if kept else ():
-                carried[name] = kept
-    return found
+            for name in node.output if carriers else ():
+                carried[name] = carriers
+    return limits
 
 
 def whole_numbers(shape: tuple[int, ...], high: int | None, generator: np.random.Generator) -> Array:
@@ -62,8 +62,8 @@ def whole_numbers(shape: tuple[int, ...], high: int | None, generator: np.random
     if len(shape) < 2 or shape[-1] < 2:
         return generator.integers(0, 2, shape)
     lengths = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-    found: Array = (np.arange(shape[-1]) < lengths).astype(np.int64)
-    return found
+    mask: Array = (np.arange(shape[-1]) < lengths).astype(np.int64)
+    return mask
 
 
 def _constant_shape(node: Any) -> tuple[int, ...]:

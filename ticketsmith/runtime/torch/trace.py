@@ -1,6 +1,6 @@
-"""A PyTorch model watched at work: each operator, what it was given and what it made, and what that follows from.
+"""A PyTorch model traced at work: each operator, its operands and its results, and what these follow from.
 
-With ``from_torch`` and ``torch_samples`` this is all of the package that needs torch.
+It needs torch, as all of this room does.
 """
 
 from __future__ import annotations
@@ -17,16 +17,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _UNSET = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 _NO_VALUES = {
-    *_UNSET,
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "rand_like",
-    "randn_like",
-}
+    *_UNSET, "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "rand_like", "randn_like",
+}  # fmt: skip
 """What looks at a tensor's shape and not at its values."""
 
 
@@ -50,7 +42,7 @@ NOTHING = Origin()
 class Operation:
     """One call of an operator. ``name`` is without its overload, ``place`` the module that called it (empty: the model).
 
-    ``tensors`` are all that it was given, ``made`` what it gave, ``scalars`` the numbers that it computed with; ``origin``
+    ``tensors`` are its operands, ``results`` what it gave, ``scalars`` the numbers that it computed with; ``origin``
     tells what one of these tensors follows from.
     """
 
@@ -58,7 +50,7 @@ class Operation:
     place: str
     arguments: Sequence[Any]
     tensors: Sequence[Tensor]
-    made: Sequence[Tensor]
+    results: Sequence[Tensor]
     scalars: tuple[Any, ...]
     origin: Callable[[Tensor], Origin]
 
@@ -66,7 +58,7 @@ class Operation:
         return f"{self.name!r}" + (f" (in {self.place})" if self.place else "")
 
 
-def watched(
+def trace(
     model: nn.Module, call: Callable[[], Any], inputs: Iterable[Tensor], visit: Callable[[Operation], None]
 ) -> Any:
     """What ``call()`` gives; ``visit`` is told of each operator, in order. ``inputs`` are tensors that the call is given.
@@ -107,25 +99,25 @@ _PLACES = {"embedding": 1, "index_select": 2, "gather": 2, "index": 1, "embeddin
 def table_size(model: nn.Module, tokens: Tensor) -> int | None:
     """How many rows the smallest table has that ``tokens`` ``[batch, ...]`` are places of; None for a model without one."""
     carried: Any = WeakTensorKeyDictionary()
-    given = tokens.clone()
-    carried[given] = True
-    found: list[int] = []
+    operands = tokens.clone()
+    carried[operands] = True
+    sizes: list[int] = []
 
     def note(operation: Operation) -> None:
         name, arguments = operation.name, operation.arguments
         if name in _CARRIERS and isinstance(arguments[0], Tensor) and arguments[0] in carried:
-            for tensor in operation.made:
+            for tensor in operation.results:
                 carried[tensor] = True
         place = _PLACES.get(name)
         if place is not None:
             places = arguments[place] if isinstance(arguments[place], (list, tuple)) else [arguments[place]]
             if any(isinstance(one, Tensor) and one in carried for one in places):
                 axis = arguments[1] if name in ("index_select", "gather") else 0
-                found.append(arguments[0].shape[axis])
+                sizes.append(arguments[0].shape[axis])
 
     with torch.no_grad():
-        watched(model, lambda: model(given), [given], note)
-    return min(found, default=None)
+        trace(model, lambda: model(operands), [operands], note)
+    return min(sizes, default=None)
 
 
 @contextlib.contextmanager
@@ -144,9 +136,9 @@ class _Watch(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.visit, self.places = visit, places
-        self.known: Any = WeakTensorKeyDictionary()
+        self.origins: Any = WeakTensorKeyDictionary()
         self.memories: dict[int, Origin] = {}
-        self.kept: list[Tensor] = []  # so that no memory of ``memories`` is used again
+        self.alive: list[Tensor] = []  # so that no memory of ``memories`` is used again
         for tensor in (*model.parameters(), *model.buffers()):
             self._remember(tensor, Origin(weights=frozenset({id(tensor)})))
         for tensor in inputs:
@@ -156,31 +148,31 @@ class _Watch(TorchDispatchMode):
         place = _memory(tensor)
         if place:
             self.memories[place] = self.memories.get(place, NOTHING) | origin
-            self.kept.append(tensor)
+            self.alive.append(tensor)
 
     def origin(self, tensor: Tensor) -> Origin:
-        found: Origin = self.known.get(tensor, NOTHING)
-        return found | self.memories.get(_memory(tensor), NOTHING)
+        own: Origin = self.origins.get(tensor, NOTHING)
+        return own | self.memories.get(_memory(tensor), NOTHING)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.partition("::")[2]
-        given = list(_tensors([*args, *kwargs.values()]))
+        operands = list(_tensors([*args, *kwargs.values()]))
         origin = NOTHING
         if name not in _NO_VALUES:
-            for tensor in given:
+            for tensor in operands:
                 origin |= replace(self.origin(tensor), unset=False)
-        before = {id(tensor): self.origin(tensor) for tensor in given}  # what is written in place had one before
+        before = {id(tensor): self.origin(tensor) for tensor in operands}  # what is written in place had one before
         result = func(*args, **kwargs)
-        made = list(_tensors([result]))
+        results = list(_tensors([result]))
         if name in _UNSET:
-            for tensor in made:
+            for tensor in results:
                 self._remember(tensor, Origin(unset=True))
         if origin != NOTHING:
-            for tensor in made:
-                self.known[tensor] = origin
+            for tensor in results:
+                self.origins[tensor] = origin
             if func._schema.is_mutable:
-                for tensor in made:
+                for tensor in results:
                     self._remember(tensor, origin)
         scalars = tuple(
             value
@@ -190,7 +182,13 @@ class _Watch(TorchDispatchMode):
         place = self.places[-1] if self.places else ""
         self.visit(
             Operation(
-                name, place, args, given, made, scalars, lambda tensor: before.get(id(tensor)) or self.origin(tensor)
+                name,
+                place,
+                args,
+                operands,
+                results,
+                scalars,
+                lambda tensor: before.get(id(tensor)) or self.origin(tensor),
             )
         )
         return result

@@ -23,7 +23,7 @@ def matrix(
 ) -> NDArray[np.float32]:
     """What makes ``count`` values of ``size``, [count, size]. ``mode`` is nearest, linear or cubic; ``way`` a coordinate
     transformation; ``cubic`` its coefficient (Keys 1981). Raises ValueError for what is not known."""
-    found = np.zeros((count, size), np.float32)
+    table = np.zeros((count, size), np.float32)
     places = _places(size, count, scale, way)
     below = np.floor(places)
     part = places - below
@@ -38,8 +38,8 @@ def matrix(
     else:
         raise ValueError(f"mode {mode}")
     for place, weight in taps:
-        np.add.at(found, (np.arange(count), np.clip(place, 0, size - 1).astype(int)), weight)
-    return found
+        np.add.at(table, (np.arange(count), np.clip(place, 0, size - 1).astype(int)), weight)
+    return table
 
 
 def _places(size: int, count: int, scale: float, way: str) -> Floats:

@@ -1,4 +1,4 @@
-"""ONNX models that mix the samples of a batch are named, with the node that does. See ``samples``.
+"""ONNX models that mix the samples of a batch are named, with the node that does. See ``runtime.probes``.
 
 The model is run by ONNX Runtime where it is installed, else by ONNX's own reference, which may be slow.
 """
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ticketsmith.engines import onnx_runtime
-from ticketsmith.runtime import samples
-from ticketsmith.runtime.build import UnsupportedError
+from ticketsmith.runtime import probes
+from ticketsmith.runtime.builder.core import UnsupportedError
 from ticketsmith.runtime.graph import Graph, Port
-from ticketsmith.runtime.onnx_inputs import ranges, whole_numbers
-from ticketsmith.runtime.samples import Array
+from ticketsmith.runtime.onnx.inputs import ranges, whole_numbers
+from ticketsmith.runtime.probes import Array
 
 _NO_VALUES = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 """Operators that look at a value's shape alone."""
@@ -42,29 +42,29 @@ def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
             f"the input {fixed[0]!r} has a batch of 1 and others have not: the first axis of each input is the batch. "
             f"{_WAY_OUT}"
         )
-    whole = 4 * sum(math.prod(shape) for shape in graph.shapes().values()) * (samples.SMALL + samples.LARGE)
+    whole = 4 * sum(math.prod(shape) for shape in graph.shapes().values()) * (probes.SMALL + probes.LARGE)
     follows = _from_inputs(proto)
-    named = {name: node for node in proto.graph.node for name in node.output if name in follows}
-    if whole > samples.MOST_BYTES:
-        named = {one.name: named[one.name] for one in proto.graph.output if one.name in named}
-    inputs = _drawn(proto, ports)
-    run = _runner(proto, list(named), inputs)
+    makers = {name: node for node in proto.graph.node for name in node.output if name in follows}
+    if whole > probes.MOST_BYTES:
+        makers = {one.name: makers[one.name] for one in proto.graph.output if one.name in makers}
+    inputs = _batch(proto, ports)
+    run = _runner(proto, list(makers), inputs)
     if run is None:
         return
     try:
-        few = run({name: samples.small(array) for name, array in inputs.items()})
+        few = run({name: probes.small(array) for name, array in inputs.items()})
         many = run(inputs)
     except Exception as error:  # of many kinds
         first = next(iter(str(error).splitlines()), "")
         raise UnsupportedError(f"the model takes one sample, and no batch of several ({first}). {_WAY_OUT}") from error
-    values = dict(zip(named, few, strict=True))
-    for (name, node), one, other in zip(named.items(), few, many, strict=True):
-        scale = samples.largest([values[given] for given in node.input if given in values])
-        told = samples.fault(one, other, scale)
-        if told is not None:
+    values = dict(zip(makers, few, strict=True))
+    for (name, node), one, other in zip(makers.items(), few, many, strict=True):
+        scale = probes.largest([values[source] for source in node.input if source in values])
+        reason = probes.fault(one, other, scale)
+        if reason is not None:
             where = f" (node {node.name!r})" if node.name else f" (which computes {name!r})"
             raise UnsupportedError(
-                f"the operator {node.op_type!r}{where} mixes the samples of a batch: {told}. {_WAY_OUT}"
+                f"the operator {node.op_type!r}{where} mixes the samples of a batch: {reason}. {_WAY_OUT}"
             )
 
 
@@ -78,29 +78,29 @@ def _batches(proto: Any) -> list[int]:
 def _from_inputs(proto: Any) -> set[str]:
     """The values that follow from the inputs' values, and not from their shapes alone."""
     constants = {tensor.name for tensor in proto.graph.initializer}
-    found = {port.name for port in proto.graph.input} - constants
+    names = {port.name for port in proto.graph.input} - constants
     for node in proto.graph.node:
-        if node.op_type not in _NO_VALUES and any(name in found for name in node.input):
-            found.update(name for name in node.output if name)
-    return found
+        if node.op_type not in _NO_VALUES and any(name in names for name in node.input):
+            names.update(name for name in node.output if name)
+    return names
 
 
-def _drawn(proto: Any, ports: Sequence[Port]) -> dict[str, Array]:
+def _batch(proto: Any, ports: Sequence[Port]) -> dict[str, Array]:
     import onnx
 
     types = {port.name: port.type.tensor_type.elem_type for port in proto.graph.input}
     high, generator = ranges(proto), np.random.default_rng(0)
-    found: dict[str, Array] = {}
+    batch: dict[str, Array] = {}
     for port in ports:
-        shape = (samples.LARGE, *port.shape)
+        shape = (probes.LARGE, *port.shape)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(types[port.name])
         values = (
             generator.standard_normal(shape)
             if port.dtype == "float32"
             else whole_numbers(shape, high.get(port.name), generator)
         )
-        found[port.name] = values.astype(dtype)
-    return found
+        batch[port.name] = values.astype(dtype)
+    return batch
 
 
 def _runner(proto: Any, outputs: Sequence[str], inputs: Mapping[str, Array]) -> Any:

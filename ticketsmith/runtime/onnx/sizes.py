@@ -1,4 +1,4 @@
-"""How many numbers an operator of ONNX makes of constants, told before it makes them."""
+"""How many numbers an operator of ONNX would make of constants."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def _size(node: Any, inputs: list[Any]) -> float:
     if op == "OneHot":
         return np.size(inputs[0]) * float(np.reshape(inputs[1], -1)[0])
     if op == "Pad":
-        given = inputs[1] if len(inputs) > 1 else attributes["pads"]
-        pads = np.reshape(np.asarray(given), (2, -1))
+        listed = inputs[1] if len(inputs) > 1 else attributes["pads"]
+        pads = np.reshape(np.asarray(listed), (2, -1))
         axes = range(len(shapes[0])) if len(inputs) < 4 or inputs[3] is None else [int(n) for n in inputs[3]]
         sizes = [float(n) for n in shapes[0]]
         for axis, pad in zip(axes, pads.astype(float).clip(0).sum(0), strict=True):

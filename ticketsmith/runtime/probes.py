@@ -38,7 +38,7 @@ def small(samples: Array) -> Array:
     return samples[FIRST : FIRST + SMALL]
 
 
-def drawn(example: Array, seed: int) -> Array:
+def random_batch(example: Array, seed: int) -> Array:
     """Samples [LARGE, ...] that differ and are of the kind of ``example`` [batch, ...]: its numbers in other places, so that
     tokens are in their vocabulary, masks are zeros and ones, and floats keep their signs."""
     generator = np.random.default_rng(seed)
@@ -52,13 +52,13 @@ def drawn(example: Array, seed: int) -> Array:
     if len(values) < 2:  # one number: a token, a length or a mask, and its neighbour below
         value = int(values[0])
         values = np.array([value, value - 1 if value > 0 else 1], example.dtype)
-    found: Array = generator.choice(values, shape)
-    if found.ndim > 1 and found.shape[-1] > 1 and values.max() <= 1:
-        found[..., 0] = 1  # so that no mask is empty
-    return found
+    batch: Array = generator.choice(values, shape)
+    if batch.ndim > 1 and batch.shape[-1] > 1 and values.max() <= 1:
+        batch[..., 0] = 1  # so that no mask is empty
+    return batch
 
 
-def repeated(example: Array) -> Array:
+def repeat_first(example: Array) -> Array:
     """The first sample of ``example`` [LARGE, ...] times."""
     return np.repeat(example[:1], LARGE, axis=0)
 
@@ -90,13 +90,13 @@ def fault(one: Array, other: Array, scale: float = 0.0) -> str | None:
 
 def largest(arrays: Sequence[Array]) -> float:
     """The largest finite number of all."""
-    found = 0.0
+    most = 0.0
     for array in arrays:
         if array.dtype.kind == "f" and array.size:
             sizes = np.abs(array)
             finite = sizes[np.isfinite(sizes)]
-            found = max(found, float(finite.max(initial=0.0)))
-    return found
+            most = max(most, float(finite.max(initial=0.0)))
+    return most
 
 
 def same(one: Array, other: Array, scale: float = 0.0) -> bool:

@@ -1,0 +1,1 @@
+"""ONNX models: read, written, and probed for what mixes samples. Needs the package ``onnx``."""

@@ -1,0 +1,186 @@
+"""Attention that an exporter took apart is put together again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ticketsmith.runtime.graph import Node, Shape
+from ticketsmith.runtime.patterns.rewriter import Rewriter
+
+HIDDEN = -1e20
+"""What is added to a score below this hides its key."""
+
+
+class Attention(Rewriter):
+    """``softmax(q k * scale + mask) v`` for [heads, tokens, width]."""
+
+    def rewrite(self, node: Node) -> Node | str | None:
+        if node.op == "attention":
+            return self._plain(node)
+        if node.op != "matmul" or len(self.shapes[node.output]) not in (2, 3):
+            return None
+        softmax = self.maker(node.inputs[0], "softmax")
+        if softmax is None:
+            return None
+        rank = len(self.shapes[node.output])
+        if softmax.attributes.get("axis", rank - 1) != rank - 1:
+            return None
+        scale, mask, name = 1.0, None, softmax.inputs[0]
+        while (product := self.maker(name, "matmul")) is None:
+            step = self.makers.get(name)
+            if step is None or step.attributes.get("activation", "linear") != "linear":
+                return None
+            pair = self.uniform(step)
+            if pair is not None and pair[1] == 0:
+                scale, name = scale * pair[0], step.inputs[0]
+            elif step.op in ("add", "add_constant") and mask is None and scale == 1:
+                match = self._mask(step, rank)
+                if match is None:
+                    return None
+                mask, name = match
+            else:
+                return None
+        return self._replacement(node, product, scale, mask, rank)
+
+    def _mask(self, step: Node, rank: int) -> tuple[str, str] | None:
+        """The mask that is added, and the scores it is added to."""
+        if step.op == "add_constant":
+            value = self.tensors[step.weights["value"]]
+            full = f"{step.output}.mask"
+            self.shapes[full] = value.shape
+            self.keep(Node("constant", (), full, {"value": step.weights["value"]}))
+            return full, step.inputs[0]
+        for scores, mask in (step.inputs, step.inputs[::-1]):
+            if self.shapes[scores] == self.shapes[step.output] and self._leads_to_product(scores):
+                return mask, scores
+        return None
+
+    def _leads_to_product(self, name: str) -> bool:
+        for _ in range(4):
+            node = self.makers.get(name)
+            if node is None or node.op == "matmul":
+                return node is not None
+            if node.op not in ("affine", "mul", "div"):
+                return False
+            name = node.inputs[0]
+        return False
+
+    def _replacement(self, node: Node, product: Node, scale: float, mask: str | None, rank: int) -> Node | None:
+        q, kt, v = product.inputs[0], product.inputs[1], node.inputs[1]
+        shapes = [(1,) * (3 - rank) + self.shapes[name] for name in (q, kt, v)]
+        if any(len(shape) != 3 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
+            return None
+        heads, queries, width = shapes[0]
+        keys, value_width = shapes[2][1:]
+        output = node.output
+        flat = (
+            (q, "q", (1, 0, 2), (0, 1), (queries, heads * width)),
+            (kt, "k", (2, 0, 1), (1, 0), (keys, heads * width)),
+            (v, "v", (1, 0, 2), (0, 1), (keys, heads * value_width)),
+        )
+        names = [
+            self.order(name, f"{output}.{letter}", axes if rank == 3 else short, shape)
+            for name, letter, axes, short, shape in flat
+        ]
+        if mask is not None:
+            shape = (1,) * (3 - len(self.shapes[mask])) + self.shapes[mask]
+            names.append(self.before(f"{output}.mask", "reshape", mask, shape, shape=list(shape)))
+            fixed = self.constant(mask)
+            if fixed is not None:
+                self.shapes[f"{output}.fixed"] = shape
+                key = self.store(f"{output}.fixed.value", np.maximum(fixed.reshape(shape), -1e30))
+                self.keep(Node("constant", (), f"{output}.fixed", {"value": key}))
+                names[-1] = f"{output}.fixed"
+        inner = f"{output}.attention"
+        self.shapes[inner] = (queries, heads * value_width)
+        attention = Node("attention", tuple(names), inner, {}, {"heads": heads, "causal": False, "scale": scale})
+        self.keep(self._plain(attention))
+        if rank == 2:
+            return Node("reshape", (inner,), output, {}, {"shape": [queries, value_width]})
+        apart = self.before(f"{output}.heads", "reshape", inner, (queries, heads, value_width),
+                            shape=[queries, heads, value_width])  # fmt: skip
+        return Node("permute", (apart,), output, {}, {"axes": [1, 0, 2]})
+
+    def _plain(self, node: Node) -> Node:
+        """With queries, keys and values as they were before they were split into heads, scaled or repeated."""
+        node = self._causal(node) or node
+        if "shared_heads" in node.attributes:
+            return node
+        names, attributes = list(node.inputs), dict(node.attributes)
+        (q, q_order, q_scale), (k, k_order, k_scale), (v, v_order, v_scale) = (self._source(name) for name in names[:3])
+        heads, targets = attributes["heads"], [self.shapes[name] for name in names]
+
+        def whole(place: int, root: str, repeats: int) -> None:
+            rows, features = targets[place]
+            flat = (rows, features // repeats)
+            names[place] = root
+            if self.shapes[root] != flat:
+                names[place] = self.before(
+                    f"{node.output}.{'qkv'[place]}.whole", "reshape", root, flat, shape=list(flat)
+                )
+
+        if q_order is not None and self._repeats(q, q_order, targets[0], heads) == 1:
+            whole(0, q, 1)
+            attributes["scale"] *= q_scale
+        if k_order is not None and v_order is not None and v_scale == 1:
+            repeats = self._repeats(k, k_order, targets[1], heads)
+            if repeats and repeats == self._repeats(v, v_order, targets[2], heads):
+                whole(1, k, repeats)
+                whole(2, v, repeats)
+                attributes["scale"] *= k_scale
+                if repeats > 1:
+                    attributes["shared_heads"] = heads // repeats
+        return replace(node, inputs=tuple(names), attributes=attributes)
+
+    def _source(self, name: str) -> tuple[str, np.ndarray | None, float]:
+        """What a value's elements are moved from, which one each of them is, and by what it was multiplied."""
+        moves, scale, start = [], 1.0, name
+        while (node := self.makers.get(name)) is not None:
+            pair = self.uniform(node)
+            if node.op in ("reshape", "flatten", "permute", "expand"):
+                moves.append(node)
+            elif pair is not None and pair[1] == 0:
+                scale *= pair[0]
+            else:
+                break
+            name = node.inputs[0]
+        size = math.prod(self.shapes[name])
+        if name == start or size > 2**24:
+            return start, None, 1.0
+        indices = np.arange(size, dtype=np.int32).reshape(self.shapes[name])
+        for node in reversed(moves):
+            if node.op == "permute":
+                indices = indices.transpose(node.attributes["axes"])
+            elif node.op == "expand":
+                indices = np.broadcast_to(indices, self.shapes[node.output])
+            else:
+                indices = indices.reshape(self.shapes[node.output])
+        return name, indices, scale
+
+    def _repeats(self, root: str, indices: np.ndarray, target: Shape, heads: int) -> int:
+        """How many heads share each one of ``root``; 0 when it is moved in another way."""
+        count, rest = divmod(math.prod(target), math.prod(self.shapes[root]))
+        if rest or heads % count:
+            return 0
+        one = np.arange(indices.size // count).reshape(target[0], heads // count, 1, target[1] // heads)
+        wide = np.broadcast_to(one, (target[0], heads // count, count, target[1] // heads))
+        return count if (indices.reshape(wide.shape) == wide).all() else 0
+
+    def _causal(self, node: Node) -> Node | None:
+        """A mask that hides the future and nothing else is no mask."""
+        mask = self.constant(node.inputs[3]) if len(node.inputs) == 4 else None
+        if mask is None:
+            return None
+        plain = mask.reshape(-1, *mask.shape[-2:])
+        rows, columns = plain.shape[1:]
+        if not plain.any():
+            return replace(node, inputs=node.inputs[:3])
+        queries, keys = (self.shapes[name][0] for name in node.inputs[:2])
+        past = np.tri(rows, columns, dtype=bool)
+        square = queries == keys == rows == columns > 1
+        if not square or (plain[:, past] != 0).any() or (plain[:, ~past] > HIDDEN).any():
+            return None
+        return replace(node, inputs=node.inputs[:3], attributes={**node.attributes, "causal": True})

@@ -1,0 +1,205 @@
+"""Layers of PyTorch: convolutions, norms, pools, interpolation, tables and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences, windows
+from ticketsmith.runtime.builder.core import HIDDEN, Builder, Value
+
+
+def _list(value: Any, count: int) -> list[int]:
+    listed = [int(value)] * count if isinstance(value, int) else [int(one) for one in value]
+    return listed * count if len(listed) == 1 else listed
+
+
+def _conv(b: Builder, x: Value, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+          groups: int = 1) -> Value:  # fmt: skip
+    axes = weight.ndim - 2
+    dilation = _list(dilation, axes)
+    if padding == "same":
+        spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        begin, end = [span // 2 for span in spans], [span - span // 2 for span in spans]
+    else:
+        begin = end = [0] * axes if padding == "valid" else _list(padding, axes)
+    return products.conv(b, x, weight, bias, _list(stride, axes), begin, end, dilation, groups)
+
+
+def _conv_transpose(b: Builder, x: Value, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0,
+                    output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Value:  # fmt: skip
+    axes = weight.ndim - 2
+    begin = _list(padding, axes)
+    end = [pad - more for pad, more in zip(begin, _list(output_padding, axes), strict=True)]
+    return products.conv_transpose(b, x, weight, bias, _list(stride, axes), begin, end, _list(dilation, axes), groups)
+
+
+def _convolution(b: Builder, x: Value, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any,
+                 transposed: bool, output_padding: Any, groups: int) -> Value:  # fmt: skip
+    if transposed:
+        return _conv_transpose(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv(b, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _batch_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, training: bool,
+                momentum: float, epsilon: float, *rest: Any) -> Value:  # fmt: skip
+    if training or mean is None:
+        raise ValueError("batch norm without running statistics")
+    return reductions.batch_norm(b, x, weight, bias, mean, variance, epsilon)
+
+
+def _native_batch_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float,
+                       epsilon: float) -> list[Any]:  # fmt: skip
+    return [_batch_norm(b, x, weight, bias, mean, variance, False, momentum, epsilon), None, None]
+
+
+def _instance_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, variance: Any, use_input: bool,
+                   momentum: float, epsilon: float, *rest: Any) -> Value:  # fmt: skip
+    if not use_input:
+        return _batch_norm(b, x, weight, bias, mean, variance, False, momentum, epsilon)
+    return reductions.group_norm(b, x, x.shape[1], weight, bias, epsilon)
+
+
+def _pool(kind: str, axes: int) -> Callable[..., Any]:
+    def translate(b: Builder, x: Value, kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any,
+                  ceil_mode: bool = False, count_include_pad: bool = True) -> Value:  # fmt: skip
+        kernel, pads = _list(kernel, axes), _list(padding, axes)
+        step = _list(stride, axes) if stride else kernel
+        if kind == "max_pool":
+            dilation, ceil_mode = (list(rest) + [1, ceil_mode][len(rest) :])[:2]
+            if any(d != 1 for d in _list(dilation, axes)):
+                raise ValueError("dilation")
+        else:
+            left = [ceil_mode, count_include_pad, None][len(rest) :]
+            ceil_mode, count_include_pad, divisor = (list(rest) + left)[:3]
+            if divisor is not None:
+                raise ValueError("divisor_override")
+        return windows.pool(b, kind, x, kernel, step, pads, pads, count_include_pad, ceil_mode)
+
+    return translate
+
+
+def _adaptive(kind: str, axes: int, several: bool = False) -> Callable[..., Any]:
+    def translate(b: Builder, x: Value, size: Any) -> Any:
+        wanted = [size] * axes if isinstance(size, int) else [*size] * (axes // len(size))
+        pooled = windows.adaptive_pool(b, kind, x, wanted)
+        return [pooled, None] if several else pooled  # where the maxima lie is not known
+
+    return translate
+
+
+def _embedding_bag(b: Builder, table: Any, tokens: Value, offsets: Any, by_frequency: bool = False, mode: int = 0,
+                   sparse: bool = False, weights: Any = None, last: bool = False, padding: Any = None) -> list[Any]:  # fmt: skip
+    """One bag a sample: with a batch of one, all tokens are in it."""
+    if weights is not None or padding not in (None, -1) or offsets.reshape(-1)[:1].any() or offsets.size != 1 + last:
+        raise ValueError("bags of a sample's own, weights, or padding")
+    rows = sequences.embedding(b, table, arrays.reshape(b, tokens, (1, math.prod(tokens.shape))))
+    return [reductions.reduce(b, ("sum", "mean", "max")[mode], rows, [1], False), None, None, None]
+
+
+def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = None, dropout: float = 0.0,
+               causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:  # fmt: skip
+    if dropout:
+        raise ValueError("dropout")
+    operands = [query, key, value]
+    three = all(len(one.shape) == 3 for one in operands)
+    if three:
+        operands = [arrays.unsqueeze(b, one, (1,)) if isinstance(one, Value) else one[:, None] for one in operands]
+    if not enable_gqa and len({one.shape[1] for one in operands}) > 1:
+        raise ValueError("different numbers of heads")
+    if isinstance(mask, np.ndarray):
+        if mask.dtype == np.bool_:
+            mask = np.where(mask, 0.0, HIDDEN)
+        plain = mask.reshape(-1, *mask.shape[-2:])
+        if not plain.any():
+            mask = None
+        elif mask.shape[-1] == mask.shape[-2] and (np.tril(plain) == 0).all() and _hides_future(plain):
+            mask, causal = None, True
+        else:
+            mask = np.maximum(mask, HIDDEN)
+    elif isinstance(mask, Value) and mask.boolean:
+        mask = pointwise.apply(b, "mul", pointwise.apply(b, "sub", 1.0, mask), HIDDEN)
+    width = query.shape[-1]
+    mixed = sequences.attention(
+        b, operands[0], operands[1], operands[2], mask, causal, 1 / math.sqrt(width) if scale is None else scale
+    )
+    return arrays.squeeze(b, mixed, (1,)) if three else mixed
+
+
+def _hides_future(masks: np.ndarray) -> bool:
+    tokens = masks.shape[-1]
+    return bool((masks[:, ~np.tri(tokens, dtype=bool)] <= -1e20).all())
+
+
+def _addmm(b: Builder, bias: Any, x: Any, y: Any, beta: float = 1, alpha: float = 1) -> Value:
+    if beta != 1 or alpha != 1:
+        raise ValueError("beta or alpha")
+    return pointwise.apply(b, "add", products.matmul(b, x, y), bias)
+
+
+def _dropout(b: Builder, x: Value, share: float, train: bool) -> Value:
+    if train and share:
+        raise ValueError("dropout in training mode")
+    return x
+
+
+def _resize(mode: str, separable: bool = True) -> Callable[..., Value]:
+    """Interpolation: what PyTorch makes of a unit matrix along each axis is what it does to anything."""
+
+    def translate(b: Builder, x: Value, size: Any, *more: Any) -> Value:
+        align, scales = (more[0], more[1:]) if separable else (None, more)
+        scales = tuple(scales[0]) if scales and isinstance(scales[0], list) else scales
+        factors = [one for one in scales if one is not None]  # where they are given, they say where pixels lie
+        matrices = []
+        for axis, n in enumerate(x.shape[2:]):
+            wanted = {"scale_factor": (1.0, float(factors[axis]))} if factors else {"size": (n, int(size[axis]))}
+            options = {"align_corners": align} if separable else {}
+            resized = nn.functional.interpolate(torch.eye(n)[None, None], mode=mode, **wanted, **options)  # type: ignore[arg-type]
+            matrices.append(np.ascontiguousarray(resized[0, 0].T.numpy()))  # [wanted, n]
+        if separable:
+            return windows.resize(b, x, matrices)
+        return windows.nearest(b, x, [matrix.argmax(1) for matrix in matrices])
+
+    return translate
+
+
+LAYERS: dict[str, Callable[..., Any]] = {
+    "linear": products.linear,
+    **dict.fromkeys(("matmul", "bmm", "mm"), products.matmul),
+    "addmm": _addmm,
+    **dict.fromkeys(("conv1d", "conv2d"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), _conv_transpose),
+    "convolution": _convolution,
+    "batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _native_batch_norm,
+    "layer_norm": lambda b, x, shape, weight=None, bias=None, epsilon=1e-5, *_: reductions.norm(
+        b, "layer_norm", x, len(shape), weight, bias, epsilon
+    ),
+    "rms_norm": lambda b, x, shape, weight=None, epsilon=None: reductions.norm(
+        b, "rms_norm", x, len(shape), weight, None, 2**-23 if epsilon is None else epsilon
+    ),
+    "group_norm": lambda b, x, groups, weight=None, bias=None, epsilon=1e-5, *_: reductions.group_norm(
+        b, x, groups, weight, bias, epsilon
+    ),
+    "instance_norm": _instance_norm,
+    **{f"{kind}_pool{axes}d": _pool(f"{kind}_pool", axes) for kind in ("max", "avg") for axes in (1, 2)},
+    "avg_pool3d": _pool("avg_pool", 3),
+    **{f"adaptive_avg_pool{axes}d": _adaptive("avg_pool", axes) for axes in (1, 2)},
+    **{f"adaptive_max_pool{axes}d": _adaptive("max_pool", axes, several=True) for axes in (1, 2)},
+    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), _resize("nearest", separable=False)),
+    **dict.fromkeys(
+        ("_upsample_nearest_exact1d", "_upsample_nearest_exact2d"), _resize("nearest-exact", separable=False)
+    ),
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d"), _resize("bilinear")),
+    "upsample_bicubic2d": _resize("bicubic"),
+    "scaled_dot_product_attention": _attention,
+    "embedding": lambda b, table, tokens, *_: sequences.embedding(b, table, tokens),
+    "embedding_bag": _embedding_bag,
+    "one_hot": sequences.one_hot,
+    **dict.fromkeys(("dropout", "feature_dropout"), _dropout),
+}
