@@ -212,7 +212,7 @@ class Builder:
     # ---- elementwise
 
     def elementwise(self, op: str, *given: Value | Array) -> Value:
-        """``op`` is one of graph.ELEMENTWISE, or ``where`` of three."""
+        """``op`` is one of ``ops.ELEMENTWISE``."""
         values = [one for one in given if isinstance(one, Value)]
         full = np.broadcast_shapes(*(one.shape for one in given))
         batch = self._common_batch(values, full)

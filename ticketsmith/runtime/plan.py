@@ -36,10 +36,9 @@ from ticketsmith.runtime.graph import (
     pool_geometry,
 )
 from ticketsmith.runtime.layout import Halo, Layout, Tensor
+from ticketsmith.runtime.ops import OPERATORS
 from ticketsmith.runtime.winograd import FREQUENCIES, Part, Tiling, pack_winograd
 
-_LANE_OPS = {"linear", "affine", "activation", "add", "sub", "mul", "add_constant", "layer_norm", "softmax", "slice"}
-_LANE_IMAGE_OPS = {"conv2d", "max_pool", "avg_pool", "affine", "activation", "add", "sub", "mul", "flatten", "reshape"}
 _LANE_IMAGE = 2048
 """Floats of an image, of which a lane each still fits the second cache with all that a layer reads and writes."""
 
@@ -107,8 +106,9 @@ def lane_nodes(graph: Graph) -> set[str]:
         values = [shapes[name] for name in (*node.inputs, node.output)]
         if any(user.output not in found for user in graph.users.get(node.output, ())):
             continue
-        vectors = node.op in _LANE_OPS and all(len(shape) == 1 for shape in values)
-        if not vectors and not (node.op in _LANE_IMAGE_OPS and all(_small(shape) for shape in values)):
+        lanes = OPERATORS[node.op].lanes
+        vectors = "vector" in lanes and all(len(shape) == 1 for shape in values)
+        if not vectors and not ("image" in lanes and all(_small(shape) for shape in values)):
             continue
         if node.op in ("flatten", "reshape") and len(values[-1]) != 1:
             continue
@@ -1011,7 +1011,7 @@ class _Planner(ArrayOperators):
 
 
 _METHODS = {
-    **dict.fromkeys((*(op for op in ELEMENTWISE if op not in BINARY), "where"), "_elementwise"),
+    **dict.fromkeys((op for op in ELEMENTWISE if op not in BINARY), "_elementwise"),
     "constant": "_constant_value",
     "rows": "_rows_of_table",
     "rms_norm": "_layer_norm",

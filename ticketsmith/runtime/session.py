@@ -10,16 +10,14 @@ import numpy as np
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.runtime.arrays import CHUNK
-from ticketsmith.runtime.graph import ELEMENTWISE, Graph, GraphError, Node, Step
+from ticketsmith.runtime.graph import Graph, GraphError, Node, Step
 from ticketsmith.runtime.model import Model, as_array
+from ticketsmith.runtime.ops import OPERATORS
 from ticketsmith.runtime.plan import plan
 from ticketsmith.runtime.program import InputError, Program
 
 _FEWEST_FOR_CHUNK = 4
 """New tokens from which a chunk, though partly in vain, costs less than one token after another."""
-
-_BY_ROW = {"linear", "affine", "activation", "layer_norm", "rms_norm", "embedding", "rotary", "reshape", "constant",
-           "add_constant", "attention", "slice", "concat", "softmax", "reduce", "permute", "where", *ELEMENTWISE}  # fmt: skip
 
 
 class SessionError(TicketSmithError):
@@ -91,21 +89,15 @@ class _Stepper:
             self.nodes.append(node)
 
     def _check(self, node: Node) -> None:
-        shape, attributes = self.shapes[node.output], node.attributes
+        shape = self.shapes[node.output]
         inputs = [self.shapes[name] for name in node.inputs if name not in self.fixed]
         constants = [self.shapes[name] for name in node.inputs if name in self.fixed]
         alike = all(one[0] % self.length == 0 for one in [shape, *inputs])
         if node.op not in ("reshape",):
             alike = alike and len({one[0] for one in [shape, *inputs]}) == 1
-        broken = {
-            "attention": not attributes.get("causal") or len(inputs) != 3 or bool(constants),
-            "permute": attributes.get("axes", (0,))[0] != 0,
-            "reduce": 0 in attributes.get("axes", []),
-            **dict.fromkeys(("slice", "concat", "softmax"), attributes.get("axis", len(shape) - 1) == 0),
-        }.get(node.op, False)
         # a constant is the same for every token
         fixed = all(len(one) < len(shape) or one[0] == 1 for one in constants)
-        if node.op not in _BY_ROW or broken or not alike or not fixed or not inputs:
+        if not OPERATORS[node.op].by_token(node, len(shape)) or not alike or not fixed or not inputs:
             raise SessionError(
                 f"{node}: it does not work token by token, so this model has no sessions. A decoder has causal attention, "
                 "and everything else by token; its whole sequence can still be computed in one call."

@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
+from ticketsmith.runtime.ops import OPERATORS
 from ticketsmith.runtime.patterns import recognise, reshaped
-
-_CARRIERS = (*PRODUCTS, "add", "sub", "mul", "affine", "add_constant")
 
 
 def simplify(graph: Graph) -> Graph:
@@ -33,7 +32,7 @@ def _merged(graph: Graph) -> Graph:
                 continue
             if node.op == "affine":
                 merged = _scaled(maker, node, tensors, len(shapes[node.output]))
-            elif node.op == "activation" and maker.op in _CARRIERS and maker.activation == "linear":
+            elif node.op == "activation" and OPERATORS[maker.op].fuses and maker.activation == "linear":
                 merged = _renamed(maker, node.output, activation=node.activation)
             elif node.op == "add" and maker.op in PRODUCTS:
                 merged = _with_residual(maker, node, shapes)
@@ -58,12 +57,8 @@ def _renamed(node: Node, output: str, activation: str) -> Node:
 
 
 def _scaled(product: Node, affine: Node, tensors: dict[str, np.ndarray], rank: int) -> Node | None:
-    again = (
-        product.op == "affine"
-        or (product.op in ("layer_norm", "rms_norm") and rank < 3)
-        or (product.op == "group_norm" and rank == 3)
-    )
-    if again and product.activation == "linear":
+    kind = "channels" if rank == 3 else "features"
+    if kind in OPERATORS[product.op].scales and product.activation == "linear":
         return _scaled_again(product, affine, tensors)
     if product.op not in PRODUCTS or product.residual is not None or product.activation != "linear":
         return None
