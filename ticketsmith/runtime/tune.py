@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import Isa
 from ticketsmith.runtime import formats, handover
+from ticketsmith.runtime.analysis import lane_nodes
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
-from ticketsmith.runtime.plan import lane_nodes
 from ticketsmith.runtime.winograd import Tiling
 
 ROUNDS = 9
