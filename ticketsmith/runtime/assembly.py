@@ -55,6 +55,8 @@ def _operation(instruction: Instruction, arrays: list[NDArray[Any]]) -> ctypes.S
     """The structure of an instruction; arrays that it points to are added to ``arrays``."""
 
     def field(value: Any) -> Any:
+        if type(value) is int:
+            return value
         if isinstance(value, Operand):
             return value.structure()
         if isinstance(value, np.ndarray):

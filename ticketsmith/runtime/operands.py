@@ -6,6 +6,7 @@ as the kernels take it.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +28,17 @@ class Slot:
     offset: int = 0
 
 
+class Operand:
+    """Something in memory that an operation reads or writes: ``structure`` is how kernels take it."""
+
+    tensor: Tensor
+
+    def structure(self) -> ctypes.Structure:
+        raise NotImplementedError
+
+
 @dataclass(eq=False)
-class Tensor:
+class Tensor(Operand):
     """A value in memory, as planes."""
 
     layout: Layout
@@ -46,8 +56,8 @@ class Tensor:
         return cls(layout, Slot(space, None, 0, offset))
 
     @property
-    def tensor(self) -> Tensor:
-        """Itself: every operand has a tensor."""
+    def tensor(self) -> Tensor:  # type: ignore[override]
+        """Itself."""
         return self
 
     @property
@@ -65,7 +75,7 @@ class Tensor:
 
     def structure(self) -> abi.Value:
         own = self.layout
-        return abi.Value(self.base, own.plane, own.row, int(self.space), own.planes, own.rows, own.cols)
+        return abi.Value(self.base, own.plane, own.row, self.slot.space, own.planes, own.rows, own.cols)
 
     def part(self, begin: int, end: int) -> Tensor:
         """Some of the planes, in the same memory."""
@@ -78,7 +88,20 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Strided:
+class Planes(Operand):
+    """The first planes of a value, over which an elementwise kernel goes; a vector is then one."""
+
+    tensor: Tensor
+    count: int
+
+    def structure(self) -> abi.Value:
+        value = self.tensor.structure()
+        value.planes = self.count
+        return value
+
+
+@dataclass(frozen=True)
+class Strided(Operand):
     """One side of a copy: distances in floats between planes, rows, columns and samples, and where it begins."""
 
     tensor: Tensor
@@ -94,7 +117,7 @@ class Strided:
 
 
 @dataclass(frozen=True)
-class View:
+class View(Operand):
     """A value as an array: floats between the elements along each axis, and where it begins in its tensor. ``step``: how
     much later it begins for each token that a session holds already."""
 
@@ -153,9 +176,6 @@ class View:
     def structure(self) -> abi.Array:
         strides = (*self.strides, *[0] * (MOST_AXES - len(self.strides)))
         return abi.Array(self.tensor.base + self.offset, self.step, strides, int(self.tensor.space), self.integer)
-
-
-Operand = Tensor | Strided | View
 
 
 def compact(shape: Shape) -> Shape:

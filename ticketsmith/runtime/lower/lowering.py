@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +21,7 @@ from ticketsmith.runtime.pack import aligned
 from ticketsmith.runtime.resolutions import Resolutions
 
 
-@dataclass(frozen=True, eq=False)
-class Instruction:
+class Instruction(NamedTuple):
     """One operation, before memory is assigned: the fields of a structure of the ABI, of which operands and arrays (or
     tuples of operands) have no address yet. ``uses``: the operands that must be in memory when it runs. ``batch``: it is done
     once for all samples. ``work`` counts multiply-adds."""
@@ -34,6 +31,15 @@ class Instruction:
     uses: tuple[Operand, ...]
     batch: bool
     work: int
+
+
+def operands(fields: Iterable[Any]) -> Iterator[Operand]:
+    """Those among the fields of an instruction, in their order."""
+    for value in fields:
+        if isinstance(value, Operand):
+            yield value
+        elif isinstance(value, tuple):
+            yield from operands(value)
 
 
 class Lowering:
@@ -64,8 +70,7 @@ class Lowering:
     ) -> None:
         """Adds an instruction. ``uses`` are all operands among ``fields``, where not said otherwise."""
         if uses is None:
-            values = chain.from_iterable(v if isinstance(v, tuple) else (v,) for v in fields.values())
-            uses = tuple(value for value in values if isinstance(value, Operand))
+            uses = tuple(operands(fields.values()))
         self.instructions.append(Instruction(kind, fields, uses, batch, work))
 
     def copy(
