@@ -1,4 +1,4 @@
-"""A program in the kernel library: made once from an assembly, called from any number of threads."""
+"""A program in the kernel library: compiled once, called from any number of threads."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Program:
         memory: NDArray[np.float32] | None = None,
         position: int = 0,
     ) -> None:
-        """One call with all inputs and outputs; ``memory`` is a session's, which has seen ``position`` tokens."""
+        """One call with all inputs and outputs; ``memory`` is a session's, which holds ``position`` tokens."""
         ins = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
         outs = (ctypes.c_void_p * len(outputs))(*(array.ctypes.data for array in outputs))
         own = None if memory is None else memory.ctypes.data
