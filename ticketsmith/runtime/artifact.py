@@ -65,14 +65,8 @@ class Artifact:
     precision: str
 
 
-def load(
-    path: str | os.PathLike[str],
-    *,
-    threads: int = 1,
-    isa: Isa | None = None,
-    precision: str | None = None,
-    handover: bool = True,
-) -> Model:
+def load(path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = None, precision: str | None = None,
+         handover: bool = True) -> Model:  # fmt: skip
     """The model of a ``.tsk`` file, ready to call. ``precision`` is the file's unless another one is asked for.
 
     With ``handover``, what was measured to be faster in a dense library is computed there, if it is installed.
@@ -84,12 +78,8 @@ def load(
     return Model(artifact.graph, choices, threads=threads, isa=isa, precision=precision, handover=handover)
 
 
-def save(
-    path: str | os.PathLike[str],
-    graph: Graph,
-    choices: Mapping[str, Mapping[str, str]] | None = None,
-    precision: str = "float32",
-) -> None:
+def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mapping[str, str]] | None = None,
+         precision: str = "float32") -> None:  # fmt: skip
     """Writes ``graph``; ``choices`` maps machines (``machine_key``) to formats. The file appears whole or not at all.
 
     With ``precision`` bfloat16 or int8 (a scale for each row) the weights of products take two bytes or one each, and are
@@ -104,36 +94,21 @@ def save(
         values = precision if name in low else "float32"
         encoding, blob = _encode(tensor, values)
         places[name] = {
-            "shape": list(tensor.shape),
-            "encoding": encoding,
-            "values": values,
-            "offset": offset,
-            "size": len(blob),
+            "shape": tensor.shape, "encoding": encoding, "values": values, "offset": offset, "size": len(blob),
             "sha256": hashlib.sha256(blob).hexdigest(),
-        }
+        }  # fmt: skip
         blobs.append(blob + bytes(-len(blob) % _ALIGNMENT))
         offset += len(blobs[-1])
     document = {
         "graph": {
-            "inputs": [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in graph.inputs],
-            "outputs": list(graph.outputs),
-            "scalars": list(graph.scalars),
+            "inputs": [vars(port) for port in graph.inputs], "outputs": graph.outputs, "scalars": graph.scalars,
             "nodes": [
-                {
-                    "op": node.op,
-                    "inputs": list(node.inputs),
-                    "output": node.output,
-                    "weights": dict(node.weights),
-                    "attributes": dict(node.attributes),
-                }
-                for node in graph.nodes
+                {**vars(node), "weights": dict(node.weights), "attributes": dict(node.attributes)} for node in graph.nodes
             ],
         },
-        "tensors": places,
-        "precision": precision,
-        "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()},
-        "data": offset,
-    }
+        "tensors": places, "precision": precision,
+        "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()}, "data": offset,
+    }  # fmt: skip
     header = json.dumps(document, allow_nan=False).encode()
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
     prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(header), hashlib.sha256(header).digest())

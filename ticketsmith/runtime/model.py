@@ -45,16 +45,8 @@ class Model:
     unless ``handover`` is False, or the instructions ``isa`` are asked for.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        choices: Mapping[str, str] | None = None,
-        *,
-        threads: int = 1,
-        isa: Isa | None = None,
-        precision: str = "float32",
-        handover: bool = True,
-    ) -> None:
+    def __init__(self, graph: Graph, choices: Mapping[str, str] | None = None, *, threads: int = 1, isa: Isa | None = None,
+                 precision: str = "float32", handover: bool = True) -> None:  # fmt: skip
         if threads < 1:
             raise RecipeError(f"a model runs on 1 thread or more, not {threads}.")
         if precision not in PRECISIONS:

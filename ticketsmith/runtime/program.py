@@ -68,15 +68,8 @@ class Program:
             return
         self.settle(self._run_c(self.handle, inputs.ctypes.data, outputs.ctypes.data, len(inputs), threads))
 
-    def call(
-        self,
-        inputs: Sequence[NDArray[Any]],
-        outputs: Sequence[NDArray[np.float32]],
-        samples: int,
-        threads: int,
-        memory: NDArray[np.float32] | None = None,
-        position: int = 0,
-    ) -> None:
+    def call(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[np.float32]], samples: int, threads: int,
+             memory: NDArray[np.float32] | None = None, position: int = 0) -> None:  # fmt: skip
         """One call with all inputs and outputs; ``memory`` is a session's, which holds ``position`` tokens."""
         ins = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
         outs = (ctypes.c_void_p * len(outputs))(*(array.ctypes.data for array in outputs))

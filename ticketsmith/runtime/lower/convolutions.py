@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.graph import Node
-from ticketsmith.runtime.layout import LANES, Halo
-from ticketsmith.runtime.lower import lanes, winograd
+from ticketsmith.runtime.analysis import Reach
+from ticketsmith.runtime.graph import Node, conv_geometry
+from ticketsmith.runtime.layout import LANES, Halo, Layout, up
+from ticketsmith.runtime.lower import lanes
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, plane_product
+from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, padded_bias, plane_product, product_fields
 from ticketsmith.runtime.operands import Strided, Tensor
-from ticketsmith.runtime.reach import Reach
+from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 
 _FEW_TAPS_TILE = 14
 """Vectors of a plane that are computed at once where few taps are summed: fewer leave registers for sums that are moved."""
@@ -41,7 +42,7 @@ def conv2d(node: Node, lowering: Lowering) -> None:
     format_ = lowering.analysis.format(node, "planes")
     reach, tiling = lowering.analysis.reaches[node.output], lowering.analysis.tilings[node.output]
     if format_ == "winograd" and tiling:
-        winograd.convolution(node, source, tiling, lowering)
+        _winograd(node, source, tiling, lowering)
     elif format_ == "dense_px32" and not (source.layout.whole and reach.beyond.cols):  # needs zeros between rows
         _dense_convolution(node, source, reach, lowering)
     else:
@@ -163,3 +164,32 @@ def _split(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tens
             to = Strided(target, planes.plane, planes.row, offset=index * channels * planes.plane + first)
             lowering.copy(from_, to, (channels, height, width))
     return target
+
+
+def _winograd(node: Node, source: Tensor, tiling: Tiling, lowering: Lowering) -> None:
+    """For each part of the tiling: inputs to frequencies, then products and outputs."""
+    weight = lowering.graph.parameter(node, "weight")
+    residual = lowering.read_residual(node)
+    out = lowering.new(node) if residual else lowering.new_compact(node)
+    outputs, inputs = weight.shape[:2]
+    _, padding, _, _ = conv_geometry(node)
+    common = {
+        **product_fields(node, source, out, residual), "weights": pack_winograd(weight),
+        "bias": padded_bias(node, outputs, lowering), "columns": tiling.columns(), "tile_cols": tiling.tile_cols,
+        "pad_rows": padding[0], "left": tiling.left, "skip": tiling.skip,
+    }  # fmt: skip
+    blocks = up(outputs) // LANES
+    for part in tiling.parts():
+        # an odd number of cache lines, so that the frequencies of a tile lie in different sets of a cache
+        plane = (up(up(inputs, part.together) * part.pitch) // LANES | 1) * LANES
+        block = FREQUENCIES * LANES * (part.pitch + 1)
+        transformed = Tensor.new(Layout(FREQUENCIES, inputs, part.pitch, plane, part.pitch), Space.SAMPLE)
+        sums = Tensor.new(Layout(blocks, FREQUENCIES, block // FREQUENCIES, block, LANES), Space.SAMPLE)
+        starts, ends = tiling.neighbours(part)
+        fields = {
+            **common, "transformed": transformed, "sums": sums, "starts": starts, "ends": ends, "first": part.first,
+            "tile_rows": part.tile_rows, "pitch": part.pitch, "together": part.together,
+        }  # fmt: skip
+        work = FREQUENCIES * part.tiles * inputs
+        lowering.emit(abi.Winograd, **fields, product=False, work=4 * work, uses=(source, transformed))
+        lowering.emit(abi.Winograd, **fields, product=True, work=work * outputs)

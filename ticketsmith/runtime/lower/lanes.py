@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
+from ticketsmith.runtime.analysis import Reach
 from ticketsmith.runtime.graph import Node, Shape
 from ticketsmith.runtime.layout import LANES, Halo
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.lower.products import TILE, Taps, plane_product
 from ticketsmith.runtime.operands import Strided, Tensor
-from ticketsmith.runtime.reach import Reach
 
 
 def convolution(node: Node, lowering: Lowering) -> None:

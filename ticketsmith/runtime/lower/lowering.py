@@ -58,16 +58,8 @@ class Lowering:
         """Inputs of convolutions with a stride, dealt into planes once for all that read them so."""
         self._lane_copies: dict[str, Tensor] = {}
 
-    def emit(
-        self,
-        kind: type[ctypes.Structure],
-        /,
-        *,
-        batch: bool = False,
-        work: int = 0,
-        uses: tuple[Operand, ...] | None = None,
-        **fields: Any,
-    ) -> None:
+    def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
+             uses: tuple[Operand, ...] | None = None, **fields: Any) -> None:  # fmt: skip
         """Adds an instruction. ``uses`` are all operands among ``fields``, where not said otherwise."""
         if uses is None:
             uses = tuple(operands(fields.values()))

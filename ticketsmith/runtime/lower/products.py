@@ -135,9 +135,7 @@ _VECTOR_FORMATS: dict[str, Callable[[Floats, str, Floats], _Packed]] = {
 # ---- with planes
 
 
-def plane_product(
-    node: Node, weight: Floats, source: Tensor, taps: Taps, format_: str, lowering: Lowering
-) -> None:  # fmt: skip
+def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format_: str, lowering: Lowering) -> None:
     """``weight`` [outputs, taps] on shifted planes, in the format ``sparse_conv``, ``sparse_conv_whole`` or
     ``dense_hx16``."""
     residual, out = lowering.read_residual(node), lowering.new(node)
