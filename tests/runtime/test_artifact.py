@@ -22,8 +22,9 @@ from tests.runtime.networks import ISAS, sparse
 from tests.runtime.zoo import ZOO
 from tests.runtime.zoo import network as network_of
 from ticketsmith import runtime
-from ticketsmith.native import NotBuiltError
+from ticketsmith.native import NotBuiltError, abi
 from ticketsmith.runtime.artifact import ArtifactError, machine_key, read
+from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.program import InputError
 
@@ -57,6 +58,26 @@ def test_what_is_saved_answers_as_before(path: Path) -> None:
     with torch.inference_mode():
         np.testing.assert_allclose(model(inputs), network()(inputs).numpy(), atol=1e-5)
     assert [file.name for file in path.parent.iterdir()] == ["ticket.tsk"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "former", "name", "operation"),
+    [
+        ("vector", "slices", "sell", abi.Sell), ("vector", "slices_wide", "sell_wide", abi.Sell),
+        ("vector", "bitmap", "bitmask", abi.Bitmask), ("vector", "rows", "gemv", abi.Gemv),
+        ("planes", "taps", "sparse_conv", abi.SparseConv), ("planes", "taps_whole", "sparse_conv_whole", abi.SparseConv),
+        ("planes", "pixels", "dense_px32", abi.DensePx32), ("planes", "tiles", "dense_hx16", abi.DenseHx16),
+    ],
+)  # fmt: skip
+def test_former_names_of_formats_in_a_file_are_used(
+    mode: str, former: str, name: str, operation: type, tmp_path: Path
+) -> None:
+    graph = from_torch(network(), torch.zeros(1, 2, 8, 8))
+    product = next(node for node in graph.nodes if node.op == ("linear" if mode == "vector" else "conv2d"))
+    runtime.save(tmp_path / "x.tsk", graph, {machine_key(): {f"{mode}:{product.output}": former}})
+    model = runtime.load(tmp_path / "x.tsk")
+    assert model.choices == {f"{mode}:{product.output}": name}
+    assert operation in {type(one) for one in compile_graph(model.graph, choices=model.choices).operations}
 
 
 def test_zeros_take_a_bit_each(tmp_path: Path) -> None:
