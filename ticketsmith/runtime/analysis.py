@@ -155,6 +155,8 @@ def lane_nodes(graph: Graph) -> set[str]:
             continue
         if node.op in ("flatten", "reshape") and len(values[-1]) != 1:
             continue
+        if node.attributes.get("step", 1) != 1:  # a copy, which knows nothing of lanes
+            continue
         if node.op not in BINARY or values[0] == values[1]:
             names.add(node.output)
     return names if any(node.op in PRODUCTS and node.output in names for node in graph.nodes) else set()
