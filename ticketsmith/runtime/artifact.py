@@ -123,12 +123,6 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
         raise disk_error(error, target) from error
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, dict[str, str]]]:
-    """The graph of a file and its choices of formats by machine. Raises ArtifactError."""
-    artifact = open_artifact(path)
-    return artifact.graph, {machine: dict(formats) for machine, formats in artifact.choices.items()}
-
-
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """What a file holds. Raises ArtifactError when it is missing, damaged or of another version."""
     try:

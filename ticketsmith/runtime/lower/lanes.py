@@ -54,7 +54,7 @@ def _deal_phases(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -
         if min(height, width) > 0:
             from_ = Strided(source, own.plane, own.row * step_r, lanes * step_c, 1, r * own.row + c * lanes)
             to = Strided(target, planes.plane, planes.row, lanes, 1, index * channels * planes.plane)
-            lowering.copy(from_, to, (channels, height, width), batch=True, lanes=True)
+            lowering.copy(from_, to, (channels, height, width), lanes=True)
     return target
 
 
@@ -66,11 +66,11 @@ def flatten(node: Node, source: Tensor, shape: Shape, lowering: Lowering) -> Non
         return
     out, lanes = lowering.new(node), lowering.lanes
     to = Strided(out, rows * cols * lanes, cols * lanes, lanes, 1)
-    lowering.copy(lowering.lane_side(source), to, (planes, rows, cols), batch=True, lanes=True)
+    lowering.copy(lowering.lane_side(source), to, (planes, rows, cols), lanes=True)
 
 
 def output(result: Tensor, outside: Tensor, shape: Shape, lowering: Lowering) -> None:
     """Each sample's lane to where the caller wants it."""
     planes, rows, cols = lowering.lane_extent(result, shape)
     to = Strided(outside, rows * cols, cols, sample=math.prod(shape))
-    lowering.copy(lowering.lane_side(result), to, (planes, rows, cols), batch=True, lanes=True)
+    lowering.copy(lowering.lane_side(result), to, (planes, rows, cols), lanes=True)

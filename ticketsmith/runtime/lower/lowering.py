@@ -65,12 +65,10 @@ class Lowering:
             uses = tuple(operands(fields.values()))
         self.instructions.append(Instruction(kind, fields, uses, batch, work))
 
-    def copy(
-        self, source: Strided, target: Strided, extent: tuple[int, int, int], batch: bool = False, lanes: bool = False
-    ) -> None:
-        """Planes, rows and columns from one layout to another; with ``lanes``, of each sample."""
+    def copy(self, source: Strided, target: Strided, extent: tuple[int, int, int], lanes: bool = False) -> None:
+        """Planes, rows and columns from one layout to another; with ``lanes``, of all samples at once."""
         planes, rows, cols = extent
-        self.emit(abi.Copy, in_=source, out=target, planes=planes, rows=rows, cols=cols, lanes=lanes, batch=batch)
+        self.emit(abi.Copy, in_=source, out=target, planes=planes, rows=rows, cols=cols, lanes=lanes, batch=lanes)
 
     def layout(self, shape: Shape) -> Layout:
         """Of one sample's value."""
@@ -161,4 +159,4 @@ class Lowering:
             source = samples
         planes, rows, cols = self.lane_extent(target, shape)
         side = Strided(source, rows * cols, cols, sample=features)
-        self.copy(side, self.lane_side(target), (planes, rows, cols), batch=True, lanes=True)
+        self.copy(side, self.lane_side(target), (planes, rows, cols), lanes=True)
