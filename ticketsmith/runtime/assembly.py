@@ -54,20 +54,16 @@ def assemble(lowering: Lowering) -> Assembly:
 def _operation(instruction: Instruction, arrays: list[NDArray[Any]]) -> ctypes.Structure:
     """The structure of an instruction; arrays that it points to are added to ``arrays``."""
 
-    def field(value: Any) -> Any:
-        if type(value) is int:
-            return value
+    kind, fields = instruction.kind, dict(instruction.fields)
+    for name, value in fields.items():
         if isinstance(value, Operand):
-            return value.structure()
-        if isinstance(value, np.ndarray):
+            fields[name] = value.structure()
+        elif isinstance(value, np.ndarray):
             arrays.append(value)
-            return value.ctypes.data
-        return tuple(map(field, value)) if isinstance(value, tuple) else value
-
-    kind = instruction.kind
-    operation = kind(**{name: field(value) for name, value in instruction.fields.items()})
-    operation.op = abi.Op(abi.OPERATIONS.index(kind), instruction.batch, instruction.work)
-    return operation
+            fields[name] = value.ctypes.data
+        elif isinstance(value, tuple):
+            fields[name] = tuple([one.structure() if isinstance(one, Operand) else one for one in value])
+    return kind(op=abi.Op(abi.OPERATIONS.index(kind), instruction.batch, instruction.work), **fields)
 
 
 def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
@@ -78,8 +74,9 @@ def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
     """
     life: dict[Slot, list[int]] = {}
     for time, tensor in uses:
-        if tensor.space == space:
-            life.setdefault(tensor.slot, [time, time])[1] = time
+        slot = tensor.slot
+        if slot.space == space:
+            life.setdefault(slot, [time, time])[1] = time
     free: dict[Hashable, list[tuple[int, int, Slot]]] = defaultdict(list)  # by layout; the largest first
     grounds: list[Slot] = []
     ground_of: dict[Slot, Slot] = {}

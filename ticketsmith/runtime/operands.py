@@ -81,15 +81,19 @@ class Tensor(Operand):
         """Some of the planes, in the same memory."""
         return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
 
+    def swept(self, count: int) -> Operand:
+        """As an elementwise kernel takes it, which goes over ``count`` planes; a vector is then one."""
+        return self if count == self.layout.planes else Planes(self, count)
+
     def as_layout(self, layout: Layout) -> Tensor:
         """The same memory in another layout, from where this value begins."""
         begin = self.layout.origin + self.first_plane * self.layout.plane
         return Tensor(replace(layout, origin=begin), self.slot)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Planes(Operand):
-    """The first planes of a value, over which an elementwise kernel goes; a vector is then one."""
+    """The first planes of a value."""
 
     tensor: Tensor
     count: int

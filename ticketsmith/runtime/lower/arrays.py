@@ -34,7 +34,7 @@ def map_(function: str, inputs: Sequence[View], out: View, lowering: Lowering, a
     sizes, strides = loops(out.shape, [one.strides for one in arrays], 6)
     walks = [one.along(stride) for one, stride in zip(arrays, strides, strict=True)]
     lowering.emit(
-        abi.Map, in_=tuple(walks[:-1]), out=walks[-1], size=tuple(sizes), inputs=len(inputs),
+        abi.Map, in_=tuple(walks[:-1]), out=walks[-1], uses=tuple(walks), size=tuple(sizes), inputs=len(inputs),
         function=_FUNCTIONS.index(function), activation=ACTIVATIONS.index(activation), work=math.prod(sizes),
     )  # fmt: skip
 

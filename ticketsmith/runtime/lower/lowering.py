@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,15 +33,6 @@ class Instruction(NamedTuple):
     work: int
 
 
-def operands(fields: Iterable[Any]) -> Iterator[Operand]:
-    """Those among the fields of an instruction, in their order."""
-    for value in fields:
-        if isinstance(value, Operand):
-            yield value
-        elif isinstance(value, tuple):
-            yield from operands(value)
-
-
 class Lowering:
     """The instructions so far, and where the values lie that they compute."""
 
@@ -60,9 +51,9 @@ class Lowering:
 
     def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
              uses: tuple[Operand, ...] | None = None, **fields: Any) -> None:  # fmt: skip
-        """Adds an instruction. ``uses`` are all operands among ``fields``, where not said otherwise."""
+        """Adds an instruction. ``uses`` are the operands among ``fields``, where not said otherwise."""
         if uses is None:
-            uses = tuple(operands(fields.values()))
+            uses = tuple([value for value in fields.values() if isinstance(value, Operand)])
         self.instructions.append(Instruction(kind, fields, uses, batch, work))
 
     def copy(self, source: Strided, target: Strided, extent: tuple[int, int, int], lanes: bool = False) -> None:

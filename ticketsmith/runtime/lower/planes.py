@@ -20,7 +20,7 @@ from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, GraphError, Node, poo
 from ticketsmith.runtime.layout import LANES, Layout, up
 from ticketsmith.runtime.lower import arrays
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.operands import Planes, Tensor, View, loops
+from ticketsmith.runtime.operands import Tensor, View, loops
 
 _WIDEST_POOL = 4000
 """Columns of a row over which windows move; the kernel keeps one."""
@@ -79,7 +79,7 @@ def affine(node: Node, lowering: Lowering) -> None:
     planes, vectors = out.layout.sweep
     scales, shifts = (None if v is None else pack.padded(v, up(len(v))) for v in (scale, shift))
     lowering.emit(
-        abi.Affine, in_=Planes(source, planes), out=Planes(out, planes), scale=scales, shift=shifts,
+        abi.Affine, in_=source.swept(planes), out=out.swept(planes), scale=scales, shift=shifts,
         mask=out.layout.mask, vectors=vectors, activation=ACTIVATIONS.index(node.activation), batch=out.batched,
         work=planes * vectors * LANES,
     )  # fmt: skip
@@ -98,9 +98,9 @@ def _binary(node: Node, function: str, left: Tensor, right: Tensor | NDArray[Any
     """``left`` with another value, or with a constant of one sample's shape."""
     out = lowering.new(node)
     planes, vectors = out.layout.sweep
-    other = Planes(right, planes) if isinstance(right, Tensor) else _constant(right, out.layout, lowering)
+    other = right.swept(planes) if isinstance(right, Tensor) else _constant(right, out.layout, lowering)
     lowering.emit(
-        abi.Binary, left=Planes(left, planes), out=Planes(out, planes), right=other, mask=out.layout.mask,
+        abi.Binary, left=left.swept(planes), out=out.swept(planes), right=other, mask=out.layout.mask,
         binary=BINARY.index(function), vectors=vectors, activation=ACTIVATIONS.index(node.activation),
         batch=out.batched, work=planes * vectors * LANES,
     )  # fmt: skip
