@@ -30,7 +30,8 @@ class Program:
 
     def __init__(self, graph: Graph, assembly: Assembly, isa: Isa) -> None:
         abi.check()
-        self.graph, self._assembly = graph, assembly  # whose operations point into its arrays
+        self.inputs, self.output_shapes = graph.inputs, graph.output_shapes()
+        self._assembly = assembly  # whose operations point into its arrays
         library = native.library()
         self._run_c, self._call_c = library.ts_run, library.ts_call
         self._fast = native.fast_run()

@@ -26,8 +26,8 @@ class Session:
         self._step, self._chunk = programs
         self._threads = threads
         self._memory = np.zeros(self._step.memory_floats, np.float32)
-        self._port = self._step.graph.inputs[0]
-        self._outputs = [shape[1:] for shape in self._step.graph.output_shapes()]
+        self._port = self._step.inputs[0]
+        self._outputs = [shape[1:] for shape in self._step.output_shapes]
         self._guard = threading.Lock()
 
     def reset(self) -> None:
