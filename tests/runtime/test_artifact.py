@@ -22,8 +22,9 @@ from tests.runtime.networks import ISAS, sparse
 from tests.runtime.zoo import ZOO
 from tests.runtime.zoo import network as network_of
 from ticketsmith import runtime
-from ticketsmith.native import NotBuiltError
-from ticketsmith.runtime.artifact import ArtifactError, machine_key, read
+from ticketsmith.native import NotBuiltError, abi
+from ticketsmith.runtime.artifact import ArtifactError, machine_key, open_artifact
+from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.program import InputError
 
@@ -59,6 +60,26 @@ def test_what_is_saved_answers_as_before(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["ticket.tsk"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "former", "name", "operation"),
+    [
+        ("vector", "slices", "sell", abi.Sell), ("vector", "slices_wide", "sell_wide", abi.Sell),
+        ("vector", "bitmap", "bitmask", abi.Bitmask), ("vector", "rows", "gemv", abi.Gemv),
+        ("planes", "taps", "sparse_conv", abi.SparseConv), ("planes", "taps_whole", "sparse_conv_whole", abi.SparseConv),
+        ("planes", "pixels", "dense_px32", abi.DensePx32), ("planes", "tiles", "dense_hx16", abi.DenseHx16),
+    ],
+)  # fmt: skip
+def test_former_names_of_formats_in_a_file_are_used(
+    mode: str, former: str, name: str, operation: type, tmp_path: Path
+) -> None:
+    graph = from_torch(network(), torch.zeros(1, 2, 8, 8))
+    product = next(node for node in graph.nodes if node.op == ("linear" if mode == "vector" else "conv2d"))
+    runtime.save(tmp_path / "x.tsk", graph, {machine_key(): {f"{mode}:{product.output}": former}})
+    model = runtime.load(tmp_path / "x.tsk")
+    assert model.choices == {f"{mode}:{product.output}": name}
+    assert operation in {type(one) for one in compile_graph(model.graph, choices=model.choices).operations}
+
+
 def test_zeros_take_a_bit_each(tmp_path: Path) -> None:
     layer = sparse(nn.Linear(1000, 1000), 0.1)
     runtime.save(tmp_path / "x.tsk", from_torch(layer, torch.zeros(1, 1000)))
@@ -85,7 +106,7 @@ def test_every_damaged_byte_is_noticed(path: Path) -> None:
         damaged[place] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
         try:
-            graph, _ = read(path)
+            graph = open_artifact(path).graph
         except ArtifactError:
             continue
         assert graph.tensors
@@ -93,10 +114,10 @@ def test_every_damaged_byte_is_noticed(path: Path) -> None:
     for length in (0, 1, 40, 56, 60, 500, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(ArtifactError):
-            read(path)
+            open_artifact(path)
     path.write_bytes(whole + b"more")
     with pytest.raises(ArtifactError, match="has grown"):
-        read(path)
+        open_artifact(path)
 
 
 def test_another_version_and_another_kind_of_file_are_told(path: Path) -> None:
@@ -224,7 +245,7 @@ def test_tensors_that_share_bytes_are_refused(path: Path) -> None:
 
     rewrite(path, repeated)
     with pytest.raises(ArtifactError, match="tensors overlap"):
-        read(path)
+        open_artifact(path)
 
 
 def test_a_header_of_nested_lists_is_refused(path: Path) -> None:
@@ -232,4 +253,4 @@ def test_a_header_of_nested_lists_is_refused(path: Path) -> None:
     header = b"[" * 100_000
     path.write_bytes(data[:16] + struct.pack("<Q", len(header)) + hashlib.sha256(header).digest() + header)
     with pytest.raises(ArtifactError):
-        read(path)
+        open_artifact(path)

@@ -16,9 +16,8 @@ from tests.runtime.zoo import ZOO, network, noise, tokens
 from ticketsmith.native import Isa
 from ticketsmith.runtime.from_onnx import from_onnx
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
-from ticketsmith.runtime.graph import Graph, Node
+from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
-from ticketsmith.runtime.plan import plan
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 
@@ -291,29 +290,6 @@ def test_arguments_that_cannot_be_used_are_refused(function, told: str) -> None:
 
     with pytest.raises(UnsupportedError, match=told):
         from_torch(Called(), noise(2, 4))
-
-
-def test_a_plan_does_not_go_through_all_nodes_for_each_of_them() -> None:
-    class Counted(tuple):
-        passes = 0
-
-        def __iter__(self):
-            Counted.passes += 1
-            return super().__iter__()
-
-        def __reversed__(self):
-            Counted.passes += 1
-            return iter(self[::-1])
-
-    def passes(count: int) -> int:
-        nodes = [Node("add", (f"v{max(0, i - 3)}", f"v{i}"), f"v{i + 1}") for i in range(count)]
-        nodes.append(Node("linear", (f"v{count}",), "out", {"weight": "w"}))
-        graph = Graph("v0", (16,), "float32", Counted(nodes), "out", {"w": np.eye(16, dtype=np.float32)})
-        Counted.passes = 0
-        assert len(plan(graph, 16).operations) > count
-        return Counted.passes
-
-    assert passes(40) == passes(10)
 
 
 def test_a_place_that_a_table_does_not_have_is_not_a_number() -> None:

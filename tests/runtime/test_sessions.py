@@ -17,7 +17,7 @@ from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.program import InputError
-from ticketsmith.runtime.session import SessionError, step_graph
+from ticketsmith.runtime.steps import SessionError, step_graph
 from ticketsmith.runtime.tune import choices, tune
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")

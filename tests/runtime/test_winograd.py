@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tests.runtime.networks import ISAS, assert_same, sparse
 from ticketsmith.native import Isa, abi
+from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import Model
-from ticketsmith.runtime.plan import plan
 from ticketsmith.runtime.tune import tune
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -33,7 +33,7 @@ def everywhere(module: nn.Module, inputs: Tensor) -> dict[str, str]:
 
 def uses(module: nn.Module, inputs: Tensor) -> int:
     """How many operations of it there are when it is asked for everywhere."""
-    made = plan(from_torch(module, inputs), choices=everywhere(module, inputs))
+    made = compile_graph(from_torch(module, inputs), choices=everywhere(module, inputs))
     return sum(isinstance(operation, abi.Winograd) for operation in made.operations)
 
 

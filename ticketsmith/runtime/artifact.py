@@ -65,32 +65,21 @@ class Artifact:
     precision: str
 
 
-def load(
-    path: str | os.PathLike[str],
-    *,
-    threads: int = 1,
-    isa: Isa | None = None,
-    precision: str | None = None,
-    handover: bool = True,
-) -> Model:
+def load(path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = None, precision: str | None = None,
+         handover: bool = True) -> Model:  # fmt: skip
     """The model of a ``.tsk`` file, ready to call. ``precision`` is the file's unless another one is asked for.
 
     With ``handover``, what was measured to be faster in a dense library is computed there, if it is installed.
 
     Raises ArtifactError when the file is missing, damaged or of another version, NotBuiltError when there are no kernels.
     """
-    found = open_artifact(path)
-    chosen = precision or found.precision
-    choices = found.choices.get(machine_key())
-    return Model(found.graph, choices, threads=threads, isa=isa, precision=chosen, handover=handover)
+    artifact = open_artifact(path)
+    choices, precision = artifact.choices.get(machine_key()), precision or artifact.precision
+    return Model(artifact.graph, choices, threads=threads, isa=isa, precision=precision, handover=handover)
 
 
-def save(
-    path: str | os.PathLike[str],
-    graph: Graph,
-    choices: Mapping[str, Mapping[str, str]] | None = None,
-    precision: str = "float32",
-) -> None:
+def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mapping[str, str]] | None = None,
+         precision: str = "float32") -> None:  # fmt: skip
     """Writes ``graph``; ``choices`` maps machines (``machine_key``) to formats. The file appears whole or not at all.
 
     With ``precision`` bfloat16 or int8 (a scale for each row) the weights of products take two bytes or one each, and are
@@ -103,38 +92,23 @@ def save(
     offset = 0
     for name, tensor in graph.tensors.items():
         values = precision if name in low else "float32"
-        encoding, blob = _encoded(tensor, values)
+        encoding, blob = _encode(tensor, values)
         places[name] = {
-            "shape": list(tensor.shape),
-            "encoding": encoding,
-            "values": values,
-            "offset": offset,
-            "size": len(blob),
+            "shape": tensor.shape, "encoding": encoding, "values": values, "offset": offset, "size": len(blob),
             "sha256": hashlib.sha256(blob).hexdigest(),
-        }
+        }  # fmt: skip
         blobs.append(blob + bytes(-len(blob) % _ALIGNMENT))
         offset += len(blobs[-1])
     document = {
         "graph": {
-            "inputs": [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in graph.inputs],
-            "outputs": list(graph.outputs),
-            "scalars": list(graph.scalars),
+            "inputs": [vars(port) for port in graph.inputs], "outputs": graph.outputs, "scalars": graph.scalars,
             "nodes": [
-                {
-                    "op": node.op,
-                    "inputs": list(node.inputs),
-                    "output": node.output,
-                    "weights": dict(node.weights),
-                    "attributes": dict(node.attributes),
-                }
-                for node in graph.nodes
+                {**vars(node), "weights": dict(node.weights), "attributes": dict(node.attributes)} for node in graph.nodes
             ],
         },
-        "tensors": places,
-        "precision": precision,
-        "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()},
-        "data": offset,
-    }
+        "tensors": places, "precision": precision,
+        "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()}, "data": offset,
+    }  # fmt: skip
     header = json.dumps(document, allow_nan=False).encode()
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
     prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(header), hashlib.sha256(header).digest())
@@ -149,12 +123,6 @@ def save(
         raise disk_error(error, target) from error
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Graph, dict[str, dict[str, str]]]:
-    """The graph of a file and its choices of formats by machine. Raises ArtifactError."""
-    found = open_artifact(path)
-    return found.graph, {machine: dict(formats) for machine, formats in found.choices.items()}
-
-
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """What a file holds. Raises ArtifactError when it is missing, damaged or of another version."""
     try:
@@ -162,12 +130,12 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}.") from error
     try:
-        return _parsed(data)
+        return _parse(data)
     except (ArtifactError, GraphError) as error:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def _parsed(data: bytes) -> Artifact:
+def _parse(data: bytes) -> Artifact:
     if len(data) < _PREFIX.size or data[:8] != MAGIC:
         raise ArtifactError("this is no .tsk file, or its beginning is damaged.")
     _, version, zero, size, digest = _PREFIX.unpack_from(data)
@@ -261,7 +229,7 @@ def _choices(document: dict[str, Any]) -> dict[str, dict[str, str]]:
     }
 
 
-def _encoded(tensor: NDArray[np.float32], values: str) -> tuple[str, bytes]:
+def _encode(tensor: NDArray[np.float32], values: str) -> tuple[str, bytes]:
     """[a bit for each][a scale for each row][the values], without the bits where they would save nothing."""
     array = np.ascontiguousarray(tensor, np.float32)
     scales = b""
@@ -274,11 +242,11 @@ def _encoded(tensor: NDArray[np.float32], values: str) -> tuple[str, bytes]:
         stored[stored == 0x8000] = 0  # of two zeros one is enough
     else:
         stored = array.ravel().astype("<f4")
-    kept = stored != 0
-    size, count = stored.itemsize, int(np.count_nonzero(kept))
+    mask = stored != 0
+    size, count = stored.itemsize, int(np.count_nonzero(mask))
     if size * count + -(-stored.size // 8) >= size * stored.size:
         return "dense", scales + stored.tobytes()
-    return "bitmap", np.packbits(kept).tobytes() + scales + stored[kept].tobytes()
+    return "bitmap", np.packbits(mask).tobytes() + scales + stored[mask].tobytes()
 
 
 _STORED = {"float32": "<f4", "bfloat16": "<u2", "int8": "i1"}
@@ -306,11 +274,11 @@ def _tensor(name: str, place: Any, body: memoryview) -> NDArray[np.float32]:
         raise ArtifactError(f"tensor {name!r} does not have the bytes of its shape.")
     values = np.frombuffer(blob[bits + scales :], stored)
     if bits:
-        kept = np.unpackbits(np.frombuffer(blob[:bits], np.uint8), count=count).view(bool)
-        if int(np.count_nonzero(kept)) != len(values):
+        mask = np.unpackbits(np.frombuffer(blob[:bits], np.uint8), count=count).view(bool)
+        if int(np.count_nonzero(mask)) != len(values):
             raise ArtifactError(f"tensor {name!r} does not have as many values as its mask says.")
         full = np.zeros(count, stored)
-        full[kept] = values
+        full[mask] = values
         values = full
     if kind == "bfloat16":
         return from_bfloat16(values).reshape(shape)

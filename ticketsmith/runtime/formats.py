@@ -31,7 +31,7 @@ FORMER_NAMES = {
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
 
-_BITMAP_ABOVE = 0.25
+_BITMASK_ABOVE = 0.25
 """The density above which a bit for each weight won over columns, where weights come from memory."""
 
 _WINOGRAD_ABOVE, _TRANSFORMS = 0.22, 1.7
@@ -41,6 +41,7 @@ _MOST_FOR_FEW_TILES = 4_000_000
 """Transformed weights that can be read for fewer than 16 tiles: more do not come from the last cache in time."""
 
 _DENSE_IN_FEW_LANES = 0.3
+"""The density above which 16 lanes or fewer are computed densely: see ``dense_in_few_lanes``."""
 
 _MOST_IN_CACHE = 3_000_000
 """Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
@@ -67,14 +68,14 @@ def cold(graph: Graph) -> bool:
 def density(graph: Graph) -> float:
     """The share of a network's multiply-adds that are not with zeros."""
     shapes = graph.shapes()
-    kept = whole = 0
+    nonzero = total = 0
     for node in graph.nodes:
         if node.op in PRODUCTS:
             weight = graph.parameter(node, "weight")
             # a weight of a convolution, or of a layer over a sequence, is used at each place of the output
             places = math.prod(shapes[node.output]) // len(weight)
-            kept, whole = kept + places * int(np.count_nonzero(weight)), whole + places * weight.size
-    return kept / max(1, whole)
+            nonzero, total = nonzero + places * int(np.count_nonzero(weight)), total + places * weight.size
+    return nonzero / max(1, total)
 
 
 def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, ti
         return "winograd"
     if shared and density > _DENSE_ABOVE[mode]:
         return dense
-    return "bitmask" if mode == "vector" and cold and density > _BITMAP_ABOVE else sparse
+    return "bitmask" if mode == "vector" and cold and density > _BITMASK_ABOVE else sparse
 
 
 def _winograd_above(tiling: Tiling, outputs: int) -> float:

@@ -1,4 +1,4 @@
-"""Where the numbers of a value lie, and which memory values may share.
+"""Where the numbers of a value lie.
 
 A value is a set of planes. Images have zero rows around them, as far as the convolutions at their resolution reach, so that
 a shifted plane is the same plane read from another offset, and a whole plane can be computed as one long row. Where rows are
@@ -12,16 +12,12 @@ between values of one layout.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.native.abi import Space, Value
 from ticketsmith.runtime.graph import GraphError
 from ticketsmith.runtime.pack import aligned
 
@@ -149,87 +145,3 @@ def image(
 def lanes(planes: int, rows: int, cols: int, count: int, halo: Halo, key: Hashable = "lanes") -> Layout:
     """Images of ``count`` samples at once: a column is a float of each."""
     return image(planes, rows, cols * count, replace(halo, cols=halo.cols * count), key=key)
-
-
-@dataclass(eq=False)
-class Slot:
-    """Memory of a space, for several values one after the other."""
-
-    space: int
-    key: Hashable
-    size: int
-    offset: int = 0
-
-
-@dataclass(eq=False)
-class Tensor:
-    """A value in memory."""
-
-    layout: Layout
-    slot: Slot
-    first_plane: int = 0
-
-    @classmethod
-    def new(cls, layout: Layout, space: Space) -> Tensor:
-        return cls(layout, Slot(space, layout.key, layout.size))
-
-    @property
-    def space(self) -> int:
-        return self.slot.space
-
-    @property
-    def base(self) -> int:
-        return self.slot.offset + self.layout.origin + self.first_plane * self.layout.plane
-
-    def value(self, planes: int | None = None) -> Value:
-        """As the kernels know it."""
-        layout = self.layout
-        count = layout.planes if planes is None else planes
-        return Value(self.base, layout.plane, layout.row, int(self.space), count, layout.rows, layout.cols)
-
-    def part(self, begin: int, end: int) -> Tensor:
-        """Some of the planes, in the same memory."""
-        return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
-
-    def seen_as(self, layout: Layout) -> Tensor:
-        """The same memory in another layout, from where this value begins."""
-        begin = self.layout.origin + self.first_plane * self.layout.plane
-        return Tensor(replace(layout, origin=begin), self.slot)
-
-
-def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
-    """Gives every tensor of ``space`` its memory, shared where lifetimes allow; the floats that are needed in all.
-
-    ``uses`` are (step, tensor) in the order of steps. A slot's memory is free after its last step.
-    """
-    life: dict[Slot, list[int]] = {}
-    for step, tensor in uses:
-        if tensor.space == space:
-            life.setdefault(tensor.slot, [step, step])[1] = step
-    free: dict[Hashable, list[tuple[int, int, Slot]]] = defaultdict(
-        list
-    )  # nobody's memory, by layout; the largest first
-    grounds: list[Slot] = []
-    ground_of: dict[Slot, Slot] = {}
-    ending = deque(sorted(life, key=lambda slot: life[slot][1]))
-    order = count()
-    for slot in sorted(life, key=lambda slot: life[slot][0]):
-        while ending and life[ending[0]][1] < life[slot][0]:
-            gone = ending.popleft()
-            heappush(free[gone.key], (-ground_of[gone].size, next(order), ground_of[gone]))
-        if free[slot.key]:
-            ground = heappop(free[slot.key])[2]
-            ground.size = max(ground.size, slot.size)
-        else:
-            ground = Slot(space, slot.key, slot.size)
-            grounds.append(ground)
-        ground_of[slot] = ground
-    total = 0
-    for ground in grounds:
-        ground.offset = total
-        total += up(ground.size) + 64  # kernels read whole vectors
-    if total > MOST_FLOATS:
-        raise GraphError(f"the network needs {4 * total:,} bytes of scratch memory; {4 * MOST_FLOATS:,} are allowed.")
-    for slot, ground in ground_of.items():
-        slot.offset = ground.offset
-    return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,12 @@ from ticketsmith.errors import RecipeError
 from ticketsmith.native import Isa
 from ticketsmith.runtime import formats
 from ticketsmith.runtime import handover as dense_libraries
-from ticketsmith.runtime.graph import Graph, Port
-from ticketsmith.runtime.plan import lane_nodes, plan
-from ticketsmith.runtime.program import UNKNOWN_TOKEN, InputError, Program
-
-if TYPE_CHECKING:
-    from ticketsmith.runtime.session import Session
+from ticketsmith.runtime.analysis import lane_nodes
+from ticketsmith.runtime.compiler import compile_graph
+from ticketsmith.runtime.graph import Graph, GraphError
+from ticketsmith.runtime.program import UNKNOWN_TOKEN, InputError, Program, as_array
+from ticketsmith.runtime.session import Session
+from ticketsmith.runtime.steps import CHUNK, SessionError, step_graph
 
 MOST_LANES = 32
 """Samples that go through the end of a network together; more would not fit the second cache."""
@@ -45,16 +45,8 @@ class Model:
     unless ``handover`` is False, or the instructions ``isa`` are asked for.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        choices: Mapping[str, str] | None = None,
-        *,
-        threads: int = 1,
-        isa: Isa | None = None,
-        precision: str = "float32",
-        handover: bool = True,
-    ) -> None:
+    def __init__(self, graph: Graph, choices: Mapping[str, str] | None = None, *, threads: int = 1, isa: Isa | None = None,
+                 precision: str = "float32", handover: bool = True) -> None:  # fmt: skip
         if threads < 1:
             raise RecipeError(f"a model runs on 1 thread or more, not {threads}.")
         if precision not in PRECISIONS:
@@ -74,12 +66,12 @@ class Model:
         is_dense = images and formats.density(graph) > _DENSE
         self._has_lanes = bool(batched)
         self._fewest = _FEWEST_FOR_DENSE_IMAGES if is_dense else _FEWEST_FOR_LANES
-        handed = handover and isa is None and precision == "float32" and graph.step is None
-        self._libraries = dense_libraries.chosen(self.choices, threads) if handed else {}
-        self._sessions: dict[tuple[str, int | None], dense_libraries.Call | None] = {}
+        may_hand_over = handover and isa is None and precision == "float32" and graph.step is None
+        self._libraries = dense_libraries.chosen(self.choices, threads) if may_hand_over else {}
+        self._calls: dict[tuple[str, int | None], dense_libraries.Call | None] = {}
         self._programs: dict[int, Program] = {}
         self._steps: dict[tuple[int, int, int], Program] = {}
-        self._making = threading.Lock()
+        self._compiling = threading.Lock()
         self._fast = native.fast_run()
         self._handles: dict[int, int | None] = {}
         """Of programs that take a whole batch of this size in one call, by way of ``_fast``."""
@@ -101,19 +93,19 @@ class Model:
                     return outputs
                 if status > 0:
                     Program.settle(status)
-        found = self._any(inputs)
-        return found[0] if len(found) == 1 else found
+        results = self._any(inputs)
+        return results[0] if len(results) == 1 else results
 
     def prepare(self, batch_size: int = 1) -> None:
         """Makes the programs that a batch of this size needs. Raises GraphError when they would be too large."""
-        if self._session(batch_size) is not None:
+        if self._call(batch_size) is not None:
             return
         for lanes in {lanes for _, _, lanes in self._chunks(batch_size)}:
             self._program(lanes)
 
     def handed_to(self, batch_size: int = 1) -> str:
         """The dense library that computes batches of this size; empty for our own kernels."""
-        return "" if self._session(batch_size) is None else dense_libraries.nearest(self._libraries, batch_size)
+        return "" if self._call(batch_size) is None else dense_libraries.nearest(self._libraries, batch_size)
 
     def session(self, batch: int = 1, capacity: int | None = None) -> Session:
         """A decoder that remembers: ``batch`` sequences of up to ``capacity`` tokens (by default, as many as the model was
@@ -121,30 +113,21 @@ class Model:
 
         Raises SessionError for a model that does not work token by token, or has too few positions.
         """
-        from ticketsmith.runtime.session import Session
-
-        return Session(self, batch, capacity)
-
-    def step_program(self, batch: int, tokens: int, capacity: int) -> Program:
-        """What a session runs; sessions of one kind share it."""
-        from ticketsmith.runtime.session import step_program
-
-        key = batch, tokens, capacity
-        with self._making:
-            if key not in self._steps:
-                self._steps[key] = step_program(self, *key)
-            return self._steps[key]
+        if capacity is None:
+            capacity = self.graph.shape[0] if self.graph.shape else 0
+        step, chunk = (self._step_program(batch, tokens, capacity) for tokens in (1, CHUNK))
+        return Session((step, chunk), batch, capacity, self.threads)
 
     def _any(self, inputs: Sequence[Any]) -> tuple[NDArray[np.float32], ...]:
         if len(inputs) != len(self.inputs):
             names = ", ".join(port.name for port in self.inputs)
             raise InputError(f"the model takes {len(self.inputs)} inputs ({names}), not {len(inputs)}.")
-        arrays = [as_array(given, port) for given, port in zip(inputs, self.inputs, strict=True)]
+        arrays = [as_array(value, port) for value, port in zip(inputs, self.inputs, strict=True)]
         batches = {len(array) for array in arrays}
         if len(batches) > 1:
             raise InputError(f"the inputs have different batch sizes: {[len(array) for array in arrays]}.")
         batch = batches.pop()
-        library = self._session(batch)
+        library = self._call(batch)
         if library is not None:
             self._check_tokens(arrays)
             try:
@@ -166,17 +149,17 @@ class Model:
                 program.call(ins, outs, end - begin, self.threads)
         return outputs
 
-    def _session(self, batch: int) -> dense_libraries.Call | None:
+    def _call(self, batch: int) -> dense_libraries.Call | None:
         """The dense library that batches of this size are handed to."""
         name = dense_libraries.nearest(self._libraries, batch) if self._libraries else dense_libraries.OWN
         if name == dense_libraries.OWN:
             return None
         key = name, batch if batch in self._libraries and dense_libraries.needs_size(name) else None
-        if key not in self._sessions:
-            with self._making:
-                if key not in self._sessions:
-                    self._sessions[key] = dense_libraries.session(name, self.graph, self.threads, key[1])
-        return self._sessions[key]
+        if key not in self._calls:
+            with self._compiling:
+                if key not in self._calls:
+                    self._calls[key] = dense_libraries.session(name, self.graph, self.threads, key[1])
+        return self._calls[key]
 
     def _check_tokens(self, inputs: Sequence[NDArray[Any]]) -> None:
         """Raises InputError for tokens outside of a vocabulary: some libraries count backwards from its end."""
@@ -201,31 +184,21 @@ class Model:
         program = self._programs.get(lanes)
         if program is not None:
             return program
-        with self._making:
+        with self._compiling:
             if lanes not in self._programs:
-                made = plan(self.graph, lanes, self.choices, self.precision)
-                self._programs[lanes] = Program(self.graph, made, self.isa)
+                assembly = compile_graph(self.graph, lanes, self.choices, self.precision)
+                self._programs[lanes] = Program(self.graph, assembly, self.isa)
             return self._programs[lanes]
 
-
-def as_array(given: Any, port: Port, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """A caller's array as the kernels need it: contiguous, of the input's dtype and ``shape`` (any batch of samples).
-
-    Raises InputError for what is no array on the CPU, or does not fit.
-    """
-    if not isinstance(given, np.ndarray):
-        if not hasattr(given, "__dlpack__"):
-            raise InputError(f"inputs are NumPy arrays, or have __dlpack__; not {type(given).__name__}.")
-        try:
-            given = np.from_dlpack(given)
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"the inputs cannot be read: {error}") from error
-    dtype = np.dtype(port.dtype)
-    wanted = (*("batch",), *port.shape) if shape is None else shape
-    fits = given.shape == shape if shape is not None else given.ndim > 0 and given.shape[1:] == port.shape
-    if not fits:
-        raise InputError(f"inputs have the shape {given.shape}; the model takes {wanted}.")
-    kinds = "iub" if dtype.kind == "i" else "f"
-    if given.dtype != dtype and (given.dtype.kind not in kinds or given.dtype.itemsize > 8):
-        raise InputError(f"inputs are {given.dtype}; the model takes {dtype}.")
-    return np.ascontiguousarray(given, dtype)
+    def _step_program(self, batch: int, tokens: int, capacity: int) -> Program:
+        """What a session runs; sessions of one kind share it."""
+        key = batch, tokens, capacity
+        with self._compiling:
+            if key not in self._steps:
+                try:
+                    graph = step_graph(self.graph, *key)
+                    assembly = compile_graph(graph, 0, self.choices, self.precision)
+                    self._steps[key] = Program(graph, assembly, self.isa)
+                except GraphError as error:
+                    raise SessionError(f"no session of {batch} x {capacity} tokens can be made: {error}") from error
+            return self._steps[key]

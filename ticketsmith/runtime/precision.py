@@ -36,9 +36,9 @@ def low_precision_error(
     ``inputs`` is an array ``[batch, ...]``, or several for a model of several inputs. Raises RecipeError for a precision that
     is not known, InputError for inputs that do not fit.
     """
-    given = tuple(inputs) if isinstance(inputs, (list, tuple)) else (inputs,)
-    exact = _outputs(Model(graph, choices), given)
-    near = _outputs(Model(rounded(graph, precision), choices, precision=precision), given)
+    arrays = tuple(inputs) if isinstance(inputs, (list, tuple)) else (inputs,)
+    exact = _outputs(Model(graph, choices), arrays)
+    near = _outputs(Model(rounded(graph, precision), choices, precision=precision), arrays)
     error = max((float(np.abs(a - b).max(initial=0.0)) for a, b in zip(exact, near, strict=True)), default=0.0)
     largest = max((float(np.abs(a).max(initial=0.0)) for a in exact), default=0.0)
     classes = exact[0].size and exact[0].ndim > 1
@@ -47,8 +47,8 @@ def low_precision_error(
 
 
 def _outputs(model: Model, inputs: Sequence[Any]) -> tuple[Floats, ...]:
-    found = model(*inputs)
-    return found if isinstance(found, tuple) else (found,)
+    outputs = model(*inputs)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def low_tensors(graph: Graph, precision: str) -> set[str]:
@@ -57,10 +57,10 @@ def low_tensors(graph: Graph, precision: str) -> set[str]:
         raise RecipeError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
     if precision == "float32":
         return set()
-    found = {node.weights["weight"] for node in graph.nodes if node.op in PRODUCTS}
+    names = {node.weights["weight"] for node in graph.nodes if node.op in PRODUCTS}
     if precision == "bfloat16":
-        found |= {node.weights["table"] for node in graph.nodes if node.op == "embedding"}
-    return found
+        names |= {node.weights["table"] for node in graph.nodes if node.op == "embedding"}
+    return names
 
 
 def rounded(graph: Graph, precision: str) -> Graph:

@@ -1,4 +1,4 @@
-"""A program in the kernel library: made once, called from any number of threads."""
+"""A program in the kernel library: compiled once, called from any number of threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ticketsmith import native
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.memory import require
 from ticketsmith.native import Isa, abi
-from ticketsmith.runtime.graph import Graph, GraphError
-from ticketsmith.runtime.plan import Plan
+from ticketsmith.runtime.assembly import Assembly
+from ticketsmith.runtime.graph import Graph, GraphError, Port
 
 UNKNOWN_TOKEN = 1
 _MESSAGES = {UNKNOWN_TOKEN: "a token lies outside of the vocabulary.", 2: "memory is short."}
@@ -26,21 +26,22 @@ class InputError(TicketSmithError):
 
 
 class Program:
-    """A plan, ready to run."""
+    """An assembly, ready to run with the instructions ``isa``. Raises GraphError where it cannot, or memory is short."""
 
-    def __init__(self, graph: Graph, plan: Plan, isa: Isa) -> None:
+    def __init__(self, graph: Graph, assembly: Assembly, isa: Isa) -> None:
         abi.check()
-        self._plan = plan  # the operations point into its arrays
+        self.inputs, self.output_shapes = graph.inputs, graph.output_shapes()
+        self._assembly = assembly  # whose operations point into its arrays
         library = native.library()
         self._run_c, self._call_c = library.ts_run, library.ts_call
         self._fast = native.fast_run()
-        floats = plan.sample_floats + plan.batch_floats + plan.memory_floats
+        floats = assembly.sample_floats + assembly.batch_floats + assembly.memory_floats
         require(4 * floats, "what the model computes", "Take a smaller batch, or a shorter context.", GraphError)
         shapes = graph.shapes()
-        count = len(plan.operations)
-        pointers = (ctypes.c_void_p * count)(*(ctypes.addressof(operation) for operation in plan.operations))
+        count = len(assembly.operations)
+        pointers = (ctypes.c_void_p * count)(*(ctypes.addressof(operation) for operation in assembly.operations))
         self.handle: int | None = library.ts_create(
-            pointers, count, int(isa), plan.sample_floats, plan.batch_floats, math.prod(graph.shape),
+            pointers, count, int(isa), assembly.sample_floats, assembly.batch_floats, math.prod(graph.shape),
             math.prod(shapes[graph.output]), np.dtype(graph.dtype).itemsize,
         )  # fmt: skip
         if not self.handle:
@@ -58,7 +59,7 @@ class Program:
     @property
     def memory_floats(self) -> int:
         """What a session remembers between calls."""
-        return self._plan.memory_floats
+        return self._assembly.memory_floats
 
     def run(self, inputs: NDArray[Any], outputs: NDArray[np.float32], threads: int) -> None:
         """One call; both arrays are contiguous, of the right shapes and dtypes. Raises InputError for unknown tokens."""
@@ -68,20 +69,13 @@ class Program:
             return
         self.settle(self._run_c(self.handle, inputs.ctypes.data, outputs.ctypes.data, len(inputs), threads))
 
-    def call(
-        self,
-        inputs: Sequence[NDArray[Any]],
-        outputs: Sequence[NDArray[np.float32]],
-        samples: int,
-        threads: int,
-        memory: NDArray[np.float32] | None = None,
-        position: int = 0,
-    ) -> None:
-        """One call with all inputs and outputs; ``memory`` is a session's, which has seen ``position`` tokens."""
+    def call(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[np.float32]], samples: int, threads: int,
+             memory: NDArray[np.float32] | None = None, position: int = 0) -> None:  # fmt: skip
+        """One call with all inputs and outputs; ``memory`` is a session's, which holds ``position`` tokens."""
         ins = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
         outs = (ctypes.c_void_p * len(outputs))(*(array.ctypes.data for array in outputs))
-        kept = None if memory is None else memory.ctypes.data
-        self.settle(self._call_c(self.handle, ins, outs, samples, kept, position, threads))
+        own = None if memory is None else memory.ctypes.data
+        self.settle(self._call_c(self.handle, ins, outs, samples, own, position, threads))
 
     @staticmethod
     def settle(status: int) -> None:
@@ -93,3 +87,26 @@ class Program:
         if getattr(self, "handle", None):
             self._destroy(self.handle)
             self.handle = None
+
+
+def as_array(array: Any, port: Port, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+    """A caller's array as the kernels need it: contiguous, of the input's dtype and ``shape`` (any batch of samples).
+
+    Raises InputError for what is no array on the CPU, or does not fit.
+    """
+    if not isinstance(array, np.ndarray):
+        if not hasattr(array, "__dlpack__"):
+            raise InputError(f"inputs are NumPy arrays, or have __dlpack__; not {type(array).__name__}.")
+        try:
+            array = np.from_dlpack(array)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"the inputs cannot be read: {error}") from error
+    dtype = np.dtype(port.dtype)
+    expected = (*("batch",), *port.shape) if shape is None else shape
+    fits = array.shape == shape if shape is not None else array.ndim > 0 and array.shape[1:] == port.shape
+    if not fits:
+        raise InputError(f"inputs have the shape {array.shape}; the model takes {expected}.")
+    kinds = "iub" if dtype.kind == "i" else "f"
+    if array.dtype != dtype and (array.dtype.kind not in kinds or array.dtype.itemsize > 8):
+        raise InputError(f"inputs are {array.dtype}; the model takes {dtype}.")
+    return np.ascontiguousarray(array, dtype)

@@ -14,9 +14,9 @@ from ticketsmith.engines import Call, installed
 from ticketsmith.native import Isa
 from ticketsmith.race import REST, SAMPLE_SECONDS, Runner, Stopwatch, race
 from ticketsmith.runtime import formats, handover
+from ticketsmith.runtime.analysis import lane_nodes
 from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
-from ticketsmith.runtime.plan import lane_nodes
 from ticketsmith.runtime.winograd import Tiling
 
 ROUNDS = 9

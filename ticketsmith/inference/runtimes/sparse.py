@@ -17,13 +17,12 @@ from ticketsmith.inference.runtimes import (
     check_precision,
     need_cpu,
 )
-from ticketsmith.runtime.arrays import CHUNK
 from ticketsmith.runtime.artifact import machine_key, save
 from ticketsmith.runtime.from_onnx import OnnxError, from_onnx
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.session import SessionError, step_graph
+from ticketsmith.runtime.steps import CHUNK, SessionError, step_graph
 from ticketsmith.runtime.tune import choices, tune
 
 

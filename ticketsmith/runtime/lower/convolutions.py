@@ -1,0 +1,195 @@
+"""Convolutions of one sample's image.
+
+In: a ``conv2d`` and its input. Out: where that cannot be read as it lies, copies of its rows and columns; then one product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native import abi
+from ticketsmith.native.abi import Space
+from ticketsmith.runtime import layout
+from ticketsmith.runtime.analysis import Reach
+from ticketsmith.runtime.graph import Node, conv_geometry
+from ticketsmith.runtime.layout import LANES, Halo, Layout, up
+from ticketsmith.runtime.lower import lanes
+from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, padded_bias, plane_product, product_fields
+from ticketsmith.runtime.operands import Strided, Tensor
+from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
+
+_FEW_TAPS_TILE = 14
+"""Vectors of a plane that are computed at once where few taps are summed: fewer leave registers for sums that are moved."""
+
+_FEW_TAPS, _PLANES_IN_CACHE = 9, 28
+"""For each output plane, move, and part of the inputs that fits the first cache (so many planes, or all): where that pays."""
+
+_TAPS_OF_A_MOVE = 3
+"""Of an output plane: with fewer, moves cost more than reads from two cache lines."""
+
+_DENSE_TILE = 6
+"""Vectors that are computed at once where there are few zeros: other registers hold several outputs."""
+
+
+def conv2d(node: Node, lowering: Lowering) -> None:
+    """In the format that was chosen, if its input can be read so."""
+    if node.output in lowering.analysis.batched:
+        lanes.convolution(node, lowering)
+        return
+    source = lowering.read(node.inputs[0], node)
+    format_ = lowering.analysis.format(node, "planes")
+    reach, tiling = lowering.analysis.reaches[node.output], lowering.analysis.tilings[node.output]
+    if format_ == "winograd" and tiling:
+        _winograd(node, source, tiling, lowering)
+    elif format_ == "dense_px32" and not (source.layout.whole and reach.beyond.cols):  # needs zeros between rows
+        _dense_convolution(node, source, reach, lowering)
+    else:
+        _plane_convolution(node, source, reach, "dense_hx16" if format_ == "dense_px32" else format_, lowering)
+
+
+def _dense_convolution(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> None:
+    """Every input is read where it lies, whatever the strides."""
+    weight, own = lowering.graph.parameter(node, "weight"), source.layout
+    _, rows, cols = lowering.shapes[node.output]
+    channel = np.arange(weight.shape[1])[:, None, None] * own.plane
+    offset = channel + (reach.far_r * own.row)[:, None] + reach.far_c
+    begin = (np.arange(rows) * reach.stride[0] * own.row)[:, None] + np.arange(cols) * reach.stride[1]
+    dense_px32(node, weight.reshape(len(weight), -1), source, offset.ravel(), begin.ravel(), lowering)
+
+
+def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, lowering: Lowering) -> None:
+    """As a sum of moved planes: of the input itself, or of copies of its rows and columns."""
+    weight, out = lowering.graph.parameter(node, "weight"), lowering.layout(lowering.shapes[node.output])
+    outputs, inner, high, wide = weight.shape
+    flat, dense = weight.reshape(outputs, -1), format_ == "dense_hx16"
+    channels, (_, vectors) = lowering.shapes[node.inputs[0]][0], out.sweep
+    phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
+    in_row = moves = np.zeros(wide, np.int64)
+    if reach.direct and not (dense and out.whole and np.any(reach.shift_c)):
+        in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
+    elif not dense and _fits(node, reach, lowering):
+        source, phases = _deal_phases(node, source, lowering)
+        phase, moves = reach.places(phases), reach.shift_c
+    else:
+        source = _split(node, source, reach, lowering)
+        phase = reach.phase_r[:, None] * wide + np.arange(wide)
+    own = source.layout
+    plane = reach.planes(outputs, inner) + phase * channels
+    count = np.count_nonzero(flat)
+    taps_of_a_move = count / flat.size * high * min(inner, _PLANES_IN_CACHE)
+    tile = _DENSE_TILE if dense else _FEW_TAPS_TILE if taps_of_a_move < _FEW_TAPS else TILE
+    in_rows = reach.shift_r * own.row
+    many = count > _TAPS_OF_A_MOVE * outputs * high * wide
+    moves_rows = not dense and many and reach.direct and out.whole and vectors <= tile and reach.moves_rows(own.row)
+    if moves_rows:
+        in_rows, moves = np.zeros_like(in_rows), in_rows[:, None] + moves
+    offset = plane * own.plane + in_rows[:, None] + in_row
+    move = np.broadcast_to(moves, offset.shape)
+    chunk = -(-vectors // -(-vectors // tile))
+    offset, plane, move = (each.reshape(len(plane), -1) for each in (offset, plane, move))
+    plane_bytes = (chunk * LANES + int(np.ptp(in_rows))) * 4
+    cols = own.cols if reach.direct else own.row
+    taps = Taps(offset, plane, move, cols, plane_bytes, tile=tile, moves_rows=moves_rows)
+    plane_product(node, flat, source, taps, format_, lowering)
+
+
+def _fits(node: Node, reach: Reach, lowering: Lowering) -> bool:
+    """Whether the phases of an input have no more columns that are read than whole rows of the output."""
+    own = lowering.layout(lowering.shapes[node.output])
+    cols = -(-lowering.shapes[node.inputs[0]][2] // reach.stride[1])
+    return own.whole and min(cols, own.cols + int(reach.shift_c.max())) <= own.row
+
+
+def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Every stride-th row and column of an input: planes for each phase that is read, with rows like the output's; and the
+    phases. Dealt once for all convolutions which read the input so."""
+    analysis, shapes = lowering.analysis, lowering.shapes
+    name, size, stride = node.inputs[0], shapes[node.output][1:], analysis.reaches[node.output].stride
+    key = name, stride, size
+    if key in lowering.phases:
+        return lowering.phases[key]
+    readers = [
+        analysis.reaches[user.output] for user in analysis.users(name)
+        if user.op == "conv2d" and user.inputs[0] == name and shapes[user.output][1:] == size
+    ]  # fmt: skip
+    readers = [reach for reach in readers if reach.stride == stride and not reach.direct]
+    halo = Halo()
+    for reach in readers:
+        halo = halo.union(reach.halo)
+    phases = sorted({phase for reach in readers for phase in reach.phases})
+    (channels, rows, cols), (high, wide), (step_r, step_c) = shapes[name], size, stride
+    row = layout.whole_row(wide)
+    planes = layout.image(channels * len(phases), high, wide, halo, row, whole=True, key=("phases", *key))
+    target, own = Tensor.new(planes, Space.SAMPLE), source.layout
+    columns = [-(-(cols - c) // step_c) for c in range(step_c)]
+    pairs = step_c == 2 and source.space == Space.SAMPLE  # even and odd columns at once
+    for index, (r, c) in enumerate(phases):
+        height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(row, columns[c])
+        if min(height, width) <= 0 or (pairs and c == 1 and (r, 0) in phases):
+            continue
+        to = Strided(target, planes.plane, planes.row, offset=index * channels * planes.plane)
+        if pairs and c == 0:
+            odds = min(row, columns[1]) if (r, 1) in phases else 0
+            lowering.emit(
+                abi.Deal, in_=Strided(source, own.plane, own.row * step_r, offset=r * own.row), out=to, planes=channels,
+                rows=height, evens=width, odds=odds, distance=channels * planes.plane, work=channels * height * width,
+            )  # fmt: skip
+        else:
+            from_ = Strided(source, own.plane, own.row * step_r, step_c, offset=r * own.row + c)
+            lowering.copy(from_, to, (channels, height, width))
+    lowering.phases[key] = target, phases
+    return target, phases
+
+
+def _split(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tensor:
+    """Every stride-th row and column: for each phase of rows and each column of the kernel, planes that look like the
+    output, so that no column is ever read beside its place."""
+    (_, high, wide), (channels, rows, cols) = lowering.shapes[node.output], lowering.shapes[node.inputs[0]]
+    (step_r, step_c), kernel = reach.stride, len(reach.far_c)
+    planes = layout.image(
+        channels * step_r * kernel, high, wide, Halo(0, reach.halo.top, reach.halo.bottom),
+        lowering.layout(lowering.shapes[node.output]).row,
+        key=("split", node.output),  # what is never written in it depends on this very convolution
+    )  # fmt: skip
+    target, own = Tensor.new(planes, Space.SAMPLE), source.layout
+    for index in range(step_r * kernel):
+        phase, far = index // kernel, int(reach.far_c[index % kernel])
+        first = max(0, -(far // step_c))  # output columns for which there is an input column
+        height = min(high + reach.halo.bottom, -(-(rows - phase) // step_r))
+        width = min(wide, (cols - 1 - far) // step_c + 1) - first
+        if min(height, width) > 0:
+            from_ = Strided(source, own.plane, own.row * step_r, step_c, offset=phase * own.row + first * step_c + far)
+            to = Strided(target, planes.plane, planes.row, offset=index * channels * planes.plane + first)
+            lowering.copy(from_, to, (channels, height, width))
+    return target
+
+
+def _winograd(node: Node, source: Tensor, tiling: Tiling, lowering: Lowering) -> None:
+    """For each part of the tiling: inputs to frequencies, then products and outputs."""
+    weight = lowering.graph.parameter(node, "weight")
+    residual = lowering.read_residual(node)
+    out = lowering.new(node) if residual else lowering.new_compact(node)
+    outputs, inputs = weight.shape[:2]
+    _, padding, _, _ = conv_geometry(node)
+    common = {
+        **product_fields(node, source, out, residual), "weights": pack_winograd(weight),
+        "bias": padded_bias(node, outputs, lowering), "columns": tiling.columns(), "tile_cols": tiling.tile_cols,
+        "pad_rows": padding[0], "left": tiling.left, "skip": tiling.skip,
+    }  # fmt: skip
+    blocks = up(outputs) // LANES
+    for part in tiling.parts():
+        # an odd number of cache lines, so that the frequencies of a tile lie in different sets of a cache
+        plane = (up(up(inputs, part.together) * part.pitch) // LANES | 1) * LANES
+        block = FREQUENCIES * LANES * (part.pitch + 1)
+        transformed = Tensor.new(Layout(FREQUENCIES, inputs, part.pitch, plane, part.pitch), Space.SAMPLE)
+        sums = Tensor.new(Layout(blocks, FREQUENCIES, block // FREQUENCIES, block, LANES), Space.SAMPLE)
+        starts, ends = tiling.neighbours(part)
+        fields = {
+            **common, "transformed": transformed, "sums": sums, "starts": starts, "ends": ends, "first": part.first,
+            "tile_rows": part.tile_rows, "pitch": part.pitch, "together": part.together,
+        }  # fmt: skip
+        work = FREQUENCIES * part.tiles * inputs
+        lowering.emit(abi.Winograd, **fields, product=False, work=4 * work, uses=(source, transformed))
+        lowering.emit(abi.Winograd, **fields, product=True, work=work * outputs)

@@ -1,0 +1,153 @@
+"""A program in the making: what functions that lower nodes read, and what they add to it."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native import abi
+from ticketsmith.native.abi import Space
+from ticketsmith.runtime import layout
+from ticketsmith.runtime.analysis import Analysis
+from ticketsmith.runtime.graph import GraphError, Node, Shape
+from ticketsmith.runtime.layout import Layout
+from ticketsmith.runtime.operands import Operand, Strided, Tensor, View, compact
+from ticketsmith.runtime.pack import aligned
+from ticketsmith.runtime.resolutions import Resolutions
+
+
+class Instruction(NamedTuple):
+    """One operation, before memory is assigned: the fields of a structure of the ABI, of which operands and arrays (or
+    tuples of operands) have no address yet. ``uses``: the operands that must be in memory when it runs. ``batch``: it is done
+    once for all samples. ``work`` counts multiply-adds."""
+
+    kind: type[ctypes.Structure]
+    fields: dict[str, Any]
+    uses: tuple[Operand, ...]
+    batch: bool
+    work: int
+
+
+class Lowering:
+    """The instructions so far, and where the values lie that they compute."""
+
+    def __init__(self, analysis: Analysis, resolutions: Resolutions) -> None:
+        self.analysis, self.resolutions = analysis, resolutions
+        self.graph, self.shapes, self.lanes = analysis.graph, analysis.shapes, analysis.lanes
+        self.instructions: list[Instruction] = []
+        self.constants: list[NDArray[Any]] = []
+        """Arrays that operands lie in; they must live as long as the program."""
+        self.memory_floats = 0
+        """What a session remembers between calls."""
+        self.tensors: dict[str, Tensor] = {}
+        self.phases: dict[Hashable, tuple[Tensor, list[tuple[int, int]]]] = {}
+        """Inputs of convolutions with a stride, dealt into planes once for all that read them so."""
+        self._lane_copies: dict[str, Tensor] = {}
+
+    def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
+             uses: tuple[Operand, ...] | None = None, **fields: Any) -> None:  # fmt: skip
+        """Adds an instruction. ``uses`` are the operands among ``fields``, where not said otherwise."""
+        if uses is None:
+            uses = tuple([value for value in fields.values() if isinstance(value, Operand)])
+        self.instructions.append(Instruction(kind, fields, uses, batch, work))
+
+    def copy(self, source: Strided, target: Strided, extent: tuple[int, int, int], lanes: bool = False) -> None:
+        """Planes, rows and columns from one layout to another; with ``lanes``, of all samples at once."""
+        planes, rows, cols = extent
+        self.emit(abi.Copy, in_=source, out=target, planes=planes, rows=rows, cols=cols, lanes=lanes, batch=lanes)
+
+    def layout(self, shape: Shape) -> Layout:
+        """Of one sample's value."""
+        return self.resolutions.layout(shape)
+
+    def new(self, node: Node) -> Tensor:
+        """Memory for what ``node`` computes."""
+        shape = self.shapes[node.output]
+        if node.output in self.analysis.batched:
+            tensor = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
+        else:
+            tensor = Tensor.new(self.layout(shape), Space.SAMPLE)
+        self.tensors[node.output] = tensor
+        return tensor
+
+    def new_compact(self, node: Node) -> Tensor:
+        """Memory for an image; without padding where all that read it want a vector."""
+        shape, users = self.shapes[node.output], self.analysis.users(node.output)
+        flattened = users and all(map(self.analysis.flattens, users)) and node.output not in self.graph.outputs
+        if node.output in self.analysis.batched or len(shape) != 3 or not flattened:
+            return self.new(node)
+        tensor = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
+        return tensor
+
+    def new_view(self, node: Node) -> View:
+        """Memory for what ``node`` computes, as an array."""
+        return View.of(self.new(node), self.shapes[node.output])
+
+    def read(self, name: str, node: Node) -> Tensor:
+        """The value ``name`` where ``node`` can read it."""
+        tensor = self.tensors[name]
+        if node.output not in self.analysis.batched or tensor.batched:
+            return tensor
+        if name not in self._lane_copies:
+            shape = self.shapes[name]
+            self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
+            self._copy_to_lanes(tensor, self._lane_copies[name], shape)
+        return self._lane_copies[name]
+
+    def read_view(self, name: str, node: Node) -> View:
+        """The value ``name`` as an array."""
+        return View.of(self.read(name, node), self.shapes[name])
+
+    def read_residual(self, node: Node) -> Tensor | None:
+        """What a product adds before its activation."""
+        return None if node.residual is None else self.read(node.residual, node)
+
+    def constant(self, values: NDArray[Any]) -> View:
+        """An array that is part of the program."""
+        memory = aligned(values.size + layout.LANES, np.float32)
+        memory[: values.size] = values.ravel()
+        shape = values.shape or (1,)
+        return View(self.constant_tensor(memory, layout.vector(values.size)), shape, compact(shape))
+
+    def constant_tensor(self, memory: NDArray[Any], own: Layout) -> Tensor:
+        """``memory``, which is laid out so. The space of constants begins at address zero."""
+        self.constants.append(memory)
+        return Tensor.at(own, Space.CONSTANT, memory.ctypes.data // 4)
+
+    def remember(self, floats: int) -> Tensor:
+        """Memory of a session. Raises GraphError when there would be too much of it."""
+        tensor = Tensor.at(layout.vector(floats), Space.MEMORY, self.memory_floats)
+        self.memory_floats += layout.up(floats)
+        if self.memory_floats > layout.MOST_FLOATS:
+            raise GraphError(f"the session's memory would exceed {4 * layout.MOST_FLOATS:,} bytes: use less capacity.")
+        return tensor
+
+    def lane_extent(self, tensor: Tensor, shape: Shape) -> tuple[int, int, int]:
+        """Planes, rows and columns of a value in lanes; all are columns of one row where nothing lies between."""
+        own = tensor.layout
+        if len(shape) == 1 or (own.row == own.cols and own.plane == own.rows * own.row):
+            return 1, 1, math.prod(shape)
+        return shape[0], shape[1], shape[2]
+
+    def lane_side(self, tensor: Tensor, sample: int = 1) -> Strided:
+        """A value in lanes as one side of a copy."""
+        return Strided(tensor, tensor.layout.plane, tensor.layout.row, self.lanes, sample)
+
+    def _copy_to_lanes(self, source: Tensor, target: Tensor, shape: Shape) -> None:
+        """A vector or an image of each sample into its lane."""
+        features = math.prod(shape)
+        if source.space != Space.INPUT:  # one behind the other first: element by element into lanes would be slow
+            own, samples = source.layout, Tensor.new(layout.vector(features * self.lanes), Space.BATCH)
+            self.copy(
+                Strided(source, own.plane, own.row), Strided(samples, own.rows * own.cols, own.cols, sample=features),
+                (own.planes, own.rows, own.cols),
+            )  # fmt: skip
+            source = samples
+        planes, rows, cols = self.lane_extent(target, shape)
+        side = Strided(source, rows * cols, cols, sample=features)
+        self.copy(side, self.lane_side(target), (planes, rows, cols), lanes=True)

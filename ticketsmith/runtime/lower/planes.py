@@ -1,0 +1,189 @@
+"""Operators that go over values plane by plane, by the layouts that these have.
+
+In: a node whose inputs are vectors, tokens of features, or images. Out: one instruction, or a few; zeros around images stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native import abi
+from ticketsmith.native.abi import Space
+from ticketsmith.runtime import pack
+from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, GraphError, Node, pool_geometry
+from ticketsmith.runtime.layout import LANES, Layout, up
+from ticketsmith.runtime.lower import arrays
+from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.operands import Tensor, View, loops
+
+_WIDEST_POOL = 4000
+"""Columns of a row over which windows move; the kernel keeps one."""
+
+_NORMS = ("softmax", "layer_norm", "rms_norm")
+"""In the order of the ABI."""
+
+
+def pool(node: Node, lowering: Lowering) -> None:
+    """Windows over each channel."""
+    kernel, stride, padding = pool_geometry(node)
+    source, out = lowering.read(node.inputs[0], node), lowering.new_compact(node)
+    shape, own = lowering.shapes[node.output], source.layout
+    if (shape[2] - 1) * stride[1] + kernel[1] > _WIDEST_POOL and kernel != lowering.shapes[node.inputs[0]][1:]:
+        raise GraphError(f"{node.output}: pooling over rows of more than {_WIDEST_POOL:,} columns is not known.")
+    lowering.emit(
+        abi.Pool, in_=source, out=out, average=node.op == "avg_pool", height=kernel[0], width=kernel[1],
+        step_r=stride[0], step_c=stride[1], pad_r=padding[0], pad_c=padding[1],
+        count_padding=bool(node.attributes.get("count_padding", True)), lanes=lowering.lanes if out.batched else 0,
+        batch=out.batched, work=own.planes * own.plane,
+    )  # fmt: skip
+
+
+def embedding(node: Node, lowering: Lowering) -> None:
+    """Rows of a table, as columns of planes."""
+    table, space = np.ascontiguousarray(lowering.graph.parameter(node, "table")), lowering.tensors[node.inputs[0]].space
+    lowering.emit(abi.Embed, out=lowering.new(node), table=table, tokens=len(table), space=space)
+
+
+def binary(node: Node, lowering: Lowering) -> None:
+    """A sum, difference or product of two values of one shape; others are elementwise operations on arrays."""
+    one, other = (lowering.shapes[name] for name in node.inputs)
+    left, right = (lowering.read(name, node) for name in node.inputs)
+    if one == other and Space.CONSTANT not in (left.space, right.space):
+        _binary(node, node.op, left, right, lowering)
+    else:
+        arrays.elementwise(node, lowering)
+
+
+def add_constant(node: Node, lowering: Lowering) -> None:
+    """With a constant that is laid out like the value."""
+    left = lowering.read(node.inputs[0], node)
+    _binary(node, "add", left, lowering.graph.parameter(node, "value"), lowering)
+
+
+def affine(node: Node, lowering: Lowering) -> None:
+    """A scale and a shift for each plane; of an ``activation``, neither."""
+    source = lowering.read(node.inputs[0], node)
+    scale = shift = None
+    if node.op == "affine":
+        scale, shift = (lowering.graph.parameter(node, name) for name in ("scale", "shift"))
+        if source.layout.is_vector:  # planes of one float each would be slow: elementwise instead
+            _affine_vector(node, source, scale, shift, lowering)
+            return
+    out = lowering.new(node)
+    planes, vectors = out.layout.sweep
+    scales, shifts = (None if v is None else pack.padded(v, up(len(v))) for v in (scale, shift))
+    lowering.emit(
+        abi.Affine, in_=source.swept(planes), out=out.swept(planes), scale=scales, shift=shifts,
+        mask=out.layout.mask, vectors=vectors, activation=ACTIVATIONS.index(node.activation), batch=out.batched,
+        work=planes * vectors * LANES,
+    )  # fmt: skip
+
+
+def _affine_vector(node: Node, source: Tensor, scale: pack.Floats, shift: pack.Floats, lowering: Lowering) -> None:
+    if not shift.any():
+        _binary(node, "mul", source, scale, lowering)
+        return
+    if not (scale == 1).all():
+        source = _binary(replace(node, attributes={}), "mul", source, scale, lowering)
+    _binary(node, "add", source, shift, lowering)
+
+
+def _binary(node: Node, function: str, left: Tensor, right: Tensor | NDArray[Any], lowering: Lowering) -> Tensor:
+    """``left`` with another value, or with a constant of one sample's shape."""
+    out = lowering.new(node)
+    planes, vectors = out.layout.sweep
+    other = right.swept(planes) if isinstance(right, Tensor) else _constant(right, out.layout, lowering)
+    lowering.emit(
+        abi.Binary, left=left.swept(planes), out=out.swept(planes), right=other, mask=out.layout.mask,
+        binary=BINARY.index(function), vectors=vectors, activation=ACTIVATIONS.index(node.activation),
+        batch=out.batched, work=planes * vectors * LANES,
+    )  # fmt: skip
+    return out
+
+
+def _constant(value: NDArray[Any], own: Layout, lowering: Lowering) -> Tensor:
+    """``value`` [features], [tokens, features] or [channels, rows, columns], laid out like a value."""
+    if value.ndim == 3:
+        planes = value
+    elif value.ndim == 1:  # the same for each column
+        planes = np.repeat(value[:, None, None], own.cols, axis=2)
+    else:
+        planes = value.T[:, None, :]
+    memory = pack.aligned(own.origin + own.size, np.float32)
+    strides = (4 * own.plane, 4 * own.row, 4)
+    np.lib.stride_tricks.as_strided(memory[own.origin :], (own.planes, own.rows, own.cols), strides)[:] = planes
+    return lowering.constant_tensor(memory, own)
+
+
+# ---- norms
+
+
+def layer_norm(node: Node, lowering: Lowering) -> None:
+    """A ``layer_norm`` or an ``rms_norm``, over the last axis."""
+    if len(lowering.shapes[node.output]) > 2:
+        _last_axis_norm(node, lowering)
+        return
+    source, out = lowering.read(node.inputs[0], node), lowering.new(node)
+    scale, shift = (
+        pack.padded(lowering.graph.tensor(node, name), up(out.layout.planes)) for name in ("scale", "shift")
+    )
+    lowering.emit(
+        abi.Norm, in_=source, out=out, scale=scale, shift=shift, epsilon=node.real("epsilon"),
+        rms=node.op == "rms_norm", batch=out.batched, work=out.layout.size,
+    )  # fmt: skip
+
+
+def _last_axis_norm(node: Node, lowering: Lowering) -> None:
+    source, out = lowering.read_view(node.inputs[0], node), lowering.new_view(node)
+    scale = lowering.graph.parameter(node, "scale")
+    shift = np.zeros_like(scale) if node.op == "rms_norm" else lowering.graph.parameter(node, "shift")
+    tables = [lowering.constant(one).expanded(source.shape) for one in (scale, shift)]
+    _normalise(node.op, source, out, range(len(source.shape) - 1), lowering, tables, node.real("epsilon"))
+
+
+def group_norm(node: Node, lowering: Lowering) -> None:
+    """A layer norm of groups, as arrays of one axis more."""
+    source, out = lowering.read_view(node.inputs[0], node), lowering.new_view(node)
+    groups, channels = node.number("groups", 1), source.shape[0]
+    shape = (groups, channels // groups, *source.shape[1:])
+    tables = [lowering.constant(lowering.graph.parameter(node, name)) for name in ("scale", "shift")]
+    wide = [replace(one, shape=shape, strides=(shape[1], 1, *[0] * (len(shape) - 2))) for one in tables]
+    left, right = source.split(shape), out.split(shape)
+    if left is None or right is None:
+        raise GraphError(f"{node}: groups of {source.shape}.")
+    _normalise("layer_norm", left, right, [0], lowering, wide, node.real("epsilon"))
+
+
+def softmax(node: Node, lowering: Lowering) -> None:
+    """Over the features of a vector or of tokens, or over any axis of an array."""
+    last = len(lowering.shapes[node.output]) - 1
+    axis = node.attributes.get("axis", last)
+    if axis != last or last > 1:
+        view, result = lowering.read_view(node.inputs[0], node), lowering.new_view(node)
+        _normalise("softmax", view, result, [a for a in range(last + 1) if a != axis], lowering)
+        return
+    source, out = lowering.read(node.inputs[0], node), lowering.new(node)
+    lowering.emit(abi.Softmax, in_=source, out=out, batch=out.batched, work=out.layout.size)
+
+
+def _normalise(kind: str, source: View, out: View, outer: Sequence[int], lowering: Lowering, tables: Sequence[View] = (),
+               epsilon: float = 0.0) -> None:  # fmt: skip
+    """Over all axes but ``outer``; ``tables``, a scale and a shift, have the shape of ``source``."""
+    views = [source, *tables, out]
+    inner = [axis for axis in range(len(source.shape)) if axis not in outer]
+    (first, before), (last, behind) = (
+        loops([source.shape[a] for a in axes], [[view.strides[a] for a in axes] for view in views], 3)
+        for axes in (outer, inner)
+    )
+    walks = [view.along((*one, *other)) for view, one, other in zip(views, before, behind, strict=True)]
+    scale, shift = walks[1:-1] or (abi.Array(), abi.Array())
+    lowering.emit(
+        abi.Normalise, in_=walks[0], scale=scale, shift=shift, out=walks[-1], size=(*first, *last),
+        kind=_NORMS.index(kind), epsilon=epsilon, work=4 * math.prod(source.shape),
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""Products of weights with a vector, or with planes; of all convolutions, too, once they know where they read.
+
+In: a node, its weights [outputs, taps], and where each tap reads. Out: one instruction, with the weights packed for the
+format that was chosen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native import abi
+from ticketsmith.native.abi import Space
+from ticketsmith.runtime import formats, layout, pack
+from ticketsmith.runtime.graph import ACTIVATIONS, GraphError, Node
+from ticketsmith.runtime.layout import LANES, up
+from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.operands import Tensor
+from ticketsmith.runtime.pack import Floats
+
+FIRST_CACHE = 39_000
+"""Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
+
+TILE = 16
+"""Vectors of a plane that are computed at once, at most: as many sums as registers hold beside a weight and inputs."""
+
+_FEW_TO_MOVE = 3
+"""Taps of an output plane that are moved alike: so few are rather read from two cache lines each than summed and moved."""
+
+_DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What taps read [outputs, or 1 if all read the same; taps]: the offset, the input plane that it lies in, and by how many
+    columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count. ``plane_bytes`` of
+    each input plane feed a tile of ``tile`` vectors. With ``row``, rows of the input lie so far apart, and each row of the
+    output is computed by itself. ``moves_rows``: a move is by rows, too."""
+
+    offset: NDArray[np.int64]
+    plane: NDArray[np.int64]
+    move: NDArray[np.int64]
+    cols: int
+    plane_bytes: int
+    row: int = 0
+    tile: int = TILE
+    moves_rows: bool = False
+
+
+def linear(node: Node, lowering: Lowering) -> None:
+    """Features with one vector, or with each column of tokens or of samples."""
+    weight = lowering.graph.parameter(node, "weight")
+    source = lowering.read(node.inputs[0], node)
+    own = source.layout
+    if own.is_vector:
+        _vector_product(node, weight, source, lowering)
+        return
+    inputs = np.arange(weight.shape[1], dtype=np.int64)
+    batched = node.output in lowering.analysis.batched
+    format_ = lowering.analysis.format(node, "lanes" if batched else "planes")
+    if format_ == "dense_px32" or (batched and lowering.lanes <= LANES and formats.dense_in_few_lanes(weight)):
+        dense_px32(node, weight, source, inputs * own.plane, np.arange(own.cols, dtype=np.int64), lowering)
+        return
+    offset, move = (inputs * own.plane)[None], np.zeros_like(inputs)[None]
+    taps = Taps(offset, inputs[None], move, own.cols, own.sweep[1] * LANES * 4)
+    plane_product(node, weight, source, taps, format_, lowering)
+
+
+def product_fields(node: Node, source: Tensor, out: Tensor, residual: Tensor | None) -> dict[str, Any]:
+    """The fields that all products have."""
+    return {
+        "in_": source, "out": out, "residual": residual or out, "has_residual": residual is not None,
+        "activation": ACTIVATIONS.index(node.activation),
+    }  # fmt: skip
+
+
+def padded_bias(node: Node, outputs: int, lowering: Lowering) -> Floats:
+    """A product's bias, or zeros, in whole vectors."""
+    return pack.padded(lowering.graph.tensor(node, "bias"), up(outputs))
+
+
+# ---- with one vector
+
+
+def _vector_product(node: Node, weight: Floats, source: Tensor, lowering: Lowering) -> None:
+    residual, name = lowering.read_residual(node), node.output
+    if name == lowering.graph.output and name not in lowering.graph.more_outputs and not lowering.analysis.users(name):
+        # nothing else reads it: it is written where the caller wants it
+        out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), Space.OUTPUT)
+    else:
+        out = lowering.new(node)
+    dtype, bias = lowering.analysis.dtype, padded_bias(node, len(weight), lowering)
+    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype, bias)
+    fields = {**product_fields(node, source, out, residual), "bias": bias, "dtype": _DTYPES[dtype], **fields}
+    lowering.emit(kind, work=work, **fields)
+
+
+_Packed = tuple[type[ctypes.Structure], int, dict[str, Any]]
+"""The operation, its work, and the fields that are its own."""
+
+
+def _gemv(weight: Floats, dtype: str, bias: Floats) -> _Packed:
+    weights, scales = pack.pack_gemv(weight, dtype)
+    return abi.Gemv, weight.size, {"weights": weights, "scales": scales, "inputs": weight.shape[1]}
+
+
+def _bitmask(weight: Floats, dtype: str, bias: Floats) -> _Packed:
+    packed = pack.pack_bitmask(weight, dtype)
+    fields = {name: getattr(packed, name) for name in ("first", "bits", "values", "scales")}
+    return abi.Bitmask, weight.size, {**fields, "blocks": packed.bits.shape[1]}
+
+
+def _sell(weight: Floats, dtype: str, bias: Floats, width: int = 64) -> _Packed:
+    packed = pack.pack_sell(weight, dtype, width)
+    fields = {name: getattr(packed, name) for name in ("first", "slots", "columns", "values", "scales", "order")}
+    if packed.order is not None:
+        fields["bias"] = pack.padded(bias[packed.order], len(bias))
+    slices, blocks = packed.slots.shape
+    return abi.Sell, int(packed.first[-1]) * LANES, {**fields, "slices": slices, "blocks": blocks, "width": width}
+
+
+_VECTOR_FORMATS: dict[str, Callable[[Floats, str, Floats], _Packed]] = {
+    "sell": _sell,
+    "sell_wide": lambda weight, dtype, bias: _sell(weight, dtype, bias, width=128),
+    "bitmask": _bitmask,
+    "gemv": _gemv,
+}
+
+
+# ---- with planes
+
+
+def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format_: str, lowering: Lowering) -> None:
+    """``weight`` [outputs, taps] on shifted planes, in the format ``sparse_conv``, ``sparse_conv_whole`` or
+    ``dense_hx16``."""
+    residual, out = lowering.read_residual(node), lowering.new(node)
+    own, (_, vectors) = out.layout, out.layout.sweep
+    mask = own.mask
+    stretches = np.array([(0, 0, vectors)], pack.STRETCH)
+    if taps.row and not taps.row == own.row == own.cols:  # row by row, and nothing between them
+        mask, row = None, np.arange(own.rows)
+        stretches = np.zeros(len(row), pack.STRETCH)
+        stretches["in"], stretches["out"] = row * taps.row, row * own.row
+        stretches["vectors"] = own.cols // LANES
+    if format_ == "dense_hx16":
+        kind, work, fields = _dense_hx16(weight, source, taps, stretches)
+        work *= vectors * LANES
+    else:
+        kind, work, fields = _sparse_conv(weight, source, out, taps, blocked=format_ == "sparse_conv")
+    lowering.emit(
+        kind, **product_fields(node, source, out, residual), bias=padded_bias(node, len(weight), lowering), mask=mask,
+        stretches=stretches, stretch_count=len(stretches), **fields, batch=out.batched, work=work,
+    )  # fmt: skip
+
+
+def _dense_hx16(weight: Floats, source: Tensor, taps: Taps, stretches: NDArray[Any]) -> _Packed:
+    height = 8 if stretches["vectors"].max() <= 3 else 4
+    offsets = pack.aligned(weight.shape[1], np.int32)
+    offsets[:] = taps.offset[0]
+    blocks = max(1, round(source.layout.planes * taps.plane_bytes / FIRST_CACHE))
+    weights = pack.pack_dense_hx16(weight, height)
+    fields = {"offsets": offsets, "weights": weights, "taps": weight.shape[1], "height": height, "blocks": blocks}
+    return abi.DenseHx16, weight.size, fields
+
+
+def _sparse_conv(weight: Floats, source: Tensor, out: Tensor, taps: Taps, blocked: bool) -> _Packed:
+    planes, (_, vectors) = source.layout.planes, out.layout.sweep
+    moves = len(np.unique(taps.move))
+    grouped = len(taps.plane) > 1  # other convolutions sum more than they move
+    if grouped and moves > 1 and np.count_nonzero(weight) <= _FEW_TO_MOVE * moves * len(weight):
+        packed = pack.pack_few_sparse_conv(weight, taps.offset, taps.plane, taps.move)
+        groups, hides = 1, packed.moves
+    else:
+        count = -(-planes // max(4, FIRST_CACHE // taps.plane_bytes))
+        even = -(-planes // count) if blocked else planes
+        packed = pack.pack_sparse_conv(weight, taps.offset, taps.plane, taps.move, even)
+        groups, hides = len(packed.shifts), None
+    keeps = None
+    if groups > 1 or hides is not None:
+        keeps = out.layout.moved_masks(packed.shifts.tolist(), taps.cols, taps.moves_rows)
+    row_vectors = max(1, out.layout.row // LANES) if groups > 1 else 1
+    if taps.moves_rows:  # a tile is then a whole plane, or knows its neighbours
+        row_vectors = vectors
+    fields = {
+        "taps": packed.taps, "starts": packed.starts, "shifts": packed.shifts, "keeps": keeps, "hides": hides,
+        "vectors": vectors, "row_vectors": row_vectors, "tile": taps.tile if groups > 1 else TILE,
+        "blocks": packed.blocks, "groups": groups,
+    }  # fmt: skip
+    return abi.SparseConv, len(packed.taps) * vectors * LANES, fields
+
+
+def dense_px32(
+    node: Node, weight: Floats, source: Tensor, offset: NDArray[np.int64], begin: NDArray[np.int64], lowering: Lowering
+) -> None:
+    """``weight`` [outputs, taps], dense: where each tap reads, from where each column of each row begins to read."""
+    residual = lowering.read_residual(node)
+    out = lowering.new(node) if residual else lowering.new_compact(node)
+    own = out.layout
+    to = (np.arange(own.rows) * own.row)[:, None] + np.arange(own.cols)
+    lowering.emit(
+        abi.DensePx32, **product_fields(node, source, out, residual), offsets=_int32(offset), from_=_int32(begin),
+        to=_int32(to.ravel()), weights=pack.pack_dense_px32(weight), bias=padded_bias(node, len(weight), lowering),
+        pixels=len(begin), taps=weight.shape[1], batch=out.batched, work=weight.size * len(begin),
+    )  # fmt: skip
+
+
+def _int32(offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+    if offsets.max() >= 2**31:
+        raise GraphError("a layer is too large: its input does not fit 32-bit offsets.")
+    memory: NDArray[np.int32] = pack.aligned(len(offsets), np.int32)
+    memory[:] = offsets
+    return memory
