@@ -15,7 +15,7 @@ from typing import Any, overload
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, pod_from_json
 from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
-from ticketsmith.evidence.samples import PICTURE, TEXT, Sample, fault
+from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import read_cost
 from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store

@@ -86,6 +86,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
     """Judge every level of every variant by its gates; the exit status is for pipelines."""
     from ticketsmith.api import Experiment
     from ticketsmith.config import load_recipe
+    from ticketsmith.report.sentences.verdicts import reason
 
     recipe = load_recipe(config) if config else None
     ends, documents = [], []
@@ -114,7 +115,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                 "seeds": verdict.seeds,
                 "diverged": list(verdict.diverged),
                 "missing": list(verdict.missing),
-                "reason": verdict.reason,
+                "reason": reason(verdict, findings.metrics[verdict.gate.metric], findings.policy),
             }
             for verdict in findings.test
         ]

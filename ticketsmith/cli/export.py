@@ -107,7 +107,7 @@ def _found(address: str, name: str | None, base: str, one: bool) -> tuple[Experi
 
 
 def _show(document: dict[str, Any]) -> None:
-    from ticketsmith.evidence.words import size
+    from ticketsmith.units import size
 
     dense = document["dense_bytes"]
     rows = [
@@ -166,6 +166,7 @@ def show(file: str, as_json: bool) -> None:
     """Tell what a ticket FILE holds; every byte of it is checked."""
     from ticketsmith.evidence.size import Size
     from ticketsmith.export.ticket import read
+    from ticketsmith.units import removed
 
     found = read(file)
     weights = found.metrics["weights"]
@@ -176,7 +177,7 @@ def show(file: str, as_json: bool) -> None:
         "key": found.key,
         "sparsity": found.sparsity,
         "network sparsity": size.network_sparsity,
-        "removed": size.removed,
+        "removed": removed(size),
         "weights": f"{weights['kept']} of {weights['total']} prunable",
         "test": final.get("test"),
         "start weights": _start_words(found),

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def say_verdict(experiment: Experiment) -> None:
     """The answer, in the report's own words."""
-    from ticketsmith.evidence.caveats import missing
-    from ticketsmith.evidence.headline import headline, special
+    from ticketsmith.report.sentences.caveats import missing
+    from ticketsmith.report.sentences.controls import special
+    from ticketsmith.report.sentences.headline import headline
 
     findings = experiment.findings
     click.echo(f"{experiment.name}: {headline(findings)}")

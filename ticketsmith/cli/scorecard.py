@@ -53,8 +53,8 @@ def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_
 
 
 def _say(findings: Findings) -> None:
-    from ticketsmith.evidence.deployment import answer, conditions, reasons
     from ticketsmith.report import scorecard as tables
+    from ticketsmith.report.sentences.deployment import answer, conditions, reasons
 
     card = findings.scorecard
     assert card is not None

@@ -13,7 +13,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import Exit, TicketSmithError
-from ticketsmith.evidence.words import size
+from ticketsmith.units import size
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import StoredFile

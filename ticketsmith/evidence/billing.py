@@ -91,8 +91,8 @@ def pod_from_json(document: Any) -> Pod:
     """A pod's record. Raises ValueError for one that is no record; fields that this version does not know are left out."""
     if not isinstance(document, dict):
         raise ValueError("no record")
-    known = {field.name for field in fields(Pod)}
-    pod = Pod(**{name: value for name, value in document.items() if name in known and value is not None})
+    names = {field.name for field in fields(Pod)}
+    pod = Pod(**{name: value for name, value in document.items() if name in names and value is not None})
     numbers = (pod.seconds, pod.gpu_seconds, pod.idle_tail_seconds, pod.price_per_hour or 0.0, pod.gpu_utilisation or 0)
     if not all(isinstance(number, int | float) and math.isfinite(number) and number >= 0 for number in numbers):
         raise ValueError("a number that is none")
@@ -115,7 +115,7 @@ def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) 
     watched_seconds = math.fsum(seconds for _, seconds in watched)
     failed = [pod for pod in pods if pod.ended and pod.exit != 0]
     machines = {pod.machine for pod in pods}
-    made_here = {
+    bills_here = {
         run.key: run.bill for run in results if run.bill and run.bill.machine in machines and not run.bill.copied
     }
     return Billed(
@@ -128,7 +128,7 @@ def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) 
         currency=next(iter(currencies)) if whole else "",
         unpriced=unpriced,
         utilisation=math.fsum(u * s for u, s in watched) / watched_seconds if watched_seconds > 0 else None,
-        useful_seconds=math.fsum(bill.machine_seconds for bill in made_here.values()),
+        useful_seconds=math.fsum(bill.machine_seconds for bill in bills_here.values()),
         again=len(pods) - len({(pod.job, pod.index) for pod in pods}),
         failed=_part(failed, whole),
         running=sum(not pod.ended for pod in pods),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ticketsmith.evidence.break_even import BreakEven, Point, break_even
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest
-from ticketsmith.evidence.speed import Cell, Speed, fastest, order, rival, speeds
+from ticketsmith.evidence.speed import Cell, Speed, fastest, order, rival
 from ticketsmith.evidence.variants import DENSE, TICKET, ordered
 from ticketsmith.evidence.verdicts import Status
 from ticketsmith.prices import Rate
@@ -132,6 +132,11 @@ class Scorecard:
             return None
         return self.choice is not None
 
+    @property
+    def device_kind(self) -> str:
+        """``cpu`` or ``cuda``, whichever of them it was."""
+        return self.device.partition(":")[0]
+
     def may_deploy(self, speed: Speed) -> bool:
         """Whether the gates judged this very network, with these weights, and passed it."""
         return speed.variant == self.subject and speed.level in self.deployable and speed.precision == "float32"
@@ -162,14 +167,14 @@ class Scorecard:
 
 def scorecard(
     benchmark: Benchmark,
+    points: Sequence[Speed],
     subject: str = TICKET,
-    deployable: Collection[int] = (),
     statuses: Mapping[tuple[str, int], Status] | None = None,
     passing: Mapping[str, frozenset[int]] | None = None,
 ) -> Scorecard:
-    """The scorecard of a benchmark; ``deployable``, ``statuses`` and ``passing`` are what the gates say."""
-    points = speeds(benchmark)
-    levels = frozenset(deployable)
+    """The scorecard of a benchmark from its ``points`` (see ``speeds``); the rest is what the gates say."""
+    passing = dict(passing or {})
+    levels = passing.get(subject, frozenset())
     return Scorecard(
         subject=subject,
         unit=benchmark.unit,
@@ -183,7 +188,7 @@ def scorecard(
         layers=tuple(_layers(benchmark.layers)),
         loads=tuple(_loads(benchmark.loads, subject, levels)),
         load_tests=benchmark.loads,
-        passing=dict(passing or {}),
+        passing=passing,
     )
 
 
@@ -212,12 +217,12 @@ def _rows(points: Sequence[Speed]) -> Iterable[Speed]:
 
 
 def _by_runtime(points: Sequence[Speed], subject: str) -> dict[str, BreakEven]:
-    found = {}
+    evens = {}
     for runtime in sorted({point.runtime for point in points if not point.dense}):
         own = [point for point in points if point.runtime == runtime and point.variant in (DENSE, subject)]
         if even := break_even([Point(p.sparsity, p.speedup, p.low, p.high) for p in own]):
-            found[runtime] = even
-    return found
+            evens[runtime] = even
+    return evens
 
 
 def _layers(measured: Sequence[LayerSpeed]) -> Iterable[Layer]:

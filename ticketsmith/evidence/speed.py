@@ -93,11 +93,11 @@ def speeds(benchmark: Benchmark | None) -> list[Speed]:
         groups: dict[tuple[str, str, int], list[Timing]] = {}
         for timing in timings:
             groups.setdefault((timing.runtime, timing.variant, timing.level), []).append(timing)
-        found = [_speed(group) for group in groups.values()]
+        here = [_speed(group) for group in groups.values()]
         if any(timing.against for timing in timings):
-            points += found
+            points += here
         elif _is_format_1(timings):
-            points += _named(found, benchmark.reference)
+            points += _against_strongest(here, benchmark.reference)
     return sorted(points, key=lambda p: (order(p.cell), p.runtime, p.sparsity, p.variant, p.level))
 
 
@@ -135,7 +135,7 @@ def _is_format_1(timings: Sequence[Timing]) -> bool:
     return all(timing.tolerance is None for timing in timings)
 
 
-def _named(points: Sequence[Speed], reference: str) -> list[Speed]:
+def _against_strongest(points: Sequence[Speed], reference: str) -> list[Speed]:
     """The points of one cell of an older document, relative to the dense model on the runtime that is fastest for it."""
     models = [point for point in points if point.variant == DENSE and point.runtime not in _SKIP_ZEROS]
     strongest = max(models, key=lambda point: (point.speedup, point.runtime), default=None)
@@ -193,5 +193,5 @@ def _speed(timings: Sequence[Timing]) -> Speed:
     )
 
 
-def _place(name: str, known: Sequence[str]) -> tuple[int, str]:
-    return (known.index(name), "") if name in known else (len(known), name)
+def _place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    return (order.index(name), "") if name in order else (len(order), name)

@@ -20,6 +20,7 @@ from ticketsmith.evidence.size import size_of
 from ticketsmith.export.subject import ExportError, Settings, Subject, Written
 from ticketsmith.inference.compact import compact
 from ticketsmith.tasks.build import single_example
+from ticketsmith.units import removed
 
 INPUT, OUTPUT = "input", "output"
 
@@ -47,7 +48,7 @@ def _write(subject: Subject, model: nn.Module, path: Path, what: str) -> Written
     told = {
         "key": subject.result.key,
         "sparsity": subject.result.sparsity,
-        "removed": size_of([subject.result]).removed,
+        "removed": removed(size_of([subject.result])),
     }
     for name, value in told.items():
         proto.metadata_props.add(key=f"ticketsmith.{name}", value=str(value))

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.serving import Refusal
-from ticketsmith.evidence.words import percent
 from ticketsmith.inference import agreement
 from ticketsmith.inference.runtimes import (
     Call,
@@ -23,6 +22,7 @@ from ticketsmith.inference.runtimes import (
     tolerance_of,
 )
 from ticketsmith.inference.workload import Workload, output
+from ticketsmith.units import percent
 
 LEAST_AGREEMENT = 0.95
 """Of a low precision: so many of the inputs must be put into the same class as in float32."""

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError, TaskError
 from ticketsmith.evidence.serving import Benchmark, Peaks, Refusal, Timing
-from ticketsmith.evidence.words import percent
 from ticketsmith.inference import peaks as roof
 from ticketsmith.inference.lineup import AGREEMENT_INPUTS, Candidate, Rival, another, line_up, pairs
 from ticketsmith.inference.race import Runner, race, warm_up
@@ -30,6 +29,7 @@ from ticketsmith.inference.surroundings import Surroundings, pinned, signs
 from ticketsmith.inference.work import Work
 from ticketsmith.inference.workload import Workload, workloads
 from ticketsmith.tasks.task import ONE_CALL, Decoder, Serving
+from ticketsmith.units import percent
 
 COPIES = 5
 """Of the strongest dense rival; fewer where making one takes long."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest, Peaks, Timing
-from ticketsmith.evidence.words import percent, share, size
+from ticketsmith.units import percent, share, size
 
 COLUMNS = (
     "variant",

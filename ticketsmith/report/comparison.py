@@ -8,19 +8,21 @@ from urllib.parse import quote
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, best_kind
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.speed import best, speeds
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.speed import best
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status
 from ticketsmith.report.figures.base import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.figures.quality import framed
 from ticketsmith.report.markdown import escaped, table
-from ticketsmith.report.tables import NOT_MEASURED, quality
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.bottom_line import amount, best_kind
+from ticketsmith.report.sentences.headline import headline
+from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.tables import NOT_MEASURED
 from ticketsmith.report.theme import CYCLE, Series
 
 COLUMNS = ("Experiment", "Dense", "Sweet spot", "Quality there", "Gate Status", "Speedup (BS=1)", "Runs", "Cost")
@@ -72,7 +74,7 @@ def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Com
             "there; speed-up is measured, against dense on the best dense runtime of those tried; cost is the training of "
             "everything, controls included. Experiments may differ in their gates: each report states its own."
         ),
-        footer=f"Made by TicketSmith from {words.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
+        footer=f"Made by TicketSmith from {units.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
     )
     metrics = {one.metric.name: one.metric for one in ordered}
     figures = [_figure([one for one in ordered if one.metric.name == name], metric) for name, metric in metrics.items()]
@@ -109,15 +111,15 @@ def comparison_markdown(comparison: Comparison, figures: Sequence[Figure]) -> by
 
 def _headline(findings: Sequence[Findings]) -> str:
     spots = [one for one in findings if one.sweet_spot]
-    count = words.plural(len(findings), "experiment")
+    count = units.plural(len(findings), "experiment")
     if not spots:
         return f"{count}; none has a sparsity that is shown to be safe yet"
     whole = [one.size.network_sparsity for one in spots]
-    known = [share for share in whole if share is not None]
-    shares = known if len(known) == len(whole) else [one.size.sparsity for one in spots]
-    low, high = words.share(min(shares)), words.share(max(shares))
+    counted = [share for share in whole if share is not None]
+    shares = counted if len(counted) == len(whole) else [one.size.sparsity for one in spots]
+    low, high = units.share(min(shares)), units.share(max(shares))
     span = high if low == high else f"{low} to {high}"
-    part = "network" if shares is known else "prunable weights"
+    part = "network" if shares is counted else "prunable weights"
     where = "" if len(spots) == len(findings) else f" in {len(spots)} of them"
     return f"{count}; quality holds with up to {span} of the {part} removed{where}"
 
@@ -129,7 +131,7 @@ def _line(findings: Findings, link: str) -> Line:
     verdicts = findings.verdicts(findings.subject, level) if level is not None else []
     own = [verdict for verdict in verdicts if verdict.gate.metric == findings.metric.name]
     estimate = own[0].estimate if own else None
-    point = best(speeds(findings.benchmark), findings.subject, level) if level is not None else None
+    point = best(findings.speeds, findings.subject, level) if level is not None else None
     status = "none passes" if spot is None else str(Status.PASS)
     total = findings.cost.total
     return Line(
@@ -137,15 +139,15 @@ def _line(findings: Findings, link: str) -> Line:
         link=link,
         about=", ".join(findings.facts[name] for name in ("Data", "Model") if name in findings.facts),
         headline=headline(findings),
-        dense=f"{quality(findings.metric, dense)}" if dense else NOT_MEASURED,
-        spot=words.share(spot.sparsity) if spot else "none",
-        left=findings.size.rest if spot else "",
-        quality=quality(findings.metric, there) if there else NOT_MEASURED,
-        change=words.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
+        dense=f"{measures.quality(findings.metric, dense)}" if dense else NOT_MEASURED,
+        spot=units.share(spot.sparsity) if spot else "none",
+        left=measures.rest(findings.size) if spot else "",
+        quality=measures.quality(findings.metric, there) if there else NOT_MEASURED,
+        change=measures.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
         status=status,
-        speedup=words.times(point.speedup) if point else NOT_MEASURED,
+        speedup=units.times(point.speedup) if point else NOT_MEASURED,
         speed_note=(
-            f"{words.runtime(point.runtime)}, dense on {words.runtime(point.against)}" if point else "not measured"
+            f"{runtime_name(point.runtime)}, dense on {runtime_name(point.against)}" if point else "not measured"
         ),
         runs=str(len(findings.results)),
         cost=amount(total, best_kind(total)),
@@ -183,7 +185,7 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
             "Mean over seeds on the test split; bands are over seeds, not over the draw of test examples. Every curve starts "
             "at its dense network."
         ),
-        alt=f"{title}: {words.listed([one.name for one in findings])}.",
+        alt=f"{title}: {units.listed([one.name for one in findings])}.",
         spec=finished(alt.layer(*layers)),
         legend=tuple(series),
     )
@@ -201,9 +203,9 @@ def _rows(findings: Findings, metric: Metric) -> list[Row]:
             "high": summary.high,
             "Experiment": findings.name,
             "Variant": display(summary.variant),
-            "Weights remaining": words.share(1 - summary.sparsity),
-            "Sparsity": words.share(summary.sparsity),
-            "value": words.value(metric, summary.mean),
+            "Weights remaining": units.share(1 - summary.sparsity),
+            "Sparsity": units.share(summary.sparsity),
+            "value": measures.value(metric, summary.mean),
             "Seeds": str(summary.replicates),
         }
         for summary in ([dense] if dense else []) + own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ticketsmith.report.samples import Gallery
+from ticketsmith.report.gallery import Gallery
 from ticketsmith.report.story import SAMPLES, Story
 from ticketsmith.report.tables import Row
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.report import draw
 from ticketsmith.report.figures.base import Figure
 

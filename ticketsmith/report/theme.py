@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ticketsmith.evidence.variants import TICKET, display, ordered
+from ticketsmith.evidence.variants import TICKET, ordered
+from ticketsmith.report.sentences.names import display
 
 
 @dataclass(frozen=True)

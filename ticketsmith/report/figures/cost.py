@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, best_kind
+from ticketsmith import units
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import display
 from ticketsmith.report.figures.base import HEIGHT, Figure, Row, data, finished, note, reading, rule
+from ticketsmith.report.sentences.bottom_line import amount, best_kind
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import BLUE, SOFT, variant_series
 
 _TOP = 220.0  # per cent earned back, the height of the chart
@@ -50,8 +50,8 @@ def _by_variant(findings: Findings) -> Figure | None:
                 "label": amount(part, kind),
                 "Runs": str(part.runs),
                 "Price": amount(part, "money") if part.priced else "not known",
-                "Compute time": words.duration(part.seconds) if part.seconds is not None else "not recorded",
-                "Training arithmetic": words.flops(part.flops),
+                "Compute time": units.duration(part.seconds) if part.seconds is not None else "not recorded",
+                "Training arithmetic": units.flops(part.flops),
             }
         )
     most = max(row["amount"] for row in rows)
@@ -77,7 +77,7 @@ def _by_variant(findings: Findings) -> Figure | None:
         name="cost-variants",
         section="cost",
         title=f"All the evidence {_DID[kind].format(amount(total, kind))}",
-        caption=f"{words.plural(total.runs, 'run')}, all seeds. {_NOTES[kind]}",
+        caption=f"{units.plural(total.runs, 'run')}, all seeds. {_NOTES[kind]}",
         alt="Training by variant: " + "; ".join(f"{row['Variant']} {row['label']}" for row in rows) + ".",
         spec=finished(alt.layer(bars, amounts, names), height=46 * len(rows)),
     )
@@ -98,7 +98,7 @@ def _by_level(findings: Findings) -> Figure | None:
             {
                 "level": level,
                 "times": so_far / base_amount,
-                "Level": "dense" if level == 0 else f"{level} ({words.share(1 - sparsity[level])} left)",
+                "Level": "dense" if level == 0 else f"{level} ({units.share(1 - sparsity[level])} left)",
                 "So far": f"{so_far / base_amount:.1f}\u00d7 training dense once",
                 "Spent": _told(so_far, kind, findings.cost.dense.currency),
             }
@@ -134,8 +134,8 @@ def _by_level(findings: Findings) -> Figure | None:
 
 def _told(size: float, kind: str, currency: str) -> str:
     if kind == "money":
-        return words.money(size, currency)
-    return words.duration(size) if kind == "time" else words.flops(size)
+        return units.money(size, currency)
+    return units.duration(size) if kind == "time" else units.flops(size)
 
 
 def _payback(findings: Findings) -> Figure | None:
@@ -152,7 +152,7 @@ def _payback(findings: Findings) -> Figure | None:
             "middle": 100 * served / span.middle,
             "low": 100 * served / span.high,
             "high": 100 * served / span.low,
-            "Served": f"{words.count(served)} {found.unit}" if served else f"no {found.unit}",
+            "Served": f"{units.count(served)} {found.unit}" if served else f"no {found.unit}",
             "Earned back": f"{100 * served / span.middle:.0f} %",
             "Interval": f"{100 * served / span.high:.0f} % to {100 * served / span.low:.0f} %",
         }
@@ -179,7 +179,7 @@ def _payback(findings: Findings) -> Figure | None:
     line = chart.mark_line(color=BLUE.colour, strokeWidth=2.4, clip=True).encode(y=y)
     here = [{"served": span.middle / size, "middle": 100.0}]
     point = alt.Chart(data(here)).mark_point(filled=True, size=90, color=BLUE.ink, opacity=1).encode(x=x, y=y)
-    label = note(words.count(span.middle), x=x, y=y, rows=here, dx=12, dy=16, align="left", fontWeight=600)
+    label = note(units.count(span.middle), x=x, y=y, rows=here, dx=12, dy=16, align="left", fontWeight=600)
     hover = (
         chart.properties(name="hover")
         .mark_point(filled=True, size=420, opacity=0, clip=True)
@@ -189,19 +189,19 @@ def _payback(findings: Findings) -> Figure | None:
         "paid for itself", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 100.0}], align="left", dx=6, dy=-8, color=SOFT
     )
     where = f"{found.machine}, " if found.machine else ""
-    level = words.percent(findings.benchmark.confidence) if findings.benchmark else ""
+    level = units.percent(findings.benchmark.confidence) if findings.benchmark else ""
     batches = "" if found.batch_size == 1 else f"in batches of {found.batch_size}, "
     return Figure(
         name="cost-payback",
         section="cost",
-        title=f"{batches}it has paid for itself after {words.count(span.middle)} {found.unit}".capitalize(),
+        title=f"{batches}it has paid for itself after {units.count(span.middle)} {found.unit}".capitalize(),
         caption=(
             f"What finding it cost beyond training dense, against what it saves at every request: {where}"
-            f"{words.runtime(found.runtime)}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
+            f"{runtime_name(found.runtime)}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
         ),
         alt=(
             f"Share of the cost of finding that is earned back against {found.unit} served: all of it after "
-            f"{words.count(span.middle)} ({words.count(span.low)} to {words.count(span.high)})."
+            f"{units.count(span.middle)} ({units.count(span.low)} to {units.count(span.high)})."
         ),
         spec=finished(
             alt.layer(rule(100.0, y, SOFT, 1.4, (4, 3)), paid, band, line, point, label, hover), height=HEIGHT - 100

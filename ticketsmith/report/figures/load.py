@@ -6,11 +6,10 @@ import math
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Load
 from ticketsmith.evidence.serving import LoadTest
-from ticketsmith.evidence.variants import in_sentence
 from ticketsmith.report.figures.base import (
     HEIGHT,
     Figure,
@@ -29,6 +28,7 @@ from ticketsmith.report.figures.base import (
     rule,
     shape,
 )
+from ticketsmith.report.sentences.names import in_sentence, runtime_name
 from ticketsmith.report.theme import STATUS_INK, Series, dense_and_ticket
 
 _HEIGHT = HEIGHT - 60
@@ -94,7 +94,7 @@ def _load(load: Load) -> Figure | None:
     hover = hover.encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
     limit = [
         rule(target, y, "#D55E00", 1.6, (7, 4)),
-        note(f"target {words.latency(target / 1000)}", x=alt.value(0), y=reading(y, "y"), rows=[{"y": target}],
+        note(f"target {units.latency(target / 1000)}", x=alt.value(0), y=reading(y, "y"), rows=[{"y": target}],
              align="left", dx=6, dy=-9, color=STATUS_INK["FAIL"]),
     ]  # fmt: skip
     last = {row["series"]: row["mean"] for row in rows}
@@ -107,8 +107,8 @@ def _load(load: Load) -> Figure | None:
         title=title,
         caption=(
             f"Requests arrive at random (Poisson), whether or not earlier ones were answered; latency includes waiting. "
-            f"{words.percent(first.percentile)} must be answered within {words.latency(target / 1000)} "
-            f"({words.plural(first.threads, 'thread')}, {first.precision})."
+            f"{units.percent(first.percentile)} must be answered within {units.latency(target / 1000)} "
+            f"({units.plural(first.threads, 'thread')}, {first.precision})."
         ),
         alt=f"{percentile} latency against the rate of requests. {title}.",
         spec=finished(alt.layer(*limit, line, marks, hover, *end_labels(ends, place, _HEIGHT)), height=_HEIGHT),
@@ -121,7 +121,7 @@ def _series(load: Load) -> list[Series]:
 
 
 def _load_name(entry: Series, test: LoadTest) -> str:
-    return f"{entry.label}, {words.runtime(test.runtime)}"
+    return f"{entry.label}, {runtime_name(test.runtime)}"
 
 
 def _step(entry: Series, test: LoadTest, index: int) -> Row:
@@ -131,10 +131,10 @@ def _step(entry: Series, test: LoadTest, index: int) -> Row:
         "rate": step.rate,
         "mean": step.percentile_ms,
         "Network": entry.label,
-        "Requests a second": words.rate(step.rate),
-        "Answered a second": words.rate(step.answered_rate),
-        "p50": words.latency(step.median_ms / 1000),
-        "Latency": words.latency(step.percentile_ms / 1000),
+        "Requests a second": units.rate(step.rate),
+        "Answered a second": units.rate(step.answered_rate),
+        "p50": units.latency(step.median_ms / 1000),
+        "Latency": units.latency(step.percentile_ms / 1000),
         "Target": "kept" if step.kept else "missed",
     }
 
@@ -146,12 +146,12 @@ def _borne(load: Load) -> str:
         rate = known.highest_rate if known else 0.0
         who = in_sentence(known.variant) if known else ""
         return (
-            f"Within the target, {who} serves {words.rate(rate)} requests a second"
+            f"Within the target, {who} serves {units.rate(rate)} requests a second"
             if rate
             else "No rate keeps the target"
         )
     many = ticket.highest_rate / dense.highest_rate
     return (
-        f"Within the target {in_sentence(ticket.variant)} serves {words.rate(ticket.highest_rate)} requests a second, "
-        f"{words.times(many)} what dense does ({words.rate(dense.highest_rate)})"
+        f"Within the target {in_sentence(ticket.variant)} serves {units.rate(ticket.highest_rate)} requests a second, "
+        f"{units.times(many)} what dense does ({units.rate(dense.highest_rate)})"
     )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import CurvePoint, Result
 from ticketsmith.evidence.statistics import mean
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.report.figures.base import (
     HEIGHT,
     Figure,
@@ -26,6 +26,7 @@ from ticketsmith.report.figures.base import (
     log_ticks,
     zoom,
 )
+from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import SKY, Series, variant_series
 
 POINTS = 120  # of one curve: more than a screen tells apart, few enough to keep the page small
@@ -63,7 +64,7 @@ def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
         if runs:
             style = SKY if variant == findings.subject and level != middle else looks[variant]
             name = display(variant).partition(" (")[0]
-            label = name if variant == DENSE else f"{name} ({words.share(runs[0].density)} left)"
+            label = name if variant == DENSE else f"{name} ({units.share(runs[0].density)} left)"
             found.append((Series(f"{variant}-{level}", label, style), runs))
     return found
 
@@ -122,9 +123,9 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
     return Figure(
         name=f"loss-{name}",
         section="loss",
-        title=f"{title} at the end: {words.listed(finish[:2])}",
+        title=f"{title} at the end: {units.listed(finish[:2])}",
         caption="Mean over the seeds, without runs that diverged. Lower is better.",
-        alt=f"{title} over training iterations: {words.listed([entry.label for entry in drawn])}.",
+        alt=f"{title} over training iterations: {units.listed([entry.label for entry in drawn])}.",
         spec=finished(alt.layer(line, hover.add_params(zoom()), *end_labels(ends, place))),
         legend=tuple(drawn),
     )

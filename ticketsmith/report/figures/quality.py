@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
 from ticketsmith.report.figures.base import (
     HEIGHT,
@@ -29,6 +28,8 @@ from ticketsmith.report.figures.base import (
     rule,
 )
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import SOFT, STATUS_INK, variant_series
 
 
@@ -109,9 +110,8 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
     interval = (
         "one seed"
         if summary.low is None or summary.high is None
-        else (f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}")
+        else (f"{measures.value(metric, summary.low)} to {measures.value(metric, summary.high)}")
     )
-    verdicts = findings.verdicts(summary.variant, summary.level)
     return {
         "series": variant,
         "density": 100 * (1 - summary.sparsity),
@@ -119,12 +119,12 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
         "low": summary.low,
         "high": summary.high,
         "Variant": display(summary.variant),
-        "Weights remaining": words.share(1 - summary.sparsity),
-        "Sparsity": words.share(summary.sparsity),
-        "value": words.value(metric, summary.mean),
+        "Weights remaining": units.share(1 - summary.sparsity),
+        "Sparsity": units.share(summary.sparsity),
+        "value": measures.value(metric, summary.mean),
         "Interval": interval,
         "Seeds": str(summary.replicates),
-        "Gate": str(level_status(verdicts)) if verdicts else "reference",
+        "Gate": str(findings.statuses.get((summary.variant, summary.level), "reference")),
     }
 
 
@@ -166,7 +166,7 @@ def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metr
 
 def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
     """The line, named at its right end on the side where no curve is: above it once the curves have crossed it."""
-    text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+    text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
     dy = -9 if crossed == metric.higher_is_better else 12
     look = {"dx": -6, "dy": dy, "align": "right", "color": STATUS_INK["FAIL"]}
     return [
@@ -185,7 +185,7 @@ def _spot(findings: Findings, x: alt.X, sparsest: float) -> list[alt.Chart]:
     # Beside the line, on the side that has more room.
     share = math.log(rows[0]["density"] / 100) / math.log(sparsest / 100)
     side = {"align": "left", "dx": 6} if share < 0.5 else {"align": "right", "dx": -6}
-    text = f"Sweet spot\n{words.share(sparsity)} sparsity"
+    text = f"Sweet spot\n{units.share(sparsity)} sparsity"
     look = {"fontWeight": 600, "lineBreak": "\n", "baseline": "top", **side}
     return [line, note(text, x=x, y=alt.value(2), rows=rows, **look)]
 
@@ -196,11 +196,11 @@ def _title(findings: Findings) -> str:
     if spot is None:
         return f"{name}: no level is shown to hold the gate"
     more = "" if spot.cliff_reached else ", the sparsest level trained"
-    return f"{name}: quality holds with {findings.size.removed} removed{more}"
+    return f"{name}: quality holds with {units.removed(findings.size)} removed{more}"
 
 
 def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:
-    level = words.percent(findings.policy.confidence)
+    level = units.percent(findings.policy.confidence)
     parts = [
         f"Mean over seeds on the test split; the bands are {level} confidence intervals of that mean: over seeds, "
         "not over the draw of test examples."
@@ -213,7 +213,7 @@ def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:
             f"The axis is cut at the {'bottom' if metric.higher_is_better else 'top'}: curves beyond it leave it."
         )
     if findings.knee is not None and metric == findings.metric:
-        parts.append(f"The curve of the method bends (knee) at {words.share(findings.knee.sparsity)} sparsity.")
+        parts.append(f"The curve of the method bends (knee) at {units.share(findings.knee.sparsity)} sparsity.")
     parts += _regimes(findings)
     return " ".join(parts)
 
@@ -224,7 +224,7 @@ def _regimes(findings: Findings) -> list[str]:
     proven = [sparsity[level] for level, regime in findings.regimes.items() if regime is Regime.TICKET]
     if not proven:
         return []
-    where = words.share(min(proven))
+    where = units.share(min(proven))
     if len(proven) > 1:
-        where = f"{where} to {words.share(max(proven))}"
+        where = f"{where} to {units.share(max(proven))}"
     return [f"Only the method, and none of its controls, passes the gate at {where} sparsity."]

@@ -8,12 +8,11 @@ from typing import Any
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.deployment import conditions
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.report.figures.base import (
     HEIGHT,
     Figure,
@@ -32,6 +31,8 @@ from ticketsmith.report.figures.base import (
     rule,
     shape,
 )
+from ticketsmith.report.sentences.deployment import conditions
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import CYCLE, GREY, SOFT, Series, Style
 
 _IDEAL = Series("ideal", "Ideal: 1/density", Style("#8A93A0", "#56606E", (2, 3)))
@@ -55,14 +56,14 @@ def _by_runtime(card: Scorecard, group: Group) -> Figure | None:
     if not any(point.variant != DENSE for point in points) or group.dense is None:
         return None
     title = _title(card, points)
-    spec, legend = _chart({words.runtime(name): own for name, own in lines.items()}, bounds=True)
+    spec, legend = _chart({runtime_name(name): own for name, own in lines.items()}, bounds=True)
     return Figure(
         name="speed-up",
         section="speed",
         title=title,
         caption=(
-            f"Measured side by side with dense on {words.runtime(group.dense.runtime)}, the best dense runtime "
-            f"({conditions(group)}, {card.device}); bars are {words.percent(card.confidence)} intervals. Above the 1\u00d7 "
+            f"Measured side by side with dense on {runtime_name(group.dense.runtime)}, the best dense runtime "
+            f"({conditions(group)}, {card.device}); bars are {units.percent(card.confidence)} intervals. Above the 1\u00d7 "
             f"line is faster.{_bounds(points)}"
         ),
         alt=f"Measured speed-up against the share of prunable weights remaining, one line a runtime. {title}.",
@@ -83,7 +84,7 @@ def _by_setting(card: Scorecard) -> Figure | None:
     judged = [group for group in card.groups if group.precision == card.groups[0].precision]
     pays = sum(group.choice is not None for group in judged)
     title = (
-        f"What passes its gates is surely faster in {pays or 'none'} of {words.plural(len(judged), 'measured setting')}"
+        f"What passes its gates is surely faster in {pays or 'none'} of {units.plural(len(judged), 'measured setting')}"
         if card.deployable
         else "Other settings, other speeds"
     )
@@ -94,7 +95,7 @@ def _by_setting(card: Scorecard) -> Figure | None:
         title=title,
         caption=(
             "Each level on its fastest runtime, against dense on the best dense runtime of the same setting; "
-            f"bars are {words.percent(card.confidence)} intervals."
+            f"bars are {units.percent(card.confidence)} intervals."
             f"{'' if len(judged) == len(card.groups) else ' The gates did not judge rounded weights.'}"
             f"{'' if len(lines) == len(settings) else f' Drawn are the first {len(lines)} of {len(settings)} settings.'}"
         ),
@@ -190,7 +191,7 @@ def _one(y: alt.Y) -> alt.Chart:
 
 def _row(point: Speed, series: Series) -> Row:
     setting = [point.phase] if point.phase else []
-    setting += [f"batch {point.batch_size}", words.plural(point.threads, "thread"), point.precision]
+    setting += [f"batch {point.batch_size}", units.plural(point.threads, "thread"), point.precision]
     return {
         "series": series.key,
         "density": 100 * (1 - point.sparsity),
@@ -198,13 +199,13 @@ def _row(point: Speed, series: Series) -> Row:
         "low": point.low,
         "high": point.high,
         "Variant": display(point.variant),
-        "Weights remaining": words.share(1 - point.sparsity),
-        "Sparsity": words.share(point.sparsity),
-        "Runtime": words.runtime(point.runtime),
+        "Weights remaining": units.share(1 - point.sparsity),
+        "Sparsity": units.share(point.sparsity),
+        "Runtime": runtime_name(point.runtime),
         "Setting": ", ".join(setting),
-        "Speed-up": words.times(point.speedup),
-        "Interval": f"{words.times(point.low)} to {words.times(point.high)}",
-        "Latency": f"{words.latency(point.median_ms / 1000)} a call",
+        "Speed-up": units.times(point.speedup),
+        "Interval": f"{units.times(point.low)} to {units.times(point.high)}",
+        "Latency": f"{units.latency(point.median_ms / 1000)} a call",
     }
 
 
@@ -212,13 +213,13 @@ def _title(card: Scorecard, points: Sequence[Speed]) -> str:
     """The best that passes its gates; else the mildest level that is surely faster; else that none is."""
     lead = card.lead
     if lead is not None and lead.choice is not None:
-        kept = words.share(1 - lead.choice.sparsity)
-        against = words.runtime(lead.choice.against)
-        return f"With {kept} of the prunable weights, {words.times(lead.choice.speedup)} as fast as dense on {against}"
+        kept = units.share(1 - lead.choice.sparsity)
+        against = runtime_name(lead.choice.against)
+        return f"With {kept} of the prunable weights, {units.times(lead.choice.speedup)} as fast as dense on {against}"
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
         return "No measured level is surely faster than dense on the best dense runtime"
-    first = words.share(min(point.sparsity for point in sure))
+    first = units.share(min(point.sparsity for point in sure))
     if not card.statuses:
         return f"At {first} sparsity surely faster than dense on the best dense runtime"
     return f"Nothing that passes its gates is surely faster than the best dense; {first} sparsity is"

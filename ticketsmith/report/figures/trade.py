@@ -9,13 +9,12 @@ from typing import Any
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.deployment import conditions, named
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
 from ticketsmith.report.figures.base import (
     Figure,
@@ -30,6 +29,9 @@ from ticketsmith.report.figures.base import (
     rule,
 )
 from ticketsmith.report.figures.quality import Frame, framed, gate_height
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.deployment import conditions, named
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import BLUE, GREY, SOFT, STATUS_INK, dense_and_ticket
 
 WIDTH = 640  # pixels of a plot on a desk, about: labels that would cover one another there are left out
@@ -74,7 +76,7 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
         caption=(
             f"{conditions(group).capitalize()}; further left is cheaper, further {better} is better. "
             "Each level on its fastest runtime; the dashed line joins those that nothing else beats in both (Pareto front). "
-            f"The square is dense. Bars are {words.percent(card.confidence)} intervals."
+            f"The square is dense. Bars are {units.percent(card.confidence)} intervals."
             f"{' The axis is cut: levels beyond it leave it.' if plot.frame.cut else ''}"
         ),
         alt=f"Test {file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
@@ -128,7 +130,7 @@ def _gate(findings: Findings, plot: _Plot) -> list[alt.Chart]:
     limit = gate_height(findings.summary(DENSE, 0), gate, metric)
     if limit is None or gate is None:
         return []
-    text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+    text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
     look = {"align": "left", "dx": 4, "dy": -9 if metric.higher_is_better else 12, "color": STATUS_INK["FAIL"]}
     return [
         rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
@@ -208,13 +210,13 @@ def _cost(card: Scorecard, group: Group) -> _Cost:
             name,
             f"Price of a million {card.unit}s, {rate.currency} (log scale)",
             lambda point, ratio: card.per_million(point, ratio) or 0.0,
-            lambda amount: words.money(amount, rate.currency),
+            lambda amount: units.money(amount, rate.currency),
         )
     return _Cost(
         f"Time of a {card.unit}",
         f"Time of one {card.unit}, \u00b5s (log scale)",
         lambda point, ratio: 1e6 * point.seconds / ratio,
-        lambda amount: words.latency(amount / 1e6),
+        lambda amount: units.latency(amount / 1e6),
     )
 
 
@@ -226,14 +228,14 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
     low, high = (1.0, 1.0) if point is dense else (point.high, point.low)
     spread = "one seed"
     if summary.low is not None and summary.high is not None:
-        spread = f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}"
+        spread = f"{measures.value(metric, summary.low)} to {measures.value(metric, summary.high)}"
     spot = findings.sweet_spot
     sweet = spot is not None and (spot.variant, spot.level) == (point.variant, point.level)
     return {
         "series": "dense" if point.variant == DENSE else "ticket",
         "variant": point.variant,
         "level": point.level,
-        "label": "dense" if point.variant == DENSE else words.share(point.sparsity),
+        "label": "dense" if point.variant == DENSE else units.share(point.sparsity),
         "mark": "Sweet spot" if sweet else "Best that passes",
         "cost": cost.read(dense, point.speedup),
         "cost_low": cost.read(dense, low),
@@ -242,13 +244,13 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
         "low": summary.low,
         "high": summary.high,
         "Network": display(point.variant),
-        "Sparsity": words.share(point.sparsity),
-        "Runtime": words.runtime(point.runtime),
-        "Quality": words.value(metric, summary.mean),
+        "Sparsity": units.share(point.sparsity),
+        "Runtime": runtime_name(point.runtime),
+        "Quality": measures.value(metric, summary.mean),
         "Interval": spread,
-        "Latency": f"{words.latency(point.median_ms / 1000)} a call",
+        "Latency": f"{units.latency(point.median_ms / 1000)} a call",
         cost.name: cost.told(cost.read(dense, point.speedup)),
-        "Speed-up": f"{words.times(point.speedup)} ({words.times(point.low)} to {words.times(point.high)})",
+        "Speed-up": f"{units.times(point.speedup)} ({units.times(point.low)} to {units.times(point.high)})",
         "Gates": str(status) if status else "reference",
     }
 
@@ -282,6 +284,8 @@ def _traded(findings: Findings, group: Group) -> str:
     if summary is None or dense is None:
         return f"{named(best).capitalize()} is {cheaper} to serve"
     own = [v for v in findings.verdicts(best.variant, best.level) if v.gate.metric == findings.metric.name]
-    change = words.worse(own[0].gate, findings.metric, own[0].estimate) if own and own[0].estimate is not None else ""
+    change = (
+        measures.worse(own[0].gate, findings.metric, own[0].estimate) if own and own[0].estimate is not None else ""
+    )
     start = named(best)
     return f"{start[:1].upper()}{start[1:]} is {cheaper} to serve{f', {change}' if change else ''}"

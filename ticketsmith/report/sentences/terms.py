@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, display
+from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING
+from ticketsmith.report.sentences.names import display
 
 _VARIANTS = {
     "dense": "The network as it is usually trained, with all its weights: what everything is compared with.",
@@ -40,7 +41,7 @@ def _meaning(variant: str) -> str:
 
 def definitions(findings: Findings) -> list[tuple[str, str]]:
     """Every term that this report uses, explained."""
-    confidence = words.percent(findings.policy.confidence)
+    confidence = units.percent(findings.policy.confidence)
     terms = [(display(variant), meaning) for variant in findings.variants if (meaning := _meaning(variant))]
     terms += [
         (
