@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from ticketsmith.evidence.deployment import answer, reasons
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.scorecard import Group, scorecard
+from ticketsmith.evidence.scorecard import Group
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.speed import best, lead, rival, speeds
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
 from ticketsmith.report.scorecard import document, note, table
+from ticketsmith.report.sentences.deployment import answer, reasons
 
 from .synthetic import experiment, result, served
 
@@ -180,7 +180,8 @@ def test_money_is_the_machines_hour_over_what_it_serves() -> None:
         "A million requests cost $0.50 instead of $1.00 on server at $7.20 an hour: a million a day save $15.00 a month "
         "($11.25 to $18.00), as far as the machine is kept busy."
     )
-    eight = scorecard(measured(timing(1, 2.0), machine={"cores": "8"}, machine_rate=RATE), "ticket", {1})
+    eight = found(runs(99.0), measured(timing(1, 2.0), machine={"cores": "8"}, machine_rate=RATE)).scorecard
+    assert eight is not None
     assert eight.lead is not None
     assert eight.lead.dense is not None
     assert eight.per_million(eight.lead.dense) == pytest.approx(0.25)

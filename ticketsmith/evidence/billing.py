@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.results import Bill, Result
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,36 @@ def pod_from_json(document: Any) -> Pod:
     ):
         raise ValueError("a text that is none")
     return pod
+
+
+def bill_from_json(document: Mapping[str, Any]) -> Bill | None:
+    """What making a run took and cost, from its ``cost.json``; None where a number in it is none."""
+
+    def number(name: str) -> float:
+        value = float(document.get(name) or 0.0)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(name)
+        return value
+
+    try:
+        return Bill(
+            seconds=number("seconds"),
+            device=str(document.get("device") or ""),
+            side_by_side=max(1, int(number("side_by_side"))),
+            gpu_seconds=number("gpu_seconds"),
+            machine=str(document.get("machine") or ""),
+            price_per_hour=None if document.get("price_per_hour") is None else number("price_per_hour"),
+            currency=str(document.get("currency") or ""),
+            spot=bool(document.get("spot")),
+            price=None if document.get("price") is None else number("price"),
+            idle_seconds=number("idle_tail_seconds"),
+            idle_price=number("idle_tail_price"),
+            source=str(document.get("source") or ""),
+            dated=str(document.get("dated") or ""),
+            copied="copied_from" in document,
+        )
+    except (ValueError, TypeError):
+        return None
 
 
 def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) -> Billed | None:
