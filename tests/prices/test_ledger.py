@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ticketsmith.prices.ledger import cost_path, run_cost
+from ticketsmith.prices.ledger import cost_path, cost_paths, parse_cost, run_cost
 from ticketsmith.prices.rate import Rate
 
 T4 = Rate("T4", 3.6, gpus=1, idle_tail=600.0, source="a list", dated="2026-08-20")
