@@ -90,7 +90,7 @@ def judge(
 def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> list[tuple[_Level, set[int]]]:
     """Every level of every variant but dense, with the seeds that it should have."""
     groups = grouped(results)
-    wanted = _by_level(planned) if planned is not None else None
+    by_level = _by_level(planned) if planned is not None else None
     seeds = {run.seed for run in results}
     about = subject(variant for variant, _ in groups)
     diverged = [run for run in results if run.diverged]
@@ -103,10 +103,10 @@ def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> lis
         if not control:
             here = fallen[variant] = fallen.get(variant, []) + here
         present = {run.seed for run in runs}
-        if wanted is None:
+        if by_level is None:
             expected, lacking = seeds, seeds - present
         else:
-            places = wanted.get((variant, level), set())
+            places = by_level.get((variant, level), set())
             expected = {seed for seed, _ in places} | present
             lacking = {seed for seed, _ in places - {(run.seed, run.draw) for run in runs}}
         lacking -= {run.seed for run in here}
@@ -119,10 +119,10 @@ def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> lis
 
 def _by_level(planned: Collection[Place]) -> dict[tuple[str, int], set[tuple[int, int]]]:
     """The seeds and draws that each level of each variant should have."""
-    wanted: dict[tuple[str, int], set[tuple[int, int]]] = {}
+    by_level: dict[tuple[str, int], set[tuple[int, int]]] = {}
     for variant, level, seed, draw in planned:
-        wanted.setdefault((variant, level), set()).add((seed, draw))
-    return wanted
+        by_level.setdefault((variant, level), set()).add((seed, draw))
+    return by_level
 
 
 def own_worsening(run: Result, dense: Result, gate: Gate, at: At, split: Split = "test") -> float | None:

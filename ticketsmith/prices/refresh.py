@@ -23,15 +23,17 @@ _HEADER = """\
 """
 
 
-def write(place: Path, region: str, prices: Mapping[str, Price], asked: Collection[str], today: datetime.date) -> None:
+def write(
+    place: Path, region: str, prices: Mapping[str, Price], machines: Collection[str], today: datetime.date
+) -> None:
     """Puts the prices of ``region`` into the file at ``place``, with date and source; the rest of it stays.
 
-    ``asked``: all machines that were asked for; the file forgets a fetched price of one that is no longer sold. What
+    ``machines``: all that were asked for; the file forgets a fetched price of one that is no longer sold. What
     the user set for a machine by hand stays in force. The file appears whole or not at all. Raises RecipeError when the
     file that is there is no price file, StoreError when it cannot be written.
     """
     document = _read(place)
-    fetched = [_without(one, region, asked) for one in document.prices if one.source == SOURCE]
+    fetched = [_without(one, region, machines) for one in document.prices if one.source == SOURCE]
     fresh = PriceList(region=region, dated=today.isoformat(), source=SOURCE, machines=dict(prices))
     by_hand = [one for one in document.prices if one.source != SOURCE]
     lists = [*fetched, fresh, *by_hand]  # the later wins
@@ -62,10 +64,12 @@ def _read(place: Path) -> Document:
         raise RecipeError(f"{place}: cannot be read, so nothing was written: {error}") from error
 
 
-def _without(prices: PriceList, region: str, asked: Collection[str]) -> PriceList:
+def _without(prices: PriceList, region: str, machines: Collection[str]) -> PriceList:
     if prices.region != region:
         return prices
-    return prices.model_copy(update={"machines": {n: price for n, price in prices.machines.items() if n not in asked}})
+    return prices.model_copy(
+        update={"machines": {n: price for n, price in prices.machines.items() if n not in machines}}
+    )
 
 
 def _plain(prices: PriceList) -> dict[str, Any]:

@@ -141,15 +141,15 @@ def _filter(machine: str, region: str) -> str:
     return " and ".join(f"{field} eq '{value.replace(chr(39), chr(39) * 2)}'" for field, value in terms.items())
 
 
-def _items(base: str, wanted: str, patience: Patience) -> list[Mapping[str, Any]]:
+def _items(base: str, query: str, patience: Patience) -> list[Mapping[str, Any]]:
     """All items, page after page."""
-    address = f"{base}?{urllib.parse.urlencode({'$filter': wanted}, quote_via=urllib.parse.quote, safe='$')}"
+    address = f"{base}?{urllib.parse.urlencode({'$filter': query}, quote_via=urllib.parse.quote, safe='$')}"
     items: list[Mapping[str, Any]] = []
-    asked: set[str] = set()
+    addresses: set[str] = set()
     while address:
-        if address in asked or len(asked) >= _MOST_PAGES:
+        if address in addresses or len(addresses) >= _MOST_PAGES:
             raise PriceError(f"{base}: its pages lead in a circle. No price was changed.")
-        asked.add(address)
+        addresses.add(address)
         page = _page(address, base, patience)
         items += page["Items"]
         address = _next(page.get("NextPageLink"), base)

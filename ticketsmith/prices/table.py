@@ -183,13 +183,13 @@ def find(text: str, region: str | None = None, spot: bool = False) -> Rate:
         raise RecipeError(_unknown(name))
     if region is None:
         order = (ANYWHERE, DEFAULT_REGION)
-        chosen = min(here, key=lambda e: (not e.own, order.index(e.region) if e.region in order else len(order)))
+        entry = min(here, key=lambda e: (not e.own, order.index(e.region) if e.region in order else len(order)))
     else:
         there = [entry for entry in here if entry.region.lower() in (region.lower(), ANYWHERE)]
         if not there:
             raise RecipeError(_elsewhere(here, region))
-        chosen = there[0]
-    return _rate(chosen, spot)
+        entry = there[0]
+    return _rate(entry, spot)
 
 
 def _rate(entry: Entry, spot: bool) -> Rate:

@@ -288,5 +288,5 @@ def _keys(findings: Findings) -> list[tuple[str, str]]:
     """The runs behind the headline: dense and the method at its sweet spot (or at its sparsest)."""
     levels = [run.level for run in findings.results if run.variant == findings.subject]
     level = findings.sweet_spot.level if findings.sweet_spot else max(levels, default=0)
-    wanted = ((DENSE, 0), (findings.subject, level))
-    return [(run.path, run.key) for run in findings.results if (run.variant, run.level) in wanted]
+    places = ((DENSE, 0), (findings.subject, level))
+    return [(run.path, run.key) for run in findings.results if (run.variant, run.level) in places]

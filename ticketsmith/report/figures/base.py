@@ -113,11 +113,11 @@ def end_labels(labels: Sequence[Label], place: Callable[[float], float], height:
     ``place`` is the y scale: data value to pixels from the top. The layers are called ``labels-...``: a narrow page
     drops them and shows its own legend alone. A line that leaves the plot is marked with an arrow.
     """
-    wanted = [place(label.y) for label in labels]
-    tops = spread([min(max(top, 0.0), float(height)) for top in wanted], LABEL_HEIGHT, height)
+    heights = [place(label.y) for label in labels]
+    tops = spread([min(max(top, 0.0), float(height)) for top in heights], LABEL_HEIGHT, height)
     layers = []
     for index, (label, top) in enumerate(zip(labels, tops, strict=True)):
-        arrow = " \u2193" if wanted[index] > height + 1 else " \u2191" if wanted[index] < -1 else ""
+        arrow = " \u2193" if heights[index] > height + 1 else " \u2191" if heights[index] < -1 else ""
         layers.append(
             alt.Chart(data([{"series": label.series.key, "label": label.text + arrow}]), name=f"labels-{index}")
             .mark_text(align="left", dx=8, clip=False, fontWeight=600, color=label.series.style.ink)

@@ -100,7 +100,7 @@ def _by_level(findings: Findings) -> Figure | None:
                 "times": so_far / base_amount,
                 "Level": "dense" if level == 0 else f"{level} ({units.share(1 - sparsity[level])} left)",
                 "So far": f"{so_far / base_amount:.1f}\u00d7 training dense once",
-                "Spent": _told(so_far, kind, findings.cost.dense.currency),
+                "Spent": _amount(so_far, kind, findings.cost.dense.currency),
             }
         )
     spot = findings.sweet_spot
@@ -132,7 +132,7 @@ def _by_level(findings: Findings) -> Figure | None:
     )
 
 
-def _told(size: float, kind: str, currency: str) -> str:
+def _amount(size: float, kind: str, currency: str) -> str:
     if kind == "money":
         return units.money(size, currency)
     return units.duration(size) if kind == "time" else units.flops(size)
@@ -140,10 +140,10 @@ def _told(size: float, kind: str, currency: str) -> str:
 
 def _payback(findings: Findings) -> Figure | None:
     """How much of what finding cost is earned back, against the requests that were served."""
-    found = next((p for p in findings.paybacks if p.requests is not None and p.requests.middle > 0), None)
-    if found is None or found.requests is None:
+    payback = next((p for p in findings.paybacks if p.requests is not None and p.requests.middle > 0), None)
+    if payback is None or payback.requests is None:
         return None
-    span = found.requests
+    span = payback.requests
     most = 2.2 * span.middle
     size, name = next(((s, n) for s, n in _SCALES if most >= 2 * s), (1.0, ""))
     rows: list[Row] = [
@@ -152,7 +152,7 @@ def _payback(findings: Findings) -> Figure | None:
             "middle": 100 * served / span.middle,
             "low": 100 * served / span.high,
             "high": 100 * served / span.low,
-            "Served": f"{units.count(served)} {found.unit}" if served else f"no {found.unit}",
+            "Served": f"{units.count(served)} {payback.unit}" if served else f"no {payback.unit}",
             "Earned back": f"{100 * served / span.middle:.0f} %",
             "Interval": f"{100 * served / span.high:.0f} % to {100 * served / span.low:.0f} %",
         }
@@ -162,7 +162,7 @@ def _payback(findings: Findings) -> Figure | None:
         "served:Q",
         scale=alt.Scale(domain=[0, most / size], nice=False),
         axis=alt.Axis(
-            title=f"{found.unit.capitalize()} served{f' ({name})' if name else ''}",
+            title=f"{payback.unit.capitalize()} served{f' ({name})' if name else ''}",
             tickCount=6,
             labelExpr="format(datum.value, ',.9~f')",
         ),
@@ -188,19 +188,19 @@ def _payback(findings: Findings) -> Figure | None:
     paid = note(
         "paid for itself", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 100.0}], align="left", dx=6, dy=-8, color=SOFT
     )
-    where = f"{found.machine}, " if found.machine else ""
+    where = f"{payback.machine}, " if payback.machine else ""
     level = units.percent(findings.benchmark.confidence) if findings.benchmark else ""
-    batches = "" if found.batch_size == 1 else f"in batches of {found.batch_size}, "
+    batches = "" if payback.batch_size == 1 else f"in batches of {payback.batch_size}, "
     return Figure(
         name="cost-payback",
         section="cost",
-        title=f"{batches}it has paid for itself after {units.count(span.middle)} {found.unit}".capitalize(),
+        title=f"{batches}it has paid for itself after {units.count(span.middle)} {payback.unit}".capitalize(),
         caption=(
             f"What finding it cost beyond training dense, against what it saves at every request: {where}"
-            f"{runtime_name(found.runtime)}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
+            f"{runtime_name(payback.runtime)}, batch size {payback.batch_size}. Band: {level} interval of the measured speed-up."
         ),
         alt=(
-            f"Share of the cost of finding that is earned back against {found.unit} served: all of it after "
+            f"Share of the cost of finding that is earned back against {payback.unit} served: all of it after "
             f"{units.count(span.middle)} ({units.count(span.low)} to {units.count(span.high)})."
         ),
         spec=finished(

@@ -27,7 +27,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
         left = units.share(mean([run.density for run in here])).replace(" %", "")
         for name in names:
             density = mean([run.layers[name].density for run in here if name in run.layers])
-            kept = mean([run.layers[name].kept for run in here if name in run.layers])
+            count = mean([run.layers[name].kept for run in here if name in run.layers])
             rows.append(
                 {
                     "layer": name,
@@ -36,7 +36,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
                     "cell": f"{100 * density:.0f}" if density >= 0.0995 else f"{100 * density:.2g}",
                     "Layer": name,
                     "Level": f"{level} ({left} % of all prunable weights left)",
-                    "Weights kept": f"{units.share(density)} ({kept:,.0f} of {runs[0].layers[name].total:,})",
+                    "Weights kept": f"{units.share(density)} ({count:,.0f} of {runs[0].layers[name].total:,})",
                 }
             )
     low = max(min(row["density"] for row in rows), 1e-3)

@@ -106,7 +106,7 @@ def _title(findings: Findings) -> str:
     if sure:
         best = max(sure, key=lambda entry: entry.faster.mean if entry.faster else 0.0)
         assert best.faster is not None
-        kept = units.share(1 - best.sparsity)
+        share = units.share(1 - best.sparsity)
         bound = "at least " if best.dense_censored else ""  # dense might go on
-        return f"{name}: learns up to {bound}{best.faster.mean:.1f}\u00d7 as fast as dense, at {kept} of the prunable weights"
+        return f"{name}: learns up to {bound}{best.faster.mean:.1f}\u00d7 as fast as dense, at {share} of the prunable weights"
     return f"{name}: not shown to learn faster than dense at any level"

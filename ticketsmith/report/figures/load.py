@@ -142,9 +142,9 @@ def _step(entry: Series, test: LoadTest, index: int) -> Row:
 def _borne(load: Load) -> str:
     dense, ticket = load.dense, load.ticket
     if dense is None or ticket is None or not dense.highest_rate or not ticket.highest_rate:
-        known = ticket or dense
-        rate = known.highest_rate if known else 0.0
-        who = in_sentence(known.variant) if known else ""
+        either = ticket or dense
+        rate = either.highest_rate if either else 0.0
+        who = in_sentence(either.variant) if either else ""
         return (
             f"Within the target, {who} serves {units.rate(rate)} requests a second"
             if rate

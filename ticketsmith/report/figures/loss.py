@@ -54,31 +54,31 @@ def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
     """Dense, the method at its sweet spot (or middle) and at its sparsest, and the controls at the same sweet spot."""
     levels = sorted({run.level for run in findings.results if run.variant == findings.subject})
     middle = findings.sweet_spot.level if findings.sweet_spot else levels[len(levels) // 2] if levels else 0
-    chosen = [(DENSE, 0), (findings.subject, middle), *((control, middle) for control in findings.controls)]
+    places = [(DENSE, 0), (findings.subject, middle), *((control, middle) for control in findings.controls)]
     looks = {entry.key: entry.style for entry in variant_series(findings.variants)}
     if levels and levels[-1] != middle:
-        chosen.insert(2, (findings.subject, levels[-1]))
-    found = []
-    for variant, level in chosen:
+        places.insert(2, (findings.subject, levels[-1]))
+    curves = []
+    for variant, level in places:
         runs = findings.levels.get((variant, level), [])
         if runs:
             style = SKY if variant == findings.subject and level != middle else looks[variant]
             name = display(variant).partition(" (")[0]
             label = name if variant == DENSE else f"{name} ({units.share(runs[0].density)} left)"
-            found.append((Series(f"{variant}-{level}", label, style), runs))
-    return found
+            curves.append((Series(f"{variant}-{level}", label, style), runs))
+    return curves
 
 
 def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure | None:
     rows: list[Row] = []
-    drawn: list[Series] = []
+    lines: list[Series] = []
     for series, runs in telling_levels(findings):
         points = average_curve(runs, read)
         rows += [
             {"series": series.key, "step": step, "loss": value, "Run": series.label, "Loss": f"{value:.4g}"}
             for step, value in points
         ]
-        drawn += [series] if points else []
+        lines += [series] if points else []
     if not rows:
         return None
     values = [row["loss"] for row in rows]
@@ -107,8 +107,8 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         ),
     )
     source = data(rows)
-    base = alt.Chart(source).encode(x=x, y=y, color=colour(drawn))
-    line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=dash(drawn), opacity=faded())
+    base = alt.Chart(source).encode(x=x, y=y, color=colour(lines))
+    line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=dash(lines), opacity=faded())
     hover = (
         base.properties(name="hover")
         .mark_point(clip=True, size=120, opacity=0, filled=True)
@@ -117,7 +117,7 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         )
     )
     ends = [
-        Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in drawn
+        Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in lines
     ]
     finish = [f"{label.y:.3g} for {_in_sentence(label.text)}" for label in ends]
     return Figure(
@@ -125,9 +125,9 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         section="loss",
         title=f"{title} at the end: {units.listed(finish[:2])}",
         caption="Mean over the seeds, without runs that diverged. Lower is better.",
-        alt=f"{title} over training iterations: {units.listed([entry.label for entry in drawn])}.",
+        alt=f"{title} over training iterations: {units.listed([entry.label for entry in lines])}.",
         spec=finished(alt.layer(line, hover.add_params(zoom()), *end_labels(ends, place))),
-        legend=tuple(drawn),
+        legend=tuple(lines),
     )
 
 

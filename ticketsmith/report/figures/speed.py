@@ -178,10 +178,10 @@ def _roof(points: Sequence[Speed]) -> list[Row]:
 
 
 def _bounds(points: Sequence[Speed]) -> str:
-    told = " Ideal: a call would cost what its weights cost."
+    text = " Ideal: a call would cost what its weights cost."
     if len(_roof(points)) > 1:
-        told += " Roofline: the measured peak arithmetic and bandwidth of the machine allow no more."
-    return told
+        text += " Roofline: the measured peak arithmetic and bandwidth of the machine allow no more."
+    return text
 
 
 def _one(y: alt.Y) -> alt.Chart:
@@ -213,9 +213,9 @@ def _title(card: Scorecard, points: Sequence[Speed]) -> str:
     """The best that passes its gates; else the mildest level that is surely faster; else that none is."""
     lead = card.lead
     if lead is not None and lead.choice is not None:
-        kept = units.share(1 - lead.choice.sparsity)
+        share = units.share(1 - lead.choice.sparsity)
         against = runtime_name(lead.choice.against)
-        return f"With {kept} of the prunable weights, {units.times(lead.choice.speedup)} as fast as dense on {against}"
+        return f"With {share} of the prunable weights, {units.times(lead.choice.speedup)} as fast as dense on {against}"
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
         return "No measured level is surely faster than dense on the best dense runtime"

@@ -48,11 +48,11 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
     """Quality against the cost of a unit: every level on its fastest runtime, dense on the best dense one."""
     metric = findings.metric
     points = [*([group.dense] if group.dense else []), *(row for row in group.rows if row.variant == card.subject)]
-    known = [(point, summary) for point in points if (summary := findings.summary(point.variant, point.level))]
-    if len(known) < 2 or group.dense is None:
+    measured = [(point, summary) for point in points if (summary := findings.summary(point.variant, point.level))]
+    if len(measured) < 2 or group.dense is None:
         return None
     cost = _cost(card, group)
-    rows = [_place(findings, card, group, point, summary, cost) for point, summary in known]
+    rows = [_place(findings, card, group, point, summary, cost) for point, summary in measured]
     plot = _plot(findings, rows, cost)
     fields = ("Network", "Sparsity", "Runtime", "Quality", "Interval", "Latency", cost.name, "Speed-up", "Gates")
     hover = (
@@ -164,7 +164,7 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
         layers.append(ring.encode(x=plot.x, y=plot.y))
     places = [plot.pixels(row) for row, _, _ in marked]
     near = len(places) == 2 and abs(places[0][0] - places[1][0]) < 140
-    taken: list[tuple[float, float]] = []
+    occupied: list[tuple[float, float]] = []
     for (row, text, ink), (left, top) in zip(marked, places, strict=True):
         below = near and top == max(top for _, top in places)  # one above, one below: they do not cover one another
         rightmost = left > (0.85 if below else 0.6) * WIDTH
@@ -174,14 +174,14 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
         # A narrow page has room for one name, and drops the layers that are called labels.
         layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
         middle = left - 60 if rightmost else left + 60
-        taken += [(left, top), (middle, top + dy), (middle, top + dy + 14)]
+        occupied += [(left, top), (middle, top + dy), (middle, top + dy + 14)]
     quiet = []
     for row in front:
         left, top = plot.pixels(row)
-        free = all(abs(left + 30 - x) > 75 or abs(top + 12 - y) > 16 for x, y in taken)
+        free = all(abs(left + 30 - x) > 75 or abs(top + 12 - y) > 16 for x, y in occupied)
         if free and row not in here and row["variant"] != DENSE and plot.frame.low <= row["mean"] <= plot.frame.high:
             quiet.append(row)
-            taken.append((left + 30, top + 12))
+            occupied.append((left + 30, top + 12))
     if quiet:
         tags = alt.Chart(data(quiet), name="labels-front")
         tags = tags.mark_text(align="left", dx=9, dy=12, color=BLUE.ink, fontSize=11)
@@ -193,13 +193,13 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
 class _Cost:
     """The x axis of quality against cost: money where there is a price, else the time of a unit.
 
-    ``read`` gives the cost of a unit on a point, were it so many times as fast; ``told`` writes it.
+    ``read`` gives the cost of a unit on a point, were it so many times as fast; ``text`` writes it.
     """
 
     name: str
     title: str
     read: Callable[[Speed, float], float]
-    told: Callable[[float], str]
+    text: Callable[[float], str]
 
 
 def _cost(card: Scorecard, group: Group) -> _Cost:
@@ -249,7 +249,7 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
         "Quality": measures.value(metric, summary.mean),
         "Interval": spread,
         "Latency": f"{units.latency(point.median_ms / 1000)} a call",
-        cost.name: cost.told(cost.read(dense, point.speedup)),
+        cost.name: cost.text(cost.read(dense, point.speedup)),
         "Speed-up": f"{units.times(point.speedup)} ({units.times(point.low)} to {units.times(point.high)})",
         "Gates": str(status) if status else "reference",
     }
@@ -258,11 +258,11 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
 def _front(rows: Sequence[Row], metric: Metric) -> list[Row]:
     """The rows that no other beats in cost and quality, from the cheapest to the dearest."""
     sign = 1.0 if metric.higher_is_better else -1.0
-    kept: list[Row] = []
+    front: list[Row] = []
     for row in sorted(rows, key=lambda row: (row["cost"], -sign * row["mean"])):
-        if not kept or sign * row["mean"] > sign * kept[-1]["mean"]:
-            kept.append(row)
-    return kept
+        if not front or sign * row["mean"] > sign * front[-1]["mean"]:
+            front.append(row)
+    return front
 
 
 def _best(findings: Findings, group: Group) -> tuple[str, int] | None:
