@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.speed import best, speeds
-from ticketsmith.report.figures.base import log_ticks, spread
 from ticketsmith.report.figures.loss import POINTS, thinned
+from ticketsmith.report.figures.parts import log_ticks, spread
 from ticketsmith.report.markdown import escaped, fenced
 from ticketsmith.report.tables import frame
 

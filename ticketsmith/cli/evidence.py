@@ -97,22 +97,17 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
         rows = [
             {
                 "experiment": one.name,
-                "variant": verdict.variant,
-                "level": verdict.level,
-                "sparsity": verdict.sparsity,
-                "network_sparsity": verdict.network_sparsity,
+                **{name: getattr(verdict, name) for name in ("variant", "level", "sparsity", "network_sparsity")},
                 "prunable": findings.size.prunable,
                 "parameters": findings.size.parameters,
                 "metric": verdict.gate.metric,
                 "margin": verdict.gate.margin,
                 "relative": verdict.gate.relative,
                 "status": verdict.status.value,
-                "estimate": verdict.estimate,
-                "bound": verdict.bound,
-                "worst": verdict.worst,
-                "worst_seed": verdict.worst_seed,
-                "replicates": verdict.replicates,
-                "seeds": verdict.seeds,
+                **{
+                    name: getattr(verdict, name)
+                    for name in ("estimate", "bound", "worst", "worst_seed", "replicates", "seeds")
+                },
                 "diverged": list(verdict.diverged),
                 "missing": list(verdict.missing),
                 "reason": reason(verdict, findings.metrics[verdict.gate.metric], findings.policy),
@@ -137,9 +132,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                 }
                 for row in rows
             ]
-            options.print_table(
-                shown, f"{one.name}: gates on the test split; sparsity is that of the prunable weights"
-            )
+            options.print_table(shown, f"{one.name}: gates on the test split; sparsity is that of the prunable weights")
             say_verdict(judged)
     if as_json:
         options.print_json(documents)

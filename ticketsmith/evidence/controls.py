@@ -55,12 +55,7 @@ class Regime(StrEnum):
 
 
 def compare(
-    results: Sequence[Result],
-    metric: Metric,
-    split: Split,
-    at: At,
-    confidence: float = 0.95,
-    variant: str = TICKET,
+    results: Sequence[Result], metric: Metric, split: Split, at: At, confidence: float = 0.95, variant: str = TICKET
 ) -> list[Comparison]:
     """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first."""
     levels = grouped(results)

@@ -81,15 +81,15 @@ def paybacks(cost: Cost, card: Scorecard | None) -> list[Payback]:
     """
     if card is None or card.lead is None or not card.lead.judged:
         return []
-    phase, precision, *_ = card.lead.cell
+    lead = card.lead.cell
     by_size: dict[int, Payback] = {}
     for group in card.groups:
-        if (group.phase, group.precision) != (phase, precision) or group.batch_size in by_size:
+        if (group.cell.phase, group.cell.precision) != (lead.phase, lead.precision) or group.cell.batch_size in by_size:
             continue
         if group.candidate is None or group.dense is None:
             continue
         models = fastest(point for point in group.points if point.variant == DENSE and point.low > 1.0)
-        by_size[group.batch_size] = _payback(cost, card, group.dense, models or group.dense, group.candidate)
+        by_size[group.cell.batch_size] = _payback(cost, card, group.dense, models or group.dense, group.candidate)
     return [by_size[size] for size in sorted(by_size)]
 
 

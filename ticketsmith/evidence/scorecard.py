@@ -36,25 +36,9 @@ class Group:
     break_even: Mapping[str, BreakEven]
 
     @property
-    def phase(self) -> str:
-        return self.cell[0]
-
-    @property
-    def precision(self) -> str:
-        return self.cell[1]
-
-    @property
-    def batch_size(self) -> int:
-        return self.cell[2]
-
-    @property
-    def threads(self) -> int:
-        return self.cell[3]
-
-    @property
     def judged(self) -> bool:
         """Whether the gates judged these weights: rounded ones are others."""
-        return self.precision == "float32"
+        return self.cell.precision == "float32"
 
     @property
     def choice(self) -> Speed | None:
@@ -195,8 +179,7 @@ def scorecard(
 def _groups(points: Sequence[Speed], subject: str, deployable: frozenset[int]) -> Iterable[Group]:
     for cell in sorted({point.cell for point in points}, key=order):
         here = [point for point in points if point.cell == cell]
-        phase, precision, *rest = cell
-        plain = None if precision == "float32" else rival(points, (phase, "float32", rest[0], rest[1]))
+        plain = None if cell.precision == "float32" else rival(points, cell._replace(precision="float32"))
         yield Group(
             cell=cell,
             points=tuple(here),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -14,8 +14,8 @@ from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.speed import best
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status
-from ticketsmith.report.figures.base import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.figures.parts import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.quality import framed
 from ticketsmith.report.markdown import escaped, table
 from ticketsmith.report.sentences import measures
@@ -61,10 +61,10 @@ class Comparison:
     numeric: tuple[int, ...] = NUMERIC
 
 
-def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Comparison, list[Figure]]:
+def compare(findings: Sequence[Findings]) -> tuple[Comparison, list[Figure]]:
     """The rows, by name, and one chart for each quality measure that experiments share."""
     ordered = sorted(findings, key=lambda one: one.name)
-    rows = tuple(_line(one, links.get(one.name, f"../{quote(one.name)}/report/index.html")) for one in ordered)
+    rows = tuple(_line(one) for one in ordered)
     comparison = Comparison(
         headline=_headline(ordered),
         rows=rows,
@@ -124,7 +124,7 @@ def _headline(findings: Sequence[Findings]) -> str:
     return f"{count}; quality holds with up to {span} of the {part} removed{where}"
 
 
-def _line(findings: Findings, link: str) -> Line:
+def _line(findings: Findings) -> Line:
     dense, spot = findings.summary(DENSE, 0), findings.sweet_spot
     level = spot.level if spot else None
     there = findings.summary(findings.subject, level) if level is not None else None
@@ -136,7 +136,7 @@ def _line(findings: Findings, link: str) -> Line:
     total = findings.cost.total
     return Line(
         name=findings.name,
-        link=link,
+        link=f"../{quote(findings.name)}/report/index.html",
         about=", ".join(findings.facts[name] for name in ("Data", "Model") if name in findings.facts),
         headline=headline(findings),
         dense=f"{measures.quality(findings.metric, dense)}" if dense else NOT_MEASURED,
@@ -160,11 +160,7 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
     if not rows:
         return None
     frame = framed(rows, None, None, metric)
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
-        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
-    )
+    y = frame.axis(metric)
     x = density_axis([row["density"] for row in rows])
     name = metric.name.replace("_", " ").capitalize()
     tooltip: list[str | alt.Tooltip] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ticketsmith.evidence.findings import Findings
@@ -11,6 +11,11 @@ from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.verdicts import GatePolicy, SweetSpot, Verdict
 from ticketsmith.report.sentences.headline import headline
 from ticketsmith.report.sentences.verdicts import gaps, reason, reservations
+
+_FIELDS = (
+    "variant", "level", "sparsity", "network_sparsity", "split", "status", "estimate", "bound", "replicates", "seeds",
+    "worst", "worst_seed", "diverged", "missing", "undefined",
+)  # fmt: skip
 
 
 def document(findings: Findings) -> dict[str, Any]:
@@ -27,38 +32,15 @@ def document(findings: Findings) -> dict[str, Any]:
 
 
 def _sweet_spot(findings: Findings, spot: SweetSpot) -> dict[str, Any]:
-    return {
-        "variant": spot.variant,
-        "level": spot.level,
-        "sparsity": spot.sparsity,
-        "network_sparsity": spot.network_sparsity,
-        "verdicts": [_verdict(verdict, findings.metrics, findings.policy) for verdict in spot.verdicts],
-        "end": asdict(spot.end) if spot.end else None,
-        "beyond": [asdict(step) for step in spot.beyond],
-        "missing": spot.missing,
-        "caveat": reservations(findings, spot),
-    }
+    verdicts = [_verdict(verdict, findings.metrics, findings.policy) for verdict in spot.verdicts]
+    return {**asdict(replace(spot, verdicts=())), "verdicts": verdicts, "caveat": reservations(findings, spot)}
 
 
 def _verdict(verdict: Verdict, metrics: Mapping[str, Metric], policy: GatePolicy) -> dict[str, Any]:
     return {
-        "variant": verdict.variant,
-        "level": verdict.level,
-        "sparsity": verdict.sparsity,
-        "network_sparsity": verdict.network_sparsity,
-        "split": verdict.split,
+        **{name: getattr(verdict, name) for name in _FIELDS},
         "gate": asdict(verdict.gate),
-        "status": verdict.status,
-        "estimate": verdict.estimate,
-        "bound": verdict.bound,
         "floored": verdict.floor is not None,
-        "replicates": verdict.replicates,
-        "seeds": verdict.seeds,
-        "worst": verdict.worst,
-        "worst_seed": verdict.worst_seed,
-        "diverged": verdict.diverged,
-        "missing": verdict.missing,
-        "undefined": verdict.undefined,
         "gaps": gaps(verdict),
         "reason": reason(verdict, metrics[verdict.gate.metric], policy),
     }

@@ -54,7 +54,7 @@ def table(card: Scorecard, group: Group, rows: Sequence[Speed] | None = None) ->
     points = [*dense, *plain, *(group.rows if rows is None else rows)]
     columns: dict[str, list[str]] = {
         "Network": [_name(point, group) for point in points],
-        _LATENCY.get(group.phase, "Latency p50"): [_milliseconds(point.median_ms) for point in points],
+        _LATENCY.get(group.cell.phase, "Latency p50"): [_milliseconds(point.median_ms) for point in points],
         "p99": [_milliseconds(point.p99_ms) for point in points],
         "Speed-up": [_speedup(point, group) for point in points],
         f"{card.unit.capitalize()}s/s": [units.rate(point.throughput) for point in points],
@@ -182,10 +182,7 @@ def document(findings: Findings) -> dict[str, Any]:
         "rate": asdict(card.rate) if card.rate else None,
         "groups": [
             {
-                "phase": group.phase,
-                "precision": group.precision,
-                "batch_size": group.batch_size,
-                "threads": group.threads,
+                **group.cell._asdict(),
                 "dense": _row(findings, card, group, group.dense) if group.dense else None,
                 "dense_float32": _row(findings, card, group, group.plain) if group.plain else None,
                 "choice": _row(findings, card, group, group.choice) if group.choice else None,
@@ -208,40 +205,20 @@ def _rows(findings: Findings, card: Scorecard, group: Group) -> list[dict[str, A
 
 def _row(findings: Findings, card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
     status = card.status(point)
-    return {
-        "variant": point.variant,
-        "level": point.level,
-        "sparsity": point.sparsity,
+    derived = {
         "network_sparsity": findings.network_sparsity(point.variant, point.level),
         "gate": None if status is None else str(status),
         "deployable": card.may_deploy(point),
-        "phase": point.phase,
-        "precision": point.precision,
-        "batch_size": point.batch_size,
-        "threads": point.threads,
-        "runtime": point.runtime,
         "dense_runtime": point.dense,
-        "median_ms": point.median_ms,
-        "p10_ms": point.p10_ms,
-        "p90_ms": point.p90_ms,
-        "p99_ms": point.p99_ms,
-        "throughput": point.throughput,
         "unit": card.unit,
-        "against": point.against,
-        "speedup": point.speedup,
         "speedup_low": point.low,
         "speedup_high": point.high,
-        "roofline": point.roofline,
-        "peak_bytes": point.peak_bytes,
-        "resident_bytes": point.resident_bytes,
-        "file_bytes": point.file_bytes,
-        "max_error": point.max_error,
-        "tolerance": point.tolerance,
-        "agreement": point.agreement,
         "per_million": card.price(group, point),
         "currency": card.rate.currency if card.rate else None,
         "machine": card.rate.machine if card.rate else None,
     }
+    names = [name for name in _FIELDS if name not in ("experiment", "best_runtime")]
+    return {name: derived[name] if name in derived else getattr(point, name) for name in names}
 
 
 def _even(even: BreakEven | None) -> Mapping[str, Any] | None:

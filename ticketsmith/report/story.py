@@ -14,7 +14,7 @@ from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report import scorecard
 from ticketsmith.report.costs import billed, serving, spending
 from ticketsmith.report.figures import all_figures
-from ticketsmith.report.figures.base import Figure
+from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.gallery import Gallery, gallery
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, best_kind, billed_line, bottom_line, notes

@@ -7,7 +7,7 @@ import altair as alt
 from ticketsmith import units
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.report.figures.base import HEIGHT, Figure, Row, data, finished, note, reading, rule
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Row, colour, data, finished, hover, note, reading, rule
 from ticketsmith.report.sentences.bottom_line import amount, best_kind
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import BLUE, SOFT, variant_series
@@ -58,17 +58,12 @@ def _by_variant(findings: Findings) -> Figure | None:
     if most == 0:
         return None
     series = variant_series(findings.variants)
-    colours = alt.Color(
-        "series:N",
-        scale=alt.Scale(domain=[entry.key for entry in series], range=[entry.style.colour for entry in series]),
-        legend=None,
-    )
     y = alt.Y("Variant:N", sort=[row["Variant"] for row in rows], axis=None)
     x = alt.X("amount:Q", axis=None, scale=alt.Scale(domain=[0, most * 1.35]))
     base = alt.Chart(data(rows)).encode(x=x, y=y)
     fields = ("Variant", "Runs", *(["Price"] if kind == "money" else []), "Compute time", "Training arithmetic")
     bars = base.mark_bar(cornerRadiusEnd=3, height=16, yOffset=8).encode(
-        color=colours, tooltip=[alt.Tooltip(f"{name}:N") for name in fields]
+        color=colour(series), tooltip=[alt.Tooltip(f"{name}:N") for name in fields]
     )
     amounts = base.mark_text(align="left", dx=6, dy=8).encode(text="label:N")
     # The names stand above their bars: beside them they would leave a phone no room for the bars.
@@ -180,11 +175,7 @@ def _payback(findings: Findings) -> Figure | None:
     here = [{"served": span.middle / size, "middle": 100.0}]
     point = alt.Chart(data(here)).mark_point(filled=True, size=90, color=BLUE.ink, opacity=1).encode(x=x, y=y)
     label = note(units.count(span.middle), x=x, y=y, rows=here, dx=12, dy=16, align="left", fontWeight=600)
-    hover = (
-        chart.properties(name="hover")
-        .mark_point(filled=True, size=420, opacity=0, clip=True)
-        .encode(y=y, tooltip=[alt.Tooltip(f"{field}:N") for field in ("Served", "Earned back", "Interval")])
-    )
+    pointer = hover(chart, ("Served", "Earned back", "Interval"), y=y)
     paid = note(
         "paid for itself", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 100.0}], align="left", dx=6, dy=-8, color=SOFT
     )
@@ -204,6 +195,6 @@ def _payback(findings: Findings) -> Figure | None:
             f"{units.count(span.middle)} ({units.count(span.low)} to {units.count(span.high)})."
         ),
         spec=finished(
-            alt.layer(rule(100.0, y, SOFT, 1.4, (4, 3)), paid, band, line, point, label, hover), height=HEIGHT - 100
+            alt.layer(rule(100.0, y, SOFT, 1.4, (4, 3)), paid, band, line, point, label, pointer), height=HEIGHT - 100
         ),
     )

@@ -9,8 +9,8 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.report.figures.base import Figure, Row, colour, data, finished, reading, round_ticks
-from ticketsmith.report.sentences.deployment import conditions, named
+from ticketsmith.report.figures.parts import Figure, Row, colour, data, finished, reading, round_ticks
+from ticketsmith.report.sentences.deployment import conditions, named, ratio
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import SOFT, dense_and_ticket
 
@@ -31,7 +31,9 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
         for p in group.points
         if (p.variant, p.level) == (card.subject, level) and (not p.dense or p == group.candidate)
     ]
-    points = sorted(rivals, key=_median)[:6] + sorted(tickets, key=_median)[:3]
+    points = (
+        sorted(rivals, key=lambda point: point.median_ms)[:6] + sorted(tickets, key=lambda point: point.median_ms)[:3]
+    )
     if not points:
         return None
     longest = max(point.p99_ms or point.p90_ms for point in points)
@@ -85,10 +87,6 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
     )
 
 
-def _median(point: Speed) -> float:
-    return point.median_ms
-
-
 def _slower(group: Group) -> str:
     dense, best = group.dense, group.candidate
     if dense is None or best is None:
@@ -120,7 +118,7 @@ def _bar(point: Speed, size: float) -> Row:
         "told": f"p50 {p50}" if p99 is None else f"p50 {p50}, p99 {p99}",
         "p10 to p90": f"{units.latency(point.p10_ms / 1000)} to {units.latency(point.p90_ms / 1000)}",
         "p99 latency": p99 or "not measured",
-        "Against dense": f"{units.times(point.speedup)} ({units.times(point.low)} to {units.times(point.high)})",
+        "Against dense": ratio(point),
     }
 
 

@@ -7,7 +7,7 @@ import altair as alt
 from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.statistics import mean
-from ticketsmith.report.figures.base import Figure, Row, data, finished
+from ticketsmith.report.figures.parts import Figure, Row, data, finished
 from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import INK
 

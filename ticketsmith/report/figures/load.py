@@ -10,24 +10,9 @@ from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Load
 from ticketsmith.evidence.serving import LoadTest
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    colour,
-    dash,
-    data,
-    end_labels,
-    faded,
-    finished,
-    log_ticks,
-    note,
-    reading,
-    round_ticks,
-    rule,
-    shape,
-)
+from ticketsmith.evidence.variants import TICKET
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
 from ticketsmith.report.sentences.names import in_sentence, runtime_name
 from ticketsmith.report.theme import STATUS_INK, Series, dense_and_ticket
 
@@ -42,15 +27,12 @@ def load_figures(findings: Findings) -> list[Figure]:
 
 def _load(load: Load) -> Figure | None:
     """Latency against the rate of arrivals, for dense and the ticket, with the target."""
-    tests = [
-        (series, test)
-        for series, test in zip(_series(load), (load.dense, load.ticket), strict=True)
-        if test and test.steps
-    ]
+    looks = dense_and_ticket(load.ticket.variant if load.ticket else TICKET)
+    tests = [(look, test) for look, test in zip(looks, (load.dense, load.ticket), strict=True) if test and test.steps]
     if not tests or tests[0][1].target_ms <= 0:
         return None
     target = tests[0][1].target_ms
-    series = [Series(entry.key, _load_name(entry, test), entry.style) for entry, test in tests]
+    series = [Series(entry.key, f"{entry.label}, {runtime_name(test.runtime)}", entry.style) for entry, test in tests]
     rows = [
         _step(entry, test, index)
         for entry, (_, test) in zip(series, tests, strict=True)
@@ -72,7 +54,7 @@ def _load(load: Load) -> Figure | None:
         scale=alt.Scale(type="log", domain=[min(rates) * 0.9, max(rates) * 1.05], nice=False),
         axis=alt.Axis(
             title="Requests a second (log scale)",
-            values=round_ticks(min(rates) * 0.9, max(rates) * 1.05),
+            values=parts.round_ticks(min(rates) * 0.9, max(rates) * 1.05),
             labelExpr="format(datum.value, ',~r')",
         ),
     )
@@ -82,19 +64,18 @@ def _load(load: Load) -> Figure | None:
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(
             title=f"{percentile} latency, ms (log scale)",
-            values=log_ticks(low, high),
+            values=parts.log_ticks(low, high),
             labelExpr="format(datum.value, '~g')",
         ),
     )
-    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour(series))
-    line = base.mark_line(strokeWidth=2.2, clip=True).encode(strokeDash=dash(series), opacity=faded())
-    marks = base.mark_point(filled=True, size=60, clip=True).encode(shape=shape(series), opacity=faded())
+    base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(series))
+    line = base.mark_line(strokeWidth=2.2, clip=True).encode(strokeDash=parts.dash(series), opacity=parts.faded())
+    marks = base.mark_point(filled=True, size=60, clip=True).encode(shape=parts.shape(series), opacity=parts.faded())
     fields = ("Network", "Requests a second", "Answered a second", "p50", "Latency", "Target")
-    hover = base.properties(name="hover").mark_point(filled=True, size=420, opacity=0, clip=True)
-    hover = hover.encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
+    hover = parts.hover(base, fields)
     limit = [
-        rule(target, y, "#D55E00", 1.6, (7, 4)),
-        note(f"target {units.latency(target / 1000)}", x=alt.value(0), y=reading(y, "y"), rows=[{"y": target}],
+        parts.rule(target, y, "#D55E00", 1.6, (7, 4)),
+        parts.note(f"target {units.latency(target / 1000)}", x=alt.value(0), y=parts.reading(y, "y"), rows=[{"y": target}],
              align="left", dx=6, dy=-9, color=STATUS_INK["FAIL"]),
     ]  # fmt: skip
     last = {row["series"]: row["mean"] for row in rows}
@@ -111,17 +92,11 @@ def _load(load: Load) -> Figure | None:
             f"({units.plural(first.threads, 'thread')}, {first.precision})."
         ),
         alt=f"{percentile} latency against the rate of requests. {title}.",
-        spec=finished(alt.layer(*limit, line, marks, hover, *end_labels(ends, place, _HEIGHT)), height=_HEIGHT),
+        spec=parts.finished(
+            alt.layer(*limit, line, marks, hover, *parts.end_labels(ends, place, _HEIGHT)), height=_HEIGHT
+        ),
         legend=tuple(series) if len(series) > 1 else (),
     )
-
-
-def _series(load: Load) -> list[Series]:
-    return dense_and_ticket() if load.ticket is None else dense_and_ticket(load.ticket.variant)
-
-
-def _load_name(entry: Series, test: LoadTest) -> str:
-    return f"{entry.label}, {runtime_name(test.runtime)}"
 
 
 def _step(entry: Series, test: LoadTest, index: int) -> Row:

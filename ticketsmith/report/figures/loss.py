@@ -12,20 +12,8 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import CurvePoint, Result
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    colour,
-    dash,
-    data,
-    end_labels,
-    faded,
-    finished,
-    log_ticks,
-    zoom,
-)
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
 from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import SKY, Series, variant_series
 
@@ -103,12 +91,12 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         axis=alt.Axis(
             title=f"{title}{' (log scale)' if logarithmic else ''}",
             format="~g",
-            values=log_ticks(low, high) if logarithmic else alt.Undefined,
+            values=parts.log_ticks(low, high) if logarithmic else alt.Undefined,
         ),
     )
-    source = data(rows)
-    base = alt.Chart(source).encode(x=x, y=y, color=colour(lines))
-    line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=dash(lines), opacity=faded())
+    source = parts.data(rows)
+    base = alt.Chart(source).encode(x=x, y=y, color=parts.colour(lines))
+    line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=parts.dash(lines), opacity=parts.faded())
     hover = (
         base.properties(name="hover")
         .mark_point(clip=True, size=120, opacity=0, filled=True)
@@ -126,7 +114,7 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         title=f"{title} at the end: {units.listed(finish[:2])}",
         caption="Mean over the seeds, without runs that diverged. Lower is better.",
         alt=f"{title} over training iterations: {units.listed([entry.label for entry in lines])}.",
-        spec=finished(alt.layer(line, hover.add_params(zoom()), *end_labels(ends, place))),
+        spec=parts.finished(alt.layer(line, hover.add_params(parts.zoom()), *parts.end_labels(ends, place))),
         legend=tuple(lines),
     )
 

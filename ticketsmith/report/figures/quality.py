@@ -14,20 +14,9 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    data,
-    density_axis,
-    file_name,
-    finished,
-    note,
-    reading,
-    rule,
-)
+from ticketsmith.report.figures import parts
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import SOFT, STATUS_INK, variant_series
@@ -44,6 +33,14 @@ class Frame:
     def place(self, value: float) -> float:
         """Pixels from the top."""
         return (self.high - value) / (self.high - self.low) * HEIGHT
+
+    def axis(self, metric: Metric) -> alt.Y:
+        """The y axis: ``mean`` of a row, on the test split."""
+        return alt.Y(
+            "mean:Q",
+            scale=alt.Scale(domain=[self.low, self.high], zero=False, nice=False),
+            axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
+        )
 
 
 def quality_figures(findings: Findings) -> list[Figure]:
@@ -64,16 +61,12 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         rows.insert(0, _row(findings, metric, findings.subject, dense))
     series = variant_series(findings.variants)
     frame = framed(rows, dense, limit, metric)
-    x = density_axis([row["density"] for row in rows])
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
-        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
-    )
+    x = parts.density_axis([row["density"] for row in rows])
+    y = frame.axis(metric)
     layers = _spot(findings, x, min(row["density"] for row in rows))
     labels = []
     if dense is not None:
-        layers.append(rule(dense.mean, y, "#4D4D4D", 1.2))
+        layers.append(parts.rule(dense.mean, y, "#4D4D4D", 1.2))
         labels = [Label(entry, dense.mean, entry.label) for entry in series if entry.key == DENSE]
     if limit is not None and gate is not None:
         last = min((row for row in rows if row["series"] == findings.subject), key=lambda r: float(r["density"]))
@@ -92,12 +85,12 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
     layers += band_lines(rows, lines, x, y, tooltip, frame.place, labels)
     title = _title(findings)
     return Figure(
-        name="quality" if metric == findings.metric else f"quality-{file_name(metric.name)}",
+        name="quality" if metric == findings.metric else f"quality-{parts.file_name(metric.name)}",
         section="quality",
         title=title if metric == findings.metric else f"{_heading(metric)}: {title[0].lower()}{title[1:]}",
         caption=_caption(findings, metric, frame),
         alt=f"Test {metric.name} against the share of prunable weights remaining, one line a variant. {title}.",
-        spec=finished(alt.layer(*layers)),
+        spec=parts.finished(alt.layer(*layers)),
         legend=tuple(series),
     )
 
@@ -170,8 +163,8 @@ def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> 
     dy = -9 if crossed == metric.higher_is_better else 12
     look = {"dx": -6, "dy": dy, "align": "right", "color": STATUS_INK["FAIL"]}
     return [
-        rule(limit, y, "#D55E00", 1.6, (7, 4)),
-        note(text, x=alt.value("width"), y=reading(y, "y"), rows=[{"y": limit}], **look),
+        parts.rule(limit, y, "#D55E00", 1.6, (7, 4)),
+        parts.note(text, x=alt.value("width"), y=parts.reading(y, "y"), rows=[{"y": limit}], **look),
     ]
 
 
@@ -181,13 +174,13 @@ def _spot(findings: Findings, x: alt.X, sparsest: float) -> list[alt.Chart]:
         return []
     sparsity = spot.sparsity
     rows = [{"density": 100 * (1 - sparsity)}]
-    line = alt.Chart(data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
+    line = alt.Chart(parts.data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
     # Beside the line, on the side that has more room.
     share = math.log(rows[0]["density"] / 100) / math.log(sparsest / 100)
     side = {"align": "left", "dx": 6} if share < 0.5 else {"align": "right", "dx": -6}
     text = f"Sweet spot\n{units.share(sparsity)} sparsity"
     look = {"fontWeight": 600, "lineBreak": "\n", "baseline": "top", **side}
-    return [line, note(text, x=x, y=alt.value(2), rows=rows, **look)]
+    return [line, parts.note(text, x=x, y=alt.value(2), rows=rows, **look)]
 
 
 def _title(findings: Findings) -> str:

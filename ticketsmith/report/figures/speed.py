@@ -13,24 +13,8 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    colour,
-    dash,
-    data,
-    density_axis,
-    end_labels,
-    faded,
-    finished,
-    log_ticks,
-    note,
-    reading,
-    rule,
-    shape,
-)
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
 from ticketsmith.report.sentences.deployment import conditions
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import CYCLE, GREY, SOFT, Series, Style
@@ -81,7 +65,7 @@ def _by_setting(card: Scorecard) -> Figure | None:
     if len(settings) < 2:
         return None
     lines = dict(list(settings.items())[:_MOST])
-    judged = [group for group in card.groups if group.precision == card.groups[0].precision]
+    judged = [group for group in card.groups if group.cell.precision == card.groups[0].cell.precision]
     pays = sum(group.choice is not None for group in judged)
     title = (
         f"What passes its gates is surely faster in {pays or 'none'} of {units.plural(len(judged), 'measured setting')}"
@@ -118,32 +102,31 @@ def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[
     def place(value: float) -> float:
         return math.log(high / value) / math.log(high / low) * HEIGHT
 
-    x = density_axis([row["density"] for row in rows])
+    x = parts.density_axis([row["density"] for row in rows])
     y = alt.Y(
         "mean:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(
             title="Speed-up over the best dense runtime (log scale)",
-            values=log_ticks(low, high),
+            values=parts.log_ticks(low, high),
             labelExpr="format(datum.value, '~g') + '\u00d7'",
         ),
     )
-    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour(series))
+    base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(series))
     bars = (
-        alt.Chart(data(rows))
+        alt.Chart(parts.data(rows))
         .mark_rule(strokeWidth=2)
-        .encode(x=x, y=reading(y, "low"), y2="high:Q", color=colour(series), opacity=faded(0.7))
+        .encode(x=x, y=parts.reading(y, "low"), y2="high:Q", color=parts.colour(series), opacity=parts.faded(0.7))
     )
-    line = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash(series), opacity=faded(0.8))
-    marks = base.mark_point(filled=True, size=55).encode(shape=shape(series), opacity=faded())
+    line = base.mark_line(strokeWidth=1.8).encode(strokeDash=parts.dash(series), opacity=parts.faded(0.8))
+    marks = base.mark_point(filled=True, size=55).encode(shape=parts.shape(series), opacity=parts.faded())
     fields = ("Variant", "Weights remaining", "Sparsity", "Runtime", "Setting", "Speed-up", "Interval", "Latency")
-    hover = (
-        base.properties(name="hover")
-        .mark_point(filled=True, size=420, opacity=0)
-        .encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
-    )
-    ends = [Label(entry, _last(rows, entry.key)["mean"], entry.label) for entry in series]
-    layers = [rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
+    hover = parts.hover(base, fields, clip=False)
+    sparsest = [
+        min((row for row in rows if row["series"] == s.key), key=lambda row: float(row["density"])) for s in series
+    ]
+    ends = [Label(entry, row["mean"], entry.label) for entry, row in zip(series, sparsest, strict=True)]
+    layers = [parts.rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
     if bounds:
         least = min(row["density"] for row in rows)
         ideal: list[Row] = [{"series": _IDEAL.key, "density": d, "mean": 100 / d} for d in (100.0, least)]
@@ -152,18 +135,14 @@ def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[
                 layers.append(_bound(entry, bound, x, y))
                 ends.append(Label(entry, bound[-1]["mean"], entry.label))
                 series.append(entry)
-    return finished(alt.layer(*layers, bars, line, marks, hover, *end_labels(ends, place))), tuple(series)
-
-
-def _last(rows: Sequence[Row], key: str) -> Row:
-    return min((row for row in rows if row["series"] == key), key=lambda row: float(row["density"]))
+    return parts.finished(alt.layer(*layers, bars, line, marks, hover, *parts.end_labels(ends, place))), tuple(series)
 
 
 def _bound(entry: Series, rows: Sequence[Row], x: alt.X, y: alt.Y) -> alt.Chart:
-    line = alt.Chart(data(rows)).mark_line(
+    line = alt.Chart(parts.data(rows)).mark_line(
         clip=True, color=entry.style.colour, strokeWidth=1.4, strokeDash=list(entry.style.dash)
     )
-    chart: alt.Chart = line.encode(x=x, y=y, opacity=faded())
+    chart: alt.Chart = line.encode(x=x, y=y, opacity=parts.faded())
     return chart
 
 
@@ -186,7 +165,7 @@ def _bounds(points: Sequence[Speed]) -> str:
 
 def _one(y: alt.Y) -> alt.Chart:
     look = {"align": "left", "dx": 6, "dy": 9, "color": SOFT}
-    return note("as fast as the best dense", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 1.0}], **look)
+    return parts.note("as fast as the best dense", x=alt.value(0), y=parts.reading(y, "y"), rows=[{"y": 1.0}], **look)
 
 
 def _row(point: Speed, series: Series) -> Row:

@@ -16,21 +16,11 @@ from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
-from ticketsmith.report.figures.base import (
-    Figure,
-    Row,
-    colour,
-    data,
-    file_name,
-    finished,
-    note,
-    reading,
-    round_ticks,
-    rule,
-)
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import Figure, Row
 from ticketsmith.report.figures.quality import Frame, framed, gate_height
 from ticketsmith.report.sentences import measures
-from ticketsmith.report.sentences.deployment import conditions, named
+from ticketsmith.report.sentences.deployment import conditions, named, ratio
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import BLUE, GREY, SOFT, STATUS_INK, dense_and_ticket
 
@@ -55,11 +45,7 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
     rows = [_place(findings, card, group, point, summary, cost) for point, summary in measured]
     plot = _plot(findings, rows, cost)
     fields = ("Network", "Sparsity", "Runtime", "Quality", "Interval", "Latency", cost.name, "Speed-up", "Gates")
-    hover = (
-        alt.Chart(data(rows), name="hover")
-        .mark_point(filled=True, size=420, opacity=0, clip=True)
-        .encode(x=plot.x, y=plot.y, tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
-    )
+    hover = parts.hover(alt.Chart(parts.data(rows)).encode(x=plot.x, y=plot.y), fields)
     front = _front(rows, metric)
     layers = [
         *_gate(findings, plot),
@@ -79,8 +65,8 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
             f"The square is dense. Bars are {units.percent(card.confidence)} intervals."
             f"{' The axis is cut: levels beyond it leave it.' if plot.frame.cut else ''}"
         ),
-        alt=f"Test {file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
-        spec=finished(alt.layer(*layers)),
+        alt=f"Test {parts.file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
+        spec=parts.finished(alt.layer(*layers)),
     )
 
 
@@ -110,13 +96,9 @@ def _plot(findings: Findings, rows: Sequence[Row], cost: _Cost) -> _Plot:
     x = alt.X(
         "cost:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(title=cost.title, values=round_ticks(low, high), labelExpr="format(datum.value, '~g')"),
+        axis=alt.Axis(title=cost.title, values=parts.round_ticks(low, high), labelExpr="format(datum.value, '~g')"),
     )
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
-        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
-    )
+    y = frame.axis(metric)
     return _Plot(x, y, low, high, frame)
 
 
@@ -133,22 +115,24 @@ def _gate(findings: Findings, plot: _Plot) -> list[alt.Chart]:
     text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
     look = {"align": "left", "dx": 4, "dy": -9 if metric.higher_is_better else 12, "color": STATUS_INK["FAIL"]}
     return [
-        rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
-        note(text, x=alt.value(0), y=reading(plot.y, "y"), rows=[{"y": limit}], **look),
+        parts.rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
+        parts.note(text, x=alt.value(0), y=parts.reading(plot.y, "y"), rows=[{"y": limit}], **look),
     ]
 
 
 def _points(rows: Sequence[Row], front: Sequence[Row], plot: _Plot) -> list[alt.Chart]:
     """The Pareto front, and each level with its intervals in quality and in cost."""
-    x, y, hue = plot.x, plot.y, colour(dense_and_ticket())
-    spread = alt.Chart(data([row for row in rows if row["low"] is not None]))
-    source = alt.Chart(data(rows))
+    x, y, hue = plot.x, plot.y, parts.colour(dense_and_ticket())
+    spread = alt.Chart(parts.data([row for row in rows if row["low"] is not None]))
+    source = alt.Chart(parts.data(rows))
     marks = alt.Shape("series:N", scale=alt.Scale(domain=["dense", "ticket"], range=["square", "circle"]), legend=None)
     bar: dict[str, Any] = {"strokeWidth": 1.6, "opacity": 0.6, "clip": True}
     return [
-        alt.Chart(data(front)).mark_line(color=SOFT, strokeWidth=1.4, strokeDash=[5, 3], clip=True).encode(x=x, y=y),
-        spread.mark_rule(**bar).encode(x=x, y=reading(y, "low"), y2="high:Q", color=hue),
-        source.mark_rule(**bar).encode(x=reading(x, "cost_low"), x2="cost_high:Q", y=y, color=hue),
+        alt.Chart(parts.data(front))
+        .mark_line(color=SOFT, strokeWidth=1.4, strokeDash=[5, 3], clip=True)
+        .encode(x=x, y=y),
+        spread.mark_rule(**bar).encode(x=x, y=parts.reading(y, "low"), y2="high:Q", color=hue),
+        source.mark_rule(**bar).encode(x=parts.reading(x, "cost_low"), x2="cost_high:Q", y=y, color=hue),
         source.mark_point(filled=True, size=70, clip=True, opacity=1).encode(x=x, y=y, color=hue, shape=marks),
     ]
 
@@ -160,7 +144,7 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
     marked += [(row, f"Dense\n{row['Runtime']}", GREY.ink) for row in rows if row["variant"] == DENSE]
     layers: list[alt.Chart] = []
     if here:
-        ring = alt.Chart(data(here)).mark_point(size=260, strokeWidth=2.2, color=STATUS_INK["PASS"], opacity=1)
+        ring = alt.Chart(parts.data(here)).mark_point(size=260, strokeWidth=2.2, color=STATUS_INK["PASS"], opacity=1)
         layers.append(ring.encode(x=plot.x, y=plot.y))
     places = [plot.pixels(row) for row, _, _ in marked]
     near = len(places) == 2 and abs(places[0][0] - places[1][0]) < 140
@@ -170,7 +154,7 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
         rightmost = left > (0.85 if below else 0.6) * WIDTH
         dy = 18 if below else -26
         side = {"align": "right", "dx": -14} if rightmost else {"align": "left", "dx": 14}
-        tag = note(text, x=plot.x, y=plot.y, rows=[row], dy=dy, color=ink, fontWeight=600, lineBreak="\n", **side)
+        tag = parts.note(text, x=plot.x, y=plot.y, rows=[row], dy=dy, color=ink, fontWeight=600, lineBreak="\n", **side)
         # A narrow page has room for one name, and drops the layers that are called labels.
         layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
         middle = left - 60 if rightmost else left + 60
@@ -183,7 +167,7 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
             quiet.append(row)
             occupied.append((left + 30, top + 12))
     if quiet:
-        tags = alt.Chart(data(quiet), name="labels-front")
+        tags = alt.Chart(parts.data(quiet), name="labels-front")
         tags = tags.mark_text(align="left", dx=9, dy=12, color=BLUE.ink, fontSize=11)
         layers.append(tags.encode(x=plot.x, y=plot.y, text="label:N"))
     return layers
@@ -250,7 +234,7 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
         "Interval": spread,
         "Latency": f"{units.latency(point.median_ms / 1000)} a call",
         cost.name: cost.text(cost.read(dense, point.speedup)),
-        "Speed-up": f"{units.times(point.speedup)} ({units.times(point.low)} to {units.times(point.high)})",
+        "Speed-up": ratio(point),
         "Gates": str(status) if status else "reference",
     }
 

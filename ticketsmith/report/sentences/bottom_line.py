@@ -62,10 +62,11 @@ def billed_line(findings: Findings) -> str:
         idle = (
             f" Afterwards nodes idled for up to {units.duration(bill.idle_seconds)} until they were scaled down{money}."
         )
+    use = "" if bill.utilisation is None else f" GPUs were used {100 * bill.utilisation:.0f} % on average."
     return (
         f"The cluster {sum_}: {units.plural(bill.pods, 'pod')} took {units.duration(bill.seconds)}, of which the runs "
         f"themselves were {100 * share:.0f} % and starting, loading, measuring and lost work the rest.{idle}"
-        f"{_mishaps(bill)}{_use(bill)}"
+        f"{_mishaps(bill)}{use}"
     )
 
 
@@ -82,13 +83,13 @@ def _mishaps(bill: Billed) -> str:
     return text
 
 
-def _use(bill: Billed) -> str:
-    return "" if bill.utilisation is None else f" GPUs were used {100 * bill.utilisation:.0f} % on average."
-
-
 def notes(findings: Findings) -> list[str]:
     """What a reader should know of the numbers: where prices come from, and what is not in them."""
-    return [*_prices(findings), *_gaps(findings), *_pods(findings), *_scope(findings)]
+    scope = (
+        "Prices are of machines alone: storage, network, the cluster's own nodes, tax and discounts are not in them."
+    )
+    parts = [*_prices(findings), *_gaps(findings), *_pods(findings)]
+    return parts if findings.cost.total.price is None else [*parts, scope]
 
 
 def _prices(findings: Findings) -> list[str]:
@@ -138,14 +139,6 @@ def _pods(findings: Findings) -> list[str]:
     if bill.unreadable:
         sentences.append(f"{units.plural(bill.unreadable, 'record')} of pods could not be read and are not counted.")
     return sentences
-
-
-def _scope(findings: Findings) -> list[str]:
-    if findings.cost.total.price is None:
-        return []
-    return [
-        "Prices are of machines alone: storage, network, the cluster's own nodes, tax and discounts are not in them."
-    ]
 
 
 def _price(findings: Findings) -> str:

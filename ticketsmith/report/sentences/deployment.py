@@ -33,7 +33,7 @@ def answer(findings: Findings) -> str:
     if lead.choice is not None:
         start = "Best choice that passes its gates"
         if not lead.judged:
-            start = f"With {lead.precision} weights, whose quality the gates did not judge"
+            start = f"With {lead.cell.precision} weights, whose quality the gates did not judge"
         return (
             f"{start}: {_of_network(findings, lead.choice)} on {runtime_name(lead.choice.runtime)}. "
             f"It {_takes(lead.choice, card)}, {ratio(lead.choice)} as fast as {_rival(lead.choice)}, the best dense "
@@ -88,9 +88,9 @@ def ratio(speed: Speed) -> str:
 
 def conditions(group: Group) -> str:
     """``batch size 1, 1 thread``, with the phase and the precision where those are not the usual ones."""
-    parts = [group.phase] if group.phase else []
-    parts += [f"batch size {group.batch_size}", units.plural(group.threads, "thread")]
-    parts += [] if group.precision == "float32" else [f"{group.precision} weights"]
+    parts = [group.cell.phase] if group.cell.phase else []
+    parts += [f"batch size {group.cell.batch_size}", units.plural(group.cell.threads, "thread")]
+    parts += [] if group.cell.precision == "float32" else [f"{group.cell.precision} weights"]
     return ", ".join(parts)
 
 
@@ -260,7 +260,9 @@ def _elsewhere(card: Scorecard) -> list[str]:
     """The other cells of the same precision, in one sentence."""
     lead = card.lead
     assert lead is not None
-    others = [g for g in card.groups[1:] if g.precision == lead.precision and g.candidate is not None and g.dense]
+    others = [
+        g for g in card.groups[1:] if g.cell.precision == lead.cell.precision and g.candidate is not None and g.dense
+    ]
     if not others:
         return []
     pays = [f"{_short(group, lead)}: {units.times(group.choice.speedup)}" for group in others if group.choice]
@@ -282,19 +284,19 @@ def _low_precision(card: Scorecard) -> list[str]:
     assert lead is not None
     sentences = []
     for group in card.groups:
-        same = (group.phase, group.batch_size, group.threads) == (lead.phase, lead.batch_size, lead.threads)
-        if not same or group.precision == lead.precision or group.choice is None:
+        same = group.cell._replace(precision=lead.cell.precision) == lead.cell
+        if not same or group.cell.precision == lead.cell.precision or group.choice is None:
             continue
         if lead.choice is not None and group.choice.seconds >= lead.choice.seconds:
             sentences.append(
-                f"Rounding to {group.precision} gives nothing here: {named(group.choice)} {_takes(group.choice, card)} with "
-                f"{group.precision} weights, and the best choice with float32 {units.latency(lead.choice.median_ms / 1000)}."
+                f"Rounding to {group.cell.precision} gives nothing here: {named(group.choice)} {_takes(group.choice, card)} with "
+                f"{group.cell.precision} weights, and the best choice with float32 {units.latency(lead.choice.median_ms / 1000)}."
             )
             continue
         plain = f"; dense with float32 {_takes(group.plain, card)}" if group.plain else ""
         sentences.append(
-            f"With {group.precision} weights {named(group.choice)} {_takes(group.choice, card)}, {ratio(group.choice)} as "
-            f"fast as dense with {group.precision} weights on {runtime_name(group.choice.against)}{plain}. The gates "
+            f"With {group.cell.precision} weights {named(group.choice)} {_takes(group.choice, card)}, {ratio(group.choice)} as "
+            f"fast as dense with {group.cell.precision} weights on {runtime_name(group.choice.against)}{plain}. The gates "
             "judged float32: measure the quality of rounded weights before they are served."
         )
     return sentences
@@ -307,11 +309,11 @@ def _begun(text: str) -> str:
 
 def _short(group: Group, lead: Group) -> str:
     """What tells a cell from the lead: ``batches of 32``, ``2 threads``, ``prefill``."""
-    parts = [group.phase or "whole calls"] if group.phase != lead.phase else []
-    if group.batch_size != lead.batch_size:
-        parts.append(f"batches of {group.batch_size}")
-    if group.threads != lead.threads:
-        parts.append(units.plural(group.threads, "thread"))
+    parts = [group.cell.phase or "whole calls"] if group.cell.phase != lead.cell.phase else []
+    if group.cell.batch_size != lead.cell.batch_size:
+        parts.append(f"batches of {group.cell.batch_size}")
+    if group.cell.threads != lead.cell.threads:
+        parts.append(units.plural(group.cell.threads, "thread"))
     return ", ".join(parts)
 
 

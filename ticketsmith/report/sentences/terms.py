@@ -54,10 +54,7 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
             "Parameters of the network before over parameters after pruning. A file or a runtime may save less.",
         ),
         ("Level", "How many times weights were removed. Level 0 is the dense network."),
-        (
-            "Seed",
-            "One complete repetition of the experiment, with other random initial weights and data order.",
-        ),
+        ("Seed", "One complete repetition of the experiment, with other random initial weights and data order."),
         (
             "Quality gate",
             "The largest loss of quality against the dense network that was agreed on before the experiment. A level "
@@ -123,10 +120,7 @@ def _served(findings: Findings) -> list[tuple[str, str]]:
                 "Break-even sparsity",
                 "From this sparsity on, software that skips zeros is surely faster than the best that multiplies them.",
             ),
-            (
-                "p50, p99",
-                "The latency that half of the calls, or 99 of 100, had at most.",
-            ),
+            ("p50, p99", "The latency that half of the calls, or 99 of 100, had at most."),
         ]
     if findings.paybacks:
         terms.append(

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.verdicts import Gap, GapCause, GatePolicy, Status, SweetSpot, Verdict, level_status
+from ticketsmith.evidence.verdicts import GapCause, GatePolicy, Status, SweetSpot, Verdict, level_status
 from ticketsmith.report.sentences import measures
+
+_GAPS = {
+    GapCause.TICKET_DIVERGED: "the ticket of {seeds}, which it needs, diverged",
+    GapCause.DENSE_DIVERGED: "the dense {runs} of {seeds} diverged",
+    GapCause.DENSE_UNMEASURED: "dense {metric} was not measured for {seeds}",
+    GapCause.DENSE_UNDEFINED: "dense {metric} is not a finite number for {seeds}",
+    GapCause.DENSE_ZERO: "a relative change from a dense value of 0 is not defined ({seeds})",
+    GapCause.UNMEASURED: "{metric} was not measured for {seeds}",
+}
 
 
 def reason(verdict: Verdict, metric: Metric, policy: GatePolicy) -> str:
@@ -33,29 +42,17 @@ def reason(verdict: Verdict, metric: Metric, policy: GatePolicy) -> str:
 
 def gaps(verdict: Verdict) -> list[str]:
     """What cannot be compared, beside runs that are missing, a clause each."""
-    return [_gap(gap, verdict.gate.metric) for gap in verdict.gaps]
+    return [
+        _GAPS[gap.cause].format(
+            seeds=units.seeds(gap.seeds), runs="run" if len(gap.seeds) == 1 else "runs", metric=verdict.gate.metric
+        )
+        for gap in verdict.gaps
+    ]
 
 
 def reservations(findings: Findings, spot: SweetSpot) -> str:
     """What else to know of the sweet spot: levels beyond it, an end that is no cliff, validation that disagrees."""
     return " ".join([*_unclaimed(spot), *_end(spot), *_validation(findings, spot)])
-
-
-def _gap(gap: Gap, metric: str) -> str:
-    seeds = units.seeds(gap.seeds)
-    match gap.cause:
-        case GapCause.TICKET_DIVERGED:
-            return f"the ticket of {seeds}, which it needs, diverged"
-        case GapCause.DENSE_DIVERGED:
-            return f"the dense {'run' if len(gap.seeds) == 1 else 'runs'} of {seeds} diverged"
-        case GapCause.DENSE_UNMEASURED:
-            return f"dense {metric} was not measured for {seeds}"
-        case GapCause.DENSE_UNDEFINED:
-            return f"dense {metric} is not a finite number for {seeds}"
-        case GapCause.DENSE_ZERO:
-            return f"a relative change from a dense value of 0 is not defined ({seeds})"
-        case GapCause.UNMEASURED:
-            return f"{metric} was not measured for {seeds}"
 
 
 def _diverged(verdict: Verdict) -> list[str]:

@@ -146,6 +146,14 @@ def note(text: str, x: Any, y: Any, rows: Sequence[Row] = ({},), **mark: Any) ->
     return chart
 
 
+def hover(chart: alt.Chart, fields: Sequence[str], clip: bool = True, **encodings: Any) -> alt.Chart:
+    """An invisible mark, as large as a finger, that shows ``fields`` of its row."""
+    mark: dict[str, Any] = {"clip": True} if clip else {}
+    points = chart.properties(name="hover").mark_point(filled=True, size=420, opacity=0, **mark)
+    shown: alt.Chart = points.encode(tooltip=[alt.Tooltip(f"{field}:N") for field in fields], **encodings)
+    return shown
+
+
 def rule(value: float, y: alt.Y, colour: str = SOFT, width: float = 1.5, dashes: Sequence[int] = ()) -> alt.Chart:
     """A horizontal line over the whole width, on the scale of ``y``."""
     line = alt.Chart(data([{"y": value}]))
