@@ -17,7 +17,6 @@ from ticketsmith.evidence.verdicts import Status
 from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.figures.parts import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.quality import framed
-from ticketsmith.report.markdown import escaped, table
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, best_kind
 from ticketsmith.report.sentences.headline import headline
@@ -79,34 +78,6 @@ def compare(findings: Sequence[Findings]) -> tuple[Comparison, list[Figure]]:
     metrics = {one.metric.name: one.metric for one in ordered}
     figures = [_figure([one for one in ordered if one.metric.name == name], metric) for name, metric in metrics.items()]
     return comparison, [figure for figure in figures if figure is not None]
-
-
-def comparison_markdown(comparison: Comparison, figures: Sequence[Figure]) -> bytes:
-    """The same as Markdown."""
-    lines = [
-        (
-            f"[{escaped(row.name)}]({row.link})",
-            *(
-                escaped(cell)
-                for cell in (
-                    row.dense,
-                    f"{row.spot} ({row.left})" if row.left else row.spot,
-                    f"{row.quality} ({row.change})" if row.change else row.quality,
-                    row.status,
-                    row.speedup if row.speedup == NOT_MEASURED else f"{row.speedup} {row.speed_note}",
-                    row.runs,
-                    row.cost,
-                )
-            ),
-        )
-        for row in comparison.rows
-    ]
-    parts = [f"# {escaped(comparison.headline)}", table(comparison.columns, lines, raw=True), escaped(comparison.note)]
-    for figure in figures:
-        parts += [f"## {escaped(figure.title)}", f"![{escaped(figure.alt)}](figures/{figure.name}.png)"]
-        parts.append(escaped(figure.caption))
-    parts += ["\n".join(f"- **{escaped(row.name)}**: {escaped(row.headline)}" for row in comparison.rows)]
-    return ("\n\n".join([*parts, escaped(comparison.footer)]) + "\n").encode()
 
 
 def _headline(findings: Sequence[Findings]) -> str:

@@ -41,7 +41,8 @@ def render_comparison(findings: Sequence[Findings]) -> dict[str, bytes]:
 
     The page lies in ``<runs>/report/`` and links to ``../<name>/report/index.html``.
     """
-    from ticketsmith.report.comparison import compare, comparison_markdown
+    from ticketsmith.report.comparison import compare
+    from ticketsmith.report.markdown import comparison_markdown
     from ticketsmith.report.page import comparison_page
 
     if not findings:
