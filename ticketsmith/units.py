@@ -143,6 +143,11 @@ def count(amount: float) -> str:
     return f"{_two_figures(amount):,.0f}"
 
 
+def three_figures(value: float) -> str:
+    """A measured number for a table: ``0.123``, ``12.0``, ``1,234``."""
+    return f"{value:#.3g}".rstrip(".") if 1e-4 <= value < 1000 else f"{value:.3g}" if value < 1 else f"{value:,.0f}"
+
+
 def flops(amount: float) -> str:
     """Floating-point operations with a decimal prefix: ``3.2 PFLOP``."""
     for size, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

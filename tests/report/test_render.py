@@ -83,7 +83,7 @@ def test_images_are_images_large_enough_to_print(files: Files, case: str) -> Non
 
 
 def test_the_same_findings_give_the_same_bytes(findings: Case, files: Files) -> None:
-    assert render(findings("no controls")) == files("no controls")
+    assert render(findings("one seed")) == files("one seed")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -244,7 +244,7 @@ def test_nothing_that_a_user_wrote_becomes_markup(files: Files) -> None:
 def test_a_metric_with_an_awkward_name_stays_in_its_folder(findings: Case) -> None:
     name = "../top-5.[a]"
     runs = []
-    for run in findings("no controls").results:
+    for run in findings("one seed").results:
         assert run.final is not None
         metric = replace(run.metrics["accuracy"], name=name)
         values = {name: run.final.test["accuracy"], "loss": run.final.test["loss"]}
