@@ -12,7 +12,7 @@ from typing import Any
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, bill_from_json, pod_from_json
 from ticketsmith.evidence.curve import Curve
-from ticketsmith.evidence.results import Bill, LayerDensity, Measured, Metric, Result
+from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import cost_paths, parse_cost
@@ -129,8 +129,8 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         steps=plain["steps"],
         metrics={metric["name"]: Metric(**metric) for metric in plain["metrics"]},
         layers={name: LayerDensity(layer["total"], layer["kept"]) for name, layer in plain["layers"].items()},
-        final=_measured(plain.get("final")),
-        early_stop=_measured(plain.get("early_stop")),
+        final=_scores(plain.get("final")),
+        early_stop=_scores(plain.get("early_stop")),
         diverged_at=plain.get("diverged_at"),
         training_flops=plain["flops"]["training"],
         seconds=bill.seconds if bill else None,
@@ -141,11 +141,11 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
     )
 
 
-def _measured(plain: dict[str, Any] | None) -> Measured | None:
+def _scores(plain: dict[str, Any] | None) -> Scores | None:
     if not plain:
         return None
     validation, test = (
         {name: math.nan if value is None else value for name, value in plain[split].items()}
         for split in ("validation", "test")
     )
-    return Measured(plain["step"], validation, test)
+    return Scores(plain["step"], validation, test)

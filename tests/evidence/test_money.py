@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ticketsmith.evidence.billing import billed, pod_from_json
+from ticketsmith.evidence.billing import cluster_bill, pod_from_json
 from ticketsmith.evidence.cost import cost, spend
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.payback import Payback, paybacks
@@ -18,7 +18,7 @@ from ticketsmith.evidence.serving import Benchmark, Timing
 from ticketsmith.evidence.speed import speeds
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
-from ticketsmith.report.sentences.bottom_line import best_kind, billed_line, bottom_line, notes
+from ticketsmith.report.sentences.bottom_line import best_kind, bottom_line, cluster_line, notes
 
 from .synthetic import experiment, pod, priced, result
 
@@ -266,7 +266,7 @@ def test_every_pod_is_billed_with_its_idle_tail() -> None:
         pod("b", "ticket", 200.0, exit=143, reason="Evicted", gpu_utilisation=None),
         pod("c", "ticket", 400.0, gpu_utilisation=0.75),
     ]
-    bill = billed(pods, runs)
+    bill = cluster_bill(pods, runs)
     assert bill is not None
     assert bill.price == pytest.approx(1.0 + 3 * 0.6)
     assert (bill.seconds, bill.idle_seconds, bill.idle_price) == (1000.0, 1800.0, pytest.approx(1.8))
@@ -275,35 +275,37 @@ def test_every_pod_is_billed_with_its_idle_tail() -> None:
     assert bill.reasons == {"Evicted": 1}
     assert bill.utilisation == pytest.approx(0.5)
     assert (bill.by_variant["ticket"].pods, bill.by_variant["ticket"].seconds) == (2, 600.0)
-    text = billed_line(found_of(runs, pods=pods))
+    text = cluster_line(found_of(runs, pods=pods))
     assert "billed $2.80: 3 pods took 16 min 40 s, of which the runs themselves were 30 %" in text
     assert "1 pod ended without success (1 Evicted), after 3 min 20 s, $0.20." in text
 
 
 def test_runs_that_were_made_elsewhere_are_no_use_of_the_cluster() -> None:
-    bill = billed([pod("a", "dense", 400.0)], [*runs_of(machine="my-laptop"), *runs_of(copied=True)])
+    bill = cluster_bill([pod("a", "dense", 400.0)], [*runs_of(machine="my-laptop"), *runs_of(copied=True)])
     assert bill is not None
     assert bill.useful_seconds == 0.0
 
 
 def test_a_pod_without_a_price_makes_the_bill_unknown_and_never_too_small() -> None:
     for other in (pod("b", "ticket", 1.0, price_per_hour=None), pod("b", "ticket", 1.0, currency="EUR")):
-        bill = billed([pod("a", "dense", 400.0), other], [])
+        bill = cluster_bill([pod("a", "dense", 400.0), other], [])
         assert bill is not None
         assert (bill.price, bill.failed.price, bill.seconds) == (None, None, 401.0)
 
 
 def test_a_pod_that_runs_has_no_idle_tail_yet_and_has_not_failed() -> None:
-    bill = billed([pod("a", "dense", 100.0, exit=None, ended=False), pod("b", "dense", 50.0, index=1, exit=None)], [])
+    bill = cluster_bill(
+        [pod("a", "dense", 100.0, exit=None, ended=False), pod("b", "dense", 50.0, index=1, exit=None)], []
+    )
     assert bill is not None
     assert (bill.running, bill.failed.pods, bill.idle_seconds, bill.again) == (1, 1, 600.0, 0)
 
 
 def test_no_pods_no_bill() -> None:
-    assert billed([], runs_of()) is None
-    assert billed_line(found_of(runs_of())) == ""
+    assert cluster_bill([], runs_of()) is None
+    assert cluster_line(found_of(runs_of())) == ""
     unread = found_of(runs_of(), unreadable_pods=2)
-    assert unread.billed is not None
+    assert unread.cluster is not None
     assert any("2 records of pods could not be read" in note for note in notes(unread))
 
 

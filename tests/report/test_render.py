@@ -167,8 +167,8 @@ def test_the_cost_is_told_alike_in_page_markdown_and_table(findings: Case, files
         "Finding the ticket cost $0.19 (dense alone: $0.027). At the measured 114 \u00b5s per image"
     )
     assert "it has paid for itself after 120 million images" in story.bottom_line
-    told = [story.bottom_line, story.billed_line, *story.cost_notes]
-    tables = (story.spending, story.serving, story.billed)
+    told = [story.bottom_line, story.cluster_line, *story.cost_notes]
+    tables = (story.spending, story.serving, story.cluster)
     told += [line for table in tables for row in table.rows for cell in row for line in cell.split("\n")]
     for words in told:
         assert words in text

@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Billed:
+class ClusterBill:
     """All pods of an experiment. ``useful_seconds`` is what of their time the runs themselves took that were made on
     these machines; the rest is starting, loading, measuring, and work that an eviction or a failure threw away.
 
@@ -133,7 +133,7 @@ def bill_from_json(document: Mapping[str, Any]) -> Bill | None:
         return None
 
 
-def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) -> Billed | None:
+def cluster_bill(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) -> ClusterBill | None:
     """The sum over all pods; None when there are none."""
     if not pods and not unreadable:
         return None
@@ -148,7 +148,7 @@ def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) 
     bills_here = {
         run.key: run.bill for run in results if run.bill and run.bill.machine in machines and not run.bill.copied
     }
-    return Billed(
+    return ClusterBill(
         pods=len(pods),
         seconds=math.fsum(pod.seconds for pod in pods),
         gpu_seconds=math.fsum(pod.gpu_seconds for pod in pods),

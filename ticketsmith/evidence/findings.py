@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.billing import Billed, Pod, billed
+from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
 from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
@@ -35,7 +35,7 @@ class Findings:
     order in which they were tested. ``speeds`` are all points of the ``benchmark``. ``facts``
     are lines for a reader, in order (``Data`` -> ``MNIST, 55,000 training images``); ``environment`` is what the runs
     recorded of their machine and versions. ``scorecard``: what serving costs, None without a benchmark; ``paybacks``: one
-    for each batch size at which a deployable level was measured. ``billed``: what a cluster's pods took, None without any.
+    for each batch size at which a deployable level was measured. ``cluster``: what a cluster's pods took, None without any.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Findings:
     environment: Mapping[str, str] = field(default_factory=dict)
     scorecard: Scorecard | None = None
     paybacks: tuple[Payback, ...] = ()
-    billed: Billed | None = None
+    cluster: ClusterBill | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -223,5 +223,5 @@ def conclude(
         environment=dict(environment or {}),
         scorecard=card,
         paybacks=tuple(paybacks(spent, card)),
-        billed=billed(pods, runs, unreadable_pods),
+        cluster=cluster_bill(pods, runs, unreadable_pods),
     )

@@ -254,5 +254,5 @@ def _by_numbers(values: Sequence[float], bounds: tuple[float, float] | None, gat
 
 def _measures(run: Result, metric: str, split: Split, at: At) -> bool:
     """Whether there is any value at all, be it one that is not a number."""
-    state = run.measured(at)
+    state = run.scores(at)
     return state is not None and metric in state.on(split)

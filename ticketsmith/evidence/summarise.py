@@ -66,7 +66,7 @@ def grouped(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:
 
 def measured_value(run: Result, metric: str, split: Split, at: At) -> float | None:
     """What one run scored; None when it diverged, does not measure this, or the value is not finite."""
-    state = run.measured(at)
+    state = run.scores(at)
     value = None if run.diverged or state is None else state.on(split).get(metric)
     return value if value is not None and math.isfinite(value) else None
 

@@ -54,9 +54,9 @@ def serving(findings: Findings) -> Table:
     return Table(("Served", f"Dense, per {one}", f"{name}, per {one}", "Speed-up", f"Pays after ({unit})"), rows)
 
 
-def billed(findings: Findings) -> Table:
+def cluster(findings: Findings) -> Table:
     """What a cluster billed, a row a kind of pod; empty without one."""
-    bill = findings.billed
+    bill = findings.cluster
     if bill is None or not bill.pods:
         return Table()
 

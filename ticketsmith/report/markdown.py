@@ -44,9 +44,9 @@ def report_markdown(story: Story) -> bytes:
             parts.append(table(story.spending.header, story.spending.rows))
             if story.serving.rows:
                 parts += ["### When it pays for itself", table(story.serving.header, story.serving.rows)]
-            if story.billed.rows:
-                parts += ["### What the cluster billed", escaped(story.billed_line)]
-                parts.append(table(story.billed.header, story.billed.rows))
+            if story.cluster.rows:
+                parts += ["### What the cluster billed", escaped(story.cluster_line)]
+                parts.append(table(story.cluster.header, story.cluster.rows))
             parts.append("\n".join(f"- {escaped(line)}" for line in story.cost_notes))
     if story.caveats:
         parts += ["## What is uncertain", "\n".join(f"- {escaped(note)}" for note in story.caveats)]

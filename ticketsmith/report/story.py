@@ -12,12 +12,12 @@ from ticketsmith.evidence.size import Size
 from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report import scorecard
-from ticketsmith.report.costs import billed, serving, spending
+from ticketsmith.report.costs import cluster, serving, spending
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.gallery import Gallery, gallery
 from ticketsmith.report.sentences import measures
-from ticketsmith.report.sentences.bottom_line import amount, best_kind, billed_line, bottom_line, notes
+from ticketsmith.report.sentences.bottom_line import amount, best_kind, bottom_line, cluster_line, notes
 from ticketsmith.report.sentences.caveats import caveats
 from ticketsmith.report.sentences.controls import special
 from ticketsmith.report.sentences.deployment import answer, conditions, reasons
@@ -78,8 +78,8 @@ class Story:
     bottom_line: str
     spending: Table
     serving: Table
-    billed_line: str
-    billed: Table
+    cluster_line: str
+    cluster: Table
     cost_notes: Sequence[str]
     command: str
     recipe: str
@@ -125,8 +125,8 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
         bottom_line=bottom_line(findings),
         spending=spending(findings),
         serving=serving(findings),
-        billed_line=billed_line(findings),
-        billed=billed(findings),
+        cluster_line=cluster_line(findings),
+        cluster=cluster(findings),
         cost_notes=notes(findings),
         command="python -m ticketsmith.prune --config recipe.yaml",
         recipe=findings.recipe_text,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ticketsmith import units
-from ticketsmith.evidence.billing import Billed
+from ticketsmith.evidence.billing import ClusterBill
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.payback import Payback
@@ -49,9 +49,9 @@ def pays_after(payback: Payback) -> tuple[str, str]:
     return units.count(span.middle), f"{units.count(span.low)} to {units.count(span.high)}"
 
 
-def billed_line(findings: Findings) -> str:
+def cluster_line(findings: Findings) -> str:
     """What the cluster billed in all, and how much of it was the work itself; empty without a cluster."""
-    bill = findings.billed
+    bill = findings.cluster
     if bill is None or not bill.pods:
         return ""
     sum_ = f"billed {units.money(bill.price, bill.currency)}" if bill.price is not None else "was used"
@@ -70,7 +70,7 @@ def billed_line(findings: Findings) -> str:
     )
 
 
-def _mishaps(bill: Billed) -> str:
+def _mishaps(bill: ClusterBill) -> str:
     text = ""
     if bill.failed.pods:
         reasons = units.listed([f"{count} {reason}" for reason, count in bill.reasons.items()])
@@ -128,7 +128,7 @@ def _gaps(findings: Findings) -> list[str]:
 
 
 def _pods(findings: Findings) -> list[str]:
-    bill = findings.billed
+    bill = findings.cluster
     if bill is None:
         return []
     sentences = []
