@@ -94,7 +94,9 @@ def _row(findings: Findings, variant: str, level: int) -> Row:
         seeds=f"{seeds}, {diverged} diverged" if diverged else seeds,
         status="Reference" if variant == DENSE else str(findings.statuses.get((variant, level), "Not judged")),
         gate="; ".join(_brief(findings, verdict) for verdict in verdicts),
-        reasons=tuple(_reason(findings, verdict) for verdict in verdicts),
+        reasons=tuple(
+            f"{v.gate.metric}: {reason(v, findings.metrics[v.gate.metric], findings.policy)}" for v in verdicts
+        ),
         speedup=speedup,
         speed_note=speed_note,
     )
@@ -111,11 +113,6 @@ def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
     if level == max(own for name, own in findings.levels if name == variant):
         marks.append("sparsest trained")
     return tuple(marks)
-
-
-def _reason(findings: Findings, verdict: Verdict) -> str:
-    name = verdict.gate.metric
-    return f"{name}: {reason(verdict, findings.metrics[name], findings.policy)}"
 
 
 def _brief(findings: Findings, verdict: Verdict) -> str:

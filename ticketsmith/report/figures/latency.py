@@ -8,7 +8,7 @@ from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.report.figures.parts import Figure, Row, colour, data, finished, reading, round_ticks
 from ticketsmith.report.sentences.deployment import conditions, named, ratio
 from ticketsmith.report.sentences.names import display, runtime_name
@@ -102,7 +102,8 @@ def _slower(group: Group) -> str:
 
 
 def _bar(point: Speed, size: float) -> Row:
-    name = "Dense" if point.variant == DENSE else f"{_who(point)}, {units.share(point.sparsity)}"
+    who = "Ticket" if point.variant == TICKET else display(point.variant)
+    name = "Dense" if point.variant == DENSE else f"{who}, {units.share(point.sparsity)}"
     p99 = None if point.p99_ms is None else units.latency(point.p99_ms / 1000)
     p50 = units.latency(point.median_ms / 1000)
     return {
@@ -120,7 +121,3 @@ def _bar(point: Speed, size: float) -> Row:
         "p99 latency": p99 or "not measured",
         "Against dense": ratio(point),
     }
-
-
-def _who(point: Speed) -> str:
-    return "Ticket" if point.variant == "ticket" else display(point.variant)

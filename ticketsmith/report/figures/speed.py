@@ -126,7 +126,9 @@ def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[
         min((row for row in rows if row["series"] == s.key), key=lambda row: float(row["density"])) for s in series
     ]
     ends = [Label(entry, row["mean"], entry.label) for entry, row in zip(series, sparsest, strict=True)]
-    layers = [parts.rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
+    look = {"align": "left", "dx": 6, "dy": 9, "color": SOFT}
+    even = parts.note("as fast as the best dense", x=alt.value(0), y=parts.reading(y, "y"), rows=[{"y": 1.0}], **look)
+    layers = [parts.rule(1.0, y, SOFT, 1.4, (4, 3)), even]
     if bounds:
         least = min(row["density"] for row in rows)
         ideal: list[Row] = [{"series": _IDEAL.key, "density": d, "mean": 100 / d} for d in (100.0, least)]
@@ -161,11 +163,6 @@ def _bounds(points: Sequence[Speed]) -> str:
     if len(_roof(points)) > 1:
         text += " Roofline: the measured peak arithmetic and bandwidth of the machine allow no more."
     return text
-
-
-def _one(y: alt.Y) -> alt.Chart:
-    look = {"align": "left", "dx": 6, "dy": 9, "color": SOFT}
-    return parts.note("as fast as the best dense", x=alt.value(0), y=parts.reading(y, "y"), rows=[{"y": 1.0}], **look)
 
 
 def _row(point: Speed, series: Series) -> Row:
