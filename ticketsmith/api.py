@@ -19,11 +19,9 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, RecipeError, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
-from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
-from ticketsmith.evidence.showing import worth_showing
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot
 from ticketsmith.execute.local import Event, Outcome, default_workers, execute
@@ -408,11 +406,10 @@ class Experiment:
         )
 
     def _subject(self, result: Result) -> Subject:
-        from ticketsmith.evidence.caveats import against
-        from ticketsmith.evidence.gates import level_status
         from ticketsmith.export.recipe import portable
         from ticketsmith.export.subject import Subject
         from ticketsmith.export.ticket import Ticket
+        from ticketsmith.report.sentences.caveats import against
 
         run = self._sealed(result)
         model = self.model(result)
@@ -422,10 +419,10 @@ class Experiment:
         sealed = self.index.runs(came_from.by_key, self.name)
 
         try:
-            verdicts = self.findings.verdicts(result.variant, result.level)
-            warnings = against(self.findings, result)
+            status = self.findings.statuses.get((result.variant, result.level))
+            gate, warnings = status and status.value, against(self.findings, result)
         except TicketSmithError:  # what cannot be judged can be exported
-            verdicts, warnings = [], []
+            gate, warnings = None, []
         return Subject(
             Ticket(run.folder, files, portable(self.recipe.source), chain),
             result,
@@ -433,7 +430,7 @@ class Experiment:
             model,
             self._task,
             self.recipe.policy,
-            level_status(verdicts).value if verdicts else None,
+            gate,
             sealed.get,
             warnings,
         )
@@ -462,18 +459,10 @@ class Experiment:
 
     def judge(self) -> Findings:
         """Judges every level of every variant, and writes ``gates.json``."""
-        findings = self.findings
-        document = {
-            "policy": dataclasses.asdict(findings.policy),
-            "headline": headline(findings),
-            "network": {"parameters": findings.size.parameters, "prunable": findings.size.prunable},
-            "sweet_spot": dataclasses.asdict(findings.sweet_spot) if findings.sweet_spot else None,
-            "target": findings.target,
-            "validation": [dataclasses.asdict(verdict) for verdict in findings.validation],
-            "test": [dataclasses.asdict(verdict) for verdict in findings.test],
-        }
-        self.store.put(f"{self.name}/gates.json", to_json(document))
-        return findings
+        from ticketsmith.report.gates import document
+
+        self.store.put(f"{self.name}/gates.json", to_json(document(self.findings)))
+        return self.findings
 
     def time_inference(
         self,
@@ -555,9 +544,10 @@ class Experiment:
 
     def report(self) -> str:
         """Writes the report into the store, ``<experiment>/report/``; gives the page's place."""
+        from ticketsmith.report.gallery import runs_to_show
         from ticketsmith.report.render import render
 
-        samples = collect.read_samples(self._view, worth_showing(self.findings))
+        samples = collect.read_samples(self._view, runs_to_show(self.findings))
         for name, content in render(self.findings, samples).items():
             self.store.put(f"{self.name}/report/{name}", content)
         return f"{self.store.url}/{self.name}/report/index.html"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
-from ticketsmith.evidence.billing import Pod, pod_from_json
-from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
-from ticketsmith.evidence.samples import PICTURE, TEXT, Sample, fault
+from ticketsmith.evidence.billing import Pod, bill_from_json, pod_from_json
+from ticketsmith.evidence.curve import Curve
+from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
+from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
-from ticketsmith.prices.ledger import read_cost
+from ticketsmith.prices.ledger import cost_paths, parse_cost
 from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store
 from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
@@ -30,8 +28,8 @@ def read_plan(store: Store, experiment: str) -> Plan:
     """The plan that an experiment was last run with. Raises TicketSmithError when there is none."""
     content = store.get(f"{experiment}/plan.json")
     if content is None:
-        known = store.experiments()
-        here = f"Here are: {', '.join(known)}." if known else "There are no experiments here."
+        names = store.experiments()
+        here = f"Here are: {', '.join(names)}." if names else "There are no experiments here."
         raise TicketSmithError(f"{store.url}: no experiment {experiment!r}. {here}")
     try:
         return replace(Plan.from_bytes(content), experiment=experiment)  # its folder may have been renamed
@@ -66,7 +64,7 @@ def read_results(index: Index, plan: Plan) -> list[Result]:
 
 
 def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]:
-    """What these runs made, of those that made something. Raises DamagedRunError when a file was changed or is none."""
+    """The samples of these runs, of those that have any. Raises DamagedRunError when a file was changed or is none."""
     samples = []
     for result in results:
         folder = RunFolder.parse(result.path)
@@ -84,15 +82,15 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
 
 def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
-    seen: dict[str, dict[str, None]] = {}
-    different: dict[object, SealedRun] = {}  # the first of each: most runs have the same bytes
+    values: dict[str, dict[str, None]] = {}
+    first: dict[object, SealedRun] = {}  # one of each: most runs have the same bytes
     for run in index.runs((node.key for node in plan.results), plan.experiment).values():
-        different.setdefault(run.files.get("environment.json"), run)
-    for run in different.values():
+        first.setdefault(run.files.get("environment.json"), run)
+    for run in first.values():
         for field, value in run.read_json("environment.json").items():
             if value is not None:
-                seen.setdefault(field, {})[str(value)] = None
-    return {field: ", ".join(values) for field, values in seen.items()}
+                values.setdefault(field, {})[str(value)] = None
+    return {field: ", ".join(different) for field, different in values.items()}
 
 
 def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
@@ -110,35 +108,9 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
 
 def _bill(run: SealedRun) -> Bill | None:
     """What making a run took and cost; None when its record is lost or is none."""
-    plain = read_cost(run.store.get, run.path, run.key)
-    if plain is None:
-        return None
-
-    def number(name: str) -> float:
-        value = float(plain.get(name) or 0.0)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(name)
-        return value
-
-    try:
-        return Bill(
-            seconds=number("seconds"),
-            device=str(plain.get("device") or ""),
-            side_by_side=max(1, int(number("side_by_side"))),
-            gpu_seconds=number("gpu_seconds"),
-            machine=str(plain.get("machine") or ""),
-            price_per_hour=None if plain.get("price_per_hour") is None else number("price_per_hour"),
-            currency=str(plain.get("currency") or ""),
-            spot=bool(plain.get("spot")),
-            price=None if plain.get("price") is None else number("price"),
-            idle_seconds=number("idle_tail_seconds"),
-            idle_price=number("idle_tail_price"),
-            source=str(plain.get("source") or ""),
-            dated=str(plain.get("dated") or ""),
-            copied="copied_from" in plain,
-        )
-    except (ValueError, TypeError):
-        return None
+    contents = map(run.store.get, cost_paths(run.path, run.key))
+    document = parse_cost(next(filter(None, contents), None), run.key)
+    return None if document is None else bill_from_json(document)
 
 
 def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill: Bill | None) -> Result:
@@ -157,75 +129,23 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         steps=plain["steps"],
         metrics={metric["name"]: Metric(**metric) for metric in plain["metrics"]},
         layers={name: LayerDensity(layer["total"], layer["kept"]) for name, layer in plain["layers"].items()},
-        final=_measured(plain.get("final")),
-        early_stop=_measured(plain.get("early_stop")),
+        final=_scores(plain.get("final")),
+        early_stop=_scores(plain.get("early_stop")),
         diverged_at=plain.get("diverged_at"),
         training_flops=plain["flops"]["training"],
         seconds=bill.seconds if bill else None,
         bill=bill,
-        curve=_Curve(run.read("curve.csv"), f"{run.store.url}/{run.folder}/curve.csv"),
+        curve=Curve(run.read("curve.csv"), f"{run.store.url}/{run.folder}/curve.csv"),
         weights=run.files.get("model.safetensors", ("", 0))[0],
         examples=plain.get("examples", {}),
     )
 
 
-def _measured(plain: dict[str, Any] | None) -> Measured | None:
+def _scores(plain: dict[str, Any] | None) -> Scores | None:
     if not plain:
         return None
     validation, test = (
         {name: math.nan if value is None else value for name, value in plain[split].items()}
         for split in ("validation", "test")
     )
-    return Measured(plain["step"], validation, test)
-
-
-class _Curve(Sequence[CurvePoint]):
-    """The points of a ``curve.csv``, each parsed when somebody asks for it: most commands do not."""
-
-    def __init__(self, content: bytes, place: str) -> None:
-        lines = io.StringIO(content.decode(), newline="")
-        self._heading = tuple(next(csv.reader(lines), ()))  # a metric's name may hold commas, quotes, even line ends
-        self._rows = lines.read().splitlines()  # numbers only
-        self._place = place
-
-    @overload
-    def __getitem__(self, index: int) -> CurvePoint: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[CurvePoint]: ...
-
-    def __getitem__(self, index: int | slice) -> CurvePoint | Sequence[CurvePoint]:
-        if isinstance(index, slice):
-            return [self._point(row) for row in self._rows[index]]
-        return self._point(self._rows[index])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[CurvePoint]:
-        return map(self._point, self._rows)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(list(self))
-
-    def _point(self, row: str) -> CurvePoint:
-        try:
-            step, loss, measured = _columns(self._heading)
-            values = row.split(",")
-            validation = {name: float(values[at]) for at, name in measured}
-            return CurvePoint(int(values[step]), float(values[loss]), validation)
-        except (IndexError, ValueError) as error:
-            raise DamagedRunError(f"{self._place} is not what TicketSmith writes: {error!r}") from error
-
-
-@lru_cache(maxsize=64)
-def _columns(names: tuple[str, ...]) -> tuple[int, int, tuple[tuple[int, str], ...]]:
-    """Where step, training loss and each metric stand in a row."""
-    begin = "validation_"
-    measured = tuple((at, name.removeprefix(begin)) for at, name in enumerate(names) if name.startswith(begin))
-    return names.index("step"), names.index("train_loss"), measured
+    return Scores(plain["step"], validation, test)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ticketsmith.evidence.billing import Pod
-from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Measured, Metric, Result
+from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadStep, LoadTest, Peaks, Timing
 
 ACCURACY = Metric("accuracy", higher_is_better=True, unit="%")
@@ -50,11 +50,11 @@ def result(
     kept = sum(layer.kept for layer in layers.values())
     key = hashlib.sha256(f"{variant}/{level}/{seed}/{draw}".encode()).hexdigest()
 
-    def state(step: int) -> Measured | None:
+    def state(step: int) -> Scores | None:
         if accuracy is None:
             return None
         on_test = accuracy if test is None else test
-        return Measured(step, {"accuracy": accuracy, "loss": loss}, {"accuracy": on_test, "loss": loss * 1.03})
+        return Scores(step, {"accuracy": accuracy, "loss": loss}, {"accuracy": on_test, "loss": loss * 1.03})
 
     return Result(
         variant=variant,

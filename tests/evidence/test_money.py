@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.billing import billed, pod_from_json
-from ticketsmith.evidence.bottom_line import best_kind, billed_line, bottom_line, notes
+from ticketsmith.evidence.billing import cluster_bill, pod_from_json
 from ticketsmith.evidence.cost import cost, spend
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.scorecard import scorecard
+from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark, Timing
+from ticketsmith.evidence.speed import speeds
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
+from ticketsmith.report.sentences.bottom_line import best_kind, bottom_line, cluster_line, notes
 
 from .synthetic import experiment, pod, priced, result
 
@@ -48,9 +48,13 @@ def measured(*timings: Timing, rate: Rate | None = None, device: str = "cpu", **
     return Benchmark(machine, "torch", device, 0.95, (timing("dense", 0, 1.0), *timings), machine_rate=rate)
 
 
+def card_of(benchmark: Benchmark, *levels: int) -> Scorecard:
+    return scorecard(benchmark, speeds(benchmark), "ticket", passing={"ticket": frozenset(levels)})
+
+
 def one(runs: list[Result], benchmark: Benchmark, level: int = 2) -> Payback:
-    (found,) = paybacks(cost(runs, level), scorecard(benchmark, "ticket", {level}))
-    return found
+    (payback,) = paybacks(cost(runs, level), card_of(benchmark, level))
+    return payback
 
 
 # --- what was spent -------------------------------------------------------------------------------------------------
@@ -157,7 +161,7 @@ def test_a_machine_with_several_cores_serves_several_requests_at_once() -> None:
 
 def test_a_batch_is_so_many_requests() -> None:
     batch = [timing("dense", 0, 1.0, batch_size=10), timing("ticket", 2, 2.0, batch_size=10)]
-    card = scorecard(measured(timing("ticket", 2, 2.0), *batch), "ticket", {2})
+    card = card_of(measured(timing("ticket", 2, 2.0), *batch), 2)
     first, second = paybacks(cost(runs_of(), 2), card)
     assert (first.batch_size, second.batch_size) == (1, 10)
     assert second.dense_seconds == pytest.approx(1e-4)
@@ -180,13 +184,15 @@ def test_what_cannot_be_compared_is_said() -> None:
     ticket = timing("ticket", 2, 2.0)
     gpu = one(runs_of(device="cuda", price=None), measured(ticket))
     assert (gpu.requests, gpu.outcome) == (None, "pays")
-    assert "trained on a GPU and measured on a CPU" in gpu.why
+    assert gpu.obstacle == "devices"
     euro = one(runs_of(), measured(ticket, rate=Rate("s", 7.2, "EUR")))
-    assert "priced in USD and serving in EUR" in euro.why
+    assert euro.obstacle == "currencies"
     untimed = [replace(run, bill=None, seconds=None) for run in runs_of()]
-    assert one(untimed, measured(ticket)).why == "not every run recorded its time"
+    assert one(untimed, measured(ticket)).obstacle == "times"
     text = bottom_line(conclude("n", runs_of(device="cuda", price=None), POLICY, benchmark=measured(ticket)))
-    assert "cannot be said" in text
+    assert "cannot be said: it was trained on a GPU and measured on a CPU, and what an hour of both costs" in text
+    text = bottom_line(conclude("n", runs_of(), POLICY, benchmark=measured(ticket, rate=Rate("s", 7.2, "EUR"))))
+    assert "cannot be said: training is priced in USD and serving in EUR, which cannot be compared." in text
 
 
 def test_the_unit_is_the_tasks_own() -> None:
@@ -197,8 +203,8 @@ def test_the_unit_is_the_tasks_own() -> None:
 def test_no_benchmark_or_no_sweet_spot_is_no_payback() -> None:
     benchmark = measured(timing("ticket", 2, 2.0))
     assert paybacks(cost(runs_of(), 2), None) == []
-    assert paybacks(cost(runs_of(), None), scorecard(benchmark, "ticket", ())) == []
-    assert paybacks(cost(runs_of(), 1), scorecard(benchmark, "ticket", {1})) == []
+    assert paybacks(cost(runs_of(), None), card_of(benchmark)) == []
+    assert paybacks(cost(runs_of(), 1), card_of(benchmark, 1)) == []
 
 
 # --- the words ------------------------------------------------------------------------------------------------------
@@ -249,42 +255,6 @@ def test_notes_name_the_prices_and_what_is_lacking() -> None:
     assert notes(found_of([replace(run, bill=None) for run in runs_of()])) == []
 
 
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [
-        (0.0, "$0.00"),
-        (0.0041, "$0.0041"),
-        (0.0996, "$0.10"),
-        (1.234, "$1.23"),
-        (999.99, "$999.99"),
-        (12345.6, "$12,346"),
-    ],
-)
-def test_money_in_words(amount: float, text: str) -> None:
-    assert words.money(amount, "USD") == text
-    assert words.money(amount, "CHF") == f"{text[1:]} CHF"
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [(0.2, "1"), (84, "84"), (1234, "1,200"), (999_000, "1.0 million"), (12.4e6, "12 million"), (3e9, "3.0 billion")],
-)
-def test_counts_in_words(amount: float, text: str) -> None:
-    assert words.count(amount) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(2.1, "2.1 s"), (0.41, "410 ms"), (83.4e-6, "83 \u00b5s"), (1.24e-6, "1.2 \u00b5s"), (5e-9, "5.0 ns")],
-)
-def test_latencies_in_words(seconds: float, text: str) -> None:
-    assert words.latency(seconds) == text
-
-
-def test_hourly_prices_keep_their_figures() -> None:
-    assert [words.hourly(price, "USD") for price in (0.526, 0.1, 3, 0.0846)] == ["$0.526", "$0.10", "$3.00", "$0.0846"]
-
-
 # --- what a cluster billed ------------------------------------------------------------------------------------------
 
 
@@ -296,7 +266,7 @@ def test_every_pod_is_billed_with_its_idle_tail() -> None:
         pod("b", "ticket", 200.0, exit=143, reason="Evicted", gpu_utilisation=None),
         pod("c", "ticket", 400.0, gpu_utilisation=0.75),
     ]
-    bill = billed(pods, runs)
+    bill = cluster_bill(pods, runs)
     assert bill is not None
     assert bill.price == pytest.approx(1.0 + 3 * 0.6)
     assert (bill.seconds, bill.idle_seconds, bill.idle_price) == (1000.0, 1800.0, pytest.approx(1.8))
@@ -305,35 +275,37 @@ def test_every_pod_is_billed_with_its_idle_tail() -> None:
     assert bill.reasons == {"Evicted": 1}
     assert bill.utilisation == pytest.approx(0.5)
     assert (bill.by_variant["ticket"].pods, bill.by_variant["ticket"].seconds) == (2, 600.0)
-    text = billed_line(found_of(runs, pods=pods))
+    text = cluster_line(found_of(runs, pods=pods))
     assert "billed $2.80: 3 pods took 16 min 40 s, of which the runs themselves were 30 %" in text
     assert "1 pod ended without success (1 Evicted), after 3 min 20 s, $0.20." in text
 
 
 def test_runs_that_were_made_elsewhere_are_no_use_of_the_cluster() -> None:
-    bill = billed([pod("a", "dense", 400.0)], [*runs_of(machine="my-laptop"), *runs_of(copied=True)])
+    bill = cluster_bill([pod("a", "dense", 400.0)], [*runs_of(machine="my-laptop"), *runs_of(copied=True)])
     assert bill is not None
     assert bill.useful_seconds == 0.0
 
 
 def test_a_pod_without_a_price_makes_the_bill_unknown_and_never_too_small() -> None:
     for other in (pod("b", "ticket", 1.0, price_per_hour=None), pod("b", "ticket", 1.0, currency="EUR")):
-        bill = billed([pod("a", "dense", 400.0), other], [])
+        bill = cluster_bill([pod("a", "dense", 400.0), other], [])
         assert bill is not None
         assert (bill.price, bill.failed.price, bill.seconds) == (None, None, 401.0)
 
 
 def test_a_pod_that_runs_has_no_idle_tail_yet_and_has_not_failed() -> None:
-    bill = billed([pod("a", "dense", 100.0, exit=None, ended=False), pod("b", "dense", 50.0, index=1, exit=None)], [])
+    bill = cluster_bill(
+        [pod("a", "dense", 100.0, exit=None, ended=False), pod("b", "dense", 50.0, index=1, exit=None)], []
+    )
     assert bill is not None
     assert (bill.running, bill.failed.pods, bill.idle_seconds, bill.again) == (1, 1, 600.0, 0)
 
 
 def test_no_pods_no_bill() -> None:
-    assert billed([], runs_of()) is None
-    assert billed_line(found_of(runs_of())) == ""
+    assert cluster_bill([], runs_of()) is None
+    assert cluster_line(found_of(runs_of())) == ""
     unread = found_of(runs_of(), unreadable_pods=2)
-    assert unread.billed is not None
+    assert unread.cluster is not None
     assert any("2 records of pods could not be read" in note for note in notes(unread))
 
 

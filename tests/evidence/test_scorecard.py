@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from ticketsmith.evidence.deployment import answer, reasons
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.scorecard import Group, scorecard
+from ticketsmith.evidence.scorecard import Group
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.evidence.speed import best, lead, rival, speeds
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
 from ticketsmith.report.scorecard import document, note, table
+from ticketsmith.report.sentences.deployment import answer, break_even, reasons
 
 from .synthetic import experiment, result, served
 
@@ -100,7 +100,7 @@ def test_where_no_dense_runtime_ran_nothing_is_said_of_speed() -> None:
     rounded = [replace(one, precision="int8") for one in timings]
     beside = found(runs(99.0), measured(timing(1, 2.0), *rounded))
     assert beside.scorecard is not None
-    assert [group.precision for group in beside.scorecard.groups] == ["float32"]
+    assert [group.cell.precision for group in beside.scorecard.groups] == ["float32"]
 
 
 def test_a_timing_of_nothing_is_no_measurement() -> None:
@@ -180,7 +180,8 @@ def test_money_is_the_machines_hour_over_what_it_serves() -> None:
         "A million requests cost $0.50 instead of $1.00 on server at $7.20 an hour: a million a day save $15.00 a month "
         "($11.25 to $18.00), as far as the machine is kept busy."
     )
-    eight = scorecard(measured(timing(1, 2.0), machine={"cores": "8"}, machine_rate=RATE), "ticket", {1})
+    eight = found(runs(99.0), measured(timing(1, 2.0), machine={"cores": "8"}, machine_rate=RATE)).scorecard
+    assert eight is not None
     assert eight.lead is not None
     assert eight.lead.dense is not None
     assert eight.per_million(eight.lead.dense) == pytest.approx(0.25)
@@ -264,7 +265,7 @@ def test_rounded_weights_are_compared_with_rounded_dense_ones_and_shown_beside_f
     assert card.choice.precision == "float32", "the gates judged float32"
     group = card.groups[1]
     assert group.plain is not None
-    assert (group.precision, group.plain.median_ms) == ("bfloat16", 1.0)
+    assert (group.cell.precision, group.plain.median_ms) == ("bfloat16", 1.0)
     told = " ".join(reasons(findings))
     assert (
         "takes 250 \u00b5s a request, 2.00\u00d7 (1.92\u00d7 to 2.08\u00d7) as fast as dense with bfloat16 weights"
@@ -306,7 +307,7 @@ def test_layers_and_load() -> None:
     findings = conclude("name", made, replace(POLICY, method="non-inferiority"), benchmark=served(made))
     card = findings.scorecard
     assert card is not None
-    assert [(layer.kind, str(layer.break_even)) for layer in card.layers] == [
+    assert [(layer.kind, break_even(layer.break_even)) for layer in card.layers] == [
         ("linear", "below 50 %"),
         ("convolution", "62 % (60 % to 64 %)"),
         ("depthwise convolution", "none up to 95 %"),

@@ -13,7 +13,7 @@ from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.learning import early_stops
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.evidence.summarise import summarise
-from ticketsmith.evidence.variants import display, ordered, subject
+from ticketsmith.evidence.variants import ordered, subject
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status
 
 from .synthetic import ACCURACY, STEPS, experiment, result
@@ -90,7 +90,7 @@ def test_equal_networks_are_one_replicate() -> None:
 def test_an_interval_is_no_narrower_than_the_metric_can_tell() -> None:
     runs = [result("dense", 0, seed, 98.0, examples={"test": 400}) for seed in range(2)]
     (summary,) = summarise(runs, ["accuracy"], "test", "final")
-    assert summary.floored
+    assert summary.floor is not None
     assert summary.high - summary.mean == pytest.approx(12.706 * 0.25 / math.sqrt(2), abs=1e-3)  # one example of 400
 
 
@@ -145,7 +145,7 @@ def test_a_control_that_diverged_is_no_control_that_fails() -> None:
     verdicts = judge(runs, policy, "test")
     control = next(verdict for verdict in verdicts if verdict.variant == "random_ticket")
     assert (control.status, control.diverged) == (Status.INCONCLUSIVE, (1,))
-    assert "a control that diverged says nothing of quality" in control.reason
+    assert control.control
     assert regimes(verdicts) == {1: Regime.UNDECIDED}
     undefined = [result(*r.place[:3], float("nan")) if (r.variant, r.seed) == ("random_ticket", 1) else r for r in runs]
     assert regimes(judge(undefined, policy, "test")) == {1: Regime.UNDECIDED}
@@ -153,8 +153,7 @@ def test_a_control_that_diverged_is_no_control_that_fails() -> None:
     assert (comparison.diverged, comparison.advantage.n) == ((1,), 2)
 
 
-def test_names_and_their_order() -> None:
+def test_the_order_of_variants() -> None:
     shuffled = ["random_ticket", "mine", "ticket", "dense", "one_shot", "random_reinit"]
     assert ordered(shuffled) == ("dense", "ticket", "one_shot", "mine", "random_reinit", "random_ticket")
-    assert (display("ticket"), display("mine")) == ("Winning ticket (IMP)", "mine")
     assert (subject(["dense", "one_shot", "random_reinit"]), subject(["dense"])) == ("one_shot", "ticket")

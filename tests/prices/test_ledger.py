@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ticketsmith.prices.ledger import cost_path, read_cost, run_cost
+from ticketsmith.prices.ledger import cost_path, cost_paths, parse_cost, run_cost
 from ticketsmith.prices.rate import Rate
 
 T4 = Rate("T4", 3.6, gpus=1, idle_tail=600.0, source="a list", dated="2026-08-20")
@@ -41,15 +41,14 @@ def test_a_cpu_run_on_a_machine_with_gpus_has_no_gpu_seconds() -> None:
     assert run_cost("key", RUN, 10.0, "cpu", T4)["gpu_seconds"] == 0.0
 
 
-def test_the_document_is_found_again_in_its_new_and_its_old_place() -> None:
+def test_the_document_is_read_from_its_new_and_its_old_place() -> None:
     assert cost_path(RUN) == "exp/ledger/ticket/seed-0/level-01-0123abcd/cost.json"
-    new, old = json.dumps(run_cost("key", RUN, 2.0, "cpu")), json.dumps({"key": "key", "seconds": 1.0})
-    files = {cost_path(RUN): new.encode(), "exp/ledger/key.json": old.encode()}
-    assert (read_cost(files.get, RUN, "key") or {})["seconds"] == 2.0
-    del files[cost_path(RUN)]
-    assert (read_cost(files.get, RUN, "key") or {})["seconds"] == 1.0
+    assert cost_paths(RUN, "key") == (cost_path(RUN), "exp/ledger/key.json")
+    new, old = run_cost("key", RUN, 2.0, "cpu"), {"key": "key", "seconds": 1.0}
+    for document in (new, old):
+        assert parse_cost(json.dumps(document).encode(), "key") == document
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[1]", b"{}", b'{"key": "another"}', b"\xff\xfe"])
 def test_what_cannot_be_read_is_none(content: bytes | None) -> None:
-    assert read_cost(lambda path: content, RUN, "key") is None
+    assert parse_cost(content, "key") is None

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ticketsmith.evidence import words
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.speed import best, speeds
-from ticketsmith.report.figures.base import log_ticks, spread
 from ticketsmith.report.figures.loss import POINTS, thinned
+from ticketsmith.report.figures.parts import log_ticks, spread
 from ticketsmith.report.markdown import escaped, fenced
 from ticketsmith.report.tables import frame
 
@@ -58,15 +57,6 @@ def test_speeds_over_seeds_claim_no_more_than_any_seed() -> None:
         assert (combined.low, combined.seeds) == (single.low, 2)
     assert best(both, "ticket", 2, batch_size=8) is None
     assert speeds(None) == []
-
-
-def test_times() -> None:
-    assert [words.times(value) for value in (0.618, 1.0, 12.34, 456.7)] == [
-        "0.62\u00d7",
-        "1.00\u00d7",
-        "12.3\u00d7",
-        "457\u00d7",
-    ]
 
 
 def test_markdown_escapes() -> None:

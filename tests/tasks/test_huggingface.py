@@ -21,7 +21,7 @@ from tests.tasks import tiny
 from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
 from ticketsmith.data import labelled, load_text, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
-from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.inference.onnx_file import write_to_serve
 from ticketsmith.inference.settings import Settings
 from ticketsmith.pruning.criteria import prunable

@@ -15,7 +15,7 @@ from tests.training.runs import CPU, ROOT, goes_on_to_the_same_bytes, in_parts, 
 from ticketsmith import api
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import DataError, PruningError, RecipeError, TaskError, TicketSmithError
-from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.models.gpt import GPT
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.store.directory import DirectoryStore

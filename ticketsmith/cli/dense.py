@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.evidence.words import plural, share
+from ticketsmith.units import plural, share
 
 if TYPE_CHECKING:
     from ticketsmith.pruning.dense import DenseMatrix

@@ -31,15 +31,15 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
     jobs: list[dict[str, object]] = []
     if target is not None:
         runs_prefix, experiment, jobs = jobs_table(target, experiment, as_json)
-    listed = []
-    for found in experiments(runs_prefix, experiment):
-        states = statuses(found.plan, found.store, found.index)
-        results = {result.key: result for result in found.results}
-        for node in found.plan.results:
+    runs = []
+    for one in experiments(runs_prefix, experiment):
+        states = statuses(one.plan, one.store, one.index)
+        results = {result.key: result for result in one.results}
+        for node in one.plan.results:
             result = results.get(node.key)
-            listed.append(
+            runs.append(
                 {
-                    "experiment": found.name,
+                    "experiment": one.name,
                     "variant": node.variant,
                     "level": node.level,
                     "seed": node.seed,
@@ -53,10 +53,10 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
                 }
             )
     if as_json:
-        options.print_json(listed if target is None else {"jobs": jobs, "runs": listed})
+        options.print_json(runs if target is None else {"jobs": jobs, "runs": runs})
         return
-    for name in dict.fromkeys(str(row["experiment"]) for row in listed):
-        rows = [row for row in listed if row["experiment"] == name]
+    for name in dict.fromkeys(str(row["experiment"]) for row in runs):
+        rows = [row for row in runs if row["experiment"] == name]
         sealed = sum(row["status"] in ("trained", "diverged") for row in rows)
         shown = [
             {
@@ -86,35 +86,31 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
     """Judge every level of every variant by its gates; the exit status is for pipelines."""
     from ticketsmith.api import Experiment
     from ticketsmith.config import load_recipe
+    from ticketsmith.report.sentences.verdicts import reason
 
     recipe = load_recipe(config) if config else None
-    ends, documents = [], []
-    for found in experiments(runs_prefix, experiment or (recipe.experiment if recipe else None)):
-        judged = Experiment(found.store, found.name, recipe) if recipe else found
+    statuses, documents = [], []
+    for one in experiments(runs_prefix, experiment or (recipe.experiment if recipe else None)):
+        judged = Experiment(one.store, one.name, recipe) if recipe else one
         findings = judged.findings if recipe else judged.judge()  # gates that are only tried are not written down
-        ends.append(judged.exit_status)
+        statuses.append(judged.exit_status)
         rows = [
             {
-                "experiment": found.name,
-                "variant": verdict.variant,
-                "level": verdict.level,
-                "sparsity": verdict.sparsity,
-                "network_sparsity": verdict.network_sparsity,
+                "experiment": one.name,
+                **{name: getattr(verdict, name) for name in ("variant", "level", "sparsity", "network_sparsity")},
                 "prunable": findings.size.prunable,
                 "parameters": findings.size.parameters,
                 "metric": verdict.gate.metric,
                 "margin": verdict.gate.margin,
                 "relative": verdict.gate.relative,
                 "status": verdict.status.value,
-                "estimate": verdict.estimate,
-                "bound": verdict.bound,
-                "worst": verdict.worst,
-                "worst_seed": verdict.worst_seed,
-                "replicates": verdict.replicates,
-                "seeds": verdict.seeds,
+                **{
+                    name: getattr(verdict, name)
+                    for name in ("estimate", "bound", "worst", "worst_seed", "replicates", "seeds")
+                },
                 "diverged": list(verdict.diverged),
                 "missing": list(verdict.missing),
-                "reason": verdict.reason,
+                "reason": reason(verdict, findings.metrics[verdict.gate.metric], findings.policy),
             }
             for verdict in findings.test
         ]
@@ -136,13 +132,11 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                 }
                 for row in rows
             ]
-            options.print_table(
-                shown, f"{found.name}: gates on the test split; sparsity is that of the prunable weights"
-            )
+            options.print_table(shown, f"{one.name}: gates on the test split; sparsity is that of the prunable weights")
             say_verdict(judged)
     if as_json:
         options.print_json(documents)
-    return int(gravest(ends))
+    return int(gravest(statuses))
 
 
 @click.command()
@@ -153,29 +147,29 @@ def report(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     """Write the report of every experiment below a folder, and a page that compares them."""
     from ticketsmith.report.render import render_comparison
 
-    told, found, pages = [], [], {}
+    errors, reported, pages = [], [], {}
     for one in experiments(runs_prefix, experiment):
         try:
             one.judge()
             pages[one.name] = one.report()
         except TicketSmithError as error:  # the others are reported all the same
-            told.append(error)
+            errors.append(error)
             click.echo(f"{one.name}: {error}", err=True)
             continue
-        found.append(one)
+        reported.append(one)
         if not as_json:
             say_verdict(one)
             click.echo(f"report: {pages[one.name]}")
-    if len(found) > 1:
-        store = found[0].store
-        for name, content in render_comparison([one.findings for one in found]).items():
+    if len(reported) > 1:
+        store = reported[0].store
+        for name, content in render_comparison([one.findings for one in reported]).items():
             store.put(f"report/{name}", content)
         pages["comparison"] = f"{store.url}/report/index.html"
         if not as_json:
             click.echo(f"comparison: {pages['comparison']}")
     if as_json:
         options.print_json(pages)
-    return int(gravest(error.exit_status for error in told))
+    return int(gravest(error.exit_status for error in errors))
 
 
 @click.command()
@@ -191,10 +185,10 @@ def verify(runs_prefix: str, experiment: str | None, as_json: bool) -> int:
     from ticketsmith.store.parallel import each
 
     damaged, count = [], 0
-    for found in experiments(runs_prefix, experiment):
-        store, folders = found.store, found.store.folders(found.name)
+    for one in experiments(runs_prefix, experiment):
+        store, folders = one.store, one.store.folders(one.name)
         present: dict[str, list[str]] = {}  # by one listing
-        for file in store.files(found.name):
+        for file in store.files(one.name):
             *run, name = file.path.split("/", 4)
             present.setdefault("/".join(run), []).append(name)
 

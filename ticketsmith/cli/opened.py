@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 def say_verdict(experiment: Experiment) -> None:
     """The answer, in the report's own words."""
-    from ticketsmith.evidence.caveats import missing
-    from ticketsmith.evidence.headline import headline, special
+    from ticketsmith.report.sentences.caveats import missing
+    from ticketsmith.report.sentences.controls import special
+    from ticketsmith.report.sentences.headline import headline
 
     findings = experiment.findings
     click.echo(f"{experiment.name}: {headline(findings)}")
     click.echo(special(findings))
     for note in missing(findings):
         click.echo(note)
-    wanted = findings.policy.target_sparsity
-    if wanted is not None and findings.target is None:
-        click.echo(f"The target sparsity {wanted:.1%} was not reached: no level that is sealed is that sparse.")
+    target = findings.policy.target_sparsity
+    if target is not None and findings.target is None:
+        click.echo(f"The target sparsity {target:.1%} was not reached: no level that is sealed is that sparse.")
 
 
 def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:

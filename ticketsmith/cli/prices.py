@@ -106,9 +106,9 @@ def refresh(regions: tuple[str, ...], machines: tuple[str, ...], url: str | None
         answers[region] = retail.ask(asked, region, url, today=today)
         if not answers[region]:
             raise retail.PriceError(f"{region}: none of these machines is sold there. Is the region's name right?")
-    for region, found in answers.items():
-        writing.write(place, region, found, asked, today)
-        click.echo(f"{region}: {len(found)} prices of {today.isoformat()} written to {place}")
-        missing = [machine for machine in asked if machine not in found]
+    for region, sold in answers.items():
+        writing.write(place, region, sold, asked, today)
+        click.echo(f"{region}: {len(sold)} prices of {today.isoformat()} written to {place}")
+        missing = [machine for machine in asked if machine not in sold]
         if missing:
             note(f"not sold there: {', '.join(missing)}")

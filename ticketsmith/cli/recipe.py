@@ -12,7 +12,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.cli.dense import tell_what_is_pruned, what_is_pruned
-from ticketsmith.evidence.words import flops
+from ticketsmith.units import flops
 
 
 @click.command()

@@ -33,28 +33,28 @@ def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude one another.")
-    told, missing = [], []
+    cards, missing = [], []
     for one in experiments(runs_prefix, experiment):
         try:
-            told.append(dataclasses.replace(one.findings, scorecard=one.scorecard(machine)))
+            cards.append(dataclasses.replace(one.findings, scorecard=one.scorecard(machine)))
         except TicketSmithError as error:  # the others are told all the same
             missing.append(error)
-    if not told:
+    if not cards:
         raise missing[0]
     for reason in missing:
         click.echo(str(reason), err=True)
     if as_json:
-        options.print_json([document(findings) for findings in told])
+        options.print_json([document(findings) for findings in cards])
     elif as_csv:
-        click.echo(scorecard_csv(told).decode(), nl=False)
+        click.echo(scorecard_csv(cards).decode(), nl=False)
     else:
-        for findings in told:
+        for findings in cards:
             _say(findings)
 
 
 def _say(findings: Findings) -> None:
-    from ticketsmith.evidence.deployment import answer, conditions, reasons
     from ticketsmith.report import scorecard as tables
+    from ticketsmith.report.sentences.deployment import answer, conditions, reasons
 
     card = findings.scorecard
     assert card is not None

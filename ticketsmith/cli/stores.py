@@ -13,7 +13,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import Exit, TicketSmithError
-from ticketsmith.evidence.words import size
+from ticketsmith.units import size
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import StoredFile
@@ -95,15 +95,15 @@ def _by_run(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
     """The files of each run, and the loose ones together, under names within the experiment."""
     from ticketsmith.store.contract import RunFolder
 
-    found: dict[str, list[StoredFile]] = {}
+    runs: dict[str, list[StoredFile]] = {}
     loose = []
     for file in files:
         parts = file.path.split("/")
         if RunFolder.parse("/".join(parts[:4])) is None:
             loose.append(file)
         else:
-            found.setdefault("/".join(parts[1:4]), []).append(file)
-    return found | {"(loose files)": loose}
+            runs.setdefault("/".join(parts[1:4]), []).append(file)
+    return runs | {"(loose files)": loose}
 
 
 def _move(source_address: str, target_address: str) -> int:
@@ -152,7 +152,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 class _Lines:
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.done = name, total, 0
-        self.told = time.monotonic()
+        self.last = time.monotonic()
         self.lock = threading.Lock()
 
     def add(self, count: int) -> None:
@@ -160,6 +160,6 @@ class _Lines:
 
         with self.lock:
             self.done += count
-            if time.monotonic() - self.told > _TELL_EVERY:
-                self.told = time.monotonic()
+            if time.monotonic() - self.last > _TELL_EVERY:
+                self.last = time.monotonic()
                 note(f"{self.name}: {size(self.done)} of {size(self.total)}")

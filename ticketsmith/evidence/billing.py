@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.results import Bill, Result
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Billed:
+class ClusterBill:
     """All pods of an experiment. ``useful_seconds`` is what of their time the runs themselves took that were made on
     these machines; the rest is starting, loading, measuring, and work that an eviction or a failure threw away.
 
@@ -91,8 +91,8 @@ def pod_from_json(document: Any) -> Pod:
     """A pod's record. Raises ValueError for one that is no record; fields that this version does not know are left out."""
     if not isinstance(document, dict):
         raise ValueError("no record")
-    known = {field.name for field in fields(Pod)}
-    pod = Pod(**{name: value for name, value in document.items() if name in known and value is not None})
+    names = {field.name for field in fields(Pod)}
+    pod = Pod(**{name: value for name, value in document.items() if name in names and value is not None})
     numbers = (pod.seconds, pod.gpu_seconds, pod.idle_tail_seconds, pod.price_per_hour or 0.0, pod.gpu_utilisation or 0)
     if not all(isinstance(number, int | float) and math.isfinite(number) and number >= 0 for number in numbers):
         raise ValueError("a number that is none")
@@ -103,7 +103,37 @@ def pod_from_json(document: Any) -> Pod:
     return pod
 
 
-def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) -> Billed | None:
+def bill_from_json(document: Mapping[str, Any]) -> Bill | None:
+    """What making a run took and cost, from its ``cost.json``; None where a number in it is none."""
+
+    def number(name: str) -> float:
+        value = float(document.get(name) or 0.0)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(name)
+        return value
+
+    try:
+        return Bill(
+            seconds=number("seconds"),
+            device=str(document.get("device") or ""),
+            side_by_side=max(1, int(number("side_by_side"))),
+            gpu_seconds=number("gpu_seconds"),
+            machine=str(document.get("machine") or ""),
+            price_per_hour=None if document.get("price_per_hour") is None else number("price_per_hour"),
+            currency=str(document.get("currency") or ""),
+            spot=bool(document.get("spot")),
+            price=None if document.get("price") is None else number("price"),
+            idle_seconds=number("idle_tail_seconds"),
+            idle_price=number("idle_tail_price"),
+            source=str(document.get("source") or ""),
+            dated=str(document.get("dated") or ""),
+            copied="copied_from" in document,
+        )
+    except (ValueError, TypeError):
+        return None
+
+
+def cluster_bill(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) -> ClusterBill | None:
     """The sum over all pods; None when there are none."""
     if not pods and not unreadable:
         return None
@@ -115,10 +145,10 @@ def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) 
     watched_seconds = math.fsum(seconds for _, seconds in watched)
     failed = [pod for pod in pods if pod.ended and pod.exit != 0]
     machines = {pod.machine for pod in pods}
-    made_here = {
+    bills_here = {
         run.key: run.bill for run in results if run.bill and run.bill.machine in machines and not run.bill.copied
     }
-    return Billed(
+    return ClusterBill(
         pods=len(pods),
         seconds=math.fsum(pod.seconds for pod in pods),
         gpu_seconds=math.fsum(pod.gpu_seconds for pod in pods),
@@ -128,7 +158,7 @@ def billed(pods: Sequence[Pod], results: Sequence[Result], unreadable: int = 0) 
         currency=next(iter(currencies)) if whole else "",
         unpriced=unpriced,
         utilisation=math.fsum(u * s for u, s in watched) / watched_seconds if watched_seconds > 0 else None,
-        useful_seconds=math.fsum(bill.machine_seconds for bill in made_here.values()),
+        useful_seconds=math.fsum(bill.machine_seconds for bill in bills_here.values()),
         again=len(pods) - len({(pod.job, pod.index) for pod in pods}),
         failed=_part(failed, whole),
         running=sum(not pod.ended for pod in pods),

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ticketsmith.evidence import words
-
 Kind = Literal["always", "below", "at", "between", "none", "unclear"]
 
 
@@ -37,24 +35,6 @@ class BreakEven:
     sparsity: float | None = None
     low: float | None = None
     high: float | None = None
-
-    def __str__(self) -> str:
-        match self.kind:
-            case "always":
-                return "at every sparsity"
-            case "below":
-                return f"below {_percent(self.high)}"
-            case "at":
-                low, high = _percent(self.low), _percent(self.high)
-                return _percent(self.sparsity) + (f" ({low} to {high})" if low != high else "")
-            case "between":
-                if self.low is None:
-                    return f"at {_percent(self.high)} or below"
-                return f"between {_percent(self.low)} and {_percent(self.high)}"
-            case "none":
-                return f"none up to {_percent(self.high)}"
-            case "unclear":
-                return "not clear"
 
 
 def break_even(points: Sequence[Point]) -> BreakEven | None:
@@ -90,9 +70,3 @@ def _crossing(before: Point, after: Point, name: str) -> float:
         return before.sparsity + share * (after.sparsity - before.sparsity)
     densities = math.log1p(-before.sparsity), math.log1p(-after.sparsity)
     return -math.expm1((1.0 - share) * densities[0] + share * densities[1])
-
-
-def _percent(sparsity: float | None) -> str:
-    """Whole per cents: more would claim more than an interpolation knows; beyond 98 % they would all look alike."""
-    assert sparsity is not None
-    return f"{100 * sparsity:.0f} %" if sparsity < 0.98 else words.share(sparsity)

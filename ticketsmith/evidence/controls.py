@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.replicates import distinct
-from ticketsmith.evidence.resolution import resolution
+from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Result, Split
 from ticketsmith.evidence.statistics import Interval, deviation, mean, t_interval
 from ticketsmith.evidence.summarise import grouped, replicate_values
-from ticketsmith.evidence.sweet_spot import by_level
 from ticketsmith.evidence.variants import TICKET, is_control, is_yardstick
-from ticketsmith.evidence.verdicts import Status, Verdict
+from ticketsmith.evidence.verdicts import Status, Verdict, by_place, level_status
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,8 @@ class Comparison:
     """A control, or another yardstick, against the method at one level.
 
     ``advantage`` is how much better the method is, in the metric's unit, paired by seed (positive: the method is better),
-    with its two-sided interval. ``diverged`` are the control's seeds that have no quality and are left out; ``floored``:
-    their own spread is less than the metric can tell apart, or zero, and the interval takes its resolution instead.
+    with its two-sided interval. ``diverged`` are the control's seeds that have no quality and are left out; ``floor``:
+    what the interval takes for their spread where their own is less than the metric can tell apart, or zero; else None.
     """
 
     control: str
@@ -33,7 +31,7 @@ class Comparison:
     split: Split
     advantage: Interval
     diverged: tuple[int, ...] = ()
-    floored: bool = False
+    floor: Resolution | None = None
 
     @property
     def significant(self) -> bool:
@@ -57,12 +55,7 @@ class Regime(StrEnum):
 
 
 def compare(
-    results: Sequence[Result],
-    metric: Metric,
-    split: Split,
-    at: At,
-    confidence: float = 0.95,
-    variant: str = TICKET,
+    results: Sequence[Result], metric: Metric, split: Split, at: At, confidence: float = 0.95, variant: str = TICKET
 ) -> list[Comparison]:
     """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first."""
     levels = grouped(results)
@@ -88,7 +81,7 @@ def compare(
                 split,
                 t_interval(gains, confidence, floor),
                 diverged=tuple(sorted({run.seed for run in rivals if run.diverged})),
-                floored=len(gains) > 1 and deviation(gains) < floor,
+                floor=finest if len(gains) > 1 and deviation(gains) < floor else None,
             )
         )
     return comparisons
@@ -96,20 +89,21 @@ def compare(
 
 def regimes(verdicts: Iterable[Verdict], variant: str = TICKET) -> dict[int, Regime]:
     """The regime of every level of ``variant``, from the verdicts of one split."""
-    given = list(verdicts)
-    rivals = {
-        name: by_level(given, name) for name in {verdict.variant for verdict in given} if is_control(name, variant)
+    statuses: dict[str, dict[int, Status]] = {}
+    for place, gates in by_place(verdicts).items():
+        statuses.setdefault(place[0], {})[place[1]] = level_status(gates)
+    controls = [levels for name, levels in statuses.items() if is_control(name, variant)]
+    return {
+        level: _regime(status, {levels[level] for levels in controls if level in levels})
+        for level, status in sorted(statuses.get(variant, {}).items())
     }
-    found = {}
-    for level, own in sorted(by_level(given, variant).items()):
-        status = level_status(own)
-        others = [level_status(levels[level]) for levels in rivals.values() if level in levels]
-        if status is Status.FAIL:
-            found[level] = Regime.LOST
-        elif status is Status.PASS and Status.PASS in others:
-            found[level] = Regime.TRIVIAL
-        elif status is Status.PASS and others and set(others) == {Status.FAIL}:
-            found[level] = Regime.TICKET
-        else:
-            found[level] = Regime.UNDECIDED
-    return found
+
+
+def _regime(method: Status, controls: Collection[Status]) -> Regime:
+    if method is Status.FAIL:
+        return Regime.LOST
+    if method is Status.PASS and Status.PASS in controls:
+        return Regime.TRIVIAL
+    if method is Status.PASS and controls == {Status.FAIL}:
+        return Regime.TICKET
+    return Regime.UNDECIDED

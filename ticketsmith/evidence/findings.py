@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence import sweet_spot as spots
-from ticketsmith.evidence.billing import Billed, Pod, billed
+from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
 from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
-from ticketsmith.evidence.gates import judge, level_status
+from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.size import Size, size_of
+from ticketsmith.evidence.speed import Speed, speeds
 from ticketsmith.evidence.summarise import grouped, summarise
+from ticketsmith.evidence.sweet_spot import find, knee, target, walk
 from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
-from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict, Walk
+from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict, Walk, by_place, level_status
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class Findings:
 
     ``subject`` is the variant that the experiment is about (the winning ticket, unless there is none). ``planned``
     counts the runs that the plan asked for, ``blocked`` those of them that can never be made since one that they need
-    diverged. ``search`` are the levels in the order in which they were tested. ``facts``
+    diverged. ``statuses`` are the conjunction of all gates on test by variant and level. ``search`` are the levels in the
+    order in which they were tested. ``speeds`` are all points of the ``benchmark``. ``facts``
     are lines for a reader, in order (``Data`` -> ``MNIST, 55,000 training images``); ``environment`` is what the runs
     recorded of their machine and versions. ``scorecard``: what serving costs, None without a benchmark; ``paybacks``: one
-    for each batch size at which a deployable level was measured. ``billed``: what a cluster's pods took, None without any.
+    for each batch size at which a deployable level was measured. ``cluster``: what a cluster's pods took, None without any.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Findings:
     summaries: tuple[Summary, ...]
     validation: tuple[Verdict, ...]
     test: tuple[Verdict, ...]
+    statuses: Mapping[tuple[str, int], Status]
     search: Walk
     sweet_spot: SweetSpot | None
     target: tuple[int, Status] | None
@@ -57,11 +60,12 @@ class Findings:
     planned: int
     blocked: int = 0
     benchmark: Benchmark | None = None
+    speeds: tuple[Speed, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     scorecard: Scorecard | None = None
     paybacks: tuple[Payback, ...] = ()
-    billed: Billed | None = None
+    cluster: ClusterBill | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -108,34 +112,31 @@ class Findings:
     ) -> Summary | None:
         """The mean of one level, by default of the experiment's own metric on the test split; None if not measured."""
         name, moment = metric or self.metric.name, at or self.policy.at
-        found = (entry for entry in self._series.get((variant, name, split, moment), ()) if entry.level == level)
-        return next(found, None)
+        levels = self._series.get((variant, name, split, moment), ())
+        return next((entry for entry in levels if entry.level == level), None)
 
     def series(
         self, variant: str, metric: str | None = None, split: Split = "test", at: At | None = None
     ) -> list[Summary]:
         """The summaries of all levels of one variant, from dense to sparse."""
         name, moment = metric or self.metric.name, at or self.policy.at
-        chosen = self._series.get((variant, name, split, moment), [])
-        return sorted(chosen, key=lambda entry: (entry.sparsity, entry.level))
+        levels = self._series.get((variant, name, split, moment), [])
+        return sorted(levels, key=lambda entry: (entry.sparsity, entry.level))
 
     def verdicts(self, variant: str, level: int, split: Split = "test") -> list[Verdict]:
         """The verdicts of one level, one for each gate."""
-        return self._verdicts.get((split, variant, level), [])
+        return self._verdicts[split].get((variant, level), [])
 
     @cached_property
     def _series(self) -> dict[tuple[str, str, Split, At], list[Summary]]:
-        found: dict[tuple[str, str, Split, At], list[Summary]] = {}
+        series: dict[tuple[str, str, Split, At], list[Summary]] = {}
         for entry in self.summaries:
-            found.setdefault((entry.variant, entry.metric, entry.split, entry.at), []).append(entry)
-        return found
+            series.setdefault((entry.variant, entry.metric, entry.split, entry.at), []).append(entry)
+        return series
 
     @cached_property
-    def _verdicts(self) -> dict[tuple[Split, str, int], list[Verdict]]:
-        found: dict[tuple[Split, str, int], list[Verdict]] = {}
-        for verdict in (*self.validation, *self.test):
-            found.setdefault((verdict.split, verdict.variant, verdict.level), []).append(verdict)
-        return found
+    def _verdicts(self) -> dict[Split, dict[tuple[str, int], list[Verdict]]]:
+        return {"validation": by_place(self.validation), "test": by_place(self.test)}
 
 
 def conclude(
@@ -176,8 +177,13 @@ def conclude(
         for at in moments
         for summary in summarise(runs, metrics, split, at, policy.confidence)
     )
-    levels = {level for variant, level, *_ in places or () if variant == about}
-    spot = spots.find(validation, test, about, levels)
+    planned_levels: dict[str, set[int]] = {}
+    for variant, level, *_ in places or ():
+        planned_levels.setdefault(variant, set()).add(level)
+    names = {about, *(verdict.variant for verdict in test)}
+    walks = {name: walk(test, name, planned_levels.get(name, ())) for name in names}
+    spot = find(walks[about], test)
+    statuses = {place: level_status(own) for place, own in by_place(test).items()}
     curve = [
         summary
         for summary in summaries
@@ -186,11 +192,9 @@ def conclude(
     ]
     diverged = [run for run in runs if run.diverged]
     spent = cost(runs, spot.located if spot else None, about)
-    passing = {
-        variant: spots.walk(test, variant, {level for name, level, *_ in places or () if name == variant}).levels
-        for variant in {verdict.variant for verdict in test}
-    }
-    card = scorecard(benchmark, about, passing.get(about, ()), _statuses(test), passing) if benchmark else None
+    passing = {name: search.levels for name, search in walks.items()}
+    points = tuple(speeds(benchmark))
+    card = scorecard(benchmark, points, about, statuses, passing) if benchmark else None
     return Findings(
         name=name,
         recipe_text=recipe_text,
@@ -202,10 +206,11 @@ def conclude(
         summaries=summaries,
         validation=tuple(validation),
         test=tuple(test),
-        search=spots.walk(test, about, levels),
+        statuses=statuses,
+        search=walks[about],
         sweet_spot=spot,
-        target=spots.target(test, policy, about),
-        knee=spots.knee(curve, metric.higher_is_better),
+        target=target(test, policy, about),
+        knee=knee(curve, metric.higher_is_better),
         learning=tuple(early_stops(runs, policy.confidence)),
         comparisons=tuple(compare(runs, metric, "test", policy.at, policy.confidence, about)),
         regimes=regimes(test, about),
@@ -213,17 +218,10 @@ def conclude(
         planned=planned if planned is not None else len(runs if places is None else places),
         blocked=sum(blocker(place, diverged) is not None for place in set(places or ()) - {run.place for run in runs}),
         benchmark=benchmark,
+        speeds=points,
         facts=dict(facts or {}),
         environment=dict(environment or {}),
         scorecard=card,
         paybacks=tuple(paybacks(spent, card)),
-        billed=billed(pods, runs, unreadable_pods),
+        cluster=cluster_bill(pods, runs, unreadable_pods),
     )
-
-
-def _statuses(verdicts: Sequence[Verdict]) -> dict[tuple[str, int], Status]:
-    """The conjunction of all gates, by variant and level."""
-    given: dict[tuple[str, int], list[Verdict]] = {}
-    for verdict in verdicts:
-        given.setdefault((verdict.variant, verdict.level), []).append(verdict)
-    return {place: level_status(own) for place, own in given.items()}

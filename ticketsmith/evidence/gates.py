@@ -9,11 +9,10 @@ beyond.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence import words
 from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.resolution import Resolution, resolution
@@ -22,26 +21,22 @@ from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
 from ticketsmith.evidence.summarise import grouped, measured_value, replicate_values
 from ticketsmith.evidence.variants import DENSE, is_control, subject
-from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Verdict
-
-# A drop of exactly the margin passes: 98.9 - 96.9 is 2.0000000000000142 in binary, and nobody means
-# that by "more than".
-TOLERANCE = 1e-9
+from ticketsmith.evidence.verdicts import Divergence, Gap, GapCause, Gate, GatePolicy, Status, Verdict
 
 
 @dataclass(frozen=True)
 class _Level:
     """One level of one variant, and what its verdicts rest on.
 
-    ``fallen`` are the runs that diverged here or, of a method, at a milder level. ``missing``: planned seeds without a run,
-    but for those that can never get one; ``blocked`` says why where the cause is a run of another method.
-    ``control``: it is no method, but what a method is held against.
+    ``fallen`` are the runs that diverged here or, of a method, at a milder level. ``absent``: planned seeds without a run,
+    but for those that can never get one; ``blocked`` are those of them whose ticket diverged. ``control``: it is no method,
+    but what a method is held against.
     """
 
     runs: Sequence[Result]
     fallen: Sequence[Result]
-    missing: Sequence[int]
-    blocked: Sequence[str]
+    absent: tuple[int, ...]
+    blocked: tuple[int, ...]
     control: bool
 
 
@@ -58,7 +53,7 @@ class _Pairs:
     floor: float
     finest: Resolution
     alone: tuple[int, ...]
-    gaps: tuple[str, ...]
+    gaps: tuple[Gap, ...]
 
     @property
     def values(self) -> list[float]:
@@ -79,65 +74,55 @@ def judge(
     metrics = {name: metric for run in results for name, metric in run.metrics.items()}
     for gate in policy.gates:
         if results and gate.metric not in metrics:
-            raise TicketSmithError(
-                f"the gate on {gate.metric!r} cannot be judged: the runs measure {words.listed(sorted(metrics))}"
-            )
+            *names, last = sorted(metrics)
+            measured = f"{', '.join(names)} and {last}" if names else last
+            raise TicketSmithError(f"the gate on {gate.metric!r} cannot be judged: the runs measure {measured}")
     resolutions = {gate.metric: resolution(results, metrics[gate.metric], split) for gate in policy.gates if results}
-    levels = grouped(results)
-    dense = levels.get((DENSE, 0), [])
-    wanted = _by_level(planned) if planned is not None else None
+    dense = [run for run in results if (run.variant, run.level) == (DENSE, 0)]
+    verdicts = []
+    for level, expected in _levels(results, planned):
+        for gate in policy.gates:
+            pairs = _pair(level.runs, dense, expected, gate, resolutions[gate.metric], policy, split)
+            verdicts.append(_verdict(level, pairs, gate, policy, split))
+    return verdicts
+
+
+def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> list[tuple[_Level, set[int]]]:
+    """Every level of every variant but dense, with the seeds that it should have."""
+    groups = grouped(results)
+    by_level = _by_level(planned) if planned is not None else None
     seeds = {run.seed for run in results}
-    about = subject(variant for variant, _ in levels)
+    about = subject(variant for variant, _ in groups)
     diverged = [run for run in results if run.diverged]
     fallen: dict[str, list[Result]] = {}
-    verdicts = []
-    for (variant, level), runs in levels.items():
+    levels = []
+    for (variant, level), runs in groups.items():
         if variant == DENSE:
             continue
         control, here = is_control(variant, about), [run for run in runs if run.diverged]
         if not control:
             here = fallen[variant] = fallen.get(variant, []) + here
         present = {run.seed for run in runs}
-        if wanted is None:
+        if by_level is None:
             expected, lacking = seeds, seeds - present
         else:
-            places = wanted.get((variant, level), set())
+            places = by_level.get((variant, level), set())
             expected = {seed for seed, _ in places} | present
             lacking = {seed for seed, _ in places - {(run.seed, run.draw) for run in runs}}
         lacking -= {run.seed for run in here}
         causes = {seed: blocker((variant, level, seed, 0), diverged) for seed in sorted(lacking)}
-        tickets = [seed for seed, run in causes.items() if run is not None and run.variant != DENSE]
-        place = _Level(
-            runs,
-            here,
-            missing=[seed for seed, run in causes.items() if run is None],
-            blocked=[f"the ticket of {words.seeds(tickets)}, which it needs, diverged"] if tickets else [],
-            control=control,
-        )
-        for gate in policy.gates:
-            pairs = _pair(runs, dense, expected, gate, resolutions[gate.metric], policy, split)
-            verdicts.append(_verdict(place, pairs, gate, metrics[gate.metric], policy, split))
-    return verdicts
+        absent = tuple(seed for seed, run in causes.items() if run is None)
+        blocked = tuple(seed for seed, run in causes.items() if run is not None and run.variant != DENSE)
+        levels.append((_Level(runs, here, absent, blocked, control), expected))
+    return levels
 
 
 def _by_level(planned: Collection[Place]) -> dict[tuple[str, int], set[tuple[int, int]]]:
     """The seeds and draws that each level of each variant should have."""
-    wanted: dict[tuple[str, int], set[tuple[int, int]]] = {}
+    by_level: dict[tuple[str, int], set[tuple[int, int]]] = {}
     for variant, level, seed, draw in planned:
-        wanted.setdefault((variant, level), set()).add((seed, draw))
-    return wanted
-
-
-def level_status(verdicts: Iterable[Verdict]) -> Status:
-    """The conjunction of one level's gates: FAIL before INCONCLUSIVE before PASS; INCONCLUSIVE without a gate.
-
-    No correction for several gates is due: a level passes only if every one of them does (intersection-union test,
-    Berger 1982).
-    """
-    statuses = {verdict.status for verdict in verdicts}
-    if Status.FAIL in statuses:
-        return Status.FAIL
-    return Status.PASS if statuses == {Status.PASS} else Status.INCONCLUSIVE
+        by_level.setdefault((variant, level), set()).add((seed, draw))
+    return by_level
 
 
 def own_worsening(run: Result, dense: Result, gate: Gate, at: At, split: Split = "test") -> float | None:
@@ -173,67 +158,61 @@ def _pair(
     scale = mean([abs(there[seed]) for seed in worsening]) if gate.relative and worsening else 1.0
     differing = tuple(seed for seed in distinct(runs, dense) if seed in worsening)
     magnitude = max((abs(value[seed]) for value in (here, there) for seed in differing), default=0.0)
+    unpaired = [run for run in dense if run.seed in seeds and run.seed not in there]
     return _Pairs(
         worsening,
         differing,
         finest.floor([worsening[seed] for seed in differing], magnitude, scale),
         finest,
         alone=tuple(sorted(here.keys() - {run.seed for run in dense})),
-        gaps=tuple(_dense_gaps(dense, there, sorted(both - worsening.keys()), seeds, gate, policy.at, split)),
+        gaps=_dense_gaps(unpaired, sorted(both - worsening.keys()), gate.metric, policy.at, split),
     )
 
 
-def _dense_gaps(
-    dense: Sequence[Result],
-    there: Mapping[int, float],
-    zero: Sequence[int],
-    seeds: Collection[int],
-    gate: Gate,
-    at: At,
-    split: Split,
-) -> list[str]:
-    """Why dense runs that are there give nothing to compare these seeds with. ``there`` are their finite values."""
-    own = [run for run in dense if run.seed in seeds and run.seed not in there]
-    fallen = [run.seed for run in own if run.diverged]
-    unmeasured = [run.seed for run in own if not run.diverged and not _measures(run, gate.metric, split, at)]
-    undefined = sorted({run.seed for run in own} - {*fallen, *unmeasured})
-    notes = []
-    if fallen:
-        notes.append(f"the dense {'run' if len(fallen) == 1 else 'runs'} of {words.seeds(sorted(fallen))} diverged")
-    if unmeasured:
-        notes.append(f"dense {gate.metric} was not measured for {words.seeds(sorted(unmeasured))}")
-    if undefined:
-        notes.append(f"dense {gate.metric} is not a finite number for {words.seeds(undefined)}")
-    if zero:
-        notes.append(f"a relative change from a dense value of 0 is not defined ({words.seeds(zero)})")
-    return notes
+def _dense_gaps(unpaired: Sequence[Result], zero: Sequence[int], metric: str, at: At, split: Split) -> tuple[Gap, ...]:
+    """Why dense runs that are there, without a finite value or with one of ``zero``, give nothing to compare with."""
+    fallen = sorted(run.seed for run in unpaired if run.diverged)
+    unmeasured = sorted(run.seed for run in unpaired if not run.diverged and not _measures(run, metric, split, at))
+    undefined = sorted({run.seed for run in unpaired} - {*fallen, *unmeasured})
+    return _gaps(
+        {
+            GapCause.DENSE_DIVERGED: fallen,
+            GapCause.DENSE_UNMEASURED: unmeasured,
+            GapCause.DENSE_UNDEFINED: undefined,
+            GapCause.DENSE_ZERO: zero,
+        }
+    )
 
 
-def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: GatePolicy, split: Split) -> Verdict:
+def _gaps(seeds: Mapping[GapCause, Sequence[int]]) -> tuple[Gap, ...]:
+    return tuple(Gap(cause, tuple(numbers)) for cause, numbers in seeds.items() if numbers)
+
+
+def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split: Split) -> Verdict:
     values = pairs.values
     tested = policy.method == "non-inferiority"
     bounds = one_sided_bounds(values, policy.confidence, pairs.floor) if tested else None
-    missing = tuple(sorted({*level.missing, *pairs.alone}))
     sound = [run for run in level.runs if not run.diverged]
-    unmeasured = [run for run in sound if not _measures(run, gate.metric, split, policy.at)]
-    undefined = [
-        run for run in sound if run not in unmeasured and measured_value(run, gate.metric, split, policy.at) is None
-    ]
-    gaps = _gaps(level, pairs, unmeasured, gate)
-    if not values:
-        status, reason = Status.INCONCLUSIVE, "nothing to compare"
-    elif not tested:
-        status, reason = _point(values, gate, metric)
-    else:
-        status, reason = _non_inferiority(values, bounds, gate, metric, policy.confidence, pairs)
+    valueless = [run for run in sound if measured_value(run, gate.metric, split, policy.at) is None]
+    unmeasured = {run.seed for run in valueless if not _measures(run, gate.metric, split, policy.at)}
+    undefined = {run.seed for run in valueless if _measures(run, gate.metric, split, policy.at)}
+    gaps = (
+        *_gaps({GapCause.TICKET_DIVERGED: level.blocked}),
+        *pairs.gaps,
+        *_gaps({GapCause.UNMEASURED: sorted(unmeasured)}),
+    )
+    by_numbers = _by_numbers(values, bounds, gate, tested)
+    status = by_numbers
     if level.fallen or undefined:
-        reason = "; ".join(filter(None, (_diverged(level), _undefined(undefined, gate))))
         status = Status.INCONCLUSIVE if level.control else Status.FAIL
-    elif missing or gaps:
+    elif level.absent or pairs.alone or gaps:
         status = Status.INCONCLUSIVE
     size = size_of(level.runs)
     worst = max(pairs.worsening, key=lambda seed: pairs.worsening[seed], default=None)
-    told = [reason, _repeated(pairs), *_missing(level, pairs), *gaps]
+    low, high = bounds if bounds and not level.fallen else (None, None)
+    needed = None
+    if tested and by_numbers is Status.INCONCLUSIVE:
+        needed = replicates_needed(values, gate.margin, policy.confidence, pairs.floor)
     return Verdict(
         variant=level.runs[0].variant,
         level=level.runs[0].level,
@@ -242,108 +221,38 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, metric: Metric, policy: G
         gate=gate,
         status=status,
         estimate=mean(values) if values else None,
-        bound=bounds[1] if bounds and not level.fallen else None,
+        bound=high,
         replicates=len(values),
-        reason="; ".join(part for part in told if part),
-        seeds=len(pairs.worsening),
+        by_numbers=by_numbers,
+        low=low,
+        replicates_needed=needed,
         worst=None if worst is None else pairs.worsening[worst],
         worst_seed=worst,
-        diverged=tuple(sorted({run.seed for run in level.fallen})),
-        missing=missing,
-        undefined=tuple(sorted({run.seed for run in undefined})),
-        gaps=tuple(gaps),
-        floored=tested and len(values) > 1 and deviation(values) < pairs.floor,
+        compared=tuple(sorted(pairs.worsening)),
+        floor=pairs.finest if tested and len(values) > 1 and deviation(values) < pairs.floor else None,
+        divergences=tuple(Divergence(run.seed, run.draw, run.level, run.diverged_at) for run in level.fallen),
+        absent=level.absent,
+        alone=pairs.alone,
+        undefined=tuple(sorted(undefined)),
+        gaps=gaps,
+        control=level.control,
         network_sparsity=size.network_sparsity,
     )
 
 
+def _by_numbers(values: Sequence[float], bounds: tuple[float, float] | None, gate: Gate, tested: bool) -> Status:
+    """What the worsenings alone say: by their mean, or where they are ``tested`` by its bounds."""
+    if values and not tested:
+        return Status.PASS if gate.allows(mean(values)) else Status.FAIL
+    if bounds is None:
+        return Status.INCONCLUSIVE
+    low, high = bounds
+    if gate.allows(high):
+        return Status.PASS
+    return Status.INCONCLUSIVE if gate.allows(low) else Status.FAIL
+
+
 def _measures(run: Result, metric: str, split: Split, at: At) -> bool:
     """Whether there is any value at all, be it one that is not a number."""
-    state = run.measured(at)
+    state = run.scores(at)
     return state is not None and metric in state.on(split)
-
-
-def _gaps(level: _Level, pairs: _Pairs, unmeasured: Sequence[Result], gate: Gate) -> list[str]:
-    """What cannot be compared, beside runs that are missing."""
-    notes = [*level.blocked, *pairs.gaps]
-    if unmeasured:
-        notes.append(f"{gate.metric} was not measured for {words.seeds(sorted({run.seed for run in unmeasured}))}")
-    return notes
-
-
-def _missing(level: _Level, pairs: _Pairs) -> list[str]:
-    """Which runs are missing."""
-    notes = []
-    if level.missing:
-        notes.append(f"{words.plural(len(level.missing), 'replicate')} missing ({words.seeds(level.missing)})")
-    if pairs.alone:
-        notes.append(f"no dense run to compare with for {words.seeds(pairs.alone)}")
-    return notes
-
-
-def _repeated(pairs: _Pairs) -> str:
-    """That several seeds gave one network; empty where they did not."""
-    if len(pairs.differing) == len(pairs.worsening):
-        return ""
-    seeds = words.seeds(sorted(pairs.worsening))
-    if len(pairs.differing) == 1:
-        return f"{seeds} are bit for bit equal: they are one replicate"
-    return f"some of {seeds} are bit for bit equal: they are {len(pairs.differing)} replicates"
-
-
-def _point(worsening: Sequence[float], gate: Gate, metric: Metric) -> tuple[Status, str]:
-    estimate = mean(worsening)
-    status = Status.PASS if estimate <= gate.margin + TOLERANCE else Status.FAIL
-    return status, (
-        f"{words.worse(gate, metric, estimate)} on average, margin {words.margin(gate, metric)} "
-        f"({words.plural(len(worsening), 'seed')}: a point estimate, no confidence)"
-    )
-
-
-def _non_inferiority(
-    worsening: Sequence[float],
-    bounds: tuple[float, float] | None,
-    gate: Gate,
-    metric: Metric,
-    confidence: float,
-    pairs: _Pairs,
-) -> tuple[Status, str]:
-    estimate = words.worse(gate, metric, mean(worsening))
-    margin = f"margin {words.margin(gate, metric)}"
-    if bounds is None:
-        return Status.INCONCLUSIVE, f"{estimate}, {margin}; one replicate has no spread: at least 2 are needed to tell"
-    low, high = bounds
-    sure = f"{estimate} on average; with {words.percent(confidence)} confidence"
-    floor = ""
-    if deviation(worsening) < pairs.floor:
-        floor = f"; the seeds {pairs.finest.need}: their spread is taken as {pairs.finest}"
-    if high <= gate.margin + TOLERANCE:
-        limit = "at most" if high >= 0 else "at least"
-        return Status.PASS, f"{sure} {limit} {words.worse(gate, metric, high)}, {margin}{floor}"
-    if low > gate.margin + TOLERANCE:
-        return Status.FAIL, f"{sure} at least {words.worse(gate, metric, low)}, {margin}{floor}"
-    span = f"between {words.worsening(gate, metric, low)} and {words.worse(gate, metric, high)}"
-    needed = replicates_needed(worsening, gate.margin, confidence, pairs.floor)
-    more = f"about {needed} replicates would decide it if mean and spread stay" if needed else "more replicates needed"
-    return Status.INCONCLUSIVE, f"{sure} {span}, which holds the {margin}; {more}{floor}"
-
-
-def _diverged(level: _Level) -> str:
-    """Who diverged, where and when; empty when nobody did."""
-    if not level.fallen:
-        return ""
-    names = []
-    for run in level.fallen:
-        draw = f" draw {run.draw}" if run.draw else ""
-        where = f" at level {run.level}," if run.level != level.runs[0].level else ""
-        when = f" at iteration {run.diverged_at:,}" if run.diverged_at is not None else ""
-        names.append(f"seed {run.seed}{draw}{where}{when}")
-    says = ": a control that diverged says nothing of quality" if level.control else ""
-    return f"diverged: {words.listed(names)}{says}"
-
-
-def _undefined(runs: Sequence[Result], gate: Gate) -> str:
-    """Whose metric is no number; empty when everybody's is."""
-    if not runs:
-        return ""
-    return f"{gate.metric} is not a finite number for {words.seeds(sorted({run.seed for run in runs}))}"

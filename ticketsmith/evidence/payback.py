@@ -16,6 +16,8 @@ from ticketsmith.evidence.speed import Speed, fastest
 from ticketsmith.evidence.variants import DENSE
 
 Outcome = Literal["pays", "unclear", "never"]
+Obstacle = Literal["", "currencies", "times", "devices"]
+"""Why cost and savings cannot be compared: two currencies, runs without a time, trained on one device and served on another."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Payback:
     ``dense_seconds`` and ``ticket_seconds`` are a request's, at this batch size; ``speedup`` with ``low`` and ``high`` is
     their ratio. A machine serves ``streams`` requests side by side: one a core, or one a GPU. ``currency`` is empty where
     the reckoning is in machine time. ``extra`` and ``finding`` (money, or seconds of the machine) are what finding cost
-    without and with training dense; None where that is not known, or not comparable with what serving costs: then
-    ``why`` says so. ``requests`` earn back ``extra``, ``requests_with_dense`` earn back ``finding``; None unless the
+    without and with training dense; None where that is not known, or not comparable with what serving costs, by its
+    ``obstacle``. ``requests`` earn back ``extra``, ``requests_with_dense`` earn back ``finding``; None unless the
     ticket is surely faster.
     """
 
@@ -57,7 +59,7 @@ class Payback:
     finding: float | None = None
     requests: Span | None = None
     requests_with_dense: Span | None = None
-    why: str = ""
+    obstacle: Obstacle = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -79,22 +81,22 @@ def paybacks(cost: Cost, card: Scorecard | None) -> list[Payback]:
     """
     if card is None or card.lead is None or not card.lead.judged:
         return []
-    phase, precision, *_ = card.lead.cell
-    found: dict[int, Payback] = {}
+    lead = card.lead.cell
+    by_size: dict[int, Payback] = {}
     for group in card.groups:
-        if (group.phase, group.precision) != (phase, precision) or group.batch_size in found:
+        if (group.cell.phase, group.cell.precision) != (lead.phase, lead.precision) or group.cell.batch_size in by_size:
             continue
         if group.candidate is None or group.dense is None:
             continue
         models = fastest(point for point in group.points if point.variant == DENSE and point.low > 1.0)
-        found[group.batch_size] = _payback(cost, card, group.dense, models or group.dense, group.candidate)
-    return [found[size] for size in sorted(found)]
+        by_size[group.cell.batch_size] = _payback(cost, card, group.dense, models or group.dense, group.candidate)
+    return [by_size[size] for size in sorted(by_size)]
 
 
 def _payback(cost: Cost, card: Scorecard, reference: Speed, dense: Speed, ticket: Speed) -> Payback:
     """``reference`` is what both speed-ups are relative to; ``dense`` is what the ticket is compared with."""
     rate = card.rate
-    extra, finding, currency, why = _terms(cost, card)
+    extra, finding, currency, obstacle = _terms(cost, card)
     bare = Payback(
         unit=f"{card.unit}s",
         batch_size=ticket.batch_size,
@@ -112,7 +114,7 @@ def _payback(cost: Cost, card: Scorecard, reference: Speed, dense: Speed, ticket
         currency=currency,
         extra=extra,
         finding=finding,
-        why=why,
+        obstacle=obstacle,
     )
     if bare.outcome != "pays" or extra is None or finding is None:
         return bare
@@ -124,35 +126,17 @@ def _span(payback: Payback, amount: float) -> Span:
     return Span(middle, low, high)
 
 
-def _terms(cost: Cost, card: Scorecard) -> tuple[float | None, float | None, str, str]:
-    """What finding cost without and with dense, in which currency (empty: machine seconds), or why it cannot be said."""
+def _terms(cost: Cost, card: Scorecard) -> tuple[float | None, float | None, str, Obstacle]:
+    """What finding cost without and with dense, in which currency (empty: machine seconds), or the obstacle."""
     rate, finding, dense = card.rate, cost.finding, cost.dense
     if rate is not None and rate.per_hour > 0 and finding.priced and dense.priced:
-        if rate.currency == finding.currency:
-            assert finding.money is not None
-            assert dense.money is not None
-            return finding.money - dense.money, finding.money, rate.currency, ""
-        return (
-            None,
-            None,
-            "",
-            (f"training is priced in {finding.currency} and serving in {rate.currency}, which cannot be compared"),
-        )
+        if rate.currency != finding.currency:
+            return None, None, "", "currencies"
+        assert finding.money is not None
+        assert dense.money is not None
+        return finding.money - dense.money, finding.money, rate.currency, ""
     if not finding.timed or finding.machine_seconds is None or dense.machine_seconds is None:
-        return None, None, "", "not every run recorded its time"
-    served = card.device.partition(":")[0]
-    if any(device != served for device in cost.devices):
-        return (
-            None,
-            None,
-            "",
-            (
-                f"it was trained on {' and '.join(_device(device) for device in cost.devices)} and measured on "
-                f"{_device(served)}, and what an hour of both costs is not known (`--machine`)"
-            ),
-        )
+        return None, None, "", "times"
+    if any(device != card.device_kind for device in cost.devices):
+        return None, None, "", "devices"
     return finding.machine_seconds - dense.machine_seconds, finding.machine_seconds, "", ""
-
-
-def _device(kind: str) -> str:
-    return {"cpu": "a CPU", "cuda": "a GPU"}.get(kind, kind)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ticketsmith.evidence import words
 from ticketsmith.evidence.results import Metric, Result, Split
 from ticketsmith.evidence.statistics import deviation
 
@@ -18,24 +17,16 @@ _ROUNDING = 2.0**-22
 
 @dataclass(frozen=True)
 class Resolution:
-    """``amount`` is in the unit of ``metric``; ``about`` says what it is, to follow a comma or "as".
+    """The least difference, ``amount`` in the unit of ``metric``, that it can tell on one split.
 
-    ``known``: the metric counts examples, and cannot tell less apart. Where it is not, values may differ by less than
-    ``amount``, which then stands only for a spread of zero.
+    ``counts_examples``: the metric is a share of the split's examples, ``amount`` is one of them, and less cannot be told
+    apart. Else it is the last printed decimal: values may differ by less, and it stands only for a spread of zero.
     """
 
     metric: Metric
     amount: float
-    about: str
-    known: bool
-
-    def __str__(self) -> str:
-        return f"{self.about} ({words.small(self.metric, self.amount)})"
-
-    @property
-    def need(self) -> str:
-        """Why a spread had to be replaced, as a clause on the seeds."""
-        return "agree more closely than the metric can tell" if self.known else "do not differ"
+    split: Split
+    counts_examples: bool
 
     def floor(self, values: Sequence[float], magnitude: float, scale: float = 1.0) -> float:
         """The least standard deviation that is believed of ``values``; 0 where their own is, and with fewer than two.
@@ -43,7 +34,7 @@ class Resolution:
         ``magnitude`` is the largest of what was measured, by which rounding goes; both are divided by ``scale`` where the
         values were (as those of a relative gate).
         """
-        if len(values) < 2 or not (self.known or deviation(values) <= _ROUNDING * magnitude / scale):
+        if len(values) < 2 or not (self.counts_examples or deviation(values) <= _ROUNDING * magnitude / scale):
             return 0.0
         return self.amount / scale
 
@@ -57,8 +48,8 @@ def resolution(results: Sequence[Result], metric: Metric, split: Split) -> Resol
     values = [value for run in results for value in _values(run, metric, split)] if size else []
     whole = 100.0 if metric.unit == "%" or any(value > 1.0 for value in values) else 1.0
     if values and all(_counts(value * size / whole) for value in values):
-        return Resolution(metric, whole / size, f"one example of the {split} split", known=True)
-    return Resolution(metric, 10.0**-metric.decimals, "the last printed decimal", known=False)
+        return Resolution(metric, whole / size, split, counts_examples=True)
+    return Resolution(metric, 10.0**-metric.decimals, split, counts_examples=False)
 
 
 def _values(run: Result, metric: Metric, split: Split) -> list[float]:

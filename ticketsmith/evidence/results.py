@@ -31,7 +31,7 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Scores:
     """The metrics of one state of the weights: those after the last step, or those at the early-stop iteration.
 
     NaN stands for a metric that was not finite there (an F1 of 0/0, say).
@@ -123,8 +123,8 @@ class Result:
     steps: int
     metrics: Mapping[str, Metric]
     layers: Mapping[str, LayerDensity]
-    final: Measured | None
-    early_stop: Measured | None
+    final: Scores | None
+    early_stop: Scores | None
     diverged_at: int | None = None
     training_flops: float = 0.0
     seconds: float | None = None
@@ -149,6 +149,6 @@ class Result:
         """Removed prunable weights over all prunable weights, 0..1."""
         return 1.0 - self.density
 
-    def measured(self, at: At) -> Measured | None:
+    def scores(self, at: At) -> Scores | None:
         """The metrics after the last step, or at the early-stop iteration."""
         return self.final if at == "final" else self.early_stop

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ticketsmith.evidence.break_even import BreakEven, Point, break_even
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest
-from ticketsmith.evidence.speed import Cell, Speed, fastest, order, rival, speeds
+from ticketsmith.evidence.speed import Cell, Speed, fastest, order, rival
 from ticketsmith.evidence.variants import DENSE, TICKET, ordered
 from ticketsmith.evidence.verdicts import Status
 from ticketsmith.prices import Rate
@@ -36,25 +36,9 @@ class Group:
     break_even: Mapping[str, BreakEven]
 
     @property
-    def phase(self) -> str:
-        return self.cell[0]
-
-    @property
-    def precision(self) -> str:
-        return self.cell[1]
-
-    @property
-    def batch_size(self) -> int:
-        return self.cell[2]
-
-    @property
-    def threads(self) -> int:
-        return self.cell[3]
-
-    @property
     def judged(self) -> bool:
         """Whether the gates judged these weights: rounded ones are others."""
-        return self.precision == "float32"
+        return self.cell.precision == "float32"
 
     @property
     def choice(self) -> Speed | None:
@@ -132,6 +116,11 @@ class Scorecard:
             return None
         return self.choice is not None
 
+    @property
+    def device_kind(self) -> str:
+        """``cpu`` or ``cuda``, whichever of them it was."""
+        return self.device.partition(":")[0]
+
     def may_deploy(self, speed: Speed) -> bool:
         """Whether the gates judged this very network, with these weights, and passed it."""
         return speed.variant == self.subject and speed.level in self.deployable and speed.precision == "float32"
@@ -162,14 +151,14 @@ class Scorecard:
 
 def scorecard(
     benchmark: Benchmark,
+    points: Sequence[Speed],
     subject: str = TICKET,
-    deployable: Collection[int] = (),
     statuses: Mapping[tuple[str, int], Status] | None = None,
     passing: Mapping[str, frozenset[int]] | None = None,
 ) -> Scorecard:
-    """The scorecard of a benchmark; ``deployable``, ``statuses`` and ``passing`` are what the gates say."""
-    points = speeds(benchmark)
-    levels = frozenset(deployable)
+    """The scorecard of a benchmark from its ``points`` (see ``speeds``); the rest is what the gates say."""
+    passing = dict(passing or {})
+    levels = passing.get(subject, frozenset())
     return Scorecard(
         subject=subject,
         unit=benchmark.unit,
@@ -183,15 +172,14 @@ def scorecard(
         layers=tuple(_layers(benchmark.layers)),
         loads=tuple(_loads(benchmark.loads, subject, levels)),
         load_tests=benchmark.loads,
-        passing=dict(passing or {}),
+        passing=passing,
     )
 
 
 def _groups(points: Sequence[Speed], subject: str, deployable: frozenset[int]) -> Iterable[Group]:
     for cell in sorted({point.cell for point in points}, key=order):
         here = [point for point in points if point.cell == cell]
-        phase, precision, *rest = cell
-        plain = None if precision == "float32" else rival(points, (phase, "float32", rest[0], rest[1]))
+        plain = None if cell.precision == "float32" else rival(points, cell._replace(precision="float32"))
         yield Group(
             cell=cell,
             points=tuple(here),
@@ -212,12 +200,12 @@ def _rows(points: Sequence[Speed]) -> Iterable[Speed]:
 
 
 def _by_runtime(points: Sequence[Speed], subject: str) -> dict[str, BreakEven]:
-    found = {}
+    evens = {}
     for runtime in sorted({point.runtime for point in points if not point.dense}):
         own = [point for point in points if point.runtime == runtime and point.variant in (DENSE, subject)]
         if even := break_even([Point(p.sparsity, p.speedup, p.low, p.high) for p in own]):
-            found[runtime] = even
-    return found
+            evens[runtime] = even
+    return evens
 
 
 def _layers(measured: Sequence[LayerSpeed]) -> Iterable[Layer]:

@@ -230,7 +230,7 @@ def from_json(document: Any) -> Benchmark:
         content = json.dumps({name: value for name, value in document.items() if name != "format"})
         benchmark = _adapter().validate_json(content)
     except ValidationError as error:
-        raise DocumentError(f"benchmark: {_told(error)}") from error
+        raise DocumentError(f"benchmark: {_problem(error)}") from error
     except (TypeError, ValueError) as error:
         raise DocumentError(f"benchmark: the document is no JSON: {error}.") from error
     return benchmark
@@ -241,7 +241,7 @@ def _adapter() -> TypeAdapter[Benchmark]:
     return TypeAdapter(Benchmark)
 
 
-def _told(error: ValidationError) -> str:
+def _problem(error: ValidationError) -> str:
     """The first thing that is wrong: its place as a reader would write it, and what was expected."""
     first = error.errors(include_url=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
@@ -251,5 +251,5 @@ def _told(error: ValidationError) -> str:
         case "unexpected_keyword_argument":
             return f"the field `{place}` is unknown."
         case _:
-            told = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-            return f"`{place}` {told[:1].lower()}{told[1:]}, not {first['input']!r:.60}."
+            text = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+            return f"`{place}` {text[:1].lower()}{text[1:]}, not {first['input']!r:.60}."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ticketsmith.evidence import words
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.statistics import mean
 
@@ -50,43 +49,6 @@ class Size:
     def partial(self) -> bool:
         """Whether a share of the prunable weights would mislead about the network: they are less than 99 % of it."""
         return self.parameters is not None and self.prunable < WHOLE * self.parameters
-
-    @property
-    def removed(self) -> str:
-        """What is gone, of both: ``0.9 % of the network's 52,874 parameters (75.0 % of the 640 prunable ones)``.
-
-        Where both shares read the same, or nobody counted the parameters, one is told.
-        """
-        prunable = words.share(self.sparsity)
-        if self.parameters is None or self.network_sparsity is None:
-            return f"{prunable} of the {self.prunable:,} prunable weights"
-        network = words.share(self.network_sparsity)
-        beside = "" if network == prunable else f" ({prunable} of the {self.prunable:,} prunable ones)"
-        return f"{network} of the network's {self.parameters:,} parameters{beside}"
-
-    @property
-    def share(self) -> str:
-        """The same in short: ``0.9 % of the network``, or of the prunable weights where nobody counted the parameters."""
-        if self.network_sparsity is None:
-            return f"{words.share(self.sparsity)} of the prunable weights"
-        return f"{words.share(self.network_sparsity)} of the network"
-
-    @property
-    def sparse(self) -> str:
-        """``75.0 % sparsity of the prunable weights (0.9 % of the network)``; the second where it differs."""
-        told = f"{words.share(self.sparsity)} sparsity"
-        if not self.partial or self.network_sparsity is None:
-            return told
-        return f"{told} of the prunable weights ({words.share(self.network_sparsity)} of the network)"
-
-    @property
-    def rest(self) -> str:
-        """What stays; of a network of which only a part can be pruned, what is gone of all of it. To stand by a sparsity."""
-        if self.kept == self.prunable:
-            return "nothing removed"
-        if self.partial and self.network_sparsity is not None:
-            return f"{words.share(self.network_sparsity)} of the network"
-        return f"{words.share(1 - self.sparsity)} left"
 
 
 def size_of(runs: Sequence[Result]) -> Size:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from ticketsmith.evidence.serving import Benchmark, Timing
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
 
-Cell = tuple[str, str, int, int]
-"""Phase, precision, batch size and threads: what is compared with each other."""
+
+class Cell(NamedTuple):
+    """What is compared with each other: one phase, precision, batch size and number of threads."""
+
+    phase: str
+    precision: str
+    batch_size: int
+    threads: int
+
 
 # Of a model that generates, a reader asks first for the time of every token, then of the first one; else for a call's.
 _PHASES = ("decode", "prefill", "")
@@ -65,7 +73,7 @@ class Speed:
 
     @property
     def cell(self) -> Cell:
-        return self.phase, self.precision, self.batch_size, self.threads
+        return Cell(self.phase, self.precision, self.batch_size, self.threads)
 
     @property
     def seconds(self) -> float:
@@ -87,24 +95,23 @@ def speeds(benchmark: Benchmark | None) -> list[Speed]:
         if (
             min(timing.median_ms, timing.throughput, timing.speedup, timing.speedup_low) > 0
         ):  # else nothing was measured
-            cells.setdefault(timing.cell, []).append(timing)
+            cells.setdefault(Cell(*timing.cell), []).append(timing)
     points = []
     for timings in cells.values():
         groups: dict[tuple[str, str, int], list[Timing]] = {}
         for timing in timings:
             groups.setdefault((timing.runtime, timing.variant, timing.level), []).append(timing)
-        found = [_speed(group) for group in groups.values()]
+        here = [_speed(group) for group in groups.values()]
         if any(timing.against for timing in timings):
-            points += found
+            points += here
         elif _is_format_1(timings):
-            points += _named(found, benchmark.reference)
+            points += _against_strongest(here, benchmark.reference)
     return sorted(points, key=lambda p: (order(p.cell), p.runtime, p.sparsity, p.variant, p.level))
 
 
 def order(cell: Cell) -> tuple[int, str, int, str, int, int]:
     """A sort key: the cell that leads comes first: decoding, or one call, in float32 at the smallest batch on fewest threads."""
-    phase, precision, batch_size, threads = cell
-    return *_place(phase, _PHASES), *_place(precision, _PRECISIONS), batch_size, threads
+    return *_place(cell.phase, _PHASES), *_place(cell.precision, _PRECISIONS), cell.batch_size, cell.threads
 
 
 def lead(points: Iterable[Speed], batch_size: int | None = None) -> Cell | None:
@@ -135,7 +142,7 @@ def _is_format_1(timings: Sequence[Timing]) -> bool:
     return all(timing.tolerance is None for timing in timings)
 
 
-def _named(points: Sequence[Speed], reference: str) -> list[Speed]:
+def _against_strongest(points: Sequence[Speed], reference: str) -> list[Speed]:
     """The points of one cell of an older document, relative to the dense model on the runtime that is fastest for it."""
     models = [point for point in points if point.variant == DENSE and point.runtime not in _SKIP_ZEROS]
     strongest = max(models, key=lambda point: (point.speedup, point.runtime), default=None)
@@ -157,11 +164,9 @@ def _named(points: Sequence[Speed], reference: str) -> list[Speed]:
 def _speed(timings: Sequence[Timing]) -> Speed:
     first = timings[0]
 
-    def over(
-        read: Callable[[Timing], float | None], gathered: Callable[[Sequence[float]], float] = mean
-    ) -> float | None:
-        values = [value for timing in timings if (value := read(timing)) is not None]
-        return gathered(values) if len(values) == len(timings) else None
+    def over(name: str, gather: Callable[[Sequence[float]], float] = mean) -> Any:
+        values = [value for timing in timings if (value := getattr(timing, name)) is not None]
+        return gather(values) if len(values) == len(timings) else None
 
     return Speed(
         variant=first.variant,
@@ -182,16 +187,12 @@ def _speed(timings: Sequence[Timing]) -> Speed:
         precision=first.precision,
         against=first.against,
         dense=first.dense,
-        p99_ms=over(lambda timing: timing.p99_ms),
-        roofline=over(lambda timing: timing.roofline),
-        resident_bytes=over(lambda timing: timing.resident_bytes),
-        peak_bytes=over(lambda timing: timing.peak_bytes),
-        file_bytes=over(lambda timing: timing.file_bytes),
+        **{name: over(name) for name in ("p99_ms", "roofline", "resident_bytes", "peak_bytes", "file_bytes")},
         max_error=max(timing.max_error for timing in timings),
         tolerance=first.tolerance,
-        agreement=over(lambda timing: timing.agreement, min),
+        agreement=over("agreement", min),
     )
 
 
-def _place(name: str, known: Sequence[str]) -> tuple[int, str]:
-    return (known.index(name), "") if name in known else (len(known), name)
+def _place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    return (order.index(name), "") if name in order else (len(order), name)

@@ -23,8 +23,8 @@ def summarise(
     seeds whose networks are equal are one replicate.
     """
     names = list(metrics)
-    known = {name: metric for run in results for name, metric in run.metrics.items()}
-    finest = {name: resolution(results, known[name], split) for name in names if name in known}
+    metrics_of_runs = {name: metric for run in results for name, metric in run.metrics.items()}
+    finest = {name: resolution(results, metrics_of_runs[name], split) for name in names if name in metrics_of_runs}
     summaries = []
     for (variant, level), runs in grouped(results).items():
         differing = distinct(runs)
@@ -49,7 +49,7 @@ def summarise(
                     replicates=interval.n,
                     values=values,
                     seeds=len(by_seed),
-                    floored=len(values) > 1 and deviation(values) < floor,
+                    floor=finest[metric] if len(values) > 1 and deviation(values) < floor else None,
                 )
             )
     return summaries
@@ -57,26 +57,16 @@ def summarise(
 
 def grouped(results: Iterable[Result]) -> dict[tuple[str, int], list[Result]]:
     """The runs of every (variant, level), in the order of the story."""
-    found: dict[tuple[str, int], list[Result]] = {}
+    groups: dict[tuple[str, int], list[Result]] = {}
     for run in results:
-        found.setdefault((run.variant, run.level), []).append(run)
-    return {pair: found[pair] for pair in _in_order(found)}
-
-
-def groups(results: Iterable[Result]) -> list[tuple[str, int]]:
-    """Every (variant, level) once, in the order of the story."""
-    return _in_order({(run.variant, run.level) for run in results})
-
-
-def _in_order(pairs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    known = list(pairs)
-    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in known))}
-    return sorted(known, key=lambda pair: (place[pair[0]], pair[1]))
+        groups.setdefault((run.variant, run.level), []).append(run)
+    place = {variant: index for index, variant in enumerate(ordered(variant for variant, _ in groups))}
+    return {pair: groups[pair] for pair in sorted(groups, key=lambda pair: (place[pair[0]], pair[1]))}
 
 
 def measured_value(run: Result, metric: str, split: Split, at: At) -> float | None:
     """What one run scored; None when it diverged, does not measure this, or the value is not finite."""
-    state = run.measured(at)
+    state = run.scores(at)
     value = None if run.diverged or state is None else state.on(split).get(metric)
     return value if value is not None and math.isfinite(value) else None
 

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.variants import TICKET
-from ticketsmith.evidence.verdicts import GatePolicy, Status, Step, Summary, SweetSpot, Verdict, Walk
+from ticketsmith.evidence.verdicts import (
+    GatePolicy,
+    Status,
+    Step,
+    Summary,
+    SweetSpot,
+    Verdict,
+    Walk,
+    by_level,
+    level_status,
+)
 
 
 def walk(verdicts: Iterable[Verdict], variant: str = TICKET, planned: Collection[int] = ()) -> Walk:
     """The levels of ``variant`` in the order that was set beforehand, dense side first, up to the first that does not pass.
 
-    Each is tested at full confidence, and the first that does not pass ends the search, so that the chance of any false
-    pass stays that of one test, however many levels there are (fixed-sequence testing: Maurer, Hothorn & Lehmacher 1995;
-    Westfall & Krishen 2001). A planned level that nobody made ends it too: nothing is claimed beyond a gap.
+    ``verdicts`` are those of the test split; nothing is chosen by what it measured, since the order and the gates are set
+    before. Each level is tested at full confidence, and the first that does not pass ends the search, so that the chance of
+    any false pass stays that of one test, however many levels there are (fixed-sequence testing: Maurer, Hothorn &
+    Lehmacher 1995; Westfall & Krishen 2001). A ``planned`` level that nobody made ends it too: nothing is claimed beyond a
+    gap.
     """
     levels = by_level(verdicts, variant)
     order = sorted(levels, key=lambda level: (levels[level][0].sparsity, level))
@@ -25,78 +35,26 @@ def walk(verdicts: Iterable[Verdict], variant: str = TICKET, planned: Collection
     gap = min((level for level in planned if level not in levels), default=None)
     passed = list(takewhile(lambda step: step.status is Status.PASS and (gap is None or step.level < gap), steps))
     rest = tuple(steps[len(passed) :])
-    held_up = gap if gap is not None and all(step.level > gap for step in rest) else None
-    return Walk(tuple(passed), rest, held_up)
+    missing = gap if gap is not None and all(step.level > gap for step in rest) else None
+    return Walk(variant, tuple(passed), rest, missing)
 
 
-def find(
-    validation_verdicts: Iterable[Verdict],
-    test_verdicts: Iterable[Verdict],
-    variant: str = TICKET,
-    planned: Collection[int] = (),
-) -> SweetSpot | None:
-    """The last level of the fixed sequence of ``variant`` on the test split; None when not even the mildest passes.
-
-    Nothing is chosen by what test measured: the order of the levels is set beforehand, and so are the gates. The validation
-    split has no part in it, and is only told where it says otherwise.
-    """
-    verdicts = list(test_verdicts)
-    found = walk(verdicts, variant, planned)
-    if not found.passed:
+def find(search: Walk, verdicts: Iterable[Verdict]) -> SweetSpot | None:
+    """The last level that passed in ``search``, with its ``verdicts``; None when not even the mildest level passes."""
+    if not search.passed:
         return None
-    last = found.passed[-1]
-    own = by_level(verdicts, variant)[last.level]
-    end = found.rest[0] if found.rest and found.missing is None else None
-    beyond = tuple(step for step in found.rest if step.status is Status.PASS)
+    last = search.passed[-1]
+    own = by_level(verdicts, search.variant)[last.level]
     return SweetSpot(
-        variant=variant,
+        variant=search.variant,
         level=last.level,
         sparsity=last.sparsity,
         verdicts=tuple(own),
-        end=end,
-        beyond=beyond,
-        missing=found.missing,
+        end=search.rest[0] if search.rest and search.missing is None else None,
+        beyond=tuple(step for step in search.rest if step.status is Status.PASS),
+        missing=search.missing,
         network_sparsity=own[0].network_sparsity,
-        caveat=" ".join(
-            [
-                *_unclaimed(beyond),
-                *_end(end, found.missing),
-                *_validation(by_level(validation_verdicts, variant), last.level),
-            ]
-        ),
     )
-
-
-def _unclaimed(beyond: Sequence[Step]) -> list[str]:
-    if not beyond:
-        return []
-    shares = words.listed([words.share(step.sparsity) for step in beyond])
-    verb = "passes" if len(beyond) == 1 else "pass"
-    return [
-        f"Of the sparser levels {shares} {verb} again, beyond one that does not: with enough levels some do by chance, and "
-        "nothing is claimed of them."
-    ]
-
-
-def _end(end: Step | None, missing: int | None) -> list[str]:
-    if missing is not None:
-        return [f"No run of level {missing} is there: the search ends before it, so this is a lower limit."]
-    if end is None:
-        return [
-            "The sparsest level that was trained still passes: the cliff was not reached, so this is a lower limit."
-        ]
-    return []
-
-
-def _validation(levels: Mapping[int, Sequence[Verdict]], level: int) -> list[str]:
-    """What the validation split says against it; the same networks were measured, on other examples."""
-    own = levels.get(level, ())
-    status = level_status(own)
-    if not own or status is Status.PASS:
-        return []
-    said = "; ".join(verdict.reason for verdict in own if verdict.status is not Status.PASS)
-    verb = "fails it" if status is Status.FAIL else "cannot tell"
-    return [f"The validation split, which has no part in the answer, {verb} ({said})."]
 
 
 def _step(level: int, verdicts: Sequence[Verdict]) -> Step:
@@ -143,15 +101,6 @@ def knee(summaries: Sequence[Summary], higher_is_better: bool = True) -> Summary
     ]
     best = max(range(len(points)), key=lambda index: heights[index])
     return points[best] if heights[best] > 1e-9 and 0 < best < len(points) - 1 else None
-
-
-def by_level(verdicts: Iterable[Verdict], variant: str) -> dict[int, list[Verdict]]:
-    """The verdicts of one variant, one list for each level."""
-    levels: dict[int, list[Verdict]] = {}
-    for verdict in verdicts:
-        if verdict.variant == variant:
-            levels.setdefault(verdict.level, []).append(verdict)
-    return levels
 
 
 def _overlap(a: Summary, b: Summary) -> bool:

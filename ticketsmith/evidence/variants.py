@@ -1,4 +1,4 @@
-"""The variants that the field knows: their names for a reader, their order, and which of them are controls."""
+"""The variants that the field knows: their order, and which of them are controls."""
 
 from __future__ import annotations
 
@@ -12,33 +12,11 @@ RANDOM_PRUNING = "random_pruning"
 POST_TRAINING = "post_training"
 POST_RANDOM = "post_random"
 
-_NAMES = {
-    DENSE: "Dense baseline",
-    TICKET: "Winning ticket (IMP)",
-    "lr_rewind": "Learning-rate rewinding",
-    "finetune": "Fine-tuning",
-    "one_shot": "One-shot",
-    POST_TRAINING: "Post-training pruning",
-    RANDOM_REINIT: "Random re-initialisation",
-    RANDOM_TICKET: "Random ticket (shuffled mask)",
-    RANDOM_PRUNING: "Random pruning",
-}
+_METHODS = (DENSE, TICKET, "lr_rewind", "finetune", "one_shot", POST_TRAINING)
+"""The methods that the field knows, in the order of the story."""
 
 # A control takes one ingredient of the ticket away: the initial weights, the places of the kept weights, or both.
 CONTROLS = (RANDOM_REINIT, RANDOM_TICKET, RANDOM_PRUNING)
-
-
-def display(variant: str) -> str:
-    """The name for a reader; a variant that is not known here is shown as it is."""
-    if variant not in _NAMES and variant.startswith("post_"):
-        return f"Post-training pruning, {variant.removeprefix('post_')}"
-    return _NAMES.get(variant, variant)
-
-
-def in_sentence(variant: str) -> str:
-    """The name in the middle of a sentence: ``the ticket``, ``post-training pruning``."""
-    name = display(variant)
-    return "the ticket" if variant == TICKET else "dense" if variant == DENSE else f"{name[:1].lower()}{name[1:]}"
 
 
 def is_control(variant: str, subject: str = TICKET) -> bool:
@@ -54,12 +32,10 @@ def is_yardstick(variant: str, subject: str = TICKET) -> bool:
 
 def ordered(variants: Iterable[str]) -> tuple[str, ...]:
     """Each variant once, in the order of the story: dense, the known methods, unknown names, controls."""
-    known = list(_NAMES)
-    methods = known[: known.index(RANDOM_REINIT)]
 
     def place(variant: str) -> tuple[int, int, str]:
-        if variant in methods:
-            return (0, methods.index(variant), "")
+        if variant in _METHODS:
+            return (0, _METHODS.index(variant), "")
         if variant in CONTROLS:
             return (2, CONTROLS.index(variant), "")
         return (1, 0, variant)

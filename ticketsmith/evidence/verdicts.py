@@ -1,14 +1,19 @@
-"""What the evidence says, as plain data: gates asked for, verdicts given, the sweet spot."""
+"""What the evidence says, as plain data: gates, the verdict of each, the walk over levels, the sweet spot."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from ticketsmith.evidence.resolution import Resolution
 from ticketsmith.evidence.results import At, Split
 
 Method = Literal["point", "non-inferiority"]
+
+TOLERANCE = 1e-9
+"""A drop of exactly the margin passes: 98.9 - 96.9 is 2.0000000000000142 in binary, and nobody means that by "more than"."""
 
 
 class Status(StrEnum):
@@ -43,6 +48,10 @@ class Gate:
     def relative(self) -> bool:
         return self.max_drop is None
 
+    def allows(self, worsening: float) -> bool:
+        """Whether a worsening, in the terms of this gate, is within the margin."""
+        return worsening <= self.margin + TOLERANCE
+
 
 @dataclass(frozen=True)
 class GatePolicy:
@@ -60,17 +69,54 @@ class GatePolicy:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """A run whose loss was no longer a finite number after ``step`` iterations (None where that is not known)."""
+
+    seed: int
+    draw: int
+    level: int
+    step: int | None
+
+
+class GapCause(StrEnum):
+    """Why seeds cannot be compared, beside runs that are missing.
+
+    The ticket that a control needs diverged; the dense run diverged, was not measured, is no finite number, or is 0 under a
+    relative gate; the level itself was not measured.
+    """
+
+    TICKET_DIVERGED = "ticket diverged"
+    DENSE_DIVERGED = "dense diverged"
+    DENSE_UNMEASURED = "dense unmeasured"
+    DENSE_UNDEFINED = "dense undefined"
+    DENSE_ZERO = "dense zero"
+    UNMEASURED = "unmeasured"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Seeds that cannot be compared, and why."""
+
+    cause: GapCause
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """One gate, asked of one level of one variant on one split.
 
-    ``estimate`` is the mean worsening against dense, paired by replicate (positive is worse; a fraction when the gate
-    is relative); ``bound`` the one-sided upper confidence bound of it, None with fewer than two replicates or for the
-    ``point`` method; ``worst`` the worsening of the seed ``worst_seed``, the largest of all. ``seeds`` were compared, of
-    which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``diverged`` are the seeds that lost
-    their loss here or at a less sparse level, ``missing`` the planned seeds without a run, here or of dense; ``undefined``
-    those whose value here is no finite number. ``gaps``: what else cannot be compared, in words. ``floored``: their
-    own spread is less than the metric can tell apart, or zero. ``sparsity`` is that of the prunable weights,
-    ``network_sparsity`` that of all parameters, None where those were not counted. ``reason`` says in words why.
+    ``status`` is the answer; ``by_numbers`` is what the compared values alone say, whatever is missing or diverged.
+    ``estimate`` is the mean worsening against dense, paired by replicate (positive is worse; a fraction when the gate is
+    relative); ``low`` and ``bound`` its one-sided lower and upper confidence bounds, None with fewer than two replicates, for
+    the ``point`` method, and where a run diverged. ``replicates_needed``: how many would decide it, None where none is
+    needed or it cannot be said. ``worst`` is the worsening of the seed ``worst_seed``, the largest of all. ``compared`` are
+    the seeds with a value, of which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``floor`` is
+    what was taken for their spread where their own is less than the metric can tell apart, or zero; else None.
+
+    ``divergences`` are runs of this level or, of a method, of a milder one. ``absent`` are planned seeds without a run,
+    ``alone`` those without a dense run, ``undefined`` those whose value is no finite number, ``gaps`` what else cannot be
+    compared. ``control``: it is no method, but what a method is held against. ``sparsity`` is that of the prunable weights,
+    ``network_sparsity`` that of all parameters, None where those were not counted.
     """
 
     variant: str
@@ -82,16 +128,65 @@ class Verdict:
     estimate: float | None
     bound: float | None
     replicates: int
-    reason: str
-    seeds: int = 0
+    by_numbers: Status = Status.INCONCLUSIVE
+    low: float | None = None
+    replicates_needed: int | None = None
     worst: float | None = None
     worst_seed: int | None = None
-    diverged: tuple[int, ...] = ()
-    missing: tuple[int, ...] = ()
+    compared: tuple[int, ...] = ()
+    floor: Resolution | None = None
+    divergences: tuple[Divergence, ...] = ()
+    absent: tuple[int, ...] = ()
+    alone: tuple[int, ...] = ()
     undefined: tuple[int, ...] = ()
-    gaps: tuple[str, ...] = ()
-    floored: bool = False
+    gaps: tuple[Gap, ...] = ()
+    control: bool = False
     network_sparsity: float | None = None
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds were compared, equal networks counted each."""
+        return len(self.compared)
+
+    @property
+    def diverged(self) -> tuple[int, ...]:
+        """The seeds that diverged here or, of a method, at a milder level."""
+        return tuple(sorted({run.seed for run in self.divergences}))
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The planned seeds without a run, here or of dense."""
+        return tuple(sorted({*self.absent, *self.alone}))
+
+    @property
+    def within(self) -> bool:
+        """Whether no measured value speaks against the level; a run that diverged has none."""
+        return self.estimate is None or self.gate.allows(self.estimate)
+
+
+def level_status(verdicts: Iterable[Verdict]) -> Status:
+    """The conjunction of one level's gates: FAIL before INCONCLUSIVE before PASS; INCONCLUSIVE without a gate.
+
+    No correction for several gates is due: a level passes only if every one of them does (intersection-union test,
+    Berger 1982).
+    """
+    statuses = {verdict.status for verdict in verdicts}
+    if Status.FAIL in statuses:
+        return Status.FAIL
+    return Status.PASS if statuses == {Status.PASS} else Status.INCONCLUSIVE
+
+
+def by_place(verdicts: Iterable[Verdict]) -> dict[tuple[str, int], list[Verdict]]:
+    """The verdicts of each level of each variant."""
+    places: dict[tuple[str, int], list[Verdict]] = {}
+    for verdict in verdicts:
+        places.setdefault((verdict.variant, verdict.level), []).append(verdict)
+    return places
+
+
+def by_level(verdicts: Iterable[Verdict], variant: str) -> dict[int, list[Verdict]]:
+    """The verdicts of each level of one variant."""
+    return {level: own for (name, level), own in by_place(verdicts).items() if name == variant}
 
 
 @dataclass(frozen=True)
@@ -99,8 +194,8 @@ class Summary:
     """Mean of one metric over the replicates of one level of one variant, with its two-sided confidence interval.
 
     Several draws of one replicate are averaged first. ``low`` and ``high`` are None with one replicate. ``seeds`` were
-    measured, of which ``replicates`` differ. ``floored``: their own spread is less than the metric can tell apart, or
-    zero, and the interval takes its resolution instead.
+    measured, of which ``replicates`` differ. ``floor`` is what the interval takes for their spread where their own is less
+    than the metric can tell apart, or zero; else None.
     """
 
     variant: str
@@ -115,7 +210,7 @@ class Summary:
     replicates: int
     values: tuple[float, ...]
     seeds: int = 0
-    floored: bool = False
+    floor: Resolution | None = None
 
 
 @dataclass(frozen=True)
@@ -135,11 +230,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Walk:
-    """A fixed sequence of tests, walked to its end: the levels that passed, in order, and all that come after them.
+    """The fixed sequence of tests of one variant, walked to its end: the levels that passed, in order, and all after them.
 
     ``missing`` is the first planned level that has no run, where that ended the walk.
     """
 
+    variant: str
     passed: tuple[Step, ...]
     rest: tuple[Step, ...]
     missing: int | None = None
@@ -158,7 +254,6 @@ class SweetSpot:
     search; None when this is the sparsest that was trained, so that the limit may lie beyond. ``beyond`` are sparser levels
     that pass by themselves: nothing is claimed of them. ``missing`` is the first planned level without any run, if that
     ended the search. ``network_sparsity`` is the removed share of all parameters, None where they were not counted.
-    ``caveat`` says in words what else the reader should know, empty when nothing.
     """
 
     variant: str
@@ -169,7 +264,6 @@ class SweetSpot:
     beyond: tuple[Step, ...] = ()
     missing: int | None = None
     network_sparsity: float | None = None
-    caveat: str = ""
 
     @property
     def answer(self) -> tuple[int, float]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith import runtime
-from ticketsmith.evidence.gates import TOLERANCE
+from ticketsmith.evidence.verdicts import TOLERANCE
 from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject, Written
 from ticketsmith.machine import usable_cores
 from ticketsmith.runtime import handover

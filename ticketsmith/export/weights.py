@@ -17,6 +17,7 @@ from ticketsmith.models.state import is_plain, snapshot
 from ticketsmith.spec import Continue, Init
 from ticketsmith.training.start import read_weights
 from ticketsmith.training.tensors import to_bytes
+from ticketsmith.units import removed
 
 
 def write_ticket(subject: Subject, path: Path, settings: Settings) -> Written:
@@ -42,7 +43,7 @@ def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Writt
     note = {
         "key": subject.result.key,
         "sparsity": subject.result.sparsity,
-        "removed": size_of([subject.result]).removed,
+        "removed": removed(size_of([subject.result])),
         "sealed_sha256": json.loads(subject.ticket.files["manifest.json"])["files"]["model.safetensors"]["sha256"],
     }
     path.write_bytes(

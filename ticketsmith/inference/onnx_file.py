@@ -21,6 +21,7 @@ from ticketsmith.engines import CannotRunError, need
 from ticketsmith.engines.onnx_runtime import BATCH
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.size import size_of
+from ticketsmith.units import removed
 
 INPUT, OUTPUT = "input", "output"
 
@@ -32,7 +33,7 @@ _NOTES = "ticketsmith_notes"
 
 def noted(model: nn.Module, result: Result) -> nn.Module:
     """The model, from now on with what its ONNX files tell of the run that it is of."""
-    notes = {"key": result.key, "sparsity": result.sparsity, "removed": size_of([result]).removed}
+    notes = {"key": result.key, "sparsity": result.sparsity, "removed": removed(size_of([result]))}
     setattr(model, _NOTES, {f"ticketsmith.{name}": str(value) for name, value in notes.items()})
     return model
 

@@ -7,7 +7,6 @@ How long a run takes and what an hour costs are no functions of its spec: in the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from ticketsmith.prices.rate import Rate
@@ -48,14 +47,13 @@ def cost_path(run: str) -> str:
     return f"{experiment}/ledger/{rest}/cost.json"
 
 
-def read_cost(get: Callable[[str], bytes | None], run: str, key: str) -> dict[str, Any] | None:
-    """The document of a run, None when there is none or it cannot be read: a lost one loses a cost, and no result.
+def cost_paths(run: str, key: str) -> tuple[str, str]:
+    """Where to look for it, in order: stores of TicketSmith 0.1 have ``ledger/<key>.json``, times only."""
+    return cost_path(run), f"{run.partition('/')[0]}/ledger/{key}.json"
 
-    ``get`` gives a file's bytes by its path. Stores of TicketSmith 0.1 have ``ledger/<key>.json``, times only.
-    """
-    content = get(cost_path(run))
-    if content is None:
-        content = get(f"{run.partition('/')[0]}/ledger/{key}.json")
+
+def parse_cost(content: bytes | None, key: str) -> dict[str, Any] | None:
+    """The document of a run, None when there is none or it cannot be read: a lost one loses a cost, and no result."""
     try:
         document = json.loads(content) if content is not None else None
     except ValueError:

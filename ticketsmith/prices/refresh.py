@@ -23,20 +23,22 @@ _HEADER = """\
 """
 
 
-def write(place: Path, region: str, prices: Mapping[str, Price], asked: Collection[str], today: datetime.date) -> None:
+def write(
+    place: Path, region: str, prices: Mapping[str, Price], machines: Collection[str], today: datetime.date
+) -> None:
     """Puts the prices of ``region`` into the file at ``place``, with date and source; the rest of it stays.
 
-    ``asked``: all machines that were asked for; the file forgets a fetched price of one that is no longer sold. What
+    ``machines``: all that were asked for; the file forgets a fetched price of one that is no longer sold. What
     the user set for a machine by hand stays in force. The file appears whole or not at all. Raises RecipeError when the
     file that is there is no price file, StoreError when it cannot be written.
     """
     document = _read(place)
-    fetched = [_without(found, region, asked) for found in document.prices if found.source == SOURCE]
+    fetched = [_without(one, region, machines) for one in document.prices if one.source == SOURCE]
     fresh = PriceList(region=region, dated=today.isoformat(), source=SOURCE, machines=dict(prices))
-    by_hand = [found for found in document.prices if found.source != SOURCE]
+    by_hand = [one for one in document.prices if one.source != SOURCE]
     lists = [*fetched, fresh, *by_hand]  # the later wins
     plain = document.model_dump(exclude_defaults=True)
-    plain["prices"] = [_plain(found) for found in lists if found.machines]
+    plain["prices"] = [_plain(one) for one in lists if one.machines]
     text = _HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -62,14 +64,16 @@ def _read(place: Path) -> Document:
         raise RecipeError(f"{place}: cannot be read, so nothing was written: {error}") from error
 
 
-def _without(found: PriceList, region: str, asked: Collection[str]) -> PriceList:
-    if found.region != region:
-        return found
-    return found.model_copy(update={"machines": {n: price for n, price in found.machines.items() if n not in asked}})
+def _without(prices: PriceList, region: str, machines: Collection[str]) -> PriceList:
+    if prices.region != region:
+        return prices
+    return prices.model_copy(
+        update={"machines": {n: price for n, price in prices.machines.items() if n not in machines}}
+    )
 
 
-def _plain(found: PriceList) -> dict[str, Any]:
+def _plain(prices: PriceList) -> dict[str, Any]:
     machines = {
-        name: price.on_demand if price.spot is None else price.model_dump() for name, price in found.machines.items()
+        name: price.on_demand if price.spot is None else price.model_dump() for name, price in prices.machines.items()
     }
-    return {**found.model_dump(exclude_defaults=True, exclude={"machines"}), "machines": machines}
+    return {**prices.model_dump(exclude_defaults=True, exclude={"machines"}), "machines": machines}

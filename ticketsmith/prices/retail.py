@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +61,9 @@ def ask(
     region: str,
     address: str | None = None,
     patience: Patience | None = None,
-    told: Callable[[str], None] = lambda machine: None,
     today: datetime.date | None = None,
 ) -> dict[str, Price]:
-    """The prices of those machines that are sold in ``region``. ``told`` is called with each machine as it is asked for.
+    """The prices of those machines that are sold in ``region``.
 
     ``address``: the interface, by default ``$TICKETSMITH_PRICES_URL``, else Azure's. Raises PriceError when it cannot be
     reached, breaks off, or answers with something that is no price list.
@@ -72,14 +71,13 @@ def ask(
     base = address or os.environ.get(VARIABLE) or ADDRESS
     if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
         raise PriceError(f"{base}: only http and https addresses can be asked for prices; check ${VARIABLE}.")
-    found = {}
+    prices = {}
     for machine in machines:
-        told(machine)
         items = _items(base, _filter(machine, region), patience or Patience())
         price = choose(items, machine, region, today or datetime.datetime.now(datetime.UTC).date())
         if price is not None:
-            found[machine] = price
-    return found
+            prices[machine] = price
+    return prices
 
 
 def choose(items: Iterable[Mapping[str, Any]], machine: str, region: str, today: datetime.date) -> Price | None:
@@ -143,15 +141,15 @@ def _filter(machine: str, region: str) -> str:
     return " and ".join(f"{field} eq '{value.replace(chr(39), chr(39) * 2)}'" for field, value in terms.items())
 
 
-def _items(base: str, wanted: str, patience: Patience) -> list[Mapping[str, Any]]:
+def _items(base: str, query: str, patience: Patience) -> list[Mapping[str, Any]]:
     """All items, page after page."""
-    address = f"{base}?{urllib.parse.urlencode({'$filter': wanted}, quote_via=urllib.parse.quote, safe='$')}"
+    address = f"{base}?{urllib.parse.urlencode({'$filter': query}, quote_via=urllib.parse.quote, safe='$')}"
     items: list[Mapping[str, Any]] = []
-    seen: set[str] = set()
+    addresses: set[str] = set()
     while address:
-        if address in seen or len(seen) >= _MOST_PAGES:
+        if address in addresses or len(addresses) >= _MOST_PAGES:
             raise PriceError(f"{base}: its pages lead in a circle. No price was changed.")
-        seen.add(address)
+        addresses.add(address)
         page = _page(address, base, patience)
         items += page["Items"]
         address = _next(page.get("NextPageLink"), base)

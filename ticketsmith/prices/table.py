@@ -151,16 +151,16 @@ def entries() -> list[Entry]:
         Entry(
             name,
             sizes.get(name, Size()),
-            found.region,
+            prices.region,
             price,
-            found.currency,
-            found.dated,
-            found.source,
+            prices.currency,
+            prices.dated,
+            prices.source,
             document is mine,
         )
         for document in (mine, theirs)
-        for found in reversed(document.prices)
-        for name, price in found.machines.items()
+        for prices in reversed(document.prices)
+        for name, price in prices.machines.items()
     ]
 
 
@@ -173,24 +173,23 @@ def find(text: str, region: str | None = None, spot: bool = False) -> Rate:
     """See :func:`ticketsmith.prices.lookup`."""
     inline = _INLINE.fullmatch(text.strip())
     if inline is not None:
-        return _given(text, inline, spot)
+        return _by_hand(text, inline, spot)
     if "=" in text:
         raise RecipeError(f"{text!r}: after `=` comes the price of an hour, a number, such as `my-laptop=0.10`.")
     name, _, place = text.strip().partition("@")
     region = place or region
-    known = entries()
-    here = [entry for entry in known if entry.machine.lower() == name.lower()]
+    here = [entry for entry in entries() if entry.machine.lower() == name.lower()]
     if not here:
-        raise RecipeError(_unknown(name, known))
+        raise RecipeError(_unknown(name))
     if region is None:
         order = (ANYWHERE, DEFAULT_REGION)
-        chosen = min(here, key=lambda e: (not e.own, order.index(e.region) if e.region in order else len(order)))
+        entry = min(here, key=lambda e: (not e.own, order.index(e.region) if e.region in order else len(order)))
     else:
         there = [entry for entry in here if entry.region.lower() in (region.lower(), ANYWHERE)]
         if not there:
             raise RecipeError(_elsewhere(here, region))
-        chosen = there[0]
-    return _rate(chosen, spot)
+        entry = there[0]
+    return _rate(entry, spot)
 
 
 def _rate(entry: Entry, spot: bool) -> Rate:
@@ -213,7 +212,7 @@ def _rate(entry: Entry, spot: bool) -> Rate:
     )
 
 
-def _given(text: str, match: re.Match[str], spot: bool) -> Rate:
+def _by_hand(text: str, match: re.Match[str], spot: bool) -> Rate:
     name = (match["name"] or "").strip() or "this machine"
     try:
         per_hour = float(match["price"])
@@ -226,8 +225,8 @@ def _given(text: str, match: re.Match[str], spot: bool) -> Rate:
     return Rate(name, per_hour, currency, size.gpus, spot, source="given by hand", on_demand=per_hour)
 
 
-def _unknown(name: str, known: Sequence[Entry]) -> str:
-    names = {entry.machine.lower(): entry.machine for entry in known}
+def _unknown(name: str) -> str:
+    names = {entry.machine.lower(): entry.machine for entry in entries()}
     close = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
     guess = f" Did you mean {names[close[0]]!r}?" if close else ""
     return (

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, best_kind
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.headline import headline
 from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.speed import best, speeds
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.speed import best
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status
-from ticketsmith.report.figures.base import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.figures.parts import Figure, Row, density_axis, file_name, finished
 from ticketsmith.report.figures.quality import framed
-from ticketsmith.report.markdown import escaped, table
-from ticketsmith.report.tables import NOT_MEASURED, quality
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.bottom_line import amount, best_kind
+from ticketsmith.report.sentences.headline import headline
+from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.tables import NOT_MEASURED
 from ticketsmith.report.theme import CYCLE, Series
 
 COLUMNS = ("Experiment", "Dense", "Sweet spot", "Quality there", "Gate Status", "Speedup (BS=1)", "Runs", "Cost")
@@ -59,10 +60,10 @@ class Comparison:
     numeric: tuple[int, ...] = NUMERIC
 
 
-def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Comparison, list[Figure]]:
+def compare(findings: Sequence[Findings]) -> tuple[Comparison, list[Figure]]:
     """The rows, by name, and one chart for each quality measure that experiments share."""
     ordered = sorted(findings, key=lambda one: one.name)
-    rows = tuple(_line(one, links.get(one.name, f"../{quote(one.name)}/report/index.html")) for one in ordered)
+    rows = tuple(_line(one) for one in ordered)
     comparison = Comparison(
         headline=_headline(ordered),
         rows=rows,
@@ -72,80 +73,52 @@ def compare(findings: Sequence[Findings], links: Mapping[str, str]) -> tuple[Com
             "there; speed-up is measured, against dense on the best dense runtime of those tried; cost is the training of "
             "everything, controls included. Experiments may differ in their gates: each report states its own."
         ),
-        footer=f"Made by TicketSmith from {words.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
+        footer=f"Made by TicketSmith from {units.plural(sum(len(one.results) for one in ordered), 'sealed run')}.",
     )
     metrics = {one.metric.name: one.metric for one in ordered}
     figures = [_figure([one for one in ordered if one.metric.name == name], metric) for name, metric in metrics.items()]
     return comparison, [figure for figure in figures if figure is not None]
 
 
-def comparison_markdown(comparison: Comparison, figures: Sequence[Figure]) -> bytes:
-    """The same as Markdown."""
-    lines = [
-        (
-            f"[{escaped(row.name)}]({row.link})",
-            *(
-                escaped(cell)
-                for cell in (
-                    row.dense,
-                    f"{row.spot} ({row.left})" if row.left else row.spot,
-                    f"{row.quality} ({row.change})" if row.change else row.quality,
-                    row.status,
-                    row.speedup if row.speedup == NOT_MEASURED else f"{row.speedup} {row.speed_note}",
-                    row.runs,
-                    row.cost,
-                )
-            ),
-        )
-        for row in comparison.rows
-    ]
-    parts = [f"# {escaped(comparison.headline)}", table(comparison.columns, lines, raw=True), escaped(comparison.note)]
-    for figure in figures:
-        parts += [f"## {escaped(figure.title)}", f"![{escaped(figure.alt)}](figures/{figure.name}.png)"]
-        parts.append(escaped(figure.caption))
-    parts += ["\n".join(f"- **{escaped(row.name)}**: {escaped(row.headline)}" for row in comparison.rows)]
-    return ("\n\n".join([*parts, escaped(comparison.footer)]) + "\n").encode()
-
-
 def _headline(findings: Sequence[Findings]) -> str:
     spots = [one for one in findings if one.sweet_spot]
-    count = words.plural(len(findings), "experiment")
+    count = units.plural(len(findings), "experiment")
     if not spots:
         return f"{count}; none has a sparsity that is shown to be safe yet"
     whole = [one.size.network_sparsity for one in spots]
-    known = [share for share in whole if share is not None]
-    shares = known if len(known) == len(whole) else [one.size.sparsity for one in spots]
-    low, high = words.share(min(shares)), words.share(max(shares))
+    counted = [share for share in whole if share is not None]
+    shares = counted if len(counted) == len(whole) else [one.size.sparsity for one in spots]
+    low, high = units.share(min(shares)), units.share(max(shares))
     span = high if low == high else f"{low} to {high}"
-    part = "network" if shares is known else "prunable weights"
+    part = "network" if shares is counted else "prunable weights"
     where = "" if len(spots) == len(findings) else f" in {len(spots)} of them"
     return f"{count}; quality holds with up to {span} of the {part} removed{where}"
 
 
-def _line(findings: Findings, link: str) -> Line:
+def _line(findings: Findings) -> Line:
     dense, spot = findings.summary(DENSE, 0), findings.sweet_spot
     level = spot.level if spot else None
     there = findings.summary(findings.subject, level) if level is not None else None
     verdicts = findings.verdicts(findings.subject, level) if level is not None else []
     own = [verdict for verdict in verdicts if verdict.gate.metric == findings.metric.name]
     estimate = own[0].estimate if own else None
-    point = best(speeds(findings.benchmark), findings.subject, level) if level is not None else None
+    point = best(findings.speeds, findings.subject, level) if level is not None else None
     status = "none passes" if spot is None else str(Status.PASS)
     total = findings.cost.total
     return Line(
         name=findings.name,
-        link=link,
+        link=f"../{quote(findings.name)}/report/index.html",
         about=", ".join(findings.facts[name] for name in ("Data", "Model") if name in findings.facts),
         headline=headline(findings),
-        dense=f"{quality(findings.metric, dense)}" if dense else NOT_MEASURED,
-        spot=words.share(spot.sparsity) if spot else "none",
-        left=findings.size.rest if spot else "",
-        quality=quality(findings.metric, there) if there else NOT_MEASURED,
-        change=words.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
+        dense=f"{measures.quality(findings.metric, dense)}" if dense else NOT_MEASURED,
+        spot=units.share(spot.sparsity) if spot else "none",
+        left=measures.rest(findings.size) if spot else "",
+        quality=measures.quality(findings.metric, there) if there else NOT_MEASURED,
+        change=measures.worse(own[0].gate, findings.metric, estimate) if estimate is not None else "",
         status=status,
-        speedup=words.times(point.speedup) if point else NOT_MEASURED,
+        speedup=units.times(point.speedup) if point else NOT_MEASURED,
         speed_note=(
-            f"{words.runtime(point.runtime)}, dense on {words.runtime(point.against)}" if point else "not measured"
+            f"{runtime_name(point.runtime)}, dense on {runtime_name(point.against)}" if point else "not measured"
         ),
         runs=str(len(findings.results)),
         cost=amount(total, best_kind(total)),
@@ -158,11 +131,7 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
     if not rows:
         return None
     frame = framed(rows, None, None, metric)
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
-        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
-    )
+    y = frame.axis(metric)
     x = density_axis([row["density"] for row in rows])
     name = metric.name.replace("_", " ").capitalize()
     tooltip: list[str | alt.Tooltip] = [
@@ -183,7 +152,7 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
             "Mean over seeds on the test split; bands are over seeds, not over the draw of test examples. Every curve starts "
             "at its dense network."
         ),
-        alt=f"{title}: {words.listed([one.name for one in findings])}.",
+        alt=f"{title}: {units.listed([one.name for one in findings])}.",
         spec=finished(alt.layer(*layers)),
         legend=tuple(series),
     )
@@ -201,9 +170,9 @@ def _rows(findings: Findings, metric: Metric) -> list[Row]:
             "high": summary.high,
             "Experiment": findings.name,
             "Variant": display(summary.variant),
-            "Weights remaining": words.share(1 - summary.sparsity),
-            "Sparsity": words.share(summary.sparsity),
-            "value": words.value(metric, summary.mean),
+            "Weights remaining": units.share(1 - summary.sparsity),
+            "Sparsity": units.share(summary.sparsity),
+            "value": measures.value(metric, summary.mean),
             "Seeds": str(summary.replicates),
         }
         for summary in ([dense] if dense else []) + own

@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from ticketsmith.report.figures.base import Figure
+from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.theme import config
 from ticketsmith.store.cache import Cache, cache_folder
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ticketsmith.report.samples import Gallery
+from ticketsmith.report.comparison import Comparison
+from ticketsmith.report.figures.parts import Figure
+from ticketsmith.report.gallery import Gallery
 from ticketsmith.report.story import SAMPLES, Story
-from ticketsmith.report.tables import Row
+from ticketsmith.report.tables import NOT_MEASURED, Row
 
 
 def report_markdown(story: Story) -> bytes:
@@ -42,9 +44,9 @@ def report_markdown(story: Story) -> bytes:
             parts.append(table(story.spending.header, story.spending.rows))
             if story.serving.rows:
                 parts += ["### When it pays for itself", table(story.serving.header, story.serving.rows)]
-            if story.billed.rows:
-                parts += ["### What the cluster billed", escaped(story.billed_line)]
-                parts.append(table(story.billed.header, story.billed.rows))
+            if story.cluster.rows:
+                parts += ["### What the cluster billed", escaped(story.cluster_line)]
+                parts.append(table(story.cluster.header, story.cluster.rows))
             parts.append("\n".join(f"- {escaped(line)}" for line in story.cost_notes))
     if story.caveats:
         parts += ["## What is uncertain", "\n".join(f"- {escaped(note)}" for note in story.caveats)]
@@ -60,6 +62,34 @@ def report_markdown(story: Story) -> bytes:
     parts += ["## The words", "\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in story.definitions)]
     parts.append(escaped(story.footer))
     return ("\n\n".join(part for part in parts if part) + "\n").encode()
+
+
+def comparison_markdown(comparison: Comparison, figures: Sequence[Figure]) -> bytes:
+    """The page that compares experiments, as Markdown."""
+    lines = [
+        (
+            f"[{escaped(row.name)}]({row.link})",
+            *(
+                escaped(cell)
+                for cell in (
+                    row.dense,
+                    f"{row.spot} ({row.left})" if row.left else row.spot,
+                    f"{row.quality} ({row.change})" if row.change else row.quality,
+                    row.status,
+                    row.speedup if row.speedup == NOT_MEASURED else f"{row.speedup} {row.speed_note}",
+                    row.runs,
+                    row.cost,
+                )
+            ),
+        )
+        for row in comparison.rows
+    ]
+    parts = [f"# {escaped(comparison.headline)}", table(comparison.columns, lines, raw=True), escaped(comparison.note)]
+    for figure in figures:
+        parts += [f"## {escaped(figure.title)}", f"![{escaped(figure.alt)}](figures/{figure.name}.png)"]
+        parts.append(escaped(figure.caption))
+    parts += ["\n".join(f"- **{escaped(row.name)}**: {escaped(row.headline)}" for row in comparison.rows)]
+    return ("\n\n".join([*parts, escaped(comparison.footer)]) + "\n").encode()
 
 
 def picture_name(index: int) -> str:
@@ -120,7 +150,7 @@ def _mission(story: Story, rows: Sequence[Row]) -> str:
     for row in rows:
         marks = f" ({', '.join(row.marks)})" if row.marks else ""
         gate = f"{row.status}: {row.gate}" if row.gate else row.status
-        speed = row.speedup if row.speedup == "\u2014" else f"{row.speedup} {row.speed_note}"
+        speed = row.speedup if row.speedup == NOT_MEASURED else f"{row.speedup} {row.speed_note}"
         lines.append(
             (f"{row.name}{marks}", f"{row.sparsity} ({row.left})", f"{row.quality} ({row.seeds})", gate, speed)
         )

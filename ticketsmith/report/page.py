@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith.report import draw
-from ticketsmith.report.figures.base import Figure
+from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.story import SAMPLES, Story
 from ticketsmith.report.theme import config
 

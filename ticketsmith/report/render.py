@@ -1,23 +1,20 @@
-"""A report as files: ``render`` makes the bytes, ``write`` puts them on a disk; any other store can take the former."""
+"""A report as files: names and bytes, which any store can take."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
 
-from ticketsmith.errors import TicketSmithError, disk_error
+from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.report import draw
-from ticketsmith.report.figures.base import Figure
+from ticketsmith.report.figures.parts import Figure
 
 
 def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, bytes]:
     """The report of one experiment: file name (with forward slashes) to content.
 
-    ``samples`` is what its models made, if they are generative, in the order to show it.
+    ``samples`` is of its models, if they are generative, in the order to show it.
     ``index.html`` needs none of the other files. The same findings give the same bytes on the same versions of the
     drawing libraries.
     """
@@ -39,18 +36,18 @@ def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, byte
     }
 
 
-def render_comparison(findings: Sequence[Findings], links: Mapping[str, str] | None = None) -> dict[str, bytes]:
+def render_comparison(findings: Sequence[Findings]) -> dict[str, bytes]:
     """A page that compares experiments, its Markdown twin and its figures.
 
-    ``links`` are the addresses of the single reports by experiment name, relative to the page; by default
-    ``../<name>/report/index.html``, for a page in ``<runs>/report/``.
+    The page lies in ``<runs>/report/`` and links to ``../<name>/report/index.html``.
     """
-    from ticketsmith.report.comparison import compare, comparison_markdown
+    from ticketsmith.report.comparison import compare
+    from ticketsmith.report.markdown import comparison_markdown
     from ticketsmith.report.page import comparison_page
 
     if not findings:
         raise TicketSmithError("there are no experiments to compare.")
-    comparison, figures = compare(findings, links or {})
+    comparison, figures = compare(findings)
     return {
         "index.html": comparison_page(comparison, figures, stills(figures)),
         "report.md": comparison_markdown(comparison, figures),
@@ -71,32 +68,3 @@ def images(figures: Sequence[Figure]) -> dict[str, bytes]:
         files[f"figures/{figure.name}.png"] = pixels
         files[f"figures/{figure.name}.svg"] = drawing.encode()
     return files
-
-
-def write(findings: Findings | Sequence[Findings], folder: Path) -> Path:
-    """Writes one report, or a comparison, into ``folder`` (made if needed); returns the path of the page.
-
-    Every file appears whole or not at all. Raises StoreError when the disk refuses.
-    """
-    files = render(findings) if isinstance(findings, Findings) else render_comparison(findings)
-    for name, content in files.items():
-        _write(folder.joinpath(*PurePosixPath(name).parts), content)
-    return folder / "index.html"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Beside its place first, then renamed into it: nobody ever sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise disk_error(error, path) from error

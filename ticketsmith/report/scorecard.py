@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.deployment import answer, conditions, reasons
+from ticketsmith import units
+from ticketsmith.evidence.break_even import BreakEven
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.money import Table
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.report.sentences.deployment import answer, break_even, conditions, reasons
+from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.tables import Table
 
 NONE = "\u2014"
 
@@ -52,18 +54,18 @@ def table(card: Scorecard, group: Group, rows: Sequence[Speed] | None = None) ->
     points = [*dense, *plain, *(group.rows if rows is None else rows)]
     columns: dict[str, list[str]] = {
         "Network": [_name(point, group) for point in points],
-        _LATENCY.get(group.phase, "Latency p50"): [_milliseconds(point.median_ms) for point in points],
+        _LATENCY.get(group.cell.phase, "Latency p50"): [_milliseconds(point.median_ms) for point in points],
         "p99": [_milliseconds(point.p99_ms) for point in points],
         "Speed-up": [_speedup(point, group) for point in points],
-        f"{card.unit.capitalize()}s/s": [words.rate(point.throughput) for point in points],
+        f"{card.unit.capitalize()}s/s": [units.rate(point.throughput) for point in points],
         "Memory": [_bytes(point, group, "peak_bytes") for point in points],
         "On disk": [_bytes(point, group, "file_bytes") for point in points],
         "Per million": [_price(card, point, group) for point in points],
         "Outputs differ by": [_difference(point) for point in points],
         "Gates": [_gate(card, point) for point in points],
     }
-    kept = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
-    return Table(tuple(kept), [tuple(row) for row in zip(*kept.values(), strict=True)])
+    columns = {name: cells for name, cells in columns.items() if set(cells) != {NONE}}
+    return Table(tuple(columns), [tuple(row) for row in zip(*columns.values(), strict=True)])
 
 
 def settings(card: Scorecard) -> Table:
@@ -74,8 +76,8 @@ def settings(card: Scorecard) -> Table:
         rows.append(
             (
                 conditions(group).capitalize() + _unjudged(group),
-                f"{_milliseconds(dense.median_ms)}\n{words.runtime(dense.runtime)}" if dense else NONE,
-                f"{_milliseconds(best.median_ms)}\n{words.share(best.sparsity)}, {words.runtime(best.runtime)}"
+                f"{_milliseconds(dense.median_ms)}\n{runtime_name(dense.runtime)}" if dense else NONE,
+                f"{_milliseconds(best.median_ms)}\n{units.share(best.sparsity)}, {runtime_name(best.runtime)}"
                 if best
                 else NONE,
                 _interval(best) if best else NONE,
@@ -92,21 +94,21 @@ def layers(card: Scorecard) -> Table:
     sparsities = sorted({point.sparsity for layer in card.layers for point in layer.speeds})
     rows = []
     for layer in card.layers:
-        known = {point.sparsity: point for point in layer.speeds}
-        cells = [words.times(known[one].speedup) if one in known else NONE for one in sparsities]
+        points = {point.sparsity: point for point in layer.speeds}
+        cells = [units.times(points[one].speedup) if one in points else NONE for one in sparsities]
         name = f"{layer.kind.capitalize()}\n{layer.shape}, batch {layer.batch_size}"
-        rows.append((name, str(layer.break_even or NONE), *cells))
-    return Table(("Layer alone", "Break-even sparsity", *(f"at {words.percent(one)}" for one in sparsities)), rows)
+        rows.append((name, break_even(layer.break_even) if layer.break_even else NONE, *cells))
+    return Table(("Layer alone", "Break-even sparsity", *(f"at {units.percent(one)}" for one in sparsities)), rows)
 
 
 def loads(card: Scorecard) -> Table:
     """Every load test: the highest rate within the target."""
     rows = [
         (
-            f"{display(test.variant)}{'' if test.variant == DENSE else f', {words.share(test.sparsity)}'}",
-            words.runtime(test.runtime) + ("" if test.precision == "float32" else f", {test.precision}"),
-            f"{words.percent(test.percentile)} within {words.latency(test.target_ms / 1000)}",
-            f"{words.rate(test.highest_rate)} a second" if test.highest_rate > 0 else "none that was tried",
+            f"{display(test.variant)}{'' if test.variant == DENSE else f', {units.share(test.sparsity)}'}",
+            runtime_name(test.runtime) + ("" if test.precision == "float32" else f", {test.precision}"),
+            f"{units.percent(test.percentile)} within {units.latency(test.target_ms / 1000)}",
+            f"{units.rate(test.highest_rate)} a second" if test.highest_rate > 0 else "none that was tried",
         )
         for test in card.load_tests
     ]
@@ -119,14 +121,14 @@ def note(card: Scorecard) -> str:
     price = "Prices appear once the benchmark knows its machine (--machine)."
     if rate is not None:
         price = (
-            f"Prices are for a million {card.unit}s: {rate.machine} at {words.hourly(rate.per_hour, rate.currency)} an hour, "
+            f"Prices are for a million {card.unit}s: {rate.machine} at {units.hourly(rate.per_hour, rate.currency)} an hour, "
             "taken to be as fast as the measured machine, fully used, "
-            f"{words.plural(card.streams(1), 'call')} of one thread side by side."
+            f"{units.plural(card.streams(1), 'call')} of one thread side by side."
         )
     return (
         "Sparsity is that of the prunable weights. Each network on its fastest runtime, p50 and p99 of the latency of a "
         "call. Speed-up: against the dense network on the dense runtime that is fastest for it, measured side by side, with "
-        f"{words.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {_compared(card)}{price}"
+        f"{units.percent(card.confidence)} intervals; below 1\u00d7 it is slower. {_compared(card)}{price}"
     )
 
 
@@ -136,16 +138,16 @@ def _compared(card: Scorecard) -> str:
     allowed = {point.precision: point.tolerance for point in points if point.tolerance is not None}
     if not allowed:
         return ""
-    told = words.listed([_allowed(precision, limit) for precision, limit in allowed.items()])
+    limits = units.listed([_allowed(precision, limit) for precision, limit in allowed.items()])
     same = [point.agreement for point in points if point.agreement is not None]
-    classes = f" At low precision at least {words.share(min(same))} of the inputs got the same class." if same else ""
-    return f"Before timing, all outputs were compared with the model's own; allowed was {told}.{classes} "
+    classes = f" At low precision at least {units.share(min(same))} of the inputs got the same class." if same else ""
+    return f"Before timing, all outputs were compared with the model's own; allowed was {limits}.{classes} "
 
 
 def _allowed(precision: str, limit: float) -> str:
     if precision == "float32":
         return f"a difference of {limit:g} (relative to the largest output, where that is above 1)"
-    return f"{words.percent(limit)} of the largest output with {precision} weights"
+    return f"{units.percent(limit)} of the largest output with {precision} weights"
 
 
 def scorecard_csv(experiments: Sequence[Findings]) -> bytes:
@@ -180,15 +182,12 @@ def document(findings: Findings) -> dict[str, Any]:
         "rate": asdict(card.rate) if card.rate else None,
         "groups": [
             {
-                "phase": group.phase,
-                "precision": group.precision,
-                "batch_size": group.batch_size,
-                "threads": group.threads,
+                **group.cell._asdict(),
                 "dense": _row(findings, card, group, group.dense) if group.dense else None,
                 "dense_float32": _row(findings, card, group, group.plain) if group.plain else None,
                 "choice": _row(findings, card, group, group.choice) if group.choice else None,
                 "rows": _rows(findings, card, group),
-                "break_even": {name: _even(found) for name, found in group.break_even.items()},
+                "break_even": {name: _even(even) for name, even in group.break_even.items()},
             }
             for group in card.groups
         ],
@@ -206,67 +205,47 @@ def _rows(findings: Findings, card: Scorecard, group: Group) -> list[dict[str, A
 
 def _row(findings: Findings, card: Scorecard, group: Group, point: Speed) -> dict[str, Any]:
     status = card.status(point)
-    return {
-        "variant": point.variant,
-        "level": point.level,
-        "sparsity": point.sparsity,
+    derived = {
         "network_sparsity": findings.network_sparsity(point.variant, point.level),
         "gate": None if status is None else str(status),
         "deployable": card.may_deploy(point),
-        "phase": point.phase,
-        "precision": point.precision,
-        "batch_size": point.batch_size,
-        "threads": point.threads,
-        "runtime": point.runtime,
         "dense_runtime": point.dense,
-        "median_ms": point.median_ms,
-        "p10_ms": point.p10_ms,
-        "p90_ms": point.p90_ms,
-        "p99_ms": point.p99_ms,
-        "throughput": point.throughput,
         "unit": card.unit,
-        "against": point.against,
-        "speedup": point.speedup,
         "speedup_low": point.low,
         "speedup_high": point.high,
-        "roofline": point.roofline,
-        "peak_bytes": point.peak_bytes,
-        "resident_bytes": point.resident_bytes,
-        "file_bytes": point.file_bytes,
-        "max_error": point.max_error,
-        "tolerance": point.tolerance,
-        "agreement": point.agreement,
         "per_million": card.price(group, point),
         "currency": card.rate.currency if card.rate else None,
         "machine": card.rate.machine if card.rate else None,
     }
+    names = [name for name in _FIELDS if name not in ("experiment", "best_runtime")]
+    return {name: derived[name] if name in derived else getattr(point, name) for name in names}
 
 
-def _even(found: Any) -> Mapping[str, Any] | None:
-    return None if found is None else {**asdict(found), "text": str(found)}
+def _even(even: BreakEven | None) -> Mapping[str, Any] | None:
+    return None if even is None else {**asdict(even), "text": break_even(even)}
 
 
 def _name(point: Speed, group: Group) -> str:
-    on = words.runtime(point.runtime)
+    on = runtime_name(point.runtime)
     if point is group.plain:
         return f"Dense, float32, for comparison\non {on}"
     if point.variant == DENSE:
         return f"Dense{'' if point.precision == 'float32' else f', {point.precision}'}\non {on}"
-    return f"{display(point.variant)}\n{words.share(point.sparsity)} sparsity, on {on}"
+    return f"{display(point.variant)}\n{units.share(point.sparsity)} sparsity, on {on}"
 
 
 def _milliseconds(value: float | None) -> str:
-    return NONE if value is None else words.latency(value / 1000)
+    return NONE if value is None else units.latency(value / 1000)
 
 
 def _interval(point: Speed) -> str:
     doubt = "" if point.claimed else "\nno clear difference"
-    return f"{words.times(point.speedup)}\n{words.times(point.low)} to {words.times(point.high)}{doubt}"
+    return f"{units.times(point.speedup)}\n{units.times(point.low)} to {units.times(point.high)}{doubt}"
 
 
 def _speedup(point: Speed, group: Group) -> str:
     if point is group.dense:
-        return words.times(1.0)
+        return units.times(1.0)
     return NONE if point is group.plain else _interval(point)
 
 
@@ -276,14 +255,14 @@ def _bytes(point: Speed, group: Group, field: str) -> str:
     if amount is None:
         return NONE
     if not dense or point in (group.dense, group.plain):
-        return words.size(amount)
-    return f"{words.size(amount)}\n{_change(amount / dense)}"
+        return units.size(amount)
+    return f"{units.size(amount)}\n{_change(amount / dense)}"
 
 
 def _difference(point: Speed) -> str:
     if point.tolerance is None:
         return NONE
-    same = "" if point.agreement is None else f"\n{words.share(point.agreement)} same class"
+    same = "" if point.agreement is None else f"\n{units.share(point.agreement)} same class"
     return f"{point.max_error:.1g}{same}"
 
 
@@ -291,16 +270,16 @@ def _price(card: Scorecard, point: Speed, group: Group) -> str:
     price = card.price(group, point)
     if price is None or card.rate is None:
         return NONE
-    text = words.money(price, card.rate.currency)
+    text = units.money(price, card.rate.currency)
     return text if point in (group.dense, group.plain) else f"{text}\n{_change(1 / point.speedup)}"
 
 
 def _evens(group: Group) -> str:
     """The break-even of every runtime that has one; that none has, where none has."""
-    found = {name: even for name, even in group.break_even.items() if even.kind != "none"}
-    if not found and group.break_even:
-        return str(next(iter(group.break_even.values())))
-    return "\n".join(f"{even}\n{words.runtime(name)}" for name, even in found.items()) or NONE
+    evens = {name: even for name, even in group.break_even.items() if even.kind != "none"}
+    if not evens and group.break_even:
+        return break_even(next(iter(group.break_even.values())))
+    return "\n".join(f"{break_even(even)}\n{runtime_name(name)}" for name, even in evens.items()) or NONE
 
 
 def _unjudged(group: Group) -> str:
@@ -310,9 +289,9 @@ def _unjudged(group: Group) -> str:
 def _change(factor: float) -> str:
     """``\u221263 %`` of what dense takes, ``3.1\u00d7`` where it is more than double."""
     if factor >= 2:
-        return f"{words.times(factor)} dense"
+        return f"{units.times(factor)} dense"
     change = round(100 * (factor - 1))
-    return f"{words.MINUS if change < 0 else '+'}{abs(change)} %" if change else "as dense"
+    return f"{units.MINUS if change < 0 else '+'}{abs(change)} %" if change else "as dense"
 
 
 def _gate(card: Scorecard, point: Speed) -> str:

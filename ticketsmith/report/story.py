@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, best_kind, billed_line, bottom_line, notes
-from ticketsmith.evidence.caveats import caveats
-from ticketsmith.evidence.deployment import answer, conditions, reasons
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.headline import headline, special
-from ticketsmith.evidence.samples import Sample
+from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.evidence.size import Size
-from ticketsmith.evidence.variants import DENSE, TICKET, display
+from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report import scorecard
+from ticketsmith.report.costs import cluster, serving, spending
 from ticketsmith.report.figures import all_figures
-from ticketsmith.report.figures.base import Figure
-from ticketsmith.report.money import Table, billed, serving, spending
-from ticketsmith.report.samples import Gallery, gallery
-from ticketsmith.report.tables import NOT_MEASURED, Row, headline_rows, mission_rows, quality
-from ticketsmith.report.terms import definitions
+from ticketsmith.report.figures.parts import Figure
+from ticketsmith.report.gallery import Gallery, gallery
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.bottom_line import amount, best_kind, bottom_line, cluster_line, notes
+from ticketsmith.report.sentences.caveats import caveats
+from ticketsmith.report.sentences.controls import special
+from ticketsmith.report.sentences.deployment import answer, conditions, reasons
+from ticketsmith.report.sentences.headline import headline
+from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.sentences.terms import definitions
+from ticketsmith.report.tables import NOT_MEASURED, Row, Table, headline_rows, mission_rows
 
 SECTIONS = {
     "quality": "At what sparsity does quality drop?",
@@ -75,8 +78,8 @@ class Story:
     bottom_line: str
     spending: Table
     serving: Table
-    billed_line: str
-    billed: Table
+    cluster_line: str
+    cluster: Table
     cost_notes: Sequence[str]
     command: str
     recipe: str
@@ -87,11 +90,8 @@ class Story:
 
     def sections(self) -> list[tuple[str, str, list[Figure]]]:
         """Key, question and figures of every section that has any."""
-        found = []
-        for key, question in SECTIONS.items():
-            if figures := [figure for figure in self.figures if figure.section == key]:
-                found.append((key, question, figures))
-        return found
+        figures = {key: [figure for figure in self.figures if figure.section == key] for key in SECTIONS}
+        return [(key, question, figures[key]) for key, question in SECTIONS.items() if figures[key]]
 
 
 def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
@@ -125,15 +125,15 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
         bottom_line=bottom_line(findings),
         spending=spending(findings),
         serving=serving(findings),
-        billed_line=billed_line(findings),
-        billed=billed(findings),
+        cluster_line=cluster_line(findings),
+        cluster=cluster(findings),
         cost_notes=notes(findings),
         command="python -m ticketsmith.prune --config recipe.yaml",
         recipe=findings.recipe_text,
         environment=tuple(findings.environment.items()),
         keys=_keys(findings),
         definitions=definitions(findings),
-        footer=f"Made by TicketSmith from {words.plural(len(findings.results), 'sealed run')}.",
+        footer=f"Made by TicketSmith from {units.plural(len(findings.results), 'sealed run')}.",
     )
 
 
@@ -143,11 +143,11 @@ def _cards(findings: Findings) -> list[Card]:
     dense = findings.summary(DENSE, 0)
     metric = f"test {findings.metric.name.replace('_', ' ')}"
     if dense:
-        cards.append(Card(f"Dense {metric}", words.value(findings.metric, dense.mean), _scatter(findings, dense)))
+        cards.append(Card(f"Dense {metric}", measures.value(findings.metric, dense.mean), _scatter(findings, dense)))
     ticket = findings.summary(spot.variant, spot.level) if spot else None
     if ticket and spot:
         name = "Ticket" if spot.variant == TICKET else display(spot.variant)
-        cards.append(Card(f"{name} {metric}", words.value(findings.metric, ticket.mean), _change(findings, spot)))
+        cards.append(Card(f"{name} {metric}", measures.value(findings.metric, ticket.mean), _change(findings, spot)))
     cards.append(_speed_card(findings))
     cards.append(_cost_card(findings, spot))
     return cards
@@ -161,25 +161,25 @@ def _spot_card(findings: Findings, spot: SweetSpot | None) -> Card:
     at_least = "" if spot.cliff_reached else "at least "
     if size.network_sparsity is None:
         note = f"of the {size.prunable:,} prunable weights"
-        return Card("Sweet spot: weights removed", f"{at_least}{words.share(size.sparsity)}", note, "PASS")
-    note = f"of {size.parameters:,} parameters; {words.share(size.sparsity)} of the {size.prunable:,} prunable"
+        return Card("Sweet spot: weights removed", f"{at_least}{units.share(size.sparsity)}", note, "PASS")
+    note = f"of {size.parameters:,} parameters; {units.share(size.sparsity)} of the {size.prunable:,} prunable"
     label = "Sweet spot: removed of the network"
-    return Card(label, f"{at_least}{words.share(size.network_sparsity)}", note, "PASS")
+    return Card(label, f"{at_least}{units.share(size.network_sparsity)}", note, "PASS")
 
 
 def _compression_card(size: Size) -> Card:
     """Parameters before over parameters after, of the whole network; of its prunable part beside it."""
     part = f"{size.kept:,.0f} of {size.prunable:,} prunable weights stay"
     if size.network_compression is None or size.parameters is None:
-        return Card("Compression of the prunable weights", words.times(size.compression), part)
+        return Card("Compression of the prunable weights", units.times(size.compression), part)
     left = size.parameters - size.prunable + size.kept
-    note = f"{left:,.0f} of {size.parameters:,} parameters stay; prunable weights alone {words.times(size.compression)}"
-    return Card("Compression of the network", words.times(size.network_compression), note)
+    note = f"{left:,.0f} of {size.parameters:,} parameters stay; prunable weights alone {units.times(size.compression)}"
+    return Card("Compression of the network", units.times(size.network_compression), note)
 
 
 def _scatter(findings: Findings, summary: Summary) -> str:
-    seeds = words.replicates(summary.seeds, summary.replicates)
-    return seeds if summary.high is None else f"{quality(findings.metric, summary)}, {seeds}"
+    seeds = units.replicates(summary.seeds, summary.replicates)
+    return seeds if summary.high is None else f"{measures.quality(findings.metric, summary)}, {seeds}"
 
 
 def _change(findings: Findings, spot: SweetSpot) -> str:
@@ -189,8 +189,8 @@ def _change(findings: Findings, spot: SweetSpot) -> str:
         return at
     worst = ""
     if own[0].seeds > 1 and own[0].worst is not None:
-        worst = f" (worst seed: {words.worse(own[0].gate, findings.metric, own[0].worst)})"
-    return f"{words.worse(own[0].gate, findings.metric, own[0].estimate)} than dense{worst}, {at}"
+        worst = f" (worst seed: {measures.worse(own[0].gate, findings.metric, own[0].worst)})"
+    return f"{measures.worse(own[0].gate, findings.metric, own[0].estimate)} than dense{worst}, {at}"
 
 
 def _speed_card(findings: Findings) -> Card:
@@ -199,12 +199,12 @@ def _speed_card(findings: Findings) -> Card:
     point = lead.candidate if lead else None
     if lead is None or point is None:
         return Card("Measured speed-up", NOT_MEASURED, _why_no_speed(findings))
-    rival = f"dense on {words.runtime(point.against)}, {conditions(lead)}"
+    rival = f"dense on {runtime_name(point.against)}, {conditions(lead)}"
     if lead.choice is None:
         return Card("Measured speed-up", "none", f"nothing that passes is surely faster than {rival}")
     doubt = "" if lead.judged else "; its quality was not judged"
     return Card(
-        "Measured speed-up", words.times(point.speedup), f"{words.runtime(point.runtime)} against {rival}{doubt}"
+        "Measured speed-up", units.times(point.speedup), f"{runtime_name(point.runtime)} against {rival}{doubt}"
     )
 
 
@@ -223,7 +223,7 @@ def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
     label = "Cost of finding it" if spot else "Cost of the search"
     kind = best_kind(cost.finding, cost.dense)
     spent = amount(cost.finding, kind)
-    seeds = words.plural(findings.replicates, "seed")
+    seeds = units.plural(findings.replicates, "seed")
     if kind == "money":
         return Card(label, spent, f"dense alone {amount(cost.dense, kind)}; {_payback(findings) or seeds}")
     if cost.ratio is None:
@@ -241,11 +241,11 @@ def _payback(findings: Findings) -> str:
         return f"{earned} earned back at batch size {payback.batch_size}"
     if payback.requests is None:
         return ""
-    return f"earned back after {words.count(max(0.0, payback.requests.middle))} {payback.unit}"
+    return f"earned back after {units.count(max(0.0, payback.requests.middle))} {payback.unit}"
 
 
 def _table_note(findings: Findings) -> str:
-    level = words.percent(findings.policy.confidence)
+    level = units.percent(findings.policy.confidence)
     at = "after the last iteration" if findings.policy.at == "final" else "at the early-stop iteration"
     parts = [f"{findings.metric.name.replace('_', ' ').capitalize()}: mean on the test split {at}"]
     parts[0] += (
@@ -258,7 +258,7 @@ def _table_note(findings: Findings) -> str:
     parts.append(f"Sparsity: removed share of the {size.prunable:,} prunable weights{whole}.")
     if findings.policy.gates:
         gates = [
-            f"{gate.metric.replace('_', ' ')} at most {words.margin(gate, findings.metrics[gate.metric])} worse"
+            f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
             for gate in findings.policy.gates
         ]
         how = (
@@ -266,7 +266,7 @@ def _table_note(findings: Findings) -> str:
             if findings.policy.method == "non-inferiority"
             else "comparison of means, without confidence"
         )
-        parts.append(f"Gate: {words.listed(gates)} than dense ({how}).")
+        parts.append(f"Gate: {units.listed(gates)} than dense ({how}).")
     if findings.benchmark:
         parts.append(
             "Speedup: measured at batch size 1 against the dense network on the dense runtime that is fastest for it, each "
@@ -288,5 +288,5 @@ def _keys(findings: Findings) -> list[tuple[str, str]]:
     """The runs behind the headline: dense and the method at its sweet spot (or at its sparsest)."""
     levels = [run.level for run in findings.results if run.variant == findings.subject]
     level = findings.sweet_spot.level if findings.sweet_spot else max(levels, default=0)
-    wanted = ((DENSE, 0), (findings.subject, level))
-    return [(run.path, run.key) for run in findings.results if (run.variant, run.level) in wanted]
+    places = ((DENSE, 0), (findings.subject, level))
+    return [(run.path, run.key) for run in findings.results if (run.variant, run.level) in places]

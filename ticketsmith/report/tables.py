@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.replicates import distinct
-from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.size import size_of
-from ticketsmith.evidence.speed import Speed, best, lead, rival, speeds
-from ticketsmith.evidence.summarise import groups
-from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.evidence.verdicts import Summary, Verdict
+from ticketsmith.evidence.speed import best, lead, rival
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.verdicts import Verdict
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.sentences.verdicts import reason
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NOT_MEASURED = "\u2014"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A small table of finished text; its first column names the rows, all others are numbers."""
+
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,7 @@ class Row:
 
 def mission_rows(findings: Findings) -> list[Row]:
     """Every level of every variant, dense first."""
-    points = speeds(findings.benchmark)
-    return [_row(findings, variant, level, points) for variant, level in groups(findings.results)]
+    return [_row(findings, variant, level) for variant, level in findings.levels]
 
 
 def headline_rows(findings: Findings, rows: list[Row]) -> list[Row]:
@@ -61,15 +69,15 @@ def headline_rows(findings: Findings, rows: list[Row]) -> list[Row]:
     return [*(row for row in rows if row.variant == DENSE), *marked, *others]
 
 
-def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> Row:
+def _row(findings: Findings, variant: str, level: int) -> Row:
     runs = findings.levels[variant, level]
     size = size_of(runs)
     summary = findings.summary(variant, level)
     verdicts = findings.verdicts(variant, level)
     diverged = len({run.seed for run in runs if run.diverged})
-    speedup, speed_note = _speed(findings, variant, level, points)
+    speedup, speed_note = _speed(findings, variant, level)
     seeds = (
-        words.replicates(summary.seeds, summary.replicates)
+        units.replicates(summary.seeds, summary.replicates)
         if summary
         else "no seed left"
         if diverged
@@ -80,25 +88,18 @@ def _row(findings: Findings, variant: str, level: int, points: list[Speed]) -> R
         name=display(variant),
         level=level,
         marks=_marks(findings, variant, level),
-        sparsity=words.share(size.sparsity),
-        left=size.rest,
-        quality=quality(findings.metric, summary) if summary else "diverged" if diverged else NOT_MEASURED,
+        sparsity=units.share(size.sparsity),
+        left=measures.rest(size),
+        quality=measures.quality(findings.metric, summary) if summary else "diverged" if diverged else NOT_MEASURED,
         seeds=f"{seeds}, {diverged} diverged" if diverged else seeds,
-        status="Reference" if variant == DENSE else str(level_status(verdicts)) if verdicts else "Not judged",
+        status="Reference" if variant == DENSE else str(findings.statuses.get((variant, level), "Not judged")),
         gate="; ".join(_brief(findings, verdict) for verdict in verdicts),
-        reasons=tuple(f"{verdict.gate.metric}: {verdict.reason}" for verdict in verdicts),
+        reasons=tuple(
+            f"{v.gate.metric}: {reason(v, findings.metrics[v.gate.metric], findings.policy)}" for v in verdicts
+        ),
         speedup=speedup,
         speed_note=speed_note,
     )
-
-
-def quality(metric: Metric, summary: Summary) -> str:
-    """Mean and half-width of its interval: ``98.94 \u00b1 0.14 %``; the mean alone with one seed."""
-    if summary.high is None:
-        return words.value(metric, summary.mean)
-    unit = f" {metric.unit}" if metric.unit else ""
-    text = words.value(metric, summary.mean).removesuffix(unit)
-    return f"{text} \u00b1 {summary.high - summary.mean:.{metric.decimals}f}{unit}"
 
 
 def _marks(findings: Findings, variant: str, level: int) -> tuple[str, ...]:
@@ -119,34 +120,34 @@ def _brief(findings: Findings, verdict: Verdict) -> str:
     metric = findings.metrics[verdict.gate.metric]
     if verdict.estimate is None:
         return "diverged" if verdict.diverged else "no value to compare"
-    text = words.worse(verdict.gate, metric, verdict.estimate)
+    text = measures.worse(verdict.gate, metric, verdict.estimate)
     if len(findings.policy.gates) > 1:
         text = f"{metric.name} {text}"
     if verdict.bound is not None:
-        text += f", bound {words.worsening(verdict.gate, metric, verdict.bound)}"
+        text += f", bound {measures.worsening(verdict.gate, metric, verdict.bound)}"
     if verdict.seeds > 1 and verdict.worst is not None:
-        text += f", worst seed {words.worse(verdict.gate, metric, verdict.worst)}"
+        text += f", worst seed {measures.worse(verdict.gate, metric, verdict.worst)}"
     return f"{'diverged; ' if verdict.diverged else ''}{'runs missing; ' if verdict.missing else ''}{text}"
 
 
-def _speed(findings: Findings, variant: str, level: int, points: list[Speed]) -> tuple[str, str]:
+def _speed(findings: Findings, variant: str, level: int) -> tuple[str, str]:
     """The measured speed-up at batch size 1 over the best dense runtime, and on what; never a theoretical figure."""
     if findings.benchmark is None:
         return NOT_MEASURED, "not measured"
     if variant == DENSE:
-        cell = lead(points, 1)
+        cell = lead(findings.speeds, 1)
         if cell is None:
             return NOT_MEASURED, "not measured at batch size 1"
-        dense = rival(points, cell)
+        dense = rival(findings.speeds, cell)
         if dense is None:
             return NOT_MEASURED, "not measured"
-        return words.times(1.0), f"{words.runtime(dense.runtime)}, {words.latency(dense.median_ms / 1000)}"
-    point = best(points, variant, level)
+        return units.times(1.0), f"{runtime_name(dense.runtime)}, {units.latency(dense.median_ms / 1000)}"
+    point = best(findings.speeds, variant, level)
     if point is None:
         return NOT_MEASURED, "not measured"
     doubt = "" if point.claimed else "; no clear difference"
-    on = words.runtime(point.runtime)
-    return words.times(point.speedup), f"{on} ({words.times(point.low)} to {words.times(point.high)}){doubt}"
+    on = runtime_name(point.runtime)
+    return units.times(point.speedup), f"{on} ({units.times(point.low)} to {units.times(point.high)}){doubt}"
 
 
 def frame(findings: Findings) -> pd.DataFrame:
@@ -159,11 +160,8 @@ def frame(findings: Findings) -> pd.DataFrame:
     """
     import pandas as pd
 
-    points = speeds(findings.benchmark)
     rows = []
-    for variant, level in groups(findings.results):
-        verdicts = findings.verdicts(variant, level)
-        runs = findings.levels[variant, level]
+    for (variant, level), runs in findings.levels.items():
         size = size_of(runs)
         row: dict[str, object] = {
             "variant": variant,
@@ -177,8 +175,9 @@ def frame(findings: Findings) -> pd.DataFrame:
             row[name] = summary.mean if summary else None
             row[f"{name}_low"] = summary.low if summary else None
             row[f"{name}_high"] = summary.high if summary else None
-        row["gate"] = str(level_status(verdicts)) if verdicts else "reference" if variant == DENSE else None
-        point = best(points, variant, level) if variant != DENSE else None
+        status = findings.statuses.get((variant, level))
+        row["gate"] = str(status) if status else "reference" if variant == DENSE else None
+        point = best(findings.speeds, variant, level) if variant != DENSE else None
         row["speedup"] = point.speedup if point else None
         row["runtime"] = point.runtime if point else None
         row["against"] = point.against if point else None

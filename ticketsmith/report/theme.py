@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ticketsmith.evidence.variants import TICKET, display, ordered
+from ticketsmith.evidence.variants import TICKET, ordered
+from ticketsmith.report.sentences.names import display
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Series:
 def variant_series(variants: Iterable[str]) -> list[Series]:
     """A series for each variant, the same look in every chart; unknown variants take the colours that are free."""
     present = ordered(variants)
-    taken = [_STYLES[variant] for variant in present if variant in _STYLES]
-    free = [style for style in CYCLE if style not in taken] or list(CYCLE)
+    used = [_STYLES[variant] for variant in present if variant in _STYLES]
+    free = [style for style in CYCLE if style not in used] or list(CYCLE)
     series, strangers = [], 0
     for variant in present:
         style = _STYLES.get(variant)

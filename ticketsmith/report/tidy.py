@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.results import At, Split
+from ticketsmith.evidence.results import At, Result, Split
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.summarise import measured_value
 
+_PLACE = ("variant", "level", "seed", "draw", "sparsity", "density", "kept", "total", "parameters")
 _MOMENTS: tuple[At, ...] = ("final", "early_stop")
 _TIMES = ("gpu_seconds", "side_by_side")
 _BILL = (*_TIMES, "price", "currency", "machine", "price_per_hour", "spot", "idle_seconds", "idle_price")
@@ -19,50 +21,25 @@ _SPLITS: tuple[Split, ...] = ("validation", "test")
 def results_csv(findings: Findings) -> bytes:
     """UTF-8 with a header. Metrics are columns ``<split>_<metric>_<final | early_stop>``; empty where not measured."""
     measures = [(split, name, at) for at in _MOMENTS for split in _SPLITS for name in findings.metrics]
-    fields = [
-        "variant",
-        "level",
-        "seed",
-        "draw",
-        "sparsity",
-        "density",
-        "kept",
-        "total",
-        "parameters",
-        "network_sparsity",
-    ]
-    fields += ["steps", "early_stop_step"]
-    fields += [f"{split}_{name}_{at}" for split, name, at in measures]
-    fields += ["seconds", *_BILL, "training_flops", "diverged", "diverged_at", "key", "path"]
+    rows = [_row(run, measures) for run in findings.results]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
-    for run in findings.results:
-        row: dict[str, object] = {
-            "variant": run.variant,
-            "level": run.level,
-            "seed": run.seed,
-            "draw": run.draw,
-            "sparsity": run.sparsity,
-            "density": run.density,
-            "kept": run.kept,
-            "total": run.total,
-            "parameters": run.parameters,
-            "network_sparsity": size_of([run]).network_sparsity,
-            "steps": run.steps,
-            "early_stop_step": run.early_stop.step if run.early_stop else None,
-            "seconds": run.seconds,
-            "training_flops": run.training_flops,
-            "diverged": str(run.diverged).lower(),
-            "diverged_at": run.diverged_at,
-            "key": run.key,
-            "path": run.path,
-        }
-        for field in _BILL:
-            row[field] = (
-                getattr(run.bill, field) if run.bill and (run.bill.price is not None or field in _TIMES) else None
-            )
-        for split, name, at in measures:
-            row[f"{split}_{name}_{at}"] = measured_value(run, name, split, at)
-        writer.writerow([row[field] for field in fields])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def _row(run: Result, measures: Sequence[tuple[Split, str, At]]) -> dict[str, object]:
+    priced = run.bill is not None and run.bill.price is not None
+    return {
+        **{name: getattr(run, name) for name in _PLACE},
+        "network_sparsity": size_of([run]).network_sparsity,
+        "steps": run.steps,
+        "early_stop_step": run.early_stop.step if run.early_stop else None,
+        **{f"{split}_{name}_{at}": measured_value(run, name, split, at) for split, name, at in measures},
+        "seconds": run.seconds,
+        **{name: getattr(run.bill, name) if run.bill and (priced or name in _TIMES) else None for name in _BILL},
+        "training_flops": run.training_flops,
+        "diverged": str(run.diverged).lower(),
+        **{name: getattr(run, name) for name in ("diverged_at", "key", "path")},
+    }

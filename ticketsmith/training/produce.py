@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError, StoreError, StoreUnreachableError, TaskError
 from ticketsmith.models.state import snapshot
-from ticketsmith.prices.ledger import cost_path, read_cost, run_cost
+from ticketsmith.prices.ledger import cost_path, cost_paths, parse_cost, run_cost
 from ticketsmith.prices.rate import Rate
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.spec import in_steps
@@ -115,7 +115,7 @@ def reuse(store: Store, job: Job) -> bool:
             files = {name: run.read(name) for name in run.files}
         except DamagedRunError:
             continue  # not there, or theirs to mend; ours is made anew
-        cost = read_cost(store.get, str(twin), key)
+        cost = parse_cost(next(filter(None, map(store.get, cost_paths(str(twin), key))), None), key)
         ours = store.publish(folder, {**files, MANIFEST: manifest_of(key, run.status, files)})
         if ours and cost is not None:
             store.put(cost_path(str(folder)), to_json({**cost, "run": str(folder), "copied_from": str(twin)}))

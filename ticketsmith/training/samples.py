@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ticketsmith.errors import TaskError
-from ticketsmith.evidence.samples import fault
+from ticketsmith.evidence.sample_files import fault
 from ticketsmith.tasks.task import Task
 from ticketsmith.training.loop import judged
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ticketsmith.evidence.serving import Timing
-from ticketsmith.evidence.words import percent
 from ticketsmith.machine import cpu_name
+from ticketsmith.units import percent
 
 if TYPE_CHECKING:
     from ticketsmith.inference.measuring.cell import CellResult

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.serving import Refusal
-from ticketsmith.evidence.words import percent
 from ticketsmith.inference.measuring import agreement
 from ticketsmith.inference.measuring.workload import Workload, output
 from ticketsmith.inference.runtimes import (
@@ -23,6 +22,7 @@ from ticketsmith.inference.runtimes import (
     precision_of,
     tolerance_of,
 )
+from ticketsmith.units import percent
 
 LEAST_AGREEMENT = 0.95
 """Of a low precision: so many of the inputs must be put into the same class as in float32."""

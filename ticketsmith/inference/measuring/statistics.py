@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.evidence.words import percent
+from ticketsmith.units import percent
 
 Rounds = NDArray[np.float64]
 """One latency in seconds a round, ``[rounds]``."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from ticketsmith.evidence.serving import Peaks
-from ticketsmith.evidence.words import percent
 from ticketsmith.inference.measuring import facts, peaks
+from ticketsmith.units import percent
 
 _OTHERS = 0.1
 _STEAL = 0.01

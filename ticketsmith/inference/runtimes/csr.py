@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
-from ticketsmith.evidence.words import percent
 from ticketsmith.inference.runtimes import Call, CannotRunError
 from ticketsmith.inference.runtimes.decoding import own
 from ticketsmith.inference.runtimes.eager import Eager
 from ticketsmith.tasks.task import Decoder
+from ticketsmith.units import percent
 
 
 class Csr:

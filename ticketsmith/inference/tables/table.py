@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest, Peaks, Timing
-from ticketsmith.evidence.words import percent, share, size
+from ticketsmith.units import percent, share, size, three_figures
 
 COLUMNS = (
     "variant",
@@ -56,10 +56,10 @@ def rows(timings: Sequence[Timing]) -> list[tuple[str, ...]]:
             str(timing.level),
             share(timing.sparsity),
             timing.runs_on,
-            _three_figures(timing.median_ms),
-            _three_figures(timing.p90_ms),
-            "" if timing.p99_ms is None else _three_figures(timing.p99_ms),
-            f"{timing.throughput:,.0f}" if timing.throughput >= 10 else _three_figures(timing.throughput),
+            three_figures(timing.median_ms),
+            three_figures(timing.p90_ms),
+            "" if timing.p99_ms is None else three_figures(timing.p99_ms),
+            f"{timing.throughput:,.0f}" if timing.throughput >= 10 else three_figures(timing.throughput),
             _speedup(timing),
             "" if timing.roofline is None else percent(round(timing.roofline, 2)),
             _difference(timing),
@@ -82,8 +82,8 @@ def memory_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
                 timing.variant,
                 str(timing.level),
                 name,
-                _three_figures(timing.load_ms),
-                _three_figures(timing.first_call_ms),
+                three_figures(timing.load_ms),
+                three_figures(timing.first_call_ms),
                 *(
                     "" if count is None else size(count)
                     for count in (timing.resident_bytes, timing.peak_bytes, timing.file_bytes)
@@ -114,10 +114,10 @@ def load_rows(loads: Sequence[LoadTest]) -> list[tuple[str, ...]]:
                 load.variant,
                 str(load.level),
                 name,
-                f"{100 * load.percentile:g} % within {_three_figures(load.target_ms)} ms",
+                f"{100 * load.percentile:g} % within {three_figures(load.target_ms)} ms",
                 f"{load.highest_rate:,.0f} a second" if best else "none that was tried",
-                _three_figures(best.median_ms) if best else "",
-                _three_figures(best.percentile_ms) if best else "",
+                three_figures(best.median_ms) if best else "",
+                three_figures(best.percentile_ms) if best else "",
             )
         )
     return shown
@@ -211,7 +211,3 @@ def _difference(timing: Timing) -> str:
 def _some(models: Sequence[str], most: int = 4) -> str:
     shown = ", ".join(models[:most])
     return shown if len(models) <= most else f"{shown} and {len(models) - most} more"
-
-
-def _three_figures(value: float) -> str:
-    return f"{value:#.3g}".rstrip(".") if 1e-4 <= value < 1000 else f"{value:.3g}" if value < 1 else f"{value:,.0f}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.report.figures.base import Figure
 from ticketsmith.report.figures.cost import cost_figures
 from ticketsmith.report.figures.latency import latency_figures
 from ticketsmith.report.figures.layers import layer_figures
 from ticketsmith.report.figures.learning import learning_figures
 from ticketsmith.report.figures.load import load_figures
 from ticketsmith.report.figures.loss import loss_figures
+from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.figures.quality import quality_figures
 from ticketsmith.report.figures.speed import speed_figures
 from ticketsmith.report.figures.trade import trade_figures

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, best_kind
+from ticketsmith import units
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import display
-from ticketsmith.report.figures.base import HEIGHT, Figure, Row, data, finished, note, reading, rule
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Row, colour, data, finished, hover, note, reading, rule
+from ticketsmith.report.sentences.bottom_line import amount, best_kind
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import BLUE, SOFT, variant_series
 
 _TOP = 220.0  # per cent earned back, the height of the chart
@@ -50,25 +50,20 @@ def _by_variant(findings: Findings) -> Figure | None:
                 "label": amount(part, kind),
                 "Runs": str(part.runs),
                 "Price": amount(part, "money") if part.priced else "not known",
-                "Compute time": words.duration(part.seconds) if part.seconds is not None else "not recorded",
-                "Training arithmetic": words.flops(part.flops),
+                "Compute time": units.duration(part.seconds) if part.seconds is not None else "not recorded",
+                "Training arithmetic": units.flops(part.flops),
             }
         )
     most = max(row["amount"] for row in rows)
     if most == 0:
         return None
     series = variant_series(findings.variants)
-    colours = alt.Color(
-        "series:N",
-        scale=alt.Scale(domain=[entry.key for entry in series], range=[entry.style.colour for entry in series]),
-        legend=None,
-    )
     y = alt.Y("Variant:N", sort=[row["Variant"] for row in rows], axis=None)
     x = alt.X("amount:Q", axis=None, scale=alt.Scale(domain=[0, most * 1.35]))
     base = alt.Chart(data(rows)).encode(x=x, y=y)
     fields = ("Variant", "Runs", *(["Price"] if kind == "money" else []), "Compute time", "Training arithmetic")
     bars = base.mark_bar(cornerRadiusEnd=3, height=16, yOffset=8).encode(
-        color=colours, tooltip=[alt.Tooltip(f"{name}:N") for name in fields]
+        color=colour(series), tooltip=[alt.Tooltip(f"{name}:N") for name in fields]
     )
     amounts = base.mark_text(align="left", dx=6, dy=8).encode(text="label:N")
     # The names stand above their bars: beside them they would leave a phone no room for the bars.
@@ -77,7 +72,7 @@ def _by_variant(findings: Findings) -> Figure | None:
         name="cost-variants",
         section="cost",
         title=f"All the evidence {_DID[kind].format(amount(total, kind))}",
-        caption=f"{words.plural(total.runs, 'run')}, all seeds. {_NOTES[kind]}",
+        caption=f"{units.plural(total.runs, 'run')}, all seeds. {_NOTES[kind]}",
         alt="Training by variant: " + "; ".join(f"{row['Variant']} {row['label']}" for row in rows) + ".",
         spec=finished(alt.layer(bars, amounts, names), height=46 * len(rows)),
     )
@@ -98,9 +93,9 @@ def _by_level(findings: Findings) -> Figure | None:
             {
                 "level": level,
                 "times": so_far / base_amount,
-                "Level": "dense" if level == 0 else f"{level} ({words.share(1 - sparsity[level])} left)",
+                "Level": "dense" if level == 0 else f"{level} ({units.share(1 - sparsity[level])} left)",
                 "So far": f"{so_far / base_amount:.1f}\u00d7 training dense once",
-                "Spent": _told(so_far, kind, findings.cost.dense.currency),
+                "Spent": _amount(so_far, kind, findings.cost.dense.currency),
             }
         )
     spot = findings.sweet_spot
@@ -132,18 +127,18 @@ def _by_level(findings: Findings) -> Figure | None:
     )
 
 
-def _told(size: float, kind: str, currency: str) -> str:
+def _amount(size: float, kind: str, currency: str) -> str:
     if kind == "money":
-        return words.money(size, currency)
-    return words.duration(size) if kind == "time" else words.flops(size)
+        return units.money(size, currency)
+    return units.duration(size) if kind == "time" else units.flops(size)
 
 
 def _payback(findings: Findings) -> Figure | None:
     """How much of what finding cost is earned back, against the requests that were served."""
-    found = next((p for p in findings.paybacks if p.requests is not None and p.requests.middle > 0), None)
-    if found is None or found.requests is None:
+    payback = next((p for p in findings.paybacks if p.requests is not None and p.requests.middle > 0), None)
+    if payback is None or payback.requests is None:
         return None
-    span = found.requests
+    span = payback.requests
     most = 2.2 * span.middle
     size, name = next(((s, n) for s, n in _SCALES if most >= 2 * s), (1.0, ""))
     rows: list[Row] = [
@@ -152,7 +147,7 @@ def _payback(findings: Findings) -> Figure | None:
             "middle": 100 * served / span.middle,
             "low": 100 * served / span.high,
             "high": 100 * served / span.low,
-            "Served": f"{words.count(served)} {found.unit}" if served else f"no {found.unit}",
+            "Served": f"{units.count(served)} {payback.unit}" if served else f"no {payback.unit}",
             "Earned back": f"{100 * served / span.middle:.0f} %",
             "Interval": f"{100 * served / span.high:.0f} % to {100 * served / span.low:.0f} %",
         }
@@ -162,7 +157,7 @@ def _payback(findings: Findings) -> Figure | None:
         "served:Q",
         scale=alt.Scale(domain=[0, most / size], nice=False),
         axis=alt.Axis(
-            title=f"{found.unit.capitalize()} served{f' ({name})' if name else ''}",
+            title=f"{payback.unit.capitalize()} served{f' ({name})' if name else ''}",
             tickCount=6,
             labelExpr="format(datum.value, ',.9~f')",
         ),
@@ -179,31 +174,27 @@ def _payback(findings: Findings) -> Figure | None:
     line = chart.mark_line(color=BLUE.colour, strokeWidth=2.4, clip=True).encode(y=y)
     here = [{"served": span.middle / size, "middle": 100.0}]
     point = alt.Chart(data(here)).mark_point(filled=True, size=90, color=BLUE.ink, opacity=1).encode(x=x, y=y)
-    label = note(words.count(span.middle), x=x, y=y, rows=here, dx=12, dy=16, align="left", fontWeight=600)
-    hover = (
-        chart.properties(name="hover")
-        .mark_point(filled=True, size=420, opacity=0, clip=True)
-        .encode(y=y, tooltip=[alt.Tooltip(f"{field}:N") for field in ("Served", "Earned back", "Interval")])
-    )
+    label = note(units.count(span.middle), x=x, y=y, rows=here, dx=12, dy=16, align="left", fontWeight=600)
+    pointer = hover(chart, ("Served", "Earned back", "Interval"), y=y)
     paid = note(
         "paid for itself", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 100.0}], align="left", dx=6, dy=-8, color=SOFT
     )
-    where = f"{found.machine}, " if found.machine else ""
-    level = words.percent(findings.benchmark.confidence) if findings.benchmark else ""
-    batches = "" if found.batch_size == 1 else f"in batches of {found.batch_size}, "
+    where = f"{payback.machine}, " if payback.machine else ""
+    level = units.percent(findings.benchmark.confidence) if findings.benchmark else ""
+    batches = "" if payback.batch_size == 1 else f"in batches of {payback.batch_size}, "
     return Figure(
         name="cost-payback",
         section="cost",
-        title=f"{batches}it has paid for itself after {words.count(span.middle)} {found.unit}".capitalize(),
+        title=f"{batches}it has paid for itself after {units.count(span.middle)} {payback.unit}".capitalize(),
         caption=(
             f"What finding it cost beyond training dense, against what it saves at every request: {where}"
-            f"{words.runtime(found.runtime)}, batch size {found.batch_size}. Band: {level} interval of the measured speed-up."
+            f"{runtime_name(payback.runtime)}, batch size {payback.batch_size}. Band: {level} interval of the measured speed-up."
         ),
         alt=(
-            f"Share of the cost of finding that is earned back against {found.unit} served: all of it after "
-            f"{words.count(span.middle)} ({words.count(span.low)} to {words.count(span.high)})."
+            f"Share of the cost of finding that is earned back against {payback.unit} served: all of it after "
+            f"{units.count(span.middle)} ({units.count(span.low)} to {units.count(span.high)})."
         ),
         spec=finished(
-            alt.layer(rule(100.0, y, SOFT, 1.4, (4, 3)), paid, band, line, point, label, hover), height=HEIGHT - 100
+            alt.layer(rule(100.0, y, SOFT, 1.4, (4, 3)), paid, band, line, point, label, pointer), height=HEIGHT - 100
         ),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.deployment import conditions, named
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import Figure, Row, colour, data, finished, reading, round_ticks
+from ticketsmith.evidence.variants import DENSE, TICKET
+from ticketsmith.report.figures.parts import Figure, Row, colour, data, finished, reading, round_ticks
+from ticketsmith.report.sentences.deployment import conditions, named, ratio
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import SOFT, dense_and_ticket
 
 
@@ -30,7 +31,9 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
         for p in group.points
         if (p.variant, p.level) == (card.subject, level) and (not p.dense or p == group.candidate)
     ]
-    points = sorted(rivals, key=_median)[:6] + sorted(tickets, key=_median)[:3]
+    points = (
+        sorted(rivals, key=lambda point: point.median_ms)[:6] + sorted(tickets, key=lambda point: point.median_ms)[:3]
+    )
     if not points:
         return None
     longest = max(point.p99_ms or point.p90_ms for point in points)
@@ -84,44 +87,37 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
     )
 
 
-def _median(point: Speed) -> float:
-    return point.median_ms
-
-
 def _slower(group: Group) -> str:
     dense, best = group.dense, group.candidate
     if dense is None or best is None:
         return "How long a call takes"
     if best.low <= 1.0:
-        before = words.latency(dense.median_ms / 1000)
-        return f"Dense on {words.runtime(dense.runtime)} answers in {before}; nothing that passes is surely faster"
+        before = units.latency(dense.median_ms / 1000)
+        return f"Dense on {runtime_name(dense.runtime)} answers in {before}; nothing that passes is surely faster"
     below = best.p99_ms is not None and best.p99_ms < dense.median_ms
     tail = "; even its p99 is below dense's median" if below else ""
-    before, after = words.latency(dense.median_ms / 1000), words.latency(best.median_ms / 1000)
+    before, after = units.latency(dense.median_ms / 1000), units.latency(best.median_ms / 1000)
     name = named(best)
     return f"{name[:1].upper()}{name[1:]} answers in {after}, dense in {before}{tail}"
 
 
 def _bar(point: Speed, size: float) -> Row:
-    name = "Dense" if point.variant == DENSE else f"{_who(point)}, {words.share(point.sparsity)}"
-    p99 = None if point.p99_ms is None else words.latency(point.p99_ms / 1000)
-    p50 = words.latency(point.median_ms / 1000)
+    who = "Ticket" if point.variant == TICKET else display(point.variant)
+    name = "Dense" if point.variant == DENSE else f"{who}, {units.share(point.sparsity)}"
+    p99 = None if point.p99_ms is None else units.latency(point.p99_ms / 1000)
+    p50 = units.latency(point.median_ms / 1000)
     return {
         "series": "dense" if point.variant == DENSE else "ticket",
-        "Name": f"{name}: {words.runtime(point.runtime)}",
+        "Name": f"{name}: {runtime_name(point.runtime)}",
         "Network": display(point.variant),
-        "Runtime": words.runtime(point.runtime),
+        "Runtime": runtime_name(point.runtime),
         "p10": point.p10_ms / 1000 / size,
         "middle": point.median_ms / 1000 / size,
         "p50": p50,
         "p90": point.p90_ms / 1000 / size,
         "p99": None if point.p99_ms is None else point.p99_ms / 1000 / size,
         "told": f"p50 {p50}" if p99 is None else f"p50 {p50}, p99 {p99}",
-        "p10 to p90": f"{words.latency(point.p10_ms / 1000)} to {words.latency(point.p90_ms / 1000)}",
+        "p10 to p90": f"{units.latency(point.p10_ms / 1000)} to {units.latency(point.p90_ms / 1000)}",
         "p99 latency": p99 or "not measured",
-        "Against dense": f"{words.times(point.speedup)} ({words.times(point.low)} to {words.times(point.high)})",
+        "Against dense": ratio(point),
     }
-
-
-def _who(point: Speed) -> str:
-    return "Ticket" if point.variant == "ticket" else display(point.variant)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.statistics import mean
-from ticketsmith.evidence.variants import display
-from ticketsmith.report.figures.base import Figure, Row, data, finished
+from ticketsmith.report.figures.parts import Figure, Row, data, finished
+from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import INK
 
 TALLEST = 640  # pixels: a deep network has thinner rows, not a longer page
@@ -24,10 +24,10 @@ def layer_figures(findings: Findings) -> list[Figure]:
     rows: list[Row] = []
     for level in levels:
         here = [run for run in runs if run.level == level]
-        left = words.share(mean([run.density for run in here])).replace(" %", "")
+        left = units.share(mean([run.density for run in here])).replace(" %", "")
         for name in names:
             density = mean([run.layers[name].density for run in here if name in run.layers])
-            kept = mean([run.layers[name].kept for run in here if name in run.layers])
+            count = mean([run.layers[name].kept for run in here if name in run.layers])
             rows.append(
                 {
                     "layer": name,
@@ -36,7 +36,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
                     "cell": f"{100 * density:.0f}" if density >= 0.0995 else f"{100 * density:.2g}",
                     "Layer": name,
                     "Level": f"{level} ({left} % of all prunable weights left)",
-                    "Weights kept": f"{words.share(density)} ({kept:,.0f} of {runs[0].layers[name].total:,})",
+                    "Weights kept": f"{units.share(density)} ({count:,.0f} of {runs[0].layers[name].total:,})",
                 }
             )
     low = max(min(row["density"] for row in rows), 1e-3)
@@ -73,7 +73,7 @@ def layer_figures(findings: Findings) -> list[Figure]:
             section="layers",
             title=title,
             caption="Percent of its weights that each layer keeps; darker keeps more (log scale). Mean over seeds.",
-            alt=f"Density of {words.plural(len(names), 'layer')} at {words.plural(len(levels), 'level')}. {title}.",
+            alt=f"Density of {units.plural(len(names), 'layer')} at {units.plural(len(levels), 'level')}. {title}.",
             spec=finished(alt.layer(cells, written), height=max(90, row_height * len(names))),
         )
     ]
@@ -87,6 +87,6 @@ def _title(findings: Findings, names: list[str]) -> str:
     most, least = max(names, key=lambda name: density[name]), min(names, key=lambda name: density[name])
     what = "the sweet spot" if findings.sweet_spot else f"the sparsest level of {display(findings.subject)}"
     if density[most] - density[least] < 0.005:
-        return f"At {what} every layer keeps about {words.share(density[most])} of its weights"
-    top, bottom = words.share(density[most]), words.share(density[least])
+        return f"At {what} every layer keeps about {units.share(density[most])} of its weights"
+    top, bottom = units.share(density[most]), units.share(density[least])
     return f"At {what} {most} keeps most of its weights ({top}), {least} fewest ({bottom})"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.learning import EarlyStop
-from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import HEIGHT, Figure, Label, Row, density_axis, finished, rule
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row, density_axis, finished, rule
+from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import variant_series
 
 
@@ -47,7 +48,7 @@ def learning_figures(findings: Findings) -> list[Figure]:
             title=title,
             caption=(
                 "Early stop: the iteration with the lowest validation loss, found after training in full. Lower learns "
-                f"faster. Mean over seeds with {words.percent(findings.policy.confidence)} confidence band; ratios to dense are "
+                f"faster. Mean over seeds with {units.percent(findings.policy.confidence)} confidence band; ratios to dense are "
                 f"geometric means.{_censored(findings)}"
             ),
             alt=f"Early-stop iteration against the share of prunable weights remaining, one line a variant. {title}.",
@@ -63,7 +64,7 @@ def _censored(findings: Findings) -> str:
     if not late:
         return ""
     return (
-        f" In {late} of {words.plural(runs, 'run')} the last iteration is the early stop (censored): longer training might "
+        f" In {late} of {units.plural(runs, 'run')} the last iteration is the early stop (censored): longer training might "
         "have found a later one, so that those iterations are lower bounds."
     )
 
@@ -78,8 +79,8 @@ def _row(series: str, entry: EarlyStop) -> Row:
         "low": low,
         "high": step.high,
         "Variant": display(entry.variant),
-        "Weights remaining": words.share(1 - entry.sparsity),
-        "Sparsity": words.share(entry.sparsity),
+        "Weights remaining": units.share(1 - entry.sparsity),
+        "Sparsity": units.share(entry.sparsity),
         "Early stop": f"iteration {step.mean:,.0f}",
         "Interval": "one seed" if low is None or step.high is None else f"{low:,.0f} to {step.high:,.0f}",
         "Speed of learning": _times(entry) if entry.faster else "reference",
@@ -105,7 +106,7 @@ def _title(findings: Findings) -> str:
     if sure:
         best = max(sure, key=lambda entry: entry.faster.mean if entry.faster else 0.0)
         assert best.faster is not None
-        kept = words.share(1 - best.sparsity)
+        share = units.share(1 - best.sparsity)
         bound = "at least " if best.dense_censored else ""  # dense might go on
-        return f"{name}: learns up to {bound}{best.faster.mean:.1f}\u00d7 as fast as dense, at {kept} of the prunable weights"
+        return f"{name}: learns up to {bound}{best.faster.mean:.1f}\u00d7 as fast as dense, at {share} of the prunable weights"
     return f"{name}: not shown to learn faster than dense at any level"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import altair as alt
 
-from ticketsmith.report.figures.base import Label, Row, colour, dash, data, end_labels, faded, reading, shape, zoom
+from ticketsmith.report.figures.parts import Label, Row, colour, dash, data, end_labels, faded, reading, shape, zoom
 from ticketsmith.report.theme import Series
 
 

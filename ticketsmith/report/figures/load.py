@@ -6,29 +6,14 @@ import math
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Load
 from ticketsmith.evidence.serving import LoadTest
-from ticketsmith.evidence.variants import in_sentence
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    colour,
-    dash,
-    data,
-    end_labels,
-    faded,
-    finished,
-    log_ticks,
-    note,
-    reading,
-    round_ticks,
-    rule,
-    shape,
-)
+from ticketsmith.evidence.variants import TICKET
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
+from ticketsmith.report.sentences.names import in_sentence, runtime_name
 from ticketsmith.report.theme import STATUS_INK, Series, dense_and_ticket
 
 _HEIGHT = HEIGHT - 60
@@ -42,15 +27,12 @@ def load_figures(findings: Findings) -> list[Figure]:
 
 def _load(load: Load) -> Figure | None:
     """Latency against the rate of arrivals, for dense and the ticket, with the target."""
-    tests = [
-        (series, test)
-        for series, test in zip(_series(load), (load.dense, load.ticket), strict=True)
-        if test and test.steps
-    ]
+    looks = dense_and_ticket(load.ticket.variant if load.ticket else TICKET)
+    tests = [(look, test) for look, test in zip(looks, (load.dense, load.ticket), strict=True) if test and test.steps]
     if not tests or tests[0][1].target_ms <= 0:
         return None
     target = tests[0][1].target_ms
-    series = [Series(entry.key, _load_name(entry, test), entry.style) for entry, test in tests]
+    series = [Series(entry.key, f"{entry.label}, {runtime_name(test.runtime)}", entry.style) for entry, test in tests]
     rows = [
         _step(entry, test, index)
         for entry, (_, test) in zip(series, tests, strict=True)
@@ -72,7 +54,7 @@ def _load(load: Load) -> Figure | None:
         scale=alt.Scale(type="log", domain=[min(rates) * 0.9, max(rates) * 1.05], nice=False),
         axis=alt.Axis(
             title="Requests a second (log scale)",
-            values=round_ticks(min(rates) * 0.9, max(rates) * 1.05),
+            values=parts.round_ticks(min(rates) * 0.9, max(rates) * 1.05),
             labelExpr="format(datum.value, ',~r')",
         ),
     )
@@ -82,19 +64,18 @@ def _load(load: Load) -> Figure | None:
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(
             title=f"{percentile} latency, ms (log scale)",
-            values=log_ticks(low, high),
+            values=parts.log_ticks(low, high),
             labelExpr="format(datum.value, '~g')",
         ),
     )
-    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour(series))
-    line = base.mark_line(strokeWidth=2.2, clip=True).encode(strokeDash=dash(series), opacity=faded())
-    marks = base.mark_point(filled=True, size=60, clip=True).encode(shape=shape(series), opacity=faded())
+    base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(series))
+    line = base.mark_line(strokeWidth=2.2, clip=True).encode(strokeDash=parts.dash(series), opacity=parts.faded())
+    marks = base.mark_point(filled=True, size=60, clip=True).encode(shape=parts.shape(series), opacity=parts.faded())
     fields = ("Network", "Requests a second", "Answered a second", "p50", "Latency", "Target")
-    hover = base.properties(name="hover").mark_point(filled=True, size=420, opacity=0, clip=True)
-    hover = hover.encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
+    hover = parts.hover(base, fields)
     limit = [
-        rule(target, y, "#D55E00", 1.6, (7, 4)),
-        note(f"target {words.latency(target / 1000)}", x=alt.value(0), y=reading(y, "y"), rows=[{"y": target}],
+        parts.rule(target, y, "#D55E00", 1.6, (7, 4)),
+        parts.note(f"target {units.latency(target / 1000)}", x=alt.value(0), y=parts.reading(y, "y"), rows=[{"y": target}],
              align="left", dx=6, dy=-9, color=STATUS_INK["FAIL"]),
     ]  # fmt: skip
     last = {row["series"]: row["mean"] for row in rows}
@@ -107,21 +88,15 @@ def _load(load: Load) -> Figure | None:
         title=title,
         caption=(
             f"Requests arrive at random (Poisson), whether or not earlier ones were answered; latency includes waiting. "
-            f"{words.percent(first.percentile)} must be answered within {words.latency(target / 1000)} "
-            f"({words.plural(first.threads, 'thread')}, {first.precision})."
+            f"{units.percent(first.percentile)} must be answered within {units.latency(target / 1000)} "
+            f"({units.plural(first.threads, 'thread')}, {first.precision})."
         ),
         alt=f"{percentile} latency against the rate of requests. {title}.",
-        spec=finished(alt.layer(*limit, line, marks, hover, *end_labels(ends, place, _HEIGHT)), height=_HEIGHT),
+        spec=parts.finished(
+            alt.layer(*limit, line, marks, hover, *parts.end_labels(ends, place, _HEIGHT)), height=_HEIGHT
+        ),
         legend=tuple(series) if len(series) > 1 else (),
     )
-
-
-def _series(load: Load) -> list[Series]:
-    return dense_and_ticket() if load.ticket is None else dense_and_ticket(load.ticket.variant)
-
-
-def _load_name(entry: Series, test: LoadTest) -> str:
-    return f"{entry.label}, {words.runtime(test.runtime)}"
 
 
 def _step(entry: Series, test: LoadTest, index: int) -> Row:
@@ -131,10 +106,10 @@ def _step(entry: Series, test: LoadTest, index: int) -> Row:
         "rate": step.rate,
         "mean": step.percentile_ms,
         "Network": entry.label,
-        "Requests a second": words.rate(step.rate),
-        "Answered a second": words.rate(step.answered_rate),
-        "p50": words.latency(step.median_ms / 1000),
-        "Latency": words.latency(step.percentile_ms / 1000),
+        "Requests a second": units.rate(step.rate),
+        "Answered a second": units.rate(step.answered_rate),
+        "p50": units.latency(step.median_ms / 1000),
+        "Latency": units.latency(step.percentile_ms / 1000),
         "Target": "kept" if step.kept else "missed",
     }
 
@@ -142,16 +117,16 @@ def _step(entry: Series, test: LoadTest, index: int) -> Row:
 def _borne(load: Load) -> str:
     dense, ticket = load.dense, load.ticket
     if dense is None or ticket is None or not dense.highest_rate or not ticket.highest_rate:
-        known = ticket or dense
-        rate = known.highest_rate if known else 0.0
-        who = in_sentence(known.variant) if known else ""
+        either = ticket or dense
+        rate = either.highest_rate if either else 0.0
+        who = in_sentence(either.variant) if either else ""
         return (
-            f"Within the target, {who} serves {words.rate(rate)} requests a second"
+            f"Within the target, {who} serves {units.rate(rate)} requests a second"
             if rate
             else "No rate keeps the target"
         )
     many = ticket.highest_rate / dense.highest_rate
     return (
-        f"Within the target {in_sentence(ticket.variant)} serves {words.rate(ticket.highest_rate)} requests a second, "
-        f"{words.times(many)} what dense does ({words.rate(dense.highest_rate)})"
+        f"Within the target {in_sentence(ticket.variant)} serves {units.rate(ticket.highest_rate)} requests a second, "
+        f"{units.times(many)} what dense does ({units.rate(dense.highest_rate)})"
     )

@@ -7,25 +7,14 @@ from collections.abc import Callable, Sequence
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import CurvePoint, Result
 from ticketsmith.evidence.statistics import mean
-from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    colour,
-    dash,
-    data,
-    end_labels,
-    faded,
-    finished,
-    log_ticks,
-    zoom,
-)
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
+from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import SKY, Series, variant_series
 
 POINTS = 120  # of one curve: more than a screen tells apart, few enough to keep the page small
@@ -53,31 +42,31 @@ def telling_levels(findings: Findings) -> list[tuple[Series, list[Result]]]:
     """Dense, the method at its sweet spot (or middle) and at its sparsest, and the controls at the same sweet spot."""
     levels = sorted({run.level for run in findings.results if run.variant == findings.subject})
     middle = findings.sweet_spot.level if findings.sweet_spot else levels[len(levels) // 2] if levels else 0
-    chosen = [(DENSE, 0), (findings.subject, middle), *((control, middle) for control in findings.controls)]
+    places = [(DENSE, 0), (findings.subject, middle), *((control, middle) for control in findings.controls)]
     looks = {entry.key: entry.style for entry in variant_series(findings.variants)}
     if levels and levels[-1] != middle:
-        chosen.insert(2, (findings.subject, levels[-1]))
-    found = []
-    for variant, level in chosen:
+        places.insert(2, (findings.subject, levels[-1]))
+    curves = []
+    for variant, level in places:
         runs = findings.levels.get((variant, level), [])
         if runs:
             style = SKY if variant == findings.subject and level != middle else looks[variant]
             name = display(variant).partition(" (")[0]
-            label = name if variant == DENSE else f"{name} ({words.share(runs[0].density)} left)"
-            found.append((Series(f"{variant}-{level}", label, style), runs))
-    return found
+            label = name if variant == DENSE else f"{name} ({units.share(runs[0].density)} left)"
+            curves.append((Series(f"{variant}-{level}", label, style), runs))
+    return curves
 
 
 def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure | None:
     rows: list[Row] = []
-    drawn: list[Series] = []
+    lines: list[Series] = []
     for series, runs in telling_levels(findings):
         points = average_curve(runs, read)
         rows += [
             {"series": series.key, "step": step, "loss": value, "Run": series.label, "Loss": f"{value:.4g}"}
             for step, value in points
         ]
-        drawn += [series] if points else []
+        lines += [series] if points else []
     if not rows:
         return None
     values = [row["loss"] for row in rows]
@@ -102,12 +91,12 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         axis=alt.Axis(
             title=f"{title}{' (log scale)' if logarithmic else ''}",
             format="~g",
-            values=log_ticks(low, high) if logarithmic else alt.Undefined,
+            values=parts.log_ticks(low, high) if logarithmic else alt.Undefined,
         ),
     )
-    source = data(rows)
-    base = alt.Chart(source).encode(x=x, y=y, color=colour(drawn))
-    line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=dash(drawn), opacity=faded())
+    source = parts.data(rows)
+    base = alt.Chart(source).encode(x=x, y=y, color=parts.colour(lines))
+    line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=parts.dash(lines), opacity=parts.faded())
     hover = (
         base.properties(name="hover")
         .mark_point(clip=True, size=120, opacity=0, filled=True)
@@ -116,17 +105,17 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
         )
     )
     ends = [
-        Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in drawn
+        Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in lines
     ]
     finish = [f"{label.y:.3g} for {_in_sentence(label.text)}" for label in ends]
     return Figure(
         name=f"loss-{name}",
         section="loss",
-        title=f"{title} at the end: {words.listed(finish[:2])}",
+        title=f"{title} at the end: {units.listed(finish[:2])}",
         caption="Mean over the seeds, without runs that diverged. Lower is better.",
-        alt=f"{title} over training iterations: {words.listed([entry.label for entry in drawn])}.",
-        spec=finished(alt.layer(line, hover.add_params(zoom()), *end_labels(ends, place))),
-        legend=tuple(drawn),
+        alt=f"{title} over training iterations: {units.listed([entry.label for entry in lines])}.",
+        spec=parts.finished(alt.layer(line, hover.add_params(parts.zoom()), *parts.end_labels(ends, place))),
+        legend=tuple(lines),
     )
 
 

@@ -8,27 +8,17 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.gates import level_status
 from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    data,
-    density_axis,
-    file_name,
-    finished,
-    note,
-    reading,
-    rule,
-)
+from ticketsmith.report.figures import parts
 from ticketsmith.report.figures.lines import band_lines
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import SOFT, STATUS_INK, variant_series
 
 
@@ -43,6 +33,14 @@ class Frame:
     def place(self, value: float) -> float:
         """Pixels from the top."""
         return (self.high - value) / (self.high - self.low) * HEIGHT
+
+    def axis(self, metric: Metric) -> alt.Y:
+        """The y axis: ``mean`` of a row, on the test split."""
+        return alt.Y(
+            "mean:Q",
+            scale=alt.Scale(domain=[self.low, self.high], zero=False, nice=False),
+            axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
+        )
 
 
 def quality_figures(findings: Findings) -> list[Figure]:
@@ -63,16 +61,12 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         rows.insert(0, _row(findings, metric, findings.subject, dense))
     series = variant_series(findings.variants)
     frame = framed(rows, dense, limit, metric)
-    x = density_axis([row["density"] for row in rows])
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
-        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
-    )
+    x = parts.density_axis([row["density"] for row in rows])
+    y = frame.axis(metric)
     layers = _spot(findings, x, min(row["density"] for row in rows))
     labels = []
     if dense is not None:
-        layers.append(rule(dense.mean, y, "#4D4D4D", 1.2))
+        layers.append(parts.rule(dense.mean, y, "#4D4D4D", 1.2))
         labels = [Label(entry, dense.mean, entry.label) for entry in series if entry.key == DENSE]
     if limit is not None and gate is not None:
         last = min((row for row in rows if row["series"] == findings.subject), key=lambda r: float(r["density"]))
@@ -91,12 +85,12 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
     layers += band_lines(rows, lines, x, y, tooltip, frame.place, labels)
     title = _title(findings)
     return Figure(
-        name="quality" if metric == findings.metric else f"quality-{file_name(metric.name)}",
+        name="quality" if metric == findings.metric else f"quality-{parts.file_name(metric.name)}",
         section="quality",
         title=title if metric == findings.metric else f"{_heading(metric)}: {title[0].lower()}{title[1:]}",
         caption=_caption(findings, metric, frame),
         alt=f"Test {metric.name} against the share of prunable weights remaining, one line a variant. {title}.",
-        spec=finished(alt.layer(*layers)),
+        spec=parts.finished(alt.layer(*layers)),
         legend=tuple(series),
     )
 
@@ -109,9 +103,8 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
     interval = (
         "one seed"
         if summary.low is None or summary.high is None
-        else (f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}")
+        else (f"{measures.value(metric, summary.low)} to {measures.value(metric, summary.high)}")
     )
-    verdicts = findings.verdicts(summary.variant, summary.level)
     return {
         "series": variant,
         "density": 100 * (1 - summary.sparsity),
@@ -119,12 +112,12 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
         "low": summary.low,
         "high": summary.high,
         "Variant": display(summary.variant),
-        "Weights remaining": words.share(1 - summary.sparsity),
-        "Sparsity": words.share(summary.sparsity),
-        "value": words.value(metric, summary.mean),
+        "Weights remaining": units.share(1 - summary.sparsity),
+        "Sparsity": units.share(summary.sparsity),
+        "value": measures.value(metric, summary.mean),
         "Interval": interval,
         "Seeds": str(summary.replicates),
-        "Gate": str(level_status(verdicts)) if verdicts else "reference",
+        "Gate": str(findings.statuses.get((summary.variant, summary.level), "reference")),
     }
 
 
@@ -166,12 +159,12 @@ def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metr
 
 def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
     """The line, named at its right end on the side where no curve is: above it once the curves have crossed it."""
-    text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+    text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
     dy = -9 if crossed == metric.higher_is_better else 12
     look = {"dx": -6, "dy": dy, "align": "right", "color": STATUS_INK["FAIL"]}
     return [
-        rule(limit, y, "#D55E00", 1.6, (7, 4)),
-        note(text, x=alt.value("width"), y=reading(y, "y"), rows=[{"y": limit}], **look),
+        parts.rule(limit, y, "#D55E00", 1.6, (7, 4)),
+        parts.note(text, x=alt.value("width"), y=parts.reading(y, "y"), rows=[{"y": limit}], **look),
     ]
 
 
@@ -181,13 +174,13 @@ def _spot(findings: Findings, x: alt.X, sparsest: float) -> list[alt.Chart]:
         return []
     sparsity = spot.sparsity
     rows = [{"density": 100 * (1 - sparsity)}]
-    line = alt.Chart(data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
+    line = alt.Chart(parts.data(rows)).mark_rule(color=SOFT, strokeWidth=1.2, strokeDash=[3, 3], clip=True).encode(x=x)
     # Beside the line, on the side that has more room.
     share = math.log(rows[0]["density"] / 100) / math.log(sparsest / 100)
     side = {"align": "left", "dx": 6} if share < 0.5 else {"align": "right", "dx": -6}
-    text = f"Sweet spot\n{words.share(sparsity)} sparsity"
+    text = f"Sweet spot\n{units.share(sparsity)} sparsity"
     look = {"fontWeight": 600, "lineBreak": "\n", "baseline": "top", **side}
-    return [line, note(text, x=x, y=alt.value(2), rows=rows, **look)]
+    return [line, parts.note(text, x=x, y=alt.value(2), rows=rows, **look)]
 
 
 def _title(findings: Findings) -> str:
@@ -196,11 +189,11 @@ def _title(findings: Findings) -> str:
     if spot is None:
         return f"{name}: no level is shown to hold the gate"
     more = "" if spot.cliff_reached else ", the sparsest level trained"
-    return f"{name}: quality holds with {findings.size.removed} removed{more}"
+    return f"{name}: quality holds with {units.removed(findings.size)} removed{more}"
 
 
 def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:
-    level = words.percent(findings.policy.confidence)
+    level = units.percent(findings.policy.confidence)
     parts = [
         f"Mean over seeds on the test split; the bands are {level} confidence intervals of that mean: over seeds, "
         "not over the draw of test examples."
@@ -213,7 +206,7 @@ def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:
             f"The axis is cut at the {'bottom' if metric.higher_is_better else 'top'}: curves beyond it leave it."
         )
     if findings.knee is not None and metric == findings.metric:
-        parts.append(f"The curve of the method bends (knee) at {words.share(findings.knee.sparsity)} sparsity.")
+        parts.append(f"The curve of the method bends (knee) at {units.share(findings.knee.sparsity)} sparsity.")
     parts += _regimes(findings)
     return " ".join(parts)
 
@@ -224,7 +217,7 @@ def _regimes(findings: Findings) -> list[str]:
     proven = [sparsity[level] for level, regime in findings.regimes.items() if regime is Regime.TICKET]
     if not proven:
         return []
-    where = words.share(min(proven))
+    where = units.share(min(proven))
     if len(proven) > 1:
-        where = f"{where} to {words.share(max(proven))}"
+        where = f"{where} to {units.share(max(proven))}"
     return [f"Only the method, and none of its controls, passes the gate at {where} sparsity."]

@@ -8,30 +8,15 @@ from typing import Any
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.deployment import conditions
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE, display
-from ticketsmith.report.figures.base import (
-    HEIGHT,
-    Figure,
-    Label,
-    Row,
-    colour,
-    dash,
-    data,
-    density_axis,
-    end_labels,
-    faded,
-    finished,
-    log_ticks,
-    note,
-    reading,
-    rule,
-    shape,
-)
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
+from ticketsmith.report.sentences.deployment import conditions
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import CYCLE, GREY, SOFT, Series, Style
 
 _IDEAL = Series("ideal", "Ideal: 1/density", Style("#8A93A0", "#56606E", (2, 3)))
@@ -55,14 +40,14 @@ def _by_runtime(card: Scorecard, group: Group) -> Figure | None:
     if not any(point.variant != DENSE for point in points) or group.dense is None:
         return None
     title = _title(card, points)
-    spec, legend = _chart({words.runtime(name): own for name, own in lines.items()}, bounds=True)
+    spec, legend = _chart({runtime_name(name): own for name, own in lines.items()}, bounds=True)
     return Figure(
         name="speed-up",
         section="speed",
         title=title,
         caption=(
-            f"Measured side by side with dense on {words.runtime(group.dense.runtime)}, the best dense runtime "
-            f"({conditions(group)}, {card.device}); bars are {words.percent(card.confidence)} intervals. Above the 1\u00d7 "
+            f"Measured side by side with dense on {runtime_name(group.dense.runtime)}, the best dense runtime "
+            f"({conditions(group)}, {card.device}); bars are {units.percent(card.confidence)} intervals. Above the 1\u00d7 "
             f"line is faster.{_bounds(points)}"
         ),
         alt=f"Measured speed-up against the share of prunable weights remaining, one line a runtime. {title}.",
@@ -80,10 +65,10 @@ def _by_setting(card: Scorecard) -> Figure | None:
     if len(settings) < 2:
         return None
     lines = dict(list(settings.items())[:_MOST])
-    judged = [group for group in card.groups if group.precision == card.groups[0].precision]
+    judged = [group for group in card.groups if group.cell.precision == card.groups[0].cell.precision]
     pays = sum(group.choice is not None for group in judged)
     title = (
-        f"What passes its gates is surely faster in {pays or 'none'} of {words.plural(len(judged), 'measured setting')}"
+        f"What passes its gates is surely faster in {pays or 'none'} of {units.plural(len(judged), 'measured setting')}"
         if card.deployable
         else "Other settings, other speeds"
     )
@@ -94,7 +79,7 @@ def _by_setting(card: Scorecard) -> Figure | None:
         title=title,
         caption=(
             "Each level on its fastest runtime, against dense on the best dense runtime of the same setting; "
-            f"bars are {words.percent(card.confidence)} intervals."
+            f"bars are {units.percent(card.confidence)} intervals."
             f"{'' if len(judged) == len(card.groups) else ' The gates did not judge rounded weights.'}"
             f"{'' if len(lines) == len(settings) else f' Drawn are the first {len(lines)} of {len(settings)} settings.'}"
         ),
@@ -117,32 +102,33 @@ def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[
     def place(value: float) -> float:
         return math.log(high / value) / math.log(high / low) * HEIGHT
 
-    x = density_axis([row["density"] for row in rows])
+    x = parts.density_axis([row["density"] for row in rows])
     y = alt.Y(
         "mean:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(
             title="Speed-up over the best dense runtime (log scale)",
-            values=log_ticks(low, high),
+            values=parts.log_ticks(low, high),
             labelExpr="format(datum.value, '~g') + '\u00d7'",
         ),
     )
-    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour(series))
+    base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(series))
     bars = (
-        alt.Chart(data(rows))
+        alt.Chart(parts.data(rows))
         .mark_rule(strokeWidth=2)
-        .encode(x=x, y=reading(y, "low"), y2="high:Q", color=colour(series), opacity=faded(0.7))
+        .encode(x=x, y=parts.reading(y, "low"), y2="high:Q", color=parts.colour(series), opacity=parts.faded(0.7))
     )
-    line = base.mark_line(strokeWidth=1.8).encode(strokeDash=dash(series), opacity=faded(0.8))
-    marks = base.mark_point(filled=True, size=55).encode(shape=shape(series), opacity=faded())
+    line = base.mark_line(strokeWidth=1.8).encode(strokeDash=parts.dash(series), opacity=parts.faded(0.8))
+    marks = base.mark_point(filled=True, size=55).encode(shape=parts.shape(series), opacity=parts.faded())
     fields = ("Variant", "Weights remaining", "Sparsity", "Runtime", "Setting", "Speed-up", "Interval", "Latency")
-    hover = (
-        base.properties(name="hover")
-        .mark_point(filled=True, size=420, opacity=0)
-        .encode(tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
-    )
-    ends = [Label(entry, _last(rows, entry.key)["mean"], entry.label) for entry in series]
-    layers = [rule(1.0, y, SOFT, 1.4, (4, 3)), _one(y)]
+    hover = parts.hover(base, fields, clip=False)
+    sparsest = [
+        min((row for row in rows if row["series"] == s.key), key=lambda row: float(row["density"])) for s in series
+    ]
+    ends = [Label(entry, row["mean"], entry.label) for entry, row in zip(series, sparsest, strict=True)]
+    look = {"align": "left", "dx": 6, "dy": 9, "color": SOFT}
+    even = parts.note("as fast as the best dense", x=alt.value(0), y=parts.reading(y, "y"), rows=[{"y": 1.0}], **look)
+    layers = [parts.rule(1.0, y, SOFT, 1.4, (4, 3)), even]
     if bounds:
         least = min(row["density"] for row in rows)
         ideal: list[Row] = [{"series": _IDEAL.key, "density": d, "mean": 100 / d} for d in (100.0, least)]
@@ -151,18 +137,14 @@ def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[
                 layers.append(_bound(entry, bound, x, y))
                 ends.append(Label(entry, bound[-1]["mean"], entry.label))
                 series.append(entry)
-    return finished(alt.layer(*layers, bars, line, marks, hover, *end_labels(ends, place))), tuple(series)
-
-
-def _last(rows: Sequence[Row], key: str) -> Row:
-    return min((row for row in rows if row["series"] == key), key=lambda row: float(row["density"]))
+    return parts.finished(alt.layer(*layers, bars, line, marks, hover, *parts.end_labels(ends, place))), tuple(series)
 
 
 def _bound(entry: Series, rows: Sequence[Row], x: alt.X, y: alt.Y) -> alt.Chart:
-    line = alt.Chart(data(rows)).mark_line(
+    line = alt.Chart(parts.data(rows)).mark_line(
         clip=True, color=entry.style.colour, strokeWidth=1.4, strokeDash=list(entry.style.dash)
     )
-    chart: alt.Chart = line.encode(x=x, y=y, opacity=faded())
+    chart: alt.Chart = line.encode(x=x, y=y, opacity=parts.faded())
     return chart
 
 
@@ -177,20 +159,15 @@ def _roof(points: Sequence[Speed]) -> list[Row]:
 
 
 def _bounds(points: Sequence[Speed]) -> str:
-    told = " Ideal: a call would cost what its weights cost."
+    text = " Ideal: a call would cost what its weights cost."
     if len(_roof(points)) > 1:
-        told += " Roofline: the measured peak arithmetic and bandwidth of the machine allow no more."
-    return told
-
-
-def _one(y: alt.Y) -> alt.Chart:
-    look = {"align": "left", "dx": 6, "dy": 9, "color": SOFT}
-    return note("as fast as the best dense", x=alt.value(0), y=reading(y, "y"), rows=[{"y": 1.0}], **look)
+        text += " Roofline: the measured peak arithmetic and bandwidth of the machine allow no more."
+    return text
 
 
 def _row(point: Speed, series: Series) -> Row:
     setting = [point.phase] if point.phase else []
-    setting += [f"batch {point.batch_size}", words.plural(point.threads, "thread"), point.precision]
+    setting += [f"batch {point.batch_size}", units.plural(point.threads, "thread"), point.precision]
     return {
         "series": series.key,
         "density": 100 * (1 - point.sparsity),
@@ -198,13 +175,13 @@ def _row(point: Speed, series: Series) -> Row:
         "low": point.low,
         "high": point.high,
         "Variant": display(point.variant),
-        "Weights remaining": words.share(1 - point.sparsity),
-        "Sparsity": words.share(point.sparsity),
-        "Runtime": words.runtime(point.runtime),
+        "Weights remaining": units.share(1 - point.sparsity),
+        "Sparsity": units.share(point.sparsity),
+        "Runtime": runtime_name(point.runtime),
         "Setting": ", ".join(setting),
-        "Speed-up": words.times(point.speedup),
-        "Interval": f"{words.times(point.low)} to {words.times(point.high)}",
-        "Latency": f"{words.latency(point.median_ms / 1000)} a call",
+        "Speed-up": units.times(point.speedup),
+        "Interval": f"{units.times(point.low)} to {units.times(point.high)}",
+        "Latency": f"{units.latency(point.median_ms / 1000)} a call",
     }
 
 
@@ -212,13 +189,13 @@ def _title(card: Scorecard, points: Sequence[Speed]) -> str:
     """The best that passes its gates; else the mildest level that is surely faster; else that none is."""
     lead = card.lead
     if lead is not None and lead.choice is not None:
-        kept = words.share(1 - lead.choice.sparsity)
-        against = words.runtime(lead.choice.against)
-        return f"With {kept} of the prunable weights, {words.times(lead.choice.speedup)} as fast as dense on {against}"
+        share = units.share(1 - lead.choice.sparsity)
+        against = runtime_name(lead.choice.against)
+        return f"With {share} of the prunable weights, {units.times(lead.choice.speedup)} as fast as dense on {against}"
     sure = [point for point in points if point.variant != DENSE and point.low > 1.0]
     if not sure:
         return "No measured level is surely faster than dense on the best dense runtime"
-    first = words.share(min(point.sparsity for point in sure))
+    first = units.share(min(point.sparsity for point in sure))
     if not card.statuses:
         return f"At {first} sparsity surely faster than dense on the best dense runtime"
     return f"Nothing that passes its gates is surely faster than the best dense; {first} sparsity is"

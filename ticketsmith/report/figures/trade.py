@@ -9,27 +9,19 @@ from typing import Any
 
 import altair as alt
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.deployment import conditions, named
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
-from ticketsmith.evidence.variants import DENSE, display
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
-from ticketsmith.report.figures.base import (
-    Figure,
-    Row,
-    colour,
-    data,
-    file_name,
-    finished,
-    note,
-    reading,
-    round_ticks,
-    rule,
-)
+from ticketsmith.report.figures import parts
+from ticketsmith.report.figures.parts import Figure, Row
 from ticketsmith.report.figures.quality import Frame, framed, gate_height
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.deployment import conditions, named, ratio
+from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.theme import BLUE, GREY, SOFT, STATUS_INK, dense_and_ticket
 
 WIDTH = 640  # pixels of a plot on a desk, about: labels that would cover one another there are left out
@@ -46,18 +38,14 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
     """Quality against the cost of a unit: every level on its fastest runtime, dense on the best dense one."""
     metric = findings.metric
     points = [*([group.dense] if group.dense else []), *(row for row in group.rows if row.variant == card.subject)]
-    known = [(point, summary) for point in points if (summary := findings.summary(point.variant, point.level))]
-    if len(known) < 2 or group.dense is None:
+    measured = [(point, summary) for point in points if (summary := findings.summary(point.variant, point.level))]
+    if len(measured) < 2 or group.dense is None:
         return None
     cost = _cost(card, group)
-    rows = [_place(findings, card, group, point, summary, cost) for point, summary in known]
+    rows = [_place(findings, card, group, point, summary, cost) for point, summary in measured]
     plot = _plot(findings, rows, cost)
     fields = ("Network", "Sparsity", "Runtime", "Quality", "Interval", "Latency", cost.name, "Speed-up", "Gates")
-    hover = (
-        alt.Chart(data(rows), name="hover")
-        .mark_point(filled=True, size=420, opacity=0, clip=True)
-        .encode(x=plot.x, y=plot.y, tooltip=[alt.Tooltip(f"{f}:N") for f in fields])
-    )
+    hover = parts.hover(alt.Chart(parts.data(rows)).encode(x=plot.x, y=plot.y), fields)
     front = _front(rows, metric)
     layers = [
         *_gate(findings, plot),
@@ -74,11 +62,11 @@ def _quality(findings: Findings, card: Scorecard, group: Group) -> Figure | None
         caption=(
             f"{conditions(group).capitalize()}; further left is cheaper, further {better} is better. "
             "Each level on its fastest runtime; the dashed line joins those that nothing else beats in both (Pareto front). "
-            f"The square is dense. Bars are {words.percent(card.confidence)} intervals."
+            f"The square is dense. Bars are {units.percent(card.confidence)} intervals."
             f"{' The axis is cut: levels beyond it leave it.' if plot.frame.cut else ''}"
         ),
-        alt=f"Test {file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
-        spec=finished(alt.layer(*layers)),
+        alt=f"Test {parts.file_name(metric.name)} against {cost.name.lower()} for every level. {title}.",
+        spec=parts.finished(alt.layer(*layers)),
     )
 
 
@@ -108,13 +96,9 @@ def _plot(findings: Findings, rows: Sequence[Row], cost: _Cost) -> _Plot:
     x = alt.X(
         "cost:Q",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(title=cost.title, values=round_ticks(low, high), labelExpr="format(datum.value, '~g')"),
+        axis=alt.Axis(title=cost.title, values=parts.round_ticks(low, high), labelExpr="format(datum.value, '~g')"),
     )
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(domain=[frame.low, frame.high], zero=False, nice=False),
-        axis=alt.Axis(title=f"Test {metric.name}{f', {metric.unit}' if metric.unit else ''}", tickCount=6),
-    )
+    y = frame.axis(metric)
     return _Plot(x, y, low, high, frame)
 
 
@@ -128,25 +112,27 @@ def _gate(findings: Findings, plot: _Plot) -> list[alt.Chart]:
     limit = gate_height(findings.summary(DENSE, 0), gate, metric)
     if limit is None or gate is None:
         return []
-    text = f"Gate: dense {words.MINUS if metric.higher_is_better else '+'} {words.margin(gate, metric)}"
+    text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
     look = {"align": "left", "dx": 4, "dy": -9 if metric.higher_is_better else 12, "color": STATUS_INK["FAIL"]}
     return [
-        rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
-        note(text, x=alt.value(0), y=reading(plot.y, "y"), rows=[{"y": limit}], **look),
+        parts.rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
+        parts.note(text, x=alt.value(0), y=parts.reading(plot.y, "y"), rows=[{"y": limit}], **look),
     ]
 
 
 def _points(rows: Sequence[Row], front: Sequence[Row], plot: _Plot) -> list[alt.Chart]:
     """The Pareto front, and each level with its intervals in quality and in cost."""
-    x, y, hue = plot.x, plot.y, colour(dense_and_ticket())
-    spread = alt.Chart(data([row for row in rows if row["low"] is not None]))
-    source = alt.Chart(data(rows))
+    x, y, hue = plot.x, plot.y, parts.colour(dense_and_ticket())
+    spread = alt.Chart(parts.data([row for row in rows if row["low"] is not None]))
+    source = alt.Chart(parts.data(rows))
     marks = alt.Shape("series:N", scale=alt.Scale(domain=["dense", "ticket"], range=["square", "circle"]), legend=None)
     bar: dict[str, Any] = {"strokeWidth": 1.6, "opacity": 0.6, "clip": True}
     return [
-        alt.Chart(data(front)).mark_line(color=SOFT, strokeWidth=1.4, strokeDash=[5, 3], clip=True).encode(x=x, y=y),
-        spread.mark_rule(**bar).encode(x=x, y=reading(y, "low"), y2="high:Q", color=hue),
-        source.mark_rule(**bar).encode(x=reading(x, "cost_low"), x2="cost_high:Q", y=y, color=hue),
+        alt.Chart(parts.data(front))
+        .mark_line(color=SOFT, strokeWidth=1.4, strokeDash=[5, 3], clip=True)
+        .encode(x=x, y=y),
+        spread.mark_rule(**bar).encode(x=x, y=parts.reading(y, "low"), y2="high:Q", color=hue),
+        source.mark_rule(**bar).encode(x=parts.reading(x, "cost_low"), x2="cost_high:Q", y=y, color=hue),
         source.mark_point(filled=True, size=70, clip=True, opacity=1).encode(x=x, y=y, color=hue, shape=marks),
     ]
 
@@ -158,30 +144,30 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
     marked += [(row, f"Dense\n{row['Runtime']}", GREY.ink) for row in rows if row["variant"] == DENSE]
     layers: list[alt.Chart] = []
     if here:
-        ring = alt.Chart(data(here)).mark_point(size=260, strokeWidth=2.2, color=STATUS_INK["PASS"], opacity=1)
+        ring = alt.Chart(parts.data(here)).mark_point(size=260, strokeWidth=2.2, color=STATUS_INK["PASS"], opacity=1)
         layers.append(ring.encode(x=plot.x, y=plot.y))
     places = [plot.pixels(row) for row, _, _ in marked]
     near = len(places) == 2 and abs(places[0][0] - places[1][0]) < 140
-    taken: list[tuple[float, float]] = []
+    occupied: list[tuple[float, float]] = []
     for (row, text, ink), (left, top) in zip(marked, places, strict=True):
         below = near and top == max(top for _, top in places)  # one above, one below: they do not cover one another
         rightmost = left > (0.85 if below else 0.6) * WIDTH
         dy = 18 if below else -26
         side = {"align": "right", "dx": -14} if rightmost else {"align": "left", "dx": 14}
-        tag = note(text, x=plot.x, y=plot.y, rows=[row], dy=dy, color=ink, fontWeight=600, lineBreak="\n", **side)
+        tag = parts.note(text, x=plot.x, y=plot.y, rows=[row], dy=dy, color=ink, fontWeight=600, lineBreak="\n", **side)
         # A narrow page has room for one name, and drops the layers that are called labels.
         layers.append(tag.properties(name="labels-dense") if row["variant"] == DENSE else tag)
         middle = left - 60 if rightmost else left + 60
-        taken += [(left, top), (middle, top + dy), (middle, top + dy + 14)]
+        occupied += [(left, top), (middle, top + dy), (middle, top + dy + 14)]
     quiet = []
     for row in front:
         left, top = plot.pixels(row)
-        free = all(abs(left + 30 - x) > 75 or abs(top + 12 - y) > 16 for x, y in taken)
+        free = all(abs(left + 30 - x) > 75 or abs(top + 12 - y) > 16 for x, y in occupied)
         if free and row not in here and row["variant"] != DENSE and plot.frame.low <= row["mean"] <= plot.frame.high:
             quiet.append(row)
-            taken.append((left + 30, top + 12))
+            occupied.append((left + 30, top + 12))
     if quiet:
-        tags = alt.Chart(data(quiet), name="labels-front")
+        tags = alt.Chart(parts.data(quiet), name="labels-front")
         tags = tags.mark_text(align="left", dx=9, dy=12, color=BLUE.ink, fontSize=11)
         layers.append(tags.encode(x=plot.x, y=plot.y, text="label:N"))
     return layers
@@ -191,13 +177,13 @@ def _tags(rows: Sequence[Row], front: Sequence[Row], best: tuple[str, int] | Non
 class _Cost:
     """The x axis of quality against cost: money where there is a price, else the time of a unit.
 
-    ``read`` gives the cost of a unit on a point, were it so many times as fast; ``told`` writes it.
+    ``read`` gives the cost of a unit on a point, were it so many times as fast; ``text`` writes it.
     """
 
     name: str
     title: str
     read: Callable[[Speed, float], float]
-    told: Callable[[float], str]
+    text: Callable[[float], str]
 
 
 def _cost(card: Scorecard, group: Group) -> _Cost:
@@ -208,13 +194,13 @@ def _cost(card: Scorecard, group: Group) -> _Cost:
             name,
             f"Price of a million {card.unit}s, {rate.currency} (log scale)",
             lambda point, ratio: card.per_million(point, ratio) or 0.0,
-            lambda amount: words.money(amount, rate.currency),
+            lambda amount: units.money(amount, rate.currency),
         )
     return _Cost(
         f"Time of a {card.unit}",
         f"Time of one {card.unit}, \u00b5s (log scale)",
         lambda point, ratio: 1e6 * point.seconds / ratio,
-        lambda amount: words.latency(amount / 1e6),
+        lambda amount: units.latency(amount / 1e6),
     )
 
 
@@ -226,14 +212,14 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
     low, high = (1.0, 1.0) if point is dense else (point.high, point.low)
     spread = "one seed"
     if summary.low is not None and summary.high is not None:
-        spread = f"{words.value(metric, summary.low)} to {words.value(metric, summary.high)}"
+        spread = f"{measures.value(metric, summary.low)} to {measures.value(metric, summary.high)}"
     spot = findings.sweet_spot
     sweet = spot is not None and (spot.variant, spot.level) == (point.variant, point.level)
     return {
         "series": "dense" if point.variant == DENSE else "ticket",
         "variant": point.variant,
         "level": point.level,
-        "label": "dense" if point.variant == DENSE else words.share(point.sparsity),
+        "label": "dense" if point.variant == DENSE else units.share(point.sparsity),
         "mark": "Sweet spot" if sweet else "Best that passes",
         "cost": cost.read(dense, point.speedup),
         "cost_low": cost.read(dense, low),
@@ -242,13 +228,13 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
         "low": summary.low,
         "high": summary.high,
         "Network": display(point.variant),
-        "Sparsity": words.share(point.sparsity),
-        "Runtime": words.runtime(point.runtime),
-        "Quality": words.value(metric, summary.mean),
+        "Sparsity": units.share(point.sparsity),
+        "Runtime": runtime_name(point.runtime),
+        "Quality": measures.value(metric, summary.mean),
         "Interval": spread,
-        "Latency": f"{words.latency(point.median_ms / 1000)} a call",
-        cost.name: cost.told(cost.read(dense, point.speedup)),
-        "Speed-up": f"{words.times(point.speedup)} ({words.times(point.low)} to {words.times(point.high)})",
+        "Latency": f"{units.latency(point.median_ms / 1000)} a call",
+        cost.name: cost.text(cost.read(dense, point.speedup)),
+        "Speed-up": ratio(point),
         "Gates": str(status) if status else "reference",
     }
 
@@ -256,11 +242,11 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
 def _front(rows: Sequence[Row], metric: Metric) -> list[Row]:
     """The rows that no other beats in cost and quality, from the cheapest to the dearest."""
     sign = 1.0 if metric.higher_is_better else -1.0
-    kept: list[Row] = []
+    front: list[Row] = []
     for row in sorted(rows, key=lambda row: (row["cost"], -sign * row["mean"])):
-        if not kept or sign * row["mean"] > sign * kept[-1]["mean"]:
-            kept.append(row)
-    return kept
+        if not front or sign * row["mean"] > sign * front[-1]["mean"]:
+            front.append(row)
+    return front
 
 
 def _best(findings: Findings, group: Group) -> tuple[str, int] | None:
@@ -282,6 +268,8 @@ def _traded(findings: Findings, group: Group) -> str:
     if summary is None or dense is None:
         return f"{named(best).capitalize()} is {cheaper} to serve"
     own = [v for v in findings.verdicts(best.variant, best.level) if v.gate.metric == findings.metric.name]
-    change = words.worse(own[0].gate, findings.metric, own[0].estimate) if own and own[0].estimate is not None else ""
+    change = (
+        measures.worse(own[0].gate, findings.metric, own[0].estimate) if own and own[0].estimate is not None else ""
+    )
     start = named(best)
     return f"{start[:1].upper()}{start[1:]} is {cheaper} to serve{f', {change}' if change else ''}"

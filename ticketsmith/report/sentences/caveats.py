@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.gates import TOLERANCE, own_worsening
-from ticketsmith.evidence.resolution import resolution
+from ticketsmith.evidence.gates import own_worsening
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.variants import DENSE, POST_TRAINING, display, in_sentence, is_control
+from ticketsmith.evidence.variants import DENSE, POST_TRAINING, is_control
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.names import display, in_sentence
+from ticketsmith.report.sentences.verdicts import reservations
 
 
 def caveats(findings: Findings) -> list[str]:
@@ -32,79 +34,79 @@ def against(findings: Findings, run: Result) -> list[str]:
     if run.variant == DENSE:
         return []
     dense = next((one for one in findings.results if (one.variant, one.seed) == (DENSE, run.seed)), None)
-    told = []
+    sentences = []
     for gate in findings.policy.gates:
         worse = None if dense is None else own_worsening(run, dense, gate, findings.policy.at)
-        if worse is None or worse <= gate.margin + TOLERANCE:
+        if worse is None or gate.allows(worse):
             continue
         metric = findings.metrics[gate.metric]
-        told.append(
-            f"this run itself, seed {run.seed}, is {words.worse(gate, metric, worse)} than dense in test "
-            f"{metric.name.replace('_', ' ')}, beyond the margin of {words.margin(gate, metric)}: gates judge the mean over "
+        sentences.append(
+            f"this run itself, seed {run.seed}, is {measures.worse(gate, metric, worse)} than dense in test "
+            f"{metric.name.replace('_', ' ')}, beyond the margin of {measures.margin(gate, metric)}: gates judge the mean over "
             "seeds. Another --seed may be within it."
         )
     spot = findings.sweet_spot
     if spot and run.variant == spot.variant and run.level in {step.level for step in spot.beyond}:
-        told.append(
+        sentences.append(
             f"this level passes by itself, but lies beyond one that does not: the sweet spot is level {spot.level}, and "
             "nothing is claimed of this one."
         )
-    return told
+    return sentences
 
 
 def _selection(findings: Findings) -> list[str]:
     spot = findings.sweet_spot
-    return [spot.caveat] if spot and spot.caveat else []
+    return [text] if spot and (text := reservations(findings, spot)) else []
 
 
 def _worst(findings: Findings) -> list[str]:
     """A mean within the margin may hide a seed that is not: whoever serves a network serves one seed."""
-    told = []
+    sentences = []
     for verdict in findings.sweet_spot.verdicts if findings.sweet_spot else ():
-        if verdict.seeds < 2 or verdict.worst is None or verdict.worst <= verdict.gate.margin + TOLERANCE:
+        if verdict.seeds < 2 or verdict.worst is None or verdict.gate.allows(verdict.worst):
             continue
         metric = findings.metrics[verdict.gate.metric]
-        told.append(
+        sentences.append(
             f"The answer is about the mean over seeds: at the sweet spot seed {verdict.worst_seed} alone is "
-            f"{words.worse(verdict.gate, metric, verdict.worst)} in {metric.name.replace('_', ' ')}, beyond the margin of "
-            f"{words.margin(verdict.gate, metric)}. Serve another seed."
+            f"{measures.worse(verdict.gate, metric, verdict.worst)} in {metric.name.replace('_', ' ')}, beyond the margin of "
+            f"{measures.margin(verdict.gate, metric)}. Serve another seed."
         )
-    return told
+    return sentences
 
 
 def _diverged(findings: Findings) -> list[str]:
     if not findings.diverged:
         return []
     runs = [f"{display(run.variant)} level {run.level} seed {run.seed}" for run in findings.diverged]
-    shown = words.listed(runs) if len(runs) <= 6 else f"{', '.join(runs[:6])} and {len(runs) - 6} more"
-    told = f"{words.plural(len(runs), 'run')} diverged (the loss was no longer a finite number): {shown}. "
-    told += "Means and curves are over the other seeds."
+    shown = units.listed(runs) if len(runs) <= 6 else f"{', '.join(runs[:6])} and {len(runs) - 6} more"
+    text = f"{units.plural(len(runs), 'run')} diverged (the loss was no longer a finite number): {shown}. "
+    text += "Means and curves are over the other seeds."
     if any(not is_control(run.variant, findings.subject) and run.variant != DENSE for run in findings.diverged):
-        told += " A method fails at such a level and at every sparser one."
+        text += " A method fails at such a level and at every sparser one."
     if any(is_control(run.variant, findings.subject) for run in findings.diverged):
-        told += " A control that diverged does not fail its gate: nothing is known of its quality."
-    return [told]
+        text += " A control that diverged does not fail its gate: nothing is known of its quality."
+    return [text]
 
 
 def missing(findings: Findings) -> list[str]:
     """How many planned runs are not there: those that can still be made, and those that cannot."""
-    told, blocked = [], findings.blocked
+    sentences, blocked = [], findings.blocked
     gap = findings.planned - len(findings.results) - blocked
     if gap > 0:
-        told.append(
-            f"{gap} of {words.plural(findings.planned, 'planned run')} {'is' if gap == 1 else 'are'} missing: a level that "
+        sentences.append(
+            f"{gap} of {units.plural(findings.planned, 'planned run')} {'is' if gap == 1 else 'are'} missing: a level that "
             "lacks one does not pass, and means rest on the others."
         )
     if blocked:
-        told.append(
-            f"{blocked} of {words.plural(findings.planned, 'planned run')} cannot be made, since one that "
+        sentences.append(
+            f"{blocked} of {units.plural(findings.planned, 'planned run')} cannot be made, since one that "
             f"{'it needs' if blocked == 1 else 'they need'} diverged: a level that lacks one does not pass."
         )
-    return told
+    return sentences
 
 
 def _replicates(findings: Findings) -> list[str]:
-    seeds = words.plural(findings.replicates, "seed")
+    seeds = units.plural(findings.replicates, "seed")
     if findings.replicates == 1:
         return ["Only one seed was trained: another may give another answer, and nothing here says by how much."]
     if findings.policy.method == "point":
@@ -130,14 +132,17 @@ def _equal(findings: Findings) -> list[str]:
 
 def _resolution(findings: Findings) -> list[str]:
     """Where an interval is as narrow as the metric allows, rather than as the seeds made it."""
-    at = ("test", findings.policy.at)
-    floored = {entry.metric for entry in findings.summaries if entry.floored and (entry.split, entry.at) == at}
-    floored &= {findings.metric.name}
-    floored |= {verdict.gate.metric for verdict in findings.test if verdict.floored}
-    finest = [resolution(findings.results, findings.metrics[name], "test") for name in sorted(floored)]
+    at = ("test", findings.metric.name, findings.policy.at)
+    own = {
+        entry.metric: entry.floor
+        for entry in findings.summaries
+        if (entry.split, entry.metric, entry.at) == at and entry.floor
+    }
+    floors = own | {verdict.gate.metric: verdict.floor for verdict in findings.test if verdict.floor}
     return [
-        f"Where seeds {one.need} in {one.metric.name.replace('_', ' ')}, their spread is taken as {one}."
-        for one in finest
+        f"Where seeds {measures.agreement(floor)} in {name.replace('_', ' ')}, their spread is taken as "
+        f"{measures.resolution(floor)}."
+        for name, floor in sorted(floors.items())
     ]
 
 
@@ -176,7 +181,7 @@ def _controls(findings: Findings) -> list[str]:
     if not trivial:
         return []
     sparsity = {verdict.level: verdict.sparsity for verdict in findings.test if verdict.variant == findings.subject}
-    deepest = findings.size_at(findings.subject, max(trivial, key=lambda level: sparsity[level])).sparse
+    deepest = measures.sparsity(findings.size_at(findings.subject, max(trivial, key=lambda level: sparsity[level])))
     return [
         f"Up to {deepest} a control passes the gate as well: there, the task is so easy that passing "
         f"proves nothing about {in_sentence(findings.subject)}."

@@ -113,11 +113,11 @@ def end_labels(labels: Sequence[Label], place: Callable[[float], float], height:
     ``place`` is the y scale: data value to pixels from the top. The layers are called ``labels-...``: a narrow page
     drops them and shows its own legend alone. A line that leaves the plot is marked with an arrow.
     """
-    wanted = [place(label.y) for label in labels]
-    tops = spread([min(max(top, 0.0), float(height)) for top in wanted], LABEL_HEIGHT, height)
+    heights = [place(label.y) for label in labels]
+    tops = spread([min(max(top, 0.0), float(height)) for top in heights], LABEL_HEIGHT, height)
     layers = []
     for index, (label, top) in enumerate(zip(labels, tops, strict=True)):
-        arrow = " \u2193" if wanted[index] > height + 1 else " \u2191" if wanted[index] < -1 else ""
+        arrow = " \u2193" if heights[index] > height + 1 else " \u2191" if heights[index] < -1 else ""
         layers.append(
             alt.Chart(data([{"series": label.series.key, "label": label.text + arrow}]), name=f"labels-{index}")
             .mark_text(align="left", dx=8, clip=False, fontWeight=600, color=label.series.style.ink)
@@ -144,6 +144,14 @@ def note(text: str, x: Any, y: Any, rows: Sequence[Row] = ({},), **mark: Any) ->
     source = data([{**row, "note": text} for row in rows])
     chart: alt.Chart = alt.Chart(source).mark_text(**{"color": INK, **mark}).encode(x=x, y=y, text="note:N")
     return chart
+
+
+def hover(chart: alt.Chart, fields: Sequence[str], clip: bool = True, **encodings: Any) -> alt.Chart:
+    """An invisible mark, as large as a finger, that shows ``fields`` of its row."""
+    mark: dict[str, Any] = {"clip": True} if clip else {}
+    points = chart.properties(name="hover").mark_point(filled=True, size=420, opacity=0, **mark)
+    shown: alt.Chart = points.encode(tooltip=[alt.Tooltip(f"{field}:N") for field in fields], **encodings)
+    return shown
 
 
 def rule(value: float, y: alt.Y, colour: str = SOFT, width: float = 1.5, dashes: Sequence[int] = ()) -> alt.Chart:

@@ -1,4 +1,4 @@
-"""What generative models made, to be looked at: text or a picture from each level, and what a file of it may hold."""
+"""Samples of generative models, to be looked at: text or a picture from each level, and what a file of them may hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADING = re.compile(r"^=== (.*) ===$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run made. ``text`` is empty where it made none, and so is ``picture``, the bytes of a PNG."""
+    """What one run generated: ``text``, ``picture`` (the bytes of a PNG), either empty where there is none."""
 
     variant: str
     level: int

@@ -1,26 +1,15 @@
-"""Numbers in words: one way to write a percentage, a measured value, a difference and a list, wherever it is read."""
+"""Numbers as text, with their units: one way to write a share, a time, a size, a sum of money and a list, wherever it is read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ticketsmith.evidence.results import Metric
-from ticketsmith.evidence.verdicts import Gate
+if TYPE_CHECKING:
+    from ticketsmith.evidence.size import Size
 
 MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
-
-_RUNTIMES = {
-    "torch": "PyTorch",
-    "torch_compile": "torch.compile",
-    "torch_csr": "PyTorch CSR",
-    "torch_24": "PyTorch 2:4",
-    "cuda_graph": "CUDA graph",
-    "compact": "Compacted",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "sparse": "TicketSmith sparse",
-}
 
 _SYMBOLS = {"USD": "$", "EUR": "\u20ac", "GBP": "\u00a3"}
 
@@ -44,48 +33,17 @@ def number(value: float, decimals: int) -> str:
     return "0" if text in ("-0", "") else text.replace("-", MINUS)
 
 
-def value(metric: Metric, measured: float) -> str:
-    """A measured value with its unit: ``98.94 %``, ``0.0312``."""
-    text = f"{measured:.{metric.decimals}f}".replace("-", MINUS)
-    return f"{text} {metric.unit}" if metric.unit else text
+def removed(size: Size) -> str:
+    """What pruning removed: ``0.9 % of the network's 52,874 parameters (75.0 % of the 640 prunable ones)``.
 
-
-def difference(metric: Metric, amount: float) -> str:
-    """A difference of two values of ``metric``: points for a percentage (never %, which would read as relative)."""
-    text = f"{amount:.{max(metric.decimals, 2)}f}"
-    text = text.lstrip("-") if not float(text) else text  # no minus zero
-    return f"{text.replace('-', MINUS)}{_unit(metric)}"
-
-
-def small(metric: Metric, amount: float) -> str:
-    """A difference to two figures, however small it is: ``0.28 points``, ``0.0001``."""
-    return f"{number(float(f'{amount:.2g}'), 9)}{_unit(metric)}"
-
-
-def span(metric: Metric, low: float, high: float) -> str:
-    """An interval of differences, the unit once: ``0.12 to 0.55 points``."""
-    return f"{difference(metric, low).removesuffix(_unit(metric))} to {difference(metric, high)}"
-
-
-def worsening(gate: Gate, metric: Metric, amount: float) -> str:
-    """A worsening in the terms of the gate: ``0.42 points``, or ``3.1 %`` of the dense value for a relative gate."""
-    if gate.relative:
-        text = f"{100 * amount:.1f}"
-        return f"{text.lstrip('-') if not float(text) else text.replace('-', MINUS)} %"
-    return difference(metric, amount)
-
-
-def worse(gate: Gate, metric: Metric, amount: float) -> str:
-    """``0.42 points worse`` or, for a negative worsening, ``0.42 points better``."""
-    return f"{worsening(gate, metric, abs(amount))} {'better' if amount < 0 else 'worse'}"
-
-
-def margin(gate: Gate, metric: Metric) -> str:
-    """The tolerated worsening: ``2 points``, ``5 %``."""
-    if gate.relative:
-        return percent(gate.margin)
-    text = number(gate.margin, max(metric.decimals, 4))
-    return f"{text} point" if metric.unit == "%" and text == "1" else f"{text}{_unit(metric)}"
+    Where both shares read the same, or nobody counted the parameters, one is said.
+    """
+    part = share(size.sparsity)
+    if size.parameters is None or size.network_sparsity is None:
+        return f"{part} of the {size.prunable:,} prunable weights"
+    whole = share(size.network_sparsity)
+    beside = "" if whole == part else f" ({part} of the {size.prunable:,} prunable ones)"
+    return f"{whole} of the network's {size.parameters:,} parameters{beside}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -130,12 +88,6 @@ def times(ratio: float) -> str:
     while ratio != 1.0 and decimals in (2, 3) and float(f"{ratio:.{decimals}f}") == 1.0:
         decimals += 1
     return f"{ratio:.{decimals}f}\u00d7"
-
-
-def runtime(name: str) -> str:
-    """A runtime's name for a reader; one that is not known here is shown as it is."""
-    known, comma, options = name.partition(",")
-    return f"{_RUNTIMES.get(known, known)}{comma}{options}"
 
 
 def size(amount: float) -> str:
@@ -191,6 +143,11 @@ def count(amount: float) -> str:
     return f"{_two_figures(amount):,.0f}"
 
 
+def three_figures(value: float) -> str:
+    """A measured number for a table: ``0.123``, ``12.0``, ``1,234``."""
+    return f"{value:#.3g}".rstrip(".") if 1e-4 <= value < 1000 else f"{value:.3g}" if value < 1 else f"{value:,.0f}"
+
+
 def flops(amount: float) -> str:
     """Floating-point operations with a decimal prefix: ``3.2 PFLOP``."""
     for size, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -208,9 +165,3 @@ def _figures(value: float) -> str:
 
 def _two_figures(value: float) -> float:
     return float(f"{value:.1e}")
-
-
-def _unit(metric: Metric) -> str:
-    if metric.unit == "%":
-        return " points"
-    return f" {metric.unit}" if metric.unit else ""

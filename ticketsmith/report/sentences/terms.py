@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ticketsmith.evidence import words
+from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, display
+from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING
+from ticketsmith.report.sentences.names import display
 
 _VARIANTS = {
     "dense": "The network as it is usually trained, with all its weights: what everything is compared with.",
@@ -40,7 +41,7 @@ def _meaning(variant: str) -> str:
 
 def definitions(findings: Findings) -> list[tuple[str, str]]:
     """Every term that this report uses, explained."""
-    confidence = words.percent(findings.policy.confidence)
+    confidence = units.percent(findings.policy.confidence)
     terms = [(display(variant), meaning) for variant in findings.variants if (meaning := _meaning(variant))]
     terms += [
         (
@@ -53,10 +54,7 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
             "Parameters of the network before over parameters after pruning. A file or a runtime may save less.",
         ),
         ("Level", "How many times weights were removed. Level 0 is the dense network."),
-        (
-            "Seed",
-            "One complete repetition of the experiment, with other random initial weights and data order.",
-        ),
+        ("Seed", "One complete repetition of the experiment, with other random initial weights and data order."),
         (
             "Quality gate",
             "The largest loss of quality against the dense network that was agreed on before the experiment. A level "
@@ -122,10 +120,7 @@ def _served(findings: Findings) -> list[tuple[str, str]]:
                 "Break-even sparsity",
                 "From this sparsity on, software that skips zeros is surely faster than the best that multiplies them.",
             ),
-            (
-                "p50, p99",
-                "The latency that half of the calls, or 99 of 100, had at most.",
-            ),
+            ("p50, p99", "The latency that half of the calls, or 99 of 100, had at most."),
         ]
     if findings.paybacks:
         terms.append(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from ticketsmith.evidence import words
-from ticketsmith.evidence.billing import Billed
+from ticketsmith import units
+from ticketsmith.evidence.billing import ClusterBill
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.payback import Payback
 from ticketsmith.evidence.variants import TICKET
+from ticketsmith.report.sentences.names import runtime_name
+
+_DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
 
 
 def bottom_line(findings: Findings) -> str:
@@ -18,10 +21,10 @@ def bottom_line(findings: Findings) -> str:
 def amount(spend: Spend, kind: str) -> str:
     """A sum as ``money``, as compute ``time`` or as ``arithmetic``: the kind that everything beside it is told in."""
     if kind == "money" and spend.money is not None:
-        return words.money(spend.money, spend.currency)
+        return units.money(spend.money, spend.currency)
     if kind != "arithmetic" and spend.seconds is not None:
-        return words.duration(spend.seconds)
-    return words.flops(spend.flops) if spend.flops > 0 else "not recorded"
+        return units.duration(spend.seconds)
+    return units.flops(spend.flops) if spend.flops > 0 else "not recorded"
 
 
 def best_kind(*spends: Spend) -> str:
@@ -43,106 +46,99 @@ def pays_after(payback: Payback) -> tuple[str, str]:
     span = payback.requests
     if span.middle <= 0:
         return "at once", ""
-    return words.count(span.middle), f"{words.count(span.low)} to {words.count(span.high)}"
+    return units.count(span.middle), f"{units.count(span.low)} to {units.count(span.high)}"
 
 
-def billed_line(findings: Findings) -> str:
+def cluster_line(findings: Findings) -> str:
     """What the cluster billed in all, and how much of it was the work itself; empty without a cluster."""
-    bill = findings.billed
+    bill = findings.cluster
     if bill is None or not bill.pods:
         return ""
-    sum_ = f"billed {words.money(bill.price, bill.currency)}" if bill.price is not None else "was used"
+    sum_ = f"billed {units.money(bill.price, bill.currency)}" if bill.price is not None else "was used"
     share = min(1.0, bill.useful_seconds / bill.seconds) if bill.seconds > 0 else 0.0
     idle = ""
     if bill.idle_seconds > 0:
-        money = f" ({words.money(bill.idle_price, bill.currency)} of it)" if bill.price is not None else ""
+        money = f" ({units.money(bill.idle_price, bill.currency)} of it)" if bill.price is not None else ""
         idle = (
-            f" Afterwards nodes idled for up to {words.duration(bill.idle_seconds)} until they were scaled down{money}."
+            f" Afterwards nodes idled for up to {units.duration(bill.idle_seconds)} until they were scaled down{money}."
         )
+    use = "" if bill.utilisation is None else f" GPUs were used {100 * bill.utilisation:.0f} % on average."
     return (
-        f"The cluster {sum_}: {words.plural(bill.pods, 'pod')} took {words.duration(bill.seconds)}, of which the runs "
+        f"The cluster {sum_}: {units.plural(bill.pods, 'pod')} took {units.duration(bill.seconds)}, of which the runs "
         f"themselves were {100 * share:.0f} % and starting, loading, measuring and lost work the rest.{idle}"
-        f"{_mishaps(bill)}{_use(bill)}"
+        f"{_mishaps(bill)}{use}"
     )
 
 
-def _mishaps(bill: Billed) -> str:
-    told = ""
+def _mishaps(bill: ClusterBill) -> str:
+    text = ""
     if bill.failed.pods:
-        reasons = words.listed([f"{count} {reason}" for reason, count in bill.reasons.items()])
-        price = "" if bill.failed.price is None else f", {words.money(bill.failed.price, bill.currency)}"
-        took = f"{words.duration(bill.failed.seconds)}{price}"
-        told = f" {words.plural(bill.failed.pods, 'pod')} ended without success ({reasons}), after {took}."
+        reasons = units.listed([f"{count} {reason}" for reason, count in bill.reasons.items()])
+        price = "" if bill.failed.price is None else f", {units.money(bill.failed.price, bill.currency)}"
+        took = f"{units.duration(bill.failed.seconds)}{price}"
+        text = f" {units.plural(bill.failed.pods, 'pod')} ended without success ({reasons}), after {took}."
     if bill.again:
         verb = "was" if bill.again == 1 else "were"
-        told += f" {words.plural(bill.again, 'pod')} {verb} started in the place of another."
-    return told
-
-
-def _use(bill: Billed) -> str:
-    return "" if bill.utilisation is None else f" GPUs were used {100 * bill.utilisation:.0f} % on average."
+        text += f" {units.plural(bill.again, 'pod')} {verb} started in the place of another."
+    return text
 
 
 def notes(findings: Findings) -> list[str]:
     """What a reader should know of the numbers: where prices come from, and what is not in them."""
-    return [*_prices(findings), *_gaps(findings), *_pods(findings), *_scope(findings)]
+    scope = (
+        "Prices are of machines alone: storage, network, the cluster's own nodes, tax and discounts are not in them."
+    )
+    parts = [*_prices(findings), *_gaps(findings), *_pods(findings)]
+    return parts if findings.cost.total.price is None else [*parts, scope]
 
 
 def _prices(findings: Findings) -> list[str]:
-    told = []
+    sentences = []
     for machine in findings.cost.machines:
         kind = ", spot" if machine.spot else ""
         source = ", ".join(part for part in (machine.source, machine.dated and f"dated {machine.dated}") if part)
-        price = words.hourly(machine.per_hour, machine.currency)
-        told.append(f"{machine.name}{kind}: {price} an hour{f' ({source})' if source else ''}.")
-    return told
+        price = units.hourly(machine.per_hour, machine.currency)
+        sentences.append(f"{machine.name}{kind}: {price} an hour{f' ({source})' if source else ''}.")
+    return sentences
 
 
 def _gaps(findings: Findings) -> list[str]:
-    total, told = findings.cost.total, []
+    total, sentences = findings.cost.total, []
     if len(total.currencies) > 1:
-        told.append(
-            f"Prices are in {words.listed(list(total.currencies))}: they were not added, and costs are told in time."
+        sentences.append(
+            f"Prices are in {units.listed(list(total.currencies))}: they were not added, and costs are told in time."
         )
     elif total.price is not None and total.unpriced:
         verb = "has" if total.unpriced == 1 else "have"
-        told.append(
-            f"{total.unpriced} of {words.plural(total.runs, 'run')} {verb} no price, since no `--machine` was given when "
+        sentences.append(
+            f"{total.unpriced} of {units.plural(total.runs, 'run')} {verb} no price, since no `--machine` was given when "
             "they were made: sums that they belong to are told in time."
         )
     if total.seconds is not None and total.untimed:
         verb = "did" if total.untimed == 1 else "do"
-        told.append(f"{total.untimed} of {words.plural(total.runs, 'run')} {verb} not know how long it took.")
+        sentences.append(f"{total.untimed} of {units.plural(total.runs, 'run')} {verb} not know how long it took.")
     copied = {run.key for run in findings.results if run.bill and run.bill.copied}
     if copied:
         verb = "was" if len(copied) == 1 else "were"
-        told.append(
-            f"{words.plural(len(copied), 'run')} {verb} made for another experiment and copied: the cost is counted here "
+        sentences.append(
+            f"{units.plural(len(copied), 'run')} {verb} made for another experiment and copied: the cost is counted here "
             "too, and was paid once."
         )
-    return told
+    return sentences
 
 
 def _pods(findings: Findings) -> list[str]:
-    bill = findings.billed
+    bill = findings.cluster
     if bill is None:
         return []
-    told = []
+    sentences = []
     if bill.unpriced:
-        told.append(f"{words.plural(bill.unpriced, 'pod')} without a price: the bill of the cluster is not known.")
+        sentences.append(f"{units.plural(bill.unpriced, 'pod')} without a price: the bill of the cluster is not known.")
     if bill.running:
-        told.append(f"{words.plural(bill.running, 'pod')} had not ended: counted as far as it was known.")
+        sentences.append(f"{units.plural(bill.running, 'pod')} had not ended: counted as far as it was known.")
     if bill.unreadable:
-        told.append(f"{words.plural(bill.unreadable, 'record')} of pods could not be read and are not counted.")
-    return told
-
-
-def _scope(findings: Findings) -> list[str]:
-    if findings.cost.total.price is None:
-        return []
-    return [
-        "Prices are of machines alone: storage, network, the cluster's own nodes, tax and discounts are not in them."
-    ]
+        sentences.append(f"{units.plural(bill.unreadable, 'record')} of pods could not be read and are not counted.")
+    return sentences
 
 
 def _price(findings: Findings) -> str:
@@ -168,39 +164,57 @@ def _return(findings: Findings) -> str:
     payback = findings.paybacks[0]
     one = payback.unit.removesuffix("s")
     batches = "" if payback.batch_size == 1 else f" in batches of {payback.batch_size}"
-    ticket = f"{words.latency(payback.ticket_seconds)} per {one}{batches}"
-    dense = f"{words.latency(payback.dense_seconds)} for dense on {words.runtime(payback.dense_runtime)}"
+    ticket = f"{units.latency(payback.ticket_seconds)} per {one}{batches}"
+    dense = f"{units.latency(payback.dense_seconds)} for dense on {runtime_name(payback.dense_runtime)}"
     if payback.outcome != "pays":
-        interval = f"{words.times(payback.low)} to {words.times(payback.high)}"
+        interval = f"{units.times(payback.low)} to {units.times(payback.high)}"
         ends = (
             "it never pays for itself: it is slower"
             if payback.outcome == "never"
             else "it is not shown to pay for itself: the measured speed-up cannot be told from 1"
         )
         return (
-            f"At the measured {ticket} on {words.runtime(payback.runtime)}, against {dense}, {ends} "
+            f"At the measured {ticket} on {runtime_name(payback.runtime)}, against {dense}, {ends} "
             f"({interval}).{_elsewhere(findings)}"
         )
     if payback.requests is None or payback.requests_with_dense is None:
         return (
             f"The measured time is {ticket}, against {dense}; after how many that pays for itself cannot be said: "
-            f"{payback.why}."
+            f"{_obstacle(findings, payback)}."
         )
     if payback.requests.middle <= 0:
         return f"At the measured {ticket}, against {dense}, it pays from the first {one} on."
-    level = words.percent(findings.benchmark.confidence)
+    level = units.percent(findings.benchmark.confidence)
     where = (
-        f" served on {payback.machine} at {words.hourly(payback.per_hour, payback.currency)} an hour"
+        f" served on {payback.machine} at {units.hourly(payback.per_hour, payback.currency)} an hour"
         if payback.currency and payback.per_hour is not None
         else ", served on the machine that trained it"
     )
     span = payback.requests
     return (
         f"At the measured {ticket}, against {dense}, it has paid for itself after "
-        f"{words.count(span.middle)} {payback.unit}{where} ({level} interval {words.count(span.low)} to "
-        f"{words.count(span.high)}). That earns back what it cost beyond training dense; with dense training too, "
-        f"{words.count(payback.requests_with_dense.middle)}."
+        f"{units.count(span.middle)} {payback.unit}{where} ({level} interval {units.count(span.low)} to "
+        f"{units.count(span.high)}). That earns back what it cost beyond training dense; with dense training too, "
+        f"{units.count(payback.requests_with_dense.middle)}."
     )
+
+
+def _obstacle(findings: Findings, payback: Payback) -> str:
+    """Why what finding cost and what serving saves cannot be compared."""
+    cost, card = findings.cost, findings.scorecard
+    assert card is not None
+    match payback.obstacle:
+        case "currencies":
+            serving = card.rate.currency if card.rate else ""
+            return f"training is priced in {cost.finding.currency} and serving in {serving}, which cannot be compared"
+        case "devices":
+            trained = " and ".join(_DEVICES.get(device, device) for device in cost.devices)
+            return (
+                f"it was trained on {trained} and measured on {_DEVICES.get(card.device_kind, card.device_kind)}, and what an "
+                "hour of both costs is not known (`--machine`)"
+            )
+        case _:
+            return "not every run recorded its time"
 
 
 def _elsewhere(findings: Findings) -> str:
@@ -209,6 +223,6 @@ def _elsewhere(findings: Findings) -> str:
     if other is None or other.requests is None:
         return ""
     return (
-        f" In batches of {other.batch_size}, on {words.runtime(other.runtime)}, it does, after "
-        f"{words.count(other.requests.middle)} {other.unit}."
+        f" In batches of {other.batch_size}, on {runtime_name(other.runtime)}, it does, after "
+        f"{units.count(other.requests.middle)} {other.unit}."
     )

@@ -8,20 +8,21 @@ from dataclasses import replace
 
 import pytest
 
-from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.samples import Sample
-from ticketsmith.evidence.showing import worth_showing
+from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.sample_files import Sample
+from ticketsmith.report.gallery import runs_to_show
 from ticketsmith.report.markdown import report_markdown
 from ticketsmith.report.page import report_page
 from ticketsmith.report.story import SAMPLES, tell
 
-from .conftest import findings_of
+from ..evidence.synthetic import experiment
+from .conftest import POLICY, findings_of
 
 
 def made(findings: Findings, **more: object) -> list[Sample]:
     return [
         replace(Sample(run.variant, run.level, run.seed, run.sparsity), **more)  # type: ignore[arg-type]
-        for run in worth_showing(findings)
+        for run in runs_to_show(findings)
     ]
 
 
@@ -62,3 +63,26 @@ def test_long_texts_are_cut_and_say_so() -> None:
     findings = findings_of("one seed")
     story = tell(findings, made(findings, text="word " * 2_000))
     assert all(text.endswith("\u2026") and len(text) < 1_100 for row in story.samples.rows for text in row.passages)
+
+
+def test_dense_every_level_of_the_ticket_and_the_controls_at_the_sweet_spot() -> None:
+    findings = conclude("x", experiment(seeds=3, draws=2, diverge=("ticket", 3, 0)), POLICY)
+    assert findings.sweet_spot is not None
+    spot = findings.sweet_spot.answer[0]
+    shown = [(run.variant, run.level, run.seed, run.draw) for run in runs_to_show(findings)]
+    ticket = [("ticket", level, 0, 0) for level in range(1, 13) if level != 3]  # which diverged
+    controls = [("random_reinit", spot, 0, 0), ("random_ticket", spot, 0, 0)]
+    assert shown == [("dense", 0, 0, 0), *ticket, *controls]
+
+
+def test_a_seed_whose_dense_run_diverged_is_not_the_one_shown() -> None:
+    findings = conclude("x", experiment(seeds=2, levels=2, diverge=("dense", 0, 0)), POLICY)
+    assert {run.seed for run in runs_to_show(findings)} == {1}
+
+
+def test_of_very_many_levels_the_first_the_last_and_the_sweet_spot_stay() -> None:
+    findings = conclude("x", experiment(seeds=3, levels=100, variants=("dense", "ticket"), points=2), POLICY)
+    assert findings.sweet_spot is not None
+    levels = [run.level for run in runs_to_show(findings)]
+    assert len(levels) <= 25
+    assert {0, 1, 100, findings.sweet_spot.answer[0]} <= set(levels)

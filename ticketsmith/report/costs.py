@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from ticketsmith.evidence import words
-from ticketsmith.evidence.bottom_line import amount, pays_after
+from ticketsmith import units
 from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import TICKET, display
-
-
-@dataclass(frozen=True)
-class Table:
-    """A small table of finished text; its first column names the rows, all others are numbers."""
-
-    header: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+from ticketsmith.evidence.variants import TICKET
+from ticketsmith.report.sentences.bottom_line import amount, pays_after
+from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.tables import Table
 
 
 def spending(findings: Findings) -> Table:
@@ -26,9 +17,9 @@ def spending(findings: Findings) -> Table:
     spot = "all levels"
     if findings.sweet_spot:
         spot = "up to the level that ended the search" if findings.sweet_spot.end else "up to the sweet spot"
-    found = "the ticket" if findings.subject == TICKET else "it"
+    what = "the ticket" if findings.subject == TICKET else "it"
     parts = [
-        (f"Finding {found}: dense and {spot}", cost.finding),
+        (f"Finding {what}: dense and {spot}", cost.finding),
         ("of that, dense training", cost.dense),
         *([("Controls", cost.controls)] if cost.controls.runs else []),
         ("Everything that was made", cost.total),
@@ -37,10 +28,10 @@ def spending(findings: Findings) -> Table:
     rows = []
     for name, spend in parts:
         row = [name, str(spend.runs), *([_price(spend)] if priced else []), _time(spend)]
-        rows.append([*row, *([words.duration(spend.gpu_seconds)] if gpus else []), words.flops(spend.flops)])
+        rows.append([*row, *([units.duration(spend.gpu_seconds)] if gpus else []), units.flops(spend.flops)])
     if cost.total.idle_seconds > 0 and cost.total.price is not None:
-        idle = ["of that, idle nodes afterwards, at most", "", words.money(cost.total.idle_price, cost.total.currency)]
-        rows.append([*idle, words.duration(cost.total.idle_seconds), *([""] if gpus else []), ""])
+        idle = ["of that, idle nodes afterwards, at most", "", units.money(cost.total.idle_price, cost.total.currency)]
+        rows.append([*idle, units.duration(cost.total.idle_seconds), *([""] if gpus else []), ""])
     header = ["Trained", "Runs", *(["Price"] if priced else []), "Compute time", *(["GPU time"] if gpus else [])]
     return Table((*header, "Training arithmetic"), rows)
 
@@ -50,9 +41,9 @@ def serving(findings: Findings) -> Table:
     rows = [
         (
             f"Batch size {payback.batch_size}",
-            f"{words.latency(payback.dense_seconds)}\n{words.runtime(payback.dense_runtime)}",
-            f"{words.latency(payback.ticket_seconds)}\n{words.runtime(payback.runtime)}",
-            f"{words.times(payback.speedup)}\n{words.times(payback.low)} to {words.times(payback.high)}",
+            f"{units.latency(payback.dense_seconds)}\n{runtime_name(payback.dense_runtime)}",
+            f"{units.latency(payback.ticket_seconds)}\n{runtime_name(payback.runtime)}",
+            f"{units.times(payback.speedup)}\n{units.times(payback.low)} to {units.times(payback.high)}",
             "\n".join(filter(None, pays_after(payback))),
         )
         for payback in findings.paybacks
@@ -63,15 +54,15 @@ def serving(findings: Findings) -> Table:
     return Table(("Served", f"Dense, per {one}", f"{name}, per {one}", "Speed-up", f"Pays after ({unit})"), rows)
 
 
-def billed(findings: Findings) -> Table:
+def cluster(findings: Findings) -> Table:
     """What a cluster billed, a row a kind of pod; empty without one."""
-    bill = findings.billed
+    bill = findings.cluster
     if bill is None or not bill.pods:
         return Table()
 
     def row(name: str, pods: int | None, seconds: float, price: float | None) -> tuple[str, str, str, str]:
-        money = "not known" if price is None else words.money(price, bill.currency)
-        return name, "" if pods is None else str(pods), words.duration(seconds), money
+        money = "not known" if price is None else units.money(price, bill.currency)
+        return name, "" if pods is None else str(pods), units.duration(seconds), money
 
     rows = [row(display(name), part.pods, part.seconds, part.price) for name, part in bill.by_variant.items()]
     if bill.idle_seconds > 0:
@@ -89,13 +80,13 @@ def billed(findings: Findings) -> Table:
 
 def _price(spend: Spend) -> str:
     if len(spend.currencies) > 1:
-        return words.listed(spend.currencies)
+        return units.listed(spend.currencies)
     if spend.money is None:
         return "not known"
-    text = words.money(spend.money, spend.currency)
-    return f"{text} ({words.plural(spend.unpriced, 'run')} without a price)" if spend.unpriced else text
+    text = units.money(spend.money, spend.currency)
+    return f"{text} ({units.plural(spend.unpriced, 'run')} without a price)" if spend.unpriced else text
 
 
 def _time(spend: Spend) -> str:
     text = amount(spend, "time") if spend.seconds is not None else "not recorded"
-    return f"{text} ({words.plural(spend.untimed, 'run')} not timed)" if spend.seconds and spend.untimed else text
+    return f"{text} ({units.plural(spend.untimed, 'run')} not timed)" if spend.seconds and spend.untimed else text

@@ -1,0 +1,46 @@
+"""``gates.json``: every verdict with its reason, and the answer, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.verdicts import GatePolicy, SweetSpot, Verdict
+from ticketsmith.report.sentences.headline import headline
+from ticketsmith.report.sentences.verdicts import gaps, reason, reservations
+
+_FIELDS = (
+    "variant", "level", "sparsity", "network_sparsity", "split", "status", "estimate", "bound", "replicates", "seeds",
+    "worst", "worst_seed", "diverged", "missing", "undefined",
+)  # fmt: skip
+
+
+def document(findings: Findings) -> dict[str, Any]:
+    """The policy, the headline, the sweet spot, the target and the verdicts of both splits, for ``json.dumps``."""
+    return {
+        "policy": asdict(findings.policy),
+        "headline": headline(findings),
+        "network": {"parameters": findings.size.parameters, "prunable": findings.size.prunable},
+        "sweet_spot": _sweet_spot(findings, findings.sweet_spot) if findings.sweet_spot else None,
+        "target": findings.target,
+        "validation": [_verdict(verdict, findings.metrics, findings.policy) for verdict in findings.validation],
+        "test": [_verdict(verdict, findings.metrics, findings.policy) for verdict in findings.test],
+    }
+
+
+def _sweet_spot(findings: Findings, spot: SweetSpot) -> dict[str, Any]:
+    verdicts = [_verdict(verdict, findings.metrics, findings.policy) for verdict in spot.verdicts]
+    return {**asdict(replace(spot, verdicts=())), "verdicts": verdicts, "caveat": reservations(findings, spot)}
+
+
+def _verdict(verdict: Verdict, metrics: Mapping[str, Metric], policy: GatePolicy) -> dict[str, Any]:
+    return {
+        **{name: getattr(verdict, name) for name in _FIELDS},
+        "gate": asdict(verdict.gate),
+        "floored": verdict.floor is not None,
+        "gaps": gaps(verdict),
+        "reason": reason(verdict, metrics[verdict.gate.metric], policy),
+    }

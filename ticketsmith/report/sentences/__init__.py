@@ -1,0 +1,1 @@
+"""The sentences of a report: findings in, text out. Nothing here knows of tables, figures or pages."""

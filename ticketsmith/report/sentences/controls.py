@@ -1,0 +1,103 @@
+"""Whether the ticket is special: the controls, or other criteria of pruning, against it."""
+
+from __future__ import annotations
+
+from ticketsmith import units
+from ticketsmith.evidence.controls import Comparison
+from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, RANDOM_REINIT, RANDOM_TICKET
+from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences.names import in_sentence
+
+
+def special(findings: Findings) -> str:
+    """One or two sentences on the controls: does the ticket beat them, and so prove anything?"""
+    if not findings.comparisons and findings.subject == POST_TRAINING:
+        return (
+            "No other criterion was tried, so that this result says nothing of whether this one is better than chance."
+        )
+    if not findings.comparisons and not findings.controls:
+        return "No control was trained, so that this result says nothing of whether these weights are special."
+    level = _level_of_interest(findings)
+    here = [comparison for comparison in findings.comparisons if comparison.level == level]
+    clauses = [_against(findings, comparison) for comparison in here]
+    clauses += [_fallen(findings, control, level) for control in findings.controls if _lost(findings, control, level)]
+    if level is None or not clauses:
+        return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
+    lead = f"At {measures.sparsity(findings.size_at(findings.subject, level))},"
+    return " ".join([f"{lead} {clauses[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in clauses[1:])])
+
+
+def _level_of_interest(findings: Findings) -> int | None:
+    """The level that the headline names; else the target; else the sparsest level that has controls."""
+    if findings.sweet_spot:
+        return findings.sweet_spot.level
+    if findings.target:
+        return findings.target[0]
+    return max((comparison.level for comparison in findings.comparisons), default=None)
+
+
+def _lost(findings: Findings, control: str, level: int | None) -> list[int]:
+    """The seeds of a control that diverged at a level."""
+    return sorted({run.seed for run in findings.diverged if (run.variant, run.level) == (control, level)})
+
+
+def _fallen(findings: Findings, control: str, level: int | None) -> str:
+    seeds = units.seeds(_lost(findings, control, level))
+    return f"{in_sentence(control)} diverged for {seeds}, which says nothing of its quality"
+
+
+def _against(findings: Findings, comparison: Comparison) -> str:
+    metric = findings.metrics[comparison.metric]
+    name = _yardstick(comparison.control)
+    gain = comparison.advantage
+    if gain.low is None or gain.high is None:
+        verb = "worse" if gain.mean >= 0 else "better"
+        amount = measures.difference(metric, abs(gain.mean))
+        return f"{name} is {amount} {verb} by one replicate (no confidence)"
+    level = units.percent(findings.policy.confidence)
+    rival = "the recipe's criterion" if findings.subject == POST_TRAINING else in_sentence(findings.subject)
+    if not comparison.significant:
+        span = f"{measures.span(metric, gain.low, gain.high)}{_floor(comparison)}"
+        meaning = _meaning(comparison.control, None)
+        return f"{name} cannot be told apart from {rival} ({level} interval of the difference: {span}){meaning}"
+    nearest, farthest = sorted((abs(gain.low), abs(gain.high)))
+    span = f"{level} interval {measures.span(metric, nearest, farthest)}{_floor(comparison)}"
+    verb = "loses" if gain.mean > 0 else "wins"
+    amount = measures.difference(metric, abs(gain.mean))
+    return f"{name} {verb} {amount} against {rival} ({span}){_meaning(comparison.control, gain.mean > 0)}"
+
+
+def _floor(comparison: Comparison) -> str:
+    """That the seeds' own spread was not believed."""
+    return "" if comparison.floor is None else f", the spread taken as {measures.resolution(comparison.floor)}"
+
+
+def _meaning(control: str, ticket_better: bool | None) -> str:
+    """What it means that the ticket is better (True), worse (False), or that neither could be shown (None)."""
+    if ticket_better is False:
+        criterion = control.startswith("post_")
+        return (
+            ", so that the recipe's criterion is not the best" if criterion else ", so that the ticket is not special"
+        )
+    if control == POST_RANDOM:
+        if ticket_better:
+            return ", so that it matters which weights are removed, not only how many"
+        return ", so that nothing here shows that it matters which weights are removed"
+    if control == RANDOM_REINIT:
+        if ticket_better:
+            return ", so that the initial weights matter, not only the sparsity pattern"
+        return ", so that nothing here shows that the initial weights matter beyond the sparsity pattern"
+    if control == RANDOM_TICKET:
+        if ticket_better:
+            return ", so that it matters which weights are kept, not only how many in each layer"
+        return ", so that nothing here shows that it matters which weights of a layer are kept"
+    return ""
+
+
+def _yardstick(variant: str) -> str:
+    """``random re-initialisation``; ``removing weights by magnitude``."""
+    if not variant.startswith("post_"):
+        return in_sentence(variant)
+    how = "at random" if variant == POST_RANDOM else f"by {variant.removeprefix('post_')}"
+    return f"removing weights {how}"
