@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 
 from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
-from ticketsmith.pruning.arithmetic import Layer, check_pattern, named, pruned_layers, refuse_empty, survivors, targets
+from ticketsmith.pruning.names import pruned_layers, resolved
+from ticketsmith.pruning.schedule import Layer, left
 from ticketsmith.spec import (
     AtInit,
     Continue,
@@ -180,24 +181,14 @@ def check_schedule(recipe: Recipe, layers: Mapping[str, Layer]) -> None:
     Under ``scope: global`` only the count over all layers can be known beforehand.
     """
     pruning = recipe.pruning
-    rule = named(whole_rule(pruning), {name: (name, *layer.names) for name, layer in layers.items()})
-    alive = {name: layers[name].weights for name in pruned_layers(rule, list(layers))}
-    if m := _group_size(pruning):
-        for name in alive:
-            check_pattern(name, layers[name].inputs, m)
-    if pruning.scope != "global":
-        keep = targets(rule, alive, {name: layers[name].outputs for name in alive if pruning.scope == "row"})
-        for name, count in keep.items():
-            refuse_empty(name, count, layers[name].least)
-        left = sum(keep.values())
-    else:
-        left = survivors(sum(alive.values()), rule.fraction, rule.rounds)
-    if left < sum(layers[name].least for name in alive):
+    rule = resolved(whole_rule(pruning), {name: (name, *layer.names) for name, layer in layers.items()})
+    pruned = {name: layers[name] for name in pruned_layers(rule, list(layers))}
+    alive, remaining = sum(layer.weights for layer in pruned.values()), left(rule, pruned)
+    if remaining < sum(layer.least for layer in pruned.values()):
         raise PruningError(
             f"pruning.levels: {pruning.levels} rounds would leave fewer weights than there are layers. Use fewer levels."
         )
-    total = sum(layer.weights for layer in layers.values())
-    deepest = (sum(alive.values()) - left) / total
+    deepest = (alive - remaining) / sum(layer.weights for layer in layers.values())
     target = recipe.gates.target_sparsity
     if target is not None and target > deepest:
         raise RecipeError(
@@ -250,7 +241,8 @@ def _replicate(
                 add("random_reinit", level, Init(draw=draw + 1), Same(run=ticket.key), draw)
         if variants.random_ticket:
             for draw in _draws(variants.random_ticket):
-                shuffled = Shuffle(run=ticket.key, draw=draw, groups=_group_size(recipe.pruning))
+                groups, structure = _group_size(recipe.pruning), recipe.pruning.structure
+                shuffled = Shuffle(run=ticket.key, draw=draw, groups=groups, structure=structure)
                 add("random_ticket", level, rewound, shuffled, draw)
         if variants.random_pruning:
             for draw in _draws(variants.random_pruning):
@@ -289,8 +281,8 @@ def _schedule(pruning: Pruning, level: int, rounds: int) -> dict[str, Any]:
     if pruning.pattern:
         n, m = n_of_m(pruning.pattern[level - 1])
         return {**common, "pattern": pruning.pattern[level - 1], "fraction": 1 - n / m}
-    amounts = {"fraction": pruning.fraction, "scope": pruning.scope, "rates": tuple(pruning.rates.items())}
-    return {**common, **amounts, "rounds": rounds}
+    amounts = {"fraction": pruning.fraction, "rates": tuple(pruning.rates.items()), "rounds": rounds}
+    return {**common, **amounts, "scope": pruning.scope, "structure": pruning.structure}
 
 
 def _group_size(pruning: Pruning) -> int | None:

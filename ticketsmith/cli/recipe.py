@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.cli.dense import tell_what_is_pruned, what_is_pruned
+from ticketsmith.cli.unpruned import tell_what_is_pruned, what_is_pruned
 from ticketsmith.evidence.words import flops
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, field_va
 
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.plugins import is_dotted
-from ticketsmith.spec import Duration, Frozen, Pattern, Training, n_of_m
+from ticketsmith.spec import Duration, Frozen, Pattern, StructureName, Training, n_of_m
 from ticketsmith.store.contract import check_name
 
 BUILTIN_TASKS = ("classification", "language", "denoising", "huggingface")
@@ -192,6 +192,11 @@ class Pruning(Frozen):
         description='N:M pattern: `"2:4"` keeps 2 of every 4 weights that meet consecutive inputs; a list has one '
         'pattern a level, such as `["6:8", "4:8"]`. In place of `fraction` and `scope`.',
     )
+    structure: StructureName = Field(
+        "unstructured",
+        description="What stays or goes as a whole: single weights; `row`: all weights of an output; `channel`: all that meet an "
+        "input. `fraction` and `rates` then count outputs or inputs; keep the last layer dense by `exclude`.",
+    )
     criterion: Component = Field(
         "magnitude",
         description="What a weight is worth: `magnitude`, `wanda` (its options: `examples`, to calibrate on), `random`, or your "
@@ -215,12 +220,16 @@ class Pruning(Frozen):
             raise ValueError(
                 "`rates` are for `scope: layer` and `scope: row`; with `scope: global` keep layers dense by `exclude`"
             )
+        if self.scope == "row" and self.structure != "unstructured":
+            raise ValueError(
+                "within an output, `scope: row`, single weights compete: leave out `structure`, or `scope`"
+            )
         if self.pattern:
             self._check_pattern()
         return self
 
     def _check_pattern(self) -> None:
-        if given := {"fraction", "scope", "rates"} & self.model_fields_set:
+        if given := {"fraction", "scope", "rates", "structure"} & self.model_fields_set:
             raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(given)}`")
         if len(self.pattern) != self.levels:
             raise ValueError(f"`pattern` names {len(self.pattern)} pattern(s), one a level: set `levels` to that")

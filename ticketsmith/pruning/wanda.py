@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import PruningError
-from ticketsmith.pruning.arithmetic import layer_of
 from ticketsmith.pruning.criteria import Scoring
+from ticketsmith.pruning.names import layer_of
 from ticketsmith.pruning.weights import is_linear_or_convolution, weights
 
 _BATCH = 32

@@ -18,8 +18,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ticketsmith.errors import PruningError
-from ticketsmith.pruning.arithmetic import check_patterns, matches
-from ticketsmith.pruning.groups import Layout
+from ticketsmith.pruning.layout import Layout
+from ticketsmith.pruning.names import check_patterns, matches
 
 _OUTPUT_FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

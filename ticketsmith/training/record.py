@@ -10,7 +10,7 @@ from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint, finite
 from ticketsmith.models.state import load
-from ticketsmith.pruning import groups
+from ticketsmith.pruning import layout
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.pruning.weights import layouts
 from ticketsmith.spec import RunSpec
@@ -34,7 +34,7 @@ def measured_files(
             if not progress.diverged and not math.isfinite(loss := state[split]["loss"]):
                 diverge(progress, f"the loss is {loss} on {split} at iteration {state['step']:,}")
     trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
-    parts = groups.split(masks, layouts(learner.model))
+    parts = layout.split(masks, layouts(learner.model))
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in parts.items()}
     metrics: dict[str, Any] = {
         "status": "diverged" if progress.diverged else "trained",
