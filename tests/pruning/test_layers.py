@@ -29,7 +29,8 @@ from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.start import read_weights
 from ticketsmith.training.tensors import masks_from_bytes

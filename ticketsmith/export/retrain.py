@@ -24,7 +24,8 @@ from ticketsmith.spec import Continue, Init, Rewind, RunSpec, from_canonical, in
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.task import Task
-from ticketsmith.training.loop import Learner, Progress, measure, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, measure, train
 from ticketsmith.training.produce import prepared
 from ticketsmith.training.start import starting_model
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes, to_bytes

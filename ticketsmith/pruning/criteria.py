@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from ticketsmith.errors import PruningError, TicketSmithError
 from ticketsmith.plugins import build, resolve
 from ticketsmith.pruning.masks import Masks, fully_excluded
-from ticketsmith.pruning.weights import computed, layouts
-from ticketsmith.pruning.weights import prunable as prunable
+from ticketsmith.pruning.weights import computed, layouts, prunable
 from ticketsmith.spec import PruneRule
 
 if TYPE_CHECKING:

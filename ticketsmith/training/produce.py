@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError, StoreError, StoreUnreachableError, TaskError
-from ticketsmith.models.state import snapshot
 from ticketsmith.prices.ledger import cost_path, read_cost, run_cost
 from ticketsmith.prices.rate import Rate
 from ticketsmith.pruning.masks import Masks
@@ -34,7 +33,8 @@ from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
@@ -188,9 +188,8 @@ def _tell(progress: Progress, hooks: Hooks) -> None:
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
     point = job.spec.stop_after is not None  # a rewind point is material: the raw weights, which nobody looks at
-    model = learner.model if point else learner.result
-    weights = snapshot(model)  # before measuring, which may load the early-stop weights into the model
-    samples = {} if point or progress.diverged else sample_files(learner.task, model, learner.device)
+    weights = learner.state(raw=point)  # before measuring, which may load the early-stop weights into the model
+    samples = {} if point or progress.diverged else sample_files(learner.task, learner.result, learner.device)
     files = measured_files(job.spec, learner, progress, masks, flops)
     files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint, finite
-from ticketsmith.models.state import load
 from ticketsmith.pruning import layout
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.pruning.weights import layouts
 from ticketsmith.spec import RunSpec
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.task import Task, final_metrics
-from ticketsmith.training.loop import Learner, Progress, diverge, measure, measure_final
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, diverge, measure, measure_final
 
 
 def measured_files(
@@ -69,7 +69,7 @@ def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict
     final = _state(task, learner, last)
     if not progress.curve or progress.best_step == progress.step:
         return final, final
-    load(learner.result, progress.best)
+    learner.load(progress.best)
     best = next(point for point in progress.curve if point.step == progress.best_step)
     return final, _state(task, learner, best)
 
