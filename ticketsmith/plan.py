@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ticketsmith.config.schema import Draws, Pruning, Recipe
+from ticketsmith.config.methods import Draws, Pruning
+from ticketsmith.config.schema import Recipe
 from ticketsmith.errors import PruningError, RecipeError
 from ticketsmith.pruning.names import pruned_layers, resolved
 from ticketsmith.pruning.schedule import Layer, left
@@ -39,7 +40,7 @@ REWIND_POINT = "rewind_point"
 
 
 @dataclass(frozen=True)
-class Node:
+class PlannedRun:
     """One run of a plan: its spec, and what it is called.
 
     ``stored_key`` is the key that a stored plan gives it. It differs from the spec's own when the plan was made under
@@ -70,7 +71,7 @@ class Node:
         return RunFolder(experiment, self.variant, self.seed, self.level, self.key[:8])
 
 
-class _StoredNode(BaseModel):
+class _StoredRun(BaseModel):
     spec: RunSpec
     variant: str
     level: int
@@ -80,7 +81,7 @@ class _StoredNode(BaseModel):
 
 class _StoredPlan(BaseModel):
     experiment: str
-    nodes: list[_StoredNode]
+    nodes: list[_StoredRun]
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,18 @@ class Plan:
     """All runs of an experiment, parents before children."""
 
     experiment: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[PlannedRun, ...]
 
     @cached_property
-    def by_key(self) -> dict[str, Node]:
+    def by_key(self) -> dict[str, PlannedRun]:
         """Each run once, parents before children; where two variants share one, the first gives it its name."""
-        found: dict[str, Node] = {}
+        found: dict[str, PlannedRun] = {}
         for node in self.nodes:
             found.setdefault(node.key, node)
         return found
 
     @property
-    def results(self) -> tuple[Node, ...]:
+    def results(self) -> tuple[PlannedRun, ...]:
         """The nodes that evidence is drawn from: all but the rewind points."""
         return tuple(node for node in self.nodes if node.variant != REWIND_POINT)
 
@@ -140,7 +141,7 @@ class Plan:
     def from_bytes(cls, content: bytes) -> Plan:
         """The inverse of ``to_bytes``, keys included. Raises ValueError when it is something else."""
         plain = _StoredPlan.model_validate_json(content)
-        return cls(plain.experiment, tuple(Node(n.spec, n.variant, n.level, n.draw, n.key) for n in plain.nodes))
+        return cls(plain.experiment, tuple(PlannedRun(n.spec, n.variant, n.level, n.draw, n.key) for n in plain.nodes))
 
 
 def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:
@@ -168,7 +169,7 @@ def make_plan(
         raise RecipeError(
             f"rewind: {recipe.rewind} is step {rewind}, but training ends at step {steps}: rewind earlier."
         )
-    nodes: list[Node] = []
+    nodes: list[PlannedRun] = []
     for seed in range(recipe.replicates):
         nodes += _replicate(recipe, dict(task), seed, rewind, dict(criterion_sources or {}), layout)
     return Plan(recipe.experiment, tuple(nodes))
@@ -204,22 +205,22 @@ def whole_rule(pruning: Pruning) -> PruneRule:
 
 def _replicate(
     recipe: Recipe, task: dict[str, Any], seed: int, rewind: int, sources: Mapping[str, str | None], layout: int
-) -> list[Node]:
+) -> list[PlannedRun]:
     training, variants = recipe.training, recipe.variants
-    nodes: list[Node] = []
+    nodes: list[PlannedRun] = []
 
     def add(
         variant: str, level: int, weights: Weights, mask: Mask, draw: int = 0, training: Training = training
     ) -> RunSpec:
         spec = RunSpec(task=task, training=training, seed=seed, weights=weights, mask=mask)
-        nodes.append(Node(spec, variant, level, draw))
+        nodes.append(PlannedRun(spec, variant, level, draw))
         return spec
 
     dense = RunSpec(task=task, training=training, seed=seed)
     point = dense.until(rewind)
-    nodes.append(Node(dense, "dense", 0))
+    nodes.append(PlannedRun(dense, "dense", 0))
     if variants.ticket or variants.one_shot:
-        nodes.append(Node(point, REWIND_POINT, 0))
+        nodes.append(PlannedRun(point, REWIND_POINT, 0))
     rewound = Rewind(run=point.key, step=rewind)
 
     def rule(level: int, rounds: int = 1, criterion: str | dict[str, Any] | None = None) -> PruneRule:

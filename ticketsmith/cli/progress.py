@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ticketsmith.execute.local import Event
+from ticketsmith.execute.executor import Event
 from ticketsmith.execute.worker import Ended, Noted, Stepped
 
 if TYPE_CHECKING:

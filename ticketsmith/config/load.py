@@ -10,7 +10,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
-from ticketsmith.config.schema import BUILTIN_TASKS, Recipe
+from ticketsmith.config.schema import Recipe
+from ticketsmith.config.tasks import BUILTIN_TASKS
 from ticketsmith.config.yaml_lines import Dumper, Lines, parse
 from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import make_importable, nearest

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError
-from ticketsmith.plan import REWIND_POINT, Node, Plan
+from ticketsmith.plan import REWIND_POINT, Plan, PlannedRun
 from ticketsmith.store.contract import to_json
 
 FORMAT = 1
@@ -100,9 +100,9 @@ class Known:
     attempts: Mapping[Group, int] | None = None
 
 
-def groups(plan: Plan) -> dict[Group, list[Node]]:
+def groups(plan: Plan) -> dict[Group, list[PlannedRun]]:
     """The runs of a plan by variant and seed; a rewind point is made with the dense run that it belongs to."""
-    found: dict[Group, list[Node]] = {}
+    found: dict[Group, list[PlannedRun]] = {}
     for node in plan.by_key.values():
         found.setdefault((_variant(node), node.seed), []).append(node)
     return found
@@ -212,5 +212,5 @@ class _Look:
         return self.complete(group) or group in self.known.settled
 
 
-def _variant(node: Node) -> str:
+def _variant(node: PlannedRun) -> str:
     return "dense" if node.variant == REWIND_POINT else node.variant
