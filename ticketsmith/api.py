@@ -283,8 +283,8 @@ class Experiment(ExperimentReader):
         runs = [r for r in self.results if r.seed == seed and not r.diverged and r.draw == 0]
         before = None if force else self.benchmark
         sizes = self.recipe.benchmark.batch_sizes if settings is None else settings.batch_sizes
-        wanted = {(r.variant, r.level, r.seed, size) for r in runs for size in sizes}
-        if before is not None and {r.key for r in runs} >= _keys(before) and wanted <= _places(before):
+        places = {(r.variant, r.level, r.seed, size) for r in runs for size in sizes}
+        if before is not None and {r.key for r in runs} >= _keys(before) and places <= _places(before):
             if rate is None or rate == before.machine_rate:
                 return before
             benchmark = dataclasses.replace(before, machine_rate=rate)
@@ -321,8 +321,8 @@ class Experiment(ExperimentReader):
             rounds=self.recipe.benchmark.rounds,
             budget=BENCHMARK_SECONDS,
         )
-        chosen = settings or short
-        check_device(chosen.device)
+        how = settings or short
+        check_device(how.device)
         candidates = [
             Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, self.model(r))
             for r in sorted(runs, key=lambda run: (run.variant != "dense", run.variant != "ticket"))
@@ -334,7 +334,7 @@ class Experiment(ExperimentReader):
             candidates[0],
             candidates,
             partial(single_example, self.task),
-            chosen,
+            how,
             serving=serving(self.task),
             quick=settings is None,
             progress=progress,

@@ -30,8 +30,8 @@ def read_plan(store: Store, experiment: str) -> Plan:
     """The plan that an experiment was last run with. Raises TicketSmithError when there is none."""
     content = store.get(f"{experiment}/plan.json")
     if content is None:
-        known = store.experiments()
-        here = f"Here are: {', '.join(known)}." if known else "There are no experiments here."
+        names = store.experiments()
+        here = f"Here are: {', '.join(names)}." if names else "There are no experiments here."
         raise TicketSmithError(f"{store.url}: no experiment {experiment!r}. {here}")
     try:
         return replace(Plan.from_bytes(content), experiment=experiment)  # its folder may have been renamed
@@ -84,15 +84,15 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
 
 def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
-    seen: dict[str, dict[str, None]] = {}
+    fields: dict[str, dict[str, None]] = {}
     different: dict[object, SealedRun] = {}  # the first of each: most runs have the same bytes
     for run in index.runs((node.key for node in plan.results), plan.experiment).values():
         different.setdefault(run.files.get("environment.json"), run)
     for run in different.values():
         for field, value in run.read_json("environment.json").items():
             if value is not None:
-                seen.setdefault(field, {})[str(value)] = None
-    return {field: ", ".join(values) for field, values in seen.items()}
+                fields.setdefault(field, {})[str(value)] = None
+    return {field: ", ".join(values) for field, values in fields.items()}
 
 
 def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:

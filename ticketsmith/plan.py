@@ -94,10 +94,10 @@ class Plan:
     @cached_property
     def by_key(self) -> dict[str, PlannedRun]:
         """Each run once, parents before children; where two variants share one, the first gives it its name."""
-        found: dict[str, PlannedRun] = {}
+        runs: dict[str, PlannedRun] = {}
         for node in self.nodes:
-            found.setdefault(node.key, node)
-        return found
+            runs.setdefault(node.key, node)
+        return runs
 
     @property
     def results(self) -> tuple[PlannedRun, ...]:
@@ -106,24 +106,24 @@ class Plan:
 
     def only(self, variants: Iterable[str]) -> Plan:
         """The part that makes these variants, with everything that they need."""
-        chosen = set(variants)
-        return self.needed_for(node.key for node in self.nodes if node.variant in chosen)
+        names = set(variants)
+        return self.needed_for(node.key for node in self.nodes if node.variant in names)
 
     def needed_for(self, keys: Iterable[str]) -> Plan:
         """The part that consists of these runs and all that they need."""
-        wanted = set(keys)
+        needed = set(keys)
         for node in reversed(self.nodes):
-            if node.key in wanted:
-                wanted.update(node.spec.parents)
-        return Plan(self.experiment, tuple(node for node in self.nodes if node.key in wanted))
+            if node.key in needed:
+                needed.update(node.spec.parents)
+        return Plan(self.experiment, tuple(node for node in self.nodes if node.key in needed))
 
     def needing(self, keys: Iterable[str]) -> set[str]:
         """These runs and all that need one of them, directly or not."""
-        found = set(keys)
+        affected = set(keys)
         for node in self.nodes:
-            if found.intersection(node.spec.parents):
-                found.add(node.key)
-        return found
+            if affected.intersection(node.spec.parents):
+                affected.add(node.key)
+        return affected
 
     def to_bytes(self) -> bytes:
         """``plan.json``: what an experiment consists of, for those who read only the store."""
@@ -225,10 +225,10 @@ def _replicate(
 
     def rule(level: int, rounds: int = 1, criterion: str | dict[str, Any] | None = None) -> PruneRule:
         """The rule of one round, or of the first ``level`` rounds at once."""
-        chosen = criterion or recipe.criterion
+        component = criterion or recipe.criterion
         return PruneRule(
-            criterion=chosen,
-            criterion_source=sources.get(criterion_name(chosen)),
+            criterion=component,
+            criterion_source=sources.get(criterion_name(component)),
             layout=layout,
             **_schedule(recipe.pruning, level, rounds),
         )

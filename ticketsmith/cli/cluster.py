@@ -61,16 +61,16 @@ def submit(
     from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
     from ticketsmith.execute.kubernetes.submit import propose, running
 
-    chosen = load_target(target, set_target)
+    destination = load_target(target, set_target)
     recipe = options.read_recipe(config, overrides, None)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = prepare(recipe)
     if dry_run:
-        print_manifests(propose(prepared.plan, chosen, None))
+        print_manifests(propose(prepared.plan, destination, None))
         return Exit.OK
-    records = records_of(chosen, recipe.experiment)
-    cluster = connect(chosen.context, chosen.namespace, patience=60)
-    executor = KubernetesExecutor(records, cluster, chosen, recipe, tell)
+    records = records_of(destination, recipe.experiment)
+    cluster = connect(destination.context, destination.namespace, patience=60)
+    executor = KubernetesExecutor(records, cluster, destination, recipe, tell)
     proposal = executor.propose(prepared.plan)
     print_proposal(proposal, running(cluster, proposal))
     if proposal.lost:
@@ -87,7 +87,7 @@ def submit(
             raise TicketSmithError("submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
         click.confirm("Begin?", abort=True)
     executor.submit(prepared.plan)
-    return _conduct(records, cluster, chosen, wait, detach, target)
+    return _conduct(records, cluster, destination, wait, detach, target)
 
 
 @click.command()
@@ -117,20 +117,20 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
     from ticketsmith.execute.kubernetes.submit import propose, running
     from ticketsmith.execute.kubernetes.submit import resume as resume_
 
-    chosen, records, cluster = opened(target, set_target, experiment)
+    destination, records, cluster = opened(target, set_target, experiment)
     submission = records.submission()
     plan = records.plan(submission)
     if plan is None:
         raise TicketSmithError(f"{records.experiment}: its plan was changed by somebody meanwhile; submit it again.")
-    proposal = propose(plan, chosen, records, again=True)
+    proposal = propose(plan, destination, records, again=True)
     print_proposal(proposal, running(cluster, proposal))
     if not yes:
         if not sys.stdin.isatty():
             raise TicketSmithError("resume: there is nobody to ask; give --yes to begin.")
         click.confirm("Begin?", abort=True)
-    for outcome in resume_(records, replace(submission, target=chosen)):
+    for outcome in resume_(records, replace(submission, target=destination)):
         click.echo(f"again: {outcome.job}: {outcome.message}")
-    return _conduct(records, cluster, chosen, wait, detach, target)
+    return _conduct(records, cluster, destination, wait, detach, target)
 
 
 @click.command()
@@ -156,9 +156,9 @@ def logs(
     from ticketsmith.execute.kubernetes.logs import follow as follow_
     from ticketsmith.execute.kubernetes.logs import logs as logs_
 
-    chosen, records, cluster = opened(target, set_target, experiment, patience=20)
+    destination, records, cluster = opened(target, set_target, experiment, patience=20)
     any_line = False
-    for line in (follow_ if follow else logs_)(records, cluster, chosen, Choice(variant, replicate)):
+    for line in (follow_ if follow else logs_)(records, cluster, destination, Choice(variant, replicate)):
         any_line = True
         click.echo(f"[{line.title}] {line.text if line.printed else f'({line.text})'}", err=not line.printed)
     if not any_line:

@@ -23,9 +23,9 @@ def say_verdict(experiment: Experiment) -> None:
     click.echo(special(findings))
     for note in missing(findings):
         click.echo(note)
-    wanted = findings.policy.target_sparsity
-    if wanted is not None and findings.target is None:
-        click.echo(f"The target sparsity {wanted:.1%} was not reached: no level that is sealed is that sparse.")
+    sparsity = findings.policy.target_sparsity
+    if sparsity is not None and findings.target is None:
+        click.echo(f"The target sparsity {sparsity:.1%} was not reached: no level that is sealed is that sparse.")
 
 
 def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:

@@ -32,8 +32,8 @@ def cost(
     from ticketsmith.execute.kubernetes.records import Records
     from ticketsmith.store import open_store
 
-    chosen = load_target(target, set_target) if target else None
-    store = open_store(chosen.store if chosen else runs_prefix)
+    destination = load_target(target, set_target) if target else None
+    store = open_store(destination.store if destination else runs_prefix)
     records = Records(store, name_of(store, experiment))
     pods = records.pods()
     if as_json:
@@ -72,8 +72,8 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str,
     from ticketsmith.execute.kubernetes.ceiling import Amount
     from ticketsmith.execute.kubernetes.submit import look
 
-    chosen, records, cluster = opened(target, (), experiment, patience=30)
-    lines = look(records, cluster, chosen)
+    destination, records, cluster = opened(target, (), experiment, patience=30)
+    lines = look(records, cluster, destination)
     if not as_json:
         rows = [
             {
@@ -87,11 +87,11 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str,
             }
             for line in lines
         ]
-        options.print_table(rows, f"{records.experiment}: Jobs in {chosen.namespace}")
+        options.print_table(rows, f"{records.experiment}: Jobs in {destination.namespace}")
         spent = sum((pod.amount for pod in records.pods()), Amount())
         click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{submitted_budget(records)}")
         _say_what_next(lines, target, records)
-    return chosen.store, records.experiment, [asdict(line) for line in lines]
+    return destination.store, records.experiment, [asdict(line) for line in lines]
 
 
 def _say_what_next(lines: Sequence[Any], target: str, records: Records) -> None:

@@ -28,9 +28,9 @@ def opened(
     from ticketsmith.config.target import load_target
     from ticketsmith.execute.kubernetes.cluster import connect
 
-    chosen = load_target(target, overrides)
-    records = records_of(chosen, experiment)
-    return chosen, records, connect(chosen.context, chosen.namespace, patience)
+    destination = load_target(target, overrides)
+    records = records_of(destination, experiment)
+    return destination, records, connect(destination.context, destination.namespace, patience)
 
 
 def records_of(target: Target, experiment: str | None) -> Records:

@@ -65,8 +65,8 @@ class Pruning(Frozen):
         return self
 
     def _check_pattern(self) -> None:
-        if given := {"fraction", "scope", "rates", "structure"} & self.model_fields_set:
-            raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(given)}`")
+        if superfluous := {"fraction", "scope", "rates", "structure"} & self.model_fields_set:
+            raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(superfluous)}`")
         if len(self.pattern) != self.levels:
             raise ValueError(f"`pattern` names {len(self.pattern)} pattern(s), one a level: set `levels` to that")
         numbers = [n_of_m(pattern) for pattern in self.pattern]

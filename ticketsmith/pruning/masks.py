@@ -67,9 +67,9 @@ def _candidates(
 
 def _mask(stays: Tensor, units: Tensor, mask: Tensor) -> Tensor:
     """``mask`` without the units that do not stay."""
-    kept = torch.zeros(mask.numel(), dtype=torch.bool)
-    kept[units[stays].flatten()] = True
-    return kept.view_as(mask) & mask
+    flat = torch.zeros(mask.numel(), dtype=torch.bool)
+    flat[units[stays].flatten()] = True
+    return flat.view_as(mask) & mask
 
 
 def fully_excluded(rule: PruneRule, masks: Mapping[str, Tensor], layouts: Layouts) -> frozenset[str]:

@@ -66,9 +66,9 @@ def _squared_inputs(scoring: Scoring, pruned: list[str], examples: int) -> dict[
     scoring.model.eval()
     try:
         task, cpu = scoring.task, torch.device("cpu")
-        chosen = torch.randperm(task.train_size, generator=scoring.generator)[:examples]
+        indices = torch.randperm(task.train_size, generator=scoring.generator)[:examples]
         with torch.no_grad():
-            for part in torch.split(chosen, _BATCH):
+            for part in torch.split(indices, _BATCH):
                 task.loss(scoring.model, task.batch(part, cpu, scoring.generator), scoring.generator)
     finally:
         scoring.model.train(was_training)

@@ -102,10 +102,10 @@ class Known:
 
 def groups(plan: Plan) -> dict[Group, list[PlannedRun]]:
     """The runs of a plan by variant and seed; a rewind point is made with the dense run that it belongs to."""
-    found: dict[Group, list[PlannedRun]] = {}
+    groups: dict[Group, list[PlannedRun]] = {}
     for node in plan.by_key.values():
-        found.setdefault((_variant(node), node.seed), []).append(node)
-    return found
+        groups.setdefault((_variant(node), node.seed), []).append(node)
+    return groups
 
 
 def ready(plan: Plan, known: Known) -> list[Assignment]:
@@ -114,7 +114,7 @@ def ready(plan: Plan, known: Known) -> list[Assignment]:
     A variant begins when no replicate of it waits any more, so that its replicates share one Indexed Job.
     """
     look = _Look(plan, known)
-    found = []
+    assignments = []
     for variant in dict.fromkeys(variant for variant, _ in look.groups):
         mine = [group for group in look.groups if group[0] == variant]
         if any(look.waits(group) for group in mine):
@@ -123,18 +123,18 @@ def ready(plan: Plan, known: Known) -> list[Assignment]:
         if begin:
             attempt = max((known.attempts or {}).get(group, 0) for group in begin)
             shares = tuple(Share(group[1], tuple(look.makeable(group))) for group in begin)
-            found.append(Assignment(plan.experiment, variant, shares, attempt))
-    return found
+            assignments.append(Assignment(plan.experiment, variant, shares, attempt))
+    return assignments
 
 
 def expected(plan: Plan, known: Known) -> list[Assignment]:
     """The Jobs that are still to come, in order, if all goes well."""
-    found: list[Assignment] = []
+    assignments: list[Assignment] = []
     while begin := ready(plan, known):
-        found += begin
-        made = {key for assignment in begin for share in assignment.shares for key in share.keys}
-        known = replace(known, sealed=set(known.sealed) | made)
-    return found
+        assignments += begin
+        keys = {key for assignment in begin for share in assignment.shares for key in share.keys}
+        known = replace(known, sealed=set(known.sealed) | keys)
+    return assignments
 
 
 def unsettled(plan: Plan, known: Known) -> list[Group]:
