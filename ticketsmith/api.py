@@ -30,7 +30,6 @@ from ticketsmith.inference.settings import Settings
 from ticketsmith.plan import Plan, PlannedRun, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate
-from ticketsmith.spec import Rewind, in_steps
 from ticketsmith.store import open_store
 from ticketsmith.store.contract import to_json
 from ticketsmith.store.index import Index
@@ -60,16 +59,13 @@ class Prepared:
     facts: TaskFacts
     plan: Plan
 
-    def steps(self, node: PlannedRun) -> int:
+    def steps(self, run: PlannedRun) -> int:
         """Iterations that making this run takes."""
-        spec = node.spec
-        begin = spec.weights.step if isinstance(spec.weights, Rewind) else 0
-        whole = in_steps(spec.training.duration, self.facts.train_size, spec.training.batch_size)
-        return (whole if spec.stop_after is None else spec.stop_after) - begin
+        return run.spec.end(self.facts.train_size) - run.spec.begin
 
-    def training_flops(self, node: PlannedRun) -> int:
+    def training_flops(self, run: PlannedRun) -> int:
         """Dense arithmetic of making this run: forward and backward, three times the forward pass."""
-        return 3 * self.facts.forward_flops * node.spec.training.batch_size * self.steps(node)
+        return 3 * self.facts.forward_flops * run.spec.training.batch_size * self.steps(run)
 
 
 def prepare(recipe: Recipe) -> Prepared:

@@ -278,16 +278,21 @@ class RunSpec(Frozen):
         mask = () if isinstance(self.mask, Dense | AtInit) else (self.mask.run,)
         return tuple(dict.fromkeys(weights + mask))
 
+    @property
+    def begin(self) -> int:
+        """The iteration that training begins at."""
+        return self.weights.step if isinstance(self.weights, Rewind) else 0
+
+    def end(self, train_size: int) -> int:
+        """The iteration that training ends at, of a task with so many training examples."""
+        if self.stop_after is not None:
+            return self.stop_after
+        return in_steps(self.training.duration, train_size, self.training.batch_size)
+
     def until(self, step: int) -> RunSpec:
         """The rewind point: this run stopped after ``step`` iterations, so that it ends with the weights of that step."""
-        return RunSpec(
-            task=self.task,
-            training=self.training,
-            seed=self.seed,
-            weights=self.weights,
-            mask=self.mask,
-            stop_after=step,
-        )
+        fields = {name: getattr(self, name) for name in ("task", "training", "seed", "weights", "mask")}
+        return RunSpec(**fields, stop_after=step)
 
 
 def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION) -> str:

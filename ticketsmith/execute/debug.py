@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from ticketsmith.errors import Exit
-from ticketsmith.execute.executor import Event, Outcome
-from ticketsmith.execute.schedule import BUSY_WAIT, Schedule
-from ticketsmith.execute.worker import Maker, WorkerSettings
-from ticketsmith.plan import Plan, PlannedRun
-from ticketsmith.store.contract import Store
-from ticketsmith.store.index import Index
-from ticketsmith.training.job import Job
+from ticketsmith.execute.schedule import BUSY_WAIT, Scheduled
+from ticketsmith.execute.worker import Maker
 
 
-class DebugExecutor:
+class DebugExecutor(Scheduled):
     """The same bytes as from processes. What your own code raises is raised here, with its traceback, and ends everything."""
 
-    outcome: Outcome
-
-    def __init__(
-        self,
-        store: Store,
-        job_of: Callable[[PlannedRun], Job],
-        settings: WorkerSettings,
-        on_event: Callable[[Event], None],
-        index: Index | None = None,
-    ) -> None:
-        self.store, self.job_of, self.settings, self.on_event = store, job_of, settings, on_event
-        self.index = index or Index(store)
-
-    def submit(self, plan: Plan) -> None:
-        self.schedule = Schedule(plan, self.store, self.index)
-        self.outcome = self.schedule.outcome
-
     def wait(self) -> Exit:
+        """Trains until nothing more can be made."""
         from ticketsmith.training.device import prepared  # torch, which takes seconds
 
         with prepared(self.settings.device) as device:

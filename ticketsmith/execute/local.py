@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 
 from ticketsmith.errors import Exit
-from ticketsmith.execute.executor import Event, Outcome
+from ticketsmith.execute.executor import Event
 from ticketsmith.execute.processes import Process, Starter
-from ticketsmith.execute.schedule import BUSY_WAIT, Schedule
+from ticketsmith.execute.schedule import BUSY_WAIT, Scheduled
 from ticketsmith.execute.worker import Ended, WorkerSettings
 from ticketsmith.machine import usable_cores
-from ticketsmith.plan import Plan, PlannedRun
+from ticketsmith.plan import PlannedRun
 from ticketsmith.store.contract import Store
 from ticketsmith.store.index import Index
 from ticketsmith.training.job import Job
@@ -35,14 +35,11 @@ def default_workers(device: str) -> int:
     return 1 if device.startswith("cuda") else usable_cores()
 
 
-class LocalExecutor:
+class LocalExecutor(Scheduled):
     """Processes of this machine, ``workers`` at most.
 
-    On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there. ``index``: one of the
-    whole store, if there is one already.
+    On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there.
     """
-
-    outcome: Outcome
 
     def __init__(
         self,
@@ -53,16 +50,11 @@ class LocalExecutor:
         on_event: Callable[[Event], None],
         index: Index | None = None,
     ) -> None:
-        self.store, self.job_of, self.settings, self.on_event = store, job_of, settings, on_event
-        self.index, self.count = index or Index(store), workers
-        self.workers: list[_Worker] = []
-        self.crashes: dict[str, int] = {}
-
-    def submit(self, plan: Plan) -> None:
-        self.schedule = Schedule(plan, self.store, self.index)
-        self.outcome = self.schedule.outcome
+        super().__init__(store, job_of, settings, on_event, index)
+        self.count, self.workers, self.crashes = workers, list[_Worker](), dict[str, int]()
 
     def wait(self) -> Exit:
+        """Trains until nothing more can be made."""
         todo = self.schedule.todo
         if not todo:
             return self.outcome.exit_status

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.execute.executor import Outcome
-from ticketsmith.execute.worker import Ended
+from ticketsmith.execute.executor import Event, Outcome
+from ticketsmith.execute.worker import Ended, WorkerSettings
 from ticketsmith.plan import Plan, PlannedRun
 from ticketsmith.store.contract import SCRATCH, Store, checkpoint_path
 from ticketsmith.store.index import Index
+from ticketsmith.training.job import Job
 
 BUSY_WAIT = 1.0
 """Seconds before asking again for a run that another process is making."""
@@ -86,6 +87,31 @@ class Schedule:
             outcome.cached += event.outcome == "reused"
             if event.outcome == "diverged":
                 outcome.diverged.append(key)
+
+
+class Scheduled:
+    """What executors of this machine have in common; they ``wait`` in different ways. ``outcome`` is there after ``submit``.
+
+    ``index``: one of the whole store, if there is one already.
+    """
+
+    outcome: Outcome
+
+    def __init__(
+        self,
+        store: Store,
+        job_of: Callable[[PlannedRun], Job],
+        settings: WorkerSettings,
+        on_event: Callable[[Event], None],
+        index: Index | None = None,
+    ) -> None:
+        self.store, self.job_of, self.settings, self.on_event = store, job_of, settings, on_event
+        self.index = index or Index(store)
+
+    def submit(self, plan: Plan) -> None:
+        """Takes a plan. Raises TicketSmithError when one of its runs cannot be made any more."""
+        self.schedule = Schedule(plan, self.store, self.index)
+        self.outcome = self.schedule.outcome
 
 
 def statuses(plan: Plan, store: Store, index: Index) -> Mapping[str, str]:

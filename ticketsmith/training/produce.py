@@ -17,7 +17,6 @@ from ticketsmith.errors import DamagedRunError, StoreError, StoreUnreachableErro
 from ticketsmith.prices.ledger import cost_path, read_cost, run_cost
 from ticketsmith.prices.rate import Rate
 from ticketsmith.pruning.masks import Masks
-from ticketsmith.spec import in_steps
 from ticketsmith.store.contract import (
     MANIFEST,
     RunFolder,
@@ -143,15 +142,10 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
 def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Progress, float]:
     """Where training ended, and the seconds that interrupted processes had spent on it before."""
     spec, task = job.spec, learner.task
-    begin = spec.weights.step if spec.weights.kind == "rewind" else 0
-    stop = spec.stop_after
-    if stop is None:
-        stop = in_steps(spec.training.duration, task.train_size, spec.training.batch_size)
+    stop = spec.end(task.train_size)
     check_batch(task, spec.training.batch_size)
-    progress, spent = checkpoint.restore(store, spec.key, learner) or (
-        Progress(step=begin, interval_start=begin),
-        0.0,
-    )
+    fresh = Progress(step=spec.begin, interval_start=spec.begin)
+    progress, spent = checkpoint.restore(store, spec.key, learner) or (fresh, 0.0)
     started = saved = reported = time.monotonic()
 
     def after_step(progress: Progress, loss: Tensor) -> None:

@@ -33,7 +33,7 @@ def measured_files(
         for split in ("validation", "test"):
             if not progress.diverged and not math.isfinite(loss := state[split]["loss"]):
                 diverge(progress, f"the loss is {loss} on {split} at iteration {state['step']:,}")
-    trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
+    trained = progress.step - spec.begin
     parts = layout.split(masks, layouts(learner.model))
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in parts.items()}
     metrics: dict[str, Any] = {
