@@ -32,7 +32,7 @@ from tests.store.proxy import FaultyProxy
 from ticketsmith import collect
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.machine import cpu_name
-from ticketsmith.plan import Node, Plan, make_plan
+from ticketsmith.plan import Plan, PlannedRun, make_plan
 from ticketsmith.prices.ledger import cost_path, run_cost
 from ticketsmith.store import open_store
 from ticketsmith.store.cache import VARIABLE
@@ -59,7 +59,7 @@ def plan_of(runs: int) -> Plan:
     return make_plan(recipe, {"name": "synthetic"}, 1000)
 
 
-def files_of(node: Node, chance: random.Random) -> dict[str, bytes]:
+def files_of(node: PlannedRun, chance: random.Random) -> dict[str, bytes]:
     quality = {"step": 1000, "validation": {"loss": chance.random(), "accuracy": 97 + chance.random()}}
     measured = {**quality, "test": {"loss": chance.random(), "accuracy": 97 + chance.random()}}
     metrics = {
@@ -92,7 +92,7 @@ def fill(place: str, plan: Plan) -> None:
     store = open_store(place)
     store.put("large/plan.json", plan.to_bytes())
 
-    def make(node: Node) -> None:
+    def make(node: PlannedRun) -> None:
         folder = node.folder("large")
         store.put(cost_path(str(folder)), to_json(run_cost(node.key, str(folder), 60.0, "cpu")))
         store.publish(folder, files_of(node, random.Random(node.key)))

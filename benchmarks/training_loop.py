@@ -24,12 +24,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ticketsmith.data import load
 from ticketsmith.machine import cpu_name
-from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import full, prune
+from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import PruneRule, Training
 from ticketsmith.tasks.task import create
 from ticketsmith.training.device import prepare
-from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, train
 
 TASK = {"name": "classification", "data": "mnist", "model": "lenet_300_100"}
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ticketsmith
-from ticketsmith.execute.local import Event
+from ticketsmith.execute.executor import Event
 from ticketsmith.execute.worker import Ended
 from ticketsmith.store.directory import DirectoryStore
 

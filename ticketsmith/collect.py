@@ -82,15 +82,15 @@ def read_samples(store: Source, results: Iterable[Result]) -> tuple[Sample, ...]
 
 def read_environment(index: Index, plan: Plan) -> dict[str, str]:
     """Where the runs were made: one value a field, or all that differ, separated by commas."""
-    values: dict[str, dict[str, None]] = {}
-    first: dict[object, SealedRun] = {}  # one of each: most runs have the same bytes
+    fields: dict[str, dict[str, None]] = {}
+    different: dict[object, SealedRun] = {}  # the first of each: most runs have the same bytes
     for run in index.runs((node.key for node in plan.results), plan.experiment).values():
-        first.setdefault(run.files.get("environment.json"), run)
-    for run in first.values():
+        different.setdefault(run.files.get("environment.json"), run)
+    for run in different.values():
         for field, value in run.read_json("environment.json").items():
             if value is not None:
-                values.setdefault(field, {})[str(value)] = None
-    return {field: ", ".join(different) for field, different in values.items()}
+                fields.setdefault(field, {})[str(value)] = None
+    return {field: ", ".join(values) for field, values in fields.items()}
 
 
 def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:

@@ -42,11 +42,11 @@ def require(size: int, what: str, mend: str, error: type[TicketSmithError] = Rec
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The content of a regular file that fits into memory. Raises OSError, RecipeError when it is too large."""
     with open(path, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "it is no regular file")
-        require_file(path, found.st_size)
-        return file.read(found.st_size)
+        require_file(path, status.st_size)
+        return file.read(status.st_size)
 
 
 def require_file(path: str | os.PathLike[str], size: int | None = None) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ticketsmith.config.schema import Draws, Pruning, Recipe
+from ticketsmith.config.methods import Draws, Pruning
+from ticketsmith.config.schema import Recipe
 from ticketsmith.errors import PruningError, RecipeError
-from ticketsmith.pruning.arithmetic import Layer, check_pattern, named, pruned_layers, refuse_empty, survivors, targets
+from ticketsmith.pruning.names import pruned_layers, resolved
+from ticketsmith.pruning.schedule import Layer, left
 from ticketsmith.spec import (
     AtInit,
     Continue,
@@ -38,7 +40,7 @@ REWIND_POINT = "rewind_point"
 
 
 @dataclass(frozen=True)
-class Node:
+class PlannedRun:
     """One run of a plan: its spec, and what it is called.
 
     ``stored_key`` is the key that a stored plan gives it. It differs from the spec's own when the plan was made under
@@ -69,7 +71,7 @@ class Node:
         return RunFolder(experiment, self.variant, self.seed, self.level, self.key[:8])
 
 
-class _StoredNode(BaseModel):
+class _StoredRun(BaseModel):
     spec: RunSpec
     variant: str
     level: int
@@ -79,7 +81,7 @@ class _StoredNode(BaseModel):
 
 class _StoredPlan(BaseModel):
     experiment: str
-    nodes: list[_StoredNode]
+    nodes: list[_StoredRun]
 
 
 @dataclass(frozen=True)
@@ -87,41 +89,41 @@ class Plan:
     """All runs of an experiment, parents before children."""
 
     experiment: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[PlannedRun, ...]
 
     @cached_property
-    def by_key(self) -> dict[str, Node]:
+    def by_key(self) -> dict[str, PlannedRun]:
         """Each run once, parents before children; where two variants share one, the first gives it its name."""
-        found: dict[str, Node] = {}
+        runs: dict[str, PlannedRun] = {}
         for node in self.nodes:
-            found.setdefault(node.key, node)
-        return found
+            runs.setdefault(node.key, node)
+        return runs
 
     @property
-    def results(self) -> tuple[Node, ...]:
+    def results(self) -> tuple[PlannedRun, ...]:
         """The nodes that evidence is drawn from: all but the rewind points."""
         return tuple(node for node in self.nodes if node.variant != REWIND_POINT)
 
     def only(self, variants: Iterable[str]) -> Plan:
         """The part that makes these variants, with everything that they need."""
-        chosen = set(variants)
-        return self.needed_for(node.key for node in self.nodes if node.variant in chosen)
+        names = set(variants)
+        return self.needed_for(node.key for node in self.nodes if node.variant in names)
 
     def needed_for(self, keys: Iterable[str]) -> Plan:
         """The part that consists of these runs and all that they need."""
-        wanted = set(keys)
+        needed = set(keys)
         for node in reversed(self.nodes):
-            if node.key in wanted:
-                wanted.update(node.spec.parents)
-        return Plan(self.experiment, tuple(node for node in self.nodes if node.key in wanted))
+            if node.key in needed:
+                needed.update(node.spec.parents)
+        return Plan(self.experiment, tuple(node for node in self.nodes if node.key in needed))
 
     def needing(self, keys: Iterable[str]) -> set[str]:
         """These runs and all that need one of them, directly or not."""
-        found = set(keys)
+        affected = set(keys)
         for node in self.nodes:
-            if found.intersection(node.spec.parents):
-                found.add(node.key)
-        return found
+            if affected.intersection(node.spec.parents):
+                affected.add(node.key)
+        return affected
 
     def to_bytes(self) -> bytes:
         """``plan.json``: what an experiment consists of, for those who read only the store."""
@@ -139,7 +141,7 @@ class Plan:
     def from_bytes(cls, content: bytes) -> Plan:
         """The inverse of ``to_bytes``, keys included. Raises ValueError when it is something else."""
         plain = _StoredPlan.model_validate_json(content)
-        return cls(plain.experiment, tuple(Node(n.spec, n.variant, n.level, n.draw, n.key) for n in plain.nodes))
+        return cls(plain.experiment, tuple(PlannedRun(n.spec, n.variant, n.level, n.draw, n.key) for n in plain.nodes))
 
 
 def criteria(recipe: Recipe) -> tuple[str | dict[str, Any], ...]:
@@ -167,7 +169,7 @@ def make_plan(
         raise RecipeError(
             f"rewind: {recipe.rewind} is step {rewind}, but training ends at step {steps}: rewind earlier."
         )
-    nodes: list[Node] = []
+    nodes: list[PlannedRun] = []
     for seed in range(recipe.replicates):
         nodes += _replicate(recipe, dict(task), seed, rewind, dict(criterion_sources or {}), layout)
     return Plan(recipe.experiment, tuple(nodes))
@@ -180,24 +182,14 @@ def check_schedule(recipe: Recipe, layers: Mapping[str, Layer]) -> None:
     Under ``scope: global`` only the count over all layers can be known beforehand.
     """
     pruning = recipe.pruning
-    rule = named(whole_rule(pruning), {name: (name, *layer.names) for name, layer in layers.items()})
-    alive = {name: layers[name].weights for name in pruned_layers(rule, list(layers))}
-    if m := _group_size(pruning):
-        for name in alive:
-            check_pattern(name, layers[name].inputs, m)
-    if pruning.scope != "global":
-        keep = targets(rule, alive, {name: layers[name].outputs for name in alive if pruning.scope == "row"})
-        for name, count in keep.items():
-            refuse_empty(name, count, layers[name].least)
-        left = sum(keep.values())
-    else:
-        left = survivors(sum(alive.values()), rule.fraction, rule.rounds)
-    if left < sum(layers[name].least for name in alive):
+    rule = resolved(whole_rule(pruning), {name: (name, *layer.names) for name, layer in layers.items()})
+    pruned = {name: layers[name] for name in pruned_layers(rule, list(layers))}
+    alive, remaining = sum(layer.weights for layer in pruned.values()), left(rule, pruned)
+    if remaining < sum(layer.least for layer in pruned.values()):
         raise PruningError(
             f"pruning.levels: {pruning.levels} rounds would leave fewer weights than there are layers. Use fewer levels."
         )
-    total = sum(layer.weights for layer in layers.values())
-    deepest = (sum(alive.values()) - left) / total
+    deepest = (alive - remaining) / sum(layer.weights for layer in layers.values())
     target = recipe.gates.target_sparsity
     if target is not None and target > deepest:
         raise RecipeError(
@@ -213,30 +205,30 @@ def whole_rule(pruning: Pruning) -> PruneRule:
 
 def _replicate(
     recipe: Recipe, task: dict[str, Any], seed: int, rewind: int, sources: Mapping[str, str | None], layout: int
-) -> list[Node]:
+) -> list[PlannedRun]:
     training, variants = recipe.training, recipe.variants
-    nodes: list[Node] = []
+    nodes: list[PlannedRun] = []
 
     def add(
         variant: str, level: int, weights: Weights, mask: Mask, draw: int = 0, training: Training = training
     ) -> RunSpec:
         spec = RunSpec(task=task, training=training, seed=seed, weights=weights, mask=mask)
-        nodes.append(Node(spec, variant, level, draw))
+        nodes.append(PlannedRun(spec, variant, level, draw))
         return spec
 
     dense = RunSpec(task=task, training=training, seed=seed)
     point = dense.until(rewind)
-    nodes.append(Node(dense, "dense", 0))
+    nodes.append(PlannedRun(dense, "dense", 0))
     if variants.ticket or variants.one_shot:
-        nodes.append(Node(point, REWIND_POINT, 0))
+        nodes.append(PlannedRun(point, REWIND_POINT, 0))
     rewound = Rewind(run=point.key, step=rewind)
 
     def rule(level: int, rounds: int = 1, criterion: str | dict[str, Any] | None = None) -> PruneRule:
         """The rule of one round, or of the first ``level`` rounds at once."""
-        chosen = criterion or recipe.criterion
+        component = criterion or recipe.criterion
         return PruneRule(
-            criterion=chosen,
-            criterion_source=sources.get(criterion_name(chosen)),
+            criterion=component,
+            criterion_source=sources.get(criterion_name(component)),
             layout=layout,
             **_schedule(recipe.pruning, level, rounds),
         )
@@ -250,7 +242,8 @@ def _replicate(
                 add("random_reinit", level, Init(draw=draw + 1), Same(run=ticket.key), draw)
         if variants.random_ticket:
             for draw in _draws(variants.random_ticket):
-                shuffled = Shuffle(run=ticket.key, draw=draw, groups=_group_size(recipe.pruning))
+                groups, structure = _group_size(recipe.pruning), recipe.pruning.structure
+                shuffled = Shuffle(run=ticket.key, draw=draw, groups=groups, structure=structure)
                 add("random_ticket", level, rewound, shuffled, draw)
         if variants.random_pruning:
             for draw in _draws(variants.random_pruning):
@@ -289,8 +282,8 @@ def _schedule(pruning: Pruning, level: int, rounds: int) -> dict[str, Any]:
     if pruning.pattern:
         n, m = n_of_m(pruning.pattern[level - 1])
         return {**common, "pattern": pruning.pattern[level - 1], "fraction": 1 - n / m}
-    amounts = {"fraction": pruning.fraction, "scope": pruning.scope, "rates": tuple(pruning.rates.items())}
-    return {**common, **amounts, "rounds": rounds}
+    amounts = {"fraction": pruning.fraction, "rates": tuple(pruning.rates.items()), "rounds": rounds}
+    return {**common, **amounts, "scope": pruning.scope, "structure": pruning.structure}
 
 
 def _group_size(pruning: Pruning) -> int | None:

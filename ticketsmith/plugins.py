@@ -95,11 +95,11 @@ def check_options(kind: str, name: str, target: Callable[..., Any], options: Map
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-    known = [parameter for parameter in parameters if parameter not in given]
+    names = [parameter for parameter in parameters if parameter not in given]
     for option in options:
         if option in given or (option not in parameters and not open_ended):
-            raise RecipeError(f"{kind} {name!r} takes no option {option!r}.{nearest(option, known)}")
-    for parameter in known:
+            raise RecipeError(f"{kind} {name!r} takes no option {option!r}.{nearest(option, names)}")
+    for parameter in names:
         if parameters[parameter].default is inspect.Parameter.empty and parameter not in options:
             raise RecipeError(f"{kind} {name!r} needs the option {parameter!r}.")
 
@@ -144,10 +144,10 @@ def source_fingerprint(name: str) -> str | None:
     module_name = name.partition(":")[0]
     importlib.import_module(module_name)
     sources = _sources(module_name)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for module in sorted(sources):
-        found.update(module.encode() + b"\0" + sources[module] + b"\0")
-    return found.hexdigest()
+        digest.update(module.encode() + b"\0" + sources[module] + b"\0")
+    return digest.hexdigest()
 
 
 def _sources(start: str) -> dict[str, bytes]:
@@ -156,23 +156,23 @@ def _sources(start: str) -> dict[str, bytes]:
     if root is None:
         return {}
     folder = root.parents[start.count(".") + (root.name == "__init__.py")]
-    found: dict[str, bytes] = {}
+    sources: dict[str, bytes] = {}
     todo = [start]
     while todo:
         module = todo.pop()
         file = _file(module)
-        if module in found or file is None or not file.is_relative_to(folder) or "site-packages" in file.parts:
+        if module in sources or file is None or not file.is_relative_to(folder) or "site-packages" in file.parts:
             continue
-        found[module] = file.read_bytes()
+        sources[module] = file.read_bytes()
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-        for node in ast.walk(ast.parse(found[module])):
+        for node in ast.walk(ast.parse(sources[module])):
             if isinstance(node, ast.Import):
                 todo += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
                 source = ".".join([*base, *([node.module] if node.module else [])])
                 todo += [source, *(f"{source}.{alias.name}" for alias in node.names)]
-    return found
+    return sources
 
 
 def _file(module: str) -> Path | None:

@@ -135,15 +135,19 @@ class Training(Frozen):
         return self
 
 
+StructureName = Literal["unstructured", "row", "channel"]
+
+
 class PruneRule(Frozen):
     """Which weights a round of pruning removes.
 
     ``fraction`` of the surviving weights goes in each round, within each layer (``scope: layer``), within each output of
     a layer (``scope: row``), or over all layers together (``scope: global``). With a ``pattern`` N:M, N of every M weights
-    of an output that meet consecutive inputs stay, whatever ``fraction`` says. ``rounds`` > 1 removes at once what that
-    many rounds would remove. ``criterion_source`` is the fingerprint of a criterion of the user's own. ``rates`` are pairs
-    of pattern and fraction; the last match counts. ``layout`` is 2 where the model has weights that earlier versions took
-    together in another way (``pruning.version``).
+    of an output that meet consecutive inputs stay: ``fraction`` is 1 - N/M. With a ``structure``, all weights of an output
+    (``row``) or all that meet an input (``channel``) stay or go together, and ``fraction`` is that of outputs or inputs.
+    ``rounds`` > 1 removes at once what that many rounds would remove. ``criterion_source`` is the fingerprint of a criterion
+    of the user's own. ``rates`` are pairs of pattern and fraction; the last match counts. ``layout`` is 2 where the model
+    has weights that earlier versions took together in another way (``pruning.layout_version``).
     """
 
     criterion: str | dict[str, Any] = "magnitude"
@@ -156,6 +160,21 @@ class PruneRule(Frozen):
     include: tuple[str, ...] = Field((), strict=False)
     rounds: int = Field(1, ge=1)
     layout: int = Field(1, ge=1, le=2)
+    structure: StructureName = "unstructured"
+
+    @model_validator(mode="after")
+    def _check(self) -> PruneRule:
+        if self.pattern is not None:
+            n, m = n_of_m(self.pattern)
+            if self.scope != "layer" or self.rates or self.rounds > 1 or self.structure != "unstructured":
+                raise ValueError("a `pattern` says what stays: it has no `scope`, `rates`, `rounds` or `structure`")
+            if not math.isclose(self.fraction, 1 - n / m):
+                raise ValueError(f"the `fraction` of the `pattern` {self.pattern} is {1 - n / m:g}")
+        if self.scope == "global" and self.rates:
+            raise ValueError("`rates` are for `scope: layer` and `scope: row`")
+        if self.scope == "row" and self.structure != "unstructured":
+            raise ValueError("within an output, `scope: row`, single weights compete: leave out `structure`")
+        return self
 
 
 class Init(Frozen):
@@ -205,13 +224,15 @@ class Same(Frozen):
 class Shuffle(Frozen):
     """The mask of ``run``, shuffled within each layer: the same density, another place.
 
-    With ``groups`` of M weights that meet consecutive inputs, within each group: an N:M pattern stays one.
+    With ``groups`` of M weights that meet consecutive inputs, within each group: an N:M pattern stays one. With a
+    ``structure``, whole outputs or inputs change places.
     """
 
     kind: Literal["shuffle"] = "shuffle"
     run: str
     draw: int = 0
     groups: int | None = None
+    structure: StructureName = "unstructured"
 
 
 class AtInit(Frozen):
@@ -257,16 +278,21 @@ class RunSpec(Frozen):
         mask = () if isinstance(self.mask, Dense | AtInit) else (self.mask.run,)
         return tuple(dict.fromkeys(weights + mask))
 
+    @property
+    def begin(self) -> int:
+        """The iteration that training begins at."""
+        return self.weights.step if isinstance(self.weights, Rewind) else 0
+
+    def end(self, train_size: int) -> int:
+        """The iteration that training ends at, of a task with so many training examples."""
+        if self.stop_after is not None:
+            return self.stop_after
+        return in_steps(self.training.duration, train_size, self.training.batch_size)
+
     def until(self, step: int) -> RunSpec:
         """The rewind point: this run stopped after ``step`` iterations, so that it ends with the weights of that step."""
-        return RunSpec(
-            task=self.task,
-            training=self.training,
-            seed=self.seed,
-            weights=self.weights,
-            mask=self.mask,
-            stop_after=step,
-        )
+        fields = {name: getattr(self, name) for name in ("task", "training", "seed", "weights", "mask")}
+        return RunSpec(**fields, stop_after=step)
 
 
 def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION) -> str:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import jobs
+import ticketsmith
+from tests.training.runs import jobs, sealed_bytes
+from ticketsmith.api import prepare, train
 from ticketsmith.errors import Exit, gravest
-from ticketsmith.execute.local import Outcome
+from ticketsmith.execute.executor import Outcome
 from ticketsmith.execute.processes import Starter
-from ticketsmith.execute.worker import Ended, Settings
+from ticketsmith.execute.worker import Ended, WorkerSettings
 from ticketsmith.training.job import Job
 
 Write = Callable[..., Path]
@@ -40,7 +42,7 @@ FORKS = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked o
 @FORKS
 def test_a_worker_costs_little_memory_and_no_import(tmp_path: Path, recipe_file: Write) -> None:
     job = next(iter(jobs(recipe_file(), "training.duration=2it").values()))
-    starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, ()), job)
+    starter = Starter(WorkerSettings(str(tmp_path / "runs"), "cpu", 30.0, ()), job)
     try:
         workers = [starter.start() for _ in range(2)]
         for process, pipe in workers:
@@ -84,7 +86,7 @@ def test_pandas_and_parquet_begin_no_thread_that_would_forbid_a_fork(tmp_path: P
     )
     recipe = recipe_file(("data: digits", "data: 'table:data'"), ("validation: 200", "validation: 20"))
     job = next(iter(jobs(recipe, "training.duration=2it", "training.batch_size=8").values()))
-    starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
+    starter = Starter(WorkerSettings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
     try:
         assert ended(starter, job) == "trained"
         assert starter._server is not None, "its worker was spawned"
@@ -103,7 +105,7 @@ def test_what_may_not_be_forked_is_spawned(tmp_path: Path, recipe_file: Write) -
     )
     recipe = recipe_file(("model: {name: mlp, widths: [32, 16]}", "model: 'busy:net'"))
     job = next(iter(jobs(recipe, "training.duration=2it").values()))
-    starter = Starter(Settings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
+    starter = Starter(WorkerSettings(str(tmp_path / "runs"), "cpu", 30.0, (str(tmp_path),)), job)
     loads = tmp_path / "busy.py.txt"
     loads.unlink(missing_ok=True)
     try:
@@ -145,3 +147,24 @@ def test_the_gravest_status_wins_in_whatever_order() -> None:
         expected = min(first, second, key=order.index)
         assert gravest((first, second)) == outcome.exit_status == expected, (first, second)
     assert gravest(()) == Exit.OK
+
+
+def test_the_debug_executor_gives_the_same_bytes_in_this_process_and_lets_faults_through(
+    recipe_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = ["training.duration=8it", "training.evaluate_every=4it", "replicates=1"]
+    stores = {}
+    for name, executor in {"processes": "local", "here": "debug"}.items():
+        recipe = ticketsmith.load(recipe_file(), [*short, f"store={tmp_path / name}"])
+        experiment = train(prepare(recipe), workers=2, device="cpu", executor=executor)  # type: ignore[arg-type]
+        assert experiment.outcome.exit_status == Exit.OK
+        stores[name] = {path: sha for path, sha in sealed_bytes(tmp_path / name).items() if "/seed-" in path}
+    assert stores["here"] == stores["processes"]
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("in your own code")
+
+    prepared = prepare(ticketsmith.load(recipe_file(), [*short, f"store={tmp_path / 'broken'}"]))
+    monkeypatch.setattr("ticketsmith.tasks.classification.Classification.loss", broken)
+    with pytest.raises(ZeroDivisionError, match="in your own code"):
+        train(prepared, device="cpu", executor="debug")

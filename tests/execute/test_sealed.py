@@ -10,9 +10,11 @@ import pytest
 from tests.store.places import Counting
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.execute.local import execute, statuses
-from ticketsmith.execute.worker import Settings
-from ticketsmith.plan import Node, Plan, make_plan
+from ticketsmith.execute.executor import Outcome
+from ticketsmith.execute.local import LocalExecutor
+from ticketsmith.execute.schedule import statuses
+from ticketsmith.execute.worker import WorkerSettings
+from ticketsmith.plan import Plan, PlannedRun, make_plan
 from ticketsmith.prices.ledger import cost_path
 from ticketsmith.spec import key_of
 from ticketsmith.store import open_store
@@ -39,8 +41,15 @@ def seal(store: Store, folder: RunFolder, key: str) -> None:
     assert store.publish(folder, {**body, MANIFEST: manifest_of(key, "trained", body)})
 
 
-def job_of(node: Node) -> Job:
+def job_of(node: PlannedRun) -> Job:
     return Job(node.spec, node.folder("exp"), "classification", Path(), "")
+
+
+def execute(plan: Plan, store: Store) -> Outcome:
+    executor = LocalExecutor(store, job_of, WorkerSettings("", "cpu", 30.0, ()), 1, lambda event: None)
+    executor.submit(plan)
+    executor.wait()
+    return executor.outcome
 
 
 @pytest.fixture
@@ -56,7 +65,7 @@ def test_what_is_sealed_already_costs_no_request_of_its_own_but_its_manifest(sto
     leftover = checkpoint_path(plan.nodes[0].key)
     store.put(leftover, b"of a process that was killed between sealing and clearing up")
     store.asked.clear()
-    outcome = execute(plan, store, job_of, Settings("", "cpu", 30.0, ()), 1, lambda event: None)
+    outcome = execute(plan, store)
     assert outcome.cached == runs
     assert store.asked.count(("delete", leftover)) == 1
     assert store.count("get", MANIFEST) == runs
@@ -128,11 +137,10 @@ def test_a_plan_of_another_science_keeps_its_runs_and_none_is_made_under_its_key
     for node in sealed:
         seal(store, node.folder("exp"), node.key)
     assert set(Index(store).runs(stored.by_key, "exp")) == {node.key for node in sealed}
-    settings = Settings("", "cpu", 30.0, ())
     with pytest.raises(TicketSmithError, match=r"another version of the science.*Give the recipe again"):
-        execute(stored, store, job_of, settings, 1, lambda event: None)
+        execute(stored, store)
     seal(store, last.folder("exp"), last.key)
-    assert execute(stored, store, job_of, settings, 1, lambda event: None).cached == len(stored.nodes)
+    assert execute(stored, store).cached == len(stored.nodes)
 
 
 @pytest.mark.parametrize("key", ["", "0123", "../../x", "G" * 64])

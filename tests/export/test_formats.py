@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import ticketsmith
 from tests.runtime.networks import ISAS
-from ticketsmith import models
+from ticketsmith import exporter, models
 from ticketsmith.engines import Arrays, installed, onnx_runtime, openvino
 from ticketsmith.errors import Exit, RecipeError, TicketSmithError
 from ticketsmith.export import hugging_face, onnx_file, ticket, tsk_file
@@ -162,7 +162,7 @@ def test_without_a_sweet_spot_the_sparsities_that_exist_are_told(finished: Path,
 
 @pytest.fixture
 def subject(experiment: ticketsmith.Experiment) -> Subject:
-    return experiment._subject(experiment.find(0.7))
+    return exporter.subject_of(experiment, experiment.find(0.7))
 
 
 class Task:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ticketsmith.errors import TaskError
 from ticketsmith.models.gpt import GPT, angles, rotated
-from ticketsmith.pruning.criteria import prunable
+from ticketsmith.pruning.weights import prunable
 
 CONTEXT, SIZE = 24, 37
 KINDS: list[dict[str, Any]] = [

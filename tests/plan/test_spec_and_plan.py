@@ -11,7 +11,7 @@ import pytest
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import PruningError, RecipeError
 from ticketsmith.plan import Plan, check_schedule, make_plan
-from ticketsmith.pruning.arithmetic import Layer
+from ticketsmith.pruning.schedule import Layer
 from ticketsmith.spec import Continue, Init, Prune, PruneRule, Rewind, RunSpec, Same, Training, from_canonical, in_steps
 
 TASK = {"name": "classification", "data": {"name": "mnist"}, "model": {"name": "lenet_300_100"}}

@@ -18,10 +18,10 @@ from tests.training.runs import CPU, jobs
 from ticketsmith.api import Prepared, prepare
 from ticketsmith.errors import PruningError
 from ticketsmith.pruning.criteria import Scoring, magnitude
-from ticketsmith.pruning.dense import dense_matrices
-from ticketsmith.pruning.groups import neighbours, rows
+from ticketsmith.pruning.layout import neighbours, rows
+from ticketsmith.pruning.layout_version import layout_version
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
-from ticketsmith.pruning.version import layout_version
+from ticketsmith.pruning.unpruned import unpruned_matrices
 from ticketsmith.pruning.weights import computed, copied, layouts, prunable
 from ticketsmith.spec import PruneRule, Training
 from ticketsmith.store.contract import SealedRun
@@ -29,7 +29,8 @@ from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.start import read_weights
 from ticketsmith.training.tensors import masks_from_bytes
@@ -80,7 +81,7 @@ def test_the_pattern_that_is_told_takes_what_was_dense(
     model: str, options: dict[str, Any], includes: dict[str, int], why: str
 ) -> None:
     built = getattr(nets, model)(**options)
-    dense = [one for one in dense_matrices(built, PruneRule(fraction=0.5)) if "lengths" not in one.why]
+    dense = [one for one in unpruned_matrices(built, PruneRule(fraction=0.5)) if "lengths" not in one.why]
     told = [one.include for one in dense]
     assert {str(include): told.count(include) for include in told} == includes
     assert {one.why for one in dense} == {why}
@@ -88,7 +89,7 @@ def test_the_pattern_that_is_told_takes_what_was_dense(
     assert after.keys() - before.keys() == {one.name for one in dense}
     total = sum(parameter.numel() for parameter in built.parameters())
     assert sum(one.share for one in dense) == pytest.approx(sum(one.count for one in dense) / total)
-    left = dense_matrices(built, PruneRule(fraction=0.5, include=tuple(includes)))
+    left = unpruned_matrices(built, PruneRule(fraction=0.5, include=tuple(includes)))
     assert not [one for one in left if "lengths" not in one.why]
 
 
@@ -98,7 +99,7 @@ def test_what_is_frozen_excluded_or_kept_by_the_model_is_told() -> None:
 
     model = Kept(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
     model[0].requires_grad_(False)
-    dense = {one.name: one for one in dense_matrices(model, PruneRule(fraction=0.5, exclude=("1",)))}
+    dense = {one.name: one for one in unpruned_matrices(model, PruneRule(fraction=0.5, exclude=("1",)))}
     assert {name: (one.why, one.include) for name, one in dense.items()} == {
         "0.weight": ("frozen: it is not trained", "0.weight"),
         "1.weight": ("pruning.exclude names it (1)", None),
@@ -109,7 +110,7 @@ def test_what_is_frozen_excluded_or_kept_by_the_model_is_told() -> None:
 @pytest.mark.parametrize("norm", ["orthogonal", "symmetric"])
 def test_a_weight_whose_zeros_are_others_is_refused_by_name(norm: str) -> None:
     model = nets.Normed(norm)
-    assert [one.include for one in dense_matrices(model, PruneRule(fraction=0.5))] == [None]
+    assert [one.include for one in unpruned_matrices(model, PruneRule(fraction=0.5))] == [None]
     with pytest.raises(
         PruningError, match=r"'fc.parametrizations.weight.original' cannot be pruned.*makes 'fc.weight'"
     ):

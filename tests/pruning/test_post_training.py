@@ -17,7 +17,7 @@ from ticketsmith.api import prepare
 from ticketsmith.errors import PruningError, RecipeError, TicketSmithError
 from ticketsmith.evidence.results import Metric
 from ticketsmith.pruning.criteria import Scoring, score
-from ticketsmith.pruning.groups import Layout
+from ticketsmith.pruning.layout import Layout
 from ticketsmith.pruning.masks import Masks, full, prune, shuffle
 from ticketsmith.pruning.weights import layouts, prunable
 from ticketsmith.spec import PruneRule

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ticketsmith.errors import DamagedRunError, PruningError
 from ticketsmith.models.lenet import lenet_300_100
 from ticketsmith.models.resnet import ResNet20
-from ticketsmith.pruning.arithmetic import survivors
-from ticketsmith.pruning.criteria import Scoring, prunable, score
+from ticketsmith.pruning.criteria import Scoring, score
 from ticketsmith.pruning.masks import Masks, full, pack, prune, shuffle, unpack
+from ticketsmith.pruning.schedule import survivors
+from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import PruneRule
 
 

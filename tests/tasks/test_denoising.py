@@ -27,7 +27,8 @@ from ticketsmith.tasks.judge import Judge
 from ticketsmith.tasks.png import png, row
 from ticketsmith.tasks.task import create
 from ticketsmith.training.device import prepare
-from ticketsmith.training.loop import Learner, Progress, measure_final, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, measure_final, train
 from ticketsmith.training.produce import Hooks, produce
 
 RECIPE = """

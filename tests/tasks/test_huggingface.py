@@ -24,7 +24,7 @@ from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithErr
 from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.inference.onnx_file import write_to_serve
 from ticketsmith.inference.settings import Settings
-from ticketsmith.pruning.criteria import prunable
+from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import Init, RunSpec, Training
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.huggingface import CausalLanguageModel, huggingface

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
 from tests.training.test_training import digits
-from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import full, prune
+from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import PruneRule, Training
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.training.device import prepare
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, measure, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, measure, train
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 

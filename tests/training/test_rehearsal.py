@@ -232,12 +232,12 @@ def test_extra_state_and_several_inputs_come_back_from_the_store(
     for name in ("ExtraState", "TwoInputs"):
         made = api.run(load_recipe(recipe(tmp_path, name), [f"store={tmp_path / name}"]), workers=1, benchmark=False)
         model = made.ticket(0.4)
-        assert model(*made._task.example(3) if name == "TwoInputs" else [torch.ones(3, 4)]).shape == (3, 1)
+        assert model(*made.task.example(3) if name == "TwoInputs" else [torch.ones(3, 4)]).shape == (3, 1)
         if name == "ExtraState":
             assert model[0].again == _Counting(1, 1).kept  # type: ignore[index, union-attr]
         files = tmp_path / f"{name}-files"
         document = made.export(files, ["ticket", "safetensors"], sparsity=0.4).document
-        by_line, by_ticket = made._task.build_model(), made._task.build_model()
+        by_line, by_ticket = made.task.build_model(), made.task.build_model()
         lines = next(entry["load"] for entry in document["files"] if entry["format"] == "safetensors")
         monkeypatch.chdir(files)
         exec("\n".join(lines), {"model": by_line})  # what the file promises

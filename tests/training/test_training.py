@@ -21,8 +21,8 @@ from ticketsmith.errors import Exit
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.verdicts import Status
 from ticketsmith.models.resnet import ResNet20
-from ticketsmith.pruning.criteria import prunable
 from ticketsmith.pruning.masks import full, prune
+from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import PruneRule, Training
 from ticketsmith.store.contract import RunFolder, SealedRun
 from ticketsmith.store.directory import DirectoryStore
@@ -30,7 +30,8 @@ from ticketsmith.tasks.task import Task, create
 from ticketsmith.training import produce as production
 from ticketsmith.training.device import prepare
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.optimization import learning_rate
 from ticketsmith.training.order import DataOrder
 from ticketsmith.training.produce import Hooks, Interrupted, produce

@@ -24,9 +24,9 @@ def say_verdict(experiment: Experiment) -> None:
     click.echo(special(findings))
     for note in missing(findings):
         click.echo(note)
-    target = findings.policy.target_sparsity
-    if target is not None and findings.target is None:
-        click.echo(f"The target sparsity {target:.1%} was not reached: no level that is sealed is that sparse.")
+    sparsity = findings.policy.target_sparsity
+    if sparsity is not None and findings.target is None:
+        click.echo(f"The target sparsity {sparsity:.1%} was not reached: no level that is sealed is that sparse.")
 
 
 def experiments(prefix: str, name: str | None, base: str = ".") -> Sequence[Experiment]:

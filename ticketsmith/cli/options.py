@@ -28,6 +28,13 @@ device = click.option("--device", default="auto", show_default=True, help="auto,
 checkpoint_every = click.option(
     "--checkpoint-every", default=30.0, show_default=True, help="Seconds between checkpoints within a run."
 )
+executor = click.option(
+    "--executor",
+    type=click.Choice(["local", "debug"]),
+    default="local",
+    show_default=True,
+    help="debug: one run after the other in this process, where breakpoints work.",
+)
 machine = click.option(
     "--machine",
     metavar="NAME|NAME=PRICE",
@@ -46,7 +53,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 def training(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that trains."""
-    for option in (machine, checkpoint_every, device, workers, store, overrides, config):
+    for option in (machine, executor, checkpoint_every, device, workers, store, overrides, config):
         command = option(command)
     return command
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ticketsmith.execute.local import Event
+from ticketsmith.execute.executor import Event
 from ticketsmith.execute.worker import Ended, Noted, Stepped
 
 if TYPE_CHECKING:
@@ -144,13 +144,13 @@ def rounds() -> Iterator[Callable[[str, int, int], None]]:
             task = bar.add_task("", total=None)
             yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
         return
-    began, told = time.monotonic(), time.monotonic()
+    began, shown = time.monotonic(), time.monotonic()
 
     def show(what: str, done: int, total: int) -> None:
-        nonlocal told
+        nonlocal shown
         now = time.monotonic()
-        if now - told > _TELL_EVERY / 3:
-            told = now
+        if now - shown > _TELL_EVERY / 3:
+            shown = now
             note(f"[{now - began:6.1f} s] {what} ({done} of {total})")
 
     yield show

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.cli.dense import tell_what_is_pruned, what_is_pruned
+from ticketsmith.cli.unpruned import tell_what_is_pruned, what_is_pruned
 from ticketsmith.units import flops
 
 
@@ -68,7 +68,7 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
 def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool) -> None:
     """Show the runs of a recipe: what is there, what would be trained, and how much arithmetic that is."""
     from ticketsmith.api import Prepared, prepare
-    from ticketsmith.execute.local import statuses
+    from ticketsmith.execute.schedule import statuses
     from ticketsmith.store import open_store
     from ticketsmith.store.index import Index
 

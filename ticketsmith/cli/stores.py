@@ -95,15 +95,15 @@ def _by_run(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
     """The files of each run, and the loose ones together, under names within the experiment."""
     from ticketsmith.store.contract import RunFolder
 
-    runs: dict[str, list[StoredFile]] = {}
+    by_run: dict[str, list[StoredFile]] = {}
     loose = []
     for file in files:
         parts = file.path.split("/")
         if RunFolder.parse("/".join(parts[:4])) is None:
             loose.append(file)
         else:
-            runs.setdefault("/".join(parts[1:4]), []).append(file)
-    return runs | {"(loose files)": loose}
+            by_run.setdefault("/".join(parts[1:4]), []).append(file)
+    return by_run | {"(loose files)": loose}
 
 
 def _move(source_address: str, target_address: str) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from ticketsmith.cli import options
+from ticketsmith.errors import RecipeError
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
@@ -61,6 +62,7 @@ def _train(
     device: str,
     checkpoint_every: float,
     machine: str | None,
+    executor: Literal["local", "debug"],
 ) -> Experiment:
     from ticketsmith import api
     from ticketsmith.cli.progress import note, view
@@ -68,6 +70,8 @@ def _train(
     from ticketsmith.store import open_store
     from ticketsmith.store.index import Index
 
+    if executor == "debug" and workers is not None:
+        raise RecipeError("--workers: the debug executor makes one run after the other; leave it out.")
     rate = None if machine is None else lookup(machine)
     recipe = options.read_recipe(config, overrides, store)
     note(f"{recipe.experiment}: reading data, checking the model ...")
@@ -84,6 +88,7 @@ def _train(
             on_event=on_event,
             machine=rate,
             index=index,
+            executor=executor,
         )
 
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
 
-from ticketsmith.config.schema import BUILTIN_TASKS, Recipe
+from ticketsmith.config.schema import Recipe
+from ticketsmith.config.tasks import BUILTIN_TASKS
 from ticketsmith.config.yaml_lines import Dumper, Lines, parse
 from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import make_importable, nearest
@@ -112,8 +113,8 @@ def _explain(
         path = _path(problem["loc"])
         place = next((f"{name}: {origin}" for set_, origin in origins.items() if path[: len(set_)] == set_), None)
         if place is None:
-            known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
-            place = f"{name}:{lines.get(known, 1)}"
+            line_path = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), ())
+            place = f"{name}:{lines.get(line_path, 1)}"
         field = ".".join(str(part) for part in path) or model.__name__.lower()
         messages[f"{place}: {field}: {_words(problem, problem['loc'], model)}"] = None
     return "\n".join(messages)
@@ -150,8 +151,8 @@ def _words(problem: Any, path: tuple[str | int, ...], model: type[BaseModel]) ->
     if problem["type"] == "missing":
         return f"is needed but not given. {_description(path, model)}".strip()
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    given = problem["input"]
-    shown = "" if isinstance(given, Mapping | BaseModel) else f" (got {given!r:.60})"
+    value = problem["input"]
+    shown = "" if isinstance(value, Mapping | BaseModel) else f" (got {value!r:.60})"
     return f"{message}{shown}."
 
 
@@ -168,17 +169,17 @@ def _description(path: tuple[str | int, ...], model: type[BaseModel]) -> str:
 
 def _model_at(path: tuple[str | int, ...], model: type[BaseModel]) -> type[BaseModel] | None:
     """The model of a place. A tag of a union says which of its models is meant; without one, it is the first."""
-    found: type[BaseModel] | None = model
+    inner: type[BaseModel] | None = model
     annotation: Any = None
     for part in path:
         tagged = next((member for tag, member in _members(annotation) if tag == part), None)
         if tagged is not None:
-            found = tagged
+            inner = tagged
         elif not (annotation is not None and part in _TAGS):
-            field = found.model_fields.get(str(part)) if found else None
+            field = inner.model_fields.get(str(part)) if inner else None
             annotation = field.annotation if field else None
-            found = _first_model(annotation)
-    return found
+            inner = _first_model(annotation)
+    return inner
 
 
 def _members(annotation: Any) -> list[tuple[str, type[BaseModel]]]:

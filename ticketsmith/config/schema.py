@@ -4,354 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
+from ticketsmith.config.methods import Pruning, Variants
+from ticketsmith.config.tasks import (
+    ClassificationTask,
+    Component,
+    DenoisingTask,
+    Fraction,
+    HuggingFaceTask,
+    LanguageTask,
+    OwnTask,
+    component,
+    task_kind,
+)
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
-from ticketsmith.plugins import is_dotted
-from ticketsmith.spec import Duration, Frozen, Pattern, Training, n_of_m
+from ticketsmith.spec import Duration, Frozen, Training
 from ticketsmith.store.contract import check_name
-
-BUILTIN_TASKS = ("classification", "language", "denoising", "huggingface")
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-def _refuse_infinite(value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a finite number")
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _refuse_infinite(part)
-
-
-class NamedComponent(BaseModel, extra="allow", frozen=True):
-    """A component with options: `{name: mnist_cnn, width: 32}`; the options are those of the component itself."""
-
-    name: str = Field(min_length=1, description="A built-in name, or your own `package.module:attribute`.")
-
-    @model_validator(mode="after")
-    def _finite(self) -> NamedComponent:
-        _refuse_infinite(self.model_extra)
-        return self
-
-
-def _component(value: str | NamedComponent) -> str | dict[str, Any]:
-    """One form for one meaning: `{name: mnist_cnn}` is `mnist_cnn`."""
-    if isinstance(value, str) or not value.model_extra:
-        return value if isinstance(value, str) else value.name
-    return {"name": value.name, **value.model_extra}
-
-
-Component = Annotated[str, Field(min_length=1)] | NamedComponent
-
-
-class ClassificationTask(Frozen):
-    """Classification of images or signals: data, model, and how they meet."""
-
-    name: Literal["classification"] = Field("classification", description="The built-in task, the default.")
-    data: Component = Field(
-        description="Data set: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `mnist1d`; your own as `{name: npz, path: ...}`, "
-        "`{name: images, path: ...}`, `{name: parquet, path: ...}`, or a function `package.module:function`."
-    )
-    model: Component = Field(
-        description="Network: `lenet_300_100`, `mlp`, `mnist_cnn`, `conv2`, `conv4`, `conv6`, `resnet20`, `vgg16`, or your own "
-        "`package.module:Class`; options beside `name`."
-    )
-    validation: int = Field(5000, ge=1, description="Training examples held out for validation.")
-    augment: Literal["none", "crop_flip"] = Field("none", description="Random crops and mirroring, as for CIFAR.")
-
-
-class LanguageTask(Frozen):
-    """A language model: text, how it is cut into tokens, and a network that tells the next one."""
-
-    name: Literal["language"] = Field(description="The built-in task for text.")
-    data: Component = Field(
-        description="Text: `pydocs`, your own files as `{name: text, path: my.txt}` (a path, a pattern, or a list), or a "
-        "function `package.module:function` that returns a str."
-    )
-    model: Component = Field(
-        description="Network: `gpt`, or your own `package.module:Class` from tokens `[b, t]` to logits; options beside `name`."
-    )
-    tokenizer: str = Field(
-        "characters", min_length=1, description="`characters`, `bytes`, or the path of a `tokenizer.json`."
-    )
-    context: int = Field(64, ge=1, le=1_000_000, description="Tokens that the model reads at once.")
-    validation: Fraction = Field(0.1, description="Part of the text, after the training part, for validation.")
-    test: Fraction = Field(0.1, description="Part of the text, its end, for the test split.")
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), strict=False, description="What the samples of each level begin with; by default, lines of the test part."
-    )
-    sample_length: int = Field(160, ge=1, le=10_000, description="Tokens that continue each prompt.")
-    temperature: float = Field(0.8, ge=0, description="Of the samples; 0 takes the likeliest token each time.")
-
-
-class DenoisingTask(Frozen):
-    """Generation of images: a network learns to remove noise, and makes images from nothing else."""
-
-    name: Literal["denoising"] = Field(description="The built-in task for making images.")
-    data: Component = Field(
-        description="Images with labels, grey or colour: the data sets of `classification`, your own files too."
-    )
-    model: Component = Field(
-        description="Network: `unet`, or your own `package.module:Class` from `[b, c + 1 + classes, h, w]`, noisy images, their "
-        "time and their class, to `[b, c, h, w]`, images without noise; options beside `name`."
-    )
-    validation: int = Field(5000, ge=1, description="Training images held out for validation.")
-    steps: int = Field(16, ge=1, le=1000, description="Calls of the network for an image.")
-    measured: int = Field(
-        1000,
-        ge=50,
-        le=50_000,
-        description="Held-out images of each split that the loss and the distances are measured on; as many are made.",
-    )
-
-
-class HuggingFaceTask(Frozen):
-    """A pretrained model of Hugging Face, by name or folder: its weights are where every ticket begins."""
-
-    name: Literal["huggingface"] = Field(
-        description="The built-in task for pretrained models; needs `ticketsmith[hf]`."
-    )
-    model: str = Field(
-        min_length=1,
-        description="A folder with config.json, model.safetensors and a tokenizer; `package:NAME/FOLDER`, one inside an "
-        "installed Python package; or a name on the hub, such as `google-bert/bert-base-uncased`.",
-    )
-    data: Component = Field(
-        description="Labelled texts: `docstrings`, `{name: table, path: my.csv, text: ..., label: ...}`, `{name: datasets, "
-        "dataset: ...}` of the hub, or a function `package.module:function`. For `causal_lm`, text as in the task `language`, "
-        "or a split of `{name: datasets, ...}`."
-    )
-    head: Literal["sequence_classification", "causal_lm"] = Field(
-        "sequence_classification", description="What the model is used for: to label texts, or to go on with them."
-    )
-    length: int = Field(128, ge=2, le=1_000_000, description="Tokens of an example; a longer text is cut.")
-    validation: Fraction = Field(0.1, description="Part of the training examples, or of the text, for validation.")
-    revision: str | None = Field(None, description="Commit, tag or branch of a model of the hub.")
-    test: Fraction = Field(0.1, description="Of `causal_lm`: part of the text, its end, for the test split.")
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), strict=False, description="Of `causal_lm`: what samples begin with; by default, lines of the test part."
-    )
-    sample_length: int = Field(160, ge=1, le=10_000, description="Of `causal_lm`: tokens that continue each prompt.")
-    temperature: float = Field(0.8, ge=0, description="Of `causal_lm`, its samples; 0 takes the likeliest token.")
-
-    @model_validator(mode="after")
-    def _check(self) -> HuggingFaceTask:
-        strange = {"test", "prompts", "sample_length", "temperature"} & self.model_fields_set
-        if strange and self.head != "causal_lm":
-            raise ValueError(f"`{min(strange)}` belongs to `head: causal_lm`")
-        return self
-
-
-class OwnTask(BaseModel, extra="allow", frozen=True):
-    """A task of your own: `name: package.module:Class`, and its options."""
-
-    name: str = Field(
-        json_schema_extra={"pattern": ":"},  # what tells it from the built-in ones
-        description="Your own task, `package.module:Class`; the other fields are its options.",
-    )
-
-    @field_validator("name")
-    @classmethod
-    def _dotted(cls, name: str) -> str:
-        if not is_dotted(name):
-            raise ValueError(
-                f"unknown task; built in are {', '.join(map(repr, BUILTIN_TASKS))}, your own goes by 'package.module:Class'"
-            )
-        return name
-
-    @model_validator(mode="after")
-    def _finite(self) -> OwnTask:
-        _refuse_infinite(self.model_extra)
-        return self
-
-
-def _task_kind(value: Any) -> str:
-    name = value.get("name", "classification") if isinstance(value, dict) else getattr(value, "name", "")
-    return name if name in BUILTIN_TASKS else "own"
-
-
-class Pruning(Frozen):
-    """Iterative magnitude pruning: what goes in each round, and how many rounds."""
-
-    levels: int = Field(ge=1, le=1000, description="Rounds of pruning; level 0 is the dense network.")
-    fraction: Fraction = Field(0.2, description="Part of the surviving weights that a round removes.")
-    scope: Literal["layer", "row", "global"] = Field(
-        "layer",
-        description="`layer`: the same part of every layer. `row`: the same part of every output of a layer, as Wanda asks. "
-        "`global`: the smallest weights of all layers together.",
-    )
-    pattern: tuple[Pattern, ...] = Field(
-        (),
-        strict=False,
-        description='N:M pattern: `"2:4"` keeps 2 of every 4 weights that meet consecutive inputs; a list has one '
-        'pattern a level, such as `["6:8", "4:8"]`. In place of `fraction` and `scope`.',
-    )
-    criterion: Component = Field(
-        "magnitude",
-        description="What a weight is worth: `magnitude`, `wanda` (its options: `examples`, to calibrate on), `random`, or your "
-        "own `package.module:function`.",
-    )
-    rates: dict[str, Fraction] = Field(
-        default_factory=dict,
-        description="Other fractions by layer name or pattern, e.g. `{output: 0.1}`; under `scope: layer` or `row`.",
-    )
-    exclude: tuple[str, ...] = Field((), strict=False, description="Layers that stay dense, by name or pattern.")
-    include: tuple[str, ...] = Field(
-        (),
-        strict=False,
-        description="Parameters to prune that are not by default, by name or pattern: those of recurrent layers and of "
-        "attention, weights under a norm, embeddings, biases. `ticketsmith validate` lists them.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Pruning:
-        if self.scope == "global" and self.rates:
-            raise ValueError(
-                "`rates` are for `scope: layer` and `scope: row`; with `scope: global` keep layers dense by `exclude`"
-            )
-        if self.pattern:
-            self._check_pattern()
-        return self
-
-    def _check_pattern(self) -> None:
-        if given := {"fraction", "scope", "rates"} & self.model_fields_set:
-            raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(given)}`")
-        if len(self.pattern) != self.levels:
-            raise ValueError(f"`pattern` names {len(self.pattern)} pattern(s), one a level: set `levels` to that")
-        numbers = [n_of_m(pattern) for pattern in self.pattern]
-        for (before, m), (n, same) in pairwise(numbers):
-            if m != same or n >= before:
-                raise ValueError(
-                    'the patterns of the levels have the same M and ever fewer N, such as `["6:8", "4:8"]`'
-                )
-
-    @field_validator("pattern", mode="before")
-    @classmethod
-    def _one_pattern(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else [value]
-
-
-class Draws(Frozen):
-    """A control with chance in it."""
-
-    draws: int = Field(1, ge=1, le=100, description="How many per ticket.")
-
-
-class Plain(Frozen):
-    """A variant without options."""
-
-
-class PostTraining(Frozen):
-    """Pruning the trained dense network in one round, without any retraining."""
-
-    rivals: tuple[Component, ...] = Field(
-        (),
-        strict=False,
-        description="Other criteria to compare with: `[magnitude, random]`. Each is a variant of its own.",
-    )
-
-    @property
-    def components(self) -> dict[str, str | dict[str, Any]]:
-        """The rivals as components, by the name of their variant."""
-        plain = [_component(rival) for rival in self.rivals]
-        return {f"post_{_short(rival if isinstance(rival, str) else rival['name'])}": rival for rival in plain}
-
-
-def _short(criterion: str) -> str:
-    return re.sub(r"[^a-z0-9_]", "_", criterion.rpartition(":")[2].lower())
-
-
-class Finetune(Frozen):
-    """Fine-tuning: the weights stay, the rate is low and constant."""
-
-    lr: float = Field(gt=0, description="The constant learning rate.")
-    duration: Duration = Field(description="Length of training at each level.")
-
-    @field_validator("duration")
-    @classmethod
-    def _some(cls, duration: str) -> str:
-        if float(duration[:-2]) <= 0:
-            raise ValueError("`duration` must be more than zero")
-        return duration
-
-
-def _also_true_or_empty(schema: dict[str, Any]) -> None:
-    """`one_shot: true` and `one_shot:` switch a variant on with its defaults."""
-    schema["anyOf"] += [{"const": True}, {"type": "null"}]
-
-
-class Variants(Frozen):
-    """What is compared with the winning ticket, level by level. `false` switches one off."""
-
-    ticket: Plain | Literal[False] = Field(
-        Plain(),
-        json_schema_extra=_also_true_or_empty,
-        description="The winning ticket itself. Without it there are no `random_reinit` and `random_ticket`.",
-    )
-    random_reinit: Draws | Literal[False] = Field(
-        Draws(),
-        json_schema_extra=_also_true_or_empty,
-        description="The ticket's mask on newly drawn initial weights: is it the initial weights?",
-    )
-    random_ticket: Draws | Literal[False] = Field(
-        Draws(),
-        json_schema_extra=_also_true_or_empty,
-        description="The rewound weights under the ticket's mask, shuffled within each layer: is it the place?",
-    )
-    random_pruning: Draws | Literal[False] = Field(
-        False,
-        json_schema_extra=_also_true_or_empty,
-        description="A random mask, drawn before training, of the same sparsity.",
-    )
-    one_shot: Plain | Literal[False] = Field(
-        False,
-        json_schema_extra=_also_true_or_empty,
-        description="All of a level's pruning in one round on the dense network, then rewound.",
-    )
-    finetune: Finetune | Literal[False] = Field(False, description="Prune, then train on at a low constant rate.")
-    lr_rewind: Plain | Literal[False] = Field(
-        False,
-        json_schema_extra=_also_true_or_empty,
-        description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020).",
-    )
-    post_training: PostTraining | Literal[False] = Field(
-        False,
-        json_schema_extra=_also_true_or_empty,
-        description="The trained dense network, pruned in one round and not trained again: for models too large to retrain.",
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _empty_is_on(cls, value: Any) -> Any:
-        return {} if value is None or value is True else value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_controls_without_ticket(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("ticket", True) is False:
-            return {"random_reinit": False, "random_ticket": False, **given}
-        return given
-
-    @model_validator(mode="after")
-    def _check(self) -> Variants:
-        if not self.ticket and (self.random_reinit or self.random_ticket):
-            raise ValueError("`random_reinit` and `random_ticket` are controls of the ticket: they need `ticket`")
-        if not (self.ticket or self.post_training or self.one_shot or self.finetune or self.lr_rewind):
-            raise ValueError("without `ticket`, switch on another method, such as `post_training: {}`")
-        if self.post_training and len(self.post_training.components) < len(self.post_training.rivals):
-            raise ValueError("`post_training.rivals` names one criterion twice")
-        return self
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """Those switched on that train; pruning after training does not."""
-        return tuple(name for name in type(self).model_fields if name != "post_training" and getattr(self, name))
 
 
 class GateSettings(Frozen):
@@ -413,7 +85,7 @@ class Recipe(Frozen):
         | Annotated[DenoisingTask, Tag("denoising")]
         | Annotated[HuggingFaceTask, Tag("huggingface")]
         | Annotated[OwnTask, Tag("own")],
-        Discriminator(_task_kind),
+        Discriminator(task_kind),
     ] = Field(description="Data, model and what is measured.")
     training: Training = Field(description="How the dense network and every ticket are trained.")
     pruning: Pruning = Field(description="How tickets are found.")
@@ -468,8 +140,8 @@ class Recipe(Frozen):
         return {
             **plain,
             "name": self.task.name,
-            "data": _component(self.task.data),
-            "model": _component(self.task.model),
+            "data": component(self.task.data),
+            "model": component(self.task.model),
         }
 
     @property
@@ -482,7 +154,7 @@ class Recipe(Frozen):
     @property
     def criterion(self) -> str | dict[str, Any]:
         """The pruning criterion as a component."""
-        return _component(self.pruning.criterion)
+        return component(self.pruning.criterion)
 
     @property
     def policy(self) -> GatePolicy:

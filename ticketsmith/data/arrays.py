@@ -123,14 +123,14 @@ def as_inputs(values: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]
 
 def channels_first(array: NDArray[Any], layout: Layout, name: str) -> NDArray[Any]:
     """``array`` as ``[n, channels, ...]``, contiguous, by the rules at the top of this module; else DataError."""
-    seen = layout if layout != "auto" else _guess(array, name)
-    if array.ndim != _DIMENSIONS[seen]:
+    axes = layout if layout != "auto" else _guess(array, name)
+    if array.ndim != _DIMENSIONS[axes]:
         raise DataError(
-            f"{name} has shape {array.shape}; layout {seen} needs {_DIMENSIONS[seen]} dimensions, examples first."
+            f"{name} has shape {array.shape}; layout {axes} needs {_DIMENSIONS[axes]} dimensions, examples first."
         )
-    if seen in ("L", "HW"):
+    if axes in ("L", "HW"):
         array = array[:, None]
-    elif seen == "HWC":
+    elif axes == "HWC":
         array = array.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(array)
 
@@ -252,9 +252,9 @@ def check(dataset: Dataset) -> Dataset:
 
 def digest(dataset: Dataset) -> str:
     """SHA-256 over the content of a data set: shapes, types and values of its arrays, and its statistics."""
-    found = hashlib.sha256(repr((dataset.classes, dataset.mean, dataset.std)).encode())
+    sha = hashlib.sha256(repr((dataset.classes, dataset.mean, dataset.std)).encode())
     for split in (dataset.train, dataset.test):
         for array in (split.inputs, split.labels):
-            found.update(repr((array.shape, array.dtype.str)).encode())
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+            sha.update(repr((array.shape, array.dtype.str)).encode())
+            sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()

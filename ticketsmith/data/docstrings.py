@@ -35,17 +35,17 @@ def load() -> LabelledTexts:
     One in five is held out as test. Another version of Python has other texts.
     """
     library = Path(sysconfig.get_path("stdlib"))
-    found: dict[str, set[str]] = {}
+    names_by_text: dict[str, set[str]] = {}
     for section, modules in SECTIONS.items():
         for module in modules.split():
             for file in _files(library, module):
                 for text in _paragraphs(file):
-                    found.setdefault(text, set()).add(section)
-    texts = sorted(text for text, sections in found.items() if len(sections) == 1)
+                    names_by_text.setdefault(text, set()).add(section)
+    texts = sorted(text for text, sections in names_by_text.items() if len(sections) == 1)
     if len(texts) < 1000:
         raise DataError("the data set 'docstrings' reads the sources of Python's standard library, which are not here.")
     names = sorted(SECTIONS)
-    labels = [names.index(next(iter(found[text]))) for text in texts]
+    labels = [names.index(next(iter(names_by_text[text]))) for text in texts]
     # RandomState: its streams are frozen, so the cut is the same with every version of NumPy.
     order = np.random.RandomState(_TEST_SEED).permutation(len(texts))
     test, train = np.split(order, [round(len(texts) * _TEST_FRACTION)])
@@ -68,10 +68,10 @@ def _paragraphs(file: Path) -> list[str]:
     except (OSError, SyntaxError, ValueError):
         return []
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = []
+    paragraphs = []
     for node in ast.walk(tree):
         text = ast.get_docstring(node) if isinstance(node, kinds) else None
         first = re.sub(r"\s+", " ", (text or "").split("\n\n")[0]).strip()
         if _SHORTEST <= len(first) <= _LONGEST:
-            found.append(first)
-    return found
+            paragraphs.append(first)
+    return paragraphs

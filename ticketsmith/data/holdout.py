@@ -28,9 +28,9 @@ def holdout(
     # RandomState: its streams are frozen, so the cut is the same with every version of NumPy.
     stream = np.random.RandomState(seed)
     test = [stream.permutation(np.flatnonzero(members == c))[:n] for c, n in enumerate(_quotas(sizes, count))]
-    chosen = np.zeros(len(members), dtype=bool)
-    chosen[np.concatenate(test)] = True
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    is_test = np.zeros(len(members), dtype=bool)
+    is_test[np.concatenate(test)] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
 def _quotas(sizes: NDArray[Any], count: int) -> NDArray[np.int64]:

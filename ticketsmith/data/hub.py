@@ -36,9 +36,9 @@ def read(
     folder = Path(settle(dataset, base))
     try:
         if folder.is_dir():
-            found = library.load_from_disk(str(folder))
+            dataset_dict = library.load_from_disk(str(folder))
         else:
-            found = library.load_dataset(dataset, subset, revision=revision)
+            dataset_dict = library.load_dataset(dataset, subset, revision=revision)
     except Exception as error:  # the library and its network may fail in any way
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
@@ -46,6 +46,6 @@ def read(
             "`save_to_disk` wrote."
         ) from error
     for split in splits:
-        if split not in found:
-            raise DataError(f"{_WHAT} {dataset!r} has no split {split!r}.{plugins.nearest(split, list(found))}")
-    return [found[split] for split in splits]
+        if split not in dataset_dict:
+            raise DataError(f"{_WHAT} {dataset!r} has no split {split!r}.{plugins.nearest(split, list(dataset_dict))}")
+    return [dataset_dict[split] for split in splits]

@@ -52,8 +52,8 @@ def load(
         pictures.check_scale(images[1].first, images[0].first)
         train, test = (pixels[0], labels[0]), (pixels[1], labels[1])
     else:
-        kept, held = holdout(labels[0], fraction_count(len(labels[0]), test_fraction), split_seed)
-        train, test = (pixels[0][kept], labels[0][kept]), (pixels[0][held], labels[0][held])
+        rest, held = holdout(labels[0], fraction_count(len(labels[0]), test_fraction), split_seed)
+        train, test = (pixels[0][rest], labels[0][rest]), (pixels[0][held], labels[0][held])
     first, last = str(trees[0]), str(trees[-1])
     names = (first, f"labels of {first}", last, f"labels of {last}")
     return make_dataset(root.name, train, test, layout="CHW", names=names, rules=max(stack.rules for stack in images))

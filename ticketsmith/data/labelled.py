@@ -72,19 +72,19 @@ def load(name: str, options: Mapping[str, Any], base: Path) -> LabelledTexts:
     Raises RecipeError for a wrong name or option, DataError for what is missing or of the wrong form.
     """
     target = plugins.resolve(KIND, name, BUILTINS)
-    given = {"base": base} if "base" in inspect.signature(target).parameters and not plugins.is_dotted(name) else {}
+    place = {"base": base} if "base" in inspect.signature(target).parameters and not plugins.is_dotted(name) else {}
     try:
-        made = plugins.build(KIND, name, BUILTINS, options, **given)
+        texts = plugins.build(KIND, name, BUILTINS, options, **place)
     except TicketSmithError:
         raise
     except Exception as error:  # a user's function may fail in any way
         raise DataError(f"{KIND} {name!r} failed: {type(error).__name__}: {error}") from error
-    if isinstance(made, LabelledTexts):
-        return made
-    wanted = ("train_texts", "train_labels", "test_texts", "test_labels")
-    if not isinstance(made, Mapping) or set(made) != set(wanted):
-        raise DataError(f"{KIND} {name!r} returned {type(made).__name__}; return a dict of {', '.join(wanted)}.")
-    parts = {part: list(made[part]) for part in wanted}
+    if isinstance(texts, LabelledTexts):
+        return texts
+    names = ("train_texts", "train_labels", "test_texts", "test_labels")
+    if not isinstance(texts, Mapping) or set(texts) != set(names):
+        raise DataError(f"{KIND} {name!r} returned {type(texts).__name__}; return a dict of {', '.join(names)}.")
+    parts = {part: list(texts[part]) for part in names}
     return _labelled(name, *(_of_function(name, split, parts) for split in ("train", "test")))
 
 
@@ -137,13 +137,13 @@ def datasets(
 
 def _of_function(name: str, split: str, parts: Mapping[str, list[Any]]) -> _Split:
     """What a user's function returned for a split. Raises DataError where a label is missing or of no plain kind."""
-    found = _Split(parts[f"{split}_texts"], parts[f"{split}_labels"], lambda row: f"{KIND} {name!r}, {split}[{row}]")
-    for row, mark in enumerate(found.labels):
+    part = _Split(parts[f"{split}_texts"], parts[f"{split}_labels"], lambda row: f"{KIND} {name!r}, {split}[{row}]")
+    for row, mark in enumerate(part.labels):
         if _is_missing(mark):
-            raise DataError(f"{found.row(row)} has no label; give it one, or leave that text out.")
+            raise DataError(f"{part.row(row)} has no label; give it one, or leave that text out.")
         if not _is_plain(mark):
-            raise DataError(f"{found.label(row)}, a {type(mark).__name__}; {_PLAIN}.")
-    return found
+            raise DataError(f"{part.label(row)}, a {type(mark).__name__}; {_PLAIN}.")
+    return part
 
 
 def _of_part(part: Any, text: str, label: str, what: str) -> _Split:
@@ -153,32 +153,32 @@ def _of_part(part: Any, text: str, label: str, what: str) -> _Split:
         lambda row: f"row {row}",
         types={name: str(schema.field(name).type) for name in part.column_names},
     )
-    found = _of_table(table, part.column_names, text, label, what)
+    rows = _of_table(table, part.column_names, text, label, what)
     names = getattr(part.features[label], "names", None)
     if not names:
-        return found
+        return rows
     # Labels are numbers, whose names the data set knows; many sets of the hub hide those of test as -1.
-    for row, number in enumerate(found.labels):
+    for row, number in enumerate(rows.labels):
         if not 0 <= number < len(names):
             raise DataError(
                 f"{what}: row {row} has the label {number} in column {label!r}, which is none of its {len(names)} classes "
                 f"(0 to {len(names) - 1}). Name a split that has labels, as by `test: validation`."
             )
-    return replace(found, labels=[names[number] for number in found.labels])
+    return replace(rows, labels=[names[number] for number in rows.labels])
 
 
 def _of_file(path: str, text: str, label: str, base: Path) -> _Split:
     what = f"{KIND} 'table': {path}"
     table = tables.read(existing(settle(path, base), f"{KIND} 'table'"), what)
-    found = _of_table(table, list(table.columns), text, label, what)
-    return replace(found, labels=_in_order_of_numbers(found.labels)) if table.untyped else found
+    rows = _of_table(table, list(table.columns), text, label, what)
+    return replace(rows, labels=_in_order_of_numbers(rows.labels)) if table.untyped else rows
 
 
-def _of_table(table: tables.Table, known: list[str], text: str, label: str, what: str) -> _Split:
+def _of_table(table: tables.Table, columns: list[str], text: str, label: str, what: str) -> _Split:
     """The texts and labels of a table, with the kind of each label as it is stored. Raises DataError that names the row."""
     for option, column in (("text", text), ("label", label)):
-        if column not in known:
-            raise DataError(f"{what} has no column {column!r} ({option}).{plugins.nearest(column, known)}")
+        if column not in columns:
+            raise DataError(f"{what} has no column {column!r} ({option}).{plugins.nearest(column, columns)}")
         if column in table.twice:
             raise DataError(f"{what} has more than one column {column!r} ({option}); give each a name of its own.")
     texts, labels = list(table.columns[text]), list(table.columns[label])
@@ -291,14 +291,14 @@ def _refuse_alike(train: _Split) -> None:
 
 def _check_known(test: _Split, train: _Split, classes: list[str]) -> None:
     """Refuses a label of test that train never shows, with the one of train that it may stand for."""
-    known = {_label(mark): row for row, mark in reversed(list(enumerate(train.labels)))}
+    row_by_label = {_label(mark): row for row, mark in reversed(list(enumerate(train.labels)))}
     for row, mark in enumerate(test.labels):
-        if (words := _label(mark)) in known:
+        if (words := _label(mark)) in row_by_label:
             continue
         unknown = f"{test.label(row)}, which is in test, but never in train"
         if alike := [one for one in classes if _number(one) == _number(words) is not None]:
             raise DataError(
-                f"{unknown}: there, that number is {alike[0]!r} ({train.row(known[alike[0]])}). Write both alike."
+                f"{unknown}: there, that number is {alike[0]!r} ({train.row(row_by_label[alike[0]])}). Write both alike."
             )
         raise DataError(
             f"{unknown}; mend it, drop that row, or add such texts to train.{plugins.nearest(words, classes[:20])}"

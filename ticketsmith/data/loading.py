@@ -62,23 +62,23 @@ def load(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
     """
     from ticketsmith.data.dataset import Text
 
-    found = _once(name, options, base)
-    if isinstance(found, Text):
+    data = _once(name, options, base)
+    if isinstance(data, Text):
         raise DataError(f"{KIND} {name!r} is text, without labels: it is for `task: {{name: language, ...}}`.")
-    return found
+    return data
 
 
 def load_text(name: str, options: Mapping[str, Any], base: Path | None = None) -> Text:
     """The text ``name``: a built-in, or what a user's function returns as a ``str``; else as ``load``."""
     from ticketsmith.data.dataset import Text
 
-    found = _once(name, options, base)
-    if not isinstance(found, Text):
+    data = _once(name, options, base)
+    if not isinstance(data, Text):
         raise DataError(
             f"{KIND} {name!r} holds labelled inputs, not text. Text is `pydocs`, `{{name: text, path: my.txt}}`, or a "
             "function of your own that returns a str."
         )
-    return found
+    return data
 
 
 def _once(name: str, options: Mapping[str, Any], base: Path | None) -> Dataset | Text:
@@ -119,8 +119,8 @@ def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None)
         from ticketsmith.data.arrays import digest
         from ticketsmith.data.dataset import Text
 
-        made = _once(name, options, base)
-        return hashlib.sha256(made.content.encode()).hexdigest() if isinstance(made, Text) else digest(made)
+        data = _once(name, options, base)
+        return hashlib.sha256(data.content.encode()).hexdigest() if isinstance(data, Text) else digest(data)
     return None
 
 
@@ -130,7 +130,7 @@ def identity(name: str, options: Mapping[str, Any], base: Path | None = None) ->
     Options at their default, and those that only say where files lie, are left out: neither moving a file nor writing
     a default down changes a key.
     """
-    found = fingerprint(name, options, base)
+    content = fingerprint(name, options, base)
     parameters = inspect.signature(plugins.resolve(KIND, name, BUILTINS)).parameters
     silent = (*PLACES.get(name, ()), *_OF_THE_CONTENT.get(name, ()))
     telling = {
@@ -138,7 +138,7 @@ def identity(name: str, options: Mapping[str, Any], base: Path | None = None) ->
         for option, value in sorted(options.items())
         if option not in silent and not (option in parameters and parameters[option].default == value)
     }
-    return {"name": name} | ({"options": telling} if telling else {}) | ({"fingerprint": found} if found else {})
+    return {"name": name} | ({"options": telling} if telling else {}) | ({"fingerprint": content} if content else {})
 
 
 def rules(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, int]:

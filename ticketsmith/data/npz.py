@@ -39,12 +39,12 @@ def load(
     """
     file = existing(path, "data set 'npz'")
     called = {key: f"{file}: {key}" for key in (x_train, y_train, x_test, y_test)}
-    found = _read(file, [x_train, y_train], [x_test, y_test])
-    train = found[x_train], found[y_train]
-    if x_test in found and test_fraction is None:
+    arrays = _read(file, [x_train, y_train], [x_test, y_test])
+    train = arrays[x_train], arrays[y_train]
+    if x_test in arrays and test_fraction is None:
         names = (called[x_train], called[y_train], called[x_test], called[y_test])
-        return make_dataset(file.stem, train, (found[x_test], found[y_test]), layout=layout, names=names)
-    if x_test in found:
+        return make_dataset(file.stem, train, (arrays[x_test], arrays[y_test]), layout=layout, names=names)
+    if x_test in arrays:
         raise DataError(f"{file} holds a test split ({x_test}); leave out `test_fraction`, or rename the test arrays.")
     if test_fraction is None:
         raise DataError(f"{file} holds no {x_test}; add {x_test} and {y_test}, or say `test_fraction: 0.2`.")
@@ -53,10 +53,10 @@ def load(
         raise DataError(
             f"{called[x_train]} has shape {inputs.shape}, {called[y_train]} {labels.shape}; lengths must match."
         )
-    kept, held = holdout(labels, fraction_count(len(labels), test_fraction), split_seed)
+    rest, held = holdout(labels, fraction_count(len(labels), test_fraction), split_seed)
     return make_dataset(
         file.stem,
-        (inputs[kept], labels[kept]),
+        (inputs[rest], labels[rest]),
         (inputs[held], labels[held]),
         layout=layout,
         names=(called[x_train], called[y_train], called[x_train], called[y_train]),

@@ -29,7 +29,7 @@ def files(
 ) -> list[tuple[str, Path]]:
     """The files that make the content, each with its role."""
     splits = _find(path, train, test)
-    return [(split, file) for split, found in splits.items() for file in found]
+    return [(split, file) for split, matches in splits.items() for file in matches]
 
 
 def load(
@@ -70,8 +70,8 @@ def load(
                 "number would be two classes. Write both with the same names, or store the names as labels."
             )
     else:
-        kept, held = holdout(y_train, fraction_count(len(y_train), test_fraction), split_seed)
-        x_train, y_train, x_test, y_test = x_train[kept], y_train[kept], x_train[held], y_train[held]
+        rest, held = holdout(y_train, fraction_count(len(y_train), test_fraction), split_seed)
+        x_train, y_train, x_test, y_test = x_train[rest], y_train[rest], x_train[held], y_train[held]
     title = Path(path).name if path else splits["train"][0].parent.name
     return make_dataset(
         title,
@@ -91,14 +91,14 @@ def _find(path: str | None, train: str | list[str] | None, test: str | list[str]
         if test is not None:
             raise DataError(f"{_WHAT}: `test` goes with `train`; `path` finds both by their names.")
         folder = existing(path, _WHAT, folder=True)
-        found = {split: sorted(folder.rglob(f"{split}*.parquet")) for split in ("train", "test")}
-        if not found["train"]:
+        splits = {split: sorted(folder.rglob(f"{split}*.parquet")) for split in ("train", "test")}
+        if not splits["train"]:
             raise DataError(
                 f"{folder} holds no train*.parquet; rename the files, or name them with `train` and `test`."
             )
     else:
-        found = {split: expand(paths, _WHAT) for split, paths in (("train", train), ("test", test)) if paths}
-    return {split: paths for split, paths in found.items() if paths}
+        splits = {split: expand(paths, _WHAT) for split, paths in (("train", train), ("test", test)) if paths}
+    return {split: paths for split, paths in splits.items() if paths}
 
 
 def _read(
@@ -118,13 +118,13 @@ def _read(
         y_name = _column(path, table.schema, label, LABEL_NAMES, lambda t: _is_label(arrow, t), "label")
         if table[x_name].null_count or table[y_name].null_count:
             raise DataError(f"{path} has empty cells in {x_name!r} or {y_name!r}; drop these rows.")
-        told = _class_names(table.schema, y_name)
-        if names and told and told != names:
+        class_names = _class_names(table.schema, y_name)
+        if names and class_names and class_names != names:
             raise DataError(
-                f"{path} names its classes {_listed(told)}, {paths[0]} {_listed(names)}: the same number would be two "
+                f"{path} names its classes {_listed(class_names)}, {paths[0]} {_listed(names)}: the same number would be two "
                 "classes. Write both with the same names."
             )
-        names = names or told
+        names = names or class_names
         labels.append(_labels(arrow, table[y_name], f"{path}: column {y_name!r}"))
         if labels[0].dtype.kind != labels[-1].dtype.kind:
             raise DataError(
@@ -168,13 +168,13 @@ def _column(path: Path, schema: Any, asked: str | None, usual: tuple[str, ...], 
     if asked is not None and asked not in schema.names:
         raise DataError(f"{path} has no column {asked!r}, but {', '.join(schema.names)}.")
     fitting = [field.name for field in schema if fits(field.type)]
-    chosen = [asked] if asked is not None else [name for name in usual if name in fitting] or fitting
-    if len(chosen) == 1 or (chosen and chosen[0] in usual):
-        if schema.names.count(chosen[0]) > 1:
-            raise DataError(f"{path} has more than one column {chosen[0]!r} ({option}); give each a name of its own.")
-        return chosen[0]
+    columns = [asked] if asked is not None else [name for name in usual if name in fitting] or fitting
+    if len(columns) == 1 or (columns and columns[0] in usual):
+        if schema.names.count(columns[0]) > 1:
+            raise DataError(f"{path} has more than one column {columns[0]!r} ({option}); give each a name of its own.")
+        return columns[0]
     raise DataError(
-        f"{path}: {'no' if not chosen else 'more than one'} column may be the {option}; name it with `{option}: ...`. "
+        f"{path}: {'no' if not columns else 'more than one'} column may be the {option}; name it with `{option}: ...`. "
         f"Columns: {', '.join(schema.names)}."
     )
 

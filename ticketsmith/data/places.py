@@ -27,8 +27,8 @@ def cache() -> Path:
 def search_path(root: str | None) -> list[Path]:
     """The folders to look in, in order: ``root``, ``$TICKETSMITH_DATA``, the cache, torchvision's, the system's."""
     named = [Path(part).expanduser() for part in os.environ.get(PATHS_VARIABLE, "").split(os.pathsep) if part]
-    given = [Path(root).expanduser()] if root else []
-    return [*given, *named, cache(), Path("data"), Path.home() / ".cache" / "torch", SYSTEM]
+    roots = [Path(root).expanduser()] if root else []
+    return [*roots, *named, cache(), Path("data"), Path.home() / ".cache" / "torch", SYSTEM]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Holding:
 def find_folder(root: str | None, folders: Iterable[str], names: tuple[str, ...]) -> Holding | None:
     """The first ``folder`` below the search path that holds all of ``names``, plain or ``.gz``."""
     for place in _candidates(root, folders):
-        paths = {name: found for name in names if (found := _plain_or_gz(place / name))}
+        paths = {name: path for name in names if (path := _plain_or_gz(place / name))}
         if len(paths) == len(names):
             return Holding(place, names, paths)
     return None
@@ -65,7 +65,7 @@ def _candidates(root: str | None, folders: Iterable[str]) -> Iterator[Path]:
 
 
 def _plain_or_gz(path: Path) -> Path | None:
-    return next((found for found in (path, path.with_name(path.name + ".gz")) if found.is_file()), None)
+    return next((candidate for candidate in (path, path.with_name(path.name + ".gz")) if candidate.is_file()), None)
 
 
 def read_verified(holding: Holding, md5: Mapping[str, str]) -> dict[str, bytes]:
@@ -93,7 +93,7 @@ def read_maybe_gz(path: Path) -> bytes:
 
 def read_members(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """The regular files of a tar whose last path part is one of ``names``, read into memory: nothing is unpacked."""
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
@@ -101,10 +101,10 @@ def read_members(archive: Path, names: tuple[str, ...]) -> dict[str, bytes]:
                 if name in names:
                     check_member(member.size, f"{archive}: {name}")
                 if member.isreg() and name in names and (file := tar.extractfile(member)):
-                    found[name] = file.read()
+                    contents[name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{archive} cannot be read: {error}; delete it, and fetch the set again.") from error
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in contents]
     if missing:
         raise DataError(f"{archive} lacks {', '.join(missing)}; delete it, and fetch the set again.")
-    return found
+    return contents

@@ -21,9 +21,9 @@ def settle(value: str, base: Path | None) -> str:
 
 def existing(path: str, what: str, folder: bool = False) -> Path:
     """``path`` if it is a file (or a folder); DataError (beginning with ``what``) otherwise."""
-    found = Path(path)
-    if found.is_dir() if folder else found.is_file():
-        return found
+    place = Path(path)
+    if place.is_dir() if folder else place.is_file():
+        return place
     kind = "folder" if folder else "file"
     raise DataError(
         f"{what}: there is no {kind} {path}. A relative path is looked for beside the recipe, then in the current "
@@ -33,15 +33,15 @@ def existing(path: str, what: str, folder: bool = False) -> Path:
 
 def expand(paths: str | list[str], what: str) -> list[Path]:
     """The files that ``paths`` (a file, a pattern, or a list of these) stand for, patterns in sorted order."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in [paths] if isinstance(paths, str) else paths:
         matches = [Path(path)] if Path(path).is_file() else _matches(path)
         if Path(path).is_dir():
             raise DataError(f"{what}: {path} is a folder. Its files go by a pattern, such as {path}/*.txt")
         if not any(match.is_file() for match in matches):
             existing(path, what)
-        found.extend(match for match in matches if match.is_file())
-    return found
+        files.extend(match for match in matches if match.is_file())
+    return files
 
 
 def _matches(pattern: str) -> list[Path]:

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Protocol
 
 from ticketsmith.execute.server import serve
-from ticketsmith.execute.worker import Settings, work
+from ticketsmith.execute.worker import WorkerSettings, work
 from ticketsmith.training.job import Job
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -50,7 +50,7 @@ class Process(Protocol):
 class Starter:
     """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended."""
 
-    def __init__(self, settings: Settings, job: Job) -> None:
+    def __init__(self, settings: WorkerSettings, job: Job) -> None:
         self._settings, self._job = settings, job
         self._server: _Server | None = None
         self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
@@ -88,7 +88,7 @@ class _CannotBeForkedError(Exception):
 class _Server:
     """Our side of ``server.serve``."""
 
-    def __init__(self, settings: Settings, job: Job) -> None:
+    def __init__(self, settings: WorkerSettings, job: Job) -> None:
         self._control, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=serve, args=(theirs, settings, job), daemon=True)
         _begin(self._process)

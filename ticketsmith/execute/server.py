@@ -13,13 +13,13 @@ from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from ticketsmith.execute.worker import Settings, settle, work
+from ticketsmith.execute.worker import WorkerSettings, settle, work
 from ticketsmith.training.job import Job
 
 _PROBE = 30  # seconds that a forked process may take for a step of arithmetic
 
 
-def serve(control: Connection, settings: Settings, job: Job) -> None:
+def serve(control: Connection, settings: WorkerSettings, job: Job) -> None:
     """Answers ``None`` and a pipe's end with the number of a new worker, and a worker's number with its exit status.
 
     It says once whether it can be forked, and ends when it cannot. It ends with its parent.
@@ -72,7 +72,7 @@ def _can_be_forked() -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def _fork(control: Connection, settings: Settings) -> int:
+def _fork(control: Connection, settings: WorkerSettings) -> int:
     handle = reduction.recv_handle(control)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -10,20 +10,25 @@ import sysconfig
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ticketsmith.errors import DamagedRunError, DivergedError, Exit, StoreError, TicketSmithError
 from ticketsmith.prices.rate import Rate
 from ticketsmith.training.job import Job
 
+if TYPE_CHECKING:
+    import torch
+
+    from ticketsmith.store.contract import Store
+
 
 @dataclass(frozen=True)
-class Settings:
+class WorkerSettings:
     """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``."""
 
     store: str | Mapping[str, Any]
@@ -67,7 +72,7 @@ class Ended:
     fatal: bool = False
 
 
-def work(pipe: Connection, settings: Settings) -> None:
+def work(pipe: Connection, settings: WorkerSettings) -> None:
     """The body of the process. It ends with its parent: nothing goes on unseen."""
     try:
         _serve(pipe, settings)
@@ -75,7 +80,7 @@ def work(pipe: Connection, settings: Settings) -> None:
         os._exit(1)  # the parent has gone; there is nobody to tell
 
 
-def settle(settings: Settings) -> None:
+def settle(settings: WorkerSettings) -> None:
     """What a process needs before it imports torch and a user's own modules."""
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = "1"  # read when they are imported
@@ -86,16 +91,15 @@ def settle(settings: Settings) -> None:
             sys.path.append(place)
 
 
-def _serve(pipe: Connection, settings: Settings) -> None:
+def _serve(pipe: Connection, settings: WorkerSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     stopping: list[int] = []  # not an Event: its lock is not reentrant, and the group and the parent may both send one
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     threading.Thread(target=_die_with_parent, daemon=True).start()
     settle(settings)
 
-    from ticketsmith.store import open_store
+    from ticketsmith.store import open_store  # these import torch, which takes seconds, and reads what `settle` has set
     from ticketsmith.training.device import prepare
-    from ticketsmith.training.produce import Hooks, Interrupted, produce
 
     try:
         store = open_store(settings.store)
@@ -103,49 +107,75 @@ def _serve(pipe: Connection, settings: Settings) -> None:
     except TicketSmithError as error:
         pipe.send(Ended("", "failed", 0.0, f"a worker cannot start: {error}", int(error.exit_status), fatal=True))
         return
-    rate = settings.rate
+    maker = Maker(settings, store, device, pipe.send, lambda: bool(stopping))
     while True:
         job: Job | None = pipe.recv()
         if job is None:
             return
-        key = job.spec.key
-
-        def report(step: int, steps: int, loss: float, key: str = key) -> None:
-            pipe.send(Stepped(key, step, steps, loss))
-
-        def note(text: str, key: str = key) -> None:
-            pipe.send(Noted(key, text))
-
         began = time.monotonic()
-        message, exit_status, fatal = "", 0, False
-        outcome: str
         try:
-            hooks = Hooks(report, note, lambda: bool(stopping), settings.checkpoint_every, rate, settings.side_by_side)
-            outcome = produce(job, store, device, hooks)
-            if rate is not None and outcome in ("trained", "diverged"):
-                rate = replace(rate, idle_tail=0.0)  # a node idles once after a pod: the pod's first run bears it
-        except Interrupted:
-            outcome = "interrupted"
-        except DivergedError as error:
-            outcome, message, exit_status = "blocked", str(error), int(error.exit_status)
-        except TicketSmithError as error:
-            outcome, message, exit_status = "failed", str(error), int(error.exit_status)
-            fatal = isinstance(error, StoreError) and not isinstance(error, DamagedRunError)
+            event = maker.make(job)
         except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
-            outcome, exit_status = "failed", int(_whose_fault(error))
-            if isinstance(error, MemoryError) or re.search(
-                "out of memory|not enough memory", str(error), re.IGNORECASE
-            ):
-                message, exit_status = (
-                    "out of memory: use fewer --workers or a smaller batch_size.",
-                    int(Exit.OUT_OF_MEMORY),
-                )
-        seconds = time.monotonic() - began
-        pipe.send(Ended(key, outcome, seconds, message, exit_status, fatal))  # type: ignore[arg-type]
-        if outcome == "interrupted":
+            event = _fault(job.spec.key, time.monotonic() - began, error)
+        pipe.send(event)
+        if event.outcome == "interrupted":
             return
+
+
+class Maker:
+    """Makes one run after another. ``tell`` hears what happens meanwhile; ``stop`` True interrupts a run."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        store: Store,
+        device: torch.device,
+        tell: Callable[[Any], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._settings, self._store, self._device, self._tell, self._stop = settings, store, device, tell, stop
+        self._rate = settings.rate
+
+    def make(self, job: Job) -> Ended:
+        """What came of it. Raises what a user's own code raises."""
+        from ticketsmith.training.produce import Hooks, Interrupted, produce
+
+        key, began = job.spec.key, time.monotonic()
+
+        def ended(outcome: Any, error: TicketSmithError | None = None, fatal: bool = False) -> Ended:
+            message, status = ("", 0) if error is None else (str(error), int(error.exit_status))
+            return Ended(key, outcome, time.monotonic() - began, message, status, fatal)
+
+        hooks = Hooks(
+            lambda step, steps, loss: self._tell(Stepped(key, step, steps, loss)),
+            lambda text: self._tell(Noted(key, text)),
+            self._stop,
+            self._settings.checkpoint_every,
+            self._rate,
+            self._settings.side_by_side,
+        )
+        try:
+            outcome = produce(job, self._store, self._device, hooks)
+        except Interrupted:
+            return ended("interrupted")
+        except DivergedError as error:
+            return ended("blocked", error)
+        except TicketSmithError as error:
+            return ended("failed", error, isinstance(error, StoreError) and not isinstance(error, DamagedRunError))
+        if self._rate is not None and outcome in ("trained", "diverged"):
+            self._rate = replace(
+                self._rate, idle_tail=0.0
+            )  # a node idles once after a pod: the pod's first run bears it
+        return ended(outcome)
+
+
+def _fault(key: str, seconds: float, error: Exception) -> Ended:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
+    status = _whose_fault(error)
+    if isinstance(error, MemoryError) or re.search("out of memory|not enough memory", str(error), re.IGNORECASE):
+        message, status = "out of memory: use fewer --workers or a smaller batch_size.", Exit.OUT_OF_MEMORY
+    return Ended(key, "failed", seconds, message, int(status))
 
 
 def _whose_fault(error: Exception) -> Exit:

@@ -20,11 +20,12 @@ from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted
 from ticketsmith.pruning.masks import Masks, full
 from ticketsmith.pruning.weights import pruned_by_default
-from ticketsmith.spec import Continue, Init, Rewind, RunSpec, from_canonical, in_steps
+from ticketsmith.spec import Continue, Init, Rewind, RunSpec, from_canonical
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.task import Task
-from ticketsmith.training.loop import Learner, Progress, measure, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, measure, train
 from ticketsmith.training.produce import prepared
 from ticketsmith.training.start import starting_model
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes, to_bytes
@@ -119,11 +120,8 @@ def _rewound(weights: Rewind, ticket: Ticket, task: Task) -> nn.Module:
 
 
 def _trained(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, tell: Tell) -> None:
-    begin = spec.weights.step if isinstance(spec.weights, Rewind) else 0
-    stop = spec.stop_after
-    if stop is None:
-        stop = in_steps(spec.training.duration, task.train_size, spec.training.batch_size)
-    progress = Progress(step=begin, interval_start=begin)
+    stop = spec.end(task.train_size)
+    progress = Progress(step=spec.begin, interval_start=spec.begin)
 
     def after_step(progress: Progress, loss: Tensor) -> None:
         tell(progress.step, stop)

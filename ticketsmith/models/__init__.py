@@ -37,11 +37,11 @@ def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], 
     Raises RecipeError for an unknown name or option, TaskError when the model cannot be built.
     """
     accepted = inspect.signature(resolve("model", name, BUILTINS)).parameters
-    given = {"input_shape": input_shape, "classes": classes}
-    given = {key: value for key, value in given.items() if key in accepted and key not in options}
+    facts = {"input_shape": input_shape, "classes": classes}
+    facts = {key: value for key, value in facts.items() if key in accepted and key not in options}
     try:
         with Bounded():
-            model = build("model", name, BUILTINS, options, **given)
+            model = build("model", name, BUILTINS, options, **facts)
     except TicketSmithError:
         raise
     except Exception as error:  # a user's own model may fail in any way

@@ -115,8 +115,8 @@ class Mlp(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        made: Tensor = self.down(F.gelu(self.up(hidden), approximate="tanh"))
-        return made
+        output: Tensor = self.down(F.gelu(self.up(hidden), approximate="tanh"))
+        return output
 
 
 class Attention(nn.Module):
@@ -138,11 +138,11 @@ class Attention(nn.Module):
             query, key = rotated(query, turn), rotated(key, turn)
         rate = self.rate if self.training else 0.0
         if memory is None:
-            seen = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
         else:
             key, value, mask = memory.add(key, value)
-            seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed: Tensor = self.output(seen.transpose(1, 2).reshape(batch, length, width))
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed: Tensor = self.output(attended.transpose(1, 2).reshape(batch, length, width))
         return mixed
 
 

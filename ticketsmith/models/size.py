@@ -75,8 +75,8 @@ def _shape(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int,
     """What an operator makes on the CPU, where it makes something that can be larger than what it has; else None."""
     schema = func._schema
     name = schema.name.removeprefix("aten::")
-    given = _tensors(args)
-    if schema.is_mutable or any(one.device.type != "cpu" or one.layout != torch.strided for one in given):
+    tensors = _tensors(args)
+    if schema.is_mutable or any(one.device.type != "cpu" or one.layout != torch.strided for one in tensors):
         return None
     if torch.device(kwargs.get("device") or "cpu").type != "cpu":
         return None
@@ -84,26 +84,26 @@ def _shape(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int,
         return tuple(int(size) for size in args[0])
     if name.startswith("new_") and len(args) > 1:
         return tuple(int(size) for size in args[1])
-    if not given:
+    if not tensors:
         return None
-    x = tuple(given[0].shape)
+    x = tuple(tensors[0].shape)
     if name in _PRODUCTS:
-        return (*given[-2].shape[:-1], given[-1].shape[-1])
+        return (*tensors[-2].shape[:-1], tensors[-1].shape[-1])
     if torch.Tag.pointwise in func.tags or name in _ALIKE:
-        return np.broadcast_shapes(*(tuple(one.shape) for one in given))
+        return np.broadcast_shapes(*(tuple(one.shape) for one in tensors))
     if name == "embedding":
-        return (*given[1].shape, x[-1])
+        return (*tensors[1].shape, x[-1])
     if name == "repeat":
         return tuple(n * times for n, times in zip((1,) * (len(args[1]) - len(x)) + x, args[1], strict=True))
     if name == "cat":
-        return (sum(one.numel() for one in given),)
+        return (sum(one.numel() for one in tensors),)
     if name == "constant_pad_nd":
         pads = [0] * (2 * len(x) - len(args[1])) + [n for pair in _pairs(args[1])[::-1] for n in pair]
         return tuple(n + sum(pair) for n, pair in zip(x, _pairs(pads), strict=True))
     if name.startswith("upsample_") and isinstance(args[1], list | tuple):
         return (*x[:2], *args[1])
     if name == "convolution":
-        return _convolved(x, tuple(given[1].shape), *args[3:9])
+        return _convolved(x, tuple(tensors[1].shape), *args[3:9])
     return None
 
 

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from ticketsmith.errors import PruningError, TicketSmithError
 from ticketsmith.plugins import build, resolve
 from ticketsmith.pruning.masks import Masks, fully_excluded
-from ticketsmith.pruning.weights import computed, layouts
-from ticketsmith.pruning.weights import prunable as prunable
+from ticketsmith.pruning.weights import computed, layouts, prunable
 from ticketsmith.spec import PruneRule
 
 if TYPE_CHECKING:
@@ -75,10 +74,10 @@ def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Ten
             f"criterion {name!r} failed: {type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
         ) from error
     for parameter, mask in scoring.masks.items():
-        given = scores.get(parameter) if isinstance(scores, Mapping) else None
-        if not isinstance(given, Tensor) or given.shape != mask.shape:
+        scores_of = scores.get(parameter) if isinstance(scores, Mapping) else None
+        if not isinstance(scores_of, Tensor) or scores_of.shape != mask.shape:
             raise PruningError(f"criterion {name!r} must give a tensor of shape {tuple(mask.shape)} for {parameter!r}.")
-        scores_of_survivors = given.detach().cpu()[mask.cpu()]
+        scores_of_survivors = scores_of.detach().cpu()[mask.cpu()]
         if parameter not in scoring.excluded and not bool(torch.isfinite(scores_of_survivors).all()):
             raise PruningError(f"criterion {name!r} gave scores for {parameter!r} that are not finite numbers.")
     return {parameter: scores[parameter].detach().cpu() for parameter in scoring.masks}

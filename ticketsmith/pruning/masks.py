@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError
-from ticketsmith.pruning.arithmetic import named, pruned_layers, rate, refuse_empty, survivors, targets
-from ticketsmith.pruning.groups import PLAIN, Layout, Layouts, joined, neighbours, of_layers, rows, slices, split
-from ticketsmith.spec import PruneRule, n_of_m
+from ticketsmith.pruning.distribution import DISTRIBUTIONS, Candidates, highest
+from ticketsmith.pruning.layout import PLAIN, Layout, Layouts, joined, neighbours, of_layers, slices, split
+from ticketsmith.pruning.names import pruned_layers, resolved
+from ticketsmith.pruning.schedule import refuse_empty
+from ticketsmith.pruning.structure import STRUCTURES, Structure, structure_of
+from ticketsmith.spec import PruneRule
 
 Masks = dict[str, Tensor]
 """Parameter name to a boolean tensor of the parameter's shape, True where the weight survives."""
@@ -38,41 +41,43 @@ def prune(
     """
     layouts = layouts or {}
     layers = of_layers(masks, layouts)
-    rule = named(rule, {name: layout.names for name, layout in layers.items()})
-    whole = split(masks, layouts)
-    chosen = pruned_layers(rule, list(whole))
-    before = {name: whole[name] for name in chosen}
-    ranked = split(scores, layouts)
-    values = {name: _guarded(before[name], ranked[name], layers[name].normed) for name in chosen}
-    after = _pruned(before, values, rule, layers)
-    for name, mask in after.items():
-        refuse_empty(name, int(mask.sum()), _least(mask, layers[name].normed))
-    return joined({**whole, **after}, masks, layouts)
+    rule = resolved(rule, {name: layout.names for name, layout in layers.items()})
+    whole, scored, structure = split(masks, layouts), split(scores, layouts), structure_of(rule)
+    names = pruned_layers(rule, list(whole))
+    units = {name: structure.units(name, whole[name].shape, layers[name]) for name in names}
+    candidates = {
+        name: _candidates(structure, name, whole[name], scored[name], units[name], layers[name]) for name in names
+    }
+    stays = DISTRIBUTIONS[rule.scope](candidates, rule)
+    pruned = {name: _mask(stays[name], units[name], whole[name]) for name in names}
+    for name, mask in pruned.items():
+        normed = layers[name].normed
+        refuse_empty(name, int(mask.sum()), 1 if normed is None else mask.shape[normed])
+    return joined({**whole, **pruned}, masks, layouts)
+
+
+def _candidates(
+    structure: Structure, name: str, mask: Tensor, scores: Tensor, units: Tensor, layout: Layout
+) -> Candidates:
+    """A unit is worth the mean of its weights' scores, and alive as long as one of them is."""
+    guarded = _guarded(mask, scores if scores.is_floating_point() else scores.double(), layout.normed)
+    pattern = structure.pattern(name, mask.shape, layout)
+    return Candidates(guarded.flatten()[units].mean(1), mask.flatten()[units].any(1), mask.shape, layout, pattern)
+
+
+def _mask(stays: Tensor, units: Tensor, mask: Tensor) -> Tensor:
+    """``mask`` without the units that do not stay."""
+    flat = torch.zeros(mask.numel(), dtype=torch.bool)
+    flat[units[stays].flatten()] = True
+    return flat.view_as(mask) & mask
 
 
 def fully_excluded(rule: PruneRule, masks: Mapping[str, Tensor], layouts: Layouts) -> frozenset[str]:
     """The parameters of which the rule prunes no layer. Raises PruningError for a pattern that names none."""
     layers = of_layers(masks, layouts)
-    chosen = set(pruned_layers(named(rule, {name: layout.names for name, layout in layers.items()}), list(layers)))
+    pruned = set(pruned_layers(resolved(rule, {name: layout.names for name, layout in layers.items()}), list(layers)))
     parts = {name: layouts.get(name, PLAIN).parts or (name,) for name in masks}
-    return frozenset(name for name, several in parts.items() if not chosen & set(several))
-
-
-def _pruned(masks: Masks, scores: Mapping[str, Tensor], rule: PruneRule, layouts: Layouts) -> Masks:
-    if rule.pattern is not None:
-        n, m = n_of_m(rule.pattern)
-        return {name: _keep_pattern(name, mask, scores[name], layouts[name], n, m) for name, mask in masks.items()}
-    if rule.scope == "row":
-        return {name: _keep_of_rows(mask, scores[name], layouts[name], rule, name) for name, mask in masks.items()}
-    alive = {name: int(mask.sum()) for name, mask in masks.items()}
-    if rule.scope == "layer":
-        keep = targets(rule, alive)
-        return {name: _keep_highest(mask, scores[name], keep[name]) for name, mask in masks.items()}
-    joint = torch.cat([mask.flatten() for mask in masks.values()])
-    ranked = torch.cat([scores[name].flatten().double() for name in masks])
-    kept = _keep_highest(joint, ranked, survivors(sum(alive.values()), rule.fraction, rule.rounds))
-    parts = torch.split(kept, [mask.numel() for mask in masks.values()])
-    return {name: part.view_as(mask) for (name, mask), part in zip(masks.items(), parts, strict=True)}
+    return frozenset(name for name, layers_of_it in parts.items() if pruned.isdisjoint(layers_of_it))
 
 
 def _guarded(mask: Tensor, scores: Tensor, normed: int | None) -> Tensor:
@@ -86,50 +91,17 @@ def _guarded(mask: Tensor, scores: Tensor, normed: int | None) -> Tensor:
     return guarded.view_as(mask)
 
 
-def _least(mask: Tensor, normed: int | None) -> int:
-    """How many weights a layer must keep."""
-    return 1 if normed is None else mask.shape[normed]
-
-
-def _keep_highest(mask: Tensor, scores: Tensor, keep: int) -> Tensor:
-    alive = mask.flatten().nonzero().squeeze(1)
-    order = torch.sort(scores.flatten()[alive], stable=True).indices
-    kept = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
-    kept[alive[order[len(alive) - keep :]]] = True
-    return kept.view_as(mask)
-
-
-def _keep_of_rows(mask: Tensor, scores: Tensor, layout: Layout, rule: PruneRule, name: str) -> Tensor:
-    index = rows(mask.shape, layout)
-    alive = mask.flatten()[index].sum(1)
-    keep = {int(count): survivors(int(count), rate(rule, name), rule.rounds) for count in set(alive.tolist())}
-    return _keep_highest_of_each(mask, scores, index, torch.tensor([keep[int(count)] for count in alive]))
-
-
-def _keep_pattern(name: str, mask: Tensor, scores: Tensor, layout: Layout, n: int, m: int) -> Tensor:
-    index = neighbours(name, mask.shape, layout, m)
-    return _keep_highest_of_each(mask, scores, index, torch.full((len(index),), n))
-
-
-def _keep_highest_of_each(mask: Tensor, scores: Tensor, index: Tensor, keep: Tensor) -> Tensor:
-    """Of each group (``index``, flat, ``[groups, size]``) the ``keep`` (``[groups]``) highest survivors; ties by position."""
-    ranked = scores.flatten().double().masked_fill(~mask.flatten(), -math.inf)[index]
-    order = torch.sort(ranked, dim=1, stable=True).indices
-    stays = torch.arange(index.shape[1]) >= index.shape[1] - keep[:, None]
-    kept = torch.zeros(mask.numel(), dtype=torch.bool)
-    kept[index.gather(1, order)[stays]] = True
-    return kept.view_as(mask) & mask
-
-
 def shuffle(
     masks: Mapping[str, Tensor],
     generator: torch.Generator,
     groups: int | None = None,
     layouts: Layouts | None = None,
+    structure: str = "unstructured",
 ) -> Masks:
     """A random ticket: each layer keeps its number of weights, at random places (Frankle & Carbin's layer-wise control).
 
-    With ``groups``, weights move only among M neighbours (see ``ticketsmith.pruning.groups``), so that a pattern stays one.
+    With ``groups``, weights move only among M neighbours (see ``ticketsmith.pruning.layout``), so that a pattern stays one;
+    with a ``structure``, whole units move. A layer of which nothing is gone stays as it is.
     """
     layouts = layouts or {}
     layers = of_layers(masks, layouts)
@@ -143,12 +115,19 @@ def shuffle(
             moved[index] = mask.flatten()[index].gather(1, places)
             shuffled[name] = moved.view_as(mask)
         elif layout.normed is not None:
-            everywhere = torch.ones_like(mask)
-            chance = _guarded(everywhere, torch.rand(mask.shape, generator=generator), layout.normed)
-            shuffled[name] = _keep_highest(everywhere, chance, int(mask.sum()))
+            chance = _guarded(
+                torch.ones_like(mask), torch.rand(mask.shape, generator=generator), layout.normed
+            ).flatten()
+            everything = torch.arange(mask.numel())[None]
+            moved = highest(chance, torch.ones_like(chance, dtype=torch.bool), everything, mask.sum()[None])
+            shuffled[name] = moved.view_as(mask)
+        elif structure != "unstructured" and bool(mask.all()):
+            shuffled[name] = mask
         else:
-            order = torch.randperm(mask.numel(), generator=generator)
-            shuffled[name] = mask.flatten()[order].view_as(mask)
+            units = STRUCTURES[structure].units(name, mask.shape, layout)
+            moved = mask.flatten().clone()
+            moved[units] = mask.flatten()[units[torch.randperm(len(units), generator=generator)]]
+            shuffled[name] = moved.view_as(mask)
     return joined(shuffled, masks, layouts)
 
 

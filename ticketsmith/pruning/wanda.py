@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import PruningError
-from ticketsmith.pruning.arithmetic import layer_of
 from ticketsmith.pruning.criteria import Scoring
+from ticketsmith.pruning.names import layer_of
 from ticketsmith.pruning.weights import is_linear_or_convolution, weights
 
 _BATCH = 32
@@ -66,9 +66,9 @@ def _squared_inputs(scoring: Scoring, pruned: list[str], examples: int) -> dict[
     scoring.model.eval()
     try:
         task, cpu = scoring.task, torch.device("cpu")
-        chosen = torch.randperm(task.train_size, generator=scoring.generator)[:examples]
+        indices = torch.randperm(task.train_size, generator=scoring.generator)[:examples]
         with torch.no_grad():
-            for part in torch.split(chosen, _BATCH):
+            for part in torch.split(indices, _BATCH):
                 task.loss(scoring.model, task.batch(part, cpu, scoring.generator), scoring.generator)
     finally:
         scoring.model.train(was_training)

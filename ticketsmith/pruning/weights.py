@@ -18,8 +18,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ticketsmith.errors import PruningError
-from ticketsmith.pruning.arithmetic import check_patterns, matches
-from ticketsmith.pruning.groups import Layout
+from ticketsmith.pruning.layout import Layout
+from ticketsmith.pruning.names import check_patterns, matches
 
 _OUTPUT_FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -53,8 +53,8 @@ class Holder:
     def is_default(self) -> bool:
         """Whether it is a weight that is pruned by default: that of a linear layer or a convolution, as it is."""
         by_default = (*_OUTPUT_FIRST, *_TRANSPOSED[:2])
-        known = isinstance(self.module, by_default) or _is_gpt2_linear(self.module)
-        return known and self.tensor == "weight" and not self.through
+        prunable_kind = isinstance(self.module, by_default) or _is_gpt2_linear(self.module)
+        return prunable_kind and self.tensor == "weight" and not self.through
 
     @property
     def layout(self) -> Layout:
@@ -103,10 +103,10 @@ class Weight:
     @property
     def layout(self) -> Layout:
         """That of the first holder whose kind is known."""
-        known = [holder.layout for holder in self.holders]
-        best = next((layout for layout in known if layout.inputs is not None), known[0])
+        layouts = [holder.layout for holder in self.holders]
+        best = next((layout for layout in layouts if layout.inputs is not None), layouts[0])
         names = [*self.names[1:]]
-        names += [part for layout in known for part in layout.parts if part not in best.parts]
+        names += [part for layout in layouts for part in layout.parts if part not in best.parts]
         return Layout(best.inputs, best.groups, best.parts, best.normed, tuple(names))
 
 
@@ -115,28 +115,30 @@ def weights(model: nn.Module) -> list[Weight]:
     names: dict[int, list[str]] = {}
     parameters: dict[int, nn.Parameter] = {}
     holders: dict[int, list[Holder]] = {}
-    made: dict[int, list[tuple[str, nn.Module, str]]] = {}  # by a list of parametrizations: what it makes, and for whom
+    parametrized: dict[
+        int, list[tuple[str, nn.Module, str]]
+    ] = {}  # by a list of parametrizations: what it makes, and for whom
     for path, module in model.named_modules(remove_duplicate=False):
         for tensor, parametrizations in getattr(module, "parametrizations", {}).items():
-            made.setdefault(id(parametrizations), []).append((path, module, tensor))
+            parametrized.setdefault(id(parametrizations), []).append((path, module, tensor))
         before = f"{path}." if path else ""
         for name, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            known = names.setdefault(id(parameter), [])
-            if before + name not in known:
-                known.append(before + name)
+            aliases_of = names.setdefault(id(parameter), [])
+            if before + name not in aliases_of:
+                aliases_of.append(before + name)
             parameters[id(parameter)] = parameter
-            if id(module) in made:
-                new = [_parametrized(module, name, *place) for place in made[id(module)]]
+            if id(module) in parametrized:
+                new = [_parametrized(module, name, *place) for place in parametrized[id(module)]]
             else:
                 new = [_plain(path, module, name)]
             holders.setdefault(id(parameter), []).extend(new)
-    found = []
-    for key, known in names.items():
+    distinct = []
+    for key, aliases_of in names.items():
         aliases = [holder.name for holder in holders[key] if holder.through and not holder.is_length]
-        found.append(Weight(tuple(dict.fromkeys((*known, *aliases))), parameters[key], tuple(holders[key])))
-    return found
+        distinct.append(Weight(tuple(dict.fromkeys((*aliases_of, *aliases))), parameters[key], tuple(holders[key])))
+    return distinct
 
 
 def _plain(path: str, module: nn.Module, name: str) -> Holder:
@@ -162,8 +164,8 @@ def _parametrized(parametrizations: nn.Module, name: str, path: str, module: nn.
         return Holder(path, module, tensor, "weight norm", is_direction, _axis(one.dim) if is_direction else None)
     if kind == "_SpectralNorm" and type(one).__module__.startswith("torch.nn."):
         return Holder(path, module, tensor, "spectral norm")
-    told = ", ".join(type(child).__name__ for child in parametrizations.children())
-    return Holder(path, module, tensor, f"the parametrization {told}", _keeps_zeros(module, tensor, name))
+    kinds = ", ".join(type(child).__name__ for child in parametrizations.children())
+    return Holder(path, module, tensor, f"the parametrization {kinds}", _keeps_zeros(module, tensor, name))
 
 
 def _axis(dim: Any) -> int | None:
@@ -181,10 +183,10 @@ def _keeps_zeros(module: nn.Module, tensor: str, name: str) -> bool:
         mask = torch.rand(original.shape, generator=generator) < 0.5
         values = torch.randn(original.shape, generator=generator).to(original.dtype)
         with torch.no_grad():
-            for kept in (mask, ~mask):
-                original.copy_(values.masked_fill(~kept, 0.0))
+            for survivors in (mask, ~mask):
+                original.copy_(values.masked_fill(~survivors, 0.0))
                 weight = getattr(trial, tensor)
-                if weight.shape != original.shape or not bool((weight[~kept] == 0).all()):
+                if weight.shape != original.shape or not bool((weight[~survivors] == 0).all()):
                     return False
     except Exception:  # a parametrization of the user's own may fail in any way
         return False
@@ -202,17 +204,17 @@ def prunable(model: nn.Module, include: tuple[str, ...] = ()) -> dict[str, Tenso
     """
     every = weights(model)
     check_patterns(include, [name for weight in every for name in weight.names], "include")
-    chosen = [one for one in every if by_default(model, one) or any(one.is_called(pattern) for pattern in include)]
-    for weight in chosen:
+    selected = [one for one in every if by_default(model, one) or any(one.is_called(pattern) for pattern in include)]
+    for weight in selected:
         for holder in weight.holders:
             if not holder.maskable and not holder.is_length:
                 raise PruningError(
                     f"pruning.include: {weight.name!r} cannot be pruned: {holder.through} makes {holder.name!r} of it, whose "
                     "zeros are others. Take it out of `pruning.include`."
                 )
-    if not chosen:
+    if not selected:
         raise PruningError("the model has no linear or convolution layer; name parameters under `pruning.include`.")
-    return {weight.name: weight.parameter for weight in chosen}
+    return {weight.name: weight.parameter for weight in selected}
 
 
 def pruned_by_default(model: nn.Module) -> dict[str, Tensor]:
@@ -239,13 +241,13 @@ def computed(model: nn.Module) -> dict[str, Tensor]:
     """The weights that layers compute with, by the name of the parameter that they are made of; only where they are made,
     under a norm or another parametrization. Of the same shape as the parameter, and as in evaluation mode.
     """
-    found: dict[str, Tensor] = {}
+    by_name: dict[str, Tensor] = {}
     for weight in weights(model):
         holder = weight.holders[0]
         if holder.through and holder.maskable:
             with torch.no_grad(), _evaluating(holder.module):
-                found[weight.name] = _made(holder)
-    return found
+                by_name[weight.name] = _made(holder)
+    return by_name
 
 
 def _made(holder: Holder) -> Tensor:
@@ -257,8 +259,8 @@ def _made(holder: Holder) -> Tensor:
             return hook.compute_weight(module, do_power_iteration=False)
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == holder.tensor:
             return hook.apply_mask(module)  # type: ignore[no-any-return, no-untyped-call]
-    made: Tensor = getattr(module, holder.tensor)
-    return made
+    weight: Tensor = getattr(module, holder.tensor)
+    return weight
 
 
 @contextmanager
@@ -294,8 +296,8 @@ def copied(model: nn.Module) -> nn.Module:
 
 def is_linear_or_convolution(holder: Holder) -> bool:
     """Whether a weight is that of a layer whose inputs a criterion can listen to: called with one tensor that meets it."""
-    known = isinstance(holder.module, (*_OUTPUT_FIRST, *_TRANSPOSED)) or _is_gpt2_linear(holder.module)
-    return known and holder.tensor == "weight" and not holder.through
+    supported = isinstance(holder.module, (*_OUTPUT_FIRST, *_TRANSPOSED)) or _is_gpt2_linear(holder.module)
+    return supported and holder.tensor == "weight" and not holder.through
 
 
 def _is_gpt2_linear(module: nn.Module) -> bool:

@@ -55,12 +55,12 @@ class Cache:
 
     def get(self, name: str) -> bytes | None:
         """The content kept under ``name``; None when there is none, or when it is not what was kept."""
-        found = self._ask(
+        answer = self._ask(
             "SELECT content.sha256, bytes, used FROM version JOIN content USING (sha256) WHERE name = ?", name
         )
-        if found is None:
+        if answer is None:
             return None
-        digest, content, used = found
+        digest, content, used = answer
         if hashlib.sha256(content).hexdigest() != digest:
             self._ask("DELETE FROM content WHERE sha256 = ?", digest)
             return None

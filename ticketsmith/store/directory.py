@@ -66,17 +66,17 @@ class DirectoryStore:
 
     def files(self, prefix: str = "") -> list[StoredFile]:
         start = f"{prefix}/" if prefix and check_path(prefix) else ""
-        found, todo = [], [start]
+        listing, todo = [], [start]
         while todo:
             inside = todo.pop()
             for entry in _entries(f"{self.root}/{inside}"):
                 path = f"{inside}{entry.name}"
                 if not entry.is_dir():
                     with suppress(FileNotFoundError):  # removed meanwhile
-                        found.append(StoredFile(path, entry.stat().st_size))
+                        listing.append(StoredFile(path, entry.stat().st_size))
                 elif path != SCRATCH and not entry.is_symlink():
                     todo.append(f"{path}/")
-        return sorted(found, key=lambda file: file.path)
+        return sorted(listing, key=lambda file: file.path)
 
     def publish(self, folder: RunFolder, files: Mapping[str, bytes]) -> bool:
         place = self.root / str(folder)
@@ -183,8 +183,8 @@ def _sync(folder: Path) -> None:
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     """What lies in a folder; nothing where there is none, or one that is not ours (``lost+found`` of a disk)."""
     try:
-        with os.scandir(folder) as found:
-            return list(found)
+        with os.scandir(folder) as entries:
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     except OSError as error:

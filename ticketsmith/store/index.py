@@ -46,15 +46,15 @@ class Index:
         manifest among them cannot be read.
         """
         source = self._listed()
-        wanted = {key: self._folders.get(key[:8], []) for key in keys}
-        places = {key: [folder for folder in wanted[key] if folder.experiment == experiment] for key in wanted}
+        candidates = {key: self._folders.get(key[:8], []) for key in keys}
+        places = {key: [folder for folder in candidates[key] if folder.experiment == experiment] for key in candidates}
         self._read(source, (folder for folders in places.values() for folder in folders))
-        found = {}
+        runs = {}
         for key, folders in places.items():
             own = [self._runs[folder] for folder in folders if self._runs[folder].key == key]
             if own:
-                found[key] = own[-1]
-        return found
+                runs[key] = own[-1]
+        return runs
 
     def statuses(self, keys: Iterable[str], experiment: str) -> dict[str, str]:
         """``trained`` or ``diverged`` by key, of those that are sealed; raises what ``runs`` raises."""

@@ -45,9 +45,9 @@ def run_at(address: str) -> tuple[str, RunFolder]:
         if folder is not None and _is_there(open_store(place), place, folder):
             return place, folder
         if "*" in pattern and address.startswith(AZURE):  # a shell has done this for folders
-            found = [run for run in open_store(place).folders(path.split("/")[0]) if fnmatchcase(str(run), pattern)]
-            if len(found) == 1:
-                return place, found[0]
+            runs = [run for run in open_store(place).folders(path.split("/")[0]) if fnmatchcase(str(run), pattern)]
+            if len(runs) == 1:
+                return place, runs[0]
     raise RecipeError(
         f"{address!r}: not the folder of a run, such as runs/imp_mnist/ticket/seed-0/level-05-0123abcd or "
         f"{AZURE}<container>/runs/imp_mnist/ticket/seed-0/level-05-*."

@@ -44,8 +44,8 @@ class Snapshot:
             runs = self._store.folders(experiment or self._folder.partition("/")[0] or None)
             return [run for run in runs if self._holds(str(run))] if self._folder else runs
         ends = f"/{MANIFEST}"
-        found = (RunFolder.parse(path.removesuffix(ends)) for path in self._files if path.endswith(ends))
-        wanted = (run for run in found if run is not None and experiment in (None, run.experiment))
+        parsed = (RunFolder.parse(path.removesuffix(ends)) for path in self._files if path.endswith(ends))
+        wanted = (run for run in parsed if run is not None and experiment in (None, run.experiment))
         return sorted(wanted, key=str)
 
     def get(self, path: str) -> bytes | None:

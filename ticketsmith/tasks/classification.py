@@ -64,15 +64,15 @@ class Classification:
                 f"task.augment: crop_flip is for images; inputs of {self._data.name!r} have shape {self._data.input_shape}."
             )
         order = np.random.default_rng(derive(_SPLIT_SEED, "validation")).permutation(len(self._data.train))
-        held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+        held_out, training = np.sort(order[:validation]), np.sort(order[validation:])
         train = self._data.train
         cpu = torch.device("cpu")
         self._splits = {
-            (cpu, "train"): _tensors(train.inputs[kept], train.labels[kept]),
+            (cpu, "train"): _tensors(train.inputs[training], train.labels[training]),
             (cpu, "validation"): _tensors(train.inputs[held_out], train.labels[held_out]),
             (cpu, "test"): _tensors(self._data.test.inputs, self._data.test.labels),
         }
-        self.train_size = len(kept)
+        self.train_size = len(training)
         self.split_sizes = {split: len(self._splits[cpu, split][1]) for split in ("validation", "test")}
         shape = (1, -1) + (1,) * (len(self._data.input_shape) - 1)
         self._mean = torch.tensor(self._data.mean).view(shape)
@@ -85,10 +85,10 @@ class Classification:
     def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
         inputs, labels = self._on(device, "train")
         indices = indices.to(device)
-        chosen = self._normal(inputs[indices])
+        images = self._normal(inputs[indices])
         if self._augment == "crop_flip":
-            chosen = crop_flip(chosen, generator)
-        return chosen, labels[indices]
+            images = crop_flip(images, generator)
+        return images, labels[indices]
 
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         inputs, labels = batch
@@ -100,9 +100,9 @@ class Classification:
         inputs, labels = self._on(device, split)
         loss, correct = 0.0, 0
         for start in range(0, len(labels), _EVALUATION_BATCH):
-            chosen = slice(start, start + _EVALUATION_BATCH)
-            logits = self._logits(model, self._normal(inputs[chosen]))
-            target = labels[chosen]
+            part = slice(start, start + _EVALUATION_BATCH)
+            logits = self._logits(model, self._normal(inputs[part]))
+            target = labels[part]
             loss += float(F.cross_entropy(logits.float(), target, reduction="sum"))
             correct += int((logits.argmax(1) == target).sum())
         return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}

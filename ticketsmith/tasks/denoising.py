@@ -126,10 +126,10 @@ class Denoising:
         self._steps = steps
         self._measured = measured
         order = np.random.default_rng(derive(_SHARED, "validation")).permutation(len(labels))
-        held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+        held_out, training = np.sort(order[:validation]), np.sort(order[validation:])
         train = self._data.train
         self._low, self._high = (0.0, 255.0) if train.inputs.dtype == np.uint8 else _range(train.inputs)
-        self._train, self._labels = torch.tensor(train.inputs[kept]), torch.tensor(labels[kept])
+        self._train, self._labels = torch.tensor(train.inputs[training]), torch.tensor(labels[training])
         parts = {
             "validation": (train.inputs[held_out[:measured]], labels[held_out[:measured]]),
             "test": (self._data.test.inputs[:measured], self._data.test.labels[:measured]),
@@ -138,7 +138,7 @@ class Denoising:
             split: (self._scaled(torch.tensor(images)), torch.tensor(classes))
             for split, (images, classes) in parts.items()
         }
-        self.train_size = len(kept)
+        self.train_size = len(training)
 
     def build_model(self) -> nn.Module:
         name, options = split_component(self._model)
@@ -173,9 +173,9 @@ class Denoising:
         """Distances of generated images from those of each held-out split, from the same noise for every model."""
         noise, classes = self._fixed("generated", self._measured), self._classes(self._measured)
         generated = self.generate(model, noise, classes, device)
-        seen, recognised = self._judge.features(generated), 100.0 * self._judge.accuracy(generated, classes)
+        features, recognised = self._judge.features(generated), 100.0 * self._judge.accuracy(generated, classes)
         return {
-            split: {_RECOGNISED: recognised, **self._distances(self._judge.features(images), seen)}
+            split: {_RECOGNISED: recognised, **self._distances(self._judge.features(images), features)}
             for split, (images, _) in self._held_out.items()
         }
 
@@ -198,14 +198,14 @@ class Denoising:
         return short
 
     def example(self, batch_size: int) -> Tensor:
-        chosen = torch.arange(batch_size) % self._measured
-        images, labels = (tensor[chosen] for tensor in self._held_out["test"])
+        indices = torch.arange(batch_size) % self._measured
+        images, labels = (tensor[indices] for tensor in self._held_out["test"])
         times = self._times(batch_size)
         return self._input(_between(images, self._fixed("example", batch_size), times), times, labels)
 
     def generate(self, model: nn.Module, noise: Tensor, labels: Tensor, device: torch.device) -> Tensor:
         """Images in -1..1, on the CPU, of the classes ``labels`` ``[n]``, from standard normal ``noise`` ``[n, c, h, w]``."""
-        made = []
+        images = []
         with torch.no_grad():
             for part in _parts(len(noise)):
                 point, classes = noise[part].to(device), labels[part].to(device)
@@ -213,8 +213,8 @@ class Denoising:
                     times = torch.full((len(point),), step / self._steps, device=device)
                     velocity = (self._denoised(model, point, times, classes) - point) / (1.0 - times).view(-1, 1, 1, 1)
                     point = point + velocity / self._steps
-                made.append(point.cpu())
-        return torch.cat(made).clamp(-1.0, 1.0)
+                images.append(point.cpu())
+        return torch.cat(images).clamp(-1.0, 1.0)
 
     @cached_property
     def _judge(self) -> Judge:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import TaskError, TicketSmithError
-from ticketsmith.pruning.arithmetic import Layer
 from ticketsmith.pruning.criteria import attempt
-from ticketsmith.pruning.dense import DenseMatrix, dense_matrices
-from ticketsmith.pruning.groups import of_layers, split
-from ticketsmith.pruning.version import layout_version
+from ticketsmith.pruning.layout import of_layers, split
+from ticketsmith.pruning.layout_version import layout_version
+from ticketsmith.pruning.schedule import Layer
+from ticketsmith.pruning.unpruned import UnprunedMatrix, unpruned_matrices
 from ticketsmith.pruning.weights import layouts, prunable
 from ticketsmith.spec import PruneRule
 from ticketsmith.tasks.build import build_model
@@ -26,7 +26,7 @@ from ticketsmith.tasks.task import create, final_metrics, identity
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """``layers``: the prunable layers by name; ``dense``: the matrices that stay dense. ``layout``: that of rules for this
+    """``layers``: the prunable layers by name; ``unpruned``: the matrices that stay dense. ``layout``: that of rules for this
     model (see PruneRule). ``forward_flops``: of one example, dense.
     """
 
@@ -34,7 +34,7 @@ class TaskFacts:
     train_size: int
     metrics: tuple[str, ...]
     layers: Mapping[str, Layer]
-    dense: Sequence[DenseMatrix]
+    unpruned: Sequence[UnprunedMatrix]
     layout: int
     parameters: int
     forward_flops: int
@@ -93,7 +93,7 @@ def _examine(
         task.train_size,
         measured,
         _layers(model, weights),
-        dense_matrices(model, rule),
+        unpruned_matrices(model, rule),
         layout_version(model, rule, called),
         sum(parameter.numel() for parameter in model.parameters()),
         forward_flops(task),
@@ -102,11 +102,11 @@ def _examine(
 
 def _layers(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Layer]:
     """What a schedule needs to know of the layers that ``weights`` consist of."""
-    together = layouts(model)
-    known = of_layers(weights, together)
+    by_parameter = layouts(model)
+    by_layer = of_layers(weights, by_parameter)
     layers = {}
-    for name, weight in split(weights, together).items():
-        layout = known[name]
+    for name, weight in split(weights, by_parameter).items():
+        layout = by_layer[name]
         least = 1 if layout.normed is None else weight.shape[layout.normed]
         layers[name] = Layer(weight.numel(), *layout.ends(weight.shape), least, layout.names)
     return layers

@@ -26,16 +26,16 @@ def continuation(
     ``session`` is asked for the last token only. Once ``context`` tokens are read, it goes on from the last half of them.
     """
     read = _reader(model, context, device)
-    known = list(prompt)
+    tokens = list(prompt)
     generator = torch.Generator()
     for step in range(length):
-        logits = read(known)
+        logits = read(tokens)
         if temperature == 0:
-            known.append(int(logits.argmax()))
+            tokens.append(int(logits.argmax()))
             continue
         generator.manual_seed(derive(0, "samples", stream, step))
-        known.append(_draw(logits / temperature, generator))
-    return known[len(prompt) :]
+        tokens.append(_draw(logits / temperature, generator))
+    return tokens[len(prompt) :]
 
 
 def _draw(logits: Tensor, generator: torch.Generator) -> int:
@@ -50,18 +50,18 @@ def _reader(model: nn.Module, context: int, device: torch.device) -> Callable[[l
     session: Any = model.session(1, context) if hasattr(model, "session") else None  # type: ignore[operator]
     begin = end = 0  # of what the session holds, or of the window
 
-    def read(known: list[int]) -> Tensor:
+    def read(tokens_read: list[int]) -> Tensor:
         nonlocal begin, end
-        if len(known) - begin > context:
-            begin = end = len(known) - max(1, context // 2)
+        if len(tokens_read) - begin > context:
+            begin = end = len(tokens_read) - max(1, context // 2)
             if session is not None:
                 session.length = 0
         if session is None:
-            tokens = torch.tensor([known[begin:]], device=device)
+            tokens = torch.tensor([tokens_read[begin:]], device=device)
             logits: Tensor = model(tokens)
         else:
-            logits = session(torch.tensor([known[max(begin, end) :]], device=device))
-        end = len(known)
+            logits = session(torch.tensor([tokens_read[max(begin, end) :]], device=device))
+        end = len(tokens_read)
         return logits[0, -1].float().cpu()
 
     return read

@@ -77,14 +77,14 @@ class TextClassification:
         self._length = length
         train = self._encoded(tokenizer, texts.train_texts), order[torch.tensor(texts.train_labels)]
         count = fraction_count(len(train[1]), validation, "task.validation")
-        kept, held_out = holdout(texts.train_labels, count, _SPLIT_SEED, "task.validation")
+        training, held_out = holdout(texts.train_labels, count, _SPLIT_SEED, "task.validation")
         cpu = torch.device("cpu")
         self._splits = {
-            (cpu, "train"): (train[0][kept], train[1][kept]),
+            (cpu, "train"): (train[0][training], train[1][training]),
             (cpu, "validation"): (train[0][held_out], train[1][held_out]),
             (cpu, "test"): (self._encoded(tokenizer, texts.test_texts), order[torch.tensor(texts.test_labels)]),
         }
-        self.train_size = len(kept)
+        self.train_size = len(training)
         self.split_sizes = {split: len(self._splits[cpu, split][1]) for split in ("validation", "test")}
 
     def identity(self) -> dict[str, Any]:
@@ -115,8 +115,8 @@ class TextClassification:
         tokens, labels = self._on(device, split)
         loss, correct = 0.0, 0
         at_once = max(1, _TOKENS_AT_ONCE // self._length)
-        for chosen, target in zip(torch.split(tokens, at_once), torch.split(labels, at_once), strict=True):
-            logits = model(self._trimmed(chosen)).float()
+        for part, target in zip(torch.split(tokens, at_once), torch.split(labels, at_once), strict=True):
+            logits = model(self._trimmed(part)).float()
             loss += float(F.cross_entropy(logits, target, reduction="sum"))
             correct += int((logits.argmax(1) == target).sum())
         return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
@@ -140,13 +140,13 @@ class TextClassification:
 
         A model that was fine-tuned on the same classes keeps its numbers for them, and so its head.
         """
-        known = {str(name): int(number) for name, number in (self._config.label2id or {}).items()}
-        if set(known) != set(classes):
-            known = {name: number for number, name in enumerate(classes)}
+        numbers = {str(name): int(number) for name, number in (self._config.label2id or {}).items()}
+        if set(numbers) != set(classes):
+            numbers = {name: number for number, name in enumerate(classes)}
             self._config.num_labels = len(classes)
-            self._config.label2id = known
-            self._config.id2label = {number: name for name, number in known.items()}
-        return torch.tensor([known[name] for name in classes])
+            self._config.label2id = numbers
+            self._config.id2label = {number: name for name, number in numbers.items()}
+        return torch.tensor([numbers[name] for name in classes])
 
     def _encoded(self, tokenizer: Any, texts: tuple[str, ...]) -> Tensor:
         encoded = tokenizer(list(texts), truncation=True, max_length=self._length, padding="max_length")
@@ -216,8 +216,8 @@ def _padding(tokenizer: Any, config: Any) -> int:
 def _check_length(length: int, config: Any, tokenizer: Any) -> None:
     """Refuses more tokens than the model has places for."""
     places = getattr(config, "max_position_embeddings", None) or length
-    told = getattr(tokenizer, "model_max_length", None) or places
-    if length > min(places, told):
+    longest = getattr(tokenizer, "model_max_length", None) or places
+    if length > min(places, longest):
         raise TaskError(
-            f"task.length is {length}, but this model reads at most {min(places, told)} tokens: make it shorter."
+            f"task.length is {length}, but this model reads at most {min(places, longest)} tokens: make it shorter."
         )

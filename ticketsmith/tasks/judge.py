@@ -54,20 +54,20 @@ class Judge:
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The share of images that it takes for the class in ``labels``, 0..1."""
         with torch.no_grad():
-            found = torch.cat([self._network(part).argmax(1) for part in torch.split(images, _PART)])
-        return float((found == labels).double().mean())
+            labels_told = torch.cat([self._network(part).argmax(1) for part in torch.split(images, _PART)])
+        return float((labels_told == labels).double().mean())
 
 
 def _trained(images: Tensor, labels: Tensor, classes: int) -> MnistCnn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(0, "judge"))
         network = MnistCnn(tuple(images.shape[1:]), classes, width=WIDTH)
-    kept = cache().parent / "judges" / _digest(images, labels, classes)
-    with _locked(kept.with_suffix(".lock")):
-        state = _read(kept)
+    folder = cache().parent / "judges" / _digest(images, labels, classes)
+    with _locked(folder.with_suffix(".lock")):
+        state = _read(folder)
         if state is None:
             _train(network, images, labels)
-            _write(kept, network.state_dict())
+            _write(folder, network.state_dict())
         else:
             network.load_state_dict(state)
     return network
@@ -83,8 +83,8 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor) -> None:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
             generator = torch.Generator().manual_seed(derive(0, "judge", "order"))
             for _ in range(STEPS):
-                chosen = torch.randint(len(images), (BATCH,), generator=generator)
-                F.cross_entropy(network(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
+                indices = torch.randint(len(images), (BATCH,), generator=generator)
+                F.cross_entropy(network(images[indices]), labels[indices]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 optimizer.zero_grad()
                 schedule.step()
@@ -93,11 +93,11 @@ def _train(network: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 
 def _digest(images: Tensor, labels: Tensor, classes: int) -> str:
-    told = [_VERSION, WIDTH, STEPS, BATCH, LR, classes, list(images.shape), torch.__version__, cpu_name()]
-    found = hashlib.sha256(json.dumps(told).encode())
-    found.update(images.numpy().data)
-    found.update(labels.numpy().data)
-    return found.hexdigest()
+    facts = [_VERSION, WIDTH, STEPS, BATCH, LR, classes, list(images.shape), torch.__version__, cpu_name()]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest.update(images.numpy().data)
+    digest.update(labels.numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager

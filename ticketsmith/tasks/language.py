@@ -104,8 +104,8 @@ class Language:
         news[-1] = predicted - begins[-1]
         begins[-1] = predicted - context
         total, at_once = 0.0, max(1, _TOKENS_AT_ONCE // context)
-        for chosen, new in zip(torch.split(begins, at_once), torch.split(news, at_once), strict=True):
-            inputs, targets = self._windows(text, chosen)
+        for part, new in zip(torch.split(begins, at_once), torch.split(news, at_once), strict=True):
+            inputs, targets = self._windows(text, part)
             logits = self._logits(model, inputs).float()
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
             counted = torch.arange(context, device=device) >= context - new[:, None]
@@ -138,8 +138,8 @@ class Language:
         passages = []
         for index, prompt in enumerate(self._prompts):
             begin = self._encoded(prompt).tolist()
-            made = continuation(model, begin, self._length, self._context, self._temperature, index, device)
-            text = self._tokenizer.decode(made)
+            tokens = continuation(model, begin, self._length, self._context, self._temperature, index, device)
+            text = self._tokenizer.decode(tokens)
             # A line of the text must not be taken for a heading.
             body = "\n".join(f" {line}" if line.startswith("=== ") else line for line in text.split("\n"))
             passages.append(f"=== {_on_one_line(prompt)} ===\n{body}\n")
@@ -186,12 +186,12 @@ def _cut(text: str, validation: float, test: float) -> dict[str, str]:
 
 def _lines(text: str, count: int, length: int) -> tuple[str, ...]:
     """``count`` beginnings of lines, far from each other, of up to ``length`` characters."""
-    found = []
+    lines = []
     for index in range(count):
         place = index * len(text) // count
         line = text.find("\n", place, place + 1_000) + 1 if place else 0
-        found.append(text[line or place :].lstrip()[:length].partition("\n")[0] or text[place : place + length])
-    return tuple(found)
+        lines.append(text[line or place :].lstrip()[:length].partition("\n")[0] or text[place : place + length])
+    return tuple(lines)
 
 
 def _on_one_line(text: str) -> str:

@@ -154,39 +154,37 @@ class Stepper(nn.Module):
         )
 
     def forward(self, tokens: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
-        kept, begin = _joined(cache), cache[0].shape[2]
+        joined, begin = _joined(cache), cache[0].shape[2]
         places = torch.arange(begin + tokens.shape[1], device=tokens.device)
         answer = self.network(
             input_ids=tokens,
             position_ids=places[None, begin:],
             attention_mask=(places <= places[begin:, None])[None, None],
-            past_key_values=kept,
+            past_key_values=joined,
             use_cache=True,
         )
-        return answer.logits, *(value for layer in kept.layers for value in (layer.keys, layer.values))
+        return answer.logits, *(value for layer in joined.layers for value in (layer.keys, layer.values))
 
 
 def _joined(cache: Sequence[Tensor]) -> Any:
     """The library's cache that holds these keys and values, as they are."""
-    made = transformers().DynamicCache()
+    joined = transformers().DynamicCache()
     for keys, values in zip(cache[::2], cache[1::2], strict=True):
-        layer = made.layer_class_to_replicate()
+        layer = joined.layer_class_to_replicate()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
-        made.layers.append(layer)
-    return made
+        joined.layers.append(layer)
+    return joined
 
 
 def tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder, which pads on the right. Raises TaskError when it cannot be read."""
     try:
-        found = transformers().AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
+        fast = transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library may fail in any way
         raise TaskError(f"task.model: the tokenizer of {folder} cannot be read: {_first(error)}.") from error
-    found.padding_side = "right"
-    return found
+    fast.padding_side = "right"
+    return fast
 
 
 def configuration(folder: Path, head: Head, **options: Any) -> Any:
@@ -215,7 +213,7 @@ def load(folder: Path, config: Any, head: Head, pad: int | None) -> Pretrained:
     torch's global generator. Raises TaskError."""
     library = transformers()
     try:
-        network, told = getattr(library, _CLASSES[head]).from_pretrained(
+        network, report = getattr(library, _CLASSES[head]).from_pretrained(
             str(folder),
             config=copy.deepcopy(config),
             dtype=torch.float32,
@@ -230,18 +228,18 @@ def load(folder: Path, config: Any, head: Head, pad: int | None) -> Pretrained:
             f"task.model: the weights of {folder} cannot be loaded: {_first(error)}. Copy or download the folder anew."
         ) from error
     prefix = f"{network.base_model_prefix}."
-    missing = sorted(name for name in told["missing_keys"] if name.startswith(prefix) and "pooler" not in name)
+    missing = sorted(name for name in report["missing_keys"] if name.startswith(prefix) and "pooler" not in name)
     if missing:
         raise TaskError(
             f"task.model: the weights of {folder} do not belong to its config.json: {missing[0]!r} is missing"
             f"{_and_more(missing)}. Name a folder whose files were saved together."
         )
-    differing = sorted(one for one in told["mismatched_keys"] if head == "causal_lm" or one[0].startswith(prefix))
+    differing = sorted(one for one in report["mismatched_keys"] if head == "causal_lm" or one[0].startswith(prefix))
     if differing:
-        name, stored, wanted = differing[0]
+        name, stored, expected = differing[0]
         raise TaskError(
             f"task.model: the weights of {folder} do not belong to its config.json: {name!r} is {list(stored)} there and "
-            f"{list(wanted)} by the configuration{_and_more(differing)}. Name a folder whose files were saved together."
+            f"{list(expected)} by the configuration{_and_more(differing)}. Name a folder whose files were saved together."
         )
     return _module(network, head, pad, folder)
 
@@ -276,8 +274,8 @@ def _is_encoder(config: Any) -> bool:
     return config.model_type in names and not getattr(config, "is_decoder", False)
 
 
-def _and_more(found: Sequence[Any]) -> str:
-    return f", and {len(found) - 1} more" if len(found) > 1 else ""
+def _and_more(items: Sequence[Any]) -> str:
+    return f", and {len(items) - 1} more" if len(items) > 1 else ""
 
 
 def _first(error: Exception) -> str:

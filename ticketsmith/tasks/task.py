@@ -231,8 +231,8 @@ def serving(task: Task) -> Serving:
 
 def final_metrics(task: Task) -> Sequence[Metric]:
     """The metrics that a task measures at the end only; most have none."""
-    found: Sequence[Metric] = getattr(task, "final_metrics", ())
-    return found
+    metrics: Sequence[Metric] = getattr(task, "final_metrics", ())
+    return metrics
 
 
 def create(component: str | Mapping[str, Any], base: Path) -> Task:
@@ -241,8 +241,8 @@ def create(component: str | Mapping[str, Any], base: Path) -> Task:
     Raises RecipeError for unknown names and options, DataError and TaskError for what does not fit.
     """
     name, options = split_component(component)
-    given = {"base": base} if name in BUILTINS else {}
-    task: Task = build("task", name, BUILTINS, options, **given)
+    place = {"base": base} if name in BUILTINS else {}
+    task: Task = build("task", name, BUILTINS, options, **place)
     return task
 
 
@@ -257,8 +257,8 @@ def identity(component: str | Mapping[str, Any], base: Path, task: Task) -> dict
         plain |= task.identity()
         plain.pop("revision", None)  # of the content, not part of it
     elif name in BUILTINS:
-        told = split_component(options["data"])
-        plain["data"] = data.identity(*told, base=base) | data.rules(*told, base=base)
+        component_of_data = split_component(options["data"])
+        plain["data"] = data.identity(*component_of_data, base=base) | data.rules(*component_of_data, base=base)
         plain["model"] = models.identity(*split_component(options["model"]))
         if "tokenizer" in options:
             plain["tokenizer"] = tokens.identity(options["tokenizer"], base)

@@ -9,22 +9,15 @@ from typing import Any
 
 from ticketsmith.errors import DamagedRunError, StoreUnreachableError
 from ticketsmith.evidence.results import CurvePoint
-from ticketsmith.models.state import load, snapshot
 from ticketsmith.store.contract import Store, checkpoint_path
-from ticketsmith.training.loop import Learner, Progress
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
 
 def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: float) -> None:
     """Writes a checkpoint, whole or not at all. ``seconds`` is the time spent on the run so far. Raises StoreError."""
-    tensors = {f"model/{name}": value for name, value in snapshot(learner.model).items()}
-    if learner.average is not None:
-        tensors |= {f"average/{name}": value for name, value in snapshot(learner.average.model).items()}
-    tensors |= {f"best/{name}": value for name, value in progress.best.items()}
-    for index, state in learner.optimizer.state_dict()["state"].items():
-        tensors |= {
-            f"optimizer/{index}/{name}": value.detach().cpu() for name, value in state.items() if value is not None
-        }
+    tensors = learner.unfinished() | {f"best/{name}": value for name, value in progress.best.items()}
     note = {
         "seconds": seconds,
         "step": progress.step,
@@ -54,22 +47,9 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
         discard(store, key)
         return None
     tensors, note = from_bytes(content, checkpoint_path(key))
-    parts: dict[str, dict[str, Any]] = {"model": {}, "average": {}, "best": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = value
     progress = _progress(note)
-    progress.best = parts["best"]
-    load(learner.model, parts["model"])
-    if learner.average is not None:
-        load(learner.average.model, parts["average"])
-        learner.average.updates = note["averaged"]
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in parts["optimizer"].items():
-        index, _, field = name.partition("/")
-        state.setdefault(int(index), {})[field] = value
-    groups = learner.optimizer.state_dict()["param_groups"]
-    learner.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    progress.best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
+    learner.resume(tensors, note["averaged"])
     return progress, float(note["seconds"])
 
 

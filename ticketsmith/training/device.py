@@ -42,10 +42,10 @@ def prepare(device: str) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # should a model of the user's own be compiled
     torch.set_num_threads(1)
-    chosen = torch.device(check_device(device))
+    torch_device = torch.device(check_device(device))
     # As torch.use_deterministic_algorithms, which imports the compiler only to tell it of this.
-    torch.set_deterministic_debug_mode("error" if chosen.type == "cpu" else "warn")
+    torch.set_deterministic_debug_mode("error" if torch_device.type == "cpu" else "warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory
     torch.backends.cudnn.benchmark = False
     torch.set_flush_denormal(True)  # Adam's moments of dying units: denormal arithmetic is many times slower
-    return chosen
+    return torch_device

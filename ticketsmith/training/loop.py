@@ -10,17 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ticketsmith import uncompiled
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import CurvePoint, Metric
-from ticketsmith.models.state import snapshot
 from ticketsmith.spec import Training, in_steps
 from ticketsmith.streams import derive
-from ticketsmith.tasks.task import Batch, Task, final_metrics
-from ticketsmith.training.average import MovingAverage
-from ticketsmith.training.optimization import learning_rate, make_optimizer
+from ticketsmith.tasks.task import Task, final_metrics
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.optimization import learning_rate
 from ticketsmith.training.order import DataOrder
-from ticketsmith.training.selection import Selection
 
 
 @dataclass
@@ -43,50 +40,6 @@ class Progress:
     diverged: bool = False
     notes: list[str] = field(default_factory=list)
     undefined: set[str] = field(default_factory=set)
-
-
-class Learner:
-    """A model and the one step that changes it. A masked weight is zero before, during and after every step.
-
-    Gradients of masked weights are zeroed before the optimizer sees them, whatever they are, so its state (momentum, second
-    moments) is zero there too, and weight decay decays zero.
-
-    ``average`` is the moving average of the weights where the spec asks for one. ``result`` is the network that a run gives,
-    that is measured and kept: the average, or else the model itself.
-    """
-
-    def __init__(self, task: Task, model: nn.Module, masks: Mapping[str, Tensor], training: Training) -> None:
-        self.task, self.model = task, model
-        self.device = next(model.parameters()).device
-        self.optimizer = make_optimizer(model, training)
-        self._mixed = training.dtype == "bfloat16"
-        parameters = dict(model.named_parameters())
-        pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
-        self._masked = [(parameters[name], Selection(mask, parameters[name].dtype)) for name, mask in pruned.items()]
-        with torch.no_grad():
-            for parameter, kept in self._masked:
-                kept.apply_(parameter)
-        self.average = MovingAverage(model, training.ema) if training.ema else None
-
-    @property
-    def result(self) -> nn.Module:
-        return self.model if self.average is None else self.average.model
-
-    def step(self, batch: Batch, lr: float, generator: torch.Generator) -> Tensor:
-        """One iteration on ``batch``; returns the loss before it."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
-            loss = self.task.loss(self.model, batch, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for parameter, kept in self._masked:
-            if parameter.grad is not None:
-                kept.apply_(parameter.grad)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        uncompiled.step(self.optimizer)
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update(self.model)
-        return loss.detach()
 
 
 def train(
@@ -151,7 +104,7 @@ def evaluate(learner: Learner, progress: Progress) -> None:
     progress.curve.append(CurvePoint(progress.step, train_loss, metrics))
     if metrics["loss"] < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, metrics["loss"]
-        progress.best = snapshot(learner.result)
+        progress.best = learner.state()
 
 
 def diverge(progress: Progress, why: str) -> None:
@@ -173,8 +126,8 @@ def measure_final(task: Task, model: nn.Module, device: torch.device) -> dict[st
     if not promised:
         return {"validation": {}, "test": {}}
     with judged(model):
-        found = task.evaluate_final(model, device)  # type: ignore[attr-defined]
-    return {split: _checked("task.evaluate_final", found[split], promised) for split in ("validation", "test")}
+        metrics = task.evaluate_final(model, device)  # type: ignore[attr-defined]
+    return {split: _checked("task.evaluate_final", metrics[split], promised) for split in ("validation", "test")}
 
 
 @contextmanager

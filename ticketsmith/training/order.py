@@ -31,7 +31,7 @@ class DataOrder:
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
-            self._epochs = {kept: order for kept, order in self._epochs.items() if kept == epoch - 1}
+            self._epochs = {number: order for number, order in self._epochs.items() if number == epoch - 1}
             generator = torch.Generator().manual_seed(derive(self._seed, "order", epoch))
             self._epochs[epoch] = torch.randperm(self._size, generator=generator)
         return self._epochs[epoch]

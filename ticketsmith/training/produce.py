@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError, StoreError, StoreUnreachableError, TaskError
-from ticketsmith.models.state import snapshot
 from ticketsmith.prices.ledger import cost_path, cost_paths, parse_cost, run_cost
 from ticketsmith.prices.rate import Rate
 from ticketsmith.pruning.masks import Masks
-from ticketsmith.spec import in_steps
 from ticketsmith.store.contract import (
     MANIFEST,
     RunFolder,
@@ -34,7 +32,8 @@ from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
-from ticketsmith.training.loop import Learner, Progress, train
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
@@ -143,15 +142,10 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
 def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Progress, float]:
     """Where training ended, and the seconds that interrupted processes had spent on it before."""
     spec, task = job.spec, learner.task
-    begin = spec.weights.step if spec.weights.kind == "rewind" else 0
-    stop = spec.stop_after
-    if stop is None:
-        stop = in_steps(spec.training.duration, task.train_size, spec.training.batch_size)
+    stop = spec.end(task.train_size)
     check_batch(task, spec.training.batch_size)
-    progress, spent = checkpoint.restore(store, spec.key, learner) or (
-        Progress(step=begin, interval_start=begin),
-        0.0,
-    )
+    fresh = Progress(step=spec.begin, interval_start=spec.begin)
+    progress, spent = checkpoint.restore(store, spec.key, learner) or (fresh, 0.0)
     started = saved = reported = time.monotonic()
 
     def after_step(progress: Progress, loss: Tensor) -> None:
@@ -188,9 +182,8 @@ def _tell(progress: Progress, hooks: Hooks) -> None:
 
 def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: int) -> dict[str, bytes]:
     point = job.spec.stop_after is not None  # a rewind point is material: the raw weights, which nobody looks at
-    model = learner.model if point else learner.result
-    weights = snapshot(model)  # before measuring, which may load the early-stop weights into the model
-    samples = {} if point or progress.diverged else sample_files(learner.task, model, learner.device)
+    weights = learner.state(raw=point)  # before measuring, which may load the early-stop weights into the model
+    samples = {} if point or progress.diverged else sample_files(learner.task, learner.result, learner.device)
     files = measured_files(job.spec, learner, progress, masks, flops)
     files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:

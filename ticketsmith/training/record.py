@@ -9,14 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ticketsmith.evidence.results import CurvePoint, finite
-from ticketsmith.models.state import load
-from ticketsmith.pruning import groups
+from ticketsmith.pruning import layout
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.pruning.weights import layouts
 from ticketsmith.spec import RunSpec
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.task import Task, final_metrics
-from ticketsmith.training.loop import Learner, Progress, diverge, measure, measure_final
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, diverge, measure, measure_final
 
 
 def measured_files(
@@ -33,8 +33,8 @@ def measured_files(
         for split in ("validation", "test"):
             if not progress.diverged and not math.isfinite(loss := state[split]["loss"]):
                 diverge(progress, f"the loss is {loss} on {split} at iteration {state['step']:,}")
-    trained = progress.step - (spec.weights.step if spec.weights.kind == "rewind" else 0)
-    parts = groups.split(masks, layouts(learner.model))
+    trained = progress.step - spec.begin
+    parts = layout.split(masks, layouts(learner.model))
     layers = {name: {"total": mask.numel(), "kept": int(mask.sum())} for name, mask in parts.items()}
     metrics: dict[str, Any] = {
         "status": "diverged" if progress.diverged else "trained",
@@ -69,7 +69,7 @@ def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict
     final = _state(task, learner, last)
     if not progress.curve or progress.best_step == progress.step:
         return final, final
-    load(learner.result, progress.best)
+    learner.load(progress.best)
     best = next(point for point in progress.curve if point.step == progress.best_step)
     return final, _state(task, learner, best)
 

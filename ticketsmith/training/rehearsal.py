@@ -15,8 +15,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ticketsmith.errors import TaskError, TicketSmithError
 from ticketsmith.evidence.results import CurvePoint
-from ticketsmith.models.state import load, snapshot
-from ticketsmith.pruning.criteria import prunable
+from ticketsmith.models.state import load
+from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import Training
 from ticketsmith.store.contract import to_json
 from ticketsmith.store.directory import DirectoryStore
@@ -26,7 +26,8 @@ from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import Task, final_metrics, serving
 from ticketsmith.training import checkpoint
 from ticketsmith.training.device import prepared
-from ticketsmith.training.loop import Learner, Progress, measure, measure_final
+from ticketsmith.training.learner import Learner
+from ticketsmith.training.loop import Progress, measure, measure_final
 from ticketsmith.training.order import DataOrder
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.tensors import from_bytes, to_bytes
@@ -67,7 +68,7 @@ def rehearse(task: Task, training: Training, include: tuple[str, ...] = ()) -> l
         with _part("a checkpoint"), tempfile.TemporaryDirectory() as folder:
             _kept(learner, training, include, metrics, Path(folder))
         with _part("the weights as a file, and back"):
-            weights = from_bytes(to_bytes(snapshot(learner.result)), "the file of the weights")[0]
+            weights = from_bytes(to_bytes(learner.state()), "the file of the weights")[0]
             load(build_model(task), weights)
         with _part("example, FLOPs and what is served"):
             example(task, EXAMPLES)
@@ -107,12 +108,12 @@ def _kept(
 ) -> None:
     store = DirectoryStore(folder)
     curve = [CurvePoint(2, 0.0, {**metrics, "loss": 0.0})]
-    progress = Progress(step=2, curve=curve, best_step=2, best=snapshot(learner.result))
+    progress = Progress(step=2, curve=curve, best_step=2, best=learner.state())
     to_json({"state": sorted(progress.best)})
     checkpoint.save(store, "rehearsal", learner, progress, 0.0)
     again = _learner(learner.task, training, include)
     checkpoint.restore(store, "rehearsal", again)
-    load(again.result, progress.best)
+    again.load(progress.best)
     _step(again, training, 2)
 
 

@@ -25,10 +25,10 @@ def sample_files(task: Task, model: nn.Module, device: torch.device) -> dict[str
         return {}
     torch.manual_seed(0)
     with judged(model):
-        made = make(model, device)
-    if not isinstance(made, Mapping):
-        raise TaskError(f"task.samples must give a mapping of file names to bytes, not {type(made).__name__}.")
-    for name, content in made.items():
+        files = make(model, device)
+    if not isinstance(files, Mapping):
+        raise TaskError(f"task.samples must give a mapping of file names to bytes, not {type(files).__name__}.")
+    for name, content in files.items():
         if what := fault(name, content):
             raise TaskError(f"task.samples: {name!r} {what}.")
-    return dict(made)
+    return dict(files)

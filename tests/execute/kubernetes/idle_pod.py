@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 from ticketsmith.cli.main import enter
 from ticketsmith.cli.progress import Log
+from ticketsmith.execute.executor import Event
 from ticketsmith.execute.kubernetes.pod import work
-from ticketsmith.execute.local import Event
 from ticketsmith.execute.worker import Stepped
 from ticketsmith.plan import Plan
 

@@ -121,22 +121,22 @@ class Conductor:
 
     def _sealed(self, plan: Plan, jobs: list[Object]) -> frozenset[str]:
         """Keys of the plan that are sealed. Listed anew when a Job has changed: what goes on inside of one decides nothing."""
-        seen = (list(plan.by_key), [(job["metadata"], job.get("status")) for job in jobs])
-        if seen != self._seen:
+        state = (list(plan.by_key), [(job["metadata"], job.get("status")) for job in jobs])
+        if state != self._seen:
             self._index.refresh()
         sealed = frozenset(self._index.runs(plan.by_key, plan.experiment))
-        self._seen = seen
+        self._seen = state
         return sealed
 
     def _write_down(self, view: View) -> bool:
         """Records what ended Jobs came to; then, with their logs in the store, they need not stay long."""
-        known = {outcome.job for outcome in view.outcomes}
+        concluded = {outcome.job for outcome in view.outcomes}
         new = False
         for job in view.jobs:
             name, component = job["metadata"]["name"], component_of(job)
             state = diagnose.job_state(job, view.pods)
             if state.state in ("complete", "failed"):
-                if name not in known and component != CONDUCTOR:
+                if name not in concluded and component != CONDUCTOR:
                     new = True
                     status: Literal["complete", "failed"] = "complete" if state.state == "complete" else "failed"
                     self.records.conclude(Outcome(name, status, state.reason, state.why, self._groups(job)))
@@ -363,8 +363,8 @@ def ensure_conductor(records: Records, cluster: Cluster, target: Target) -> str:
         if is_active(job):
             return name
     earlier = [outcome for outcome in records.outcomes() if outcome.component == CONDUCTOR]
-    number, taken = 0, {*there, *(outcome.job for outcome in earlier)}
-    while (name := job_name(target.store, experiment, CONDUCTOR, number)) in taken:
+    number, names = 0, {*there, *(outcome.job for outcome in earlier)}
+    while (name := job_name(target.store, experiment, CONDUCTOR, number)) in names:
         number += 1
     for outcome in earlier:
         if not outcome.set_aside:

@@ -230,12 +230,12 @@ def ended_indexes(job: Object) -> set[int]:
 
 
 def _indexes(text: str) -> set[int]:
-    found: set[int] = set()
+    indexes: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
         if first:
-            found |= set(range(int(first), int(last or first) + 1))
-    return found
+            indexes |= set(range(int(first), int(last or first) + 1))
+    return indexes
 
 
 def index_of(pod: Object) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError
-from ticketsmith.plan import REWIND_POINT, Node, Plan
+from ticketsmith.plan import REWIND_POINT, Plan, PlannedRun
 from ticketsmith.store.contract import to_json
 
 FORMAT = 1
@@ -100,12 +100,12 @@ class Known:
     attempts: Mapping[Group, int] | None = None
 
 
-def groups(plan: Plan) -> dict[Group, list[Node]]:
+def groups(plan: Plan) -> dict[Group, list[PlannedRun]]:
     """The runs of a plan by variant and seed; a rewind point is made with the dense run that it belongs to."""
-    found: dict[Group, list[Node]] = {}
+    groups: dict[Group, list[PlannedRun]] = {}
     for node in plan.by_key.values():
-        found.setdefault((_variant(node), node.seed), []).append(node)
-    return found
+        groups.setdefault((_variant(node), node.seed), []).append(node)
+    return groups
 
 
 def ready(plan: Plan, known: Known) -> list[Assignment]:
@@ -114,7 +114,7 @@ def ready(plan: Plan, known: Known) -> list[Assignment]:
     A variant begins when no replicate of it waits any more, so that its replicates share one Indexed Job.
     """
     look = _Look(plan, known)
-    found = []
+    assignments = []
     for variant in dict.fromkeys(variant for variant, _ in look.groups):
         mine = [group for group in look.groups if group[0] == variant]
         if any(look.waits(group) for group in mine):
@@ -123,18 +123,18 @@ def ready(plan: Plan, known: Known) -> list[Assignment]:
         if begin:
             attempt = max((known.attempts or {}).get(group, 0) for group in begin)
             shares = tuple(Share(group[1], tuple(look.makeable(group))) for group in begin)
-            found.append(Assignment(plan.experiment, variant, shares, attempt))
-    return found
+            assignments.append(Assignment(plan.experiment, variant, shares, attempt))
+    return assignments
 
 
 def expected(plan: Plan, known: Known) -> list[Assignment]:
     """The Jobs that are still to come, in order, if all goes well."""
-    found: list[Assignment] = []
+    assignments: list[Assignment] = []
     while begin := ready(plan, known):
-        found += begin
-        made = {key for assignment in begin for share in assignment.shares for key in share.keys}
-        known = replace(known, sealed=set(known.sealed) | made)
-    return found
+        assignments += begin
+        keys = {key for assignment in begin for share in assignment.shares for key in share.keys}
+        known = replace(known, sealed=set(known.sealed) | keys)
+    return assignments
 
 
 def unsettled(plan: Plan, known: Known) -> list[Group]:
@@ -212,5 +212,5 @@ class _Look:
         return self.complete(group) or group in self.known.settled
 
 
-def _variant(node: Node) -> str:
+def _variant(node: PlannedRun) -> str:
     return "dense" if node.variant == REWIND_POINT else node.variant

@@ -34,8 +34,8 @@ def wait_until_begun(
     and a process that has only begun are waited for as long as the Job's own deadline allows. Raises NotBegunError when
     it was taken back.
     """
-    began = seen = time.monotonic()
-    blocked, told = 0.0, ""
+    began = looked = time.monotonic()
+    blocked, reported = 0.0, ""
     while True:
         job = cluster.job(name)
         if job is None:
@@ -45,10 +45,10 @@ def wait_until_begun(
         start = _start_of(cluster, job)
         now = time.monotonic()
         if not start.passes:  # in all, since reasons come and go: an image is tried again and again
-            blocked += now - seen
-        seen = now
-        if (reason := start.text.partition(" (")[0]) != told:  # without details, which change at every try
-            told = reason
+            blocked += now - looked
+        looked = now
+        if (reason := start.text.partition(" (")[0]) != reported:  # without details, which change at every try
+            reported = reason
             tell(f"conductor after {now - began:.0f} s: {start.text}")
         if (blocked > target.limits.stuck or start.over) and _take_back(records, cluster, job, start.text):
             after = "" if start.over else f" for {target.limits.stuck} s (`limits.stuck`)"

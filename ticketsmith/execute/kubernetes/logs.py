@@ -62,7 +62,7 @@ def follow(records: Records, cluster: Cluster, target: Target, choice: Choice, l
     lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
     streams: list[threading.Thread] = []
     printed: set[str] = set()
-    told: dict[str, str] = {}
+    waiting: dict[str, str] = {}
     before = [_name(pod) for pod in cluster.pods(selector)]
     yield from _stored(records, choice, before, printed)
     while True:
@@ -80,8 +80,8 @@ def follow(records: Records, cluster: Cluster, target: Target, choice: Choice, l
                 streams[-1].start()
         waits |= _waiting_jobs(cluster, jobs, pods, choice, bool(printed))
         for what, (title, text) in waits.items():
-            if text and told.get(what) != text:
-                told[what] = text
+            if text and waiting.get(what) != text:
+                waiting[what] = text
                 yield Line(title, text, printed=False)
         yield from _until(lines, time.monotonic() + look)
         more = any(text for _, text in waits.values()) or any(choice.expects(job) for job in jobs)

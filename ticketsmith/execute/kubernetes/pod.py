@@ -17,13 +17,14 @@ from pathlib import Path
 
 from ticketsmith.config.target import IdleGpu, Target
 from ticketsmith.errors import ClusterError, Exit, StoreError, TicketSmithError
+from ticketsmith.execute.executor import Event
 from ticketsmith.execute.kubernetes.ceiling import rates
 from ticketsmith.execute.kubernetes.diagnose import EXITS
 from ticketsmith.execute.kubernetes.output import Output
 from ticketsmith.execute.kubernetes.records import PodRecord, Records
-from ticketsmith.execute.local import Event, execute
-from ticketsmith.execute.worker import Settings
-from ticketsmith.plan import Node, Plan
+from ticketsmith.execute.local import LocalExecutor
+from ticketsmith.execute.worker import WorkerSettings
+from ticketsmith.plan import Plan, PlannedRun
 from ticketsmith.plugins import make_importable
 from ticketsmith.store import open_store
 from ticketsmith.store.index import Index
@@ -57,8 +58,8 @@ def work(
     target = Target.model_validate_json(more["target"])
     share = assignment.shares[index]
     mine = plan.needed_for(share.keys)
-    there = Index(records.store)
-    sealed = there.statuses(mine.by_key, experiment)
+    index_of_store = Index(records.store)
+    sealed = index_of_store.statuses(mine.by_key, experiment)
     pool, rate = target.train, rates(target)["train"]
     record = PodRecord.of(pod_name(), job, assignment.variant, index, rate)
     device = "cuda" if pool.gpus else "cpu"
@@ -67,20 +68,22 @@ def work(
         base = Path(target.base)
         make_importable(base)
 
-        def job_of(node: Node) -> Job:
-            return Job(node.spec, node.folder(experiment), more["task"], base, more["recipe_sha256"])
+        def job_of(run: PlannedRun) -> Job:
+            return Job(run.spec, run.folder(experiment), more["task"], base, more["recipe_sha256"])
 
-        settings = Settings(
+        settings = WorkerSettings(
             store,
             device,
             float(target.limits.checkpoint_every),
             (str(base), str(Path.cwd())),
             rate,
         )
-        outcome = execute(mine, records.store, job_of, settings, pool.processes, view(mine, sealed), there)
-        for key, message in outcome.failed.items():
+        executor = LocalExecutor(records.store, job_of, settings, pool.processes, view(mine, sealed), index_of_store)
+        executor.submit(mine)
+        status = executor.wait()
+        for key, message in executor.outcome.failed.items():
             print(f"failed: {key[:8]}: {message}")
-        status = Exit.OK if outcome.exit_status == Exit.DIVERGED else outcome.exit_status
+        status = Exit.OK if status == Exit.DIVERGED else status
         return attended.finish(Exit.IDLE_GPU if attended.idle else status)
 
 

@@ -170,15 +170,15 @@ class Records:
 
     def outcomes(self) -> list[Outcome]:
         """What ended Jobs came to."""
-        found = []
+        outcomes = []
         for path, content in self._outcome_files():
             try:
                 plain = json.loads(content)
                 plain["groups"] = tuple((variant, seed) for variant, seed in plain["groups"])
-                found.append(Outcome(**plain))
+                outcomes.append(Outcome(**plain))
             except (ValueError, KeyError, TypeError) as error:
                 raise self._damaged(path, error) from error
-        return found
+        return outcomes
 
     def conclude(self, outcome: Outcome) -> None:
         """Writes down what a Job came to, or that it is set aside."""
@@ -191,16 +191,16 @@ class Records:
         lasted longer by the time since. Nor once its pod has ended, unless the pod is live all the same, or has written
         again: it was out of sight.
         """
-        found, now = [], time.monotonic()
+        records, now = [], time.monotonic()
         for file in self.store.files(self._path("jobs")):
             if "/pods/" not in file.path:
                 continue
             read, version, record = self._pods.get(file.path, (now, None, None))
             if record is not None and not record.ended and record.pod in live:
-                found.append(record.lasting(record.seconds + now - read))
+                records.append(record.lasting(record.seconds + now - read))
                 continue
             if record is not None and record.ended and record.pod not in live and version == file.version:
-                found.append(record)
+                records.append(record)
                 continue
             content = self.store.get(file.path)
             if content is None:
@@ -210,8 +210,8 @@ class Records:
             except (ValueError, TypeError) as error:
                 raise self._damaged(file.path, error) from error
             self._pods[file.path] = now, file.version, record
-            found.append(record)
-        return found
+            records.append(record)
+        return records
 
     def pod(self, job: str, pod: str) -> PodRecord | None:
         """What one pod took so far."""
@@ -235,7 +235,7 @@ class Records:
 
     def _outcome_files(self) -> list[tuple[str, bytes]]:
         """Paths and contents; what a version tells to be unchanged is not read again."""
-        found = []
+        contents = []
         for file in self.store.files(self._path("jobs")):
             if not file.path.endswith("/outcome.json"):
                 continue
@@ -244,10 +244,10 @@ class Records:
             if content is None:
                 content = self.store.get(file.path)
             if content is not None:
-                found.append((file.path, content))
+                contents.append((file.path, content))
                 if file.version:
                     self._contents[version] = content
-        return found
+        return contents
 
     def _path(self, name: str) -> str:
         return f"{self.experiment}/{name}"

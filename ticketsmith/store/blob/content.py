@@ -62,8 +62,8 @@ def read(blob: BlobClient, persistence: Persistence, patience: float) -> Found |
         def piece(offset: int, size: int = size, etag: str = etag) -> bytes:
             length = min(RANGE, size - offset)
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-            found = persistence.send(doing, blob.download_blob, offset, length, patience=patience, **condition)
-            return cast(bytes, found.readall())
+            download = persistence.send(doing, blob.download_blob, offset, length, patience=patience, **condition)
+            return cast(bytes, download.readall())
 
         try:
             content = b"".join([begin, *each(piece, range(len(begin), size, RANGE), SIDE_BY_SIDE)])

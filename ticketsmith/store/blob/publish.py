@@ -93,14 +93,16 @@ class Publication:
         look_first = len(content) > contents.SINGLE  # many blocks are not sent in vain
         deadline = time.monotonic() + self._persistence.patience
         while time.monotonic() < deadline:
-            found = self._properties(blob) if look_first else None
+            properties = self._properties(blob) if look_first else None
             look_first = True
-            if found is not None and _holds(found, content):
-                return str(found.etag)  # left by one that was killed; or ours, and the answer to our request was lost
-            etag = self._create(blob, content) if found is None else self._replace(blob, found, content)
+            if properties is not None and _holds(properties, content):
+                return str(
+                    properties.etag
+                )  # left by one that was killed; or ours, and the answer to our request was lost
+            etag = self._create(blob, content) if properties is None else self._replace(blob, properties, content)
             if etag is not None:
                 return etag
-            if found is not None:
+            if properties is not None:
                 time.sleep(_WAIT)  # another is at it
         raise StoreError(f"{self._persistence.url}: {self._persistence.path(blob)} is kept by another process; end it.")
 
@@ -113,11 +115,11 @@ class Publication:
                 raise
             return None
 
-    def _replace(self, blob: BlobClient, found: BlobProperties, content: bytes) -> str | None:
+    def _replace(self, blob: BlobClient, properties: BlobProperties, content: bytes) -> str | None:
         """Replaces an unsealed file; its new ETag, None when it was changed meanwhile or another is at it."""
         try:
             blocks = contents.stage(blob, content, self._persistence, PATIENT)
-            with self._lease(blob, str(found.etag)) as lease:
+            with self._lease(blob, str(properties.etag)) as lease:
                 if self._properties(self._manifest) is not None:
                     raise _SealedByAnother
                 return contents.commit(blob, content, blocks, self._persistence, PATIENT, lease=lease)
@@ -142,8 +144,10 @@ class Publication:
         except HttpResponseError as error:
             if not is_there(error):
                 raise
-            found = self._properties(self._manifest)
-            return found is not None and (found.metadata or {}).get(_WRITER) == self._writer  # only the answer was lost
+            properties = self._properties(self._manifest)
+            return (
+                properties is not None and (properties.metadata or {}).get(_WRITER) == self._writer
+            )  # only the answer was lost
         return True
 
     def _settle(self, files: Mapping[str, bytes], placed: dict[str, str]) -> None:
@@ -161,13 +165,13 @@ class Publication:
             time.sleep(_WAIT if busy else _WAIT / 10)
 
     def _mend(self, blob: BlobClient, content: bytes) -> str:
-        found = self._properties(blob)
-        if found is None:
+        properties = self._properties(blob)
+        if properties is None:
             return contents.write(blob, content, self._persistence, PATIENT, only_if_absent=True)
-        if _holds(found, content):
-            return str(found.etag)
+        if _holds(properties, content):
+            return str(properties.etag)
         blocks = contents.stage(blob, content, self._persistence, PATIENT)
-        with self._lease(blob, str(found.etag)) as lease:
+        with self._lease(blob, str(properties.etag)) as lease:
             return contents.commit(blob, content, blocks, self._persistence, PATIENT, lease=lease)
 
     def _properties(self, blob: BlobClient) -> BlobProperties | None:
@@ -195,10 +199,10 @@ def _same(etag: str | None, another: str) -> bool:
     return str(etag).strip('"') == another.strip('"')
 
 
-def _holds(found: BlobProperties, content: bytes) -> bool:
+def _holds(properties: BlobProperties, content: bytes) -> bool:
     """True when a blob holds these bytes, by the hash that was written with it."""
-    digest = (found.metadata or {}).get(contents.SHA256)
-    return found.size == len(content) and digest == hashlib.sha256(content).hexdigest()
+    digest = (properties.metadata or {}).get(contents.SHA256)
+    return properties.size == len(content) and digest == hashlib.sha256(content).hexdigest()
 
 
 def _disturbed(error: HttpResponseError) -> bool:

@@ -117,6 +117,6 @@ class _Redacted(logging.Filter):
 
 def _keep_logs_clean() -> None:
     chatty = logging.getLogger("urllib3.connectionpool")
-    if not any(isinstance(known, _Redacted) for known in chatty.filters):
+    if not any(isinstance(one, _Redacted) for one in chatty.filters):
         chatty.addFilter(_Redacted())
         logging.getLogger("azure").addHandler(logging.NullHandler())  # what is worth telling, we tell, once

@@ -51,8 +51,8 @@ class BlobStore:
 
     def get(self, path: str) -> bytes | None:
         with self._told(f"reading {path}"):
-            found = contents.read(self._blob(path), self._persistence, PATIENT)
-        return None if found is None else found.content
+            answer = contents.read(self._blob(path), self._persistence, PATIENT)
+        return None if answer is None else answer.content
 
     def exists(self, path: str) -> bool:
         with self._told(f"looking at {path}"):
@@ -84,19 +84,19 @@ class BlobStore:
     def folders(self, experiment: str | None = None) -> list[RunFolder]:
         with self._told("listing"):
             names = [experiment] if experiment is not None else self._top()
-            paths = [path for found in each(self._paths, names) for path in found]
+            paths = [path for several in each(self._paths, names) for path in several]
         ends = f"/{MANIFEST}"
-        found = (RunFolder.parse(path.removesuffix(ends)) for path in paths if path.endswith(ends))
-        return sorted((folder for folder in found if folder is not None), key=str)
+        several = (RunFolder.parse(path.removesuffix(ends)) for path in paths if path.endswith(ends))
+        return sorted((folder for folder in several if folder is not None), key=str)
 
     def files(self, prefix: str = "") -> list[StoredFile]:
         with self._told("listing"):
-            found = [
+            listing = [
                 StoredFile(path, blob.size, f"{self._endpoint} {blob.etag}", (blob.metadata or {}).get(contents.SHA256))
                 for path, blob in self._listed(f"{check_path(prefix)}/" if prefix else "")
                 if _is_scratch(prefix) or not _is_scratch(path)
             ]
-        return sorted(found, key=lambda file: file.path)
+        return sorted(listing, key=lambda file: file.path)
 
     def publish(self, folder: RunFolder, files: Mapping[str, bytes]) -> bool:
         body = {check_path(name): content for name, content in files.items() if name != MANIFEST}

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ticketsmith.pruning.arithmetic import matches
+from ticketsmith.pruning.names import matches
 from ticketsmith.pruning.weights import Holder, Weight, by_default, kept_by_model, weights
 from ticketsmith.spec import PruneRule
 
 
 @dataclass(frozen=True)
-class DenseMatrix:
+class UnprunedMatrix:
     """A parameter of two or more axes that is not pruned. ``share`` is that of all parameters, 0..1; ``include`` the pattern
     for ``pruning.include`` that prunes it, and those of its kind, None where none can.
     """
@@ -27,18 +27,19 @@ class DenseMatrix:
     include: str | None
 
 
-def dense_matrices(model: nn.Module, rule: PruneRule) -> list[DenseMatrix]:
+def unpruned_matrices(model: nn.Module, rule: PruneRule) -> list[UnprunedMatrix]:
     """The matrices that ``rule`` leaves dense, in the model's own order."""
     every = weights(model)
     total = sum(weight.parameter.numel() for weight in every)
-    dense = [weight for weight in every if weight.parameter.dim() > 1 and not _is_pruned(model, weight, rule)]
-    found = []
-    for weight in dense:
+    matrices = []
+    for weight in every:
+        if weight.parameter.dim() < 2 or _is_pruned(model, weight, rule):
+            continue
         shape, count = tuple(weight.parameter.shape), weight.parameter.numel()
         include = _friendly(weight) if _can_be_included(weight, rule) else None
-        found.append(DenseMatrix(weight.name, shape, count, count / total, _why(model, weight, rule), include))
+        matrices.append(UnprunedMatrix(weight.name, shape, count, count / total, _why(model, weight, rule), include))
     names = {weight.name: weight.names for weight in every}
-    return [replace(one, include=_widened(one, found, names)) for one in found]
+    return [replace(one, include=_widened(one, matrices, names)) for one in matrices]
 
 
 def _is_pruned(model: nn.Module, weight: Weight, rule: PruneRule) -> bool:
@@ -90,18 +91,17 @@ def _kind(holder: Holder) -> str:
 
 def _friendly(weight: Weight) -> str:
     """What a user calls it: the weight of a layer rather than what that is made of."""
-    made = [holder.name for holder in weight.holders if holder.through]
-    return made[0] if made else weight.name
+    return next((holder.name for holder in weight.holders if holder.through), weight.name)
 
 
-def _widened(matrix: DenseMatrix, dense: Iterable[DenseMatrix], names: dict[str, tuple[str, ...]]) -> str | None:
+def _widened(matrix: UnprunedMatrix, dense: Iterable[UnprunedMatrix], names: dict[str, tuple[str, ...]]) -> str | None:
     """A pattern for all dense matrices that are called alike, such as those of all layers, if it means no other parameter."""
     if matrix.include is None:
         return None
     for wide in (_pattern(matrix.include, numbers=True), _pattern(matrix.include, numbers=False)):
-        meant = {name for name, known in names.items() if any(matches(one, wide) for one in known)}
+        named = {name for name, aliases in names.items() if any(matches(alias, wide) for alias in aliases)}
         alike = {one.name for one in dense if one.include and one.why == matrix.why and matches(one.include, wide)}
-        if meant == alike:
+        if named == alike:
             return wide
     return matrix.include
 

@@ -10,7 +10,7 @@ from ticketsmith.cli import options
 from ticketsmith.units import plural, share
 
 if TYPE_CHECKING:
-    from ticketsmith.pruning.dense import DenseMatrix
+    from ticketsmith.pruning.unpruned import UnprunedMatrix
     from ticketsmith.tasks.facts import TaskFacts
 
 _LARGE = 0.01
@@ -36,7 +36,7 @@ def what_is_pruned(facts: TaskFacts) -> dict[str, Any]:
                 "why": one.why,
                 "include": one.include,
             }
-            for one in facts.dense
+            for one in facts.unpruned
         ],
     }
 
@@ -48,8 +48,8 @@ def tell_what_is_pruned(facts: TaskFacts) -> None:
         f"model of {facts.parameters:,} parameters, {prunable:,} of them ({share(prunable / facts.parameters)}) prunable in "
         f"{plural(len(facts.layers), 'layer')}"
     )
-    kinds: dict[tuple[str, str | None], list[DenseMatrix]] = {}
-    for one in facts.dense:
+    kinds: dict[tuple[str, str | None], list[UnprunedMatrix]] = {}
+    for one in facts.unpruned:
         kinds.setdefault((one.why, one.include or one.name), []).append(one)
     large = [kind for kind in kinds.values() if sum(one.share for one in kind) >= _LARGE]
     if not large:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ticketsmith.pruning.arithmetic import check_pattern
+from ticketsmith.pruning.schedule import check_inputs
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,19 @@ def rows(shape: torch.Size, layout: Layout) -> Tensor:
     return _grouped(shape, layout).movedim(1, 2).flatten(0, 1).flatten(1)
 
 
+def columns(shape: torch.Size, layout: Layout) -> Tensor:
+    """Flat indices of a parameter with inputs, ``[inputs of an output, weights that meet the input]``."""
+    if layout.inputs == 1:
+        return _indices(shape).movedim(1, 0).flatten(1)
+    return _grouped(shape, layout).movedim(1, 0).flatten(1)
+
+
 def neighbours(name: str, shape: torch.Size, layout: Layout, m: int) -> Tensor:
     """Flat indices of a parameter in groups that meet ``m`` consecutive inputs of an output, ``[groups, m]``.
 
     Raises PruningError when the inputs are no multiple of ``m``, or there are none.
     """
-    check_pattern(name, layout.ends(shape)[1], m)
+    check_inputs(name, layout.ends(shape)[1], m)
     if layout.inputs == 1:
         return _indices(shape).movedim(1, -1).reshape(-1, m)
     return _grouped(shape, layout).movedim(1, -1).reshape(-1, m)
@@ -80,11 +87,11 @@ def _indices(shape: torch.Size) -> Tensor:
 
 def split(tensors: Mapping[str, Tensor], layouts: Layouts) -> dict[str, Tensor]:
     """Views of the layers that parameters consist of, by name: most are one layer."""
-    found: dict[str, Tensor] = {}
+    layers: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = layouts.get(name, PLAIN).parts
-        found |= dict(zip(parts, tensor.chunk(len(parts)), strict=True)) if parts else {name: tensor}
-    return found
+        layers |= dict(zip(parts, tensor.chunk(len(parts)), strict=True)) if parts else {name: tensor}
+    return layers
 
 
 def joined(layers: Mapping[str, Tensor], names: Mapping[str, object], layouts: Layouts) -> dict[str, Tensor]:
@@ -97,10 +104,10 @@ def joined(layers: Mapping[str, Tensor], names: Mapping[str, object], layouts: L
 
 def of_layers(names: Mapping[str, object], layouts: Layouts) -> dict[str, Layout]:
     """The layout of each layer that ``split`` gives; the name of the parameter is one of its names."""
-    found: dict[str, Layout] = {}
+    layers: dict[str, Layout] = {}
     for name in names:
         layout = layouts.get(name, PLAIN)
         for part in layout.parts or (name,):
-            known = tuple(dict.fromkeys((part, name, *layout.names)))
-            found[part] = Layout(layout.inputs, layout.groups, (), layout.normed, known)
-    return found
+            aliases = tuple(dict.fromkeys((part, name, *layout.names)))
+            layers[part] = Layout(layout.inputs, layout.groups, (), layout.normed, aliases)
+    return layers

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from ticketsmith.pruning.arithmetic import matches
+from ticketsmith.pruning.names import matches
 from ticketsmith.pruning.weights import Weight, by_default, weights
 from ticketsmith.spec import PruneRule
 
@@ -23,9 +23,9 @@ def layout_version(model: nn.Module, rule: PruneRule, criteria: Iterable[str] = 
 
 def _differs(model: nn.Module, weight: Weight, rule: PruneRule, criteria: set[str]) -> bool:
     name, first, layout = weight.name, weight.holders[0], weight.layout
-    kept = any(matches(name, pattern) for pattern in getattr(model, "dense_by_default", ()))
-    was_known = first.is_default and first.name == name
-    was_chosen = was_known and weight.parameter.requires_grad and not kept
+    kept_dense = any(matches(name, pattern) for pattern in getattr(model, "dense_by_default", ()))
+    was_default = first.is_default and first.name == name
+    was_chosen = was_default and weight.parameter.requires_grad and not kept_dense
     was_chosen |= any(matches(name, pattern) for pattern in rule.include)
     is_chosen = by_default(model, weight) or any(weight.is_called(pattern) for pattern in rule.include)
     if not (was_chosen and is_chosen):
@@ -37,5 +37,8 @@ def _differs(model: nn.Module, weight: Weight, rule: PruneRule, criteria: set[st
         return True
     if "wanda" in criteria and len(weight.holders) > 1:
         return True
-    was = (layout.inputs, 1) if was_known else (None, 1)
-    return (rule.scope == "row" or rule.pattern is not None) and (layout.inputs, layout.groups) != was
+    was = (layout.inputs, 1) if was_default else (None, 1)
+    return (rule.scope == "row" or rule.pattern is not None or rule.structure != "unstructured") and (
+        layout.inputs,
+        layout.groups,
+    ) != was

@@ -1,0 +1,99 @@
+"""The network that is trained, the step that changes it, and the seam to the one that is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith import uncompiled
+from ticketsmith.models.state import load, snapshot
+from ticketsmith.spec import Training
+from ticketsmith.tasks.task import Batch, Task
+from ticketsmith.training.average import MovingAverage
+from ticketsmith.training.optimization import make_optimizer
+from ticketsmith.training.selection import Selection
+
+
+class Learner:
+    """A model and the one step that changes it. A masked weight is zero before, during and after every step.
+
+    Gradients of masked weights are zeroed before the optimizer sees them, whatever they are, so its state (momentum, second
+    moments) is zero there too, and weight decay decays zero.
+
+    ``model`` is the network that is trained; ``result`` the one that a run gives, that is measured and sealed: the moving
+    average of the weights where the spec asks for one, or else the model itself. Tensors leave and enter it by ``state`` and
+    ``load`` alone, and by ``unfinished`` and ``resume``.
+    """
+
+    def __init__(self, task: Task, model: nn.Module, masks: Mapping[str, Tensor], training: Training) -> None:
+        self.task, self.model = task, model
+        self.device = next(model.parameters()).device
+        self.optimizer = make_optimizer(model, training)
+        self._mixed = training.dtype == "bfloat16"
+        parameters = dict(model.named_parameters())
+        pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
+        self._masked = [(parameters[name], Selection(mask, parameters[name].dtype)) for name, mask in pruned.items()]
+        with torch.no_grad():
+            for parameter, survivors in self._masked:
+                survivors.apply_(parameter)
+        self.average = MovingAverage(model, training.ema) if training.ema else None
+
+    @property
+    def result(self) -> nn.Module:
+        return self.model if self.average is None else self.average.model
+
+    def step(self, batch: Batch, lr: float, generator: torch.Generator) -> Tensor:
+        """One iteration on ``batch``; returns the loss before it."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
+            loss = self.task.loss(self.model, batch, generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter, survivors in self._masked:
+            if parameter.grad is not None:
+                survivors.apply_(parameter.grad)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        uncompiled.step(self.optimizer)
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.model)
+        return loss.detach()
+
+    def state(self, raw: bool = False) -> dict[str, Tensor]:
+        """What is sealed: a copy of the result's weights and buffers on the CPU, dense; ``raw``: of the model's, which a
+        rewind point has. Raises TaskError for a part of a user's own that is neither a tensor nor plain JSON."""
+        return snapshot(self.model if raw else self.result)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Puts what ``state`` gave into the result."""
+        load(self.result, state)
+
+    def unfinished(self) -> dict[str, Tensor]:
+        """All tensors that the next steps depend on, by name, on the CPU."""
+        tensors = {f"model/{name}": value for name, value in self.state(raw=True).items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.state().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer/{index}/{name}": value.detach().cpu() for name, value in state.items() if value is not None
+            }
+        return tensors
+
+    def resume(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Goes on from what ``unfinished`` gave; ``updates`` are those of the moving average."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            if part == "optimizer":
+                index, _, rest = rest.partition("/")
+                moments.setdefault(int(index), {})[rest] = value
+            elif part in parts:
+                parts[part][rest] = value
+        load(self.model, parts["model"])
+        if self.average is not None:
+            self.load(parts["average"])
+            self.average.updates = updates
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
