@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.memory import require
-from ticketsmith.native import Isa, abi
+from ticketsmith.native import Isa
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.plan import Plan
 
@@ -29,7 +29,6 @@ class Program:
     """A plan, ready to run."""
 
     def __init__(self, graph: Graph, plan: Plan, isa: Isa) -> None:
-        abi.check()
         self._plan = plan  # the operations point into its arrays
         library = native.library()
         self._run_c, self._call_c = library.ts_run, library.ts_call

@@ -1,4 +1,11 @@
 // Sixteen floats in four registers of four (aarch64, where NEON is always there).
+#include "program/kernels.h"
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+namespace neon {
+
 constexpr int ACCUMULATORS = 6;  // 24 of 32 registers
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
@@ -122,3 +129,11 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
   }
 }
 #undef EACH
+
+#include "table.inl"
+
+}  // namespace neon
+const Kernels* neon_kernels() { return &neon::TABLE; }
+#else
+const Kernels* neon_kernels() { return nullptr; }
+#endif

@@ -1,4 +1,8 @@
 // Sixteen floats that any compiler makes the best of.
+#include "program/kernels.h"
+
+namespace portable {
+
 constexpr int ACCUMULATORS = 3;
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 4, PIXEL_VECTORS = 1;
@@ -106,3 +110,8 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
   }
 }
 #undef EACH
+
+#include "table.inl"
+
+}  // namespace portable
+const Kernels* portable_kernels() { return &portable::TABLE; }
