@@ -1,8 +1,8 @@
 """What crosses the border to the kernels: enums, structures, and the table of kernels, written once for both sides.
 
-``python ticketsmith/native/abi.py FOLDER`` (and ``setup.py``) writes the C++ side of this file, ``abi.h`` and ``table.inl``, and the
-kernels are compiled with it. So both sides cannot differ: C++ checks every offset, and a library that was built from another
-table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``, ``abi.Dtype.INT8`` is
+``setup.py`` (or ``python ticketsmith/native/abi.py FOLDER``) writes the C++ side of this file, ``abi.h`` and ``table.inl``, and
+the kernels are compiled with it. So both sides cannot differ: C++ checks every offset, and a library that was built from
+another table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``, ``abi.Dtype.INT8`` is
 ``abi::Dtype::INT8``. Only the standard library is needed.
 
 A program is a flat array of operations. Tensors lie in planes: plane p, row r, column c of a value is the float at
@@ -391,7 +391,7 @@ def header(operations: tuple[type[ctypes.Structure], ...] = OPERATIONS) -> str:
         "#pragma once", "#include <stddef.h>", "#include <stdint.h>", "namespace abi {",
         *(f"constexpr int {name} = {int(number)};" for name, number in constants.items()),
         *enums,
-        *map(_structure, (Value, Strided, Array, Tap, Stretch, Op, *operations)),
+        *(_structure(kind) for kind in (Value, Strided, Array, Tap, Stretch, Op, *operations)),
         f"constexpr size_t SIZES[] = {{{', '.join(f'sizeof({kind.__name__})' for kind in operations)}}};",
         "}\n",
     ])  # fmt: skip
