@@ -3,9 +3,9 @@
     python -m benchmarks.kernels
     python -m benchmarks.kernels --kernels Sell Bitmask Gemv --sizes 256 1024 --rounds 40
 
-The cases are those that tests compare with NumPy (`benchmarks/kernel_cases.py`). A time is the median of the rounds, with the 10th
-and 90th percentile in brackets, in microseconds; a ratio is that of one round, the first instruction set's time over another's.
-Rates are of multiply-adds that are not with zeros.
+The cases are those that tests compare with NumPy (`benchmarks/kernel_cases.py`). A time is the median of the rounds, with the
+10th and 90th percentile in brackets, in microseconds; a ratio is the median over rounds
+of another instruction set's time over the first one's. Rates are of multiply-adds that are not with zeros.
 """
 
 from __future__ import annotations

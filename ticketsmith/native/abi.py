@@ -2,8 +2,8 @@
 
 ``setup.py`` (or ``python ticketsmith/native/abi.py FOLDER``) writes the C++ side of this file, ``abi.h`` and ``table.inl``, and
 the kernels are compiled with it. So both sides cannot differ: C++ checks every offset, and a library that was built from
-another table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``, ``abi.Dtype.INT8`` is
-``abi::Dtype::INT8``. Only the standard library is needed.
+another table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``,
+``abi.Dtype.INT8`` is ``abi::Dtype::INT8``. Only the standard library is needed.
 
 A program is a flat array of operations. Tensors lie in planes: plane p, row r, column c of a value is the float at
 ``base + p * plane + r * row + c`` of its space. A channel of an image is a plane; so is a feature of a sequence, whose tokens
@@ -363,6 +363,9 @@ case. Its number (``Op.kind``) is its place here."""
 OPERATIONS = tuple(KERNELS)
 
 
+_PARTS: tuple[type[ctypes.Structure], ...] = Value, Strided, Array, Tap, Stretch, Op
+
+
 def _declaration(name: str, kind: Any) -> str:
     if issubclass(kind, ctypes.Array):
         return f"{_declaration(name, kind._type_)}[{kind._length_}]"
@@ -391,7 +394,7 @@ def header(operations: tuple[type[ctypes.Structure], ...] = OPERATIONS) -> str:
         "#pragma once", "#include <stddef.h>", "#include <stdint.h>", "namespace abi {",
         *(f"constexpr int {name} = {int(number)};" for name, number in constants.items()),
         *enums,
-        *(_structure(kind) for kind in (Value, Strided, Array, Tap, Stretch, Op, *operations)),
+        *(_structure(kind) for kind in (*_PARTS, *operations)),
         f"constexpr size_t SIZES[] = {{{', '.join(f'sizeof({kind.__name__})' for kind in operations)}}};",
         "}\n",
     ])  # fmt: skip

@@ -3,7 +3,7 @@
 #include "simd/common.inl"
 
 // Where taps read from, known two taps before: a processor that looks far ahead queues the loads of a tap while it waits for
-// their address, and they are in the way of others. Behind the last tap there is room for two (pack.py).
+// their address, and they are in the way of others. Behind the last tap there is room for two (ticketsmith/sparse).
 struct Sources {
   const float* x;
   const float* now;
