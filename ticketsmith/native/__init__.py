@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.native.abi import FINGERPRINT, Isa
+from ticketsmith.native.abi import FINGERPRINT
+from ticketsmith.native.abi import Isa as Isa
 
 
 class NotBuiltError(TicketSmithError):
