@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.native import abi
-from ticketsmith.native.buffers import aligned, padded
 from ticketsmith.runtime import pack
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
-from ticketsmith.sparse.values import int8_scales, stored, to_bfloat16
+from ticketsmith.sparse.values import aligned, int8_scales, padded, stored, to_bfloat16
 
 _SLACK = 1024
 """Floats before and behind all values: kernels read whole vectors, as in a program's scratch memory."""

@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ticketsmith.sparse import Bitmask, Pattern, Sell, SparseConv, pack_bitmask, pack_sell, pack_sparse_conv
+from ticketsmith.sparse.bitmask import Bitmask, pack_bitmask
+from ticketsmith.sparse.pattern import Pattern
+from ticketsmith.sparse.sell import Sell, pack_sell
+from ticketsmith.sparse.sparse_conv import SparseConv, pack_sparse_conv
 
 
 @st.composite
@@ -29,7 +32,7 @@ def test_a_pattern_gives_values_back_and_so_does_its_transpose(weight: NDArray[n
     assert (pattern.matrix(values) == weight).all()
     assert (other.matrix(values[pattern.permutation]) == weight.T).all()
     assert (np.diff(pattern.starts) == (weight != 0).sum(axis=1)).all()
-    assert (pattern.rows == np.repeat(np.arange(len(weight)), np.diff(pattern.starts))).all()
+    assert (pattern.places[0] == np.repeat(np.arange(len(weight)), np.diff(pattern.starts))).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,6 +102,6 @@ def test_new_values_need_no_new_indices() -> None:
 
 def test_a_pattern_cannot_be_changed() -> None:
     pattern = Pattern.of(np.eye(3))
-    for array in (pattern.mask, pattern.rows, pattern.columns):
+    for array in (pattern.mask, *pattern.places):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0

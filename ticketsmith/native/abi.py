@@ -75,9 +75,7 @@ Activation = IntEnum(
 )
 BinaryFunction = IntEnum("BinaryFunction", "ADD SUB MUL", start=0)
 MapFunction = IntEnum(
-    "MapFunction",
-    "COPY ADD SUB MUL DIV MAXIMUM MINIMUM POWER EQUAL LESS LESS_EQUAL WHERE FMA",
-    start=0,
+    "MapFunction", "COPY ADD SUB MUL DIV MAXIMUM MINIMUM POWER EQUAL LESS LESS_EQUAL WHERE FMA", start=0
 )
 ReduceFunction = IntEnum("ReduceFunction", "SUM MAX", start=0)
 NormFunction = IntEnum("NormFunction", "SOFTMAX LAYER_NORM RMS_NORM", start=0)
@@ -105,70 +103,51 @@ def _fields(declarations: str) -> list[tuple[str, Any]]:
     return fields
 
 
+# A structure reads best as one paragraph.
+# fmt: off
 class Value(ctypes.Structure):
     """Planes of rows of columns; distances in floats."""
-
     _fields_ = _fields("int64_t base, plane, row; int32_t space, planes, rows, cols;")
-
 
 class Strided(ctypes.Structure):
     """One side of a copy. ``sample`` is how far the next sample of a batch lies, where the space holds several."""
-
     _fields_ = _fields("int64_t base, plane, row, col, sample, space;")
-
 
 class Array(ctypes.Structure):
     """An array of up to six axes; distances in elements, which are int64 where ``integer`` says so, and otherwise floats.
     ``step`` is how much further it begins for each token that a session has seen before."""
-
     _fields_ = _fields("int64_t base, step, stride[6]; int32_t space, integer;")
-
 
 class Tap(ctypes.Structure):
     """A weight, and how many floats from where its output lies its input lies."""
-
     _fields_ = [("offset", ctypes.c_int32), ("weight", ctypes.c_float)]
-
 
 class Stretch(ctypes.Structure):
     """Vectors that follow each other in both input and output, from these offsets on."""
-
     _fields_ = [("in", ctypes.c_int32), ("out", ctypes.c_int32), ("vectors", ctypes.c_int32)]
-
 
 class Op(ctypes.Structure):
     """How every operation begins. ``batch``: runs once for all samples, not once for each; ``work`` counts multiply-adds."""
-
     _fields_ = _fields("int32_t kind, batch; int64_t work;")
-
 
 _NAMES |= {ctypes.c_float: "float"} | {kind: kind.__name__ for kind in (Value, Strided, Array, Op)}
 _TYPES |= {kind.__name__: kind for kind in (Value, Strided, Array, Op)}
 
-
 class Operation(ctypes.Structure):
     """What all operations have in common."""
-
     _fields_ = _fields("Op op;")
-
 
 class Product(Operation):
     """What all products have in common; ``residual`` is added before the activation where there is one."""
-
     _fields_ = _fields("Value in, out, residual; const float* bias; int64_t activation, has_residual;")
-
 
 class Copy(Operation):
     """out[p][r][c] = in[p][r][c]. ``lanes``: of every sample in the call, ``sample`` floats apart."""
-
     _fields_ = _fields("Strided in, out; int64_t planes, rows, cols, lanes;")
-
 
 class Deal(Operation):
     """The even columns of rows, and ``distance`` behind them the odd ones (``odds`` may be 0)."""
-
     _fields_ = _fields("Strided in, out; int64_t planes, rows, evens, odds, distance;")
-
 
 class SparseConv(Product):
     """Sparse convolution or product, output-stationary: each output plane is a sum of shifted input planes ("taps").
@@ -181,31 +160,21 @@ class SparseConv(Product):
     time. With few taps nothing is moved (one block, one group): each is read where it lies, and hides[tap] is the row of
     ``keeps`` that says what of it counts.
     """
-
-    _fields_ = _fields(
-        """const Tap* taps; const int32_t* starts; const uint16_t* mask; const int64_t* shifts; const uint16_t* keeps;
-        const uint8_t* hides; const Stretch* stretches;
-        int64_t stretch_count, vectors, row_vectors, tile, blocks, groups;"""
-    )
-
+    _fields_ = _fields("""const Tap* taps; const int32_t* starts; const uint16_t* mask; const int64_t* shifts;
+        const uint16_t* keeps; const uint8_t* hides; const Stretch* stretches;
+        int64_t stretch_count, vectors, row_vectors, tile, blocks, groups;""")
 
 class DenseHx16(Product):
     """The same, dense: ``height`` output planes at a time, all with the same taps, in ``blocks`` parts. ``weights`` is
     [outputs / height][taps][height]."""
-
-    _fields_ = _fields(
-        """const int32_t* offsets; const float* weights; const uint16_t* mask; const Stretch* stretches;
-        int64_t stretch_count, taps, height, blocks;"""
-    )
-
+    _fields_ = _fields("""const int32_t* offsets; const float* weights; const uint16_t* mask; const Stretch* stretches;
+        int64_t stretch_count, taps, height, blocks;""")
 
 class DensePx32(Product):
     """Dense convolution or product: a few pixels of 32 output planes at a time. Pixel i reads from ``from[i]`` on, tap j of it
     from ``offsets[j]`` further on, and is written to ``to[i]``: strides, padding and small images cost nothing. ``weights`` is
     [outputs / 32][taps][32]; the last group has 16 where no more are left."""
-
     _fields_ = _fields("const int32_t* offsets, from, to; const float* weights; int64_t pixels, taps;")
-
 
 class Winograd(Product):
     """Dense convolution of 3 by 3 by F(4x4, 3x3), some rows of tiles of it: ``tile_rows`` from ``first`` on, of ``tile_cols``
@@ -218,12 +187,8 @@ class Winograd(Product):
     columns before the image. What ``columns`` hides of a row of tiles is no part of the image; ``starts`` and ``ends`` hide
     the tiles whose neighbour is in another row.
     """
-
-    _fields_ = _fields(
-        """Value transformed, sums; const float* weights; const uint16_t* columns, starts, ends;
-        int64_t product, first, tile_rows, tile_cols, pitch, together, pad_rows, left, skip;"""
-    )
-
+    _fields_ = _fields("""Value transformed, sums; const float* weights; const uint16_t* columns, starts, ends;
+        int64_t product, first, tile_rows, tile_cols, pitch, together, pad_rows, left, skip;""")
 
 class Sell(Product):
     """Sparse matrix times vector, sliced ELLPACK. 16 rows by ``width`` (64 or 128) columns hold as many slots as their fullest
@@ -231,108 +196,76 @@ class Sell(Product):
     [slices][blocks]. Of 128 columns fewer slots are in vain, but each takes twice the instructions: better where memory is
     what is waited for. Where rows of about as many weights were put together, order[16 * slices] tells which output each of
     them is, or none."""
-
-    _fields_ = _fields(
-        """const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values; const float* scales;
-        const int32_t* order; int64_t slices, blocks, width, dtype;"""
-    )
-
+    _fields_ = _fields("""const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values;
+        const float* scales; const int32_t* order; int64_t slices, blocks, width, dtype;""")
 
 class Bitmask(Product):
     """The same with a bit for each weight: ``bits`` is [rows / 8][blocks of 64 columns][8 rows], the values of its ones follow
     each other in that order, and ``first`` [rows / 8 + 1] says where those of 8 rows begin. Fewer bytes than slots, but the
     instructions of a dense product: better for some 10 to 75 % of zeros where memory is what is waited for."""
-
     _fields_ = _fields(
         "const int64_t* first; const uint64_t* bits; const void* values; const float* scales; int64_t blocks, dtype;"
     )
 
-
 class Gemv(Product):
     """Dense matrix times vector; ``weights`` is [outputs / 8][inputs / 16][8][16], rounded up."""
-
     _fields_ = _fields("const void* weights; const float* scales; int64_t inputs, dtype;")
-
 
 class Pool(Operation):
     """A maximum or mean over windows. ``lanes``: a column is so many floats, one for each sample; otherwise one."""
-
     _fields_ = _fields(
         "Value in, out; int64_t average, height, width, step_r, step_c, pad_r, pad_c, count_padding, lanes;"
     )
 
-
 class Binary(Operation):
     """Elementwise; ``vectors`` of each plane, and what ``mask`` hides of them is set to zero."""
-
     _fields_ = _fields("Value left, right, out; const uint16_t* mask; int64_t binary, vectors, activation;")
-
 
 class Affine(Operation):
     """out = in * scale[p] + shift[p] by plane; without scale and shift only the activation."""
-
     _fields_ = _fields("Value in, out; const float* scale, shift; const uint16_t* mask; int64_t vectors, activation;")
-
 
 class Norm(Operation):
     """Layer norm over the planes, for each column; ``rms``: nothing is subtracted (Zhang and Sennrich 2019)."""
-
     _fields_ = _fields("Value in, out; const float* scale, shift; double epsilon; int64_t rms;")
-
 
 class Softmax(Operation):
     """Softmax over the planes, for each column."""
-
     _fields_ = _fields("Value in, out;")
-
 
 class Embed(Operation):
     """Tokens (int64, in ``space``) to planes; ``table`` is [tokens][planes]."""
-
     _fields_ = _fields("Value out; const float* table; int64_t tokens, space;")
-
 
 class Attention(Operation):
     """Per head of ``width`` planes: softmax(k q * scale) v, columns are tokens. ``scratch`` holds [tokens][tokens rounded to
     16]."""
-
     _fields_ = _fields("Value query, key, value, out, scratch; int64_t heads, causal; double scale;")
-
 
 class Map(Operation):
     """out = activation(function(in...)) for every place of six axes."""
-
     _fields_ = _fields("Array in[3], out; int64_t size[6], inputs, function, activation;")
-
 
 class Reduce(Operation):
     """out = scale * sum, or the largest, over three axes of ``in`` for every place of the first three; maxima are not
     scaled."""
-
     _fields_ = _fields("Array in, out; int64_t size[3], over[3], over_stride[3], function; double scale;")
-
 
 class Matmul(Operation):
     """A product of two values. Axes: three of batches, rows, columns, inner."""
-
     _fields_ = _fields("Array left, right, out; int64_t size[6];")
-
 
 class Normalise(Operation):
     """Softmax or a norm over the last three axes, for each place of the first three."""
-
     _fields_ = _fields("Array in, out, scale, shift; int64_t size[6], kind; double epsilon;")
-
 
 class Attend(Operation):
     """Attention of arrays. Axes: sample, head, token, feature. ``group`` heads share keys and values. ``cached``: keys of the
     session's earlier tokens lie before those of this call."""
+    _fields_ = _fields("""Array query, key, value, out, mask, scratch;
+        int64_t samples, heads, group, queries, keys, width, value_width, causal, has_mask, cached; double scale;""")
 
-    _fields_ = _fields(
-        """Array query, key, value, out, mask, scratch;
-        int64_t samples, heads, group, queries, keys, width, value_width, causal, has_mask, cached; double scale;"""
-    )
-
+# fmt: on
 
 KERNELS: dict[type[Operation], str] = {
     Copy: "dense/copies.inl",

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.native.buffers import aligned, padded
-from ticketsmith.sparse import pack_bitmask, pack_few_sparse_conv, pack_sell, pack_sparse_conv
-from ticketsmith.sparse.sparse_conv import STRETCH
-from ticketsmith.sparse.values import Floats, int8_scales, stored, to_bfloat16
+from ticketsmith.sparse.bitmask import pack_bitmask
+from ticketsmith.sparse.sell import pack_sell
+from ticketsmith.sparse.sparse_conv import STRETCH, pack_few_sparse_conv, pack_sparse_conv
+from ticketsmith.sparse.values import Floats, aligned, int8_scales, padded, stored, to_bfloat16
 
 __all__ = [
     "STRETCH", "Floats", "aligned", "int8_scales", "pack_bitmask", "pack_dense_hx16", "pack_dense_px32",

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.native.buffers import aligned, padded
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, int8_scales, stored
+from ticketsmith.sparse.values import Floats, aligned, int8_scales, padded, stored
 
 ROWS, COLUMNS = 8, 64
 _SPARE = 16

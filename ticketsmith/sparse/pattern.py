@@ -36,27 +36,13 @@ class Pattern:
         """Of what is not zero in ``weight`` [rows, columns]."""
         return cls(weight != 0)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, columns."""
-        return self.mask.shape[0], self.mask.shape[1]
-
     @cached_property
-    def _places(self) -> tuple[NDArray[np.int64], ...]:
+    def places(self) -> tuple[NDArray[np.int64], ...]:
+        """Of each weight the row, ascending, and the column, ascending within a row: [nnz] each."""
         places = np.nonzero(self.mask)
         for index in places:
             index.flags.writeable = False
         return places
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """[nnz], ascending."""
-        return self._places[0]
-
-    @property
-    def columns(self) -> NDArray[np.int64]:
-        """[nnz], ascending within a row."""
-        return self._places[1]
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -71,7 +57,7 @@ class Pattern:
     @cached_property
     def permutation(self) -> NDArray[np.intp]:
         """[nnz]: ``values[permutation]`` are those of the transpose, in its order."""
-        return np.argsort(self.columns, kind="stable")
+        return np.argsort(self.places[1], kind="stable")
 
     def values(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """[nnz]: what ``matrix`` [rows, columns] has in these places."""
@@ -80,6 +66,6 @@ class Pattern:
 
     def matrix(self, values: NDArray[Any]) -> NDArray[Any]:
         """[rows, columns]: ``values`` [nnz] in their places, zeros elsewhere."""
-        full: NDArray[Any] = np.zeros(self.shape, values.dtype)
+        full: NDArray[Any] = np.zeros(self.mask.shape, values.dtype)
         full[self.mask] = values
         return full

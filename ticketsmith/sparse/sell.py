@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.native.buffers import aligned, padded
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, int8_scales, stored
+from ticketsmith.sparse.values import Floats, aligned, int8_scales, padded, stored
 
 SLICE_ROWS = 16
 
@@ -40,22 +39,22 @@ class Sell:
     @classmethod
     def of(cls, pattern: Pattern, width: int = 64) -> Sell:
         """``width`` columns (64 or 128) make a block."""
-        outputs, inputs = pattern.shape
+        (row, column), (outputs, inputs) = pattern.places, pattern.mask.shape
         slices, blocks = -(-outputs // SLICE_ROWS), -(-inputs // width)
-        cell = pattern.rows * blocks + pattern.columns // width  # ascending: rows by rows, and within a row by columns
+        cell = row * blocks + column // width  # ascending: rows by rows, and within a row by columns
         counts = np.bincount(cell, minlength=slices * SLICE_ROWS * blocks)
         rank = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
         by_row = counts.reshape(slices * SLICE_ROWS, blocks)
         plain, order = np.arange(len(by_row)), _alike(by_row)
         is_ordered = _fullest(by_row, order).sum() <= _WORTH_ORDERING * _fullest(by_row, plain).sum()
         order = order if is_ordered else plain
-        slots, lane = _fullest(by_row, order), np.argsort(order)[pattern.rows]
+        slots, lane = _fullest(by_row, order), np.argsort(order)[row]
         starts = cumulated(slots)
-        slot = starts[lane // SLICE_ROWS * blocks + pattern.columns // width] + rank
+        slot = starts[lane // SLICE_ROWS * blocks + column // width] + rank
         places = slot * SLICE_ROWS + lane % SLICE_ROWS
         # the kernels read four slots at a time, never more than there are; 64 spare bytes let narrow loads be wide
         columns = aligned(int(starts[-1]) * SLICE_ROWS + 64, np.uint8)
-        columns[places] = pattern.columns % width
+        columns[places] = column % width
         return cls(
             starts[::blocks].copy(), slots.astype(np.uint16), columns, order.astype(np.int32) if is_ordered else None, places
         )  # fmt: skip
@@ -80,7 +79,7 @@ def pack_sell(weight: Floats, dtype: str = "float32", width: int = 64) -> SellPa
     pattern = Pattern.of(weight)
     sell = Sell.of(pattern, width)
     scales = padded(int8_scales(weight), len(sell.slots) * SLICE_ROWS) if dtype == "int8" else None
-    values = stored(pattern.values(weight), dtype, None if scales is None else scales[pattern.rows])
+    values = stored(pattern.values(weight), dtype, None if scales is None else scales[pattern.places[0]])
     if scales is not None and sell.order is not None:
         scales = padded(scales[sell.order], len(scales))
     return SellPack(**vars(sell), values=sell.packed(values), scales=scales)

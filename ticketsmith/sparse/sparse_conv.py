@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.native import abi
-from ticketsmith.native.buffers import aligned
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats
+from ticketsmith.sparse.values import Floats, aligned
 
 TAP = np.dtype(abi.Tap)
 STRETCH = np.dtype(abi.Stretch)
@@ -46,8 +45,8 @@ class SparseConv:
     ) -> SparseConv:
         """``pattern`` [outputs, taps]; where each tap reads [outputs or 1, taps], from which plane, and how far what it gives
         is moved, of the same shape."""
-        row, column = pattern.rows, pattern.columns
-        outputs, where = pattern.shape[0], row if len(offsets) > 1 else 0
+        (row, column), outputs = pattern.places, len(pattern.mask)
+        where = row if len(offsets) > 1 else 0
         offset, plane, move = offsets[where, column], planes[where, column], moves[where, column]
         if offset.size and (offset.max() >= 2**31 or offset.min() < -(2**31)):
             raise TicketSmithError("a layer is too large: its input does not fit 32-bit offsets.")

@@ -21,15 +21,9 @@ using namespace abi;
 
 namespace {
 
-const Kernels* kernels_of(int isa) {
-  if (!ts_has_isa(isa)) return nullptr;
-  switch (isa) {
-    case Isa::AVX512: return avx512_kernels();
-    case Isa::AVX2: return avx2_kernels();
-    case Isa::NEON: return neon_kernels();
-    default: return portable_kernels();
-  }
-}
+const Kernels* (*const TABLES[])() = {portable_kernels, neon_kernels, avx2_kernels, avx512_kernels};  // by Isa
+
+const Kernels* kernels_of(int isa) { return ts_has_isa(isa) ? TABLES[isa]() : nullptr; }
 
 // Kernels load whole vectors, and read the padding before the first row: both ends have room for it.
 constexpr int64_t SLACK = 1024;

@@ -82,10 +82,7 @@ inline F16 activated(F16 x, int64_t activation) {
     case Activation::EXP: return exponential(x);
     case Activation::ERF: return error_function(x);
     case Activation::ABS: return maximum(x, zero - x);
-    case Activation::LOG: return one_by_one(x, activation);
-    case Activation::SQRT: return one_by_one(x, activation);
-    case Activation::SIN: return one_by_one(x, activation);
-    case Activation::COS: return one_by_one(x, activation);
+    case Activation::LOG: case Activation::SQRT: case Activation::SIN: case Activation::COS: return one_by_one(x, activation);
     default: return x;
   }
 }
