@@ -150,7 +150,7 @@ struct FewTapsTile {
   }
 };
 
-void few_taps(const SparseConv& k, const Ends& ends, const Range& outputs) {
+int few_taps(const SparseConv& k, const Place& place, const Range& outputs) {
   constexpr int64_t MOST = ACCUMULATORS < 8 ? ACCUMULATORS : 8;
   for (int64_t s = 0; s < k.stretch_count; s++) {
     const Stretch& stretch = k.stretches[s];
@@ -158,15 +158,20 @@ void few_taps(const SparseConv& k, const Ends& ends, const Range& outputs) {
     for (int64_t c = 0; c < chunks; c++) {
       const int64_t first = stretch.vectors * c / chunks, end = stretch.vectors * (c + 1) / chunks;
       const int64_t begin = stretch.out + 16 * first, vector = begin / 16;
-      const FewTapsTile body{k, ends.in + stretch.in + 16 * first, ends.out + begin,
-                             ends.residual ? ends.residual + begin : nullptr, k.mask ? k.mask + vector : nullptr,
+      const FewTapsTile body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
+                             k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
                              k.keeps + vector, outputs};
       with_constant<MOST>(end - first, body);
     }
   }
+  return Status::OK;
 }
 
-void many_taps(const SparseConv& k, const Ends& ends, const Range& outputs) {
+// The loop over tiles stands in the operation's own function: in one that is given addresses, GCC 12 inlines otherwise for AVX2,
+// and convolutions took 5 % longer.
+int sparse_conv(const SparseConv& k, const Place& place, Share share) {
+  const Range outputs = part(k.out.planes, share);
+  if (k.hides) return few_taps(k, place, outputs);
   const int64_t tile = smaller(k.tile, ACCUMULATORS);
   const int64_t row = k.row_vectors, step = row <= tile ? row : 1;  // tiles are of whole rows, if there is room
   const int64_t most = tile / step;
@@ -176,16 +181,11 @@ void many_taps(const SparseConv& k, const Ends& ends, const Range& outputs) {
     for (int64_t c = 0; c < chunks; c++) {
       const int64_t first = rows * c / chunks * step, end = smaller(stretch.vectors, rows * (c + 1) / chunks * step);
       const int64_t begin = stretch.out + 16 * first, vector = begin / 16;
-      const SparseConvTile body{k, ends.in + stretch.in + 16 * first, ends.out + begin,
-                          ends.residual ? ends.residual + begin : nullptr, k.mask ? k.mask + vector : nullptr,
-                          k.keeps ? k.keeps + vector : nullptr, row <= tile, outputs};
+      const SparseConvTile body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
+                                k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
+                                k.keeps ? k.keeps + vector : nullptr, row <= tile, outputs};
       with_constant<ACCUMULATORS>(end - first, body);
     }
   }
-}
-
-int sparse_conv(const SparseConv& k, const Place& place, Share share) {
-  const auto product = k.hides ? few_taps : many_taps;
-  product(k, ends(k, place), part(k.out.planes, share));
   return Status::OK;
 }
