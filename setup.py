@@ -7,6 +7,7 @@ on every processor of its kind. Without a compiler the package installs all the 
 from __future__ import annotations
 
 import platform
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -14,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 SOURCES = Path("ticketsmith/native/src")
+ABI = Path("ticketsmith/native/abi.py")
 FLAGS = [
     "-std=c++17",
     "-O3",
@@ -25,8 +27,8 @@ FLAGS = [
     "-Wno-maybe-uninitialized",
 ]
 X86 = {
-    "kernels_avx2": ["-mavx2", "-mfma"],
-    "kernels_avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma"],
 }
 
 
@@ -44,12 +46,14 @@ class BuildNative(build_ext):
 
     def _build(self, ext: Extension) -> None:
         own_flags = X86 if platform.machine().lower() in ("x86_64", "amd64") else {}
+        headers = Path(self.build_temp) / "headers"
+        runpy.run_path(str(ABI))["write"](headers)
         objects: list[str] = []
         for source in ext.sources:
             objects += self.compiler.compile(
                 [source],
                 output_dir=self.build_temp,
-                include_dirs=[*self.compiler.include_dirs, str(SOURCES)],
+                include_dirs=[*self.compiler.include_dirs, str(SOURCES), str(headers)],
                 extra_postargs=[*FLAGS, *own_flags.get(Path(source).stem, [])],
                 depends=ext.depends,
             )
@@ -62,8 +66,8 @@ setup(
     ext_modules=[
         Extension(
             "ticketsmith.native._library",
-            sorted(str(source) for source in SOURCES.glob("*.cpp")),
-            depends=sorted(str(header) for pattern in ("*.h", "*.inl", "isa/*.h") for header in SOURCES.glob(pattern)),
+            sorted(str(source) for source in SOURCES.glob("*/*.cpp")),
+            depends=[str(ABI), *sorted(str(file) for file in SOURCES.glob("*/*"))],
             py_limited_api=True,
             optional=True,
         )

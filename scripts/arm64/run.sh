@@ -16,9 +16,10 @@ cp -r ticketsmith "$work/package"
 rm -f "$work"/package/ticketsmith/native/*.so
 sources=ticketsmith/native/src
 headers=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))') # the limited API is the same everywhere
-for source in "$sources"/*.cpp; do
+"$python" ticketsmith/native/abi.py "$work/headers"
+for source in "$sources"/*/*.cpp; do
   aarch64-linux-gnu-g++ -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wextra -Wno-maybe-uninitialized \
-    -I"$sources" -I"$headers" -c "$source" -o "$work/objects/$(basename "$source" .cpp).o"
+    -I"$sources" -I"$work/headers" -I"$headers" -c "$source" -o "$work/objects/$(basename "$source" .cpp).o"
 done
 aarch64-linux-gnu-g++ -shared -pthread "$work"/objects/*.o -o "$work/package/ticketsmith/native/_library.abi3.so"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from tests.runtime.networks import ISAS, sparse
 from ticketsmith import native, runtime
 from ticketsmith.native import abi
+from ticketsmith.runtime import graph as graphs
 from ticketsmith.runtime.from_torch import from_torch
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +26,45 @@ def test_ci_has_built_them() -> None:
     assert ISAS
 
 
+def test_a_swap_of_two_fields_is_another_interface() -> None:
+    """Of the same size and type, which no sum of sizes would show."""
+    prints = {abi.FINGERPRINT}
+    for operation in abi.OPERATIONS:
+        fields = list(vars(operation)["_fields_"])
+        for index in range(len(fields) - 1):
+            other = [*fields[:index], fields[index + 1], fields[index], *fields[index + 2 :]]
+            swapped = type(operation.__name__, operation.__bases__, {"_fields_": other})
+            table = tuple(swapped if one is operation else one for one in abi.OPERATIONS)
+            prints.add(abi.fingerprint(table))
+    assert len(prints) == 1 + sum(len(vars(operation)["_fields_"]) - 1 for operation in abi.OPERATIONS)
+
+
 @needs_kernels
-def test_both_sides_agree_about_structures() -> None:
-    abi.check()
+def test_a_library_of_another_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "FINGERPRINT", abi.fingerprint(abi.OPERATIONS[::-1]))
+    native.library.cache_clear()
+    with pytest.raises(native.NotBuiltError, match="built for another version"):
+        native.library()
+    monkeypatch.undo()
+    native.library.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no compiler")
+def test_the_compiler_refuses_structures_that_lie_otherwise() -> None:
+    header = abi.header()
+    swapped = header.replace(
+        "const int64_t* first;\n  const uint16_t* slots;", "const uint16_t* slots;\n  const int64_t* first;"
+    )
+    assert swapped != header
+    for text, fits in ((header, True), (swapped, False)):
+        command = ["c++", "-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == fits, done.stderr
+
+
+def test_the_runtime_numbers_functions_as_the_kernels_do() -> None:
+    for names, enum in ((graphs.ACTIVATIONS, abi.Activation), (graphs.BINARY, abi.BinaryFunction)):
+        assert list(names) == [member.name.lower() for member in enum]
 
 
 @needs_kernels

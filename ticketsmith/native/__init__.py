@@ -1,7 +1,7 @@
 """The kernel library: finding it, and saying clearly when it is not there.
 
-Kernels are C++ without dependencies (``src/``), one shared library with a C ABI. Everything that crosses it is declared
-in :mod:`ticketsmith.native.abi`. Only NumPy is needed.
+Kernels are C++ without dependencies (``src/``), one shared library with a C interface. Everything that crosses it is declared
+once, in :mod:`ticketsmith.native.abi`.
 """
 
 from __future__ import annotations
@@ -10,59 +10,49 @@ import ctypes
 import importlib
 import os
 from collections.abc import Callable
-from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ticketsmith.errors import TicketSmithError
-
-ABI = 8
-"""What this package expects of the library; raised whenever ``src/api.h`` changes."""
+from ticketsmith.native.abi import FINGERPRINT
+from ticketsmith.native.abi import Isa as Isa
 
 
 class NotBuiltError(TicketSmithError):
     """The kernel library is missing, or does not fit this package."""
 
 
-class Isa(IntEnum):
-    """Instruction sets, in the order of preference, least first."""
-
-    PORTABLE = 0
-    NEON = 1
-    AVX2 = 2
-    AVX512 = 3
-
-
 @cache
 def library() -> ctypes.CDLL:
     """The kernel library, loaded once. Raises NotBuiltError with what to do about it."""
-    found = sorted(Path(__file__).parent.glob("_library*"))
-    if not found:
+    files = sorted(Path(__file__).parent.glob("_library*"))
+    if not files:
         raise NotBuiltError(
             "the sparse runtime is not available: its kernels were not built. Install a C++17 compiler (such as g++ or "
             "clang), then install TicketSmith again: pip install --force-reinstall --no-deps ticketsmith "
             "(in a checkout: pip install -e .)."
         )
     try:
-        loaded = ctypes.CDLL(str(found[0]))
-        version = int(loaded.ts_abi())
+        kernels = ctypes.CDLL(str(files[0]))
+        version = int(kernels.ts_abi())
     except (OSError, AttributeError) as error:
         raise NotBuiltError(f"the sparse runtime is not available: its kernels cannot be loaded ({error}).") from error
-    if version != ABI:
+    if version != FINGERPRINT:
         raise NotBuiltError(
             f"the sparse runtime is not available: its kernels were built for another version of TicketSmith (ABI "
-            f"{version}, not {ABI}). Install TicketSmith again."
+            f"{version}, not {FINGERPRINT}). Install TicketSmith again."
         )
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    loaded.ts_create.restype = pointer
-    loaded.ts_create.argtypes = [pointer, number, ctypes.c_int, number, number, number, number, number]
-    loaded.ts_set_shape.argtypes = [pointer, pointer, number]
-    loaded.ts_destroy.argtypes = [pointer]
-    loaded.ts_run.argtypes = [pointer, pointer, pointer, number, ctypes.c_int]
-    loaded.ts_set_more.argtypes = [pointer, pointer, number, pointer, number]
-    loaded.ts_call.argtypes = [pointer, pointer, pointer, number, pointer, number, ctypes.c_int]
-    return loaded
+    kernels.ts_create.restype = pointer
+    kernels.ts_create.argtypes = [pointer, number, ctypes.c_int, number, number, number, number, number]
+    kernels.ts_set_shape.argtypes = [pointer, pointer, number]
+    kernels.ts_destroy.argtypes = [pointer]
+    kernels.ts_run.argtypes = [pointer, pointer, pointer, number, ctypes.c_int]
+    kernels.ts_set_more.argtypes = [pointer, pointer, number, pointer, number]
+    kernels.ts_call.argtypes = [pointer, pointer, pointer, number, pointer, number, ctypes.c_int]
+    kernels.ts_kernel.argtypes = [pointer, ctypes.c_int, pointer, number, number, ctypes.c_int, ctypes.c_int]
+    return kernels
 
 
 @cache

@@ -1,17 +1,48 @@
-"""``src/api.h`` as ctypes structures, and the check that both say the same."""
+"""What crosses the border to the kernels: enums, structures, and the table of kernels, written once for both sides.
+
+``setup.py`` (or ``python ticketsmith/native/abi.py FOLDER``) writes the C++ side of this file, ``abi.h`` and ``table.inl``, and
+the kernels are compiled with it. So both sides cannot differ: C++ checks every offset, and a library that was built from
+another table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``,
+``abi.Dtype.INT8`` is ``abi::Dtype::INT8``. Only the standard library is needed.
+
+A program is a flat array of operations. Tensors lie in planes: plane p, row r, column c of a value is the float at
+``base + p * plane + r * row + c`` of its space. A channel of an image is a plane; so is a feature of a sequence, whose tokens
+are the columns, and a feature of a batch, whose samples are the columns ("lanes"). A vector is a value with ``plane == 1``.
+
+Nothing here is read from a file: :mod:`ticketsmith.runtime` writes programs and packs weights, and checks where they come from.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import keyword
+import re
+import sys
+import zlib
 from enum import IntEnum
+from pathlib import Path
+from typing import Any
 
-from ticketsmith.native import NotBuiltError, library
+VERSION = 9
+"""Raised whenever a function of ``src/program/api.h`` changes, or what a field means; the rest has its own fingerprint."""
 
-_I32, _I64, _PTR = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
+
+class Isa(IntEnum):
+    """Instruction sets, in the order of preference, least first."""
+
+    PORTABLE = 0
+    NEON = 1
+    AVX2 = 2
+    AVX512 = 3
+
+
+MORE = 7
+"""How many arrays a caller may have beside the first input, and beside the first output."""
 
 
 class Space(IntEnum):
-    """Where a value lives."""
+    """Where a value lives: the scratch of one sample, the scratch of a batch, the caller's arrays, constants of the program,
+    what a session remembers; then the second to eighth arrays of a caller."""
 
     SAMPLE = 0
     BATCH = 1
@@ -19,342 +50,312 @@ class Space(IntEnum):
     OUTPUT = 3
     CONSTANT = 4
     MEMORY = 5
-
-
-MORE = 7
-"""How many arrays a caller may have beside the first input, and beside the first output."""
-
-FIRST_MORE_INPUT = 6
-FIRST_MORE_OUTPUT = FIRST_MORE_INPUT + MORE
+    MORE_INPUTS = 6
+    MORE_OUTPUTS = 6 + MORE
 
 
 def input_space(index: int) -> int:
     """The space of the caller's input ``index``."""
-    return int(Space.INPUT) if index == 0 else FIRST_MORE_INPUT + index - 1
+    return int(Space.INPUT) if index == 0 else Space.MORE_INPUTS + index - 1
 
 
 def output_space(index: int) -> int:
     """The space of the caller's output ``index``."""
-    return int(Space.OUTPUT) if index == 0 else FIRST_MORE_OUTPUT + index - 1
+    return int(Space.OUTPUT) if index == 0 else Space.MORE_OUTPUTS + index - 1
 
 
-class Kind(IntEnum):
-    """What an operation does."""
+Status = IntEnum("Status", "OK BAD_TOKEN NO_MEMORY", start=0)
+"""What a call returns."""
 
-    COPY = 0
-    SPARSE_CONV = 1
-    DENSE_HX16 = 2
-    SELL = 3
-    GEMV = 4
-    POOL = 5
-    BINARY = 6
-    AFFINE = 7
-    NORM = 8
-    SOFTMAX = 9
-    EMBED = 10
-    ATTENTION = 11
-    MAP = 12
-    REDUCE = 13
-    MATMUL = 14
-    NORMALISE = 15
-    ATTEND = 16
-    DEAL = 17
-    DENSE_PX32 = 18
-    BITMASK = 19
-    WINOGRAD = 20
+Dtype = IntEnum("Dtype", "FLOAT32 BFLOAT16 INT8", start=0)
+Activation = IntEnum(
+    "Activation",
+    "LINEAR RELU GELU GELU_TANH SILU SIGMOID TANH RELU6 HARD_SWISH HARD_SIGMOID EXP LOG SQRT ERF SIN COS ABS",
+    start=0,
+)
+BinaryFunction = IntEnum("BinaryFunction", "ADD SUB MUL", start=0)
+MapFunction = IntEnum(
+    "MapFunction", "COPY ADD SUB MUL DIV MAXIMUM MINIMUM POWER EQUAL LESS LESS_EQUAL WHERE FMA", start=0
+)
+ReduceFunction = IntEnum("ReduceFunction", "SUM MAX", start=0)
+NormFunction = IntEnum("NormFunction", "SOFTMAX LAYER_NORM RMS_NORM", start=0)
+
+ENUMS: tuple[type[IntEnum], ...] = (
+    Isa, Space, Status, Dtype, Activation, BinaryFunction, MapFunction, ReduceFunction, NormFunction,
+)  # fmt: skip
+
+_TYPES: dict[str, Any] = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
+_NAMES = {kind: name for name, kind in _TYPES.items()}
 
 
+def _fields(declarations: str) -> list[tuple[str, Any]]:
+    """ctypes fields of C declarations such as ``int64_t size[6], kind; const float* bias;``. Any pointer is a ``void*`` here;
+    a name that Python reserves gets a ``_``."""
+    fields = []
+    for declaration in declarations.split(";")[:-1]:
+        c_type, names = re.fullmatch(r"\s*(const \w+\*|\w+)\s+(.*)", declaration, re.DOTALL).groups()  # type: ignore[union-attr]
+        if c_type.endswith("*"):
+            _TYPES.setdefault(c_type, type(c_type, (ctypes.c_void_p,), {}))
+        for name in names.split(","):
+            name, size = re.fullmatch(r"\s*(\w+)(?:\[(\d+)\])?\s*", name).groups()  # type: ignore[union-attr]
+            kind = _TYPES[c_type]
+            fields.append((name + "_" * keyword.iskeyword(name), kind * int(size) if size else kind))
+    return fields
+
+
+# A structure reads best as one paragraph.
+# fmt: off
 class Value(ctypes.Structure):
-    """Planes of rows of columns; a vector has ``plane == 1``. Distances in floats."""
-
-    _fields_ = [
-        ("base", _I64),
-        ("plane", _I64),
-        ("row", _I64),
-        ("space", _I32),
-        ("planes", _I32),
-        ("rows", _I32),
-        ("cols", _I32),
-    ]
-
+    """Planes of rows of columns; distances in floats."""
+    _fields_ = _fields("int64_t base, plane, row; int32_t space, planes, rows, cols;")
 
 class Strided(ctypes.Structure):
-    """One side of a copy."""
-
-    _fields_ = [(name, _I64) for name in ("base", "plane", "row", "col", "sample", "space")]
-
-
-class Op(ctypes.Structure):
-    """How every operation begins; ``work`` counts multiply-adds."""
-
-    _fields_ = [("kind", _I32), ("batch", _I32), ("work", _I64)]
-
-
-class Copy(ctypes.Structure):
-    """A copy between two layouts."""
-
-    _fields_ = [("op", Op), ("in_", Strided), ("out", Strided)] + [
-        (name, _I64) for name in ("planes", "rows", "cols", "lanes")
-    ]
-
-
-_PRODUCT = [("op", Op), ("in_", Value), ("out", Value), ("residual", Value)]
-
-
-class SparseConv(ctypes.Structure):
-    """A sparse product with planes."""
-
-    _fields_ = [
-        *_PRODUCT,
-        *((name, _PTR) for name in ("taps", "starts", "bias", "mask", "shifts", "keeps", "hides", "stretches")),
-        *(
-            (name, _I64)
-            for name in (
-                *("stretch_count", "vectors", "row_vectors", "tile"),
-                *("blocks", "groups", "activation", "has_residual"),
-            )
-        ),
-    ]
-
-
-class DenseHx16(ctypes.Structure):
-    """A dense product with planes."""
-
-    _fields_ = [
-        *_PRODUCT,
-        *((name, _PTR) for name in ("offsets", "weights", "bias", "mask", "stretches")),
-        *((name, _I64) for name in ("stretch_count", "taps", "height", "blocks", "activation", "has_residual")),
-    ]
-
-
-class DensePx32(ctypes.Structure):
-    """A dense product with planes, a few places of many planes at a time."""
-
-    _fields_ = [
-        *_PRODUCT,
-        *((name, _PTR) for name in ("offsets", "from_", "to", "weights", "bias")),
-        *((name, _I64) for name in ("pixels", "taps", "activation", "has_residual")),
-    ]
-
-
-class Sell(ctypes.Structure):
-    """A sparse product with a vector."""
-
-    _fields_ = [
-        *_PRODUCT,
-        *((name, _PTR) for name in ("first", "slots", "columns", "values", "scales", "bias", "order")),
-        *((name, _I64) for name in ("slices", "blocks", "width", "dtype", "activation", "has_residual")),
-    ]
-
-
-class Bitmask(ctypes.Structure):
-    """A sparse product with a vector, with a bit for each weight."""
-
-    _fields_ = [
-        *_PRODUCT,
-        *((name, _PTR) for name in ("first", "bits", "values", "scales", "bias")),
-        *((name, _I64) for name in ("blocks", "dtype", "activation", "has_residual")),
-    ]
-
-
-class Gemv(ctypes.Structure):
-    """A dense product with a vector."""
-
-    _fields_ = [
-        *_PRODUCT,
-        *((name, _PTR) for name in ("weights", "scales", "bias")),
-        *((name, _I64) for name in ("inputs", "dtype", "activation", "has_residual")),
-    ]
-
-
-class Pool(ctypes.Structure):
-    """A maximum or mean over windows."""
-
-    _fields_ = [
-        ("op", Op),
-        ("in_", Value),
-        ("out", Value),
-        *(
-            (name, _I64)
-            for name in ("average", "height", "width", "step_r", "step_c", "pad_r", "pad_c", "count_padding", "lanes")
-        ),
-    ]
-
-
-class Binary(ctypes.Structure):
-    """Two values, element by element."""
-
-    _fields_ = [
-        ("op", Op),
-        ("left", Value),
-        ("right", Value),
-        ("out", Value),
-        ("mask", _PTR),
-        *((name, _I64) for name in ("binary", "vectors", "activation")),
-    ]
-
-
-class Affine(ctypes.Structure):
-    """A scale and a shift for each plane, and an activation."""
-
-    _fields_ = [
-        ("op", Op),
-        ("in_", Value),
-        ("out", Value),
-        *((name, _PTR) for name in ("scale", "shift", "mask")),
-        *((name, _I64) for name in ("vectors", "activation")),
-    ]
-
-
-class Norm(ctypes.Structure):
-    """Layer norm over the planes."""
-
-    _fields_ = [
-        ("op", Op),
-        ("in_", Value),
-        ("out", Value),
-        ("scale", _PTR),
-        ("shift", _PTR),
-        ("epsilon", ctypes.c_double),
-        ("rms", _I64),
-    ]
-
-
-class Softmax(ctypes.Structure):
-    """Softmax over the planes."""
-
-    _fields_ = [("op", Op), ("in_", Value), ("out", Value)]
-
-
-class Embed(ctypes.Structure):
-    """Rows of a table, picked by tokens."""
-
-    _fields_ = [("op", Op), ("out", Value), ("table", _PTR), ("tokens", _I64), ("space", _I64)]
-
-
-class Attention(ctypes.Structure):
-    """Attention of a sequence to itself."""
-
-    _fields_ = [
-        ("op", Op),
-        *((name, Value) for name in ("query", "key", "value", "out", "scratch")),
-        ("heads", _I64),
-        ("causal", _I64),
-        ("scale", ctypes.c_double),
-    ]
-
+    """One side of a copy. ``sample`` is how far the next sample of a batch lies, where the space holds several."""
+    _fields_ = _fields("int64_t base, plane, row, col, sample, space;")
 
 class Array(ctypes.Structure):
-    """An array of up to six axes; distances in elements."""
+    """An array of up to six axes; distances in elements, which are int64 where ``integer`` says so, and otherwise floats.
+    ``step`` is how much further it begins for each token that a session has seen before."""
+    _fields_ = _fields("int64_t base, step, stride[6]; int32_t space, integer;")
 
-    _fields_ = [("base", _I64), ("step", _I64), ("stride", _I64 * 6), ("space", _I32), ("integer", _I32)]
+class Tap(ctypes.Structure):
+    """A weight, and how many floats from where its output lies its input lies."""
+    _fields_ = [("offset", ctypes.c_int32), ("weight", ctypes.c_float)]
+
+class Stretch(ctypes.Structure):
+    """Vectors that follow each other in both input and output, from these offsets on."""
+    _fields_ = [("in", ctypes.c_int32), ("out", ctypes.c_int32), ("vectors", ctypes.c_int32)]
+
+class Op(ctypes.Structure):
+    """How every operation begins. ``batch``: runs once for all samples, not once for each; ``work`` counts multiply-adds."""
+    _fields_ = _fields("int32_t kind, batch; int64_t work;")
+
+_NAMES |= {ctypes.c_float: "float"} | {kind: kind.__name__ for kind in (Value, Strided, Array, Op)}
+_TYPES |= {kind.__name__: kind for kind in (Value, Strided, Array, Op)}
+
+class Operation(ctypes.Structure):
+    """What all operations have in common."""
+    _fields_ = _fields("Op op;")
+
+class Product(Operation):
+    """What all products have in common; ``residual`` is added before the activation where there is one."""
+    _fields_ = _fields("Value in, out, residual; const float* bias; int64_t activation, has_residual;")
+
+class Copy(Operation):
+    """out[p][r][c] = in[p][r][c]. ``lanes``: of every sample in the call, ``sample`` floats apart."""
+    _fields_ = _fields("Strided in, out; int64_t planes, rows, cols, lanes;")
+
+class Deal(Operation):
+    """The even columns of rows, and ``distance`` behind them the odd ones (``odds`` may be 0)."""
+    _fields_ = _fields("Strided in, out; int64_t planes, rows, evens, odds, distance;")
+
+class SparseConv(Product):
+    """Sparse convolution or product, output-stationary: each output plane is a sum of shifted input planes ("taps").
+
+    ``starts`` is [blocks][outputs][groups], then the end: taps are grouped by blocks of input planes that fit the first
+    cache, and by the columns that they are moved by. A group's taps are summed from whole cache lines, where they lie; the
+    sum is then moved by ``shifts[group]`` columns, and what ``keeps`` [groups][vectors] hides of it, beyond the ends of rows,
+    is dropped. The first group is not moved. Tiles begin with rows: ``row_vectors`` vectors, or parts of one vector, or the
+    whole plane where moves are by rows, too. What is computed of a plane are ``stretches``, by at most ``tile`` vectors at a
+    time. With few taps nothing is moved (one block, one group): each is read where it lies, and hides[tap] is the row of
+    ``keeps`` that says what of it counts.
+    """
+    _fields_ = _fields("""const Tap* taps; const int32_t* starts; const uint16_t* mask; const int64_t* shifts;
+        const uint16_t* keeps; const uint8_t* hides; const Stretch* stretches;
+        int64_t stretch_count, vectors, row_vectors, tile, blocks, groups;""")
+
+class DenseHx16(Product):
+    """The same, dense: ``height`` output planes at a time, all with the same taps, in ``blocks`` parts. ``weights`` is
+    [outputs / height][taps][height]."""
+    _fields_ = _fields("""const int32_t* offsets; const float* weights; const uint16_t* mask; const Stretch* stretches;
+        int64_t stretch_count, taps, height, blocks;""")
+
+class DensePx32(Product):
+    """Dense convolution or product: a few pixels of 32 output planes at a time. Pixel i reads from ``from[i]`` on, tap j of it
+    from ``offsets[j]`` further on, and is written to ``to[i]``: strides, padding and small images cost nothing. ``weights`` is
+    [outputs / 32][taps][32]; the last group has 16 where no more are left."""
+    _fields_ = _fields("const int32_t* offsets, from, to; const float* weights; int64_t pixels, taps;")
+
+class Winograd(Product):
+    """Dense convolution of 3 by 3 by F(4x4, 3x3), some rows of tiles of it: ``tile_rows`` from ``first`` on, of ``tile_cols``
+    tiles each.
+
+    Two operations: the inputs to frequencies, then (``product``) the products and the outputs. ``transformed`` is [36
+    frequencies][input planes][pitch tiles], planes apart by its ``plane``; ``pitch`` is a multiple of 16, or fewer than 16
+    tiles. ``together`` planes make whole vectors. ``sums`` is for each 16 outputs. ``weights`` is
+    [outputs / 16][36][inputs][16]. Tile 0 has the input columns from ``left`` on in its middle, and its outputs begin ``skip``
+    columns before the image. What ``columns`` hides of a row of tiles is no part of the image; ``starts`` and ``ends`` hide
+    the tiles whose neighbour is in another row.
+    """
+    _fields_ = _fields("""Value transformed, sums; const float* weights; const uint16_t* columns, starts, ends;
+        int64_t product, first, tile_rows, tile_cols, pitch, together, pad_rows, left, skip;""")
+
+class Sell(Product):
+    """Sparse matrix times vector, sliced ELLPACK. 16 rows by ``width`` (64 or 128) columns hold as many slots as their fullest
+    row has weights there; a slot is 16 values and 16 column numbers of 8 bits. ``first`` is [slices + 1], ``slots`` is
+    [slices][blocks]. Of 128 columns fewer slots are in vain, but each takes twice the instructions: better where memory is
+    what is waited for. Where rows of about as many weights were put together, order[16 * slices] tells which output each of
+    them is, or none."""
+    _fields_ = _fields("""const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values;
+        const float* scales; const int32_t* order; int64_t slices, blocks, width, dtype;""")
+
+class Bitmask(Product):
+    """The same with a bit for each weight: ``bits`` is [rows / 8][blocks of 64 columns][8 rows], the values of its ones follow
+    each other in that order, and ``first`` [rows / 8 + 1] says where those of 8 rows begin. Fewer bytes than slots, but the
+    instructions of a dense product: better for some 10 to 75 % of zeros where memory is what is waited for."""
+    _fields_ = _fields(
+        "const int64_t* first; const uint64_t* bits; const void* values; const float* scales; int64_t blocks, dtype;"
+    )
+
+class Gemv(Product):
+    """Dense matrix times vector; ``weights`` is [outputs / 8][inputs / 16][8][16], rounded up."""
+    _fields_ = _fields("const void* weights; const float* scales; int64_t inputs, dtype;")
+
+class Pool(Operation):
+    """A maximum or mean over windows. ``lanes``: a column is so many floats, one for each sample; otherwise one."""
+    _fields_ = _fields(
+        "Value in, out; int64_t average, height, width, step_r, step_c, pad_r, pad_c, count_padding, lanes;"
+    )
+
+class Binary(Operation):
+    """Elementwise; ``vectors`` of each plane, and what ``mask`` hides of them is set to zero."""
+    _fields_ = _fields("Value left, right, out; const uint16_t* mask; int64_t binary, vectors, activation;")
+
+class Affine(Operation):
+    """out = in * scale[p] + shift[p] by plane; without scale and shift only the activation."""
+    _fields_ = _fields("Value in, out; const float* scale, shift; const uint16_t* mask; int64_t vectors, activation;")
+
+class Norm(Operation):
+    """Layer norm over the planes, for each column; ``rms``: nothing is subtracted (Zhang and Sennrich 2019)."""
+    _fields_ = _fields("Value in, out; const float* scale, shift; double epsilon; int64_t rms;")
+
+class Softmax(Operation):
+    """Softmax over the planes, for each column."""
+    _fields_ = _fields("Value in, out;")
+
+class Embed(Operation):
+    """Tokens (int64, in ``space``) to planes; ``table`` is [tokens][planes]."""
+    _fields_ = _fields("Value out; const float* table; int64_t tokens, space;")
+
+class Attention(Operation):
+    """Per head of ``width`` planes: softmax(k q * scale) v, columns are tokens. ``scratch`` holds [tokens][tokens rounded to
+    16]."""
+    _fields_ = _fields("Value query, key, value, out, scratch; int64_t heads, causal; double scale;")
+
+class Map(Operation):
+    """out = activation(function(in...)) for every place of six axes."""
+    _fields_ = _fields("Array in[3], out; int64_t size[6], inputs, function, activation;")
+
+class Reduce(Operation):
+    """out = scale * sum, or the largest, over three axes of ``in`` for every place of the first three; maxima are not
+    scaled."""
+    _fields_ = _fields("Array in, out; int64_t size[3], over[3], over_stride[3], function; double scale;")
+
+class Matmul(Operation):
+    """A product of two values. Axes: three of batches, rows, columns, inner."""
+    _fields_ = _fields("Array left, right, out; int64_t size[6];")
+
+class Normalise(Operation):
+    """Softmax or a norm over the last three axes, for each place of the first three."""
+    _fields_ = _fields("Array in, out, scale, shift; int64_t size[6], kind; double epsilon;")
+
+class Attend(Operation):
+    """Attention of arrays. Axes: sample, head, token, feature. ``group`` heads share keys and values. ``cached``: keys of the
+    session's earlier tokens lie before those of this call."""
+    _fields_ = _fields("""Array query, key, value, out, mask, scratch;
+        int64_t samples, heads, group, queries, keys, width, value_width, causal, has_mask, cached; double scale;""")
+
+# fmt: on
+
+KERNELS: dict[type[Operation], str] = {
+    Copy: "dense/copies.inl",
+    Deal: "dense/copies.inl",
+    SparseConv: "sparse/sparse_conv.inl",
+    Sell: "sparse/sell.inl",
+    Bitmask: "sparse/bitmask.inl",
+    Gemv: "dense/gemv.inl",
+    DenseHx16: "dense/hx16.inl",
+    DensePx32: "dense/px32.inl",
+    Winograd: "dense/winograd.inl",
+    Pool: "dense/pool.inl",
+    Binary: "dense/elementwise.inl",
+    Affine: "dense/elementwise.inl",
+    Norm: "dense/norms.inl",
+    Softmax: "dense/norms.inl",
+    Embed: "dense/copies.inl",
+    Attention: "dense/attention.inl",
+    Map: "dense/arrays.inl",
+    Reduce: "dense/arrays.inl",
+    Matmul: "dense/arrays.inl",
+    Normalise: "dense/normalise.inl",
+    Attend: "dense/attend.inl",
+}
+"""The table of kernels: each operation, and the file of ``src`` with the function that computes it, of the same name in lower
+case. Its number (``Op.kind``) is its place here."""
+
+OPERATIONS = tuple(KERNELS)
 
 
-class Map(ctypes.Structure):
-    """A function of up to three arrays, element by element."""
+_PARTS: tuple[type[ctypes.Structure], ...] = Value, Strided, Array, Tap, Stretch, Op
 
-    _fields_ = [
-        ("op", Op),
-        ("in_", Array * 3),
-        ("out", Array),
-        ("size", _I64 * 6),
-        *((name, _I64) for name in ("inputs", "function", "activation")),
+
+def _declaration(name: str, kind: Any) -> str:
+    if issubclass(kind, ctypes.Array):
+        return f"{_declaration(name, kind._type_)}[{kind._length_}]"
+    return f"{_NAMES.get(kind, kind.__name__)} {name.rstrip('_')}"
+
+
+def _structure(kind: type[ctypes.Structure]) -> str:
+    fields = [field for base in reversed(kind.__mro__) for field in vars(base).get("_fields_", ())]
+    name, lines = kind.__name__, [f"  {_declaration(*field)};" for field in fields]
+    checks = [
+        f'static_assert(offsetof({name}, {field.rstrip("_")}) == {getattr(kind, field).offset}, "{name}");'
+        for field, _ in fields
     ]
+    return "\n".join([f"struct {name} {{", *lines, "};", *checks])
 
 
-class Reduce(ctypes.Structure):
-    """A sum or the largest over three axes."""
-
-    _fields_ = [
-        ("op", Op),
-        ("in_", Array),
-        ("out", Array),
-        *((name, _I64 * 3) for name in ("size", "over", "over_stride")),
-        ("function", _I64),
-        ("scale", ctypes.c_double),
-    ]
-
-
-class Matmul(ctypes.Structure):
-    """A product of two values, dense."""
-
-    _fields_ = [("op", Op), *((name, Array) for name in ("left", "right", "out")), ("size", _I64 * 6)]
-
-
-class Normalise(ctypes.Structure):
-    """Softmax or a norm over the last three axes."""
-
-    _fields_ = [
-        ("op", Op),
-        *((name, Array) for name in ("in_", "out", "scale", "shift")),
-        ("size", _I64 * 6),
-        ("kind", _I64),
-        ("epsilon", ctypes.c_double),
-    ]
+def header(operations: tuple[type[ctypes.Structure], ...] = OPERATIONS) -> str:
+    """``abi.h``."""
+    constants = {"MORE": MORE, "SPACES": Space.MORE_OUTPUTS + MORE, "KINDS": len(operations), "VERSION": VERSION}
+    enums = (
+        f"namespace {enum.__name__} {{ enum : int {{ {', '.join(f'{m.name} = {int(m)}' for m in enum)} }}; }}"
+        for enum in ENUMS
+    )
+    return "\n".join([
+        "// Written by native/abi.py, where every structure is explained.",
+        "#pragma once", "#include <stddef.h>", "#include <stdint.h>", "namespace abi {",
+        *(f"constexpr int {name} = {int(number)};" for name, number in constants.items()),
+        *enums,
+        *(_structure(kind) for kind in (*_PARTS, *operations)),
+        f"constexpr size_t SIZES[] = {{{', '.join(f'sizeof({kind.__name__})' for kind in operations)}}};",
+        "}\n",
+    ])  # fmt: skip
 
 
-class Attend(ctypes.Structure):
-    """Attention of queries to keys and values that lie anywhere, those of a session among them."""
-
-    _fields_ = [
-        ("op", Op),
-        *((name, Array) for name in ("query", "key", "value", "out", "mask", "scratch")),
-        *((name, _I64) for name in ("samples", "heads", "group", "queries", "keys", "width", "value_width")),
-        *((name, _I64) for name in ("causal", "has_mask", "cached")),
-        ("scale", ctypes.c_double),
-    ]
+def fingerprint(operations: tuple[type[ctypes.Structure], ...] = OPERATIONS) -> int:
+    """A number that changes with every name, type, offset and value of ``header``."""
+    return zlib.crc32(header(operations).encode()) & 0x7FFFFFFF
 
 
-class Deal(ctypes.Structure):
-    """Even and odd columns, each to a place of their own."""
-
-    _fields_ = [("op", Op), ("in_", Strided), ("out", Strided)] + [
-        (name, _I64) for name in ("planes", "rows", "evens", "odds", "distance")
-    ]
+FINGERPRINT = fingerprint()
+"""What ``ts_abi`` of a library must give that was built from this table."""
 
 
-class Winograd(ctypes.Structure):
-    """A dense convolution of 3 by 3, by way of frequencies: its inputs, or its product and outputs."""
-
-    _fields_ = [
-        *_PRODUCT,
-        ("transformed", Value),
-        ("sums", Value),
-        *((name, _PTR) for name in ("weights", "bias", "columns", "starts", "ends")),
-        *((name, _I64) for name in ("product", "first", "tile_rows", "tile_cols", "pitch", "together")),
-        *((name, _I64) for name in ("pad_rows", "left", "skip", "activation", "has_residual")),
-    ]
+def table() -> str:
+    """``table.inl``: all kernel files, and the function of each operation in order."""
+    names = [(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), kind.__name__) for kind in OPERATIONS]
+    calls = ",\n".join(f"    call<abi::{kind}, {name}>" for name, kind in names)
+    return "\n".join([*(f'#include "{file}"' for file in dict.fromkeys(KERNELS.values())),
+                      f"const Kernels TABLE = {{{{\n{calls},\n}}}};\n"])  # fmt: skip
 
 
-OPERATIONS: tuple[type[ctypes.Structure], ...] = (
-    Copy,
-    SparseConv,
-    DenseHx16,
-    Sell,
-    Gemv,
-    Pool,
-    Binary,
-    Affine,
-    Norm,
-    Softmax,
-    Embed,
-    Attention,
-    Map,
-    Reduce,
-    Matmul,
-    Normalise,
-    Attend,
-    Deal,
-    DensePx32,
-    Bitmask,
-    Winograd,
-)
+def write(folder: Path) -> None:
+    """Writes both headers, for the compiler."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "abi.h").write_text(f"{header()}#define ABI_FINGERPRINT {FINGERPRINT}\n", encoding="utf-8")
+    (folder / "table.inl").write_text(table(), encoding="utf-8")
 
 
-def check() -> None:
-    """Raises NotBuiltError when the library lays its structures out in another way than this file."""
-    for kind, structure in enumerate(OPERATIONS):
-        if library().ts_sizeof(kind) != ctypes.sizeof(structure):
-            raise NotBuiltError(
-                f"the kernels and {__name__} disagree about {structure.__name__}: install TicketSmith again."
-            )
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

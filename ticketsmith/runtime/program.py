@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.memory import require
-from ticketsmith.native import Isa, abi
+from ticketsmith.native import Isa
 from ticketsmith.runtime.assembly import Assembly
 from ticketsmith.runtime.graph import Graph, GraphError, Port
 
@@ -29,7 +29,6 @@ class Program:
     """An assembly, ready to run with the instructions ``isa``. Raises GraphError where it cannot, or memory is short."""
 
     def __init__(self, graph: Graph, assembly: Assembly, isa: Isa) -> None:
-        abi.check()
         self.inputs, self.output_shapes = graph.inputs, graph.output_shapes()
         self._assembly = assembly  # whose operations point into its arrays
         library = native.library()

@@ -19,7 +19,7 @@ from ticketsmith.runtime.pack import Floats, aligned
 
 FREQUENCIES = 36
 _MOST_TILES = 256
-"""In a part; ``src/winograd.inl`` has room for as many."""
+"""In a part; ``src/dense/winograd.inl`` has room for as many."""
 
 _SECOND_CACHE = 600_000
 """Bytes of transformed inputs that a part should have: a second cache of 1 MiB, less what weights and sums need."""

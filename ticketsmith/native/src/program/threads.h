@@ -19,16 +19,16 @@ class Barrier {
   std::atomic<unsigned> round_{0};
 };
 
-class Pool {
+class Threads {
  public:
-  static Pool& instance();
+  static Threads& instance();
 
   // Runs body(0) here and body(1) .. body(count - 1) on other threads; false, and nothing done, when the pool is at work
   // for another caller, who should not wait for it, or when no thread can be had.
   bool run(int count, const std::function<void(int)>& body);
 
  private:
-  Pool() = default;
+  Threads() = default;
   void work(int index);
   bool grow(int count);
 

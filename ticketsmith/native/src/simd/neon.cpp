@@ -1,4 +1,11 @@
 // Sixteen floats in four registers of four (aarch64, where NEON is always there).
+#include "program/kernels.h"
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+namespace neon {
+
 constexpr int ACCUMULATORS = 6;  // 24 of 32 registers
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
@@ -24,17 +31,7 @@ inline void store_first(float* p, F16 a, int64_t n) {
   store(t, a);
   for (int64_t i = 0; i < (n < 16 ? n : 16); i++) p[i] = t[i];
 }
-inline F16 load_some(const float* p, uint16_t mask) {
-  float each[16];
-  for (int i = 0; i < 16; i++) each[i] = (mask >> i) & 1 ? p[i] : 0.0f;
-  return load(each);
-}
-inline void store_some(float* p, F16 x, uint16_t mask) {
-  float each[16];
-  store(each, x);
-  for (int i = 0; i < 16; i++)
-    if ((mask >> i) & 1) p[i] = each[i];
-}
+#include "simd/memory.inl"
 inline F16 all(float x) { EACH(vdupq_n_f32(x)) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
 inline F16 operator+(F16 a, F16 b) { EACH(vaddq_f32(a.v[i], b.v[i])) }
@@ -99,17 +96,6 @@ inline F16 pick(const Block& x, const uint8_t* columns) {
   return load(t);
 }
 inline Block wide_block(const float* p) { return {p}; }
-// Sixteen of the 32 floats of two neighbours, from the n-th on, n in 1 .. 15.
-struct Move {
-  int64_t n;
-};
-inline Move moving(int64_t n) { return {n}; }
-inline F16 moved(F16 a, F16 b, Move move) {
-  float both[32];
-  store(both, a), store(both + 16, b);
-  return load(both + move.n);
-}
-inline F16 turned(F16 a, Move move) { return moved(a, a, move); }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   even = {vuzp1q_f32(a.v[0], a.v[1]), vuzp1q_f32(a.v[2], a.v[3]), vuzp1q_f32(b.v[0], b.v[1]), vuzp1q_f32(b.v[2], b.v[3])};
   odd = {vuzp2q_f32(a.v[0], a.v[1]), vuzp2q_f32(a.v[2], a.v[3]), vuzp2q_f32(b.v[0], b.v[1]), vuzp2q_f32(b.v[2], b.v[3])};
@@ -122,3 +108,11 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
   }
 }
 #undef EACH
+
+#include "table.inl"
+
+}  // namespace neon
+const Kernels* neon_kernels() { return &neon::TABLE; }
+#else
+const Kernels* neon_kernels() { return nullptr; }
+#endif

@@ -1,4 +1,11 @@
 // Sixteen floats in one register.
+#include "program/kernels.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+namespace avx512 {
+
 constexpr int ACCUMULATORS = 16;  // of 32 registers; sums that are moved need as many again, so that with few taps 14 are faster
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
 constexpr int PIXELS = 14, PIXEL_VECTORS = 2;
@@ -91,3 +98,11 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
   a.v = _mm512_permutex2var_ps(even.v, turn, odd.v);
   b.v = _mm512_permutex2var_ps(even.v, _mm512_add_epi32(turn, _mm512_set1_epi32(8)), odd.v);
 }
+
+#include "table.inl"
+
+}  // namespace avx512
+const Kernels* avx512_kernels() { return &avx512::TABLE; }
+#else
+const Kernels* avx512_kernels() { return nullptr; }
+#endif

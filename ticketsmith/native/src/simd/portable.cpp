@@ -1,4 +1,8 @@
 // Sixteen floats that any compiler makes the best of.
+#include "program/kernels.h"
+
+namespace portable {
+
 constexpr int ACCUMULATORS = 3;
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 4, PIXEL_VECTORS = 1;
@@ -18,17 +22,7 @@ inline F16 load_first(const float* p, int64_t n) { EACH(i < n ? p[i] : 0.0f) }
 inline void store_first(float* p, F16 a, int64_t n) {
   for (int i = 0; i < 16 && i < n; i++) p[i] = a.v[i];
 }
-inline F16 load_some(const float* p, uint16_t mask) {
-  float each[16];
-  for (int i = 0; i < 16; i++) each[i] = (mask >> i) & 1 ? p[i] : 0.0f;
-  return load(each);
-}
-inline void store_some(float* p, F16 x, uint16_t mask) {
-  float each[16];
-  store(each, x);
-  for (int i = 0; i < 16; i++)
-    if ((mask >> i) & 1) p[i] = each[i];
-}
+#include "simd/memory.inl"
 inline F16 all(float x) { EACH(x) }
 inline F16 fma(F16 a, F16 b, F16 c) { EACH(a.v[i] * b.v[i] + c.v[i]) }
 inline F16 operator+(F16 a, F16 b) { EACH(a.v[i] + b.v[i]) }
@@ -81,17 +75,6 @@ struct Block {
 inline Block block(const float* p) { return {p}; }
 inline F16 pick(const Block& x, const uint8_t* columns) { EACH(x.p[columns[i]]) }
 inline Block wide_block(const float* p) { return {p}; }
-// Sixteen of the 32 floats of two neighbours, from the n-th on, n in 1 .. 15.
-struct Move {
-  int64_t n;
-};
-inline Move moving(int64_t n) { return {n}; }
-inline F16 moved(F16 a, F16 b, Move move) {
-  float both[32];
-  store(both, a), store(both + 16, b);
-  return load(both + move.n);
-}
-inline F16 turned(F16 a, Move move) { return moved(a, a, move); }
 inline void deal(F16 a, F16 b, F16& even, F16& odd) {
   for (int i = 0; i < 8; i++) {
     even.v[i] = a.v[2 * i], even.v[8 + i] = b.v[2 * i];
@@ -106,3 +89,8 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
   }
 }
 #undef EACH
+
+#include "table.inl"
+
+}  // namespace portable
+const Kernels* portable_kernels() { return &portable::TABLE; }

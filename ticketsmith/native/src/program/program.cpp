@@ -13,48 +13,17 @@
 #include <sys/mman.h>
 #endif
 
+#include "api.h"
 #include "kernels.h"
-#include "pool.h"
+#include "threads.h"
+
+using namespace abi;
 
 namespace {
 
-const Kernels* kernels_of(int isa) {
-  if (!ts_has_isa(isa)) return nullptr;
-  switch (isa) {
-    case TS_AVX512: return avx512_kernels();
-    case TS_AVX2: return avx2_kernels();
-    case TS_NEON: return neon_kernels();
-    case TS_PORTABLE: return portable_kernels();
-    default: return nullptr;
-  }
-}
+const Kernels* (*const TABLES[])() = {portable_kernels, neon_kernels, avx2_kernels, avx512_kernels};  // by Isa
 
-size_t size_of(int kind) {
-  switch (kind) {
-    case TS_COPY: return sizeof(ts_copy);
-    case TS_SPARSE_CONV: return sizeof(ts_sparse_conv);
-    case TS_DENSE_HX16: return sizeof(ts_dense_hx16);
-    case TS_SELL: return sizeof(ts_sell);
-    case TS_GEMV: return sizeof(ts_gemv);
-    case TS_POOL: return sizeof(ts_pool);
-    case TS_BINARY: return sizeof(ts_binary_op);
-    case TS_AFFINE: return sizeof(ts_affine);
-    case TS_NORM: return sizeof(ts_norm);
-    case TS_SOFTMAX: return sizeof(ts_softmax);
-    case TS_EMBED: return sizeof(ts_embed);
-    case TS_ATTENTION: return sizeof(ts_attention);
-    case TS_MAP: return sizeof(ts_map);
-    case TS_REDUCE: return sizeof(ts_reduce);
-    case TS_MATMUL: return sizeof(ts_matmul);
-    case TS_NORMALISE: return sizeof(ts_normalise);
-    case TS_ATTEND: return sizeof(ts_attend);
-    case TS_DEAL: return sizeof(ts_deal);
-    case TS_DENSE_PX32: return sizeof(ts_dense_px32);
-    case TS_BITMASK: return sizeof(ts_bitmask);
-    case TS_WINOGRAD: return sizeof(ts_winograd);
-    default: return 0;
-  }
-}
+const Kernels* kernels_of(int isa) { return ts_has_isa(isa) ? TABLES[isa]() : nullptr; }
 
 // Kernels load whole vectors, and read the padding before the first row: both ends have room for it.
 constexpr int64_t SLACK = 1024;
@@ -122,7 +91,7 @@ class Trial {
 
 struct ts_program {
   std::vector<std::unique_ptr<char[]>> ops;
-  std::vector<const ts_op*> each, once;  // for each sample; once for all
+  std::vector<const Op*> each, once;  // for each sample; once for all
   const Kernels* kernels;
   int64_t sample_floats, batch_floats, sample_in, sample_out, input_bytes, work = 0;
   std::vector<int64_t> shape, more_inputs, more_outputs;
@@ -163,18 +132,18 @@ struct ts_program {
                 sample, samples, scratch.position};
     if (scratch.inputs)
       for (size_t i = 0; i < more_inputs.size(); i++)
-        place.space[TS_MORE_INPUTS + i] = const_cast<float*>(reinterpret_cast<const float*>(
+        place.space[Space::MORE_INPUTS + i] = const_cast<float*>(reinterpret_cast<const float*>(
             static_cast<const char*>(scratch.inputs[i + 1]) + sample * more_inputs[i]));
     if (scratch.outputs)
       for (size_t i = 0; i < more_outputs.size(); i++)
-        place.space[TS_MORE_OUTPUTS + i] = scratch.outputs[i + 1] + sample * more_outputs[i];
+        place.space[Space::MORE_OUTPUTS + i] = scratch.outputs[i + 1] + sample * more_outputs[i];
     return place;
   }
 
-  int run_one(const std::vector<const ts_op*>& list, const Place& place) const {
-    for (const ts_op* op : list)
+  int run_one(const std::vector<const Op*>& list, const Place& place) const {
+    for (const Op* op : list)
       if (const int status = kernels->of[op->kind](op, place, {0, 1})) return status;
-    return TS_OK;
+    return Status::OK;
   }
 
   int run_alone(Scratch& scratch, const void* input, float* output, int64_t samples) const {
@@ -184,9 +153,9 @@ struct ts_program {
   }
 
   // All threads at each operation, then all at the next.
-  void share(const std::vector<const ts_op*>& list, const Place& place, int t, int n, Barrier& barrier,
+  void share(const std::vector<const Op*>& list, const Place& place, int t, int n, Barrier& barrier,
              std::atomic<int>& status) const {
-    for (const ts_op* op : list) {
+    for (const Op* op : list) {
       const bool shared = op->work >= WORTH_SHARING;
       if (shared || t == 0)
         if (const int failed = kernels->of[op->kind](op, place, shared ? Share{t, n} : Share{0, 1})) status = failed;
@@ -197,8 +166,8 @@ struct ts_program {
 
   bool run_shared(Scratch& scratch, const void* input, float* output, int64_t samples, int n, int& result) const {
     Barrier barrier(n);
-    std::atomic<int> status{TS_OK};
-    const bool ran = Pool::instance().run(n, [&](int t) {
+    std::atomic<int> status{Status::OK};
+    const bool ran = Threads::instance().run(n, [&](int t) {
       if (samples >= n) {  // whole samples for each thread: nothing to wait for
         for (int64_t s = t; s < samples && !each.empty() && !status; s += n)
           if (const int failed = run_one(each, place(scratch, t, input, output, s, samples))) status = failed;
@@ -216,17 +185,15 @@ struct ts_program {
 
 extern "C" {
 
-int ts_abi(void) { return TS_ABI; }
-
-int ts_sizeof(int kind) { return static_cast<int>(size_of(kind)); }
+int ts_abi(void) { return ABI_FINGERPRINT; }
 
 int ts_has_isa(int isa) {
   switch (isa) {
-    case TS_PORTABLE: return 1;
-    case TS_NEON: return neon_kernels() != nullptr;
+    case Isa::PORTABLE: return 1;
+    case Isa::NEON: return neon_kernels() != nullptr;
 #if defined(__x86_64__) || defined(__i386__)
-    case TS_AVX2: return avx2_kernels() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    case TS_AVX512:
+    case Isa::AVX2: return avx2_kernels() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::AVX512:
       return avx512_kernels() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #endif
@@ -235,9 +202,9 @@ int ts_has_isa(int isa) {
 }
 
 int ts_best_isa(void) {
-  for (int isa = TS_ISAS - 1; isa > TS_PORTABLE; isa--)
+  for (int isa = Isa::AVX512; isa > Isa::PORTABLE; isa--)
     if (ts_has_isa(isa)) return isa;
-  return TS_PORTABLE;
+  return Isa::PORTABLE;
 }
 
 ts_program* ts_create(const void* const* ops, int64_t count, int isa, int64_t sample_floats, int64_t batch_floats,
@@ -249,12 +216,12 @@ ts_program* ts_create(const void* const* ops, int64_t count, int isa, int64_t sa
   program->sample_floats = sample_floats, program->batch_floats = batch_floats;
   program->sample_in = sample_in, program->sample_out = sample_out, program->input_bytes = input_bytes;
   for (int64_t i = 0; i < count; i++) {
-    const auto* op = static_cast<const ts_op*>(ops[i]);
-    const size_t size = size_of(op->kind);
-    if (!size) return nullptr;
+    const auto* op = static_cast<const Op*>(ops[i]);
+    if (op->kind < 0 || op->kind >= KINDS) return nullptr;
+    const size_t size = SIZES[op->kind];
     program->ops.emplace_back(new char[size]);
     std::memcpy(program->ops.back().get(), op, size);
-    const auto* copy = reinterpret_cast<const ts_op*>(program->ops.back().get());
+    const auto* copy = reinterpret_cast<const Op*>(program->ops.back().get());
     (copy->batch ? program->once : program->each).push_back(copy);
     program->work += copy->work;
   }
@@ -281,8 +248,8 @@ void ts_destroy(ts_program* program) { delete program; }
 
 void ts_set_more(ts_program* program, const int64_t* input_bytes, int64_t inputs, const int64_t* output_floats,
                  int64_t outputs) {
-  program->more_inputs.assign(input_bytes, input_bytes + std::min<int64_t>(inputs, TS_MORE));
-  program->more_outputs.assign(output_floats, output_floats + std::min<int64_t>(outputs, TS_MORE));
+  program->more_inputs.assign(input_bytes, input_bytes + std::min<int64_t>(inputs, MORE));
+  program->more_outputs.assign(output_floats, output_floats + std::min<int64_t>(outputs, MORE));
 }
 
 int ts_run(ts_program* program, const void* input, float* output, int64_t samples, int threads) {
@@ -301,9 +268,9 @@ int ts_call(ts_program* program, const void* const* inputs, float* const* output
   const Trial::Call call = may_share ? trial.next() : Trial::Call{false, false};
   const int n = call.several ? threads : 1;
   auto scratch = program->take(n);
-  if (!scratch) return TS_NO_MEMORY;
+  if (!scratch) return Status::NO_MEMORY;
   scratch->inputs = inputs, scratch->outputs = outputs, scratch->memory = memory, scratch->position = position;
-  int status = TS_OK;
+  int status = Status::OK;
   const auto start = may_share ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
   if (n == 1 || !program->run_shared(*scratch, input, output, samples, n, status))
     status = program->run_alone(*scratch, input, output, samples);
@@ -311,7 +278,16 @@ int ts_call(ts_program* program, const void* const* inputs, float* const* output
   program->give(std::move(scratch));
   return status;
 } catch (const std::bad_alloc&) {
-  return TS_NO_MEMORY;
+  return Status::NO_MEMORY;
+}
+
+int ts_kernel(const void* op, int isa, float* const* spaces, int64_t samples, int64_t position, int index, int count) {
+  const Kernels* kernels = kernels_of(isa);
+  if (!kernels) return -1;
+  Place place{{}, 0, samples, position};
+  std::copy(spaces, spaces + SPACES, place.space);
+  const auto* one = static_cast<const Op*>(op);
+  return kernels->of[one->kind](one, place, {index, count});
 }
 
 }  // extern "C"

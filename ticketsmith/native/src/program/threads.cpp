@@ -1,4 +1,4 @@
-#include "pool.h"
+#include "threads.h"
 
 #include <pthread.h>
 #ifdef __linux__
@@ -38,7 +38,7 @@ void leave(int) {}
 #endif
 
 constexpr int SPINS = 2000;  // some tens of microseconds, then sleep
-Pool* the_pool = nullptr;
+Threads* the_threads = nullptr;
 std::mutex making;
 
 }  // namespace
@@ -53,21 +53,21 @@ void Barrier::wait() {
   for (int turn = 0; round_.load(std::memory_order_acquire) == round; turn++) breathe(turn);
 }
 
-Pool& Pool::instance() {
+Threads& Threads::instance() {
   std::lock_guard<std::mutex> lock(making);
-  if (!the_pool) {
+  if (!the_threads) {
     // Never destroyed: its threads may outlive static destructors. A forked child has none of them and begins anew.
     static const int registered = pthread_atfork(nullptr, nullptr, [] {
       new (&making) std::mutex;
-      the_pool = nullptr;
+      the_threads = nullptr;
     });
     (void)registered;
-    the_pool = new Pool;
+    the_threads = new Threads;
   }
-  return *the_pool;
+  return *the_threads;
 }
 
-bool Pool::grow(int count) {
+bool Threads::grow(int count) {
   while (static_cast<int>(threads_.size()) < count - 1) {
     const int index = static_cast<int>(threads_.size()) + 1;
     try {
@@ -80,7 +80,7 @@ bool Pool::grow(int count) {
   return true;
 }
 
-bool Pool::run(int count, const std::function<void(int)>& body) {
+bool Threads::run(int count, const std::function<void(int)>& body) {
   std::unique_lock<std::mutex> turn(busy_, std::try_to_lock);
   if (!turn.owns_lock() || !grow(count)) return false;
   {
@@ -97,7 +97,7 @@ bool Pool::run(int count, const std::function<void(int)>& body) {
   return true;
 }
 
-void Pool::work(int index) {
+void Threads::work(int index) {
   unsigned seen = 0;
   for (;;) {
     for (int t = 0; t < SPINS && job_.load(std::memory_order_acquire) == seen; t++) breathe(t);

@@ -1,9 +1,11 @@
 // Dense convolutions of 3 by 3 with a quarter of the multiplications: Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray
 // 2016). An output tile of 4 by 4 needs an input tile of 6 by 6; both and the weights are taken to 36 "frequencies", for each of
-// which the convolution is a product of matrices. Included at the end of kernels.inl.
+// which the convolution is a product of matrices.
 //
 // Tiles lie in raster order, a lane each: tile `n` of a plane has the columns 4 n .. 4 n + 3 of "long rows", which are the rows
 // of all tile rows one behind the other. Lanes beyond the last tile hold anything, and reach nothing that is kept.
+#pragma once
+#include "simd/common.inl"
 
 constexpr int FREQUENCIES = 36;
 constexpr int64_t MOST_TILES = 256, LONG_ROW = 4 * MOST_TILES + 16;
@@ -36,7 +38,7 @@ inline void from_frequencies(const F16* m, F16* y) {
 
 // One plane: its columns to frequencies, written to the six long rows `to`. Only what belongs to the image is read: beside it
 // there are zeros, whatever lies there.
-void winograd_columns(const ts_winograd& k, const float* in, float* to) {
+void winograd_columns(const Winograd& k, const float* in, float* to) {
   const int64_t width = 4 * k.tile_cols;
   for (int64_t tile_row = 0; tile_row < k.tile_rows; tile_row++, to += width) {
     const int64_t first = 4 * (k.first + tile_row) - k.pad_rows;
@@ -59,7 +61,7 @@ void winograd_columns(const ts_winograd& k, const float* in, float* to) {
 }
 
 // The rows of `vectors` times sixteen tiles to frequencies. A tile reads its own four columns, one before and one behind.
-void winograd_rows(const ts_winograd& k, const float* from, int64_t vectors, float* to) {
+void winograd_rows(const Winograd& k, const float* from, int64_t vectors, float* to) {
   const Move before = moving(15), behind = moving(1);
   const int64_t plane = k.transformed.plane;
   for (int64_t v = 0; v < vectors; v++) {
@@ -79,15 +81,13 @@ void winograd_rows(const ts_winograd& k, const float* from, int64_t vectors, flo
   }
 }
 
-void winograd_inputs(const ts_winograd& k, const Place& place, Share share) {
+void winograd_inputs(const Winograd& k, const float* in, float* transformed, Range planes) {
   alignas(64) float rows[16 + 6 * LONG_ROW + 16];
   for (float& x : rows) x = 0.0f;
-  const float* in = at(k.in, place);
-  const Range planes = part(k.in.planes, share, k.together);
   for (int64_t p = planes.begin; p < planes.end; p += k.together) {
     const int64_t count = smaller(k.together, planes.end - p);
     for (int64_t i = 0; i < count; i++) winograd_columns(k, in + (p + i) * k.in.plane, rows + 16 + 4 * i * k.pitch);
-    winograd_rows(k, rows + 16, (count * k.pitch + 15) / 16, at(k.transformed, place) + p * k.pitch);
+    winograd_rows(k, rows + 16, (count * k.pitch + 15) / 16, transformed + p * k.pitch);
   }
 }
 
@@ -181,14 +181,14 @@ inline void winograd_tile(const float* sums, int64_t plane, F16* pixels) {
 }
 
 // An output plane from four long rows, `between` apart.
-void winograd_store(const ts_winograd& k, const Place& place, int64_t o, const float* rows, int64_t between) {
-  const F16 bias = all(k.bias[o]), zero = all(0.0f), most = all(k.activation == TS_RELU6 ? 6.0f : __builtin_inff());
+void winograd_store(const Winograd& k, const Ends& ends, int64_t o, const float* rows, int64_t between) {
+  const F16 bias = all(k.bias[o]), zero = all(0.0f), most = all(k.activation == Activation::RELU6 ? 6.0f : __builtin_inff());
   const int64_t activation = k.activation, cols = k.out.cols, out_row = k.out.row, residual_row = k.residual.row;
-  const bool relu = activation == TS_RELU || activation == TS_RELU6, linear = activation == TS_LINEAR;
+  const bool relu = activation == Activation::RELU || activation == Activation::RELU6, linear = activation == Activation::LINEAR;
   const int64_t begin = 4 * k.first, end = smaller(4 * (k.first + k.tile_rows), k.out.rows), width = 4 * k.tile_cols;
-  float* to = at(k.out, place) + o * k.out.plane + begin * out_row;
+  float* to = ends.out + o * k.out.plane + begin * out_row;
   const float* residual = nullptr;
-  if (k.has_residual) residual = at(k.residual, place) + o * k.residual.plane + begin * residual_row;
+  if (ends.residual) residual = ends.residual + o * k.residual.plane + begin * residual_row;
   rows += k.skip;
   for (int64_t row = begin; row < end; row += 4, rows += width)
     for (int64_t r = 0; r < smaller(4, end - row); r++, to += out_row) {
@@ -208,11 +208,10 @@ void winograd_store(const ts_winograd& k, const Place& place, int64_t o, const f
 }
 
 // Sixteen outputs from `first` on, lanes of tiles.
-void winograd_many(const ts_winograd& k, const Place& place, int64_t first, float* sums) {
+void winograd_many(const Winograd& k, const Ends& ends, const float* x, int64_t first, float* sums) {
   constexpr int MOST = MANY_REGISTERS ? 3 : 1;
   const int64_t vectors = k.pitch / 16, chunks = (vectors + MOST - 1) / MOST, plane = 16 * k.pitch + 16;
   const float* weight = k.weights + first * FREQUENCIES * k.in.planes;
-  const float* x = at(k.transformed, place);
   for (int f = 0; f < FREQUENCIES; f++, weight += 16 * k.in.planes)
     for (int64_t c = 0; c < chunks; c++) {
       const int64_t begin = vectors * c / chunks, end = vectors * (c + 1) / chunks;
@@ -236,18 +235,17 @@ void winograd_many(const ts_winograd& k, const Place& place, int64_t first, floa
         for (int i = 0; i < 4; i++) store(rows + r * LONG_ROW + 64 * v + 16 * i, row[i]);
       }
     }
-    winograd_store(k, place, first + o, rows, LONG_ROW);
+    winograd_store(k, ends, first + o, rows, LONG_ROW);
   }
 }
 
 // H times sixteen outputs from `first` on, lanes of outputs.
 template <int H>
-void winograd_few(const ts_winograd& k, const Place& place, int64_t first, float* sums) {
+void winograd_few(const Winograd& k, const Ends& ends, const float* x, int64_t first, float* sums) {
   constexpr int MOST = MANY_REGISTERS ? 6 : 4, ROW = 4 * 16 + 16;
   const int64_t tiles = k.pitch, chunks = (tiles + MOST - 1) / MOST, plane = 16 * H * tiles + 16;
   const int64_t between = 16 * FREQUENCIES * k.in.planes;
   const float* weight = k.weights + first * FREQUENCIES * k.in.planes;
-  const float* x = at(k.transformed, place);
   for (int f = 0; f < FREQUENCIES; f++, weight += 16 * k.in.planes)
     for (int64_t c = 0; c < chunks; c++) {
       const int64_t begin = tiles * c / chunks, end = tiles * (c + 1) / chunks;
@@ -268,38 +266,38 @@ void winograd_few(const ts_winograd& k, const Place& place, int64_t first, float
         for (int r = 0; r < 4; r++) __builtin_memcpy(rows[o][r] + 4 * t, each + 4 * r, 4 * sizeof(float));
       }
     }
-    for (int64_t o = 0; o < outputs; o++) winograd_store(k, place, first + 16 * h + o, rows[o][0], ROW);
+    for (int64_t o = 0; o < outputs; o++) winograd_store(k, ends, first + 16 * h + o, rows[o][0], ROW);
   }
 }
 
 struct WinogradOutputs {
-  const ts_winograd& k;
-  const Place& place;
+  const Winograd& k;
+  const Ends& ends;
+  const float* x;
   int64_t first;
   float* sums;
 
   template <int H>
   void operator()() const {
-    winograd_few<H>(k, place, first, sums);
+    winograd_few<H>(k, ends, x, first, sums);
   }
 };
 
-void winograd_outputs(const ts_winograd& k, const Place& place, Share share) {
+// `x`: the transformed inputs.
+void winograd_outputs(const Winograd& k, const Ends& ends, const float* x, float* sums, Range outputs) {
   constexpr int64_t AT_ONCE = MANY_REGISTERS ? 4 : 1;
-  const Range outputs = part(k.out.planes, share, 16);
-  float* sums = at(k.sums, place) + outputs.begin / 16 * k.sums.plane;  // each thread has its own
+  sums += outputs.begin / 16 * k.sums.plane;  // each thread has its own
   if (k.pitch >= 16)
-    for (int64_t o = outputs.begin; o < outputs.end; o += 16) winograd_many(k, place, o, sums);
+    for (int64_t o = outputs.begin; o < outputs.end; o += 16) winograd_many(k, ends, x, o, sums);
   else
     for (int64_t o = outputs.begin; o < outputs.end; o += 16 * AT_ONCE)
-      with_constant<AT_ONCE>(smaller(AT_ONCE, (outputs.end - o + 15) / 16), WinogradOutputs{k, place, o, sums});
+      with_constant<AT_ONCE>(smaller(AT_ONCE, (outputs.end - o + 15) / 16), WinogradOutputs{k, ends, x, o, sums});
 }
 
-int winograd(const ts_op* op, const Place& place, Share share) {
-  const auto& k = *reinterpret_cast<const ts_winograd*>(op);
+int winograd(const Winograd& k, const Place& place, Share share) {
   if (k.product)
-    winograd_outputs(k, place, share);
+    winograd_outputs(k, ends(k, place), at(k.transformed, place), at(k.sums, place), part(k.out.planes, share, 16));
   else
-    winograd_inputs(k, place, share);
-  return TS_OK;
+    winograd_inputs(k, at(k.in, place), at(k.transformed, place), part(k.in.planes, share, k.together));
+  return Status::OK;
 }

@@ -1,4 +1,11 @@
 // Sixteen floats in two registers of eight.
+#include "program/kernels.h"
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+namespace avx2 {
+
 constexpr int ACCUMULATORS = 5;  // of 16 registers: what is summed over all taps lies in memory meanwhile
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
@@ -141,3 +148,11 @@ inline void interleave(F16 even, F16 odd, F16& x, F16& y) {
   };
   x = join(even.a, odd.a), y = join(even.b, odd.b);
 }
+
+#include "table.inl"
+
+}  // namespace avx2
+const Kernels* avx2_kernels() { return &avx2::TABLE; }
+#else
+const Kernels* avx2_kernels() { return nullptr; }
+#endif

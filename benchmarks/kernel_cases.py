@@ -1,0 +1,485 @@
+"""Every kernel by itself: an operation on memory of its own, and what NumPy computes for it in float64.
+
+``CASES`` has an entry for each operation of ``ticketsmith.native.abi.KERNELS``; ``tests/native/test_kernels.py`` compares their
+answers, and ``benchmarks/kernels.py`` times them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith import native
+from ticketsmith.native import abi
+from ticketsmith.runtime import pack
+from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
+from ticketsmith.sparse.values import aligned, int8_scales, padded, stored, to_bfloat16
+
+_SLACK = 1024
+"""Floats before and behind all values: kernels read whole vectors, as in a program's scratch memory."""
+
+
+def up(number: int) -> int:
+    return -(-number // 16) * 16
+
+
+@dataclass(eq=False)
+class Case:
+    """Operations that compute ``expected``; ``outputs`` reads what they wrote."""
+
+    name: str
+    size: int
+    random: np.random.Generator = field(init=False)
+    operations: list[abi.Operation] = field(default_factory=list)
+    expected: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
+    outputs: Callable[[], NDArray[Any]] = field(default=lambda: np.zeros(0))
+    work: int = 0
+    samples: int = 1
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.size)
+        self.memory = aligned(8 * up(self.size) ** 2 + 400 * up(self.size) + 8 * _SLACK + 150_000, np.float32)
+        self.end, self.kept = _SLACK, list[NDArray[Any]]()
+        self.spaces = (ctypes.c_void_p * (abi.Space.MORE_OUTPUTS + abi.MORE))()
+        self.spaces[abi.Space.SAMPLE] = self.memory.ctypes.data
+
+    def numbers(self, *shape: int) -> NDArray[np.float32]:
+        return self.random.standard_normal(shape).astype(np.float32)
+
+    def sparse(self, *shape: int) -> NDArray[np.float32]:
+        return self.numbers(*shape) * (self.random.random(shape) < 0.2)
+
+    def address(self, array: NDArray[Any] | None) -> int | None:
+        if array is None:
+            return None
+        self.kept.append(np.ascontiguousarray(array))
+        return self.kept[-1].ctypes.data
+
+    def room(self, floats: int) -> int:
+        base, self.end = self.end, self.end + up(floats) + 64
+        assert self.end + _SLACK < len(self.memory)
+        return base
+
+    def value(self, numbers: NDArray[Any]) -> abi.Value:
+        """[features] as a vector, [planes, columns] or [planes, rows, columns] as planes whose rows begin with vectors."""
+        if numbers.ndim == 1:
+            base = self.room(len(numbers))
+            self.memory[base : base + len(numbers)] = numbers
+            return abi.Value(base, 1, 1, abi.Space.SAMPLE, len(numbers), 1, 1)
+        planes, (rows, cols) = len(numbers), (1, *numbers.shape[1:])[-2:]
+        row = up(cols)
+        value = abi.Value(self.room(planes * rows * row), rows * row, row, abi.Space.SAMPLE, planes, rows, cols)
+        self.floats(value)[:] = numbers.reshape(planes, rows, cols)
+        return value
+
+    def floats(self, value: abi.Value) -> NDArray[Any]:
+        """[planes, rows, columns] in memory."""
+        strides = (4 * value.plane, 4 * value.row, 4)
+        shape = value.planes, value.rows, value.cols
+        return np.lib.stride_tricks.as_strided(self.memory[value.base :], shape, strides)
+
+    def array(self, numbers: NDArray[Any], axes: int) -> abi.Array:
+        """In row-major order, with axes of size 1 before, ``axes`` in all."""
+        base = self.room(numbers.size)
+        self.memory[base : base + numbers.size] = numbers.ravel()
+        strides = [0] * (axes - numbers.ndim) + [stride // numbers.itemsize for stride in numbers.strides]
+        return abi.Array(base, 0, (*strides, *[0] * (6 - axes)), abi.Space.SAMPLE, 0)
+
+    def add(self, operation: abi.Operation, expected: NDArray[Any], out: abi.Value | abi.Array, work: int) -> Case:
+        self.then(operation)
+        self.expected, self.work = expected.astype(np.float64), work
+        if isinstance(out, abi.Value):
+            self.outputs = lambda: self.floats(out).reshape(expected.shape).copy()
+        else:
+            self.outputs = lambda: self.memory[out.base : out.base + expected.size].reshape(expected.shape).copy()
+        return self
+
+    def then(self, operation: abi.Operation) -> None:
+        operation.op = abi.Op(abi.OPERATIONS.index(type(operation)), 0, 0)
+        self.operations.append(operation)
+
+    def run(self, isa: abi.Isa, parts: int = 1) -> int:
+        """By so many threads' shares, one after the other; the status."""
+        for operation in self.operations:
+            for part in range(parts):
+                status = int(
+                    native.library().ts_kernel(
+                        ctypes.addressof(operation), int(isa), self.spaces, self.samples, self.position, part, parts
+                    )
+                )
+                if status:
+                    return status
+        return 0
+
+
+def _product(case: Case, source: abi.Value, outputs: int, columns: tuple[int, ...]) -> tuple[dict[str, Any], Any, Any]:
+    """The ends of a product with ReLU, bias and residual; a function of the sums; where they are written."""
+    residual, bias = case.numbers(outputs, *columns), case.numbers(outputs)
+    out, other = case.value(np.zeros((outputs, *columns))), case.value(residual)
+    common = {
+        "in_": source, "out": out, "residual": other, "bias": case.address(padded(bias, up(outputs))),
+        "activation": abi.Activation.RELU, "has_residual": 1,
+    }  # fmt: skip
+    shaped = bias.reshape(-1, *[1] * len(columns))
+    return common, lambda sums: np.maximum(sums + shaped + residual, 0), out
+
+
+def _rounded(weight: NDArray[np.float32], dtype: str) -> NDArray[np.float64]:
+    if dtype == "int8":
+        scales = int8_scales(weight)[:, None]
+        return stored(weight, dtype, scales) * scales.astype(np.float64)
+    if dtype == "bfloat16":
+        return (to_bfloat16(weight).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return weight.astype(np.float64)
+
+
+def _vector_product(case: Case, dtype: str, dense: bool = False) -> tuple[Any, ...]:
+    outputs, inputs = case.size, case.size + 7
+    weight, x = (case.numbers if dense else case.sparse)(outputs, inputs), case.numbers(inputs)
+    common, finish, out = _product(case, case.value(x), outputs, ())
+    return weight, common, finish(_rounded(weight, dtype) @ x.astype(np.float64)), out
+
+
+def _sells(size: int) -> Iterator[Case]:
+    for width, dtype in ((64, "float32"), (128, "float32"), (64, "bfloat16"), (64, "int8"), (128, "int8")):
+        case = Case(f"{width} columns, {dtype}", size)
+        weight, common, expected, out = _vector_product(case, dtype)
+        p = pack.pack_sell(weight, dtype, width)
+        if p.order is not None:
+            bias = np.ctypeslib.as_array((ctypes.c_float * up(size)).from_address(common["bias"]))
+            common["bias"] = case.address(padded(bias[p.order], up(size)))
+        names = "first", "slots", "columns", "values", "scales", "order"
+        yield case.add(
+            abi.Sell(
+                **common, **{name: case.address(getattr(p, name)) for name in names}, slices=len(p.slots),
+                blocks=p.slots.shape[1], width=width, dtype=abi.Dtype[dtype.upper()],
+            ), expected, out, np.count_nonzero(weight),
+        )  # fmt: skip
+
+
+def _bitmasks(size: int) -> Iterator[Case]:
+    for dtype in ("float32", "bfloat16", "int8"):
+        case = Case(dtype, size)
+        weight, common, expected, out = _vector_product(case, dtype)
+        p = pack.pack_bitmask(weight, dtype)
+        addresses = {name: case.address(getattr(p, name)) for name in ("first", "bits", "values", "scales")}
+        operation = abi.Bitmask(**common, **addresses, blocks=p.bits.shape[1], dtype=abi.Dtype[dtype.upper()])
+        yield case.add(operation, expected, out, np.count_nonzero(weight))
+
+
+def _gemvs(size: int) -> Iterator[Case]:
+    for dtype in ("float32", "bfloat16", "int8"):
+        case = Case(dtype, size)
+        weight, common, expected, out = _vector_product(case, dtype, dense=True)
+        weights, scales = (case.address(array) for array in pack.pack_gemv(weight, dtype))
+        kind = abi.Dtype[dtype.upper()]
+        operation = abi.Gemv(**common, weights=weights, scales=scales, inputs=weight.shape[1], dtype=kind)
+        yield case.add(operation, expected, out, weight.size)
+
+
+def _sparse_convs(size: int) -> Iterator[Case]:
+    """A product, and a convolution of 1 by 3 whose sums, or whose few inputs, are moved."""
+    rows, cols, row = 3, size, up(size)
+    for name, kernel in (("product", 1), ("moved sums", 3), ("few taps", 3)):
+        case, shifts = Case(name, size), np.arange(kernel) - kernel // 2
+        x = case.numbers(9, rows, cols)
+        weight = case.sparse(11, 9 * kernel)
+        source = case.value(x)
+        common, finish, out = _product(case, source, 11, (rows, cols))
+        planes = np.repeat(np.arange(9), kernel)[None]
+        offsets, moves = planes * rows * row, np.tile(shifts, 9)[None]
+        few, vectors = name == "few taps", rows * row // 16
+        p = pack.pack_few_sparse_conv(weight, offsets, planes, moves) if few else (
+            pack.pack_sparse_conv(weight, offsets, planes, moves, 4))  # fmt: skip
+        column = np.arange(rows * row) % row
+        inside = [(column >= max(0, -shift)) & (column < cols - max(0, shift)) for shift in p.shifts]
+        keeps = (np.reshape(inside, (len(inside), -1, 16)) << np.arange(16)).sum(axis=-1).astype(np.uint16)
+        moved = np.stack([np.pad(x, ((0, 0), (0, 0), (1, 1)))[:, :, 1 + s : 1 + s + cols] for s in shifts], axis=1)
+        sums = np.tensordot(weight.astype(np.float64), moved.reshape(9 * kernel, rows, cols).astype(np.float64), 1)
+        yield case.add(
+            abi.SparseConv(
+                **common, taps=case.address(p.taps), starts=case.address(p.starts), shifts=case.address(p.shifts),
+                mask=case.address(keeps[0]), keeps=case.address(keeps), hides=case.address(p.moves) if few else None,
+                stretches=case.address(np.array([(0, 0, vectors)], pack.STRETCH)), stretch_count=1, vectors=vectors,
+                row_vectors=row // 16, tile=16, blocks=p.blocks, groups=1 if few else len(p.shifts),
+            ), finish(sums), out, np.count_nonzero(weight) * rows * cols,
+        )  # fmt: skip
+
+
+def _plane_product(case: Case) -> tuple[Any, ...]:
+    x, weight = case.numbers(13, case.size), case.numbers(37, 13)
+    source = case.value(x)
+    common, finish, out = _product(case, source, 37, (case.size,))
+    offsets = case.address(np.arange(13, dtype=np.int32) * source.plane)
+    return weight, offsets, common, finish(weight.astype(np.float64) @ x), out
+
+
+def _hx16s(size: int) -> Iterator[Case]:
+    for height, blocks in ((4, 1), (8, 2)):
+        case = Case(f"{height} outputs, {blocks} blocks", size)
+        weight, offsets, common, expected, out = _plane_product(case)
+        stretches = case.address(np.array([(0, 0, up(size) // 16)], pack.STRETCH))
+        yield case.add(
+            abi.DenseHx16(
+                **common, offsets=offsets, weights=case.address(pack.pack_dense_hx16(weight, height)), height=height,
+                stretches=stretches, stretch_count=1, taps=13, blocks=blocks,
+            ), expected, out, weight.size * size,
+        )  # fmt: skip
+
+
+def _px32s(size: int) -> Iterator[Case]:
+    case = Case("product", size)
+    weight, offsets, common, expected, out = _plane_product(case)
+    places = case.address(np.arange(size, dtype=np.int32))
+    weights = case.address(pack.pack_dense_px32(weight))
+    operation = abi.DensePx32(**common, offsets=offsets, from_=places, to=places, weights=weights, pixels=size, taps=13)
+    yield case.add(operation, expected, out, weight.size * size)
+
+
+def _winograds(size: int) -> Iterator[Case]:
+    case, side, inputs, outputs = Case("3x3", size), min(size, 21), 5, 19
+    x, weight = case.numbers(inputs, side, side), case.numbers(outputs, inputs, 3, 3)
+    common, finish, out = _product(case, case.value(x), outputs, (side, side))
+    tiling = Tiling(inputs, side, side * side, side, 0, 0, -(-side // 4))
+    (part,) = tiling.parts()
+    starts, ends = (case.address(mask) for mask in tiling.neighbours(part))
+    plane = (up(-(-inputs // part.together) * part.together * part.pitch) // 16 | 1) * 16
+    block, blocks = FREQUENCIES * 16 * (part.pitch + 1), up(outputs) // 16
+    transformed, sums, space = case.room(FREQUENCIES * plane), case.room(block * blocks), abi.Space.SAMPLE
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1))), (3, 3), (1, 2))
+    expected = finish(np.einsum("oikl,ixykl->oxy", weight.astype(np.float64), windows))
+    common |= {
+        "transformed": abi.Value(transformed, plane, part.pitch, space, FREQUENCIES, inputs, part.pitch),
+        "sums": abi.Value(sums, block, 16, space, blocks, FREQUENCIES, block // FREQUENCIES),
+        "weights": case.address(pack_winograd(weight)), "columns": case.address(tiling.columns()), "starts": starts,
+        "ends": ends, "first": part.first, "tile_rows": part.tile_rows, "tile_cols": tiling.tile_cols,
+        "pitch": part.pitch, "together": part.together, "pad_rows": 1,
+    }  # fmt: skip
+    case.then(abi.Winograd(**common, product=0))
+    yield case.add(abi.Winograd(**common, product=1), expected, out, 9 * inputs * outputs * side * side)
+
+
+def _pools(size: int) -> Iterator[Case]:
+    for average, kernel, step, pad in ((0, 2, 2, 0), (1, 2, 2, 0), (0, 3, 2, 1), (1, 3, 1, 1)):
+        case = Case(f"{'mean' if average else 'maximum'} of {kernel}x{kernel}", size)
+        x = case.numbers(3, max(2, size), max(2, size))
+        padding = np.pad(
+            x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad)), constant_values=0.0 if average else -np.inf
+        )
+        windows = np.lib.stride_tricks.sliding_window_view(padding, (kernel, kernel), (1, 2))[:, ::step, ::step]
+        expected = (np.mean if average else np.max)(windows, axis=(3, 4))
+        out = case.value(np.zeros(expected.shape))
+        operation = abi.Pool(
+            in_=case.value(x), out=out, average=average, height=kernel, width=kernel, step_r=step, step_c=step, pad_r=pad,
+            pad_c=pad, count_padding=1,
+        )  # fmt: skip
+        yield case.add(operation, expected, out, x.size)
+
+
+def _binaries(size: int) -> Iterator[Case]:
+    for function, compute in zip(abi.BinaryFunction, (np.add, np.subtract, np.multiply), strict=True):
+        case = Case(function.name.lower(), size)
+        left, right = case.numbers(3, size), case.numbers(3, size)
+        out, vectors = case.value(np.zeros((3, size))), up(size) // 16
+        a, b = case.value(left), case.value(right)
+        yield case.add(
+            abi.Binary(left=a, right=b, out=out, binary=function, vectors=vectors), compute(left, right), out, 3 * size
+        )
+
+
+def _affines(size: int) -> Iterator[Case]:
+    case = Case("hard sigmoid", size)
+    x, scale, shift = case.numbers(3, size), case.numbers(3), case.numbers(3)
+    out = case.value(np.zeros(x.shape))
+    expected = np.clip((x * scale[:, None] + shift[:, None]) / 6 + 0.5, 0, 1)
+    yield case.add(
+        abi.Affine(
+            in_=case.value(x), out=out, scale=case.address(scale), shift=case.address(shift), vectors=up(size) // 16,
+            activation=abi.Activation.HARD_SIGMOID,
+        ), expected, out, x.size,
+    )  # fmt: skip
+
+
+def _layer_norm(x: NDArray[Any], scale: NDArray[Any], shift: NDArray[Any], rms: bool, axis: int) -> NDArray[Any]:
+    x = x.astype(np.float64)
+    x = x if rms else x - x.mean(axis=axis, keepdims=True)
+    return x / np.sqrt((x * x).mean(axis=axis, keepdims=True) + 1e-5) * scale + shift
+
+
+def _softmax(x: NDArray[Any], axis: int) -> NDArray[Any]:
+    e = np.exp(x.astype(np.float64) - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def _norms(size: int) -> Iterator[Case]:
+    for name, shape, rms in (("vector", (size,), 0), ("planes", (19, size), 0), ("planes, rms", (19, size), 1)):
+        case = Case(name, size)
+        x, scale, shift = case.numbers(*shape), case.numbers(shape[0]), case.numbers(shape[0])
+        wide = [one.reshape(-1, *[1] * (len(shape) - 1)) for one in (scale, shift)]
+        tables = [case.address(padded(one, up(len(one)))) for one in (scale, shift)]
+        out = case.value(np.zeros(shape))
+        operation = abi.Norm(in_=case.value(x), out=out, scale=tables[0], shift=tables[1], epsilon=1e-5, rms=rms)
+        yield case.add(operation, _layer_norm(x, *wide, bool(rms), 0), out, x.size)
+
+
+def _softmaxes(size: int) -> Iterator[Case]:
+    for name, shape in (("vector", (size,)), ("planes", (19, size))):
+        case = Case(name, size)
+        x, out = case.numbers(*shape), case.value(np.zeros(shape))
+        yield case.add(abi.Softmax(in_=case.value(x), out=out), _softmax(x, 0), out, x.size)
+
+
+def _embeds(size: int) -> Iterator[Case]:
+    case = Case("tokens", size)
+    table, tokens = case.numbers(29, 19), case.random.integers(0, 29, size)
+    case.spaces[abi.Space.INPUT] = case.address(tokens)
+    out = case.value(np.zeros((19, size)))
+    operation = abi.Embed(out=out, table=case.address(table), tokens=29, space=abi.Space.INPUT)
+    yield case.add(operation, table[tokens].T, out, 19 * size)
+
+
+def _attended(q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], scale: float, causal: bool) -> NDArray[Any]:
+    """[.., tokens, width] each."""
+    scores = scale * (q.astype(np.float64) @ k.swapaxes(-1, -2))
+    if causal:
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -1e30)
+    return _softmax(scores, -1) @ v
+
+
+def _attentions(size: int) -> Iterator[Case]:
+    for causal in (0, 1):
+        case = Case("causal" if causal else "whole", size)
+        x = case.numbers(3, 2, 5, size)  # [query, key or value; heads; width; tokens]
+        expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2).reshape(10, size)
+        query, key, value, out = (case.value(one.reshape(10, size)) for one in (*x, np.zeros_like(x[0])))
+        scratch = case.value(np.zeros((2 * size, size)))
+        operation = abi.Attention(
+            query=query, key=key, value=value, out=out, scratch=scratch, heads=2, causal=causal, scale=0.4
+        )
+        yield case.add(operation, expected, out, 20 * size * size)
+
+
+def _copies(size: int) -> Iterator[Case]:
+    for name, (left, right), expected in (
+        ("rows", ((size, 1), (up(size), 1)), lambda x: x),
+        ("transposed", ((1, 19), (up(size), 1)), lambda x: x.reshape(-1, 19).T),
+    ):
+        case = Case(name, size)
+        x = case.numbers(19, size)
+        base, out = case.room(x.size), case.value(np.zeros(x.shape))
+        case.memory[base : base + x.size] = x.ravel()
+        ends = (
+            abi.Strided(b, plane, 0, col, 0, abi.Space.SAMPLE) for b, (plane, col) in ((base, left), (out.base, right))
+        )
+        yield case.add(abi.Copy(*((abi.Op(), *ends)), planes=19, rows=1, cols=size), expected(x), out, x.size)
+
+
+def _deals(size: int) -> Iterator[Case]:
+    case = Case("columns", size)
+    x = case.numbers(3, 2, size)
+    source, evens, odds = case.value(x), (size + 1) // 2, size // 2
+    out = case.value(np.zeros((6, 2, evens)))
+    left, right = (abi.Strided(v.base, v.plane, v.row, 1, 0, abi.Space.SAMPLE) for v in (source, out))
+    expected = np.zeros((6, 2, evens))
+    expected[:3], expected[3:, :, :odds] = x[:, :, ::2], x[:, :, 1::2]
+    operation = abi.Deal(in_=left, out=right, planes=3, rows=2, evens=evens, odds=odds, distance=3 * out.plane)
+    yield case.add(operation, expected, out, x.size)
+
+
+_MAPS: dict[str, Callable[..., NDArray[Any]]] = {
+    "COPY": lambda a, b, c: a, "ADD": lambda a, b, c: a + b, "SUB": lambda a, b, c: a - b, "MUL": lambda a, b, c: a * b,
+    "DIV": lambda a, b, c: a / b, "MAXIMUM": lambda a, b, c: np.maximum(a, b), "MINIMUM": lambda a, b, c: np.minimum(a, b),
+    "POWER": lambda a, b, c: a**b, "EQUAL": lambda a, b, c: a == b, "LESS": lambda a, b, c: a < b,
+    "LESS_EQUAL": lambda a, b, c: a <= b, "WHERE": lambda a, b, c: np.where(a != 0, b, c),
+    "FMA": lambda a, b, c: a * b + c,
+}  # fmt: skip
+
+
+def _maps(size: int) -> Iterator[Case]:
+    for function in abi.MapFunction:
+        case = Case(function.name.lower(), size)
+        inputs = [np.abs(case.numbers(5, 3, size)) + 0.5 for _ in range(3)]
+        inputs[1][..., ::3] = inputs[0][..., ::3]
+        out = case.array(np.zeros((5, 3, size), np.float32), 6)
+        arrays = tuple(case.array(one, 6) for one in inputs)
+        sizes, expected = (1, 1, 1, 5, 3, size), _MAPS[function.name](*(one.astype(np.float64) for one in inputs))
+        yield case.add(abi.Map(in_=arrays, out=out, size=sizes, inputs=3, function=function), expected, out, 15 * size)
+
+
+def _reduces(size: int) -> Iterator[Case]:
+    for function, compute in ((abi.ReduceFunction.SUM, np.sum), (abi.ReduceFunction.MAX, np.max)):
+        case = Case(function.name.lower(), size)
+        x = case.numbers(5, 3, size)
+        source, out = case.array(x, 6), case.array(np.zeros(5, np.float32), 3)
+        source.stride = (0, 0, 3 * size, 0, 0, 0)
+        yield case.add(
+            abi.Reduce(
+                in_=source, out=out, size=(1, 1, 5), over=(1, 3, size), over_stride=(0, size, 1), function=function, scale=1.0
+            ), compute(x.astype(np.float64), axis=(1, 2)), out, x.size,
+        )  # fmt: skip
+
+
+def _matmuls(size: int) -> Iterator[Case]:
+    case = Case("batches of two", size)
+    a, b = case.numbers(2, 7, 9), case.numbers(2, 9, size)
+    left, right, out = case.array(a, 3), case.array(b, 3), case.array(np.zeros((2, 7, size), np.float32), 3)
+    left.stride, right.stride = (0, 0, 63, 9, 0, 1), (0, 0, 9 * size, 0, 1, size)
+    out.stride = (0, 0, 7 * size, size, 1, 0)
+    operation = abi.Matmul(left=left, right=right, out=out, size=(1, 1, 2, 7, size, 9))
+    yield case.add(operation, a.astype(np.float64) @ b, out, 126 * size)
+
+
+def _normalises(size: int) -> Iterator[Case]:
+    for function in abi.NormFunction:
+        case = Case(function.name.lower(), size)
+        x, scale, shift = case.numbers(5, size), case.numbers(1, size), case.numbers(1, size)
+        out = case.array(np.zeros((5, size), np.float32), 6)
+        source, tables = case.array(x, 6), [case.array(one, 6) for one in (scale, shift)]
+        for one in (source, out):
+            one.stride = (0, 0, size, 0, 0, 1)
+        for table in tables:
+            table.stride = (0, 0, 0, 0, 0, 1)
+        softmax, rms = function == abi.NormFunction.SOFTMAX, function == abi.NormFunction.RMS_NORM
+        yield case.add(
+            abi.Normalise(
+                in_=source, out=out, scale=tables[0], shift=tables[1], size=(1, 1, 5, 1, 1, size), kind=function, epsilon=1e-5
+            ), _softmax(x, 1) if softmax else _layer_norm(x, scale, shift, rms, 1), out, x.size,
+        )  # fmt: skip
+
+
+def _attends(size: int) -> Iterator[Case]:
+    for causal in (0, 1):
+        case = Case("causal" if causal else "whole", size)
+        q, k, v = case.numbers(1, 4, size, 5), case.numbers(1, 2, size, 5), case.numbers(1, 2, size, 7)
+        expected = _attended(q, np.repeat(k, 2, axis=1), np.repeat(v, 2, axis=1), 0.4, bool(causal))
+        query, key, value = (case.array(one, 4) for one in (q, k, v))
+        out, scratch = case.array(expected.astype(np.float32), 4), case.array(np.zeros((4, up(size)), np.float32), 2)
+        case.memory[out.base : out.base + expected.size] = 0
+        operation = abi.Attend(
+            query=query, key=key, value=value, out=out, mask=abi.Array(), scratch=scratch, samples=1, heads=4, group=2,
+            queries=size, keys=size, width=5, value_width=7, causal=causal, scale=0.4,
+        )  # fmt: skip
+        yield case.add(operation, expected, out, 48 * size * size)
+
+
+CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
+    abi.Copy: _copies, abi.Deal: _deals, abi.SparseConv: _sparse_convs, abi.Sell: _sells, abi.Bitmask: _bitmasks,
+    abi.Gemv: _gemvs, abi.DenseHx16: _hx16s, abi.DensePx32: _px32s, abi.Winograd: _winograds, abi.Pool: _pools,
+    abi.Binary: _binaries, abi.Affine: _affines, abi.Norm: _norms, abi.Softmax: _softmaxes, abi.Embed: _embeds,
+    abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
+    abi.Attend: _attends,
+}  # fmt: skip
+
+
+def cases(sizes: Sequence[int]) -> Iterator[tuple[type[abi.Operation], Case]]:
+    """Every case of every operation, in each of the sizes."""
+    for operation, build in CASES.items():
+        for size in sizes:
+            for case in build(size):
+                yield operation, case

@@ -1,0 +1,98 @@
+"""Direct sparse convolution (cf. Park et al. 2017, Faster CNNs with direct sparse convolutions and guided pruning): a weight
+with the offset of what it reads. ``src/sparse/sparse_conv.inl`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.errors import TicketSmithError
+from ticketsmith.native import abi
+from ticketsmith.sparse.pattern import Pattern, cumulated
+from ticketsmith.sparse.values import Floats, aligned
+
+TAP = np.dtype(abi.Tap)
+STRETCH = np.dtype(abi.Stretch)
+_SPARE = 2
+"""Taps behind the last one: the kernels know where they read from two taps before."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseConv:
+    """Taps by block of input planes, output plane, and the columns that they are moved by: ``shifts``, first 0.
+    ``starts`` is [blocks * outputs * shifts + 1]."""
+
+    offsets: NDArray[np.int64]
+    starts: NDArray[np.int32]
+    shifts: NDArray[np.int64]
+    blocks: int
+    moves: NDArray[np.uint8]
+    """Of each tap, the place in ``shifts``."""
+    order: NDArray[np.intp]
+    """[nnz]: which value of the pattern each tap has."""
+
+    @classmethod
+    def of(
+        cls,
+        pattern: Pattern,
+        offsets: NDArray[np.int64],
+        planes: NDArray[np.int64],
+        moves: NDArray[np.int64],
+        block_planes: int,
+    ) -> SparseConv:
+        """``pattern`` [outputs, taps]; where each tap reads [outputs or 1, taps], from which plane, and how far what it gives
+        is moved, of the same shape."""
+        (row, column), outputs = pattern.places, len(pattern.mask)
+        where = row if len(offsets) > 1 else 0
+        offset, plane, move = offsets[where, column], planes[where, column], moves[where, column]
+        if offset.size and (offset.max() >= 2**31 or offset.min() < -(2**31)):
+            raise TicketSmithError("a layer is too large: its input does not fit 32-bit offsets.")
+        shifts = np.array([0, *sorted(set(move.tolist()) - {0})], np.int64)
+        group = np.zeros_like(move)
+        for index, shift in enumerate(shifts):
+            group[move == shift] = index
+        blocks = max(1, -(-(int(planes.max()) + 1) // block_planes))
+        key = (plane // block_planes * outputs + row) * len(shifts) + group
+        order = np.argsort(key, kind="stable")
+        starts = cumulated(np.bincount(key, minlength=blocks * outputs * len(shifts))).astype(np.int32)
+        group_of_tap: NDArray[np.uint8] = aligned(len(order) + _SPARE, np.uint8)
+        group_of_tap[:-_SPARE] = group[order]
+        return cls(offset[order], starts, shifts, blocks, group_of_tap, order)
+
+    def packed(self, values: Floats) -> NDArray[Any]:
+        """``values`` [nnz] with their offsets, in the order in which they are read."""
+        taps = aligned(len(self.order) + _SPARE, TAP)
+        taps["offset"][:-_SPARE], taps["weight"][:-_SPARE] = self.offsets, values[self.order]
+        return taps
+
+
+@dataclass(frozen=True, eq=False)
+class SparseConvPack(SparseConv):
+    """With values."""
+
+    taps: NDArray[Any]
+
+
+def pack_sparse_conv(
+    weight: Floats,
+    offsets: NDArray[np.int64],
+    planes: NDArray[np.int64],
+    moves: NDArray[np.int64],
+    block_planes: int,
+) -> SparseConvPack:
+    """``weight`` [outputs, taps]; the rest as for ``SparseConv.of``."""
+    pattern = Pattern.of(weight)
+    indices = SparseConv.of(pattern, offsets, planes, moves, block_planes)
+    return SparseConvPack(**vars(indices), taps=indices.packed(pattern.values(weight)))
+
+
+def pack_few_sparse_conv(
+    weight: Floats, offsets: NDArray[np.int64], planes: NDArray[np.int64], moves: NDArray[np.int64]
+) -> SparseConvPack:
+    """The same for taps that are read where they lie: ``starts`` is [outputs + 1]."""
+    pack = pack_sparse_conv(weight, offsets + moves, planes, moves, int(planes.max()) + 1)
+    starts: NDArray[np.int32] = np.ascontiguousarray(pack.starts[:: len(pack.shifts)])
+    return replace(pack, starts=starts)
