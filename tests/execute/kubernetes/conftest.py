@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.utils import create_from_dict
 
 from tests.cluster.fake import FakeCluster
-from tests.cluster.fixtures import Cluster, cluster, fake_cluster
+from tests.cluster.fixtures import Cluster, client_of, cluster, fake_cluster
 from tests.cluster.kubelet import Image
 from tests.cluster.resources import Object
 from tests.conftest import DIGITS
+from tests.deploy.rendered import overlay
 from tests.execute.kubernetes import light_worker
 from tests.store.azurite import PODS_CONNECTION, Azurite
 from ticketsmith.config.target import Target, load_target
@@ -207,25 +208,11 @@ def _without_environment(path: str, content: bytes) -> bytes:
 
 
 def apply_deployment(cluster: Cluster) -> None:
-    """The shipped accounts and roles, as ``kubectl`` makes them of ``deploy/kubernetes``, in the test's namespace."""
-    if shutil.which("kubectl") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no kubectl on this machine")
-    built = subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / "deploy/kubernetes/overlays/local")],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    kinds = ("ServiceAccount", "Role", "RoleBinding", "ResourceQuota", "LimitRange")
-    wanted = [document for document in yaml.safe_load_all(built) if document["kind"] in kinds]
-    text = yaml.safe_dump_all(wanted).replace("namespace: ticketsmith", f"namespace: {cluster.namespace}")
-    subprocess.run(
-        ["kubectl", f"--kubeconfig={cluster.kubeconfig}", "apply", "--server-side", "--validate=false", "-f", "-"],
-        input=text,
-        text=True,
-        check=True,
-        capture_output=True,
-    )
+    """The shipped accounts and roles of ``deploy/kubernetes``, in the test's namespace."""
+    wanted = [one for one in overlay("local") if one["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
+    text = json.dumps(wanted).replace('"namespace": "ticketsmith"', f'"namespace": "{cluster.namespace}"')
+    for one in json.loads(text):
+        create_from_dict(client_of(cluster), one)
 
 
 def make_lab(folder: Path, cluster: Cluster, store: str, secret: str | None, *changes: tuple[str, str]) -> Lab:

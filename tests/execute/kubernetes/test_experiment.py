@@ -76,7 +76,7 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert len(lab.cluster.pods()) <= before + 1  # a conductor that finds nothing to do: no second bill
 
     for name in {pod["metadata"]["labels"]["job-name"] for pod in lab.cluster.pods()}:
-        subprocess.run(["kubectl", f"--kubeconfig={lab.cluster.kubeconfig}", "delete", "job", name], check=True)
+        lab.conductor().cluster.delete(name)
     lab.cluster.wait_for(lambda: not lab.cluster.pods())
     logs = lab.run("logs", "--experiment", "digits", "--variant", "ticket")
     assert "[ticket 0]" in logs

@@ -59,7 +59,7 @@ def test_what_a_pod_and_a_variant_wait_for(light_lab: Make) -> None:
 def test_a_pod_that_nobody_has_room_for_and_a_queue(light_lab: Make) -> None:
     lab = light_lab(ONE)
     lab.set(("budget:", "queue: research\nbudget:"))
-    lab.cluster.install_kueue("research", cpu="2").holding = True  # type: ignore[union-attr]
+    lab.cluster.install_kueue(holding=True)  # type: ignore[union-attr]
     conductor = begin(lab)
     conductor.step()
     lines = follow(lab.records, conductor.cluster, lab.submitted, Choice("dense"), look=0.2)

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from kubernetes_validate import validate
 
+from tests.cluster.registry import Registry
+from tests.cluster.resources import JOBS, Clock
+from tests.cluster.storage import Storage
 from tests.execute.kubernetes.experiments import plan_of, target_of
 from ticketsmith.errors import Exit, RecipeError
 from ticketsmith.execute.kubernetes import manifests
@@ -38,6 +41,7 @@ def test_the_servers_schema_accepts_every_job(version: str, overrides: tuple[str
     assert set(found) == {"conductor", "dense", "ticket", "random-reinit", "random-ticket", "report"}
     for job in found.values():
         validate(job, version, strict=True)
+        Registry(Storage(Clock())).create(JOBS, job, dry_run=True)  # and its rules beyond the schema
 
 
 def test_every_job_is_bounded_in_time_and_tries() -> None:
