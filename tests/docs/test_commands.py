@@ -17,7 +17,7 @@ from tests.docs.shell import NOT_RUN, forget, run
 
 SMALL: dict[str, Any] = {
     "task": {"data": "digits", "model": {"name": "mlp", "widths": [16]}, "validation": 200},
-    "replicates": 2,
+    "replicates": 1,
     "benchmark": {"batch_sizes": [1], "rounds": 10},
 }
 SMALL_TEXT = {
@@ -47,7 +47,7 @@ STAND_INS: dict[str, tuple[int, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a user has it after the first command: recipes, and the runs of ``imp_mnist``."""
+    """A folder as a user has it after the first command: recipes, and the runs and the whole report of ``imp_mnist``."""
     folder = tmp_path_factory.mktemp("prepared")
     for part in ("configs", "benchmarks"):
         shutil.copytree(ROOT / part, folder / part)
@@ -71,7 +71,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[Path]:
     """A copy of the prepared folder for one page, as the current directory."""
     folder = tmp_path / "workspace"
     shutil.copytree(prepared, folder)
@@ -84,7 +84,7 @@ def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """For so little work, starting a second process and timing for long take longer than the work itself."""
-    monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 2.0)
+    monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 1.0)
     monkeypatch.setattr("ticketsmith.api.default_workers", lambda device: 1)
     monkeypatch.setattr("ticketsmith.inference.settings.BATCH_SIZES", (1,))
     monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
@@ -73,17 +77,24 @@ def _benchmark(case: str, runs: list[Result]) -> Benchmark | None:
     return replace(served(runs), machine_rate=Rate("Standard_D2s_v5", 0.115, source="another list", dated="2026-08-20"))
 
 
-@lru_cache
-def files_of(case: str) -> dict[str, bytes]:
-    """The rendered report of a case."""
-    return render(findings_of(case))
-
-
 @pytest.fixture(scope="session")
 def findings() -> Callable[[str], Findings]:
     return findings_of
 
 
 @pytest.fixture(scope="session")
-def files() -> Callable[[str], dict[str, bytes]]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, bytes]]:
+    """The rendered report of a case: by whichever process of this test run needs it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    @lru_cache
+    def files_of(case: str) -> dict[str, bytes]:
+        path = Path(shared, f"report {case}.pickle")
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(pickle.dumps(render(findings_of(case))))
+        content: dict[str, bytes] = pickle.loads(path.read_bytes())
+        return content
+
     return files_of
