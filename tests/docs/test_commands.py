@@ -113,8 +113,8 @@ def test_the_page_does_what_it_shows(page: Path, workspace: Path, monkeypatch: p
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"bash", "console", "python", "yaml", "text"}
-    strange = [block.place for page in PAGES for block in blocks(page) if block.language not in known]
+    languages = {"bash", "console", "python", "yaml", "text"}
+    strange = [block.place for page in PAGES for block in blocks(page) if block.language not in languages]
     assert not strange, "a block of another language would not be tested"
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import altair.utils.schemapi
 import pytest
 from filelock import FileLock
 
@@ -36,6 +37,9 @@ PODS = (
     pod("e", "report", 30.0, machine="Standard_D2s_v5", price_per_hour=0.115, gpu_seconds=0.0, gpu_utilisation=None),
     pod("f", "random_ticket", 5.0, exit=None, ended=False),
 )
+CHECKED = ("full", "priced")
+"""Every figure is in one of these: their specifications are checked against the schema of Vega-Lite, which takes long."""
+
 CASES = ("full", "one seed", "diverged", "no controls", "hostile", "priced")
 
 
@@ -77,6 +81,11 @@ def _benchmark(case: str, runs: list[Result]) -> Benchmark | None:
     return replace(served(runs), machine_rate=Rate("Standard_D2s_v5", 0.115, source="another list", dated="2026-08-20"))
 
 
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(altair.utils.schemapi, "DEBUG_MODE", False)
+
+
 @pytest.fixture(scope="session")
 def findings() -> Callable[[str], Findings]:
     return findings_of
@@ -93,7 +102,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str,
         path = Path(shared, f"report {case}.pickle")
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                path.write_bytes(pickle.dumps(render(findings_of(case))))
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(altair.utils.schemapi, "DEBUG_MODE", case in CHECKED)
+                    path.write_bytes(pickle.dumps(render(findings_of(case))))
         content: dict[str, bytes] = pickle.loads(path.read_bytes())
         return content
 

@@ -81,11 +81,11 @@ class Lab:
 
     def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
         """A command that has only begun; what it prints and warns of comes together."""
-        given = ["--target", str(self.target)] if verb not in ("pull", "ls", "report", "verify") else []
+        options = ["--target", str(self.target)] if verb not in ("pull", "ls", "report", "verify") else []
         if verb == "submit":
-            given += ["--config", str(self.recipe), "--yes"]
+            options += ["--config", str(self.recipe), "--yes"]
         elif verb == "resume":
-            given.append("--yes")
+            options.append("--yes")
         environment = {
             **os.environ,
             "KUBECONFIG": str(self.cluster.kubeconfig),
@@ -93,7 +93,7 @@ class Lab:
             "PYTHONPATH": str(ROOT),
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "ticketsmith", verb, *given, *more],
+            [sys.executable, "-m", "ticketsmith", verb, *options, *more],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -223,11 +223,11 @@ def make_lab(folder: Path, cluster: Cluster, store: str, secret: str | None, *ch
         text = text.replace(old, new)
     recipe, target = folder / "digits.yaml", folder / "target.yaml"
     recipe.write_text(text)
-    given = TARGET.format(image=cluster.image, namespace=cluster.namespace, store=store)
+    words = TARGET.format(image=cluster.image, namespace=cluster.namespace, store=store)
     if secret is not None:
         cluster.add_secret("ticketsmith-store", **{"connection-string": secret})
-        given += "connection_secret: {name: ticketsmith-store}\n"
-    target.write_text(given)
+        words += "connection_secret: {name: ticketsmith-store}\n"
+    target.write_text(words)
     apply_deployment(cluster)
     return Lab(folder, cluster, store, target, recipe)
 

@@ -51,12 +51,12 @@ def proposal_of(lab: Lab) -> Proposal:
 
 def jobs_created(lab: Lab) -> list[str]:
     """Names of Jobs that the API server was asked to make, dry runs aside."""
-    made = [
+    names = [
         request.path.rsplit("/", 1)[-1]
         for request in lab.cluster.audit  # type: ignore[union-attr]
         if request.method == "PATCH" and "dryRun" not in str(request.query) and "fieldManager" in str(request.query)
     ]
-    return [name for name in made if name.startswith("ts-")]
+    return [name for name in names if name.startswith("ts-")]
 
 
 def outcomes(lab: Lab) -> dict[str, str]:
@@ -192,11 +192,11 @@ def test_a_replicate_that_fails_leaves_the_others_alone_and_is_not_tried_again(l
     conductor = begin(lab)
     assert conductor.run(poll=0.2) == Exit.LOST
     assert outcomes(lab) == {"dense": "complete", "ticket": "failed", "report": "complete"}
-    (told,) = [o for o in lab.records.outcomes() if o.status == "failed"]
-    assert "bad input" in told.message
-    assert "seed 0, 1" in told.message
+    (outcome,) = [o for o in lab.records.outcomes() if o.status == "failed"]
+    assert "bad input" in outcome.message
+    assert "seed 0, 1" in outcome.message
     assert len(lab.pods("ticket")) == 2  # one try each
-    log = lab.records.store.get(lab.records.log_path(told.job, 0, lab.pods("ticket")[0]["metadata"]["name"]))
+    log = lab.records.store.get(lab.records.log_path(outcome.job, 0, lab.pods("ticket")[0]["metadata"]["name"]))
     assert b"ends with 2, as it was told to" in (log or b"")
     before = len(lab.cluster.pods())
     assert lab.conductor().run(poll=0.2) == Exit.LOST
@@ -229,8 +229,8 @@ def test_an_image_that_is_missing_is_told_and_does_not_hold_a_node_for_long(ligh
     lab = light_lab(*SMALL)
     lab.cluster.faults.missing_image(lab.cluster.image)
     assert begin(lab).run(poll=0.2) == Exit.LOST
-    (told,) = [o for o in lab.records.outcomes() if o.status == "stopped"]
-    assert "the image cannot be pulled" in told.message
+    (outcome,) = [o for o in lab.records.outcomes() if o.status == "stopped"]
+    assert "the image cannot be pulled" in outcome.message
     assert not lab.pods("dense")
 
 
@@ -239,9 +239,9 @@ def test_a_budget_that_does_not_suffice_begins_nothing_and_says_so(light_lab: Ma
     lab.set(("budget: {money: 5}", "budget: {money: 0.01}"))
     assert begin(lab).run(poll=0.2) == Exit.OVER_BUDGET
     assert not lab.cluster.pods()
-    (told,) = lab.records.outcomes()
-    assert told.reason == "Budget"
-    assert "of a budget of 0.01" in told.message
+    (outcome,) = lab.records.outcomes()
+    assert outcome.reason == "Budget"
+    assert "of a budget of 0.01" in outcome.message
 
 
 def test_what_has_overrun_its_budget_is_stopped_and_says_so(light_lab: Make) -> None:
@@ -252,8 +252,8 @@ def test_what_has_overrun_its_budget_is_stopped_and_says_so(light_lab: Make) -> 
     spent = PodRecord.of("earlier", "ts-earlier", "dense", 0, Rate("my-node", 100.0))
     lab.records.keep_pod(replace(spent, seconds=3600.0, ended=True))
     assert conductor.run(poll=0.2) == Exit.OVER_BUDGET
-    (told,) = [o for o in lab.records.outcomes() if o.status == "stopped"]
-    assert "is used up" in told.message
+    (outcome,) = [o for o in lab.records.outcomes() if o.status == "stopped"]
+    assert "is used up" in outcome.message
     lab.cluster.wait_for(lambda: not lab.pods("dense"))
 
 
@@ -354,8 +354,8 @@ def test_nothing_secret_is_in_what_the_cluster_is_told(light_lab: Make, monkeypa
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "DefaultEndpointsProtocol=https;AccountKey=c2VjcmV0LWtleQ==;")
     lab = light_lab(*SMALL)
     assert begin(lab).run(poll=0.2) == Exit.OK
-    told = json.dumps([[request.path, str(request.body)] for request in lab.cluster.audit])  # type: ignore[union-attr]
-    assert "c2VjcmV0LWtleQ" not in told
+    requests = json.dumps([[request.path, str(request.body)] for request in lab.cluster.audit])  # type: ignore[union-attr]
+    assert "c2VjcmV0LWtleQ" not in requests
 
 
 def test_cluster_is_the_officials_clients(light_lab: Make) -> None:

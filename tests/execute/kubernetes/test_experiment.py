@@ -94,8 +94,8 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert not any(secret[1].encode() in text for text in texts)
     assert secret[1] not in shown + status + logs + again + pulled
     if isinstance(lab.cluster, FakeCluster):
-        asked = json.dumps([str(r.body) for r in lab.cluster.audit if "/secrets" not in r.path])
-        assert secret[1] not in asked
+        bodies = json.dumps([str(r.body) for r in lab.cluster.audit if "/secrets" not in r.path])
+        assert secret[1] not in bodies
 
 
 def test_an_evicted_pod_a_killed_one_and_a_killed_conductor_lose_nothing(azure_lab: Make) -> None:
