@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,15 +81,17 @@ def denormals() -> None:
         torch.set_flush_denormal(False)
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports of this process hold empty pictures: to draw them takes longer than what is tested."""
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Reports that a module makes in this process hold empty pictures: to draw them takes longer than what is tested."""
     import altair.utils.schemapi
     import vl_convert
 
-    monkeypatch.setattr(altair.utils.schemapi, "DEBUG_MODE", False)  # nor is every figure's own schema checked
-    monkeypatch.setattr(vl_convert, "vegalite_to_svg", lambda *_, **__: "<svg/>")
-    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"\x89PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(altair.utils.schemapi, "DEBUG_MODE", False)  # nor is every figure's own schema checked
+        patch.setattr(vl_convert, "vegalite_to_svg", lambda *_, **__: "<svg/>")
+        patch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"\x89PNG")
+        yield
 
 
 @pytest.fixture

@@ -119,7 +119,9 @@ def test_a_second_time_trains_nothing(store: Path) -> None:
     assert "0 trained, 16 cached" in done.stderr
 
 
-def test_reports_of_a_folder_and_of_one_experiment(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_of_a_folder_and_of_one_experiment(
+    store: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
     done = run("-m", "ticketsmith.report", "--runs-prefix", "runs", cwd=store)
     status, out, err = call("report", "--runs-prefix", str(store / "runs/digits"), capsys=capsys)
     assert (done.returncode, status) == (0, 0), done.stderr + err

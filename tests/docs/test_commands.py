@@ -15,6 +15,8 @@ import yaml
 from tests.docs.markdown import PAGES, ROOT, Block, blocks
 from tests.docs.shell import NOT_RUN, forget, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL: dict[str, Any] = {
     "task": {"data": "digits", "model": {"name": "mlp", "widths": [16]}, "validation": 200},
     "replicates": 1,
@@ -47,7 +49,7 @@ STAND_INS: dict[str, tuple[int, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a user has it after the first command: recipes, and the runs and the whole report of ``imp_mnist``."""
+    """A folder as a user has it after the first command: recipes, and the runs of ``imp_mnist``."""
     folder = tmp_path_factory.mktemp("prepared")
     for part in ("configs", "benchmarks"):
         shutil.copytree(ROOT / part, folder / part)
@@ -71,7 +73,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Iterator[Path]:
+def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the prepared folder for one page, as the current directory."""
     folder = tmp_path / "workspace"
     shutil.copytree(prepared, folder)
