@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,21 +45,26 @@ gates:
 SLOW = (
     "image/test_image.py",
     "execute/kubernetes/test_experiment.py",
-    "execute/test_local_executor.py",
     "docs/test_commands.py",
     "store/test_experiment_on_blob.py",
     "cli/test_commands.py",
+    "execute/test_local_executor.py",
     "execute/kubernetes/test_conductor.py",
     "store/test_blob_faults.py",
-    "prices/test_of_runs.py",
-    "cli/test_stores.py",
-    "store/test_contract.py",
-    "docs/test_pages.py",
-    "test_api.py",
-    "report/test_browser.py",
+    "runtime/test_operations.py",
     "report/test_render.py",
-    "tasks/test_minilm.py",
+    "report/test_browser.py",
     "tasks/test_huggingface.py",
+    "tasks/test_minilm.py",
+    "cli/test_stores.py",
+    "inference/test_phases.py",
+    "store/test_contract.py",
+    "inference/test_measure.py",
+    "runtime/test_winograd.py",
+    "test_api.py",
+    "execute/kubernetes/test_launch.py",
+    "prices/test_of_runs.py",
+    "docs/test_pages.py",
 )
 """Files that take minutes begin first, so that no worker is left with one of them when the others have ended."""
 
@@ -74,6 +79,19 @@ def denormals() -> None:
     """A test that trained in this process may have switched them off, which hypothesis does not like."""
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Reports that a module makes in this process hold empty pictures: to draw them takes longer than what is tested."""
+    import altair.utils.schemapi
+    import vl_convert
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(altair.utils.schemapi, "DEBUG_MODE", False)  # nor is every figure's own schema checked
+        patch.setattr(vl_convert, "vegalite_to_svg", lambda *_, **__: "<svg/>")
+        patch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"\x89PNG")
+        yield
 
 
 @pytest.fixture
@@ -92,10 +110,10 @@ def recipe_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """A real browser; the test is skipped where there is none."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium on this machine")
-    return found
+    return path

@@ -14,6 +14,8 @@ from ticketsmith.execute.executor import Event
 from ticketsmith.execute.worker import Ended
 from ticketsmith.store.directory import DirectoryStore
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> ticketsmith.Experiment:

@@ -115,11 +115,13 @@ def test_an_experiment_leaves_all_that_is_promised(store: Path) -> None:
 
 
 def test_a_second_time_trains_nothing(store: Path) -> None:
-    done = run("-m", "ticketsmith.prune", "--config", "recipe.yaml", cwd=store)
+    done = run("-m", "tests.plain", "prune", "--config", "recipe.yaml", "--no-benchmark", cwd=store)
     assert "0 trained, 16 cached" in done.stderr
 
 
-def test_reports_of_a_folder_and_of_one_experiment(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_of_a_folder_and_of_one_experiment(
+    store: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
     done = run("-m", "ticketsmith.report", "--runs-prefix", "runs", cwd=store)
     status, out, err = call("report", "--runs-prefix", str(store / "runs/digits"), capsys=capsys)
     assert (done.returncode, status) == (0, 0), done.stderr + err
@@ -546,8 +548,8 @@ def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Wr
     """Its gate fails, the other replicate goes on, and the exit status says what happened."""
     own = ("model: {name: mlp, widths: [32, 16]}", "model: tests.cli.test_commands:unlucky")
     few = (("levels: 2", "levels: 1"), ("sparsity: 0.4", "sparsity: 0.3"))
-    quick = ("--set", "benchmark.rounds=10", "--set", "benchmark.batch_sizes=[1]")
-    done = run("-m", "ticketsmith.prune", "--config", str(recipe_file(own, *few)), *quick, cwd=tmp_path)
+    recipe = str(recipe_file(own, *few))
+    done = run("-m", "ticketsmith.prune", "--config", recipe, "--no-benchmark", cwd=tmp_path)
     assert done.returncode == Exit.DIVERGED, done.stderr
     assert "diverged: dense level 0 seed 0" in done.stderr
     assert "Traceback" not in done.stderr

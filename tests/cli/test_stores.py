@@ -20,6 +20,8 @@ from tests.docs.markdown import blocks
 from tests.store.azurite import CONNECTION_STRING, KEY
 from tests.store.proxy import FaultyProxy
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = (("levels: 2", "levels: 1"), ("duration: 120it", "duration: 40it"), ("every: 30it", "every: 20it"))
 
 

@@ -26,8 +26,7 @@ def job(name: str, script: str = "print('done')", grace: int = 5, **spec: Any) -
 
 
 def container_of(manifest: Manifest) -> Manifest:
-    found: Manifest = manifest["spec"]["template"]["spec"]["containers"][0]
-    return found
+    return manifest["spec"]["template"]["spec"]["containers"][0]  # type: ignore[no-any-return]
 
 
 INDEXED: Manifest = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}

@@ -1,29 +1,15 @@
-"""A Kubernetes cluster in one process, for tests: documented behaviour, real processes as pods, faults on request.
+"""The cluster as tests see it.
 
     with FakeCluster(tmp_path) as cluster:
-        cluster.kubeconfig               # for the official client and for kubectl; plain HTTP on this machine
-        cluster.namespace                # made, and the current one of the kubeconfig
+        cluster.kubeconfig               # for the official client; plain HTTP on this machine
+        cluster.namespace                # the current one of the kubeconfig
         cluster.wait_for(lambda: ...)    # until something is true
         cluster.faults.evict(pod)        # see faults.py
         cluster.audit                    # every request: user, verb, path, body, status
 
-| Module | Role |
-| --- | --- |
-| ``resources`` | Kinds, errors, selectors, quantities |
-| ``storage`` | Objects, versions, history, garbage collection |
-| ``validation`` ``defaults`` ``patches`` ``admission`` ``rbac`` | What the API server checks, fills in, merges, admits, allows |
-| ``registry`` | What each verb does |
-| ``api`` | HTTP, discovery, watches, logs |
-| ``jobs`` | Job controller, TTL, Kueue |
-| ``scheduler`` | Nodes, pools that grow from zero, why pods are pending |
-| ``kubelet`` | Pods as processes |
-| ``faults`` | What goes wrong |
-
 Pods run ``python -m ticketsmith`` with their ``args`` unless they have a ``command``; ``images`` maps an image to something
-else. Pools, images, Kueue's quota and the speed of back-off are plain attributes. Back-off delays are scaled down by
+else. Pools, images and the speed of back-off are plain attributes. Back-off delays are scaled down by
 ``backoff``; deadlines and grace periods are not, since they are seconds in manifests.
-
-What is not there: init containers, probes, node affinity, CPU limits, networks, admission policies, table output.
 """
 
 from __future__ import annotations
@@ -38,29 +24,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.cluster import admission
 from tests.cluster.api import Api, Request, Server
 from tests.cluster.faults import Faults
-from tests.cluster.jobs import KUEUE_KINDS, LOCAL_QUEUES, JobController, Kueue
+from tests.cluster.jobs import JobController
 from tests.cluster.kubelet import Image, Kubelet
+from tests.cluster.kueue import Kueue
 from tests.cluster.rbac import Authority
 from tests.cluster.registry import Registry
-from tests.cluster.resources import (
-    BUILT_IN,
-    EVENTS,
-    JOBS,
-    NAMESPACES,
-    PODS,
-    PRIORITY_CLASSES,
-    SECRETS,
-    SERVICE_ACCOUNTS,
-    Clock,
-    Loop,
-    Object,
-    Resource,
-)
+from tests.cluster.resources import EVENTS, JOBS, PODS, SECRETS, SERVICE_ACCOUNTS, Clock, Loop, Object
 from tests.cluster.scheduler import Pool, Scheduler
-from tests.cluster.storage import Storage, collect_garbage
+from tests.cluster.storage import Storage
 
 Predicate = Callable[[], Any]
 
@@ -69,7 +42,6 @@ class FakeCluster:
     """Starts with one node pool, ``default``, unless ``pools`` says otherwise.
 
     ``backoff``: seconds before the first retry of a pod (10 in real clusters); it doubles from there.
-    ``enforce_memory``: kill pods that outgrow their limit.
     """
 
     is_fake = True
@@ -80,22 +52,16 @@ class FakeCluster:
         *pools: Pool,
         namespace: str = "ticketsmith",
         backoff: float = 0.1,
-        enforce_memory: bool = False,
     ) -> None:
-        self.folder, self.namespace, self.enforce_memory = folder / "cluster", namespace, enforce_memory
+        self.folder, self.namespace = folder / "cluster", namespace
         self.clock = Clock()
         self.stopping = threading.Event()
         self.storage = Storage(self.clock)
         self.registry = Registry(self.storage)
         self.authority = Authority(self.storage)
-        self.kinds: dict[tuple[str, str, str], Resource] = {}
         self.images: dict[str, Image] = {}
-        self.default_image = Image()
         self.image = "registry.example/ticketsmith:test"
         self.missing_images: set[str] = set()
-        self.start_delay = 0.0
-        """Seconds that a pull takes."""
-
         self.jobs = JobController(self.storage, self.registry, backoff)
         self.scheduler = Scheduler(self.storage)
         self.kubelet = Kubelet(self)
@@ -108,7 +74,6 @@ class FakeCluster:
         self._timers: list[threading.Timer] = []
         self._loops: list[Loop] = []
         self._tidied = 0
-        self.register(*BUILT_IN)
 
     # Life -------------------------------------------------------------------------------------------------------------
 
@@ -123,20 +88,17 @@ class FakeCluster:
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)):
-            self.registry.create(PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value})
-        for namespace in ("default", "kube-system", self.namespace):
-            self.registry.create(NAMESPACES, {"metadata": {"name": namespace}})
+        self.add_account("default")
         for pool in self._pools:
             self.scheduler.add(pool)
         self.server.start()
-        self.write_kubeconfig(self.kubeconfig, None, self.namespace)
+        self.write_kubeconfig(self.kubeconfig, None)
         for name, step in (
             ("controllers", self._control),
             ("scheduler", self.scheduler.step),
             ("kubelet", self.kubelet.step),
         ):
-            loop = Loop(name, step, self.stopping, self.storage.wait, 0.05)
+            loop = Loop(name, step, self.stopping, self.storage.wait)
             loop.start()
             self._loops.append(loop)
 
@@ -156,14 +118,12 @@ class FakeCluster:
             raise AssertionError("the fake cluster itself has a fault") from failure
 
     def _control(self) -> None:
-        self.faults.note_version()
         if self.kueue is not None:
             self.kueue.step()
         self.jobs.step()
         if self._tidied != self.storage.version:
             self._tidied = self.storage.version
-            collect_garbage(self.storage)
-            admission.count_quotas(self.storage)
+            self.storage.collect_garbage()
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Does something after a time, unless the cluster was stopped before."""
@@ -173,18 +133,9 @@ class FakeCluster:
 
     # What tests set up ------------------------------------------------------------------------------------------------
 
-    def register(self, *kinds: Resource) -> None:
-        """Kinds that are served, such as those of a CRD."""
-        for kind in kinds:
-            self.kinds[kind.group, kind.version, kind.plural] = kind
-
-    def install_kueue(self, queue: str, **quota: str) -> Kueue:
-        """With one LocalQueue. ``quota`` by resource, ``cpu="2"``; use a dict for ``nvidia.com/gpu``."""
-        self.register(*KUEUE_KINDS)
-        self.kueue = Kueue(self.storage, quota)
+    def install_kueue(self, holding: bool = False) -> Kueue:
+        self.kueue = Kueue(self.storage, holding)
         self.registry.webhooks.append(self.kueue.webhook)
-        meta = {"name": queue, "namespace": self.namespace}
-        self.registry.create(LOCAL_QUEUES, {"metadata": meta, "spec": {"clusterQueue": "default"}})
         return self.kueue
 
     def add_secret(self, name: str, **values: str) -> None:
@@ -197,17 +148,17 @@ class FakeCluster:
     def kubeconfig_of(self, account: str) -> Path:
         """A kubeconfig that acts as a service account: what it may do is up to roles."""
         path = self.folder / f"kubeconfig-{account}"
-        self.write_kubeconfig(path, self.authority.token(self.namespace, account), self.namespace)
+        self.write_kubeconfig(path, self.authority.token(self.namespace, account))
         return path
 
-    def write_kubeconfig(self, path: Path, token: str | None, namespace: str) -> None:
+    def write_kubeconfig(self, path: Path, token: str | None) -> None:
         user = {"token": token} if token else {}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "fake",
             "clusters": [{"name": "fake", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "user", "namespace": namespace}}],
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "user", "namespace": self.namespace}}],
             "users": [{"name": "user", "user": user}],
         }
         path.write_text(json.dumps(config))
@@ -235,14 +186,13 @@ class FakeCluster:
         return sorted(mine, key=lambda pod: self.storage.born[pod["metadata"]["uid"]])
 
     def events(self, about: str = "") -> list[Object]:
-        found = self.storage.list(EVENTS, self.namespace)
-        return [event for event in found if not about or event["involvedObject"]["name"] == about]
+        events = self.storage.list(EVENTS, self.namespace)
+        return [event for event in events if not about or event["involvedObject"]["name"] == about]
 
     def log(self, pod: str) -> str:
         """What a pod has printed."""
-        worker = self.kubelet.worker(self.storage.get(PODS, self.namespace, pod))
-        path = worker.log()
-        return path.read_text() if path else ""
+        path = self.kubelet.worker(self.storage.get(PODS, self.namespace, pod)).log
+        return path.read_text() if path.exists() else ""
 
     def wait_for(self, predicate: Predicate, timeout: float = 30.0, what: str = "") -> Any:
         """The first true value of a predicate. Raises TimeoutError, with the state of all Jobs and pods."""
@@ -256,15 +206,17 @@ class FakeCluster:
 
     def describe(self) -> str:
         """All Jobs, pods and events in a few words each, for messages of tests that fail."""
-        lines = [f"job {job['metadata']['name']}: {_told(job)}" for job in self.storage.list(JOBS, self.namespace)]
+        lines = [f"job {job['metadata']['name']}: {_words(job)}" for job in self.storage.list(JOBS, self.namespace)]
         for pod in self.pods():
             states = [status["state"] for status in pod["status"].get("containerStatuses") or []]
-            lines.append(f"pod {pod['metadata']['name']}: {pod['status']['phase']}, {_told(pod)}, {json.dumps(states)}")
+            lines.append(
+                f"pod {pod['metadata']['name']}: {pod['status']['phase']}, {_words(pod)}, {json.dumps(states)}"
+            )
         lines += [f"event of {e['involvedObject']['name']}: {e['reason']}: {e['message']}" for e in self.events()]
         return "\n".join(lines)
 
 
-def _told(thing: Object) -> str:
+def _words(thing: Object) -> str:
     status = thing.get("status") or {}
     numbers = {key: value for key, value in status.items() if isinstance(value, int | str)}
     true = [

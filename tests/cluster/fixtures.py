@@ -26,15 +26,15 @@ Cluster = FakeCluster | RealCluster
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster with room for pods of 8 CPUs in all."""
-    with RealCluster(tmp_path) if is_offered() else FakeCluster(tmp_path) as made:
-        yield made
+    with RealCluster(tmp_path) if is_offered() else FakeCluster(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture
 def fake_cluster(tmp_path: Path) -> Iterator[FakeCluster]:
     """Always the fake, for what cannot be set up in a real one: pools, clocks, faults."""
-    with FakeCluster(tmp_path) as made:
-        yield made
+    with FakeCluster(tmp_path) as one:
+        yield one
 
 
 def client_of(cluster: Cluster, account: str | None = None) -> Any:

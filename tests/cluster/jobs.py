@@ -1,4 +1,4 @@
-"""The Job controller, the TTL controller, and Kueue: what makes pods of Jobs, and what Jobs come to.
+"""The Job controller and the TTL controller: what makes pods of Jobs, and what Jobs come to.
 
 The order of decisions is the real controller's: a failure policy before back-off limits, these before the deadline, then
 the indexes. Pods are counted when their tracking finalizer is taken off, once each.
@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
-from decimal import Decimal
 
-from tests.cluster.registry import Registry, condition, set_condition, tell
-from tests.cluster.resources import JOBS, PODS, ApiError, Object, Resource, at, quantity
-from tests.cluster.storage import Storage, controlled_by, drop_finalizers, is_finished, random_suffix
+from tests.cluster.registry import Registry
+from tests.cluster.resources import JOBS, PODS, ApiError, Object, at, condition, is_finished, is_leaving, set_condition
+from tests.cluster.storage import Storage, drop_finalizer, owned_by, random_suffix
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -60,10 +59,10 @@ class JobController:
             jobs = {job["metadata"]["uid"]: job for job in self.storage.view(JOBS)}
             mine: dict[str, list[Object]] = {uid: [] for uid in jobs}
             for pod in self.storage.view(PODS):
-                owner = next((o["uid"] for o in pod["metadata"].get("ownerReferences", []) if o.get("controller")), "")
+                owner = pod["metadata"]["ownerReferences"][0]["uid"]
                 if owner in mine:
                     mine[owner].append(pod)
-                elif TRACKING in pod["metadata"].get("finalizers", []):
+                else:
                     self._untrack(pod)
             for uid, job in jobs.items():
                 if is_over(job):
@@ -78,13 +77,14 @@ class JobController:
     def _expire(self, job: Object) -> None:
         ttl = job["spec"].get("ttlSecondsAfterFinished")
         ended = condition(job, "Complete") or condition(job, "Failed")
-        if ttl is None or ended is None or "deletionTimestamp" in job["metadata"]:
+        if ttl is None or ended is None or is_leaving(job):
             return
         if self.storage.clock.since(ended["lastTransitionTime"]) >= ttl:
-            self.storage.discard(JOBS, job, propagation="Foreground")
+            self.storage.delete(JOBS, job, foreground=True)
 
     def _untrack(self, pod: Object) -> None:
-        self.storage.edit(PODS, pod, lambda live: drop_finalizers(live, {TRACKING}))
+        if TRACKING in pod["metadata"].get("finalizers", []):
+            self.storage.edit(PODS, pod, lambda live: drop_finalizer(live, TRACKING))
 
     def must_wait(self, failures: int, last: Object | None) -> bool:
         """Whether a replacement is still to come, since the last failed pod."""
@@ -99,13 +99,13 @@ class _Sync:
 
     def __init__(self, controller: JobController, job: Object, pods: list[Object]) -> None:
         self.controller, self.storage, self.job = controller, controller.storage, job
-        self.spec, self.status = job["spec"], deepcopy(job.get("status") or {})
+        self.uid, self.spec, self.status = job["metadata"]["uid"], job["spec"], deepcopy(job["status"])
         self.indexed = self.spec["completionMode"] == "Indexed"
         self.per_index = "backoffLimitPerIndex" in self.spec
-        self.only_failed = self.spec.get("podReplacementPolicy") == "Failed" or "podFailurePolicy" in self.spec
+        self.only_failed = self.spec["podReplacementPolicy"] == "Failed"
         self.pods = sorted(pods, key=lambda pod: (index_of(pod), pod["metadata"]["name"]))
-        self.active = [pod for pod in pods if not is_finished(pod) and "deletionTimestamp" not in pod["metadata"]]
-        self.terminating = sum(not is_finished(pod) and "deletionTimestamp" in pod["metadata"] for pod in pods)
+        self.active = [pod for pod in pods if not is_finished(pod) and not is_leaving(pod)]
+        self.terminating = sum(not is_finished(pod) and is_leaving(pod) for pod in pods)
         self.completed = parse_indexes(self.status.get("completedIndexes", ""))
         self.failed = parse_indexes(self.status.get("failedIndexes", ""))
 
@@ -113,19 +113,14 @@ class _Sync:
     def tracked(self) -> list[Object]:
         return [pod for pod in self.pods if TRACKING in pod["metadata"].get("finalizers", [])]
 
-    @property
-    def suspended(self) -> bool:
-        return bool(self.spec.get("suspend"))
-
     def has_failed(self, pod: Object) -> bool:
         phase = at(pod, "status", "phase")
-        gone = not self.only_failed and "deletionTimestamp" in pod["metadata"] and phase != "Succeeded"
-        return phase == "Failed" or gone
+        return phase == "Failed" or (not self.only_failed and is_leaving(pod) and phase != "Succeeded")
 
     def run(self) -> None:
         now = self.storage.clock.stamp()
         resuming = at(condition(self.job, "Suspended"), "status") == "True"
-        if "startTime" not in self.status and not self.suspended and not resuming:
+        if "startTime" not in self.status and not self.spec["suspend"] and not resuming:
             self.status["startTime"] = now
         self._count_failures_in_a_row()
         if self.indexed:
@@ -136,10 +131,10 @@ class _Sync:
         active = len(self.active)
         if ending is not None:
             for pod in self.active:
-                self._delete(pod)
+                self.storage.delete(PODS, pod)
             self.terminating += active
             active = 0
-        elif "deletionTimestamp" not in self.job["metadata"]:
+        elif not is_leaving(self.job):
             active = self._manage()
         self._count_finished(ending)
         if ending is None and self._is_complete(active):
@@ -160,9 +155,9 @@ class _Sync:
         new = sum(match_policy(self.job, pod)[0] != "Ignore" for pod in self.tracked if self.has_failed(pod))
         deadline = self.spec.get("activeDeadlineSeconds")
         reason = ""
-        if self.status.get("failed", 0) + new > self.spec["backoffLimit"] or self._restarts_too_often():
+        if self.status.get("failed", 0) + new > self.spec["backoffLimit"]:
             reason = "BackoffLimitExceeded"
-        elif deadline is not None and not self.suspended and self._running_for() >= deadline + 1:
+        elif deadline is not None and not self.spec["suspend"] and self._running_for() >= deadline + 1:
             reason = "DeadlineExceeded"  # about a second late, as in real clusters
         elif self.per_index and len(self.failed) > self.spec.get("maxFailedIndexes", 10**9):
             reason = "MaxFailedIndexesExceeded"
@@ -173,51 +168,34 @@ class _Sync:
     def _running_for(self) -> float:
         return self.storage.clock.since(self.status["startTime"]) if "startTime" in self.status else 0.0
 
-    def _restarts_too_often(self) -> bool:
-        if at(self.spec, "template", "spec", "restartPolicy") != "OnFailure":
-            return False
-        statuses = [c for pod in self.active for c in at(pod, "status", "containerStatuses") or []]
-        restarts = sum(c.get("restartCount", 0) for c in statuses)
-        return restarts > 0 if self.spec["backoffLimit"] == 0 else restarts >= self.spec["backoffLimit"]
-
     def _fails_index(self, pod: Object) -> bool:
         if not self.has_failed(pod):
             return False
         action = match_policy(self.job, pod)[0]
-        return action == "FailIndex" or (
-            action != "Ignore" and _count(pod, FAILURES) >= self.spec["backoffLimitPerIndex"]
-        )
+        again = action == "Ignore" or _count(pod, FAILURES) < self.spec["backoffLimitPerIndex"]
+        return action == "FailIndex" or not again
 
     def _is_complete(self, active: int) -> bool:
         succeeded = len(self.completed) if self.indexed else self.status.get("succeeded", 0)
-        wanted = self.spec.get("completions")
-        return (succeeded > 0 if wanted is None else succeeded >= wanted) and active == 0
+        return bool(succeeded >= self.spec["completions"] and active == 0)
 
     # Pods -------------------------------------------------------------------------------------------------------------
 
     def _manage(self) -> int:
         """Deletes or creates pods; how many are active then."""
         active = len(self.active)
-        if self.suspended:
+        if self.spec["suspend"]:
             return self._shrink(self.active)
         succeeded = len(self.completed) if self.indexed else self._succeeded()
-        completions, parallelism = self.spec.get("completions"), self.spec["parallelism"]
-        if completions is None:
-            wanted = active if succeeded else parallelism
-        else:
-            wanted = max(0, min(parallelism, completions - succeeded))
+        wanted = max(0, min(self.spec["parallelism"], self.spec["completions"] - succeeded))
         superfluous = self._superfluous(active - wanted)
         if superfluous:
             return self._shrink(superfluous)
         missing = wanted - active - (self.terminating if self.only_failed else 0)
-        if missing <= 0:
+        record = self.controller._records.get(self.uid, _Record())
+        if missing <= 0 or (not self.per_index and self.controller.must_wait(record.failures, record.last)):
             return active
-        uid = self.job["metadata"]["uid"]
-        record = self.controller._records.get(uid, _Record())
-        if not self.per_index and self.controller.must_wait(record.failures, record.last):
-            return active
-        again, _ = self.controller._refused.get(uid, (0.0, 0.0))
-        if self.storage.clock.now().timestamp() < again:
+        if self.storage.clock.now().timestamp() < self.controller._refused.get(self.uid, (0.0, 0.0))[0]:
             return active
         for index in self._indexes(missing) if self.indexed else [None] * missing:
             if not self._create(index):
@@ -229,8 +207,8 @@ class _Sync:
         """Deletes pods that are not to count as failures; how many are left."""
         for pod in pods:
             self.controller._untrack(pod)
-            self._delete(pod)
-            tell(self.storage, self.job, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}", SOURCE)
+            self.storage.delete(PODS, pod)
+            self.storage.tell(self.job, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}", SOURCE)
         self.terminating += len(pods)
         return len(self.active) - len(pods)
 
@@ -240,16 +218,15 @@ class _Sync:
 
     def _superfluous(self, at_least: int) -> list[Object]:
         """Second pods of an index go first, then those that have got least far."""
-        seen: set[int] = set()
+        indexes: set[int] = set()
         extra = []
-        order = sorted(self.active, key=lambda p: p["metadata"]["creationTimestamp"]) if self.indexed else []
-        for pod in order:
+        for pod in sorted(self.active, key=lambda p: p["metadata"]["creationTimestamp"]) if self.indexed else []:
             index = index_of(pod)
-            if index in seen and (self.job["metadata"]["uid"], index) in self.controller.twins:
+            if index in indexes and (self.uid, index) in self.controller.twins:
                 at_least -= 1
-            elif index in seen:
+            elif index in indexes:
                 extra.append(pod)
-            seen.add(index)
+            indexes.add(index)
         rest = [pod for pod in self.active if pod not in extra]
         rest.sort(key=lambda pod: at(pod, "status", "phase") == "Running")
         return extra + rest[: max(0, at_least - len(extra))]
@@ -258,84 +235,62 @@ class _Sync:
         """The first that have no pod and have not ended, and have waited long enough."""
         busy = {index_of(pod) for pod in self.active} | self.completed | self.failed
         if self.only_failed:
-            busy |= {
-                index_of(pod) for pod in self.pods if "deletionTimestamp" in pod["metadata"] and not is_finished(pod)
-            }
+            busy |= {index_of(pod) for pod in self.pods if is_leaving(pod) and not is_finished(pod)}
         pending = [index for index in range(self.spec["completions"]) if index not in busy][:most]
-        if not self.per_index:
-            return pending
-        return [index for index in pending if self._waited(self._last_failure(index))]
+        return [index for index in pending if not self.per_index or self._waited(self._last_failure(index))]
 
     def _waited(self, last: Object | None) -> bool:
-        if last is None:
-            return True
-        return not self.controller.must_wait(_count(last, FAILURES) + _count(last, IGNORED) + 1, last)
+        return last is None or not self.controller.must_wait(_count(last, FAILURES) + _count(last, IGNORED) + 1, last)
 
     def _last_failure(self, index: int) -> Object | None:
         failed = [pod for pod in self.tracked if index_of(pod) == index and self.has_failed(pod)]
-        return max(
-            failed, key=lambda pod: (_count(pod, FAILURES) + _count(pod, IGNORED), finished_at(pod)), default=None
-        )
+        order = {id(pod): (_count(pod, FAILURES) + _count(pod, IGNORED), finished_at(pod)) for pod in failed}
+        return max(failed, key=lambda pod: order[id(pod)], default=None)
 
     def _create(self, index: int | None) -> bool:
         try:
             pod = self.controller.registry.create(PODS, self.pod(index))
         except ApiError as error:
-            uid = self.job["metadata"]["uid"]
-            _, delay = self.controller._refused.get(uid, (0.0, 0.0))
+            _, delay = self.controller._refused.get(self.uid, (0.0, 0.0))
             delay = min(max(2 * delay, self.controller.backoff / 10), self.controller.backoff * 6)
-            self.controller._refused[uid] = (self.storage.clock.now().timestamp() + delay, delay)
-            tell(self.storage, self.job, "FailedCreate", f"Error creating: {error.message}", SOURCE, warning=True)
+            self.controller._refused[self.uid] = (self.storage.clock.now().timestamp() + delay, delay)
+            self.storage.tell(self.job, "FailedCreate", f"Error creating: {error.message}", SOURCE, warning=True)
             return False
-        self.controller._refused.pop(self.job["metadata"]["uid"], None)
-        tell(self.storage, self.job, "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}", SOURCE)
+        self.controller._refused.pop(self.uid, None)
+        self.storage.tell(self.job, "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}", SOURCE)
         return True
 
     def pod(self, index: int | None) -> Object:
         """The pod of an index, by the template."""
         template, meta = deepcopy(self.spec["template"]), self.job["metadata"]
-        prefix = f"{meta['name']}-" if index is None else f"{meta['name']}-{index}-"
-        if len(prefix) > 58:
-            tail = "-" if index is None else f"-{index}-"
-            prefix = meta["name"][: 58 - len(tail)] + tail
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"]}
-        owner |= {"controller": True, "blockOwnerDeletion": True}
-        own = template.get("metadata") or {}
-        pod = {"metadata": {"name": prefix + random_suffix(), "generateName": prefix, "namespace": meta["namespace"]}}
-        pod["metadata"] |= {"labels": dict(own.get("labels") or {}), "annotations": dict(own.get("annotations") or {})}
+        tail = "-" if index is None else f"-{index}-"
+        prefix = meta["name"][: 58 - len(tail)] + tail
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
+        labels, annotations = (dict(template["metadata"].get(key) or {}) for key in ("labels", "annotations"))
+        pod = {"metadata": {"name": prefix + random_suffix(), "namespace": meta["namespace"]}, "spec": template["spec"]}
+        pod["metadata"] |= {"labels": labels, "annotations": annotations}
         pod["metadata"] |= {"ownerReferences": [owner], "finalizers": [TRACKING]}
-        pod["spec"] = template["spec"]
         if index is None:
             return pod
-        pod["metadata"]["labels"][INDEX] = pod["metadata"]["annotations"][INDEX] = str(index)
+        labels[INDEX] = annotations[INDEX] = str(index)
         pod["spec"]["hostname"] = f"{meta['name']}-{index}"
         reference = {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX}']"}}
-        for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:
-            env = container.setdefault("env", [])
-            if all(variable["name"] != "JOB_COMPLETION_INDEX" for variable in env):
-                env.append({"name": "JOB_COMPLETION_INDEX", "valueFrom": reference})
+        for container in pod["spec"]["containers"]:
+            container.setdefault("env", []).append({"name": "JOB_COMPLETION_INDEX", "valueFrom": reference})
         if self.per_index:
             last = self._last_failure(index)
             failures, ignored = (_count(last, FAILURES), _count(last, IGNORED)) if last else (0, 0)
             if last is not None:
-                if match_policy(self.job, last)[0] == "Ignore":
-                    ignored += 1
-                else:
-                    failures += 1
-            pod["metadata"]["annotations"][FAILURES] = str(failures)
-            if ignored:
-                pod["metadata"]["annotations"][IGNORED] = str(ignored)
+                free = match_policy(self.job, last)[0] == "Ignore"
+                failures, ignored = failures + (not free), ignored + free
+            annotations |= {FAILURES: str(failures), IGNORED: str(ignored)}
         return pod
-
-    def _delete(self, pod: Object) -> None:
-        self.storage.discard(PODS, pod)
 
     # Counting ---------------------------------------------------------------------------------------------------------
 
     def _count_failures_in_a_row(self) -> None:
-        record = self.controller._records.setdefault(self.job["metadata"]["uid"], _Record())
-        new = [pod for pod in self.tracked if is_finished(pod) or self.has_failed(pod)]
-        for pod in sorted(new, key=finished_at):
+        record = self.controller._records.setdefault(self.uid, _Record())
+        for pod in sorted((p for p in self.tracked if is_finished(p) or self.has_failed(p)), key=finished_at):
             if at(pod, "status", "phase") == "Succeeded":
                 record.failures = 0
             elif pod["metadata"]["uid"] not in self.controller._failed_at:
@@ -344,13 +299,10 @@ class _Sync:
 
     def _count_finished(self, ending: Ending | None) -> None:
         """Takes the finalizer off, and counts. The last failure of an index stays until its replacement is there."""
-        fresh = [p for p in self.storage.view(PODS, self.job["metadata"]["namespace"]) if controlled_by(self.job)(p)]
-        replaced = {
-            index_of(pod) for pod in fresh if not is_finished(pod) and "deletionTimestamp" not in pod["metadata"]
-        }
+        fresh = [p for p in self.storage.view(PODS, self.job["metadata"]["namespace"]) if owned_by(p, self.job)]
+        replaced = {index_of(pod) for pod in fresh if not is_finished(pod) and not is_leaving(pod)}
         replaced |= self.completed | self.failed
-        failing = ending is not None and ending[0] == "FailureTarget"
-        over = ending is not None or "deletionTimestamp" in self.job["metadata"]
+        over = ending is not None or is_leaving(self.job)
         held = set()
         if self.per_index and not over:
             waiting = {index_of(pod) for pod in self.tracked} - replaced
@@ -360,6 +312,7 @@ class _Sync:
             if pod["metadata"]["uid"] in held or not (succeeded or failed or over):
                 continue
             self.controller._untrack(pod)
+            failing = ending is not None and ending[0] == "FailureTarget"
             if succeeded:
                 self.status["succeeded"] = self.status.get("succeeded", 0) + 1
             elif (failed or failing) and match_policy(self.job, pod)[0] != "Ignore":
@@ -368,19 +321,15 @@ class _Sync:
     def _tell_suspension(self, now: str) -> None:
         self.status.setdefault("conditions", [])
         view = {"status": self.status}
-        if self.suspended:
+        if self.spec["suspend"]:
             if set_condition(view, "Suspended", "True", now, "JobSuspended", "Job suspended"):
                 self.status.pop("startTime", None)  # the next start is told a moment after the Job has been resumed
-                tell(self.storage, self.job, "Suspended", "Job suspended", SOURCE)
-        elif condition(view, "Suspended") and set_condition(
-            view, "Suspended", "False", now, "JobResumed", "Job resumed"
-        ):
-            tell(self.storage, self.job, "Resumed", "Job resumed", SOURCE)
+        elif condition(view, "Suspended"):
+            set_condition(view, "Suspended", "False", now, "JobResumed", "Job resumed")
 
     def _set_status(self, ending: Ending | None, active: int, now: str) -> None:
         status = self.status
-        status |= {"active": active, "terminating": self.terminating, "uncountedTerminatedPods": {}}
-        status["ready"] = sum(at(condition(pod, "Ready"), "status") == "True" for pod in self.active) if active else 0
+        status |= {"active": active, "terminating": self.terminating}
         if self.indexed:
             status["succeeded"] = len(self.completed)
             status["completedIndexes"] = write_indexes(self.completed)
@@ -403,9 +352,9 @@ class _Sync:
         if self.storage.edit(JOBS, self.job, lambda live: live.update(status=status)) is None or not finished:
             return
         if "completionTime" in status:
-            tell(self.storage, self.job, "Completed", "Job completed", SOURCE)
+            self.storage.tell(self.job, "Completed", "Job completed", SOURCE)
         elif ending is not None:
-            tell(self.storage, self.job, ending[1], ending[2], SOURCE, warning=True)
+            self.storage.tell(self.job, ending[1], ending[2], SOURCE, warning=True)
 
 
 def is_over(job: Object) -> bool:
@@ -414,28 +363,24 @@ def is_over(job: Object) -> bool:
 
 def match_policy(job: Object, pod: Object) -> tuple[str | None, str | None]:
     """The action of the first rule that matches, and for FailJob the message."""
-    meta = pod["metadata"]
     for number, rule in enumerate((job["spec"].get("podFailurePolicy") or {}).get("rules") or []):
-        action, on_exit = rule["action"], rule.get("onExitCodes")
-        if on_exit is not None:
-            for status in at(pod, "status", "containerStatuses") or []:
-                code = at(status, "state", "terminated", "exitCode")
-                named = on_exit.get("containerName") in (None, status["name"])
-                if not code or not named or (code in on_exit["values"]) != (on_exit["operator"] == "In"):
-                    continue
-                message = (
-                    f"Container {status['name']} for pod {meta['namespace']}/{meta['name']} failed with exit code "
-                )
-                message += f"{code} matching {action} rule at index {number}"
-                return action, message if action == "FailJob" else None
-        for pattern in rule.get("onPodConditions") or []:
-            found = condition(pod, pattern["type"])
-            if found is not None and found["status"] == pattern.get("status", "True"):
-                message = (
-                    f"Pod {meta['namespace']}/{meta['name']} has condition {pattern['type']} matching {action} rule at "
-                )
-                return action, f"{message}index {number}" if action == "FailJob" else None
+        why = _matches(rule, pod)
+        if why:
+            words = f"{why} matching {rule['action']} rule at index {number}"
+            return rule["action"], words if rule["action"] == "FailJob" else None
     return None, None
+
+
+def _matches(rule: Object, pod: Object) -> str:
+    name, on_exit = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}", rule.get("onExitCodes")
+    for status in at(pod, "status", "containerStatuses") or [] if on_exit else []:
+        code = at(status, "state", "terminated", "exitCode")
+        if code and (code in on_exit["values"]) == (on_exit["operator"] == "In"):
+            return f"Container {status['name']} for pod {name} failed with exit code {code}"
+    for pattern in rule.get("onPodConditions") or []:
+        if at(condition(pod, pattern["type"]), "status") == pattern.get("status", "True"):
+            return f"Pod {name} has condition {pattern['type']}"
+    return ""
 
 
 def index_of(pod: Object) -> int:
@@ -444,18 +389,17 @@ def index_of(pod: Object) -> int:
 
 def finished_at(pod: Object) -> str:
     ends = [at(c, "state", "terminated", "finishedAt") for c in at(pod, "status", "containerStatuses") or []]
-    known = [end for end in ends if end]
-    changed = [c["lastTransitionTime"] for c in at(pod, "status", "conditions") or [] if c.get("lastTransitionTime")]
+    changes = [c["lastTransitionTime"] for c in at(pod, "status", "conditions") or []]
     fallback = pod["metadata"].get("deletionTimestamp") or pod["metadata"]["creationTimestamp"]
-    return max(known or changed or [fallback])
+    return str(max([end for end in ends if end] or changes or [fallback]))
 
 
 def parse_indexes(text: str) -> set[int]:
-    found: set[int] = set()
+    indexes: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
+        indexes |= set(range(int(first), int(last or first) + 1))
+    return indexes
 
 
 def write_indexes(indexes: Iterable[int]) -> str:
@@ -473,110 +417,3 @@ def write_indexes(indexes: Iterable[int]) -> str:
 
 def _count(pod: Object, annotation: str) -> int:
     return int((pod["metadata"].get("annotations") or {}).get(annotation, 0))
-
-
-# Kueue ---------------------------------------------------------------------------------------------------------------
-
-QUEUE = "kueue.x-k8s.io/queue-name"
-LOCAL_QUEUES = Resource("kueue.x-k8s.io", "v1beta2", "localqueues", "LocalQueue", True, ("lq",), ("status",))
-WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads", "Workload", True, ("wl",), ("status",))
-KUEUE_KINDS = (
-    LOCAL_QUEUES,
-    WORKLOADS,
-    Resource("kueue.x-k8s.io", "v1beta2", "clusterqueues", "ClusterQueue", False, ("cq",), ("status",)),
-    Resource("kueue.x-k8s.io", "v1beta2", "resourceflavors", "ResourceFlavor", False, ("rf",)),
-)
-
-
-@dataclass
-class Kueue:
-    """Suspends Jobs that name a queue as they are admitted, and lets them go in order while there is quota.
-
-    ``quota`` is by resource; a Job holds what its pods ask for at its parallelism, until it is over.
-    """
-
-    storage: Storage
-    quota: dict[str, str] = field(default_factory=dict)
-    holding: bool = False
-    """While true, nothing is admitted."""
-
-    def webhook(self, resource: Resource, thing: Object, live: Object | None) -> None:
-        if resource is JOBS and live is None and QUEUE in (thing["metadata"].get("labels") or {}):
-            thing["spec"]["suspend"] = True
-
-    def step(self) -> None:
-        with self.storage.lock:
-            queued = [job for job in self.storage.view(JOBS) if QUEUE in (job["metadata"].get("labels") or {})]
-            queued = [job for job in queued if not is_over(job) and "deletionTimestamp" not in job["metadata"]]
-            queued.sort(key=lambda job: int(job["metadata"]["resourceVersion"]) if job["spec"]["suspend"] else 0)
-            used: dict[str, Decimal] = {}
-            for job in queued:
-                workload = self._workload(job)
-                lacking = self._lacking(job, used) if job["spec"]["suspend"] else ""
-                if job["spec"]["suspend"] and lacking:
-                    self._say(workload, "QuotaReserved", "False", "Pending", lacking)
-                    continue
-                for name, amount in _asked(job).items():
-                    used[name] = used.get(name, Decimal(0)) + amount
-                if job["spec"]["suspend"]:
-                    self._admit(job, workload)
-
-    def evict(self, job: Object) -> None:
-        """Takes the quota back: the Job is suspended, and its pods end."""
-        self.holding = True
-        self.storage.edit(JOBS, job, lambda live: live["spec"].update(suspend=True))
-
-    def _admit(self, job: Object, workload: Object) -> None:
-        queue = job["metadata"]["labels"][QUEUE]
-        self._say(workload, "QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue default")
-        self._say(workload, "Admitted", "True", "Admitted", "The workload is admitted")
-        self.storage.edit(JOBS, job, lambda live: live["spec"].update(suspend=False))
-        tell(self.storage, job, "Started", "Admitted by clusterQueue default", f"batch/job-kueue-controller-{queue}")
-
-    def _lacking(self, job: Object, used: dict[str, Decimal]) -> str:
-        meta = job["metadata"]
-        if not self.storage.find(LOCAL_QUEUES, meta["namespace"], meta["labels"][QUEUE]):
-            return f"LocalQueue {meta['labels'][QUEUE]} doesn't exist"
-        missing = []
-        for name, amount in _asked(job).items():
-            more = used.get(name, 0) + amount - quantity(self.quota.get(name, "1E"))
-            if more > 0:
-                missing.append(f"insufficient unused quota for {name} in flavor default-flavor, {more:f} more needed")
-        if self.holding and not missing:
-            missing.append("insufficient unused quota for cpu in flavor default-flavor, 1 more needed")
-        return f"couldn't assign flavors to pod set main: {', '.join(missing)}" if missing else ""
-
-    def _workload(self, job: Object) -> Object:
-        meta = job["metadata"]
-        name = f"job-{meta['name']}"[:57] + f"-{meta['uid'][:5]}"
-        found = self.storage.find(WORKLOADS, meta["namespace"], name)
-        if found is not None:
-            return found
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
-        labels = {"kueue.x-k8s.io/job-uid": meta["uid"]}
-        made = {"apiVersion": WORKLOADS.api_version, "kind": "Workload", "spec": {"queueName": meta["labels"][QUEUE]}}
-        made["metadata"] = {"name": name, "namespace": meta["namespace"], "labels": labels, "ownerReferences": [owner]}
-        tell(
-            self.storage,
-            job,
-            "CreatedWorkload",
-            f"Created Workload: {meta['namespace']}/{name}",
-            "batch/job-kueue-controller",
-        )
-        return self.storage.create(WORKLOADS, made)
-
-    def _say(self, workload: Object, type_: str, status: str, reason: str, message: str) -> None:
-        now = self.storage.clock.stamp()
-        self.storage.edit(WORKLOADS, workload, lambda live: set_condition(live, type_, status, now, reason, message))
-
-
-def _asked(job: Object) -> dict[str, Decimal]:
-    spec = job["spec"]
-    pods = min(spec["parallelism"], spec.get("completions") or spec["parallelism"])
-    total: dict[str, Decimal] = {}
-    for container in spec["template"]["spec"]["containers"]:
-        for name, amount in (
-            container["resources"].get("requests") or container["resources"].get("limits") or {}
-        ).items():
-            total[name] = total.get(name, Decimal(0)) + quantity(amount) * pods
-    return total

@@ -1,24 +1,26 @@
-"""Objects with versions and a history: what etcd and the watch cache are to a real API server."""
+"""Objects with versions, garbage collection and events: what etcd is to a real API server."""
 
 from __future__ import annotations
 
 import random
 import threading
 import uuid
-from bisect import bisect_right
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 
 from tests.cluster.resources import (
+    EVENTS,
     PODS,
+    ApiError,
     Clock,
     Object,
     Resource,
-    already_exists,
     at,
     conflict,
+    is_finished,
+    is_leaving,
     not_found,
+    set_condition,
 )
 
 ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -31,26 +33,12 @@ def random_suffix(length: int = 5) -> str:
     return "".join(random.choices(ALPHABET, k=length))
 
 
-@dataclass(frozen=True)
-class Change:
-    """A line of the history. ``before`` is None for what was created."""
-
-    version: int
-    resource: Resource
-    type: str  # ADDED, MODIFIED or DELETED
-    object: Object
-    before: Object | None
-
-
 class Storage:
     """All objects. What goes in and comes out is copied; every write raises the one global version."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.lock = threading.RLock()
-        self.history: list[Change] = []
-        self.compacted = 0
-        """Versions up to this one are too old to watch or to list from."""
         self.version = 100
         self.born: dict[str, int] = {}
         """The version that brought an object, by uid."""
@@ -66,10 +54,10 @@ class Storage:
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """Raises ApiError 404."""
-        found = self.find(resource, namespace, name)
-        if found is None:
+        thing = self.find(resource, namespace, name)
+        if thing is None:
             raise not_found(resource, name)
-        return found
+        return thing
 
     def list(self, resource: Resource, namespace: str = "") -> list[Object]:
         """By namespace and name; of all namespaces when none is given."""
@@ -79,45 +67,19 @@ class Storage:
         """The same without copies, for controllers that look often: nobody may change these."""
         with self.lock:
             items = self._objects.get(resource, {})
-            keys = sorted(key for key in items if not namespace or key[0] == namespace)
-            return [items[key] for key in keys]
+            return [items[key] for key in sorted(items) if not namespace or key[0] == namespace]
 
-    def peek(self, thing: Object) -> Object | None:
+    def peek(self, resource: Resource, thing: Object) -> Object | None:
         """The present state of that very object, not copied; None when it has gone."""
         meta = thing["metadata"]
         with self.lock:
-            items = next((found for kind, found in self._objects.items() if kind.kind == thing["kind"]), {})
-            live = items.get((meta.get("namespace", ""), meta["name"]))
+            live = self._objects.get(resource, {}).get((meta.get("namespace", ""), meta["name"]))
         return live if live is not None and live["metadata"]["uid"] == meta["uid"] else None
 
-    def kinds(self) -> list[Resource]:
-        """Of which there ever was an object."""
-        with self.lock:
-            return [*self._objects]
-
-    def since(self, version: int) -> list[Change]:
-        """The changes after a version, oldest first."""
-        with self.lock:
-            return self.history[bisect_right(self.history, version, key=lambda change: change.version) :]
-
-    def list_as_of(self, resource: Resource, namespace: str, version: int) -> list[Object]:
-        """What a lagging cache would still answer."""
-        state: dict[Key, Object] = {}
-        with self.lock:
-            for change in self.history:
-                if change.resource is resource and change.version <= version:
-                    meta = change.object["metadata"]
-                    key = (meta.get("namespace", ""), meta["name"])
-                    if change.type == "DELETED":
-                        state.pop(key, None)
-                    else:
-                        state[key] = change.object
-        return [deepcopy(thing) for (where, _), thing in sorted(state.items()) if not namespace or where == namespace]
-
-    def wait(self, seen: int, timeout: float) -> int:
+    def wait(self, version: int, timeout: float) -> int:
         """Returns at the first change after a version, or after the time; gives the version."""
         with self._changed:
-            if self.version == seen:
+            if self.version == version:
                 self._changed.wait(timeout)
             return self.version
 
@@ -135,13 +97,11 @@ class Storage:
         key = (meta.get("namespace", ""), meta["name"])
         with self.lock:
             if key in self._objects.setdefault(resource, {}):
-                raise already_exists(resource, meta["name"])
+                raise ApiError(409, "AlreadyExists", f'{resource.qualified} "{meta["name"]}" already exists')
             meta.setdefault("uid", str(uuid.uuid4()))
             meta["creationTimestamp"] = self.clock.stamp()
-            if "spec" in thing:
-                meta.setdefault("generation", 1)
             self.born[meta["uid"]] = self.version + 1
-            return self._write(resource, key, "ADDED", thing, None)
+            return self._write(resource, key, thing)
 
     def put(self, resource: Resource, thing: Object) -> Object:
         """Raises ApiError 404 when it has gone, 409 when it carries another version than the stored one."""
@@ -152,149 +112,104 @@ class Storage:
             before = self._objects.get(resource, {}).get(key)
             if before is None:
                 raise not_found(resource, meta["name"])
-            if (
-                meta.get("resourceVersion", before["metadata"]["resourceVersion"])
-                != before["metadata"]["resourceVersion"]
-            ):
-                raise conflict(resource, meta["name"])
-            meta["resourceVersion"] = before["metadata"]["resourceVersion"]
+            version = before["metadata"]["resourceVersion"]
+            if meta.setdefault("resourceVersion", version) != version:
+                raise conflict(resource, meta["name"], "the object has been modified")
             if thing == before:
                 return deepcopy(before)  # a write that changes nothing raises no version
-            if "spec" in thing and thing["spec"] != before.get("spec"):
-                meta["generation"] = before["metadata"].get("generation", 1) + 1
-            if meta.get("deletionTimestamp") and not meta.get("finalizers") and not _grace_left(meta):
-                return self._remove(resource, key, thing)
-            return self._write(resource, key, "MODIFIED", thing, before)
+            if is_leaving(thing) and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
+                del self._objects[resource][key]
+                self.version += 1
+                self._changed.notify_all()
+                return deepcopy(thing)
+            return self._write(resource, key, thing)
 
     def edit(self, resource: Resource, thing: Object, change: Callable[[Object], object]) -> Object | None:
         """A controller's read, change and write in one; None when that very object has gone."""
-        meta = thing["metadata"]
         with self.lock:
-            live = self.find(resource, meta.get("namespace", ""), meta["name"])
-            if live is None or live["metadata"]["uid"] != meta["uid"]:
+            live = deepcopy(self.peek(resource, thing))
+            if live is None:
                 return None
             change(live)
             return self.put(resource, live)
 
     def delete(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        *,
-        grace: int | None = None,
-        propagation: str = "Background",
-        uid: str | None = None,
-        version: str | None = None,
-    ) -> Object:
-        """Marks or removes. Pods that run keep their grace period; finalizers hold an object until they are gone."""
-        with self.lock:
-            thing = self.get(resource, namespace, name)
-            meta = thing["metadata"]
-            if uid is not None and uid != meta["uid"]:
-                raise conflict(
-                    resource,
-                    name,
-                    f"Precondition failed: UID in precondition: {uid}, UID in object meta: {meta['uid']}",
-                )
-            if version is not None and version != meta["resourceVersion"]:
-                raise conflict(
-                    resource,
-                    name,
-                    f"Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: "
-                    f"{meta['resourceVersion']}",
-                )
-            holder = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}.get(propagation)
-            if holder and resource is not PODS and holder not in meta.get("finalizers", []):
-                meta["finalizers"] = [*meta.get("finalizers", []), holder]
-            seconds = _pod_grace(thing, grace) if resource is PODS else 0
+        self, resource: Resource, thing: Object, grace: int | None = None, foreground: bool = False
+    ) -> Object | None:
+        """Deletes that very object, or marks it while a finalizer or a grace period holds it. None when it has gone."""
+
+        def mark(live: Object) -> None:
+            meta = live["metadata"]
+            if foreground and "foregroundDeletion" not in meta.get("finalizers", []):
+                meta["finalizers"] = [*meta.get("finalizers", []), "foregroundDeletion"]
+            seconds = _grace(live, grace) if resource is PODS else 0
             if "deletionTimestamp" not in meta:
                 meta["deletionTimestamp"] = self.clock.stamp(seconds)
                 meta["deletionGracePeriodSeconds"] = seconds
-                meta["generation"] = meta.get("generation", 1) + 1
-            elif seconds < meta["deletionGracePeriodSeconds"]:
-                meta["deletionGracePeriodSeconds"] = seconds
-            return self.put(resource, thing)
+            meta["deletionGracePeriodSeconds"] = min(seconds, meta["deletionGracePeriodSeconds"])
 
-    def discard(
-        self, resource: Resource, thing: Object, grace: int | None = None, propagation: str = "Background"
-    ) -> None:
-        """A controller's delete: of that very object, and nothing when it has gone already."""
-        with self.lock:
-            if self.peek(thing) is not None:
-                meta = thing["metadata"]
-                self.delete(resource, meta.get("namespace", ""), meta["name"], grace=grace, propagation=propagation)
+        return self.edit(resource, thing, mark)
 
-    def _write(self, resource: Resource, key: Key, type_: str, thing: Object, before: Object | None) -> Object:
+    def _write(self, resource: Resource, key: Key, thing: Object) -> Object:
         self.version += 1
         thing["metadata"]["resourceVersion"] = str(self.version)
         self._objects[resource][key] = thing
-        self.history.append(Change(self.version, resource, type_, deepcopy(thing), before))
         self._changed.notify_all()
         return deepcopy(thing)
 
-    def _remove(self, resource: Resource, key: Key, thing: Object) -> Object:
-        before = self._objects[resource].pop(key)
-        self.version += 1
-        thing["metadata"]["resourceVersion"] = str(self.version)
-        self.history.append(Change(self.version, resource, "DELETED", thing, before))
-        self._changed.notify_all()
-        return deepcopy(thing)
+    # What controllers share -------------------------------------------------------------------------------------------
 
-
-def controlled_by(owner: Object) -> Callable[[Object], bool]:
-    uid = owner["metadata"]["uid"]
-    return lambda thing: any(o["uid"] == uid for o in thing["metadata"].get("ownerReferences", []))
-
-
-def collect_garbage(storage: Storage) -> None:
-    """Deletes what has lost its owners, and lets go of owners that wait for their dependents."""
-    with storage.lock:
-        everything = [(r, thing) for r in storage.kinds() for thing in storage.view(r)]
-        alive = {thing["metadata"]["uid"] for _, thing in everything}
-        for resource, thing in everything:
-            meta = thing["metadata"]
-            owners = [owner["uid"] for owner in meta.get("ownerReferences", [])]
-            if owners and not alive & set(owners) and "deletionTimestamp" not in meta:
-                storage.discard(resource, thing)
-            held = {"orphan", "foregroundDeletion"} & set(meta.get("finalizers", []))
-            if "deletionTimestamp" not in meta or not held:
-                continue
-            mine = [(r, other) for r, other in everything if controlled_by(thing)(other)]
-            if "orphan" in held:
+    def collect_garbage(self) -> None:
+        """Deletes what has lost its owners, and lets go of owners that wait for their dependents."""
+        with self.lock:
+            everything = [(r, thing) for r in [*self._objects] if r is not EVENTS for thing in self.view(r)]
+            alive = {thing["metadata"]["uid"] for _, thing in everything}
+            for resource, thing in everything:
+                meta = thing["metadata"]
+                owners = {owner["uid"] for owner in meta.get("ownerReferences", [])}
+                if owners and not alive & owners and not is_leaving(thing):
+                    self.delete(resource, thing)
+                if not is_leaving(thing) or "foregroundDeletion" not in meta.get("finalizers", []):
+                    continue
+                mine = [(r, other) for r, other in everything if owned_by(other, thing)]
                 for r, other in mine:
-                    storage.edit(r, other, lambda o, uid=meta["uid"]: _disown(o, uid))
-            elif mine:
-                for r, other in mine:
-                    if "deletionTimestamp" not in other["metadata"]:
-                        storage.discard(r, other)
-                continue
-            storage.edit(resource, thing, lambda o, h=held: drop_finalizers(o, h))
+                    if not is_leaving(other):
+                        self.delete(r, other)
+                if not mine:
+                    self.edit(resource, thing, lambda live: drop_finalizer(live, "foregroundDeletion"))
+
+    def disrupt(self, pod: Object, reason: str, message: str) -> None:
+        """Marks a pod as the target of a disruption."""
+        now = self.clock.stamp()
+        self.edit(PODS, pod, lambda live: set_condition(live, "DisruptionTarget", "True", now, reason, message))
+
+    def tell(self, about: Object, reason: str, message: str, source: str, warning: bool = False) -> None:
+        """An event; the same one again only raises its count."""
+        meta, now = about["metadata"], self.clock.stamp()
+        with self.lock:
+            for event in self.view(EVENTS, meta["namespace"]):
+                same = event["involvedObject"]["uid"] == meta["uid"] and event["reason"] == reason
+                if same and event["message"] == message:
+                    self.edit(EVENTS, event, lambda live: live.update(count=live["count"] + 1, lastTimestamp=now))
+                    return
+            event = {"apiVersion": "v1", "kind": "Event", "reason": reason, "message": message, "count": 1}
+            event["metadata"] = {"name": f"{meta['name']}.{uuid.uuid4().hex[:16]}", "namespace": meta["namespace"]}
+            event["involvedObject"] = {"kind": about["kind"], "name": meta["name"], "uid": meta["uid"]}
+            event |= {"type": "Warning" if warning else "Normal", "firstTimestamp": now, "lastTimestamp": now}
+            self.create(EVENTS, event | {"eventTime": None, "source": {"component": source}})
 
 
-def drop_finalizers(thing: Object, names: set[str]) -> None:
-    left = [name for name in thing["metadata"].get("finalizers", []) if name not in names]
-    thing["metadata"].pop("finalizers", None)
+def owned_by(thing: Object, owner: Object) -> bool:
+    return any(o["uid"] == owner["metadata"]["uid"] for o in thing["metadata"].get("ownerReferences", []))
+
+
+def drop_finalizer(thing: Object, name: str) -> None:
+    left = [one for one in thing["metadata"].pop("finalizers", []) if one != name]
     if left:
         thing["metadata"]["finalizers"] = left
 
 
-def is_finished(pod: Object) -> bool:
-    return at(pod, "status", "phase") in ("Succeeded", "Failed")
-
-
-def _disown(thing: Object, uid: str) -> None:
-    meta = thing["metadata"]
-    meta["ownerReferences"] = [owner for owner in meta.get("ownerReferences", []) if owner["uid"] != uid]
-    drop_finalizers(thing, {"batch.kubernetes.io/job-tracking"})  # as the Job controller does with orphans
-
-
-def _grace_left(meta: Object) -> bool:
-    return bool(meta.get("deletionGracePeriodSeconds"))
-
-
-def _pod_grace(pod: Object, asked: int | None) -> int:
+def _grace(pod: Object, seconds: int | None) -> int:
     if not at(pod, "spec", "nodeName") or is_finished(pod):
         return 0
-    seconds = asked if asked is not None else int(pod["spec"].get("terminationGracePeriodSeconds", 30))
-    return 1 if seconds < 0 else seconds
+    return seconds if seconds is not None else int(pod["spec"].get("terminationGracePeriodSeconds", 30))

@@ -38,7 +38,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         while "=" in words[0]:
             patch.setenv(*words.pop(0).split("=", 1))
-        words = [found for word in words for found in (sorted(glob.glob(word)) or [word])]  # noqa: PTH207
+        words = [path for word in words for path in (sorted(glob.glob(word)) or [word])]  # noqa: PTH207
         if words[0] == "make":
             expanded = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True)
             assert expanded.returncode == 0, f"{command}: {expanded.stderr}"

@@ -15,9 +15,11 @@ import yaml
 from tests.docs.markdown import PAGES, ROOT, Block, blocks
 from tests.docs.shell import NOT_RUN, forget, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL: dict[str, Any] = {
     "task": {"data": "digits", "model": {"name": "mlp", "widths": [16]}, "validation": 200},
-    "replicates": 2,
+    "replicates": 1,
     "benchmark": {"batch_sizes": [1], "rounds": 10},
 }
 SMALL_TEXT = {
@@ -84,7 +86,7 @@ def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """For so little work, starting a second process and timing for long take longer than the work itself."""
-    monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 2.0)
+    monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 1.0)
     monkeypatch.setattr("ticketsmith.api.default_workers", lambda device: 1)
     monkeypatch.setattr("ticketsmith.inference.settings.BATCH_SIZES", (1,))
     monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)
@@ -113,8 +115,8 @@ def test_the_page_does_what_it_shows(page: Path, workspace: Path, monkeypatch: p
 
 
 def test_every_block_says_what_it_is() -> None:
-    known = {"bash", "console", "python", "yaml", "text"}
-    strange = [block.place for page in PAGES for block in blocks(page) if block.language not in known]
+    languages = {"bash", "console", "python", "yaml", "text"}
+    strange = [block.place for page in PAGES for block in blocks(page) if block.language not in languages]
     assert not strange, "a block of another language would not be tested"
 
 

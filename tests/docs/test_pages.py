@@ -38,8 +38,8 @@ def test_lines_are_no_longer_than_120(page: Path) -> None:
 
 @pytest.mark.parametrize("of", ["recipe", "target"])
 def test_references_are_current(of: str) -> None:
-    made = runpy.run_path(str(ROOT / "scripts" / "make_docs.py"))[f"{of}_page"]()
-    assert (ROOT / "docs" / f"{of}.md").read_text(encoding="utf-8") == made, "run `make docs`"
+    current = runpy.run_path(str(ROOT / "scripts" / "make_docs.py"))[f"{of}_page"]()
+    assert (ROOT / "docs" / f"{of}.md").read_text(encoding="utf-8") == current, "run `make docs`"
     schema = getattr(json_schema, f"{of}_schema")()
     assert json.loads((ROOT / "configs" / f"{of}.schema.json").read_text(encoding="utf-8")) == schema, "run `make docs`"
 

@@ -24,10 +24,10 @@ class Image:
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    found = find_engine()
-    if isinstance(found, str):
-        pytest.skip(found)
-    return found
+    answer = find_engine()
+    if isinstance(answer, str):
+        pytest.skip(answer)
+    return answer
 
 
 @pytest.fixture(scope="session")

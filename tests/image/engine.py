@@ -84,14 +84,14 @@ def find_base(engine: Engine, scratch: Path) -> tuple[str, str]:
             return name, ""
         archive = scratch / "base.tar"
         # Without Python, as the default base is: the build must bring it.
-        made = call("mmdebstrap", "--variant=minbase", "--include=ca-certificates", DEBIAN[PYTHON], archive)
-        if made.returncode == 0 and engine.do("import", archive, name).returncode == 0:
+        result = call("mmdebstrap", "--variant=minbase", "--include=ca-certificates", DEBIAN[PYTHON], archive)
+        if result.returncode == 0 and engine.do("import", archive, name).returncode == 0:
             archive.unlink()
             return name, ""
-        return "", f"mmdebstrap could not make a base image: {made.stderr[-500:]}"
+        return "", f"mmdebstrap could not make a base image: {result.stderr[-500:]}"
     name = f"python:{PYTHON}-slim"
-    pulled = engine.do("pull", name)
-    return (name, "") if pulled.returncode == 0 else ("", f"{name} cannot be pulled: {pulled.stderr[-500:]}")
+    result = engine.do("pull", name)
+    return (name, "") if result.returncode == 0 else ("", f"{name} cannot be pulled: {result.stderr[-500:]}")
 
 
 def fetch_torch(folder: Path) -> str:

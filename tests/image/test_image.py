@@ -43,7 +43,8 @@ def local(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Local:
     command = [
         sys.executable,
         "-m",
-        "ticketsmith.prune",
+        "tests.plain",
+        "prune",
         "--config",
         "recipe.yaml",
         "--store",
@@ -72,8 +73,7 @@ def mount(work: Path) -> tuple[str, ...]:
 
 
 def inspect(image: Image) -> Any:
-    found = json.loads(checked(*image.engine.control, "image", "inspect", image.name))[0]
-    return found["Config"]
+    return json.loads(checked(*image.engine.control, "image", "inspect", image.name))[0]["Config"]
 
 
 def test_tells_its_version(image: Image) -> None:
@@ -96,8 +96,8 @@ def test_a_user_without_rights_runs_it(image: Image) -> None:
 
 def test_holds_no_compiler_and_nothing_that_installs(image: Image) -> None:
     tools = "cc gcc g++ c++ clang make cmake ld as nvcc pip pip3 git curl wget"
-    found = image.engine.shell(image.name, f"for tool in {tools}; do command -v $tool; done; echo end")
-    assert found.stdout.split() == ["end"]
+    tools_there = image.engine.shell(image.name, f"for tool in {tools}; do command -v $tool; done; echo end")
+    assert tools_there.stdout.split() == ["end"]
     module = image.engine.run(image.name, "-c", "import pip", options=("--entrypoint", "python"))
     assert "No module named 'pip'" in module.stderr
 
@@ -164,16 +164,16 @@ def sealed(store: Path) -> dict[str, bytes]:
 
 def assert_same_runs(store: Path, local: Local) -> None:
     """Byte for byte. Where the image has another Python, its version may differ, and with it ``environment.json``."""
-    made, expected = sealed(store), sealed(local.store)
-    assert made.keys() == expected.keys()
-    some = json.loads(next(content for path, content in made.items() if path.endswith("environment.json")))
+    actual, expected = sealed(store), sealed(local.store)
+    assert actual.keys() == expected.keys()
+    some = json.loads(next(content for path, content in actual.items() if path.endswith("environment.json")))
     if any(some[fact] != local.environment[fact] for fact in ("torch", "numpy", "platform", "cpu")):
         pytest.skip(f"what computes here computes other bits than the image: {local.environment} against {some}")
     compared: Callable[[str, bytes], Any] = lambda path, content: content  # noqa: E731
     if some["python"] != local.environment["python"]:
         compared = _without_python
     for path in expected:
-        assert compared(path, made[path]) == compared(path, expected[path]), path
+        assert compared(path, actual[path]) == compared(path, expected[path]), path
 
 
 def _without_python(path: str, content: bytes) -> Any:

@@ -19,6 +19,8 @@ from ticketsmith.inference.settings import Settings
 from ticketsmith.prices import Rate
 from ticketsmith.store.directory import DirectoryStore
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 T4 = Rate("T4", 3.6, gpus=1, idle_tail=600.0, source="a list", dated="2026-08-20")
 
 

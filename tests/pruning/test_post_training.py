@@ -22,6 +22,8 @@ from ticketsmith.pruning.masks import Masks, full, prune, shuffle
 from ticketsmith.pruning.weights import layouts, prunable
 from ticketsmith.spec import PruneRule
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @dataclass
 class Inputs:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
+import altair.utils.schemapi
 import pytest
+from filelock import FileLock
 
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result
@@ -32,6 +37,9 @@ PODS = (
     pod("e", "report", 30.0, machine="Standard_D2s_v5", price_per_hour=0.115, gpu_seconds=0.0, gpu_utilisation=None),
     pod("f", "random_ticket", 5.0, exit=None, ended=False),
 )
+CHECKED = ("full", "priced")
+"""Every figure is in one of these: their specifications are checked against the schema of Vega-Lite, which takes long."""
+
 CASES = ("full", "one seed", "diverged", "hostile", "priced")
 
 
@@ -72,10 +80,9 @@ def _benchmark(case: str, runs: list[Result]) -> Benchmark | None:
     return replace(served(runs), machine_rate=Rate("Standard_D2s_v5", 0.115, source="another list", dated="2026-08-20"))
 
 
-@lru_cache
-def files_of(case: str) -> dict[str, bytes]:
-    """The rendered report of a case."""
-    return render(findings_of(case))
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(altair.utils.schemapi, "DEBUG_MODE", False)
 
 
 @pytest.fixture(scope="session")
@@ -84,5 +91,20 @@ def findings() -> Callable[[str], Findings]:
 
 
 @pytest.fixture(scope="session")
-def files() -> Callable[[str], dict[str, bytes]]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, bytes]]:
+    """The rendered report of a case: by whichever process of this test run needs it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    @lru_cache
+    def files_of(case: str) -> dict[str, bytes]:
+        path = Path(shared, f"report {case}.pickle")
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(altair.utils.schemapi, "DEBUG_MODE", case in CHECKED)
+                    path.write_bytes(pickle.dumps(render(findings_of(case))))
+        content: dict[str, bytes] = pickle.loads(path.read_bytes())
+        return content
+
     return files_of

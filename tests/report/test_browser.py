@@ -17,26 +17,36 @@ playwright = pytest.importorskip("playwright.sync_api")
 PHONE, DESK = (360, 780), (1280, 900)
 
 
-@pytest.fixture
-def open_page(chromium: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens a page from a file and waits until its charts are drawn; at the end it must have complained of nothing."""
-    complaints: list[str] = []
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    """One for all pages; each has a profile of its own."""
     with playwright.sync_playwright() as player:
         browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-
-        def opened(html: bytes, size: tuple[int, int]) -> Any:
-            path = tmp_path / "index.html"
-            path.write_bytes(html)
-            page = browser.new_page(viewport={"width": size[0], "height": size[1]}, has_touch=size == PHONE)
-            page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-            page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-            page.on("request", lambda request: _forbid(request.url, complaints))
-            page.goto(path.as_uri())
-            page.wait_for_selector("html[data-ready=true]", timeout=30_000)
-            return page
-
-        yield opened
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a page from a file and waits until its charts are drawn; at the end it must have complained of nothing."""
+    complaints: list[str] = []
+    pages: list[Any] = []
+
+    def opened(html: bytes, size: tuple[int, int]) -> Any:
+        path = tmp_path / "index.html"
+        path.write_bytes(html)
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]}, has_touch=size == PHONE)
+        pages.append(page)
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("request", lambda request: _forbid(request.url, complaints))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready=true]", timeout=120_000)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
     assert complaints == []
 
 
@@ -74,7 +84,7 @@ def test_a_point_tells_its_numbers(
     point = chart.locator(".hover_marks path").nth(3).bounding_box()
     page.mouse.move(point["x"] + point["width"] / 2, point["y"] + point["height"] / 2)
     tooltip = page.locator("#vg-tooltip-element.visible")
-    tooltip.wait_for(timeout=5_000)
+    tooltip.wait_for(timeout=30_000)
     told = tooltip.inner_text()
     assert "Winning ticket (IMP)" in told
     summary = findings_of("full").summary("ticket", 3)
@@ -150,15 +160,13 @@ def test_paper_gets_the_pictures(open_page: Callable[..., Any], files: Callable[
 
 
 def test_without_scripts_the_pictures_stay(
-    chromium: str, files: Callable[[str], dict[str, bytes]], tmp_path: Path
+    browser: Any, files: Callable[[str], dict[str, bytes]], tmp_path: Path
 ) -> None:
     (tmp_path / "index.html").write_bytes(files("full")["index.html"])
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(java_script_enabled=False)
-        page.goto((tmp_path / "index.html").as_uri())
-        assert page.locator(".still:visible").count() == 12
-        browser.close()
+    page = browser.new_page(java_script_enabled=False)
+    page.goto((tmp_path / "index.html").as_uri())
+    assert page.locator(".still:visible").count() == 12
+    page.close()
 
 
 def _every_chart_is_drawn(page: Any) -> None:

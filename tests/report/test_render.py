@@ -18,12 +18,23 @@ from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.report.draw import javascript
 from ticketsmith.report.render import render, render_comparison
-from ticketsmith.report.story import tell
+from ticketsmith.report.story import Story
+from ticketsmith.report.story import tell as tell_anew
 
 from .conftest import CASES, HOSTILE, PARAMETERS, RECIPE
 
 Case = Callable[[str], Findings]
 Files = Callable[[str], dict[str, bytes]]
+
+
+_STORIES: dict[int, tuple[Findings, Story]] = {}
+
+
+def tell(findings: Findings) -> Story:
+    """The story of findings that several tests read, told once."""
+    if id(findings) not in _STORIES:
+        _STORIES[id(findings)] = findings, tell_anew(findings)
+    return _STORIES[id(findings)][1]
 
 
 class Text(HTMLParser):

@@ -33,6 +33,8 @@ from ticketsmith.tasks.task import create, identity
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.start import starting_model
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSIFY = """
 experiment: bert
 task:

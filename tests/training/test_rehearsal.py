@@ -25,6 +25,8 @@ from ticketsmith.training import rehearsal
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.selection import Selection
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 RECIPE = """
 experiment: own
 task: {{name: "tests.training.test_rehearsal:{name}"}}

@@ -18,6 +18,8 @@ from ticketsmith.store.contract import RunFolder, SealedRun
 from ticketsmith.tasks.png import png
 from ticketsmith.training.samples import sample_files
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 
 

@@ -37,6 +37,8 @@ from ticketsmith.training.order import DataOrder
 from ticketsmith.training.produce import Hooks, Interrupted, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Write = Callable[..., Path]
 
 

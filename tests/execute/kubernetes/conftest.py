@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.utils import create_from_dict
 
 from tests.cluster.fake import FakeCluster
-from tests.cluster.fixtures import Cluster, cluster, fake_cluster
+from tests.cluster.fixtures import Cluster, client_of, cluster, fake_cluster
 from tests.cluster.kubelet import Image
 from tests.cluster.resources import Object
 from tests.conftest import DIGITS
+from tests.deploy.rendered import overlay
 from tests.execute.kubernetes import light_worker
 from tests.store.azurite import PODS_CONNECTION, Azurite
 from ticketsmith.config.target import Target, load_target
@@ -80,11 +81,11 @@ class Lab:
 
     def start(self, verb: str, *more: str) -> subprocess.Popen[str]:
         """A command that has only begun; what it prints and warns of comes together."""
-        given = ["--target", str(self.target)] if verb not in ("pull", "ls", "report", "verify") else []
+        options = ["--target", str(self.target)] if verb not in ("pull", "ls", "report", "verify") else []
         if verb == "submit":
-            given += ["--config", str(self.recipe), "--yes"]
+            options += ["--config", str(self.recipe), "--yes"]
         elif verb == "resume":
-            given.append("--yes")
+            options.append("--yes")
         environment = {
             **os.environ,
             "KUBECONFIG": str(self.cluster.kubeconfig),
@@ -92,7 +93,7 @@ class Lab:
             "PYTHONPATH": str(ROOT),
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "ticketsmith", verb, *given, *more],
+            [sys.executable, "-m", "ticketsmith", verb, *options, *more],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -207,25 +208,11 @@ def _without_environment(path: str, content: bytes) -> bytes:
 
 
 def apply_deployment(cluster: Cluster) -> None:
-    """The shipped accounts and roles, as ``kubectl`` makes them of ``deploy/kubernetes``, in the test's namespace."""
-    if shutil.which("kubectl") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no kubectl on this machine")
-    built = subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / "deploy/kubernetes/overlays/local")],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    kinds = ("ServiceAccount", "Role", "RoleBinding", "ResourceQuota", "LimitRange")
-    wanted = [document for document in yaml.safe_load_all(built) if document["kind"] in kinds]
-    text = yaml.safe_dump_all(wanted).replace("namespace: ticketsmith", f"namespace: {cluster.namespace}")
-    subprocess.run(
-        ["kubectl", f"--kubeconfig={cluster.kubeconfig}", "apply", "--server-side", "--validate=false", "-f", "-"],
-        input=text,
-        text=True,
-        check=True,
-        capture_output=True,
-    )
+    """The shipped accounts and roles of ``deploy/kubernetes``, in the test's namespace."""
+    wanted = [one for one in overlay("local") if one["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
+    text = json.dumps(wanted).replace('"namespace": "ticketsmith"', f'"namespace": "{cluster.namespace}"')
+    for one in json.loads(text):
+        create_from_dict(client_of(cluster), one)
 
 
 def make_lab(folder: Path, cluster: Cluster, store: str, secret: str | None, *changes: tuple[str, str]) -> Lab:
@@ -236,18 +223,23 @@ def make_lab(folder: Path, cluster: Cluster, store: str, secret: str | None, *ch
         text = text.replace(old, new)
     recipe, target = folder / "digits.yaml", folder / "target.yaml"
     recipe.write_text(text)
-    given = TARGET.format(image=cluster.image, namespace=cluster.namespace, store=store)
+    words = TARGET.format(image=cluster.image, namespace=cluster.namespace, store=store)
     if secret is not None:
         cluster.add_secret("ticketsmith-store", **{"connection-string": secret})
-        given += "connection_secret: {name: ticketsmith-store}\n"
-    target.write_text(given)
+        words += "connection_secret: {name: ticketsmith-store}\n"
+    target.write_text(words)
     apply_deployment(cluster)
     return Lab(folder, cluster, store, target, recipe)
 
 
 @pytest.fixture
 def azure_lab(tmp_path: Path, cluster: Cluster, azurite: Azurite, container: str) -> Callable[..., Lab]:
-    """Makes a lab with its store in Azurite. On a real cluster pods must be told how to reach it."""
+    """Makes a lab with its store in Azurite. On a real cluster pods must be told how to reach it.
+
+    On the fake one its report is plain: what reports hold is no question of clusters, and to draw one takes long.
+    """
+    if isinstance(cluster, FakeCluster):
+        cluster.images[cluster.image] = Image((sys.executable, "-m", "tests.plain"))
     secret = azurite.connection_string if cluster.is_fake else azurite.pods_connection_string
     if secret is None:
         pytest.skip(f"{PODS_CONNECTION} does not say how pods reach the store")

@@ -7,6 +7,7 @@ The conductor is the real one. ``LIGHT_SECONDS`` (a variable of the image) is ho
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -18,16 +19,17 @@ from ticketsmith.store.contract import MANIFEST, manifest_of, to_json
 
 
 def main(arguments: list[str]) -> int:
-    verb, given = arguments[0], dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    verb, options = arguments[0], dict(zip(arguments[1::2], arguments[2::2], strict=False))
     if verb == "conduct":
         os.execv(sys.executable, [sys.executable, "-m", "ticketsmith", *arguments])
-    store = open_store(given["--store"])
-    records = Records(store, given["--experiment"])
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing to save: no test waits for its grace period
+    store = open_store(options["--store"])
+    records = Records(store, options["--experiment"])
     if verb == "finish":
         return 0
-    assignment, plan, _ = records.assignment(given["--job"], given["--sha256"])
+    assignment, plan, _ = records.assignment(options["--job"], options["--sha256"])
     index = int(os.environ["JOB_COMPLETION_INDEX"])
-    record = PodRecord.of(pod_name(), given["--job"], assignment.variant, index, Rate("my-node", 0.1))
+    record = PodRecord.of(pod_name(), options["--job"], assignment.variant, index, Rate("my-node", 0.1))
     variant, _, status = os.environ.get("LIGHT_FAIL", "").partition(":")
     if variant == assignment.variant:
         print(f"ends with {status}, as it was told to", flush=True)

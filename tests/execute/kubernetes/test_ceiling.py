@@ -16,28 +16,28 @@ def rows(*overrides: str, sealed: frozenset[str] = frozenset()) -> dict[str, cei
 
 
 def test_a_jobs_ceiling_is_pods_times_time_times_price() -> None:
-    found = rows()
+    by_variant = rows()
     # 2 pods at once x (3600 s + 60 s grace + 360 s idle tail) x 2.00 an hour
-    assert found["dense"].ceiling.amount.money == pytest.approx(2 * (3660 + 360) / 3600 * 2.0)
-    assert found["dense"].ceiling.amount.gpu_hours == pytest.approx(2 * 3660 / 3600)
+    assert by_variant["dense"].ceiling.amount.money == pytest.approx(2 * (3660 + 360) / 3600 * 2.0)
+    assert by_variant["dense"].ceiling.amount.gpu_hours == pytest.approx(2 * 3660 / 3600)
     # 1 pod x (1800 + 60 + 360) s x half of 0.40 an hour, no GPU
-    assert found["report"].ceiling.amount.money == pytest.approx(2220 / 3600 * 0.2)
-    assert found["report"].ceiling.amount.gpu_hours == 0
-    assert found["conductor"].ceiling.amount.money == pytest.approx((36000 + 30 + 360) / 3600 * 0.2)
+    assert by_variant["report"].ceiling.amount.money == pytest.approx(2220 / 3600 * 0.2)
+    assert by_variant["report"].ceiling.amount.gpu_hours == 0
+    assert by_variant["conductor"].ceiling.amount.money == pytest.approx((36000 + 30 + 360) / 3600 * 0.2)
 
 
 def test_the_whole_is_the_sum() -> None:
-    found = rows()
-    whole = ceiling.total([row.ceiling for row in found.values()])
+    by_variant = rows()
+    whole = ceiling.total([row.ceiling for row in by_variant.values()])
     assert whole.money == pytest.approx(4 * 4020 / 1800 * 2.0 + 2220 / 3600 * 0.2 + 36390 / 3600 * 0.2)
     assert whole.gpu_hours == pytest.approx(4 * 2 * 3660 / 3600)
 
 
 def test_what_is_made_already_costs_nothing() -> None:
     sealed = frozenset(dense_keys(plan_of()))
-    found = rows(sealed=sealed)
-    assert "dense" not in found
-    assert found["ticket"].cached == 0
+    by_variant = rows(sealed=sealed)
+    assert "dense" not in by_variant
+    assert by_variant["ticket"].cached == 0
 
 
 def test_fewer_replicates_than_slots_are_not_charged_for_the_slots() -> None:

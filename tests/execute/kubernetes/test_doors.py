@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -18,19 +20,24 @@ RECIPE = DIGITS.replace("levels: 2", "levels: 1").replace("target_sparsity: 0.4"
 
 
 def door(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
-    """``scripts/submit_job.py`` as a user calls it."""
+    """``scripts/submit_job.py`` as a user calls it, in this process: status, output, errors."""
     (folder / "recipe.yaml").write_text(RECIPE)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "KUBE"))}
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/submit_job.py"), "--config", "recipe.yaml", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**clean, "HOME": str(folder), **environment},
-        stdin=subprocess.DEVNULL,
-    )
-    assert "Traceback" not in ended.stderr + ended.stdout
-    return ended.returncode, ended.stdout, ended.stderr
+    out, err, code = StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, open(os.devnull) as nothing:
+        for name in [name for name in os.environ if name.startswith(("AZURE_", "KUBE"))]:
+            patch.delenv(name)
+        for name, value in {"HOME": str(folder), **environment}.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["submit_job.py", "--config", "recipe.yaml", *arguments])
+        patch.setattr(sys, "stdin", nothing)
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                runpy.run_path(str(ROOT / "scripts/submit_job.py"), run_name="__main__")
+            except SystemExit as end:
+                code = int(end.code or 0)
+    assert "Traceback" not in err.getvalue() + out.getvalue()
+    return code, out.getvalue(), err.getvalue()
 
 
 TARGET = str(ROOT / "configs/targets/cpu.yaml")

@@ -37,7 +37,7 @@ def local(lab: Lab) -> dict[str, str]:
 
 def _made_here(lab: Lab) -> dict[str, bytes]:
     store = lab.folder / "local"
-    command = [sys.executable, "-m", "ticketsmith", "prune", "--config", str(lab.recipe), "--store", str(store)]
+    command = [sys.executable, "-m", "tests.plain", "prune", "--config", str(lab.recipe), "--store", str(store)]
     ended = subprocess.run(
         [*command, "--no-benchmark"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
@@ -48,6 +48,8 @@ def _made_here(lab: Lab) -> dict[str, bytes]:
 
 def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     lab = azure_lab(("levels: 2", "levels: 1"), ("target_sparsity: 0.4", "target_sparsity: 0.3"))
+    if isinstance(lab.cluster, FakeCluster):
+        lab.cluster.images.clear()  # with the whole report
     shown = lab.run("submit")
     assert re.search(r"dense\s+│\s+2\s+│\s+4\s+│\s+0", shown)
     assert "budget: 5.00" in shown
@@ -76,7 +78,7 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert len(lab.cluster.pods()) <= before + 1  # a conductor that finds nothing to do: no second bill
 
     for name in {pod["metadata"]["labels"]["job-name"] for pod in lab.cluster.pods()}:
-        subprocess.run(["kubectl", f"--kubeconfig={lab.cluster.kubeconfig}", "delete", "job", name], check=True)
+        lab.conductor().cluster.delete(name)
     lab.cluster.wait_for(lambda: not lab.cluster.pods())
     logs = lab.run("logs", "--experiment", "digits", "--variant", "ticket")
     assert "[ticket 0]" in logs
@@ -92,45 +94,33 @@ def test_an_experiment_from_submit_to_report(azure_lab: Make) -> None:
     assert not any(secret[1].encode() in text for text in texts)
     assert secret[1] not in shown + status + logs + again + pulled
     if isinstance(lab.cluster, FakeCluster):
-        asked = json.dumps([str(r.body) for r in lab.cluster.audit if "/secrets" not in r.path])
-        assert secret[1] not in asked
+        bodies = json.dumps([str(r.body) for r in lab.cluster.audit if "/secrets" not in r.path])
+        assert secret[1] not in bodies
 
 
-def test_an_evicted_pod_goes_on_from_its_checkpoint_for_free(azure_lab: Make) -> None:
+def test_an_evicted_pod_a_killed_one_and_a_killed_conductor_lose_nothing(azure_lab: Make) -> None:
     lab = azure_lab(*LONG)
     lab.run("submit")
-    first = lab.pod_at_work("dense")
-    lab.cluster.faults.evict(first)
-    lab.cluster.wait_for(lambda: any(pod["metadata"]["name"] != first for pod in lab.pods("dense")))
+    evicted = lab.pod_at_work("dense")
+    conductor = lab.pods("conductor", "Running")[0]["metadata"]["name"]
+    lab.cluster.faults.evict(evicted)
+    lab.cluster.faults.kill(conductor)
+    lab.cluster.wait_for(lambda: any(pod["metadata"]["name"] != evicted for pod in lab.pods("dense")), 60)
+    lab.cluster.wait_for(
+        lambda: any(pod["metadata"]["name"] != conductor for pod in lab.pods("conductor", "Running")), 60
+    )
+    killed = lab.pod_at_work("ticket")
+    lab.cluster.faults.kill(killed)
     assert lab.wait_until_over() == "Complete"
     records = {record.pod: record for record in lab.records.pods()}
-    assert records[first].exit == 130  # not 0: a pod that ended well would count as done
-    log = open_store(lab.store).get(lab.records.log_path(records[first].job, 0, first)) or b""
+    assert records[evicted].exit == 130  # not 0: a pod that ended well would count as done
+    assert (records[killed].ended, records[killed].exit) == (True, 137)
+    log = open_store(lab.store).get(lab.records.log_path(records[evicted].job, 0, evicted)) or b""
     assert b"stopped: asked to end" in log
-    job = lab.cluster.job(records[first].job)
-    assert not job["status"].get("failedIndexes")
-    assert lab.sealed() == local(lab)
-
-
-def test_a_killed_pod_and_a_killed_conductor_lose_nothing(azure_lab: Make, cluster: object) -> None:
-    lab = azure_lab(*LONG)
-    lab.run("submit")
-    victim = lab.pod_at_work("dense")
-    lab.cluster.faults.kill(victim)
-    for _ in range(2):
-        running = lab.cluster.wait_for(lambda: lab.pods("conductor", "Running"), 60)
-        lab.cluster.faults.kill(running[0]["metadata"]["name"])
-        lab.cluster.wait_for(
-            lambda gone=running[0]["metadata"]["name"]: any(  # type: ignore[misc]
-                pod["metadata"]["name"] != gone for pod in lab.pods("conductor", "Running")
-            ),
-            60,
-        )
-    assert lab.wait_until_over() == "Complete"
-    killed = next(record for record in lab.records.pods() if record.pod == victim)
-    assert killed.ended
-    assert killed.exit == 137
-    assert "runs, 0 of them cached" in lab.run("logs", "--experiment", "digits", "--variant", "dense")
+    job = lab.cluster.job(records[evicted].job)
+    assert not job["status"].get("failedIndexes")  # an eviction is free
+    logs = lab.run("logs", "--experiment", "digits", "--variant", "ticket")
+    assert logs.count("3 runs, 2 of them cached") == 2  # the killed pod's, too
     assert lab.sealed() == local(lab)
 
 

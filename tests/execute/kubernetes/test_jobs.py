@@ -96,8 +96,8 @@ def test_expected_lists_every_job_once_in_order() -> None:
     plan = plan_of()
     jobs = expected(plan, Known(()))
     assert [job.variant for job in jobs] == ["dense", "ticket", "random_reinit", "random_ticket"]
-    made = [key for job in jobs for share in job.shares for key in share.keys]
-    assert sorted(made) == sorted(plan.by_key)
+    everything = [key for job in jobs for share in job.shares for key in share.keys]
+    assert sorted(everything) == sorted(plan.by_key)
 
 
 def test_a_jobs_file_holds_all_that_its_pods_need() -> None:
@@ -107,8 +107,8 @@ def test_a_jobs_file_holds_all_that_its_pods_need() -> None:
     back, part, more = read_assignment(content)
     assert back == ticket
     assert more["task"] == "t"
-    wanted = {key for share in ticket.shares for key in share.keys}
-    assert wanted <= set(part.by_key)
+    expected_keys = {key for share in ticket.shares for key in share.keys}
+    assert expected_keys <= set(part.by_key)
     assert all(parent in part.by_key for node in part.nodes for parent in node.spec.parents)
 
 

@@ -30,11 +30,11 @@ def test_an_experiment_is_followed_to_its_end_over_a_cut_connection(light_lab: M
         if not cut and line.text == "all sealed":
             lab.cluster.faults.refuse(0.5)
             cut = True
-    told = Counter((line.title, line.text) for line in lines if line.printed)
+    counts = Counter((line.title, line.text) for line in lines if line.printed)
     for variant in ("dense", "ticket", "random_reinit", "random_ticket"):
-        assert told[f"{variant} 0", "all sealed"] == 1
-    assert any(title == "conductor" and text.endswith(": complete") for title, text in told)
-    assert [one for one, count in told.items() if count > 1] == []
+        assert counts[f"{variant} 0", "all sealed"] == 1
+    assert any(title == "conductor" and text.endswith(": complete") for title, text in counts)
+    assert [one for one, count in counts.items() if count > 1] == []
     # Once by us, once by the conductor that keeps what a pod did not, once more where the connection was cut.
     assert sorted(logs_asked(lab).values()) <= [2, 2, 2, 3, 3, 3]
 
@@ -47,8 +47,8 @@ def test_what_a_pod_and_a_variant_wait_for(light_lab: Make) -> None:
     lines = follow(lab.records, conductor.cluster, lab.submitted, Choice("dense"), look=0.2)
     said = next(line for line in lines if "cannot be pulled" in line.text)
     assert (said.title, said.printed) == ("dense 0", False)
-    asked = logs_asked(lab)
-    assert not asked
+    before = logs_asked(lab)
+    assert not before
     now = list(logs(lab.records, conductor.cluster, lab.submitted, Choice()))
     assert [(line.title, line.printed) for line in now] == [("dense 0", False)]
     ensure_conductor(lab.records, conductor.cluster, lab.submitted)
@@ -59,7 +59,7 @@ def test_what_a_pod_and_a_variant_wait_for(light_lab: Make) -> None:
 def test_a_pod_that_nobody_has_room_for_and_a_queue(light_lab: Make) -> None:
     lab = light_lab(ONE)
     lab.set(("budget:", "queue: research\nbudget:"))
-    lab.cluster.install_kueue("research", cpu="2").holding = True  # type: ignore[union-attr]
+    lab.cluster.install_kueue(holding=True)  # type: ignore[union-attr]
     conductor = begin(lab)
     conductor.step()
     lines = follow(lab.records, conductor.cluster, lab.submitted, Choice("dense"), look=0.2)

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from kubernetes_validate import validate
 
+from tests.cluster.registry import Registry
+from tests.cluster.resources import JOBS, Clock
+from tests.cluster.storage import Storage
 from tests.execute.kubernetes.experiments import plan_of, target_of
 from ticketsmith.errors import Exit, RecipeError
 from ticketsmith.execute.kubernetes import manifests
@@ -21,8 +24,8 @@ SPOT = (
 
 
 def jobs(*overrides: str) -> dict[str, Any]:
-    made = propose(plan_of(), target_of(*overrides), None).manifests()
-    return {job["metadata"]["labels"]["ticketsmith.io/variant"]: job for job in made}
+    proposal = propose(plan_of(), target_of(*overrides), None)
+    return {job["metadata"]["labels"]["ticketsmith.io/variant"]: job for job in proposal.manifests()}
 
 
 def pod_of(job: Any) -> Any:
@@ -34,10 +37,11 @@ def pod_of(job: Any) -> Any:
     "overrides", [(), SPOT, ("queue=research", "priority_class=low")], ids=["plain", "spot", "kueue"]
 )
 def test_the_servers_schema_accepts_every_job(version: str, overrides: tuple[str, ...]) -> None:
-    found = jobs(*overrides)
-    assert set(found) == {"conductor", "dense", "ticket", "random-reinit", "random-ticket", "report"}
-    for job in found.values():
+    by_variant = jobs(*overrides)
+    assert set(by_variant) == {"conductor", "dense", "ticket", "random-reinit", "random-ticket", "report"}
+    for job in by_variant.values():
         validate(job, version, strict=True)
+        Registry(Storage(Clock())).create(JOBS, job, dry_run=True)  # and its rules beyond the schema
 
 
 def test_every_job_is_bounded_in_time_and_tries() -> None:
@@ -89,14 +93,14 @@ def test_pods_have_no_more_rights_than_they_need() -> None:
 
 
 def test_only_training_pods_ask_for_gpus() -> None:
-    found = jobs(*SPOT)
-    assert pod_of(found["ticket"])["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"} in pod_of(found["ticket"])[
+    by_variant = jobs(*SPOT)
+    assert pod_of(by_variant["ticket"])["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"} in pod_of(by_variant["ticket"])[
         "tolerations"
     ]
     for variant in ("report", "conductor"):
-        assert "nvidia.com/gpu" not in pod_of(found[variant])["containers"][0]["resources"]["limits"]
-        assert "tolerations" not in pod_of(found[variant])
+        assert "nvidia.com/gpu" not in pod_of(by_variant[variant])["containers"][0]["resources"]["limits"]
+        assert "tolerations" not in pod_of(by_variant[variant])
 
 
 def test_a_node_is_kept_for_a_run_unless_it_is_evictable_anyway() -> None:
@@ -118,10 +122,10 @@ def test_secrets_are_referred_to_and_never_written() -> None:
 
 
 def test_kueue_gets_its_label_on_training_jobs_and_keeps_suspend_for_itself() -> None:
-    found = jobs("queue=research")
-    assert found["ticket"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
-    assert "kueue.x-k8s.io/queue-name" not in found["report"]["metadata"]["labels"]
-    assert all("suspend" not in job["spec"] for job in found.values())
+    by_variant = jobs("queue=research")
+    assert by_variant["ticket"]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert "kueue.x-k8s.io/queue-name" not in by_variant["report"]["metadata"]["labels"]
+    assert all("suspend" not in job["spec"] for job in by_variant.values())
     assert "kueue.x-k8s.io/queue-name" not in jobs()["ticket"]["metadata"]["labels"]
 
 
@@ -155,10 +159,10 @@ def test_labels_and_names_keep_to_the_rules_whatever_the_experiment_is_called() 
     ],
 )
 def test_a_wrong_target_is_told_with_its_field_and_mend(override: str, message: str) -> None:
-    with pytest.raises(RecipeError) as told:
+    with pytest.raises(RecipeError) as refusal:
         target_of(override)
-    assert message in str(told.value)
-    assert override.partition("=")[0].split(".")[-1] in str(told.value)
+    assert message in str(refusal.value)
+    assert override.partition("=")[0].split(".")[-1] in str(refusal.value)
 
 
 def test_a_deadline_is_required() -> None:

@@ -37,8 +37,8 @@ def fake_cluster(tmp_path: Path) -> Iterator[FakeCluster]:
         most=2,
         delay=2.0,
     )
-    with FakeCluster(tmp_path, Pool("default"), gpu) as made:
-        yield made
+    with FakeCluster(tmp_path, Pool("default"), gpu) as cluster:
+        yield cluster
 
 
 def gpu_nodes(lab: Lab) -> int:
@@ -74,12 +74,12 @@ def test_a_job_whose_gpu_idles_is_stopped_with_its_checkpoint_saved(light_lab: M
         (sys.executable, str(idle_pod.__file__)), env={"PYTHONPATH": str(ROOT)}
     )
     assert begin(lab).run(poll=0.2) == Exit.LOST
-    (told,) = lab.records.outcomes()
-    assert told.status == "failed"
-    assert "its GPU was idle" in told.message
+    (outcome,) = lab.records.outcomes()
+    assert outcome.status == "failed"
+    assert "its GPU was idle" in outcome.message
     (record,) = lab.records.pods()
     assert (record.exit, record.gpu_utilisation) == (Exit.IDLE_GPU, 0.0)
     assert len(lab.pods("dense")) == 1  # not tried again: it would idle again
-    log = lab.records.store.get(lab.records.log_path(told.job, 0, record.pod)) or b""
+    log = lab.records.store.get(lab.records.log_path(outcome.job, 0, record.pod)) or b""
     assert b"mean utilisation over 3 s was under 10%" in log
     assert [file for file in lab.records.store.files(".work") if file.path.endswith(".checkpoint")]
