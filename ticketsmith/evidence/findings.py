@@ -8,10 +8,9 @@ from functools import cached_property
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
-from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
-from ticketsmith.evidence.gates import judge
+from ticketsmith.evidence.gates import blocker, judge
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split

@@ -9,18 +9,25 @@ beyond.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.blocked import blocker
-from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
-from ticketsmith.evidence.summarise import grouped, measured_value, replicate_values
-from ticketsmith.evidence.variants import DENSE, is_control, subject
+from ticketsmith.evidence.summarise import distinct, grouped, measured_value, replicate_values
+from ticketsmith.evidence.variants import (
+    CONTROLS,
+    DENSE,
+    RANDOM_PRUNING,
+    RANDOM_REINIT,
+    RANDOM_TICKET,
+    TICKET,
+    is_control,
+    subject,
+)  # fmt: skip
 from ticketsmith.evidence.verdicts import Divergence, Gap, GapCause, Gate, GatePolicy, Status, Verdict
 
 
@@ -256,3 +263,20 @@ def _measures(run: Result, metric: str, split: Split, at: At) -> bool:
     """Whether there is any value at all, be it one that is not a number."""
     state = run.scores(at)
     return state is not None and metric in state.on(split)
+
+
+def blocker(place: Place, diverged: Iterable[Result]) -> Result | None:
+    """The diverged run without which a planned one can never be made, so that it is no missing one; None when there is none."""
+    return next((run for run in diverged if _needs(place, run)), None)
+
+
+def _needs(place: Place, run: Result) -> bool:
+    """Methods prune dense and then their own level before; two controls take the mask of the ticket of their level."""
+    variant, level, seed, _ = place
+    if run.seed != seed:
+        return False
+    if run.variant == DENSE:
+        return variant not in (DENSE, RANDOM_PRUNING)
+    if run.variant == TICKET and variant in (RANDOM_REINIT, RANDOM_TICKET):
+        return run.level <= level
+    return run.variant == variant and variant not in CONTROLS and run.level < level

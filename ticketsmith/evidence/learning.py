@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.statistics import Interval, mean, t_interval
-from ticketsmith.evidence.summarise import grouped
+from ticketsmith.evidence.summarise import distinct, grouped
 from ticketsmith.evidence.variants import DENSE
 
 

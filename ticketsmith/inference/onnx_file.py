@@ -1,4 +1,7 @@
-"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, byte for byte."""
+"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, byte for byte.
+
+``runtime.onnx`` writes a ``Graph`` for the handover: it is there where no torch is, and knows the operators of a graph alone.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.speed import best
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status
-from ticketsmith.report.figures.lines import band_lines
-from ticketsmith.report.figures.parts import Figure, Row, density_axis, file_name, finished
+from ticketsmith.report.figures.parts import Figure, Row, band_lines, density_axis, file_name, finished
 from ticketsmith.report.figures.quality import framed
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, best_kind

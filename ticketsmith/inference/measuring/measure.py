@@ -18,8 +18,7 @@ from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.inference.measuring import facts
 from ticketsmith.inference.measuring.cell import Cell
 from ticketsmith.inference.measuring.lineup import Candidate, pairs
-from ticketsmith.inference.measuring.stopwatch import quiet, stopwatch_for
-from ticketsmith.inference.measuring.surroundings import Surroundings, pinned, signs
+from ticketsmith.inference.measuring.surroundings import Surroundings, pinned, quiet, signs, stopwatch_for
 from ticketsmith.inference.measuring.workload import Workload, workloads
 from ticketsmith.inference.runtimes import CannotRunError, Runtime, precision_of
 from ticketsmith.inference.settings import BenchmarkSettings

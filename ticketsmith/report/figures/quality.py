@@ -15,7 +15,6 @@ from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
 from ticketsmith.report.figures import parts
-from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import display
@@ -82,7 +81,7 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
         "Gate",
     ]
     lines = [entry for entry in series if entry.key != DENSE]
-    layers += band_lines(rows, lines, x, y, tooltip, frame.place, labels)
+    layers += parts.band_lines(rows, lines, x, y, tooltip, frame.place, labels)
     title = _title(findings)
     return Figure(
         name="quality" if metric == findings.metric else f"quality-{parts.file_name(metric.name)}",
