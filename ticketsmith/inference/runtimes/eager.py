@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.errors import in_a_line
 from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment, check_precision
 from ticketsmith.inference.runtimes.decoding import own
 from ticketsmith.tasks.task import Decoder
@@ -71,8 +72,7 @@ class Compiled:
                 compiled = torch.compile(program, dynamic=False)
                 compiled(example.clone())
         except Exception as error:  # compilers fail in any way
-            first = next(iter(str(error).splitlines()), "")
-            raise CannotRunError(f"the model cannot be compiled ({type(error).__name__}: {first}).") from error
+            raise CannotRunError(f"the model cannot be compiled ({in_a_line(error)}).") from error
 
         @torch.inference_mode()
         def call(inputs: Tensor) -> Tensor:
@@ -99,6 +99,5 @@ def export(model: nn.Module, example: Tensor, folder: Path) -> Path:
             warnings.simplefilter("ignore")
             torch.export.save(torch.export.export(model, (example,)), str(path))
     except Exception as error:  # torch.export may fail in any way
-        first = next(iter(str(error).splitlines()), "")
-        raise CannotRunError(f"torch.export cannot write this model ({type(error).__name__}: {first}).") from error
+        raise CannotRunError(f"torch.export cannot write this model ({in_a_line(error)}).") from error
     return path
