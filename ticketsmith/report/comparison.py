@@ -133,14 +133,8 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
     y = frame.axis(metric)
     x = density_axis([row["density"] for row in rows])
     name = metric.name.replace("_", " ").capitalize()
-    tooltip: list[str | alt.Tooltip] = [
-        "Experiment",
-        "Variant",
-        "Weights remaining",
-        "Sparsity",
-        alt.Tooltip("value:N", title=name),
-        "Seeds",
-    ]
+    quality = alt.Tooltip("value:N", title=name)
+    tooltip = ("Experiment", "Variant", "Weights remaining", "Sparsity", quality, "Seeds")
     layers = band_lines(rows, series, x, y, tooltip, frame.place)
     title = f"{name} of the sparse networks against their sparsity"
     return Figure(

@@ -78,13 +78,9 @@ def _row(findings: Findings, variant: str, level: int) -> Row:
     verdicts = findings.verdicts(variant, level)
     diverged = len({run.seed for run in runs if run.diverged})
     speedup, speed_note = _speed(findings, variant, level)
-    seeds = (
-        units.replicates(summary.seeds, summary.replicates)
-        if summary
-        else "no seed left"
-        if diverged
-        else "no finite value"
-    )
+    seeds = "no seed left" if diverged else "no finite value"
+    if summary:
+        seeds = units.replicates(summary.seeds, summary.replicates)
     return Row(
         variant=variant,
         name=display(variant),
@@ -242,14 +238,8 @@ def cluster(findings: Findings) -> Table:
 
     rows = [row(display(name), part.pods, part.seconds, part.price) for name, part in bill.by_variant.items()]
     if bill.idle_seconds > 0:
-        rows.append(
-            row(
-                "Idle nodes afterwards, at most",
-                None,
-                bill.idle_seconds,
-                None if bill.price is None else bill.idle_price,
-            )
-        )
+        price = None if bill.price is None else bill.idle_price
+        rows.append(row("Idle nodes afterwards, at most", None, bill.idle_seconds, price))
     rows.append(row("In all", bill.pods, bill.seconds + bill.idle_seconds, bill.price))
     return Table(("Pods", "Number", "Time", "Price"), rows)
 

@@ -97,7 +97,7 @@ def measure(
     for index, (threads, workload) in enumerate(_workloads(contest, settings, device)):
         start = index * settings.rounds
         with pinned(threads) as cores, quiet(threads):
-            names = f"core{'s' if len(cores) > 1 else ''} {facts.listed(cores)}"
+            names = f"core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
             pins[threads] = f"{threads}, on {names}" if cores else str(threads)
             if threads not in peaks and device.type == "cpu":
                 progress(f"measuring the machine's peaks with {threads} threads", start, total)

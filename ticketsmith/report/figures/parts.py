@@ -88,6 +88,16 @@ def density_axis(densities: Sequence[float], title: str = "Prunable weights rema
     )
 
 
+def log_axis(
+    kind: type[Axis], field: str, title: str, bounds: tuple[float, float], ticks: Sequence[float], suffix: str = ""
+) -> Axis:
+    """A logarithmic axis; ``title`` and ``suffix``, which follows the number of each tick, are for a reader."""
+    label = "format(datum.value, '~g')" + (f" + '{suffix}'" if suffix else "")
+    scale = alt.Scale(type="log", domain=[*bounds], nice=False)
+    axis: Axis = kind(field, scale=scale, axis=alt.Axis(title=f"{title} (log scale)", values=ticks, labelExpr=label))
+    return axis
+
+
 def zoom() -> alt.Parameter:
     """Drag to move with a mouse, Shift and wheel to zoom, double click to reset; fingers and wheel alone scroll on."""
     return alt.selection_interval(
@@ -162,13 +172,8 @@ def band_lines(
     )
     line = base.mark_line(clip=True, strokeWidth=2.4).encode(strokeDash=dash(series), opacity=faded())
     points = base.mark_point(clip=True, filled=True, size=48).encode(shape=shape(series), opacity=faded())
-    # A generous, invisible target under the pointer: a finger is not as fine as a 7 pixel mark.
-    hover = (
-        base.properties(name="hover")
-        .mark_point(clip=True, filled=True, size=420, opacity=0)
-        .encode(tooltip=[alt.Tooltip(f"{entry}:N") if isinstance(entry, str) else entry for entry in tooltip])
-    )
-    return [band, line, points, hover.add_params(zoom()), *end_labels([*labels, *_ends(rows, series)], place)]
+    pointer = hover(base, tooltip).add_params(zoom())
+    return [band, line, points, pointer, *end_labels([*labels, *_ends(rows, series)], place)]
 
 
 def _ends(rows: Sequence[Row], series: Sequence[Series]) -> list[Label]:
@@ -189,11 +194,14 @@ def note(text: str, x: Any, y: Any, rows: Sequence[Row] = ({},), **mark: Any) ->
     return chart
 
 
-def hover(chart: alt.Chart, fields: Sequence[str], clip: bool = True, **encodings: Any) -> alt.Chart:
+def hover(
+    chart: alt.Chart, fields: Sequence[str | alt.Tooltip], size: int = 420, clip: bool = True, **encodings: Any
+) -> alt.Chart:
     """An invisible mark, as large as a finger, that shows ``fields`` of its row."""
     mark: dict[str, Any] = {"clip": True} if clip else {}
-    points = chart.properties(name="hover").mark_point(filled=True, size=420, opacity=0, **mark)
-    shown: alt.Chart = points.encode(tooltip=[alt.Tooltip(f"{field}:N") for field in fields], **encodings)
+    points = chart.properties(name="hover").mark_point(filled=True, size=size, opacity=0, **mark)
+    tooltip = [alt.Tooltip(f"{field}:N") if isinstance(field, str) else field for field in fields]
+    shown: alt.Chart = points.encode(tooltip=tooltip, **encodings)
     return shown
 
 
