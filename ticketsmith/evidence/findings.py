@@ -10,7 +10,7 @@ from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
-from ticketsmith.evidence.gates import blocker, judge
+from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
@@ -20,7 +20,7 @@ from ticketsmith.evidence.size import Size, size_of
 from ticketsmith.evidence.speed import Speed, speeds
 from ticketsmith.evidence.summarise import grouped, summarise
 from ticketsmith.evidence.sweet_spot import find, knee, target, walk
-from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
+from ticketsmith.evidence.variants import DENSE, blocker, is_control, ordered, subject
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict, Walk, by_place, level_status
 
 

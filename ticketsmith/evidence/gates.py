@@ -9,7 +9,7 @@ beyond.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketsmith.errors import TicketSmithError
@@ -18,16 +18,7 @@ from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
 from ticketsmith.evidence.summarise import distinct, grouped, measured_value, replicate_values
-from ticketsmith.evidence.variants import (
-    CONTROLS,
-    DENSE,
-    RANDOM_PRUNING,
-    RANDOM_REINIT,
-    RANDOM_TICKET,
-    TICKET,
-    is_control,
-    subject,
-)  # fmt: skip
+from ticketsmith.evidence.variants import DENSE, blocker, is_control, subject
 from ticketsmith.evidence.verdicts import Divergence, Gap, GapCause, Gate, GatePolicy, Status, Verdict
 
 
@@ -81,7 +72,7 @@ def judge(
     metrics = {name: metric for run in results for name, metric in run.metrics.items()}
     for gate in policy.gates:
         if results and gate.metric not in metrics:
-            *names, last = sorted(metrics)
+            *names, last = sorted(metrics) or [""]
             measured = f"{', '.join(names)} and {last}" if names else last
             raise TicketSmithError(f"the gate on {gate.metric!r} cannot be judged: the runs measure {measured}")
     resolutions = {gate.metric: resolution(results, metrics[gate.metric], split) for gate in policy.gates if results}
@@ -251,20 +242,3 @@ def _measures(run: Result, metric: str, split: Split, at: At) -> bool:
     """Whether there is any value at all, be it one that is not a number."""
     state = run.scores(at)
     return state is not None and metric in state.on(split)
-
-
-def blocker(place: Place, diverged: Iterable[Result]) -> Result | None:
-    """The diverged run without which a planned one can never be made, so that it is no missing one; None when there is none."""
-    return next((run for run in diverged if _needs(place, run)), None)
-
-
-def _needs(place: Place, run: Result) -> bool:
-    """Methods prune dense and then their own level before; two controls take the mask of the ticket of their level."""
-    variant, level, seed, _ = place
-    if run.seed != seed:
-        return False
-    if run.variant == DENSE:
-        return variant not in (DENSE, RANDOM_PRUNING)
-    if run.variant == TICKET and variant in (RANDOM_REINIT, RANDOM_TICKET):
-        return run.level <= level
-    return run.variant == variant and variant not in CONTROLS and run.level < level

@@ -17,7 +17,7 @@ from ticketsmith.evidence.verdicts import (
     Walk,
     by_level,
     level_status,
-)  # fmt: skip
+)
 
 
 def walk(verdicts: Iterable[Verdict], variant: str = TICKET, planned: Collection[int] = ()) -> Walk:

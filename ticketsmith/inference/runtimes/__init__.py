@@ -1,4 +1,4 @@
-"""Ways to run a trained model, one file each, whatever it costs to get it ready: what a runtime is, and those a user names."""
+"""Ways to run a trained model, a file for each library, whatever they cost to get ready, and those that a user names."""
 
 from __future__ import annotations
 
