@@ -110,7 +110,7 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
 def _bill(run: SealedRun) -> Bill | None:
     """What making a run took and cost; None when its record is lost or is none."""
     contents = map(run.store.get, cost_paths(run.path, run.key))
-    document = parse_cost(next(filter(None, contents), None), run.key)
+    document = parse_cost(next((one for one in contents if one is not None), None), run.key)
     return None if document is None else bill_from_json(document)
 
 
