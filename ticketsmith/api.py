@@ -24,7 +24,7 @@ from ticketsmith.execute.executor import Event
 from ticketsmith.execute.local import LocalExecutor, default_workers
 from ticketsmith.execute.worker import WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
-from ticketsmith.inference.settings import Settings
+from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.plan import Plan, PlannedRun, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate
@@ -231,13 +231,13 @@ class Experiment(ExperimentReader):
         cannot be written in a format, when a file does not give the model's outputs, and when something is at ``output``
         already and ``force`` is not set.
         """
-        from ticketsmith.export.subject import Settings  # these import torch
+        from ticketsmith.export.subject import ExportSettings  # these import torch
         from ticketsmith.export.write import check_formats, export
         from ticketsmith.exporter import subject_of
 
         check_formats(formats, precision)
         result = self.find(sparsity, seed=seed, variant=variant) if key is None else self.result(key)
-        how = Settings(precision, tuned, start_weights, force)
+        how = ExportSettings(precision, tuned, start_weights, force)
         return export(subject_of(self, result), Path(output), formats, how, note)
 
     def judge(self) -> Findings:
@@ -249,7 +249,7 @@ class Experiment(ExperimentReader):
 
     def time_inference(
         self,
-        settings: Settings | None = None,
+        settings: BenchmarkSettings | None = None,
         *,
         force: bool = False,
         machine: str | Rate | None = None,
@@ -283,7 +283,7 @@ class Experiment(ExperimentReader):
     def compare_with_dense(
         self,
         key: str,
-        settings: Settings | None = None,
+        settings: BenchmarkSettings | None = None,
         *,
         machine: str | Rate | None = None,
         progress: Progress = lambda what, done, total: None,
@@ -292,10 +292,10 @@ class Experiment(ExperimentReader):
         rate = rate_of(machine)
         run = self.result(key)
         dense = [r for r in self.results if r.variant == "dense" and r.seed == run.seed]
-        benchmark = self._measure([*dense, run], settings or Settings(), progress)
+        benchmark = self._measure([*dense, run], settings or BenchmarkSettings(), progress)
         return dataclasses.replace(benchmark, machine_rate=rate)
 
-    def _measure(self, runs: Sequence[Result], settings: Settings | None, progress: Progress) -> Benchmark:
+    def _measure(self, runs: Sequence[Result], settings: BenchmarkSettings | None, progress: Progress) -> Benchmark:
         from ticketsmith.inference import suite
         from ticketsmith.inference.measuring.lineup import Candidate
         from ticketsmith.inference.measuring.measure import Contest
@@ -304,7 +304,7 @@ class Experiment(ExperimentReader):
         from ticketsmith.tasks.task import serving
         from ticketsmith.training.device import check_device
 
-        short = Settings(
+        short = BenchmarkSettings(
             batch_sizes=self.recipe.benchmark.batch_sizes,
             rounds=self.recipe.benchmark.rounds,
             budget=BENCHMARK_SECONDS,

@@ -16,9 +16,12 @@ from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Sco
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import cost_paths, parse_cost
-from ticketsmith.store.contract import MANIFEST, RunFolder, SealedRun, Store
+from ticketsmith.store.contract import RunFolder, SealedRun, Store
 from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
+
+_AHEAD = re.compile(r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger)/.")
+"""The files that results are read from."""
 
 Source = Store | Snapshot
 """Where results are read from; a snapshot reads many at a time, and what this machine knows already not at all."""
@@ -41,9 +44,7 @@ def read_plan(store: Store, experiment: str) -> Plan:
 
 def view(store: Store, experiment: str) -> Snapshot:
     """The experiment as it is now, with what its results are read from read ahead."""
-    files = (MANIFEST, "metrics.json", "curve.csv", "environment.json", "cost.json")
-    pods = re.compile(r"[^/]+/jobs/[^/]+/pods/.*|[^/]+/ledger/.*")
-    return Snapshot(store, experiment).read_ahead(lambda path: path.endswith(files) or bool(pods.match(path)))
+    return Snapshot(store, experiment).read_ahead(_AHEAD)
 
 
 def read_results(index: Index, plan: Plan) -> list[Result]:
@@ -109,7 +110,7 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
 def _bill(run: SealedRun) -> Bill | None:
     """What making a run took and cost; None when its record is lost or is none."""
     contents = map(run.store.get, cost_paths(run.path, run.key))
-    document = parse_cost(next(filter(None, contents), None), run.key)
+    document = parse_cost(next((one for one in contents if one is not None), None), run.key)
     return None if document is None else bill_from_json(document)
 
 

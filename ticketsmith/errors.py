@@ -97,6 +97,11 @@ class DamagedRunError(StoreError):
     """A sealed run does not hold the bytes that its manifest promises."""
 
 
+def in_a_line(error: BaseException) -> str:
+    """An error of another library, or of a user's code, by its kind and its first line: ``TypeError: ...``."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 def disk_error(error: OSError, path: Path | str) -> StoreError:
     """What a failed write means to a user: which place, and what to do about it."""
     reason = error.strerror or str(error)

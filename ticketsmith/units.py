@@ -140,7 +140,7 @@ def count(amount: float) -> str:
             return f"{_figures(amount / size)} {name}" if amount < 1000 * size else f"{amount / size:,.0f} {name}"
     if amount < 99.5:
         return f"{math.ceil(amount):,}"
-    return f"{_two_figures(amount):,.0f}"
+    return f"{float(f'{amount:.1e}'):,.0f}"
 
 
 def three_figures(value: float) -> str:
@@ -161,7 +161,3 @@ def _figures(value: float) -> str:
     if value >= 99.5:
         return f"{value:.0f}"
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
-
-
-def _two_figures(value: float) -> float:
-    return float(f"{value:.1e}")

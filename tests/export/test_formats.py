@@ -21,7 +21,7 @@ from ticketsmith import exporter, models
 from ticketsmith.engines import Arrays, installed, onnx_runtime, openvino
 from ticketsmith.errors import Exit, RecipeError, TicketSmithError
 from ticketsmith.export import hugging_face, onnx_file, ticket, tsk_file
-from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject
+from ticketsmith.export.subject import ExportError, ExportSettings, QualityLostError, Subject
 from ticketsmith.inference.settings import BenchmarkSettings
 
 kernels = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -188,7 +188,7 @@ def subject_of(subject: Subject, model: nn.Module, *shape: int) -> Subject:
 def test_convolutional_networks_become_onnx(subject: Subject, tmp_path: Path, name: str) -> None:
     shape = (1, 28, 28) if name == "mnist_cnn" else (3, 32, 32)
     model = models.create(name, {}, shape, 10)
-    written = onnx_file.write_dense(subject_of(subject, model, *shape), tmp_path / "x.onnx", Settings())
+    written = onnx_file.write_dense(subject_of(subject, model, *shape), tmp_path / "x.onnx", ExportSettings())
     assert written.max_error is not None
     assert written.max_error < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
@@ -213,9 +213,9 @@ def test_what_the_first_exporter_does_not_know_the_second_may(
             "importlib.util.find_spec", lambda name, *more: None if name == "onnxscript" else find(name, *more)
         )
         with pytest.raises(ExportError, match=r"aten::diff.*; `pip install onnxscript` brings its other exporter"):
-            onnx_file.write_dense(steps, tmp_path / "x.onnx", Settings())
+            onnx_file.write_dense(steps, tmp_path / "x.onnx", ExportSettings())
     pytest.importorskip("onnxscript")
-    written = onnx_file.write_dense(steps, tmp_path / "x.onnx", Settings())
+    written = onnx_file.write_dense(steps, tmp_path / "x.onnx", ExportSettings())
     assert written.max_error is not None
     assert capfd.readouterr() == ("", "")
 
@@ -229,7 +229,7 @@ class Fickle(nn.Module):
 
 def test_a_file_that_gives_other_outputs_is_refused(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="the ONNX file gives other outputs than the model: they differ by up to"):
-        onnx_file.write_dense(subject_of(subject, Fickle(), 4), tmp_path / "x.onnx", Settings())
+        onnx_file.write_dense(subject_of(subject, Fickle(), 4), tmp_path / "x.onnx", ExportSettings())
 
 
 def test_a_model_that_onnx_cannot_hold_is_told(subject: Subject, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_model_that_onnx_cannot_hold_is_told(subject: Subject, tmp_path: Path)
             return inputs, inputs
 
     with pytest.raises(ExportError, match="gives a tuple; this format takes models of one tensor"):
-        onnx_file.write_dense(subject_of(subject, Two(), 4), tmp_path / "x.onnx", Settings())
+        onnx_file.write_dense(subject_of(subject, Two(), 4), tmp_path / "x.onnx", ExportSettings())
 
 
 @kernels
@@ -251,7 +251,7 @@ def test_a_tsk_file_holds_models_of_several_outputs_and_of_single_numbers(subjec
         def forward(self, inputs: Tensor) -> dict[str, Tensor]:
             return {"features": self.layer(inputs), "score": self.layer(inputs).sum(1)}
 
-    written = tsk_file.write(subject_of(subject, Several(), 4), tmp_path / "x.tsk", Settings(tuned=False))
+    written = tsk_file.write(subject_of(subject, Several(), 4), tmp_path / "x.tsk", ExportSettings(tuned=False))
     assert written.max_error is not None
     assert written.max_error < 1e-5
 
@@ -259,7 +259,7 @@ def test_a_tsk_file_holds_models_of_several_outputs_and_of_single_numbers(subjec
 def test_a_missing_extra_is_told(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r'pip install "ticketsmith\[serve\]"'):
-        onnx_file.write_dense(subject, tmp_path / "x.onnx", Settings())
+        onnx_file.write_dense(subject, tmp_path / "x.onnx", ExportSettings())
 
 
 @kernels
@@ -285,11 +285,11 @@ def test_low_precision_that_breaks_a_gate_is_refused(
             return {"accuracy": good, "loss": 1.0}
 
     given = {**subject.__dict__, "task": Worse((1, 8, 8), subject.model)}
-    settings = Settings(precision="int8", tuned=False)
+    settings = ExportSettings(precision="int8", tuned=False)
     with pytest.raises(QualityLostError, match=r"accuracy is 80 instead of 90, 5 may be lost. .*--force") as refused:
         tsk_file.write(Subject(**given), tmp_path / "x.tsk", settings)
     assert refused.value.exit_status is Exit.GATE_FAILED
-    forced = tsk_file.write(Subject(**given), tmp_path / "x.tsk", Settings("int8", tuned=False, force=True))
+    forced = tsk_file.write(Subject(**given), tmp_path / "x.tsk", ExportSettings("int8", tuned=False, force=True))
     assert forced.more["test"] == {"accuracy": 80.0, "loss": 1.0}
 
 
@@ -324,7 +324,7 @@ def test_a_folder_that_loads_as_something_else_or_as_pickle_is_refused(subject: 
 
     for kind, message in ((Forgetful, "weight is not the same"), (Pickled, "pickle"), (Broken, "failed: KeyError")):
         with pytest.raises(ExportError, match=message):
-            hugging_face.write(subject_of(subject, kind(3, 2), 3), tmp_path / kind.__name__, Settings())
+            hugging_face.write(subject_of(subject, kind(3, 2), 3), tmp_path / kind.__name__, ExportSettings())
 
 
 class Inner(nn.Module):
@@ -346,7 +346,7 @@ def test_a_transformers_model_as_an_attribute(subject: Subject, tmp_path: Path) 
     weight = network.transformer.h[0].mlp.c_fc.weight
     with torch.no_grad():
         weight[torch.rand(weight.shape) < 0.9] = 0
-    written = hugging_face.write(subject_of(subject, Inner(network), 8), tmp_path / "huggingface", Settings())
+    written = hugging_face.write(subject_of(subject, Inner(network), 8), tmp_path / "huggingface", ExportSettings())
     assert written.load == (
         "from transformers import GPT2LMHeadModel",
         'model = GPT2LMHeadModel.from_pretrained("{name}")',

@@ -13,7 +13,7 @@ from ticketsmith.errors import RecipeError
 from ticketsmith.evidence.serving import Peaks
 from ticketsmith.inference.measuring import memory, peaks
 from ticketsmith.inference.measuring.surroundings import State, Surroundings, pinned, signs
-from ticketsmith.inference.measuring.work import work
+from ticketsmith.inference.measuring.weights import work
 
 
 def test_peaks_are_measured_and_bound_a_call() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from ticketsmith.inference.measuring import weights
-from ticketsmith.inference.measuring.work import work
+from ticketsmith.inference.measuring.weights import work
 from ticketsmith.inference.tables import layers
 from ticketsmith.runtime.onnx.constants import Constants
 

@@ -15,7 +15,7 @@ import ticketsmith
 from ticketsmith.api import prepare, train
 from ticketsmith.cli.main import group
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.settings import Settings
+from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.prices import Rate
 from ticketsmith.store.directory import DirectoryStore
 
@@ -109,10 +109,12 @@ def test_times_of_older_stores_are_still_read(recipe: Callable[..., Any], tmp_pa
 def test_the_report_tells_what_it_cost_and_what_the_cluster_billed(recipe: Callable[..., Any], tmp_path: Path) -> None:
     recipe_ = recipe("runs", "replicates=1", "variants.random_reinit=false", "variants.random_ticket=false")
     made = ticketsmith.run(recipe_, workers=2, machine=replace(T4, idle_tail=0.0), benchmark=False)
-    benchmark = made.time_inference(Settings(("torch", "sparse"), batch_sizes=(1,), rounds=10), machine="server=7.2")
+    benchmark = made.time_inference(
+        BenchmarkSettings(("torch", "sparse"), batch_sizes=(1,), rounds=10), machine="server=7.2"
+    )
     assert benchmark.machine_rate is not None
     assert (benchmark.machine_rate.machine, benchmark.machine_rate.per_hour) == ("server", 7.2)
-    kept = made.time_inference(Settings(batch_sizes=(1,)), machine="other=1.0")
+    kept = made.time_inference(BenchmarkSettings(batch_sizes=(1,)), machine="other=1.0")
     assert kept.timings == benchmark.timings, "a new price measures nothing anew"
     assert made.benchmark == kept
 

@@ -23,7 +23,7 @@ from ticketsmith.data import labelled, load_text, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.inference.onnx_file import write_to_serve
-from ticketsmith.inference.settings import Settings
+from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import Init, RunSpec, Training
 from ticketsmith.store.directory import DirectoryStore
@@ -163,7 +163,7 @@ def test_an_encoder_from_recipe_to_report_to_a_folder_of_hugging_face(bert: Path
     assert results["dense"].final is not None
     assert results["dense"].final.test["accuracy"] > 80  # the words tell
     assert (tmp_path / "runs" / "bert" / "report" / "index.html").is_file()
-    timed = experiment.time_inference(Settings(("torch", "onnxruntime"), batch_sizes=(2,), rounds=10))
+    timed = experiment.time_inference(BenchmarkSettings(("torch", "onnxruntime"), batch_sizes=(2,), rounds=10))
     raced = {(timing.variant, timing.runtime) for timing in timed.timings}
     assert {("ticket", "torch"), ("ticket", "onnxruntime")} <= raced
 

@@ -173,12 +173,8 @@ def _settings(how: dict[str, Any]) -> BenchmarkSettings:
     load, target_ms, percentile = (how.pop(name) for name in ("load", "target_ms", "percentile"))
     if not load and (target_ms is not None or percentile is not None):
         raise RecipeError("--target-ms and --percentile are those of --load.")
-    for name, default in {
-        "batch_sizes": BATCH_SIZES,
-        "threads": (1,),
-        "precisions": ("float32",),
-        "runtimes": (),
-    }.items():
+    defaults = {"batch_sizes": BATCH_SIZES, "threads": (1,), "precisions": ("float32",), "runtimes": ()}
+    for name, default in defaults.items():
         how[name] = tuple(dict.fromkeys(how[name])) or default
     how |= {"rounds": how["rounds"] or ROUNDS, "seconds": how["seconds"] or 0.0}
     share = 0.99 if percentile is None else percentile / 100

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ticketsmith.engines import Arrays, Call, CannotRunError, Step, need
+from ticketsmith.errors import in_a_line
 
 BY_SIZE = False
 BATCH = "batch"
@@ -53,8 +54,7 @@ def convert(path: Path, precision: str, folder: Path, per_channel: bool = False)
     try:
         quantize_dynamic(str(path), str(target), weight_type=QuantType.QInt8, per_channel=per_channel)
     except Exception as error:  # a library's own failures, of any kind
-        first = next(iter(str(error).splitlines()), "")
-        raise CannotRunError(f"ONNX Runtime cannot quantise it ({type(error).__name__}: {first}).") from error
+        raise CannotRunError(f"ONNX Runtime cannot quantise it ({in_a_line(error)}).") from error
     finally:
         root.setLevel(level)
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -166,7 +167,7 @@ def cluster_bill(pods: Sequence[Pod], results: Sequence[Result], unreadable: int
             name: _part([pod for pod in pods if pod.variant == name], whole)
             for name in dict.fromkeys(pod.variant for pod in pods)
         },
-        reasons=_counted([pod.reason or f"exit {pod.exit}" for pod in failed]),
+        reasons=dict(Counter(pod.reason or f"exit {pod.exit}" for pod in failed)),
         unreadable=unreadable,
     )
 
@@ -174,7 +175,3 @@ def cluster_bill(pods: Sequence[Pod], results: Sequence[Result], unreadable: int
 def _part(pods: Sequence[Pod], whole: bool) -> Part:
     price = math.fsum(pod.price or 0.0 for pod in pods) if whole else None
     return Part(len(pods), math.fsum(pod.seconds for pod in pods), price)
-
-
-def _counted(reasons: Sequence[str]) -> dict[str, int]:
-    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}

@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Result, Split
 from ticketsmith.evidence.statistics import Interval, deviation, mean, t_interval
-from ticketsmith.evidence.summarise import grouped, replicate_values
+from ticketsmith.evidence.summarise import distinct, grouped, replicate_values
 from ticketsmith.evidence.variants import TICKET, is_control, is_yardstick
 from ticketsmith.evidence.verdicts import Status, Verdict, by_place, level_status
 

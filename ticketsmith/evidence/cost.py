@@ -112,6 +112,7 @@ def spend(runs: Sequence[Result]) -> Spend:
     """The sum over some runs; one that two variants share was trained, and is paid for, once."""
     runs = list({run.key: run for run in runs}.values())
     timed = [run for run in runs if run.seconds is not None]
+    shares = [run.bill.machine_seconds if run.bill else run.seconds or 0.0 for run in timed]
     priced = _priced(runs)
     currencies = tuple(sorted({bill.currency for bill in priced}))
     addable = len(currencies) == 1
@@ -120,7 +121,7 @@ def spend(runs: Sequence[Result]) -> Spend:
         seconds=math.fsum(run.seconds or 0.0 for run in timed) if timed else None,
         untimed=len(runs) - len(timed),
         flops=math.fsum(run.training_flops for run in runs),
-        machine_seconds=math.fsum(_machine_seconds(run) for run in timed) if timed else None,
+        machine_seconds=math.fsum(shares) if timed else None,
         gpu_seconds=math.fsum(run.bill.gpu_seconds for run in runs if run.bill),
         price=math.fsum(bill.price or 0.0 for bill in priced) if addable else None,
         unpriced=len(runs) - len(priced),
@@ -132,10 +133,6 @@ def spend(runs: Sequence[Result]) -> Spend:
 
 def _priced(runs: Sequence[Result]) -> list[Bill]:
     return [run.bill for run in runs if run.bill is not None and run.bill.price is not None]
-
-
-def _machine_seconds(run: Result) -> float:
-    return run.bill.machine_seconds if run.bill else run.seconds or 0.0
 
 
 def _machine(bill: Bill) -> Machine:

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
-from ticketsmith.evidence.blocked import blocker
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
 from ticketsmith.evidence.gates import judge
@@ -21,7 +20,7 @@ from ticketsmith.evidence.size import Size, size_of
 from ticketsmith.evidence.speed import Speed, speeds
 from ticketsmith.evidence.summarise import grouped, summarise
 from ticketsmith.evidence.sweet_spot import find, knee, target, walk
-from ticketsmith.evidence.variants import DENSE, is_control, ordered, subject
+from ticketsmith.evidence.variants import DENSE, blocker, is_control, ordered, subject
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Summary, SweetSpot, Verdict, Walk, by_place, level_status
 
 

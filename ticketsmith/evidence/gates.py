@@ -13,14 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.blocked import blocker
-from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
-from ticketsmith.evidence.summarise import grouped, measured_value, replicate_values
-from ticketsmith.evidence.variants import DENSE, is_control, subject
+from ticketsmith.evidence.summarise import distinct, grouped, measured_value, replicate_values
+from ticketsmith.evidence.variants import DENSE, blocker, is_control, subject
 from ticketsmith.evidence.verdicts import Divergence, Gap, GapCause, Gate, GatePolicy, Status, Verdict
 
 
@@ -74,7 +72,7 @@ def judge(
     metrics = {name: metric for run in results for name, metric in run.metrics.items()}
     for gate in policy.gates:
         if results and gate.metric not in metrics:
-            *names, last = sorted(metrics)
+            *names, last = sorted(metrics) or [""]
             measured = f"{', '.join(names)} and {last}" if names else last
             raise TicketSmithError(f"the gate on {gate.metric!r} cannot be judged: the runs measure {measured}")
     resolutions = {gate.metric: resolution(results, metrics[gate.metric], split) for gate in policy.gates if results}
@@ -90,7 +88,9 @@ def judge(
 def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> list[tuple[_Level, set[int]]]:
     """Every level of every variant but dense, with the seeds that it should have."""
     groups = grouped(results)
-    by_level = _by_level(planned) if planned is not None else None
+    by_level: dict[tuple[str, int], set[tuple[int, int]]] = {}  # seeds and draws that should be there
+    for variant, level, seed, draw in planned or ():
+        by_level.setdefault((variant, level), set()).add((seed, draw))
     seeds = {run.seed for run in results}
     about = subject(variant for variant, _ in groups)
     diverged = [run for run in results if run.diverged]
@@ -103,7 +103,7 @@ def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> lis
         if not control:
             here = fallen[variant] = fallen.get(variant, []) + here
         present = {run.seed for run in runs}
-        if by_level is None:
+        if planned is None:
             expected, lacking = seeds, seeds - present
         else:
             places = by_level.get((variant, level), set())
@@ -115,14 +115,6 @@ def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> lis
         blocked = tuple(seed for seed, run in causes.items() if run is not None and run.variant != DENSE)
         levels.append((_Level(runs, here, absent, blocked, control), expected))
     return levels
-
-
-def _by_level(planned: Collection[Place]) -> dict[tuple[str, int], set[tuple[int, int]]]:
-    """The seeds and draws that each level of each variant should have."""
-    by_level: dict[tuple[str, int], set[tuple[int, int]]] = {}
-    for variant, level, seed, draw in planned:
-        by_level.setdefault((variant, level), set()).add((seed, draw))
-    return by_level
 
 
 def own_worsening(run: Result, dense: Result, gate: Gate, at: At, split: Split = "test") -> float | None:
@@ -174,14 +166,8 @@ def _dense_gaps(unpaired: Sequence[Result], zero: Sequence[int], metric: str, at
     fallen = sorted(run.seed for run in unpaired if run.diverged)
     unmeasured = sorted(run.seed for run in unpaired if not run.diverged and not _measures(run, metric, split, at))
     undefined = sorted({run.seed for run in unpaired} - {*fallen, *unmeasured})
-    return _gaps(
-        {
-            GapCause.DENSE_DIVERGED: fallen,
-            GapCause.DENSE_UNMEASURED: unmeasured,
-            GapCause.DENSE_UNDEFINED: undefined,
-            GapCause.DENSE_ZERO: zero,
-        }
-    )
+    causes = (GapCause.DENSE_DIVERGED, GapCause.DENSE_UNMEASURED, GapCause.DENSE_UNDEFINED, GapCause.DENSE_ZERO)
+    return _gaps(dict(zip(causes, (fallen, unmeasured, undefined, zero), strict=True)))
 
 
 def _gaps(seeds: Mapping[GapCause, Sequence[int]]) -> tuple[Gap, ...]:
@@ -196,11 +182,11 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
     valueless = [run for run in sound if measured_value(run, gate.metric, split, policy.at) is None]
     unmeasured = {run.seed for run in valueless if not _measures(run, gate.metric, split, policy.at)}
     undefined = {run.seed for run in valueless if _measures(run, gate.metric, split, policy.at)}
-    gaps = (
-        *_gaps({GapCause.TICKET_DIVERGED: level.blocked}),
-        *pairs.gaps,
-        *_gaps({GapCause.UNMEASURED: sorted(unmeasured)}),
+    blocked, missing = (
+        _gaps({GapCause.TICKET_DIVERGED: level.blocked}),
+        _gaps({GapCause.UNMEASURED: sorted(unmeasured)}),
     )
+    gaps = (*blocked, *pairs.gaps, *missing)
     by_numbers = _by_numbers(values, bounds, gate, tested)
     status = by_numbers
     if level.fallen or undefined:

@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ticketsmith.evidence.replicates import distinct
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.statistics import Interval, mean, t_interval
-from ticketsmith.evidence.summarise import grouped
+from ticketsmith.evidence.summarise import distinct, grouped
 from ticketsmith.evidence.variants import DENSE
 
 
@@ -117,12 +116,11 @@ def _by_seed(runs: Sequence[Result], measure: Callable[[Result], float]) -> dict
     return {seed: mean(values) for seed, values in draws.items()}
 
 
-def _exponential(interval: Interval) -> Interval:
-    low = None if interval.low is None else _exp(interval.low)
-    high = None if interval.high is None else _exp(interval.high)
-    return Interval(_exp(interval.mean), low, high, interval.n)
-
-
-def _exp(power: float) -> float:
+def _exponential(logs: Interval) -> Interval:
     """Two wildly different replicates can have an interval beyond any float; infinity then says so."""
-    return math.exp(power) if power < 700 else math.inf
+
+    def exp(power: float) -> float:
+        return math.exp(power) if power < 700 else math.inf
+
+    low, high = (None if bound is None else exp(bound) for bound in (logs.low, logs.high))
+    return Interval(exp(logs.mean), low, high, logs.n)

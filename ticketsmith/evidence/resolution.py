@@ -47,7 +47,8 @@ def resolution(results: Sequence[Result], metric: Metric, split: Split) -> Resol
     size = max((run.examples.get(split, 0) for run in results if run.final is not None), default=0)
     values = [value for run in results for value in _values(run, metric, split)] if size else []
     whole = 100.0 if metric.unit == "%" or any(value > 1.0 for value in values) else 1.0
-    if values and all(_counts(value * size / whole) for value in values):
+    counts = [value * size / whole for value in values]
+    if counts and all(abs(count - round(count)) <= _WHOLE for count in counts):
         return Resolution(metric, whole / size, split, counts_examples=True)
     return Resolution(metric, 10.0**-metric.decimals, split, counts_examples=False)
 
@@ -56,7 +57,3 @@ def _values(run: Result, metric: Metric, split: Split) -> list[float]:
     """What one run measured, of what is finite."""
     values = [state.on(split).get(metric.name) for state in (run.final, run.early_stop) if state is not None]
     return [value for value in values if value is not None and math.isfinite(value)]
-
-
-def _counts(count: float) -> bool:
-    return abs(count - round(count)) <= _WHOLE

@@ -209,6 +209,11 @@ class Benchmark:
     layers: tuple[LayerSpeed, ...] = ()
 
 
+def with_precision(runtime: str, precision: str) -> str:
+    """A runtime where no column tells the precision: ``sparse (int8)``; float32 goes without saying."""
+    return runtime if precision == "float32" else f"{runtime} ({precision})"
+
+
 class DocumentError(TicketSmithError):
     """A document is not a benchmark; the message names the field."""
 

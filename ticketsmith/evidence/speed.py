@@ -92,9 +92,8 @@ def speeds(benchmark: Benchmark | None) -> list[Speed]:
         return []
     cells: dict[Cell, list[Timing]] = {}
     for timing in benchmark.timings:
-        if (
-            min(timing.median_ms, timing.throughput, timing.speedup, timing.speedup_low) > 0
-        ):  # else nothing was measured
+        # else nothing was measured
+        if min(timing.median_ms, timing.throughput, timing.speedup, timing.speedup_low) > 0:
             cells.setdefault(Cell(*timing.cell), []).append(timing)
     points = []
     for timings in cells.values():
@@ -104,7 +103,7 @@ def speeds(benchmark: Benchmark | None) -> list[Speed]:
         here = [_speed(group) for group in groups.values()]
         if any(timing.against for timing in timings):
             points += here
-        elif _is_format_1(timings):
+        elif all(timing.tolerance is None for timing in timings):  # format 1 did not tell what was allowed
             points += _against_strongest(here, benchmark.reference)
     return sorted(points, key=lambda p: (order(p.cell), p.runtime, p.sparsity, p.variant, p.level))
 
@@ -135,11 +134,6 @@ def rival(points: Iterable[Speed], cell: Cell | None) -> Speed | None:
     """What a cell's speed-ups are against: the dense model on the strongest dense runtime; None when it is not there."""
     here = (point for point in points if (point.variant, point.cell, point.runtime) == (DENSE, cell, point.against))
     return next(here, None)
-
-
-def _is_format_1(timings: Sequence[Timing]) -> bool:
-    """Only later documents tell what differences of outputs were allowed."""
-    return all(timing.tolerance is None for timing in timings)
 
 
 def _against_strongest(points: Sequence[Speed], reference: str) -> list[Speed]:

@@ -1,8 +1,10 @@
-"""The variants that the field knows: their order, and which of them are controls."""
+"""The variants that the field knows: their order, which of them are controls, and which need one another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+from ticketsmith.evidence.results import Place, Result
 
 DENSE = "dense"
 TICKET = "ticket"
@@ -47,3 +49,20 @@ def subject(variants: Iterable[str]) -> str:
     """The variant that the experiment is about: the ticket, or the first method that is neither dense nor a control."""
     methods = [variant for variant in ordered(variants) if variant != DENSE and variant not in CONTROLS]
     return methods[0] if methods else TICKET
+
+
+def blocker(place: Place, diverged: Iterable[Result]) -> Result | None:
+    """The diverged run without which a planned one can never be made, so that it is no missing one; None when there is none."""
+    return next((run for run in diverged if _needs(place, run)), None)
+
+
+def _needs(place: Place, run: Result) -> bool:
+    """Methods prune dense and then their own level before; two controls take the mask of the ticket of their level."""
+    variant, level, seed, _ = place
+    if run.seed != seed:
+        return False
+    if run.variant == DENSE:
+        return variant not in (DENSE, RANDOM_PRUNING)
+    if run.variant == TICKET and variant in (RANDOM_REINIT, RANDOM_TICKET):
+        return run.level <= level
+    return run.variant == variant and variant not in CONTROLS and run.level < level

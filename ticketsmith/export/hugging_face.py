@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
 
 _INSIDE = ("hf", "network")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
-def write(subject: Subject, path: Path, settings: Settings) -> Written:
+def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """A folder that ``from_pretrained`` loads, pruned weights as zeros. Raises ExportError for a model of another kind."""
     model: Any = subject.model
     place = _place(model)

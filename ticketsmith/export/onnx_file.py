@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.engines import CannotRunError, need, onnx_runtime
-from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
 from ticketsmith.inference import onnx_file
 from ticketsmith.inference.compact import compact
 from ticketsmith.tasks.build import single_example
 
 
-def write_dense(subject: Subject, path: Path, settings: Settings) -> Written:
+def write_dense(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """The network as it is, zeros included. Raises ExportError when it cannot be translated or gives other outputs."""
     return _write(subject, subject.model, path, "the ONNX file")
 
 
-def write_compact(subject: Subject, path: Path, settings: Settings) -> Written:
+def write_compact(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """Dead units and channels left out; the outputs are the same. Raises NothingToRemoveError when there are none."""
     smaller = compact(subject.model, single_example(subject.task, 1))
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (subject.model, smaller)]

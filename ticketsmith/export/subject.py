@@ -114,7 +114,7 @@ def _tensors(outputs: Any) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExportSettings:
     """``precision`` and ``tuned`` are for .tsk files, ``start`` for tickets; ``force`` keeps what the gates refuse."""
 
     precision: str = "float32"

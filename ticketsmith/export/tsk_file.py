@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ticketsmith import runtime
 from ticketsmith.evidence.verdicts import TOLERANCE
-from ticketsmith.export.subject import ExportError, QualityLostError, Settings, Subject, Written
+from ticketsmith.export.subject import ExportError, ExportSettings, QualityLostError, Subject, Written
 from ticketsmith.machine import usable_cores
 from ticketsmith.runtime import handover
 from ticketsmith.runtime.artifact import machine_key
@@ -22,7 +22,7 @@ from ticketsmith.runtime.tune import choices, tune, tune_network
 from ticketsmith.tasks.build import single_example
 
 
-def write(subject: Subject, path: Path, settings: Settings) -> Written:
+def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """Raises UnsupportedError for an operator that the sparse runtime does not know; QualityLostError."""
     precision = settings.precision
     graph = from_torch(subject.model, single_example(subject.task, 1))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from ticketsmith.evidence.size import size_of
 from ticketsmith.export import ticket as tickets
 from ticketsmith.export.retrain import start_model
-from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
 from ticketsmith.models.state import is_plain, snapshot
 from ticketsmith.spec import Continue, Init
 from ticketsmith.training.start import read_weights
@@ -20,7 +20,7 @@ from ticketsmith.training.tensors import to_bytes
 from ticketsmith.units import removed
 
 
-def write_ticket(subject: Subject, path: Path, settings: Settings) -> Written:
+def write_ticket(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """One file that holds the whole run; read back, it must be that run, byte for byte."""
     ticket = subject.ticket
     start = _start(subject, settings.start)
@@ -37,7 +37,7 @@ def write_ticket(subject: Subject, path: Path, settings: Settings) -> Written:
     )
 
 
-def write_safetensors(subject: Subject, path: Path, settings: Settings) -> Written:
+def write_safetensors(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """A dense state dict, zeros where the mask removed, that any reader of safetensors loads."""
     state = subject.ticket.tensors()
     note = {

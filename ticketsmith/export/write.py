@@ -18,7 +18,7 @@ from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.summarise import measured_value
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.export.subject import ExportError, Settings, Subject, Written
+from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
 from ticketsmith.plugins import nearest
 from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.store.contract import to_json
@@ -75,7 +75,7 @@ def export(
     subject: Subject,
     output: Path,
     formats: Sequence[str],
-    settings: Settings,
+    settings: ExportSettings,
     note: Callable[[str], None] = lambda text: None,
 ) -> Export:
     """Writes ``formats`` into the folder ``output``, or a single one to ``output`` if that has a suffix.
@@ -138,9 +138,9 @@ def _places(output: Path, kinds: Sequence[str]) -> tuple[Path, dict[str, str], s
     return output, {kind: FORMATS[kind].name for kind in kinds}, "export.json"
 
 
-def _write(kind: str, subject: Subject, path: Path, settings: Settings) -> Written:
+def _write(kind: str, subject: Subject, path: Path, settings: ExportSettings) -> Written:
     module, _, function = FORMATS[kind].writer.partition(":")
-    write: Callable[[Subject, Path, Settings], Written] = getattr(importlib.import_module(module), function)
+    write: Callable[[Subject, Path, ExportSettings], Written] = getattr(importlib.import_module(module), function)
     return write(subject, path, settings)
 
 

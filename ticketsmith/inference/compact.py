@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
-from ticketsmith.errors import TicketSmithError
+from ticketsmith.errors import TicketSmithError, in_a_line
 from ticketsmith.pruning.weights import copied
 
 
@@ -39,8 +39,7 @@ def compact(model: nn.Module, example: Tensor) -> nn.Module:
         with torch.no_grad():
             ShapeProp(program).propagate(example)
     except Exception as error:  # torch.fx, or the model, may fail in any way
-        first = next(iter(str(error).splitlines()), "")
-        raise NothingToRemoveError(f"torch.fx cannot trace this model ({type(error).__name__}: {first}).") from error
+        raise NothingToRemoveError(f"torch.fx cannot trace this model ({in_a_line(error)}).") from error
     with torch.no_grad():
         network = _Network(program)
         network.settle()
@@ -80,6 +79,11 @@ class _Value:
     repeat: int = 1
     axis: int = 1
 
+    @property
+    def plain(self) -> bool:
+        """Whether each unit is one place along axis 1: a channel of images, a feature of vectors."""
+        return self.repeat == 1 and self.axis == 1
+
 
 _ELEMENTWISE_MODULES = (
     nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Hardtanh, nn.Hardswish,
@@ -109,8 +113,8 @@ class _Network:
         modules = dict(program.named_modules())
         uses = Counter(id(one) for name in called for one in modules[name].parameters())
         # A weight that the forward pass takes by itself is used there too: `F.linear(x, self.embedding.weight)`.
-        names = [str(node.target) for node in program.graph.nodes if node.op == "get_attr"]
-        uses.update(id(one) for name in names if (one := _attribute(program, name)) is not None)
+        read = [str(node.target) for node in program.graph.nodes if node.op == "get_attr"]
+        uses.update(id(operator.attrgetter(name)(program)) for name in read)
         for node in program.graph.nodes:
             module = modules[str(node.target)] if node.op == "call_module" else None
             if module is not None and (_does_more(module) or any(uses[id(one)] > 1 for one in module.parameters())):
@@ -151,39 +155,28 @@ class _Network:
             self.program.set_submodule(str(node.target), smaller)
 
     def _kill(self, space: _Space, constants: dict[fx.Node, Tensor]) -> None:
-        """Marks the units of ``space`` that every reader can do without; one is left, so that shapes remain."""
+        """Marks the units of ``space`` that nobody reads, or whose constants biases can take over; one stays, for the shape."""
         dead = torch.ones(space.size, dtype=torch.bool)
         for node, layer in self.layers.items():
             source = self.values[_source(node)]
             if source.space.root() is space and not isinstance(layer, _NORMS) and not _depthwise(layer):
-                dead &= self._can_do_without(node, layer, source, constants[_source(node)])
+                read, constant = _nonzero(layer)[self.values[node].space.root().alive], constants[_source(node)]
+                unread = ~read.any(0).reshape(space.size, source.repeat).any(1)
+                dead &= unread | (constant.isfinite() if _has_no_border(layer) else constant == 0)
         space.alive &= ~dead
         if not space.alive.any():
             space.alive[0] = True
 
-    def _can_do_without(self, node: fx.Node, layer: nn.Module, source: _Value, constant: Tensor) -> Tensor:
-        """``[units]``: those that a layer does not read, or that are constants which its bias can take over."""
-        outs = self.values[node].space.root().alive
-        read = (layer.weight != 0)[outs].flatten(2).any(2) if layer.weight.dim() > 2 else (layer.weight != 0)[outs]  # type: ignore[operator, index]
-        unread = ~read.any(0).reshape(source.space.size, source.repeat).any(1)
-        foldable = constant.isfinite() if _has_no_border(layer) else constant == 0
-        return unread | foldable
-
     def _constants(self) -> dict[fx.Node, Tensor]:
         """``[units]`` for each value: what a unit is when it is the same for all inputs, NaN when it is not."""
         constants: dict[fx.Node, Tensor] = {}
-        for node in self.program.graph.nodes:
-            if node not in self.values:
-                continue
-            value = self.values[node]
+        for node, value in self.values.items():
             layer = self.layers.get(node)
             if layer is None:
                 constants[node] = self._passed_on(node, value, constants)
             elif isinstance(layer, _NORMS):
-                source = constants[_source(node)]
-                constants[node] = layer(
-                    source.reshape(1, -1, *[1] * (2 if isinstance(layer, nn.BatchNorm2d) else 0))
-                ).flatten()
+                places = (1, 1) if isinstance(layer, nn.BatchNorm2d) else ()
+                constants[node] = layer(constants[_source(node)].reshape(1, -1, *places)).flatten()
             else:
                 constants[node] = self._written(node, layer, constants)
         return constants
@@ -194,15 +187,12 @@ class _Network:
         weight, bias, constant = layer.weight, layer.bias, constants[_source(node)]
         assert isinstance(weight, Tensor)
         alive = source.space.root().alive
-        if _depthwise(layer):
-            silent = ~(weight != 0).flatten(1).any(1)
-        else:
-            columns = (weight != 0).flatten(2).any(2) if weight.dim() > 2 else weight != 0
-            silent = ~columns[:, alive.repeat_interleave(source.repeat)].any(1)
         base = bias.clone() if isinstance(bias, Tensor) else torch.zeros(len(weight), dtype=weight.dtype)
+        read = _nonzero(layer)
         if not _depthwise(layer):
+            read = read[:, alive.repeat_interleave(source.repeat)]
             base += _folded(weight, constant, alive, source.repeat)
-        return torch.where(silent, base, math.nan)
+        return torch.where(read.any(1), math.nan, base)
 
     def _passed_on(self, node: fx.Node, value: _Value, constants: dict[fx.Node, Tensor]) -> Tensor:
         sources = [one for one in node.all_input_nodes if one in self.values]
@@ -241,26 +231,19 @@ class _Network:
                 source = _Value(_Space(before[-1], pinned=True), axis=-1)
                 self.values[node.all_input_nodes[0]] = source
             return _Value(_Space(shape[-1]), axis=1 if len(shape) == 2 else -1)
-        if (
-            isinstance(module, _CONVOLUTIONS)
-            and source.repeat == 1
-            and source.axis == 1
-            and len(before) == module.weight.dim()
-        ):
+        if isinstance(module, _CONVOLUTIONS) and source.plain and len(before) == module.weight.dim():
             if module.padding_mode != "zeros" or not (module.groups == 1 or _depthwise(module)):
                 return None
             self.layers[node] = module
             return source if _depthwise(module) else _Value(_Space(shape[1]))
-        if isinstance(module, _NORMS) and source.repeat == 1 and source.axis == 1 and len(before) == len(shape):
+        if isinstance(module, _NORMS) and source.plain and len(before) == len(shape):
             if module.running_mean is None or len(before) == 3:
                 return None
             self.layers[node] = module
             return source
         if _function(node, self.program) is not None and len(node.all_input_nodes) == 1 and shape == before:
             return source
-        if _is_pool(node, module, self.program) and source.repeat == 1 and source.axis == 1:
-            return source
-        if _is_mean(node, len(before)) and source.repeat == 1 and source.axis == 1:
+        if source.plain and (_is_pool(node, module) or _is_mean(node, len(before))):
             return source
         if _flattens(node, module, before, shape) and source.axis == 1:
             if node.op != "call_module":
@@ -273,8 +256,7 @@ class _Network:
     def _sum(self, node: fx.Node, source: _Value, before: tuple[int, ...]) -> _Value | None:
         other_node = node.all_input_nodes[1]
         other = self.values.get(other_node)
-        alike = other is not None and (other.repeat, other.axis) == (source.repeat, source.axis)
-        if other is None or not alike or _shape(other_node) != before:
+        if other is None or (other.repeat, other.axis) != (source.repeat, source.axis) or _shape(other_node) != before:
             return None
         first, second = source.space.root(), other.space.root()
         if first is not second:
@@ -291,12 +273,6 @@ class _Network:
         return list({id(root): root for root in (value.space.root() for value in self.values.values())}.values())
 
 
-def _attribute(program: nn.Module, name: str) -> Tensor | None:
-    owner, _, attribute = name.rpartition(".")
-    tensor = getattr(program.get_submodule(owner), attribute, None)
-    return tensor if isinstance(tensor, Tensor) else None
-
-
 def _source(node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0]
 
@@ -306,10 +282,8 @@ def _shape(node: fx.Node) -> tuple[int, ...] | None:
     return None if shape is None or node.op == "output" else tuple(shape)
 
 
-def _does_more(module: nn.Module | None) -> bool:
+def _does_more(module: nn.Module) -> bool:
     """A subclass, a hook or a parametrisation may do more than its layer does."""
-    if module is None:
-        return False
     hooks = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "parametrizations")
     return bool(hooks) or not type(module).__module__.startswith("torch.nn.")
 
@@ -333,17 +307,14 @@ def _function(node: fx.Node, program: fx.GraphModule) -> Callable[[Tensor], Tens
         return None
 
     def apply(constant: Tensor) -> Tensor:
-        own = constant.clone()
-        if node.op == "call_method":
-            result: Tensor = getattr(own, str(node.target))(*node.args[1:], **node.kwargs)
-        else:
-            result = node.target(own, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+        function: Any = getattr(Tensor, str(node.target)) if node.op == "call_method" else node.target
+        result: Tensor = function(constant.clone(), *node.args[1:], **node.kwargs)
         return result
 
     return apply
 
 
-def _is_pool(node: fx.Node, module: nn.Module | None, program: fx.GraphModule) -> bool:
+def _is_pool(node: fx.Node, module: nn.Module | None) -> bool:
     if isinstance(module, _AVERAGES):
         return module.padding in (0, (0,), (0, 0)) and not module.ceil_mode and len(node.all_input_nodes) == 1
     if isinstance(module, _POOLS):
@@ -364,11 +335,8 @@ def _is_mean(node: fx.Node, rank: int) -> bool:
 
 def _flattens(node: fx.Node, module: nn.Module | None, before: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """A reshape of ``[batch, channels, ...]`` to ``[batch, features]``, whatever it is called."""
-    called = (
-        isinstance(module, nn.Flatten)
-        or node.target in (torch.flatten, torch.reshape)
-        or (node.op == "call_method" and node.target in ("flatten", "view", "reshape"))
-    )
+    method = node.op == "call_method" and node.target in ("flatten", "view", "reshape")
+    called = method or isinstance(module, nn.Flatten) or node.target in (torch.flatten, torch.reshape)
     if not called or len(before) < 2 or shape != (before[0], math.prod(before[1:])):
         return False
     return all(_is_size(one) for one in node.all_input_nodes[1:])
@@ -383,6 +351,13 @@ def _is_size(node: fx.Node) -> bool:
     return node.target is operator.getitem and node.args[1:] == (0,) and getattr(node.args[0], "target", 0) is getattr
 
 
+def _nonzero(layer: nn.Module) -> Tensor:
+    """``[outputs, inputs]``: which inputs an output of a linear layer or a convolution reads."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return (weight != 0).flatten(2).any(2) if weight.dim() > 2 else weight != 0
+
+
 def _folded(weight: Tensor, constant: Tensor, alive: Tensor, repeat: int) -> Tensor:
     """``[outputs]``: what the dead units, being constants, add to a layer's biases."""
     summed = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
@@ -390,36 +365,35 @@ def _folded(weight: Tensor, constant: Tensor, alive: Tensor, repeat: int) -> Ten
     return summed @ gone.repeat_interleave(repeat).to(summed.dtype)
 
 
-def _smaller_linear(layer: nn.Linear, ins: Tensor, outs: Tensor, constant: Tensor) -> nn.Linear:
+def _smaller_linear(layer: nn.Linear, ins: Tensor, outs: Tensor, constant: Tensor) -> nn.Module:
     repeat = len(ins) // len(constant)
     folded = _folded(layer.weight, constant, ins.reshape(-1, repeat)[:, 0], repeat)
     bias = (folded if layer.bias is None else layer.bias + folded)[outs]
-    biased = bool((bias != 0).any())
-    smaller = nn.Linear(int(ins.sum()), int(outs.sum()), bias=biased, dtype=layer.weight.dtype)
-    smaller.weight.copy_(layer.weight[outs][:, ins])
-    if biased:
-        smaller.bias.copy_(bias)
-    return smaller
+    smaller = nn.Linear(int(ins.sum()), int(outs.sum()), bias=bool((bias != 0).any()), dtype=layer.weight.dtype)
+    return _filled(smaller, layer.weight[outs][:, ins], bias)
 
 
 def _smaller_convolution(layer: nn.Conv1d | nn.Conv2d, ins: Tensor, outs: Tensor, constant: Tensor) -> nn.Module:
     depthwise = _depthwise(layer)
     folded = torch.zeros(layer.out_channels) if depthwise else _folded(layer.weight, constant, ins, 1)
+    bias = (folded if layer.bias is None else layer.bias + folded)[outs]
     biased = layer.bias is not None or bool((folded[outs] != 0).any())
     smaller = type(layer)(
         int(ins.sum()), int(outs.sum()), layer.kernel_size, layer.stride, layer.padding, layer.dilation,  # type: ignore[arg-type]
         int(ins.sum()) if depthwise else 1, biased, dtype=layer.weight.dtype,
     )  # fmt: skip
-    smaller.weight.copy_(layer.weight[outs] if depthwise else layer.weight[outs][:, ins])
-    if biased:
-        assert smaller.bias is not None
-        smaller.bias.copy_((folded if layer.bias is None else layer.bias + folded)[outs])
-    return smaller
+    return _filled(smaller, layer.weight[outs] if depthwise else layer.weight[outs][:, ins], bias)
+
+
+def _filled(layer: nn.Linear | nn.Conv1d | nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Module:
+    layer.weight.copy_(weight)
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
+    return layer
 
 
 def _smaller_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, alive: Tensor) -> nn.Module:
     smaller = type(layer)(int(alive.sum()), layer.eps, layer.momentum, layer.affine)
     for name, tensor in layer.state_dict().items():
-        target = smaller.state_dict()[name]
-        target.copy_(tensor[alive] if tensor.dim() else tensor)
+        smaller.state_dict()[name].copy_(tensor[alive] if tensor.dim() else tensor)
     return smaller

@@ -1,4 +1,7 @@
-"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, byte for byte."""
+"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, byte for byte.
+
+``runtime.onnx`` writes a ``Graph`` for the handover: it is there where no torch is, and knows the operators of a graph alone.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from torch.jit._trace import TracerWarning
 
 from ticketsmith.engines import CannotRunError, need
 from ticketsmith.engines.onnx_runtime import BATCH
+from ticketsmith.errors import in_a_line
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.size import size_of
 from ticketsmith.units import removed
@@ -95,7 +99,7 @@ def translate(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, ins: Axe
             with _quiet() as doubts:
                 _export(model, inputs, path, ins, outs, is_new)
         except Exception as error:  # they may fail in any way
-            reasons.append(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+            reasons.append(in_a_line(error))
         else:
             return not doubts
     raise CannotRunError(f"PyTorch cannot write this model as ONNX ({'; '.join(reasons)}).")

@@ -37,7 +37,7 @@ RUNTIMES = {
     "compact": Builtin(f"{_ROOM}.compacted:Compacted", cpu="whole"),
     "torch_csr": Builtin(f"{_ROOM}.csr:Csr", cpu="whole"),
     # takes too long to get ready on a CPU
-    "torch_compile": Builtin(f"{_ROOM}.compiled:Compiled", cpu=ALL, cuda="always"),
+    "torch_compile": Builtin(f"{_ROOM}.eager:Compiled", cpu=ALL, cuda="always"),
     "cuda_graph": Builtin(f"{_ROOM}.cuda:CudaGraph", cuda="always"),
     "torch_24": Builtin(f"{_ROOM}.cuda:SemiStructured", cuda="always"),
 }
@@ -104,7 +104,3 @@ class BenchmarkSettings:
             raise RecipeError(f"--seconds is a time of 0 or more, not {self.seconds}.")
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise RecipeError(f"a benchmark needs some time, not {self.budget} seconds.")
-
-
-Settings = BenchmarkSettings
-"""The name before there were others."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.engines import CannotRunError, need
-from ticketsmith.errors import RecipeError, TicketSmithError
+from ticketsmith.errors import RecipeError, TicketSmithError, in_a_line
 from ticketsmith.inference.measuring.lineup import Candidate
 from ticketsmith.inference.measuring.weights import of_module as weights_of
 from ticketsmith.inference.measuring.weights import of_onnx as weights_of_onnx
@@ -204,4 +204,4 @@ def _random(shape: Shape, dtype: torch.dtype, high: int | None = None) -> Inputs
 def _first(error: Exception) -> str:
     if isinstance(error, TicketSmithError):
         return str(error)
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '').rstrip('.')}."
+    return f"{in_a_line(error).rstrip('.')}."

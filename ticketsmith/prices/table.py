@@ -147,20 +147,11 @@ def entries() -> list[Entry]:
     """Every price, the ones that win first: the user's own, then the shipped."""
     mine, theirs = own(), shipped()
     sizes = {**theirs.machines, **mine.machines}
+    lists = ((one, document is mine) for document in (mine, theirs) for one in reversed(document.prices))
     return [
-        Entry(
-            name,
-            sizes.get(name, Size()),
-            prices.region,
-            price,
-            prices.currency,
-            prices.dated,
-            prices.source,
-            document is mine,
-        )
-        for document in (mine, theirs)
-        for prices in reversed(document.prices)
-        for name, price in prices.machines.items()
+        Entry(name, sizes.get(name, Size()), one.region, price, one.currency, one.dated, one.source, is_own)
+        for one, is_own in lists
+        for name, price in one.machines.items()
     ]
 
 

@@ -14,8 +14,7 @@ from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.speed import best
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status
-from ticketsmith.report.figures.lines import band_lines
-from ticketsmith.report.figures.parts import Figure, Row, density_axis, file_name, finished
+from ticketsmith.report.figures.parts import Figure, Row, band_lines, density_axis, file_name, finished
 from ticketsmith.report.figures.quality import framed
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, best_kind
@@ -134,14 +133,8 @@ def _figure(findings: Sequence[Findings], metric: Metric) -> Figure | None:
     y = frame.axis(metric)
     x = density_axis([row["density"] for row in rows])
     name = metric.name.replace("_", " ").capitalize()
-    tooltip: list[str | alt.Tooltip] = [
-        "Experiment",
-        "Variant",
-        "Weights remaining",
-        "Sparsity",
-        alt.Tooltip("value:N", title=name),
-        "Seeds",
-    ]
+    quality = alt.Tooltip("value:N", title=name)
+    tooltip = ("Experiment", "Variant", "Weights remaining", "Sparsity", quality, "Seeds")
     layers = band_lines(rows, series, x, y, tooltip, frame.place)
     title = f"{name} of the sparse networks against their sparsity"
     return Figure(

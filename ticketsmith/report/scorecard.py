@@ -73,17 +73,12 @@ def settings(card: Scorecard) -> Table:
     rows = []
     for group in card.groups:
         dense, best = group.dense, group.candidate
-        rows.append(
-            (
-                conditions(group).capitalize() + _unjudged(group),
-                f"{_milliseconds(dense.median_ms)}\n{runtime_name(dense.runtime)}" if dense else NONE,
-                f"{_milliseconds(best.median_ms)}\n{units.share(best.sparsity)}, {runtime_name(best.runtime)}"
-                if best
-                else NONE,
-                _interval(best) if best else NONE,
-                _evens(group),
-            )
-        )
+        setting = conditions(group).capitalize() + ("" if group.judged else "\nnot judged by the gates")
+        rival = f"{_milliseconds(dense.median_ms)}\n{runtime_name(dense.runtime)}" if dense else NONE
+        choice = NONE
+        if best:
+            choice = f"{_milliseconds(best.median_ms)}\n{units.share(best.sparsity)}, {runtime_name(best.runtime)}"
+        rows.append((setting, rival, choice, _interval(best) if best else NONE, _evens(group)))
     return Table(("Setting", "Best dense", "Best that passes", "Speed-up", "Break-even sparsity"), rows)
 
 
@@ -280,10 +275,6 @@ def _evens(group: Group) -> str:
     if not evens and group.break_even:
         return break_even(next(iter(group.break_even.values())))
     return "\n".join(f"{break_even(even)}\n{runtime_name(name)}" for name, even in evens.items()) or NONE
-
-
-def _unjudged(group: Group) -> str:
-    return "" if group.judged else "\nnot judged by the gates"
 
 
 def _change(factor: float) -> str:

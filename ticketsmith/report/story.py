@@ -12,7 +12,6 @@ from ticketsmith.evidence.size import Size
 from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report import scorecard
-from ticketsmith.report.costs import cluster, serving, spending
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.gallery import Gallery, gallery
@@ -24,7 +23,7 @@ from ticketsmith.report.sentences.deployment import answer, conditions, reasons
 from ticketsmith.report.sentences.headline import headline
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.sentences.terms import definitions
-from ticketsmith.report.tables import NOT_MEASURED, Row, Table, headline_rows, mission_rows
+from ticketsmith.report.tables import NOT_MEASURED, Row, Table, cluster, headline_rows, mission_rows, serving, spending
 
 SECTIONS = {
     "quality": "At what sparsity does quality drop?",

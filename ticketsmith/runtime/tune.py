@@ -185,7 +185,8 @@ class _Trial:
         tiling = Tiling.of(graph, alone, shape)
         names = formats.sensible(mode, shared, cold, tiling)
         inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
-        runners = [Runner(self._model(graph, {f"{mode}:y": name}), inputs) for name in names]
+        how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision}
+        runners = [Runner(Model(graph, {f"{mode}:y": name}, **how), inputs) for name in names]
         prepare = (lambda: None) if self.elsewhere is None else self.elsewhere.max
         stopwatch = Stopwatch(self.clock, prepare=prepare, first=0)
         counts = []
@@ -198,6 +199,3 @@ class _Trial:
         best = min(seconds, key=lambda name: seconds[name])
         chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
         return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)
-
-    def _model(self, graph: Graph, choices: Mapping[str, str]) -> Model:
-        return Model(graph, choices, threads=self.threads, isa=self.isa, precision=self.precision)

@@ -6,7 +6,7 @@ of this machine in that very version costs none either. The rest is read many at
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,9 +59,9 @@ class Snapshot:
     def _holds(self, path: str) -> bool:
         return not self._folder or path.startswith(f"{self._folder}/")
 
-    def read_ahead(self, wanted: Callable[[str], bool]) -> Snapshot:
-        """Reads the files whose path is ``wanted``, many at a time, where reading one takes long; itself."""
-        remote = [file for file in self._files.values() if file.version and wanted(file.path)]
+    def read_ahead(self, paths: re.Pattern[str]) -> Snapshot:
+        """Reads the files in whose path the pattern is found, many at a time, where reading one takes long; itself."""
+        remote = [file for file in self._files.values() if file.version and paths.search(file.path)]
         self._held |= zip((file.path for file in remote), each(self._read, remote), strict=True)
         return self
 

@@ -15,12 +15,13 @@ from ticketsmith.evidence.serving import Peaks, Refusal, Timing
 from ticketsmith.inference.measuring import peaks as roof
 from ticketsmith.inference.measuring.lineup import AGREEMENT_INPUTS, Candidate, Rival, another, line_up
 from ticketsmith.inference.measuring.statistics import Bootstrap, Ratio, noise, resolution
-from ticketsmith.inference.measuring.stopwatch import runner_of
-from ticketsmith.inference.measuring.work import Work
+from ticketsmith.inference.measuring.surroundings import runner_of
+from ticketsmith.inference.measuring.weights import Work
 from ticketsmith.inference.measuring.workload import Workload
 from ticketsmith.inference.runtimes import ArrayCall, Runtime, is_dense, precision_of, tolerance_of
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.race import Stopwatch, Warm, race, warm_up
+from ticketsmith.units import plural
 
 COPIES = 5
 """Of the strongest dense rival; fewer where making one takes long."""
@@ -76,7 +77,7 @@ class Cell:
     def race(self, rivals: list[Rival], settings: BenchmarkSettings, peaks: Peaks | None) -> CellResult:
         """Times the rivals, and copies of the one to beat, and compares those of each precision."""
         begin, inputs = self.stopwatch.clock(), self.workload.call_inputs
-        place = f"{self.batch}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        place = f"{self.batch}, {plural(self.threads, 'thread')}"
         self.progress(f"warming up: {place}")
         runners = [runner_of(rival.call, inputs) for rival in rivals]
         warm = warm_up(runners, self.stopwatch, self.allowance)

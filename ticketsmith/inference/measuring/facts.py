@@ -69,12 +69,7 @@ def _handed_over(timings: Sequence[Timing]) -> str:
         if timing.handed_to:
             sizes.setdefault((timing.runtime, timing.handed_to), set()).add(timing.batch_size)
     places = "; ".join(
-        f"{runtime} gave whole models to {other} at batch size {listed(sorted(some))}"
+        f"{runtime} gave whole models to {other} at batch size {', '.join(map(str, sorted(some)))}"
         for (runtime, other), some in sizes.items()
     )
     return f"{places}, since that was faster there."
-
-
-def listed(cores: Sequence[int]) -> str:
-    """``0, 2``."""
-    return ", ".join(map(str, cores))

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.serving import Refusal
+from ticketsmith.errors import TicketSmithError, in_a_line
+from ticketsmith.evidence.serving import Refusal, with_precision
 from ticketsmith.inference.measuring import agreement
 from ticketsmith.inference.measuring.workload import Workload, output
-from ticketsmith.inference.runtimes import (
-    Call,
-    CannotRunError,
-    OnnxFile,
-    Runtime,
-    is_dense,
-    precision_of,
-    tolerance_of,
-)
+from ticketsmith.inference.runtimes import Call, CannotRunError, OnnxFile, Runtime, is_dense, precision_of, tolerance_of
 from ticketsmith.units import percent
 
 LEAST_AGREEMENT = 0.95
@@ -95,19 +87,15 @@ def line_up(
             rivals.append(_ready(candidate, runtime, workload, expected[id(candidate)], more_inputs, begin))
         except TicketSmithError as error:
             place = (candidate.variant, candidate.level, candidate.seed)
-            refusals.append(Refusal(*place, _column(runtime), len(workload.inputs), str(error)))
+            refusals.append(
+                Refusal(*place, with_precision(runtime.name, precision_of(runtime)), len(workload.inputs), str(error))
+            )
     return rivals, refusals
 
 
 def another(rival: Rival, model: nn.Module | OnnxFile, workload: Workload) -> Rival:
     """The same model on the same runtime once more, in other memory."""
-    call = workload.prepare(rival.runtime, model, shared=False)
-    return replace(rival, call=call)
-
-
-def _column(runtime: Runtime) -> str:
-    precision = precision_of(runtime)
-    return runtime.name if precision == "float32" else f"{runtime.name} ({precision})"
+    return replace(rival, call=workload.prepare(rival.runtime, model, shared=False))
 
 
 def _reference(candidate: Candidate, workload: Workload) -> agreement.Reference:
@@ -139,10 +127,9 @@ def _ready(
     try:
         call = workload.prepare(runtime, candidate.model)
         actual = output(call, workload.call_inputs)
-        low = precision_of(runtime) != "float32"
-        shared = (
-            _shared_classes(workload.exact(candidate.model), call, more_inputs(), len(workload.inputs)) if low else None
-        )
+        low, shared = precision_of(runtime) != "float32", None
+        if low:
+            shared = _shared_classes(workload.exact(candidate.model), call, more_inputs(), len(workload.inputs))
     except TicketSmithError:
         raise
     except Exception as error:  # a user's runtime may fail in any way
@@ -162,7 +149,8 @@ def _ready(
 def _shared_classes(exact: Call, call: Call, inputs: Tensor, batch_size: int) -> float | None:
     """The share of inputs for which a call finds the class that the model finds in float32."""
     shares = []
-    for batch in _batches(inputs, batch_size):
+    for begin in range(0, len(inputs) - batch_size + 1, batch_size):
+        batch = inputs[begin : begin + batch_size]
         share = agreement.same_class(output(exact, batch), output(call, batch))
         if share is None:
             return None
@@ -170,15 +158,10 @@ def _shared_classes(exact: Call, call: Call, inputs: Tensor, batch_size: int) ->
     return sum(shares) / len(shares) if shares else None
 
 
-def _batches(inputs: Tensor, batch_size: int) -> Iterator[Tensor]:
-    for begin in range(0, len(inputs) - batch_size + 1, batch_size):
-        yield inputs[begin : begin + batch_size]
-
-
 def _first_line(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
         return "it needs more memory than there is. Choose a smaller batch size."
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return in_a_line(error)
 
 
 def pairs(field: Sequence[Candidate], runtimes: Sequence[Runtime], everywhere: bool) -> list[tuple[Candidate, Runtime]]:

@@ -18,8 +18,7 @@ from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.inference.measuring import facts
 from ticketsmith.inference.measuring.cell import Cell
 from ticketsmith.inference.measuring.lineup import Candidate, pairs
-from ticketsmith.inference.measuring.stopwatch import quiet, stopwatch_for
-from ticketsmith.inference.measuring.surroundings import Surroundings, pinned, signs
+from ticketsmith.inference.measuring.surroundings import Surroundings, pinned, quiet, signs, stopwatch_for
 from ticketsmith.inference.measuring.workload import Workload, workloads
 from ticketsmith.inference.runtimes import CannotRunError, Runtime, precision_of
 from ticketsmith.inference.settings import BenchmarkSettings
@@ -98,7 +97,7 @@ def measure(
     for index, (threads, workload) in enumerate(_workloads(contest, settings, device)):
         start = index * settings.rounds
         with pinned(threads) as cores, quiet(threads):
-            names = f"core{'s' if len(cores) > 1 else ''} {facts.listed(cores)}"
+            names = f"core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
             pins[threads] = f"{threads}, on {names}" if cores else str(threads)
             if threads not in peaks and device.type == "cpu":
                 progress(f"measuring the machine's peaks with {threads} threads", start, total)

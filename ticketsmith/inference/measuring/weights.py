@@ -1,4 +1,4 @@
-"""Weights as a model computes with them: masks, parametrizations and folded constants are applied, and zeros are counted there.
+"""Weights as a model computes with them, masks, parametrizations and folded constants applied, and the least work of a call.
 
 Every share of zeros, every roofline and every count of bytes that is shown of a model comes from here.
 """
@@ -86,6 +86,33 @@ def of_module(model: nn.Module, call: Callable[[Tensor], Any], inputs: Tensor) -
         outputs = trace(model, lambda: call(copied), [copied], note)
     beside = sum(count for key, count in others.items() if key not in products)
     return Weights(*_sums(products.values()), flops, beside), outputs
+
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+"""Bytes of one weight, by precision."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """``flops`` at least (a multiply-add is two), ``weights`` that are not zero, ``values``: inputs and outputs."""
+
+    flops: float
+    weights: int
+    values: int
+
+    def bytes(self, precision: str) -> float:
+        """What must be read and written at least: weights that are not zero, inputs and outputs, once each."""
+        return float(self.weights * BYTES[precision] + 4 * self.values)
+
+
+def work(model: nn.Module, call: Callable[[Tensor], Tensor], inputs: Tensor) -> Work:
+    """Of one ``call`` of ``model`` on ``inputs`` ``[batch, ...]``: weights that are not zero, wherever they are used.
+
+    Counts products with weights; what a model does beside them is not counted, so this is a lower bound.
+    """
+    read, outputs = of_module(model, call, inputs)
+    written = outputs.numel() if isinstance(outputs, Tensor) else 0
+    return Work(read.flops, read.kept + read.beside, inputs.numel() + written)
 
 
 def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ticketsmith.errors import TaskError
 from ticketsmith.inference.measuring import exact
 from ticketsmith.inference.measuring.agreement import Reference
-from ticketsmith.inference.measuring.work import Work, work
+from ticketsmith.inference.measuring.weights import Work, work
 from ticketsmith.inference.runtimes import ArrayCall, ArrayDecoder, Call, CannotRunError, Decodes, OnnxFile, Runtime
 from ticketsmith.inference.runtimes.dense_library import OnnxRuntime
 from ticketsmith.inference.runtimes.eager import Eager

@@ -1,10 +1,9 @@
-"""Ways to run a trained model, one file each, whatever it costs to get it ready: what a runtime is, and those a user names."""
+"""Ways to run a trained model, a file for each library, whatever they cost to get ready, and those that a user names."""
 
 from __future__ import annotations
 
 import importlib
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,12 +125,8 @@ class Deployable(Protocol):
         ...
 
 
-class FromFile(ABC):
+class FromFile(Deployable):
     """A runtime that is made ready from its file in the benchmark too."""
-
-    @abstractmethod
-    def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
-        """Writes the model into ``folder``. Raises CannotRunError as ``prepare`` does."""
 
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """A call on arrays. Raises CannotRunError."""
@@ -147,7 +142,7 @@ def need_cpu(example: Tensor) -> None:
 
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.1}
-"""How far outputs may be from those of eager float32 PyTorch, as ``agreement.max_error`` counts it."""
+"""How far outputs may be from those of eager float32 PyTorch, as ``measuring.agreement.judged`` counts it."""
 
 
 def precision_of(runtime: Runtime) -> str:

@@ -1,14 +1,16 @@
-"""PyTorch as it comes: the model itself, its pruned weights multiplied as zeros."""
+"""PyTorch as it comes, and compiled: the model itself, its pruned weights multiplied as zeros."""
 
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ticketsmith.errors import in_a_line
 from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment, check_precision
 from ticketsmith.inference.runtimes.decoding import own
 from ticketsmith.tasks.task import Decoder
@@ -54,6 +56,36 @@ class Eager:
         return Deployment(export(chosen, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
 
 
+class Compiled:
+    """``torch.compile`` for one shape of inputs. It needs a C++ compiler, and some seconds for each model."""
+
+    name = "torch_compile"
+
+    def prepare(self, model: nn.Module, example: Tensor) -> Call:
+        """A compiled copy of the model. Raises CannotRunError where it cannot be compiled."""
+        logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # a program of its own: what is compiled is kept by the code of `forward`, and only so much of it
+                program = torch.export.export(model, (example,)).module()
+                compiled = torch.compile(program, dynamic=False)
+                compiled(example.clone())
+        except Exception as error:  # compilers fail in any way
+            raise CannotRunError(f"the model cannot be compiled ({in_a_line(error)}).") from error
+
+        @torch.inference_mode()
+        def call(inputs: Tensor) -> Tensor:
+            outputs: Tensor = compiled(inputs)
+            return outputs
+
+        return call
+
+    def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
+        """The program before it is compiled: that happens at the first call."""
+        return Deployment(export(model, example, folder), LOADER, (*LIBRARIES, "torch._inductor"), {"compiled": True})
+
+
 LOADER = "ticketsmith.inference.loaders:torch_program"
 LIBRARIES = ("torch", "torch.export", "torch._export.serde.serialize", "torch.export.pt2_archive")
 """What PyTorch imports when it first reads a program."""
@@ -67,6 +99,5 @@ def export(model: nn.Module, example: Tensor, folder: Path) -> Path:
             warnings.simplefilter("ignore")
             torch.export.save(torch.export.export(model, (example,)), str(path))
     except Exception as error:  # torch.export may fail in any way
-        first = next(iter(str(error).splitlines()), "")
-        raise CannotRunError(f"torch.export cannot write this model ({type(error).__name__}: {first}).") from error
+        raise CannotRunError(f"torch.export cannot write this model ({in_a_line(error)}).") from error
     return path

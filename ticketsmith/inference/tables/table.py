@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest, Peaks, Timing
-from ticketsmith.units import percent, share, size, three_figures
+from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadTest, Peaks, Timing, with_precision
+from ticketsmith.units import percent, plural, share, size, three_figures
 
 COLUMNS = (
-    "variant",
-    "level",
-    "sparsity",
-    "runtime",
-    "p50 ms",
-    "p90 ms",
-    "p99 ms",
-    "per second",
-    "speed-up",
-    "roofline",
+    "variant", "level", "sparsity", "runtime", "p50 ms", "p90 ms", "p99 ms", "per second", "speed-up", "roofline",
     "outputs differ by",
-)
+)  # fmt: skip
 MEMORY_COLUMNS = ("variant", "level", "runtime", "load ms", "first call ms", "resident", "peak", "file")
-LAYER_COLUMNS = ("layer", "shape")
 LOAD_COLUMNS = ("variant", "level", "runtime", "target", "highest rate", "its p50 ms", "its tail ms")
 
 
@@ -36,9 +26,8 @@ def cells(benchmark: Benchmark) -> dict[str, list[Timing]]:
 
 def title(timing: Timing) -> str:
     """``batch size 1, 1 thread, float32``."""
-    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
     phase = f"{timing.phase}, " if timing.phase else ""
-    return f"{phase}batch size {timing.batch_size}, {threads}, {timing.precision}"
+    return f"{phase}batch size {timing.batch_size}, {plural(timing.threads, 'thread')}, {timing.precision}"
 
 
 def strongest(benchmark: Benchmark, timing: Timing, precision: str = "float32") -> Timing | None:
@@ -74,22 +63,12 @@ def memory_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
     for timing in benchmark.timings:
         if timing.load_ms is None or timing.first_call_ms is None:
             continue
-        name = timing.runtime if timing.precision == "float32" else f"{timing.runtime} ({timing.precision})"
+        name = with_precision(timing.runtime, timing.precision)
         key = (name,) if timing.dense else (name, timing.variant, str(timing.level), str(timing.seed))
-        shown.setdefault(
-            key,
-            (
-                timing.variant,
-                str(timing.level),
-                name,
-                three_figures(timing.load_ms),
-                three_figures(timing.first_call_ms),
-                *(
-                    "" if count is None else size(count)
-                    for count in (timing.resident_bytes, timing.peak_bytes, timing.file_bytes)
-                ),
-            ),
-        )
+        times = three_figures(timing.load_ms), three_figures(timing.first_call_ms)
+        counts = timing.resident_bytes, timing.peak_bytes, timing.file_bytes
+        sizes = ("" if count is None else size(count) for count in counts)
+        shown.setdefault(key, (timing.variant, str(timing.level), name, *times, *sizes))
     return list(shown.values())
 
 
@@ -99,7 +78,7 @@ def layer_rows(layers: Sequence[LayerSpeed]) -> list[dict[str, str]]:
     for one in layers:
         row = shown.setdefault((one.kind, one.shape), {"layer": one.kind, "shape": one.shape})
         sure = not one.speedup_low <= 1.0 <= one.speedup_high
-        row[f"{share(one.sparsity)}"] = f"{one.speedup:.2f}x" if sure else f"~{one.speedup:.2f}x"
+        row[share(one.sparsity)] = f"{one.speedup:.2f}x" if sure else f"~{one.speedup:.2f}x"
     return list(shown.values())
 
 
@@ -108,12 +87,11 @@ def load_rows(loads: Sequence[LoadTest]) -> list[tuple[str, ...]]:
     shown: list[tuple[str, ...]] = []
     for load in loads:
         best = max((step for step in load.steps if step.kept), key=lambda step: step.rate, default=None)
-        name = load.runtime if load.precision == "float32" else f"{load.runtime} ({load.precision})"
         shown.append(
             (
                 load.variant,
                 str(load.level),
-                name,
+                with_precision(load.runtime, load.precision),
                 f"{100 * load.percentile:g} % within {three_figures(load.target_ms)} ms",
                 f"{load.highest_rate:,.0f} a second" if best else "none that was tried",
                 three_figures(best.median_ms) if best else "",
@@ -128,7 +106,7 @@ def peak_lines(peaks: Sequence[Peaks]) -> list[str]:
     return [
         f"{peak.flops / 1e9:,.0f} GFLOP/s and {peak.bytes / 1e9:,.1f} GB/s from memory"
         + (f" ({max(rate for _, rate in peak.reads) / 1e9:,.0f} GB/s from caches)" if peak.reads else "")
-        + f" on {peak.threads} thread{'s' if peak.threads > 1 else ''}"
+        + f" on {plural(peak.threads, 'thread')}"
         for peak in peaks
     ]
 

@@ -9,9 +9,9 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE, TICKET
-from ticketsmith.report.figures.parts import Figure, Row, colour, data, finished, reading, round_ticks
+from ticketsmith.report.figures.parts import Figure, Row, colour, data, finished, log_axis, reading, round_ticks
 from ticketsmith.report.sentences.deployment import conditions, named, ratio
-from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.sentences.names import begun, display, runtime_name
 from ticketsmith.report.theme import SOFT, dense_and_ticket
 
 
@@ -43,15 +43,7 @@ def _latencies(card: Scorecard, group: Group) -> Figure | None:
     rows = [_bar(point, size) for point in points]
     low, high = min(row["p10"] for row in rows) * 0.9, longest / 1000 / size
     series = dense_and_ticket()
-    x = alt.X(
-        "p10:Q",
-        scale=alt.Scale(type="log", domain=[low, high * 1.04], nice=False),
-        axis=alt.Axis(
-            title=f"Latency of a call, {unit} (log scale)",
-            values=round_ticks(low, high),
-            labelExpr="format(datum.value, '~g')",
-        ),
-    )
+    x = log_axis(alt.X, "p10:Q", f"Latency of a call, {unit}", (low, high * 1.04), round_ticks(low, high))
     y = alt.Y("Name:N", sort=[row["Name"] for row in rows], axis=None)
     base = alt.Chart(data(rows)).encode(y=y, color=colour(series))
     bars = base.mark_bar(height=12, yOffset=17, cornerRadius=2, opacity=0.55).encode(x=x, x2="p90:Q")
@@ -97,8 +89,7 @@ def _slower(group: Group) -> str:
     below = best.p99_ms is not None and best.p99_ms < dense.median_ms
     tail = "; even its p99 is below dense's median" if below else ""
     before, after = units.latency(dense.median_ms / 1000), units.latency(best.median_ms / 1000)
-    name = named(best)
-    return f"{name[:1].upper()}{name[1:]} answers in {after}, dense in {before}{tail}"
+    return f"{begun(named(best))} answers in {after}, dense in {before}{tail}"
 
 
 def _bar(point: Speed, size: float) -> Row:

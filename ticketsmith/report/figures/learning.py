@@ -8,8 +8,7 @@ from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.learning import EarlyStop
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.report.figures.lines import band_lines
-from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row, density_axis, finished, rule
+from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row, band_lines, density_axis, finished, rule
 from ticketsmith.report.sentences.names import display
 from ticketsmith.report.theme import variant_series
 

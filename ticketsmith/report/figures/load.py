@@ -59,15 +59,8 @@ def _load(load: Load) -> Figure | None:
         ),
     )
     percentile = f"p{100 * tests[0][1].percentile:g}"
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(
-            title=f"{percentile} latency, ms (log scale)",
-            values=parts.log_ticks(low, high),
-            labelExpr="format(datum.value, '~g')",
-        ),
-    )
+    ticks = parts.log_ticks(low, high)
+    y = parts.log_axis(alt.Y, "mean:Q", f"{percentile} latency, ms", (low, high), ticks)
     base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(series))
     line = base.mark_line(strokeWidth=2.2, clip=True).encode(strokeDash=parts.dash(series), opacity=parts.faded())
     marks = base.mark_point(filled=True, size=60, clip=True).encode(shape=parts.shape(series), opacity=parts.faded())

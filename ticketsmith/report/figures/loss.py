@@ -72,9 +72,8 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
     values = [row["loss"] for row in rows]
     logarithmic = min(values) > 0 and max(values) / min(values) > 20
     low, high = min(values), max(values)
-    low, high = (
-        (low * 0.9, high * 1.1) if logarithmic else (low - 0.03 * (high - low), high + 0.03 * (high - low) + 1e-9)
-    )
+    room = 0.03 * (high - low)
+    low, high = (low * 0.9, high * 1.1) if logarithmic else (low - room, high + room + 1e-9)
 
     def place(value: float) -> float:
         scale = math.log if logarithmic else float
@@ -94,16 +93,9 @@ def _figure(findings: Findings, name: str, title: str, read: Reading) -> Figure 
             values=parts.log_ticks(low, high) if logarithmic else alt.Undefined,
         ),
     )
-    source = parts.data(rows)
-    base = alt.Chart(source).encode(x=x, y=y, color=parts.colour(lines))
+    base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(lines))
     line = base.mark_line(clip=True, strokeWidth=2).encode(strokeDash=parts.dash(lines), opacity=parts.faded())
-    hover = (
-        base.properties(name="hover")
-        .mark_point(clip=True, size=120, opacity=0, filled=True)
-        .encode(
-            tooltip=[alt.Tooltip("Run:N"), alt.Tooltip("step:Q", title="Iteration", format=","), alt.Tooltip("Loss:N")]
-        )
-    )
+    hover = parts.hover(base, ("Run", alt.Tooltip("step:Q", title="Iteration", format=","), "Loss"), size=120)
     ends = [
         Label(entry, [row["loss"] for row in rows if row["series"] == entry.key][-1], entry.label) for entry in lines
     ]

@@ -88,6 +88,16 @@ def density_axis(densities: Sequence[float], title: str = "Prunable weights rema
     )
 
 
+def log_axis(
+    kind: type[Axis], field: str, title: str, bounds: tuple[float, float], ticks: Sequence[float], suffix: str = ""
+) -> Axis:
+    """A logarithmic axis; ``title`` and ``suffix``, which follows the number of each tick, are for a reader."""
+    label = "format(datum.value, '~g')" + (f" + '{suffix}'" if suffix else "")
+    scale = alt.Scale(type="log", domain=[*bounds], nice=False)
+    axis: Axis = kind(field, scale=scale, axis=alt.Axis(title=f"{title} (log scale)", values=ticks, labelExpr=label))
+    return axis
+
+
 def zoom() -> alt.Parameter:
     """Drag to move with a mouse, Shift and wheel to zoom, double click to reset; fingers and wheel alone scroll on."""
     return alt.selection_interval(
@@ -139,6 +149,44 @@ def spread(tops: Sequence[float], gap: float, height: float) -> list[float]:
     return placed
 
 
+def band_lines(
+    rows: Sequence[Row],
+    series: Sequence[Series],
+    x: alt.X,
+    y: alt.Y,
+    tooltip: Sequence[str | alt.Tooltip],
+    place: Callable[[float], float],
+    labels: Sequence[Label] = (),
+) -> list[alt.Chart]:
+    """The layers of such a chart. Rows hold ``series``, ``density`` (percent), ``mean``, ``low``, ``high`` and, as
+    finished text, every field of ``tooltip``; ``low`` is None where there is one replicate. ``labels`` are
+    more lines to name at the right edge.
+    """
+    source = data(rows)
+    banded = data([row for row in rows if row["low"] is not None])
+    base = alt.Chart(source).encode(x=x, y=y, color=colour(series))
+    band = (
+        alt.Chart(banded)
+        .mark_area(clip=True)
+        .encode(x=x, y=reading(y, "low"), y2="high:Q", color=colour(series), opacity=faded(0.16, 0.03))
+    )
+    line = base.mark_line(clip=True, strokeWidth=2.4).encode(strokeDash=dash(series), opacity=faded())
+    points = base.mark_point(clip=True, filled=True, size=48).encode(shape=shape(series), opacity=faded())
+    pointer = hover(base, tooltip).add_params(zoom())
+    return [band, line, points, pointer, *end_labels([*labels, *_ends(rows, series)], place)]
+
+
+def _ends(rows: Sequence[Row], series: Sequence[Series]) -> list[Label]:
+    """Every line is named at the right edge of the plot, at the height at which it ends."""
+    labels = []
+    for entry in series:
+        own = [row for row in rows if row["series"] == entry.key]
+        if len(own) > 1:
+            last = min(own, key=lambda row: float(row["density"]))
+            labels.append(Label(entry, last["mean"], entry.label))
+    return labels
+
+
 def note(text: str, x: Any, y: Any, rows: Sequence[Row] = ({},), **mark: Any) -> alt.Chart:
     """A line of text in the plot; ``rows`` holds the one row that ``x`` and ``y`` read, unless they are pixels."""
     source = data([{**row, "note": text} for row in rows])
@@ -146,11 +194,14 @@ def note(text: str, x: Any, y: Any, rows: Sequence[Row] = ({},), **mark: Any) ->
     return chart
 
 
-def hover(chart: alt.Chart, fields: Sequence[str], clip: bool = True, **encodings: Any) -> alt.Chart:
+def hover(
+    chart: alt.Chart, fields: Sequence[str | alt.Tooltip], size: int = 420, clip: bool = True, **encodings: Any
+) -> alt.Chart:
     """An invisible mark, as large as a finger, that shows ``fields`` of its row."""
     mark: dict[str, Any] = {"clip": True} if clip else {}
-    points = chart.properties(name="hover").mark_point(filled=True, size=420, opacity=0, **mark)
-    shown: alt.Chart = points.encode(tooltip=[alt.Tooltip(f"{field}:N") for field in fields], **encodings)
+    points = chart.properties(name="hover").mark_point(filled=True, size=size, opacity=0, **mark)
+    tooltip = [alt.Tooltip(f"{field}:N") if isinstance(field, str) else field for field in fields]
+    shown: alt.Chart = points.encode(tooltip=tooltip, **encodings)
     return shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 
@@ -15,7 +16,6 @@ from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
 from ticketsmith.report.figures import parts
-from ticketsmith.report.figures.lines import band_lines
 from ticketsmith.report.figures.parts import HEIGHT, Figure, Label, Row
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import display
@@ -71,18 +71,12 @@ def _figure(findings: Findings, metric: Metric) -> Figure | None:
     if limit is not None and gate is not None:
         last = min((row for row in rows if row["series"] == findings.subject), key=lambda r: float(r["density"]))
         crossed = last["mean"] < limit if metric.higher_is_better else last["mean"] > limit
-        layers += _gate(limit, y, gate, metric, crossed)
-    tooltip: list[str | alt.Tooltip] = [
-        "Variant",
-        "Weights remaining",
-        "Sparsity",
-        alt.Tooltip("value:N", title=_heading(metric)),
-        "Interval",
-        "Seeds",
-        "Gate",
-    ]
+        dy = -9 if crossed == metric.higher_is_better else 12  # on the side where no curve is
+        layers += gate_line(limit, y, gate, metric, alt.value("width"), dx=-6, dy=dy, align="right")
+    quality = alt.Tooltip("value:N", title=_heading(metric))
+    tooltip = ("Variant", "Weights remaining", "Sparsity", quality, "Interval", "Seeds", "Gate")
     lines = [entry for entry in series if entry.key != DENSE]
-    layers += band_lines(rows, lines, x, y, tooltip, frame.place, labels)
+    layers += parts.band_lines(rows, lines, x, y, tooltip, frame.place, labels)
     title = _title(findings)
     return Figure(
         name="quality" if metric == findings.metric else f"quality-{parts.file_name(metric.name)}",
@@ -100,11 +94,6 @@ def _heading(metric: Metric) -> str:
 
 
 def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> Row:
-    interval = (
-        "one seed"
-        if summary.low is None or summary.high is None
-        else (f"{measures.value(metric, summary.low)} to {measures.value(metric, summary.high)}")
-    )
     return {
         "series": variant,
         "density": 100 * (1 - summary.sparsity),
@@ -115,7 +104,7 @@ def _row(findings: Findings, metric: Metric, variant: str, summary: Summary) -> 
         "Weights remaining": units.share(1 - summary.sparsity),
         "Sparsity": units.share(summary.sparsity),
         "value": measures.value(metric, summary.mean),
-        "Interval": interval,
+        "Interval": measures.interval(metric, summary),
         "Seeds": str(summary.replicates),
         "Gate": str(findings.statuses.get((summary.variant, summary.level), "reference")),
     }
@@ -157,15 +146,12 @@ def framed(rows: Sequence[Row], dense: Summary | None, limit: float | None, metr
     return Frame(low - 0.03 * room, high + 0.12 * room, cut)
 
 
-def _gate(limit: float, y: alt.Y, gate: Gate, metric: Metric, crossed: bool) -> list[alt.Chart]:
-    """The line, named at its right end on the side where no curve is: above it once the curves have crossed it."""
+def gate_line(limit: float, y: alt.Y, gate: Gate, metric: Metric, x: alt.Value, **look: Any) -> list[alt.Chart]:
+    """The gate as a line over the whole width, with its name at ``x``."""
     text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
-    dy = -9 if crossed == metric.higher_is_better else 12
-    look = {"dx": -6, "dy": dy, "align": "right", "color": STATUS_INK["FAIL"]}
-    return [
-        parts.rule(limit, y, "#D55E00", 1.6, (7, 4)),
-        parts.note(text, x=alt.value("width"), y=parts.reading(y, "y"), rows=[{"y": limit}], **look),
-    ]
+    place, ink = parts.reading(y, "y"), STATUS_INK["FAIL"]
+    name = parts.note(text, x=x, y=place, rows=[{"y": limit}], color=ink, **look)
+    return [parts.rule(limit, y, "#D55E00", 1.6, (7, 4)), name]
 
 
 def _spot(findings: Findings, x: alt.X, sparsest: float) -> list[alt.Chart]:

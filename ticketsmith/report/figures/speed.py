@@ -103,15 +103,8 @@ def _chart(lines: Mapping[str, Sequence[Speed]], bounds: bool) -> tuple[Mapping[
         return math.log(high / value) / math.log(high / low) * HEIGHT
 
     x = parts.density_axis([row["density"] for row in rows])
-    y = alt.Y(
-        "mean:Q",
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(
-            title="Speed-up over the best dense runtime (log scale)",
-            values=parts.log_ticks(low, high),
-            labelExpr="format(datum.value, '~g') + '\u00d7'",
-        ),
-    )
+    title, ticks = "Speed-up over the best dense runtime", parts.log_ticks(low, high)
+    y = parts.log_axis(alt.Y, "mean:Q", title, (low, high), ticks, suffix="\u00d7")
     base = alt.Chart(parts.data(rows)).encode(x=x, y=y, color=parts.colour(series))
     bars = (
         alt.Chart(parts.data(rows))

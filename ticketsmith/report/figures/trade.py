@@ -18,10 +18,10 @@ from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, Summary
 from ticketsmith.report.figures import parts
 from ticketsmith.report.figures.parts import Figure, Row
-from ticketsmith.report.figures.quality import Frame, framed, gate_height
+from ticketsmith.report.figures.quality import Frame, framed, gate_height, gate_line
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.deployment import conditions, named, ratio
-from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.sentences.names import begun, display, runtime_name
 from ticketsmith.report.theme import BLUE, GREY, SOFT, STATUS_INK, dense_and_ticket
 
 WIDTH = 640  # pixels of a plot on a desk, about: labels that would cover one another there are left out
@@ -93,13 +93,8 @@ def _plot(findings: Findings, rows: Sequence[Row], cost: _Cost) -> _Plot:
     low, high = min(row["cost_low"] for row in rows), max(row["cost_high"] for row in rows)
     room = (high / low) ** 0.06 * 1.02
     low, high = low / room, high * room
-    x = alt.X(
-        "cost:Q",
-        scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(title=cost.title, values=parts.round_ticks(low, high), labelExpr="format(datum.value, '~g')"),
-    )
-    y = frame.axis(metric)
-    return _Plot(x, y, low, high, frame)
+    x = parts.log_axis(alt.X, "cost:Q", cost.title, (low, high), parts.round_ticks(low, high))
+    return _Plot(x, frame.axis(metric), low, high, frame)
 
 
 def _own_gate(findings: Findings) -> Gate | None:
@@ -112,12 +107,8 @@ def _gate(findings: Findings, plot: _Plot) -> list[alt.Chart]:
     limit = gate_height(findings.summary(DENSE, 0), gate, metric)
     if limit is None or gate is None:
         return []
-    text = f"Gate: dense {units.MINUS if metric.higher_is_better else '+'} {measures.margin(gate, metric)}"
-    look = {"align": "left", "dx": 4, "dy": -9 if metric.higher_is_better else 12, "color": STATUS_INK["FAIL"]}
-    return [
-        parts.rule(limit, plot.y, "#D55E00", 1.6, (7, 4)),
-        parts.note(text, x=alt.value(0), y=parts.reading(plot.y, "y"), rows=[{"y": limit}], **look),
-    ]
+    dy = -9 if metric.higher_is_better else 12
+    return gate_line(limit, plot.y, gate, metric, alt.value(0), align="left", dx=4, dy=dy)
 
 
 def _points(rows: Sequence[Row], front: Sequence[Row], plot: _Plot) -> list[alt.Chart]:
@@ -192,13 +183,13 @@ def _cost(card: Scorecard, group: Group) -> _Cost:
         name = f"Per million {card.unit}s"
         return _Cost(
             name,
-            f"Price of a million {card.unit}s, {rate.currency} (log scale)",
+            f"Price of a million {card.unit}s, {rate.currency}",
             lambda point, ratio: card.per_million(point, ratio) or 0.0,
             lambda amount: units.money(amount, rate.currency),
         )
     return _Cost(
         f"Time of a {card.unit}",
-        f"Time of one {card.unit}, \u00b5s (log scale)",
+        f"Time of one {card.unit}, \u00b5s",
         lambda point, ratio: 1e6 * point.seconds / ratio,
         lambda amount: units.latency(amount / 1e6),
     )
@@ -210,9 +201,6 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
     metric = findings.metric
     status = card.status(point)
     low, high = (1.0, 1.0) if point is dense else (point.high, point.low)
-    spread = "one seed"
-    if summary.low is not None and summary.high is not None:
-        spread = f"{measures.value(metric, summary.low)} to {measures.value(metric, summary.high)}"
     spot = findings.sweet_spot
     sweet = spot is not None and (spot.variant, spot.level) == (point.variant, point.level)
     return {
@@ -231,7 +219,7 @@ def _place(findings: Findings, card: Scorecard, group: Group, point: Speed, summ
         "Sparsity": units.share(point.sparsity),
         "Runtime": runtime_name(point.runtime),
         "Quality": measures.value(metric, summary.mean),
-        "Interval": spread,
+        "Interval": measures.interval(metric, summary),
         "Latency": f"{units.latency(point.median_ms / 1000)} a call",
         cost.name: cost.text(cost.read(dense, point.speedup)),
         "Speed-up": ratio(point),
@@ -268,8 +256,7 @@ def _traded(findings: Findings, group: Group) -> str:
     if summary is None or dense is None:
         return f"{named(best).capitalize()} is {cheaper} to serve"
     own = [v for v in findings.verdicts(best.variant, best.level) if v.gate.metric == findings.metric.name]
-    change = (
-        measures.worse(own[0].gate, findings.metric, own[0].estimate) if own and own[0].estimate is not None else ""
-    )
-    start = named(best)
-    return f"{start[:1].upper()}{start[1:]} is {cheaper} to serve{f', {change}' if change else ''}"
+    change = ""
+    if own and own[0].estimate is not None:
+        change = f", {measures.worse(own[0].gate, findings.metric, own[0].estimate)}"
+    return f"{begun(named(best))} is {cheaper} to serve{change}"

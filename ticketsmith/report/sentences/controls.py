@@ -7,7 +7,7 @@ from ticketsmith.evidence.controls import Comparison
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, RANDOM_REINIT, RANDOM_TICKET
 from ticketsmith.report.sentences import measures
-from ticketsmith.report.sentences.names import in_sentence
+from ticketsmith.report.sentences.names import begun, in_sentence
 
 
 def special(findings: Findings) -> str:
@@ -25,7 +25,7 @@ def special(findings: Findings) -> str:
     if level is None or not clauses:
         return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
     lead = f"At {measures.sparsity(findings.size_at(findings.subject, level))},"
-    return " ".join([f"{lead} {clauses[0]}.", *(f"{text[0].upper()}{text[1:]}." for text in clauses[1:])])
+    return " ".join([f"{lead} {clauses[0]}.", *(f"{begun(text)}." for text in clauses[1:])])
 
 
 def _level_of_interest(findings: Findings) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ticketsmith import units
 from ticketsmith.evidence.break_even import BreakEven
 from ticketsmith.evidence.findings import Findings
@@ -11,7 +9,7 @@ from ticketsmith.evidence.scorecard import Group, Load, Scorecard
 from ticketsmith.evidence.serving import LoadTest
 from ticketsmith.evidence.speed import Speed, fastest
 from ticketsmith.evidence.variants import is_control, ordered
-from ticketsmith.report.sentences.names import in_sentence, runtime_name
+from ticketsmith.report.sentences.names import begun, in_sentence, runtime_name
 
 DAYS = 30
 """Days of a month, for what is saved in one."""
@@ -251,7 +249,7 @@ def _other_methods(card: Scorecard) -> list[str]:
         best = fastest(row for row in lead.rows if row.variant == variant and row.level in levels)
         if best is not None and best.low > max(1.0, lead.choice.high if lead.choice else 1.0):
             sentences.append(
-                f"{_begun(named(best))} passes its gates too, and is {ratio(best)} as fast as {_rival(best)}."
+                f"{begun(named(best))} passes its gates too, and is {ratio(best)} as fast as {_rival(best)}."
             )
     return sentences
 
@@ -268,13 +266,10 @@ def _elsewhere(card: Scorecard) -> list[str]:
     pays = [f"{_short(group, lead)}: {units.times(group.choice.speedup)}" for group in others if group.choice]
     not_ = [_short(group, lead) for group in others if not group.choice]
     if not pays:
-        return (
-            [f"Nor does it pay in any other setting that was measured ({_joined(not_)})."]
-            if lead.choice is None
-            else [f"It does not pay in any other setting that was measured ({_joined(not_)})."]
-        )
+        start = "Nor does it pay" if lead.choice is None else "It does not pay"
+        return [f"{start} in any other setting that was measured ({'; '.join(not_)})."]
     start = "It is surely faster than the best dense elsewhere too" if lead.choice else "Elsewhere it does pay"
-    beside = f"; not surely at {_joined(not_)}" if not_ else ""
+    beside = f"; not surely at {'; '.join(not_)}" if not_ else ""
     return [f"{start} ({'; '.join(pays)}){beside}."]
 
 
@@ -302,11 +297,6 @@ def _low_precision(card: Scorecard) -> list[str]:
     return sentences
 
 
-def _begun(text: str) -> str:
-    """As the beginning of a sentence."""
-    return f"{text[:1].upper()}{text[1:]}"
-
-
 def _short(group: Group, lead: Group) -> str:
     """What tells a cell from the lead: ``batches of 32``, ``2 threads``, ``prefill``."""
     parts = [group.cell.phase or "whole calls"] if group.cell.phase != lead.cell.phase else []
@@ -315,7 +305,3 @@ def _short(group: Group, lead: Group) -> str:
     if group.cell.threads != lead.cell.threads:
         parts.append(units.plural(group.cell.threads, "thread"))
     return ", ".join(parts)
-
-
-def _joined(names: Sequence[str]) -> str:
-    return "; ".join(names)

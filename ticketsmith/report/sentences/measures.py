@@ -62,6 +62,13 @@ def quality(metric: Metric, summary: Summary) -> str:
     return f"{text} \u00b1 {summary.high - summary.mean:.{metric.decimals}f}{unit}"
 
 
+def interval(metric: Metric, summary: Summary) -> str:
+    """The interval of a mean: ``98.80 % to 99.08 %``; that there is none with one seed."""
+    if summary.low is None or summary.high is None:
+        return "one seed"
+    return f"{value(metric, summary.low)} to {value(metric, summary.high)}"
+
+
 def resolution(finest: Resolution) -> str:
     """What a metric can tell apart: ``one example of the test split (0.25 points)``."""
     about = f"one example of the {finest.split} split" if finest.counts_examples else "the last printed decimal"

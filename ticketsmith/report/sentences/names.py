@@ -42,6 +42,11 @@ def in_sentence(variant: str) -> str:
     return "the ticket" if variant == TICKET else "dense" if variant == DENSE else f"{name[:1].lower()}{name[1:]}"
 
 
+def begun(text: str) -> str:
+    """As the beginning of a sentence."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def runtime_name(runtime: str) -> str:
     """A runtime's name: ``onnxruntime,threads=2 -> "ONNX Runtime,threads=2"``."""
     name, comma, options = runtime.partition(",")
