@@ -35,8 +35,8 @@ from ticketsmith.native import Isa, best_isa
 from ticketsmith.runtime.formats import FORMER_NAMES
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.pack import to_bfloat16
 from ticketsmith.runtime.precision import from_bfloat16, from_int8, low_tensors, to_int8
+from ticketsmith.sparse.values import to_bfloat16
 
 MAGIC = b"\x89TSK\r\n\x1a\n"
 VERSION = 2

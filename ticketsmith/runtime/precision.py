@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ticketsmith.errors import RecipeError
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.pack import int8_scales, to_bfloat16
+from ticketsmith.sparse.values import int8_scales, to_bfloat16
 
 Floats = NDArray[np.float32]
 

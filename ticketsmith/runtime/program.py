@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.memory import require
-from ticketsmith.native import Isa
+from ticketsmith.native.abi import Isa, Status
 from ticketsmith.runtime.assembly import Assembly
 from ticketsmith.runtime.graph import Graph, GraphError, Port
 
-UNKNOWN_TOKEN = 1
-_MESSAGES = {UNKNOWN_TOKEN: "a token lies outside of the vocabulary.", 2: "memory is short."}
+_MESSAGES = {Status.BAD_TOKEN: "a token lies outside of the vocabulary.", Status.NO_MEMORY: "memory is short."}
 
 
 class InputError(TicketSmithError):
@@ -80,7 +79,7 @@ class Program:
     def settle(status: int) -> None:
         """Raises what the status of a run says."""
         if status:
-            raise InputError(_MESSAGES.get(status, f"the kernels returned {status}."))
+            raise InputError(_MESSAGES[Status(status)])
 
     def __del__(self) -> None:
         if getattr(self, "handle", None):

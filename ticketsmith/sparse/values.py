@@ -43,6 +43,11 @@ def int8_scales(weight: Floats) -> Floats:
     return scales
 
 
+def row_scales(weight: Floats, dtype: str, rows: int) -> Floats | None:
+    """``int8_scales``, with zeros up to ``rows``; None for other types, which have none."""
+    return padded(int8_scales(weight), rows) if dtype == "int8" else None
+
+
 def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
     """The upper halves of float32, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(values).view(np.uint32)

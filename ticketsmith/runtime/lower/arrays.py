@@ -15,27 +15,19 @@ import numpy as np
 from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.graph import ACTIVATIONS, Node
-from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.graph import Node
+from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor, View, common_axes, compact, loops
 
-_FUNCTIONS = (
-    "copy", "add", "sub", "mul", "div", "maximum", "minimum", "power", "equal", "less", "less_equal", "where", "fma",
-)  # fmt: skip
-"""In the order of the ABI."""
 
-_REDUCTIONS = ("sum", "max")
-"""In the order of the ABI."""
-
-
-def map_(function: str, inputs: Sequence[View], out: View, lowering: Lowering, activation: str = "linear") -> None:
+def map_(function: str, inputs: Sequence[View], out: View, lowering: Lowering, activation: int = 0) -> None:
     """A function of up to three arrays, element by element; ``inputs`` can be broadcast to the shape of ``out``."""
     arrays = [*(one.expanded(out.shape) for one in inputs), out]
     sizes, strides = loops(out.shape, [one.strides for one in arrays], 6)
     walks = [one.along(stride) for one, stride in zip(arrays, strides, strict=True)]
     lowering.emit(
         abi.Map, in_=tuple(walks[:-1]), out=walks[-1], uses=tuple(walks), size=tuple(sizes), inputs=len(inputs),
-        function=_FUNCTIONS.index(function), activation=ACTIVATIONS.index(activation), work=math.prod(sizes),
+        function=abi.MapFunction[function.upper()], activation=activation, work=math.prod(sizes),
     )  # fmt: skip
 
 
@@ -47,7 +39,7 @@ def copy(source: View, out: View, lowering: Lowering) -> None:
 def elementwise(node: Node, lowering: Lowering) -> None:
     """A function of two or three values, broadcast."""
     inputs = [lowering.read_view(name, node) for name in node.inputs]
-    map_(node.op, inputs, lowering.new_view(node), lowering, node.activation)
+    map_(node.op, inputs, lowering.new_view(node), lowering, activation(node))
 
 
 # ---- the same elements elsewhere
@@ -152,7 +144,7 @@ def reduce(node: Node, lowering: Lowering) -> None:
     over, (steps,) = loops([source.shape[a] for a in axes], [[source.strides[a] for a in axes]], 3)
     lowering.emit(
         abi.Reduce, in_=source.along(left), out=out.along(right), size=tuple(sizes), over=tuple(over),
-        over_stride=tuple(steps), function=_REDUCTIONS.index("max" if function == "max" else "sum"),
+        over_stride=tuple(steps), function=abi.ReduceFunction.MAX if function == "max" else abi.ReduceFunction.SUM,
         scale=1 / math.prod(over) if function == "mean" else 1.0, work=math.prod(source.shape),
     )  # fmt: skip
 

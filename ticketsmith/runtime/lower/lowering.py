@@ -17,8 +17,8 @@ from ticketsmith.runtime.analysis import Analysis
 from ticketsmith.runtime.graph import GraphError, Node, Shape
 from ticketsmith.runtime.layout import Layout
 from ticketsmith.runtime.operands import Operand, Strided, Tensor, View, compact
-from ticketsmith.runtime.pack import aligned
 from ticketsmith.runtime.resolutions import Resolutions
+from ticketsmith.sparse.values import aligned
 
 
 class Instruction(NamedTuple):
@@ -151,3 +151,8 @@ class Lowering:
         planes, rows, cols = self.lane_extent(target, shape)
         side = Strided(source, rows * cols, cols, sample=features)
         self.copy(side, self.lane_side(target), (planes, rows, cols), lanes=True)
+
+
+def activation(node: Node) -> abi.Activation:
+    """What the kernels call the activation that follows ``node``."""
+    return abi.Activation[node.activation.upper()]

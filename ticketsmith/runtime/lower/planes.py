@@ -15,18 +15,15 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
-from ticketsmith.runtime import pack
-from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, GraphError, Node, pool_geometry
+from ticketsmith.runtime.graph import GraphError, Node, pool_geometry
 from ticketsmith.runtime.layout import LANES, Layout, up
 from ticketsmith.runtime.lower import arrays
-from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor, View, loops
+from ticketsmith.sparse.values import Floats, aligned, padded
 
 _WIDEST_POOL = 4000
 """Columns of a row over which windows move; the kernel keeps one."""
-
-_NORMS = ("softmax", "layer_norm", "rms_norm")
-"""In the order of the ABI."""
 
 
 def pool(node: Node, lowering: Lowering) -> None:
@@ -77,15 +74,15 @@ def affine(node: Node, lowering: Lowering) -> None:
             return
     out = lowering.new(node)
     planes, vectors = out.layout.sweep
-    scales, shifts = (None if v is None else pack.padded(v, up(len(v))) for v in (scale, shift))
+    scales, shifts = (None if v is None else padded(v, up(len(v))) for v in (scale, shift))
     lowering.emit(
         abi.Affine, in_=source.swept(planes), out=out.swept(planes), scale=scales, shift=shifts,
-        mask=out.layout.mask, vectors=vectors, activation=ACTIVATIONS.index(node.activation), batch=out.batched,
+        mask=out.layout.mask, vectors=vectors, activation=activation(node), batch=out.batched,
         work=planes * vectors * LANES,
     )  # fmt: skip
 
 
-def _affine_vector(node: Node, source: Tensor, scale: pack.Floats, shift: pack.Floats, lowering: Lowering) -> None:
+def _affine_vector(node: Node, source: Tensor, scale: Floats, shift: Floats, lowering: Lowering) -> None:
     if not shift.any():
         _binary(node, "mul", source, scale, lowering)
         return
@@ -101,7 +98,7 @@ def _binary(node: Node, function: str, left: Tensor, right: Tensor | NDArray[Any
     other = right.swept(planes) if isinstance(right, Tensor) else _constant(right, out.layout, lowering)
     lowering.emit(
         abi.Binary, left=left.swept(planes), out=out.swept(planes), right=other, mask=out.layout.mask,
-        binary=BINARY.index(function), vectors=vectors, activation=ACTIVATIONS.index(node.activation),
+        binary=abi.BinaryFunction[function.upper()], vectors=vectors, activation=activation(node),
         batch=out.batched, work=planes * vectors * LANES,
     )  # fmt: skip
     return out
@@ -115,7 +112,7 @@ def _constant(value: NDArray[Any], own: Layout, lowering: Lowering) -> Tensor:
         planes = np.repeat(value[:, None, None], own.cols, axis=2)
     else:
         planes = value.T[:, None, :]
-    memory = pack.aligned(own.origin + own.size, np.float32)
+    memory = aligned(own.origin + own.size, np.float32)
     strides = (4 * own.plane, 4 * own.row, 4)
     np.lib.stride_tricks.as_strided(memory[own.origin :], (own.planes, own.rows, own.cols), strides)[:] = planes
     return lowering.constant_tensor(memory, own)
@@ -130,9 +127,7 @@ def layer_norm(node: Node, lowering: Lowering) -> None:
         _last_axis_norm(node, lowering)
         return
     source, out = lowering.read(node.inputs[0], node), lowering.new(node)
-    scale, shift = (
-        pack.padded(lowering.graph.tensor(node, name), up(out.layout.planes)) for name in ("scale", "shift")
-    )
+    scale, shift = (padded(lowering.graph.tensor(node, name), up(out.layout.planes)) for name in ("scale", "shift"))
     lowering.emit(
         abi.Norm, in_=source, out=out, scale=scale, shift=shift, epsilon=node.real("epsilon"),
         rms=node.op == "rms_norm", batch=out.batched, work=out.layout.size,
@@ -185,5 +180,5 @@ def _normalise(kind: str, source: View, out: View, outer: Sequence[int], lowerin
     scale, shift = walks[1:-1] or (abi.Array(), abi.Array())
     lowering.emit(
         abi.Normalise, in_=walks[0], scale=scale, shift=shift, out=walks[-1], size=(*first, *last),
-        kind=_NORMS.index(kind), epsilon=epsilon, work=4 * math.prod(source.shape),
+        kind=abi.NormFunction[kind.upper()], epsilon=epsilon, work=4 * math.prod(source.shape),
     )  # fmt: skip
