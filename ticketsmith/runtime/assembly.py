@@ -46,14 +46,13 @@ def assemble(lowering: Lowering) -> Assembly:
     order = sorted(lowering.instructions, key=lambda instruction: instruction.batch)
     uses = [(time, operand.tensor) for time, instruction in enumerate(order) for operand in instruction.uses]
     sample_floats, batch_floats = assign(Space.SAMPLE, uses), assign(Space.BATCH, uses)
-    arrays = list(lowering.constants)
+    arrays = list(lowering.arrays)
     operations = tuple(_operation(instruction, arrays) for instruction in lowering.instructions)
     return Assembly(operations, tuple(arrays), sample_floats, batch_floats, lowering.memory_floats)
 
 
 def _operation(instruction: Instruction, arrays: list[NDArray[Any]]) -> ctypes.Structure:
     """The structure of an instruction; arrays that it points to are added to ``arrays``."""
-
     kind, fields = instruction.kind, dict(instruction.fields)
     for name, value in fields.items():
         if isinstance(value, Operand):

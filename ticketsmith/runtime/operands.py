@@ -6,7 +6,6 @@ as the kernels take it.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -28,17 +27,8 @@ class Slot:
     offset: int = 0
 
 
-class Operand:
-    """Something in memory that an operation reads or writes: ``structure`` is how kernels take it."""
-
-    tensor: Tensor
-
-    def structure(self) -> ctypes.Structure:
-        raise NotImplementedError
-
-
 @dataclass(eq=False)
-class Tensor(Operand):
+class Tensor:
     """A value in memory, as planes."""
 
     layout: Layout
@@ -56,7 +46,7 @@ class Tensor(Operand):
         return cls(layout, Slot(space, None, 0, offset))
 
     @property
-    def tensor(self) -> Tensor:  # type: ignore[override]
+    def tensor(self) -> Tensor:
         """Itself."""
         return self
 
@@ -81,31 +71,14 @@ class Tensor(Operand):
         """Some of the planes, in the same memory."""
         return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
 
-    def swept(self, count: int) -> Operand:
-        """As an elementwise kernel takes it, which goes over ``count`` planes; a vector is then one."""
-        return self if count == self.layout.planes else Planes(self, count)
-
     def as_layout(self, layout: Layout) -> Tensor:
         """The same memory in another layout, from where this value begins."""
         begin = self.layout.origin + self.first_plane * self.layout.plane
         return Tensor(replace(layout, origin=begin), self.slot)
 
 
-@dataclass(eq=False)
-class Planes(Operand):
-    """The first planes of a value."""
-
-    tensor: Tensor
-    count: int
-
-    def structure(self) -> abi.Value:
-        value = self.tensor.structure()
-        value.planes = self.count
-        return value
-
-
 @dataclass(frozen=True)
-class Strided(Operand):
+class Strided:
     """One side of a copy: distances in floats between planes, rows, columns and samples, and where it begins."""
 
     tensor: Tensor
@@ -121,7 +94,7 @@ class Strided(Operand):
 
 
 @dataclass(frozen=True)
-class View(Operand):
+class View:
     """A value as an array: floats between the elements along each axis, and where it begins in its tensor. ``step``: how
     much later it begins for each token that a session holds already."""
 
@@ -180,6 +153,10 @@ class View(Operand):
     def structure(self) -> abi.Array:
         strides = (*self.strides, *[0] * (MOST_AXES - len(self.strides)))
         return abi.Array(self.tensor.base + self.offset, self.step, strides, int(self.tensor.space), self.integer)
+
+
+Operand = Tensor | Strided | View
+"""Something in memory that an operation reads or writes: ``structure`` is how kernels take it."""
 
 
 def compact(shape: Shape) -> Shape:

@@ -47,7 +47,8 @@ def elementwise(node: Node, lowering: Lowering) -> None:
 
 def constant(node: Node, lowering: Lowering) -> None:
     """Memory of the program; no instruction."""
-    lowering.tensors[node.output] = lowering.constant(lowering.graph.parameter(node, "value")).tensor
+    value = lowering.constants[node.output] = lowering.graph.parameter(node, "value")
+    lowering.tensors[node.output] = lowering.constant(value).tensor
 
 
 def cast(node: Node, lowering: Lowering) -> None:
@@ -85,7 +86,8 @@ def permute(node: Node, lowering: Lowering) -> None:
 
 def slice_(node: Node, lowering: Lowering) -> None:
     """Some planes of the same memory, or a copy."""
-    source, shape = lowering.read(node.inputs[0], node), lowering.shapes[node.inputs[0]]
+    view = lowering.read_view(node.inputs[0], node)
+    source, shape = view.tensor, view.shape
     axis = node.attributes.get("axis", len(shape) - 1)
     begin, end, step = node.number("begin"), node.number("end"), node.attributes.get("step", 1)
     last = len(shape) <= 2 and axis == len(shape) - 1
@@ -93,7 +95,6 @@ def slice_(node: Node, lowering: Lowering) -> None:
     if planes and step == 1 and source.space in (Space.SAMPLE, Space.BATCH):
         lowering.tensors[node.output] = source.part(begin, end)
         return
-    view = View.of(source, shape)
     strides = tuple(s * step if index == axis else s for index, s in enumerate(view.strides))
     part = replace(view, shape=lowering.shapes[node.output], strides=strides, offset=begin * view.strides[axis])
     copy(part, lowering.new_view(node), lowering)

@@ -1,4 +1,4 @@
-"""Convolutions of one sample's image.
+"""Convolutions of one sample's image, or of the small images of a whole batch.
 
 In: a ``conv2d`` and its input. Out: where that cannot be read as it lies, copies of its rows and columns; then one product.
 """
@@ -14,7 +14,6 @@ from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
-from ticketsmith.runtime.lower import lanes
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, padded_bias, plane_product, product_fields
 from ticketsmith.runtime.operands import Strided, Tensor
@@ -36,7 +35,7 @@ _DENSE_TILE = 6
 def conv2d(node: Node, lowering: Lowering) -> None:
     """In the format that was chosen, if its input can be read so."""
     if node.output in lowering.analysis.batched:
-        lanes.convolution(node, lowering)
+        _lane_convolution(node, lowering)
         return
     source = lowering.read(node.inputs[0], node)
     format_ = lowering.analysis.format(node, "planes")
@@ -164,6 +163,49 @@ def _split(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tens
             to = Strided(target, planes.plane, planes.row, offset=index * channels * planes.plane + first)
             lowering.copy(from_, to, (channels, height, width))
     return target
+
+
+# ---- of a whole batch: a column is a float of each sample, so that every move is of whole vectors
+
+
+def _lane_convolution(node: Node, lowering: Lowering) -> None:
+    """Of small images of a whole batch, from where they lie; with a stride, from copies of their rows and columns."""
+    weight, source = lowering.graph.parameter(node, "weight"), lowering.read(node.inputs[0], node)
+    outputs, inner, high, wide = weight.shape
+    reach, count = lowering.analysis.reaches[node.output], lowering.lanes
+    phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
+    if reach.stride != (1, 1):
+        source = _deal_lane_phases(node, source, reach, lowering)
+        phase = reach.places(reach.phases)
+    own, out = source.layout, lowering.resolutions.lane_layout(lowering.shapes[node.output])
+    plane = reach.planes(outputs, inner) + phase * lowering.shapes[node.inputs[0]][0]
+    offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + reach.shift_c * count
+    offset, plane = (each.reshape(len(plane), -1) for each in (offset, plane))
+    columns = min(out.cols, TILE * LANES) + (int(np.ptp(reach.shift_c)) + 1) * count
+    plane_bytes = (int(np.ptp(reach.shift_r)) + 1) * columns * 4
+    taps = Taps(offset, plane, np.zeros_like(offset), own.cols, plane_bytes, own.row)
+    format_ = lowering.analysis.format(node, "lanes")
+    plane_product(node, weight.reshape(outputs, -1), source, taps, format_, lowering)
+
+
+def _deal_lane_phases(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tensor:
+    """Every stride-th row and column, for each phase that is read."""
+    (channels, rows, cols), (_, high, wide) = lowering.shapes[node.inputs[0]], lowering.shapes[node.output]
+    left, right = max(0, -int(reach.shift_c.min())), max(0, int(reach.shift_c.max()))
+    phases, lanes, (step_r, step_c) = reach.phases, lowering.lanes, reach.stride
+    halo, key = Halo(left + right, reach.halo.top, reach.halo.bottom), ("phases", node.output)
+    planes = layout.lanes(channels * len(phases), high, wide, lanes, halo, key)
+    target, own = Tensor.new(planes, Space.BATCH), source.layout
+    for index, (r, c) in enumerate(phases):
+        height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(wide + right, -(-(cols - c) // step_c))
+        if min(height, width) > 0:
+            from_ = Strided(source, own.plane, own.row * step_r, lanes * step_c, 1, r * own.row + c * lanes)
+            to = Strided(target, planes.plane, planes.row, lanes, 1, index * channels * planes.plane)
+            lowering.copy(from_, to, (channels, height, width), lanes=True)
+    return target
+
+
+# ---- by way of frequencies
 
 
 def _winograd(node: Node, source: Tensor, tiling: Tiling, lowering: Lowering) -> None:

@@ -12,7 +12,7 @@ from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.graph import Node, Port, Shape
 from ticketsmith.runtime.layout import Layout
-from ticketsmith.runtime.lower import arrays, lanes
+from ticketsmith.runtime.lower import arrays
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.operands import Strided, Tensor, View
 
@@ -39,7 +39,9 @@ def output(index: int, name: str, lowering: Lowering) -> None:
         return
     outside = Tensor.at(_outside(shape), abi.output_space(index))
     if result.batched:
-        lanes.output(result, outside, shape, lowering)
+        planes, rows, cols = lowering.lane_extent(result, shape)
+        to = Strided(outside, rows * cols, cols, sample=math.prod(shape))
+        lowering.copy(lowering.lane_side(result), to, (planes, rows, cols), lanes=True)
     elif result.space != Space.SAMPLE or result.layout.is_vector != lowering.layout(shape).is_vector:
         arrays.copy(View.of(result, shape), View.of(outside, shape), lowering)
     else:
@@ -56,9 +58,9 @@ def reshape(node: Node, lowering: Lowering) -> None:
 
 
 def _flatten(node: Node, lowering: Lowering) -> None:
-    shape, source = lowering.shapes[node.inputs[0]], lowering.read(node.inputs[0], node)
+    shape, source = lowering.shapes[node.inputs[0]], lowering.read_view(node.inputs[0], node).tensor
     if node.output in lowering.analysis.batched:
-        lanes.flatten(node, source, shape, lowering)
+        _flatten_lanes(node, source, shape, lowering)
         return
     own, flat = source.layout, layout.vector(lowering.shapes[node.output][0])
     outside = source.space == Space.INPUT
@@ -75,6 +77,16 @@ def _flatten(node: Node, lowering: Lowering) -> None:
     else:
         tokens, features = shape
         lowering.copy(Strided(source, own.plane, own.row), Strided(out, 1, 0, features), (features, 1, tokens))
+
+
+def _flatten_lanes(node: Node, source: Tensor, shape: Shape, lowering: Lowering) -> None:
+    planes, rows, cols = lowering.lane_extent(source, shape)
+    if planes == 1:
+        lowering.tensors[node.output] = source.as_layout(layout.columns(math.prod(shape), lowering.lanes))
+        return
+    out, lanes = lowering.new(node), lowering.lanes
+    to = Strided(out, rows * cols * lanes, cols * lanes, lanes, 1)
+    lowering.copy(lowering.lane_side(source), to, (planes, rows, cols), lanes=True)
 
 
 def _outside(shape: Shape) -> Layout:

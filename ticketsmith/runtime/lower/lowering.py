@@ -40,14 +40,18 @@ class Lowering:
         self.analysis, self.resolutions = analysis, resolutions
         self.graph, self.shapes, self.lanes = analysis.graph, analysis.shapes, analysis.lanes
         self.instructions: list[Instruction] = []
-        self.constants: list[NDArray[Any]] = []
-        """Arrays that operands lie in; they must live as long as the program."""
+        self.arrays: list[NDArray[Any]] = []
+        """What operands lie in: it must live as long as the program."""
+        self.constants: dict[str, NDArray[np.float32]] = {}
+        """Values that are known, in row-major order."""
         self.memory_floats = 0
         """What a session remembers between calls."""
         self.tensors: dict[str, Tensor] = {}
         self.phases: dict[Hashable, tuple[Tensor, list[tuple[int, int]]]] = {}
         """Inputs of convolutions with a stride, dealt into planes once for all that read them so."""
         self._lane_copies: dict[str, Tensor] = {}
+        self._planes: dict[str, Tensor] = {}
+        """Of constants."""
 
     def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
              uses: tuple[Operand, ...] | None = None, **fields: Any) -> None:  # fmt: skip
@@ -89,34 +93,47 @@ class Lowering:
         return View.of(self.new(node), self.shapes[node.output])
 
     def read(self, name: str, node: Node) -> Tensor:
-        """The value ``name`` where ``node`` can read it."""
-        tensor = self.tensors[name]
-        if node.output not in self.analysis.batched or tensor.batched:
+        """The value ``name`` where ``node`` can read it, laid out as planes."""
+        tensor, own = self.read_view(name, node).tensor, self.layout(self.shapes[name])
+        if tensor.space != Space.CONSTANT or own.is_vector:
             return tensor
-        if name not in self._lane_copies:
-            shape = self.shapes[name]
-            self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
-            self._copy_to_lanes(tensor, self._lane_copies[name], shape)
-        return self._lane_copies[name]
+        if name not in self._planes:
+            self._planes[name] = self.constant_planes(self.constants[name], own)
+        return self._planes[name]
 
     def read_view(self, name: str, node: Node) -> View:
         """The value ``name`` as an array."""
-        return View.of(self.read(name, node), self.shapes[name])
+        tensor, shape = self.tensors[name], self.shapes[name]
+        if node.output in self.analysis.batched and not tensor.batched:
+            if name not in self._lane_copies:
+                self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
+                self._copy_to_lanes(tensor, self._lane_copies[name], shape)
+            tensor = self._lane_copies[name]
+        return View.of(tensor, shape)
 
     def read_residual(self, node: Node) -> Tensor | None:
         """What a product adds before its activation."""
         return None if node.residual is None else self.read(node.residual, node)
 
     def constant(self, values: NDArray[Any]) -> View:
-        """An array that is part of the program."""
+        """An array that is part of the program, as it is."""
         memory = aligned(values.size + layout.LANES, np.float32)
         memory[: values.size] = values.ravel()
         shape = values.shape or (1,)
-        return View(self.constant_tensor(memory, layout.vector(values.size)), shape, compact(shape))
+        return View(self._constant(memory, layout.vector(values.size)), shape, compact(shape))
 
-    def constant_tensor(self, memory: NDArray[Any], own: Layout) -> Tensor:
+    def constant_planes(self, values: NDArray[Any], own: Layout) -> Tensor:
+        """[features], [tokens, features] or [channels, rows, columns], laid out like a value."""
+        if values.ndim < 3:  # without tokens the same for each column
+            values = np.broadcast_to(values.T.reshape(own.planes, 1, -1), (own.planes, 1, own.cols))
+        memory = aligned(own.origin + own.size, np.float32)
+        strides = (4 * own.plane, 4 * own.row, 4)
+        np.lib.stride_tricks.as_strided(memory[own.origin :], values.shape, strides)[:] = values
+        return self._constant(memory, own)
+
+    def _constant(self, memory: NDArray[Any], own: Layout) -> Tensor:
         """``memory``, which is laid out so. The space of constants begins at address zero."""
-        self.constants.append(memory)
+        self.arrays.append(memory)
         return Tensor.at(own, Space.CONSTANT, memory.ctypes.data // 4)
 
     def remember(self, floats: int) -> Tensor:
