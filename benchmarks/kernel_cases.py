@@ -22,7 +22,7 @@ from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
 from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv
-from ticketsmith.sparse.values import aligned, int8_scales, padded, stored, to_bfloat16
+from ticketsmith.sparse.values import aligned, padded, quantized
 
 _SLACK = 1024
 """Floats before and behind all values: kernels read whole vectors, as in a program's scratch memory."""
@@ -135,11 +135,11 @@ def _product(case: Case, source: abi.Value, outputs: int, columns: tuple[int, ..
 
 
 def _rounded(weight: NDArray[np.float32], dtype: str) -> NDArray[np.float64]:
-    if dtype == "int8":
-        scales = int8_scales(weight)[:, None]
-        return stored(weight, dtype, scales) * scales.astype(np.float64)
+    values, scales = quantized(weight, dtype, len(weight))
+    if scales is not None:
+        return values * scales[:, None].astype(np.float64)
     if dtype == "bfloat16":
-        return (to_bfloat16(weight).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return (values.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return weight.astype(np.float64)
 
 

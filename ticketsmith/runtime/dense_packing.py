@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.sparse.values import Floats, aligned, row_scales, stored
+from ticketsmith.sparse.values import Floats, aligned, quantized
 
 
 def pack_dense_hx16(weight: Floats, height: int) -> Floats:
@@ -39,8 +39,7 @@ def pack_gemv(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Flo
     int8."""
     outputs, inputs = weight.shape
     rows = -(-outputs // 8) * 8
-    scales = row_scales(weight, dtype, rows)
-    values = stored(weight, dtype, None if scales is None else scales[:outputs, None])
+    values, scales = quantized(weight, dtype, rows)
     full = np.zeros((rows, -(-inputs // 16) * 16), values.dtype)
     full[:outputs, :inputs] = values
     out = aligned((rows // 8, full.shape[1] // 16, 8, 16), values.dtype)

@@ -180,19 +180,14 @@ def loops(sizes: Sequence[int], strides: Sequence[Sequence[int]], count: int) ->
     """
     order = [axis for axis in range(len(sizes)) if sizes[axis] > 1]
     order.sort(key=lambda axis: -abs(strides[-1][axis]))
-    merged: list[int] = []
-    steps: list[list[int]] = [[] for _ in strides]
+    merged: list[list[int]] = []  # of each loop its size, then a stride for each array
     for axis in order:
-        own = [one[axis] for one in strides]
-        if merged and all(step[-1] == stride * sizes[axis] for step, stride in zip(steps, own, strict=True)):
-            merged[-1] *= sizes[axis]
-            for step, stride in zip(steps, own, strict=True):
-                step[-1] = stride
+        size, own = sizes[axis], [one[axis] for one in strides]
+        if merged and merged[-1][1:] == [size * stride for stride in own]:
+            merged[-1] = [size * merged[-1][0], *own]
         else:
-            merged.append(sizes[axis])
-            for step, stride in zip(steps, own, strict=True):
-                step.append(stride)
-    missing = count - len(merged)
-    if missing < 0:
+            merged.append([size, *own])
+    if len(merged) > count:
         raise GraphError("an operation goes over more axes than the runtime knows.")
-    return [1] * missing + merged, [[0] * missing + step for step in steps]
+    table = [[1] + [0] * len(strides)] * (count - len(merged)) + merged
+    return [size for size, *_ in table], [[loop[1 + index] for loop in table] for index in range(len(strides))]

@@ -85,7 +85,7 @@ def resolve(analysis: Analysis) -> Resolutions:
                 sparse[inside] -= weight.size
             continue
         widen(halos, size, reach.halo if reach.direct else Halo())
-        if reach.shifts:
+        if np.any(reach.shift_r) or np.any(reach.shift_c):
             farthest[size] = max(farthest.get(size, 0), int(np.abs(reach.shift_c).max()))
             sparse[size] += -weight.size if name == "dense_hx16" else int(np.count_nonzero(weight))
     whole = {

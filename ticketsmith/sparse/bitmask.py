@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, aligned, row_scales, stored
+from ticketsmith.sparse.values import Floats, aligned, quantized
 
 ROWS, COLUMNS = 8, 64
 _SPARE = 16
@@ -43,8 +43,8 @@ class Bitmask:
 
     def weights(self, matrix: Floats, dtype: str) -> tuple[NDArray[Any], Floats | None]:
         """``packed``, as ``dtype``: float32, bfloat16, or int8 with a scale for each row."""
-        scales = row_scales(matrix, dtype, len(self.bits) * ROWS)
-        return self.packed(stored(matrix, dtype, None if scales is None else scales[: len(matrix), None])), scales
+        values, scales = quantized(matrix, dtype, len(self.bits) * ROWS)
+        return self.packed(values), scales
 
 
 def _cells(matrix: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, aligned, padded, row_scales, stored
+from ticketsmith.sparse.values import Floats, aligned, padded, quantized
 
 SLICE_ROWS = 16
 
@@ -70,11 +70,10 @@ class Sell:
     def weights(self, matrix: Floats, dtype: str) -> tuple[NDArray[Any], Floats | None]:
         """``packed``, of ``matrix`` [rows, columns] and as ``dtype``: float32, bfloat16, or int8 with a scale for each row,
         in the order of the rows."""
-        scales = row_scales(matrix, dtype, len(self.slots) * SLICE_ROWS)
-        steps = None if scales is None else scales[self.pattern.places[0]]
+        values, scales = quantized(matrix, dtype, len(self.slots) * SLICE_ROWS)
         if scales is not None and self.order is not None:
             scales = padded(scales[self.order], len(scales))
-        return self.packed(stored(self.pattern.values(matrix), dtype, steps)), scales
+        return self.packed(self.pattern.values(values)), scales
 
 
 def _fullest(weights: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:

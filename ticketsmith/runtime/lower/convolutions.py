@@ -5,6 +5,8 @@ In: a ``conv2d`` and its input. Out: where that cannot be read as it lies, copie
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,9 +68,10 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     channels, (_, vectors) = lowering.shapes[node.inputs[0]][0], out.sweep
     phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
     in_row = moves = np.zeros(wide, np.int64)
+    columns = min(-(-lowering.shapes[node.inputs[0]][2] // reach.stride[1]), out.cols + int(reach.shift_c.max()))
     if reach.direct and not (dense and out.whole and np.any(reach.shift_c)):
         in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
-    elif not dense and _fits(node, reach, lowering):
+    elif not dense and out.whole and columns <= out.row:  # what is read of each phase fits rows of the output
         source, phases = _deal_phases(node, source, lowering)
         phase, moves = reach.places(phases), reach.shift_c
     else:
@@ -94,13 +97,6 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     plane_product(node, flat, source, taps, format_, lowering)
 
 
-def _fits(node: Node, reach: Reach, lowering: Lowering) -> bool:
-    """Whether the phases of an input have no more columns that are read than whole rows of the output."""
-    own = lowering.layout(lowering.shapes[node.output])
-    cols = -(-lowering.shapes[node.inputs[0]][2] // reach.stride[1])
-    return own.whole and min(cols, own.cols + int(reach.shift_c.max())) <= own.row
-
-
 def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor, list[tuple[int, int]]]:
     """Every stride-th row and column of an input: planes for each phase that is read, with rows like the output's; and the
     phases. Dealt once for all convolutions which read the input so."""
@@ -114,9 +110,7 @@ def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor
         if user.op == "conv2d" and user.inputs[0] == name and shapes[user.output][1:] == size
     ]  # fmt: skip
     readers = [reach for reach in readers if reach.stride == stride and not reach.direct]
-    halo = Halo()
-    for reach in readers:
-        halo = halo.union(reach.halo)
+    halo = reduce(Halo.union, [reach.halo for reach in readers])
     phases = sorted({phase for reach in readers for phase in reach.phases})
     (channels, rows, cols), (high, wide), (step_r, step_c) = shapes[name], size, stride
     row = layout.whole_row(wide)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.graph import Node, Port, Shape
@@ -21,7 +20,9 @@ def input_(index: int, port: Port, lowering: Lowering) -> None:
     """A caller's array where it is, or copied to a layout that kernels can read."""
     shape, analysis = lowering.shapes[port.name], lowering.analysis
     users = analysis.users(port.name)
-    outside = lowering.tensors[port.name] = Tensor.at(_outside(shape), abi.input_space(index))
+    outside = lowering.tensors[port.name] = Tensor.at(
+        _outside(shape), Space.INPUT if index == 0 else Space.MORE_INPUTS + index - 1
+    )
     if port.dtype != "float32" or not users:
         return
     batched = all(user.output in analysis.batched for user in users)
@@ -37,7 +38,7 @@ def output(index: int, name: str, lowering: Lowering) -> None:
     shape, result = lowering.shapes[name], lowering.tensors[name]
     if result.space == Space.OUTPUT and index == 0:
         return
-    outside = Tensor.at(_outside(shape), abi.output_space(index))
+    outside = Tensor.at(_outside(shape), Space.OUTPUT if index == 0 else Space.MORE_OUTPUTS + index - 1)
     if result.batched:
         planes, rows, cols = lowering.lane_extent(result, shape)
         to = Strided(outside, rows * cols, cols, sample=math.prod(shape))
