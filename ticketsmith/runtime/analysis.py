@@ -20,7 +20,8 @@ from ticketsmith.runtime.ops import OPERATORS
 from ticketsmith.runtime.winograd import Tiling
 
 _LANE_IMAGE = 2048
-"""Floats of an image with zeros around it, of which a lane each still fits the second cache with all that a layer reads and writes."""
+"""Floats of an image with zeros around it, of which a lane each still fits the second cache with all that a layer reads and
+writes."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,7 @@ from ticketsmith.runtime import handover as dense_libraries
 from ticketsmith.runtime.analysis import lane_nodes
 from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.graph import Graph, GraphError
-from ticketsmith.runtime.program import InputError, Program, as_array
-from ticketsmith.runtime.session import Session
+from ticketsmith.runtime.program import InputError, Program, Session, as_array
 from ticketsmith.runtime.steps import CHUNK, SessionError, step_graph
 
 MOST_LANES = 32

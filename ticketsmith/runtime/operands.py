@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime.graph import MOST_AXES, GraphError, Shape
 from ticketsmith.runtime.layout import Layout
 
@@ -36,7 +35,7 @@ class Tensor:
     first_plane: int = 0
 
     @classmethod
-    def new(cls, layout: Layout, space: Space) -> Tensor:
+    def new(cls, layout: Layout, space: abi.Space) -> Tensor:
         """A value with a slot of its own."""
         return cls(layout, Slot(space, layout.key, layout.size))
 
@@ -47,7 +46,6 @@ class Tensor:
 
     @property
     def tensor(self) -> Tensor:
-        """Itself."""
         return self
 
     @property
@@ -57,7 +55,7 @@ class Tensor:
     @property
     def batched(self) -> bool:
         """Whether it holds a whole batch, a lane for each sample."""
-        return self.slot.space == Space.BATCH
+        return self.slot.space == abi.Space.BATCH
 
     @property
     def base(self) -> int:

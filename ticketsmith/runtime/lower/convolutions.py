@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, padded_bias, plane_product, product_fields
+from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, plane_product, product_fields
 from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 
@@ -115,9 +114,9 @@ def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor
     (channels, rows, cols), (high, wide), (step_r, step_c) = shapes[name], size, stride
     row = layout.whole_row(wide)
     planes = layout.image(channels * len(phases), high, wide, halo, row, whole=True, key=("phases", *key))
-    target, own = Tensor.new(planes, Space.SAMPLE), source.layout
+    target, own = Tensor.new(planes, abi.Space.SAMPLE), source.layout
     columns = [-(-(cols - c) // step_c) for c in range(step_c)]
-    pairs = step_c == 2 and source.space == Space.SAMPLE  # even and odd columns at once
+    pairs = step_c == 2 and source.space == abi.Space.SAMPLE  # even and odd columns at once
     for index, (r, c) in enumerate(phases):
         height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(row, columns[c])
         if min(height, width) <= 0 or (pairs and c == 1 and (r, 0) in phases):
@@ -146,7 +145,7 @@ def _split(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tens
         lowering.layout(lowering.shapes[node.output]).row,
         key=("split", node.output),  # what is never written in it depends on this very convolution
     )  # fmt: skip
-    target, own = Tensor.new(planes, Space.SAMPLE), source.layout
+    target, own = Tensor.new(planes, abi.Space.SAMPLE), source.layout
     for index in range(step_r * kernel):
         phase, far = index // kernel, int(reach.far_c[index % kernel])
         first = max(0, -(far // step_c))  # output columns for which there is an input column
@@ -183,13 +182,12 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
 
 
 def _deal_lane_phases(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tensor:
-    """Every stride-th row and column, for each phase that is read."""
     (channels, rows, cols), (_, high, wide) = lowering.shapes[node.inputs[0]], lowering.shapes[node.output]
     left, right = max(0, -int(reach.shift_c.min())), max(0, int(reach.shift_c.max()))
     phases, lanes, (step_r, step_c) = reach.phases, lowering.lanes, reach.stride
     halo, key = Halo(left + right, reach.halo.top, reach.halo.bottom), ("phases", node.output)
     planes = layout.lanes(channels * len(phases), high, wide, lanes, halo, key)
-    target, own = Tensor.new(planes, Space.BATCH), source.layout
+    target, own = Tensor.new(planes, abi.Space.BATCH), source.layout
     for index, (r, c) in enumerate(phases):
         height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(wide + right, -(-(cols - c) // step_c))
         if min(height, width) > 0:
@@ -210,17 +208,17 @@ def _winograd(node: Node, source: Tensor, tiling: Tiling, lowering: Lowering) ->
     outputs, inputs = weight.shape[:2]
     _, padding, _, _ = conv_geometry(node)
     common = {
-        **product_fields(node, source, out, residual), "weights": pack_winograd(weight),
-        "bias": padded_bias(node, outputs, lowering), "columns": tiling.columns(), "tile_cols": tiling.tile_cols,
-        "pad_rows": padding[0], "left": tiling.left, "skip": tiling.skip,
+        **product_fields(node, source, out, residual, lowering), "weights": pack_winograd(weight),
+        "columns": tiling.columns(), "tile_cols": tiling.tile_cols, "pad_rows": padding[0], "left": tiling.left,
+        "skip": tiling.skip,
     }  # fmt: skip
     blocks = up(outputs) // LANES
     for part in tiling.parts():
         # an odd number of cache lines, so that the frequencies of a tile lie in different sets of a cache
         plane = (up(up(inputs, part.together) * part.pitch) // LANES | 1) * LANES
         block = FREQUENCIES * LANES * (part.pitch + 1)
-        transformed = Tensor.new(Layout(FREQUENCIES, inputs, part.pitch, plane, part.pitch), Space.SAMPLE)
-        sums = Tensor.new(Layout(blocks, FREQUENCIES, block // FREQUENCIES, block, LANES), Space.SAMPLE)
+        transformed = Tensor.new(Layout(FREQUENCIES, inputs, part.pitch, plane, part.pitch), abi.Space.SAMPLE)
+        sums = Tensor.new(Layout(blocks, FREQUENCIES, block // FREQUENCIES, block, LANES), abi.Space.SAMPLE)
         starts, ends = tiling.neighbours(part)
         fields = {
             **common, "transformed": transformed, "sums": sums, "starts": starts, "ends": ends, "first": part.first,

@@ -61,7 +61,12 @@ def reshape(node: Node, lowering: Lowering) -> None:
 def _flatten(node: Node, lowering: Lowering) -> None:
     shape, source = lowering.shapes[node.inputs[0]], lowering.read_view(node.inputs[0], node).tensor
     if node.output in lowering.analysis.batched:
-        _flatten_lanes(node, source, shape, lowering)
+        lanes, (planes, rows, cols) = lowering.lanes, lowering.lane_extent(source, shape)
+        if planes == 1:
+            lowering.tensors[node.output] = source.as_layout(layout.columns(math.prod(shape), lanes))
+        else:
+            to = Strided(lowering.new(node), rows * cols * lanes, cols * lanes, lanes, 1)
+            lowering.copy(lowering.lane_side(source), to, (planes, rows, cols), lanes=True)
         return
     own, flat = source.layout, layout.vector(lowering.shapes[node.output][0])
     outside = source.space == Space.INPUT
@@ -78,16 +83,6 @@ def _flatten(node: Node, lowering: Lowering) -> None:
     else:
         tokens, features = shape
         lowering.copy(Strided(source, own.plane, own.row), Strided(out, 1, 0, features), (features, 1, tokens))
-
-
-def _flatten_lanes(node: Node, source: Tensor, shape: Shape, lowering: Lowering) -> None:
-    planes, rows, cols = lowering.lane_extent(source, shape)
-    if planes == 1:
-        lowering.tensors[node.output] = source.as_layout(layout.columns(math.prod(shape), lowering.lanes))
-        return
-    out, lanes = lowering.new(node), lowering.lanes
-    to = Strided(out, rows * cols * lanes, cols * lanes, lanes, 1)
-    lowering.copy(lowering.lane_side(source), to, (planes, rows, cols), lanes=True)
 
 
 def _outside(shape: Shape) -> Layout:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Analysis
 from ticketsmith.runtime.graph import GraphError, Node, Shape
@@ -73,9 +72,9 @@ class Lowering:
         """Memory for what ``node`` computes."""
         shape = self.shapes[node.output]
         if node.output in self.analysis.batched:
-            tensor = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
+            tensor = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
         else:
-            tensor = Tensor.new(self.layout(shape), Space.SAMPLE)
+            tensor = Tensor.new(self.layout(shape), abi.Space.SAMPLE)
         self.tensors[node.output] = tensor
         return tensor
 
@@ -85,7 +84,7 @@ class Lowering:
         flattened = users and all(map(self.analysis.flattens, users)) and node.output not in self.graph.outputs
         if node.output in self.analysis.batched or len(shape) != 3 or not flattened:
             return self.new(node)
-        tensor = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
+        tensor = self.tensors[node.output] = Tensor.new(layout.compact(*shape), abi.Space.SAMPLE)
         return tensor
 
     def new_view(self, node: Node) -> View:
@@ -95,7 +94,7 @@ class Lowering:
     def read(self, name: str, node: Node) -> Tensor:
         """The value ``name`` where ``node`` can read it, laid out as planes."""
         tensor, own = self.read_view(name, node).tensor, self.layout(self.shapes[name])
-        if tensor.space != Space.CONSTANT or own.is_vector:
+        if tensor.space != abi.Space.CONSTANT or own.is_vector:
             return tensor
         if name not in self._planes:
             self._planes[name] = self.constant_planes(self.constants[name], own)
@@ -106,7 +105,7 @@ class Lowering:
         tensor, shape = self.tensors[name], self.shapes[name]
         if node.output in self.analysis.batched and not tensor.batched:
             if name not in self._lane_copies:
-                self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
+                self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
                 self._copy_to_lanes(tensor, self._lane_copies[name], shape)
             tensor = self._lane_copies[name]
         return View.of(tensor, shape)
@@ -134,11 +133,11 @@ class Lowering:
     def _constant(self, memory: NDArray[Any], own: Layout) -> Tensor:
         """``memory``, which is laid out so. The space of constants begins at address zero."""
         self.arrays.append(memory)
-        return Tensor.at(own, Space.CONSTANT, memory.ctypes.data // 4)
+        return Tensor.at(own, abi.Space.CONSTANT, memory.ctypes.data // 4)
 
     def remember(self, floats: int) -> Tensor:
         """Memory of a session. Raises GraphError when there would be too much of it."""
-        tensor = Tensor.at(layout.vector(floats), Space.MEMORY, self.memory_floats)
+        tensor = Tensor.at(layout.vector(floats), abi.Space.MEMORY, self.memory_floats)
         self.memory_floats += layout.up(floats)
         if self.memory_floats > layout.MOST_FLOATS:
             raise GraphError(f"the session's memory would exceed {4 * layout.MOST_FLOATS:,} bytes: use less capacity.")
@@ -158,8 +157,8 @@ class Lowering:
     def _copy_to_lanes(self, source: Tensor, target: Tensor, shape: Shape) -> None:
         """A vector or an image of each sample into its lane."""
         features = math.prod(shape)
-        if source.space != Space.INPUT:  # one behind the other first: element by element into lanes would be slow
-            own, samples = source.layout, Tensor.new(layout.vector(features * self.lanes), Space.BATCH)
+        if source.space != abi.Space.INPUT:  # one behind the other first: element by element into lanes would be slow
+            own, samples = source.layout, Tensor.new(layout.vector(features * self.lanes), abi.Space.BATCH)
             self.copy(
                 Strided(source, own.plane, own.row), Strided(samples, own.rows * own.cols, own.cols, sample=features),
                 (own.planes, own.rows, own.cols),

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime.graph import GraphError, Node, pool_geometry
 from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower import arrays
@@ -51,7 +50,7 @@ def binary(node: Node, lowering: Lowering) -> None:
     """A sum, difference or product of two values of one shape; others are elementwise operations on arrays."""
     one, other = (lowering.shapes[name] for name in node.inputs)
     left, right = (lowering.read_view(name, node).tensor for name in node.inputs)
-    if one == other and Space.CONSTANT not in (left.space, right.space):
+    if one == other and abi.Space.CONSTANT not in (left.space, right.space):
         _binary(node, node.op, left, right, lowering)
     else:
         arrays.elementwise(node, lowering)

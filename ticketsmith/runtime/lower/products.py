@@ -9,14 +9,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
-from ticketsmith.runtime import formats, layout
+from ticketsmith.runtime import layout
 from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
 from ticketsmith.runtime.graph import GraphError, Node
 from ticketsmith.runtime.layout import LANES, up
@@ -36,6 +36,10 @@ TILE = 16
 
 _FEW_TO_MOVE = 3
 """Taps of an output plane that are moved alike: so few are rather read from two cache lines each than summed and moved."""
+
+_DENSE_IN_FEW_LANES = 0.3
+"""The density above which 16 samples or fewer are computed with their zeros: a vector of each plane is too few for kernels
+that read a weight for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,8 @@ def linear(node: Node, lowering: Lowering) -> None:
     inputs = np.arange(weight.shape[1], dtype=np.int64)
     batched = node.output in lowering.analysis.batched
     format_ = lowering.analysis.format(node, "lanes" if batched else "planes")
-    if format_ == "dense_px32" or (batched and lowering.lanes <= LANES and formats.dense_in_few_lanes(weight)):
+    dense = np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size
+    if format_ == "dense_px32" or (batched and lowering.lanes <= LANES and dense):
         dense_px32(node, weight, source, inputs * own.plane, np.arange(own.cols, dtype=np.int64), lowering)
         return
     offset, move = (inputs * own.plane)[None], np.zeros_like(inputs)[None]
@@ -74,17 +79,15 @@ def linear(node: Node, lowering: Lowering) -> None:
     plane_product(node, weight, source, taps, format_, lowering)
 
 
-def product_fields(node: Node, source: Tensor, out: Tensor, residual: Tensor | None) -> dict[str, Any]:
-    """The fields that all products have."""
+def product_fields(
+    node: Node, source: Tensor, out: Tensor, residual: Tensor | None, lowering: Lowering
+) -> dict[str, Any]:
+    """The fields that all products have; the bias, or zeros, in whole vectors."""
+    outputs = len(lowering.graph.parameter(node, "weight"))
     return {
         "in_": source, "out": out, "residual": residual or out, "has_residual": residual is not None,
-        "activation": activation(node),
+        "bias": padded(lowering.graph.tensor(node, "bias"), up(outputs)), "activation": activation(node),
     }  # fmt: skip
-
-
-def padded_bias(node: Node, outputs: int, lowering: Lowering) -> Floats:
-    """A product's bias, or zeros, in whole vectors."""
-    return padded(lowering.graph.tensor(node, "bias"), up(outputs))
 
 
 # ---- with one vector
@@ -94,46 +97,45 @@ def _vector_product(node: Node, weight: Floats, source: Tensor, lowering: Loweri
     residual, name = lowering.read_residual(node), node.output
     if name == lowering.graph.output and name not in lowering.graph.more_outputs and not lowering.analysis.users(name):
         # nothing else reads it: it is written where the caller wants it
-        out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), Space.OUTPUT)
+        out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), abi.Space.OUTPUT)
     else:
         out = lowering.new(node)
-    dtype, bias = lowering.analysis.dtype, padded_bias(node, len(weight), lowering)
-    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype, bias)
-    fields = {**product_fields(node, source, out, residual), "bias": bias, "dtype": abi.Dtype[dtype.upper()], **fields}
-    lowering.emit(kind, work=work, **fields)
+    dtype, common = lowering.analysis.dtype, product_fields(node, source, out, residual, lowering)
+    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype)
+    if fields.get("order") is not None:
+        common["bias"] = padded(common["bias"][fields["order"]], len(common["bias"]))
+    lowering.emit(kind, work=work, dtype=abi.Dtype[dtype.upper()], **common, **fields)
 
 
 _Packed = tuple[type[ctypes.Structure], int, dict[str, Any]]
 """The operation, its work, and the fields that are its own."""
 
 
-def _gemv(weight: Floats, dtype: str, bias: Floats) -> _Packed:
+def _gemv(weight: Floats, dtype: str) -> _Packed:
     weights, scales = pack_gemv(weight, dtype)
     return abi.Gemv, weight.size, {"weights": weights, "scales": scales, "inputs": weight.shape[1]}
 
 
-def _bitmask(weight: Floats, dtype: str, bias: Floats) -> _Packed:
+def _bitmask(weight: Floats, dtype: str) -> _Packed:
     view = Bitmask.of(Pattern.of(weight))
     values, scales = view.weights(weight, dtype)
     fields = {"first": view.first, "bits": view.bits, "values": values, "scales": scales, "blocks": view.bits.shape[1]}
     return abi.Bitmask, weight.size, fields
 
 
-def _sell(weight: Floats, dtype: str, bias: Floats, width: int = 64) -> _Packed:
+def _sell(weight: Floats, dtype: str, width: int = 64) -> _Packed:
     view = Sell.of(Pattern.of(weight), width)
     (values, scales), (slices, blocks) = view.weights(weight, dtype), view.slots.shape
     fields = {
         "first": view.first, "slots": view.slots, "columns": view.columns, "values": values, "scales": scales,
         "order": view.order, "slices": slices, "blocks": blocks, "width": width,
     }  # fmt: skip
-    if view.order is not None:
-        fields["bias"] = padded(bias[view.order], len(bias))
     return abi.Sell, int(view.first[-1]) * LANES, fields
 
 
-_VECTOR_FORMATS: dict[str, Callable[[Floats, str, Floats], _Packed]] = {
+_VECTOR_FORMATS: dict[str, Callable[[Floats, str], _Packed]] = {
     "sell": _sell,
-    "sell_wide": lambda weight, dtype, bias: _sell(weight, dtype, bias, width=128),
+    "sell_wide": partial(_sell, width=128),
     "bitmask": _bitmask,
     "gemv": _gemv,
 }
@@ -160,8 +162,8 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
     else:
         kind, work, fields = _sparse_conv(weight, source, out, taps, blocked=format_ == "sparse_conv")
     lowering.emit(
-        kind, **product_fields(node, source, out, residual), bias=padded_bias(node, len(weight), lowering), mask=mask,
-        stretches=stretches, stretch_count=len(stretches), **fields, batch=out.batched, work=work,
+        kind, **product_fields(node, source, out, residual, lowering), mask=mask, stretches=stretches,
+        stretch_count=len(stretches), **fields, batch=out.batched, work=work,
     )  # fmt: skip
 
 
@@ -211,9 +213,9 @@ def dense_px32(
     own = out.layout
     to = (np.arange(own.rows) * own.row)[:, None] + np.arange(own.cols)
     lowering.emit(
-        abi.DensePx32, **product_fields(node, source, out, residual), offsets=_int32(offset), from_=_int32(begin),
-        to=_int32(to.ravel()), weights=pack_dense_px32(weight), bias=padded_bias(node, len(weight), lowering),
-        pixels=len(begin), taps=weight.shape[1], batch=out.batched, work=weight.size * len(begin),
+        abi.DensePx32, **product_fields(node, source, out, residual, lowering), offsets=_int32(offset),
+        from_=_int32(begin), to=_int32(to.ravel()), weights=pack_dense_px32(weight), pixels=len(begin),
+        taps=weight.shape[1], batch=out.batched, work=weight.size * len(begin),
     )  # fmt: skip
 
 
