@@ -49,7 +49,8 @@ def test_sell_holds_every_weight_once(weight: NDArray[np.float32], width: int) -
         for block in range(blocks):
             for _ in range(sell.slots[s, block]):
                 lanes = slice(16 * slot, 16 * slot + 16)
-                np.add.at(dense, (order[16 * s : 16 * s + 16], block * width + sell.columns[lanes]), values[lanes])
+                columns = block * width + sell.columns[lanes].astype(np.int64)
+                np.add.at(dense, (order[16 * s : 16 * s + 16], columns), values[lanes])
                 slot += 1
     assert (dense[: weight.shape[0], : weight.shape[1]] == weight).all()
     assert np.count_nonzero(dense) == np.count_nonzero(weight)
