@@ -7,7 +7,7 @@ answers, and ``benchmarks/kernels.py`` times them.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.native import abi
-from ticketsmith.runtime import pack
+from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
-from ticketsmith.sparse.values import aligned, int8_scales, padded, stored, to_bfloat16
+from ticketsmith.sparse.bitmask import Bitmask
+from ticketsmith.sparse.pattern import Pattern
+from ticketsmith.sparse.sell import Sell
+from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv
+from ticketsmith.sparse.values import aligned, padded, quantized
 
 _SLACK = 1024
 """Floats before and behind all values: kernels read whole vectors, as in a program's scratch memory."""
@@ -131,11 +135,11 @@ def _product(case: Case, source: abi.Value, outputs: int, columns: tuple[int, ..
 
 
 def _rounded(weight: NDArray[np.float32], dtype: str) -> NDArray[np.float64]:
-    if dtype == "int8":
-        scales = int8_scales(weight)[:, None]
-        return stored(weight, dtype, scales) * scales.astype(np.float64)
+    values, scales = quantized(weight, dtype, len(weight))
+    if scales is not None:
+        return values * scales[:, None].astype(np.float64)
     if dtype == "bfloat16":
-        return (to_bfloat16(weight).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return (values.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return weight.astype(np.float64)
 
 
@@ -150,15 +154,16 @@ def _sells(size: int) -> Iterator[Case]:
     for width, dtype in ((64, "float32"), (128, "float32"), (64, "bfloat16"), (64, "int8"), (128, "int8")):
         case = Case(f"{width} columns, {dtype}", size)
         weight, common, expected, out = _vector_product(case, dtype)
-        p = pack.pack_sell(weight, dtype, width)
+        p = Sell.of(Pattern.of(weight), width)
         if p.order is not None:
             bias = np.ctypeslib.as_array((ctypes.c_float * up(size)).from_address(common["bias"]))
             common["bias"] = case.address(padded(bias[p.order], up(size)))
-        names = "first", "slots", "columns", "values", "scales", "order"
+        values, scales = map(case.address, p.weights(weight, dtype))
+        indices = {name: case.address(getattr(p, name)) for name in ("first", "slots", "columns", "order")}
         yield case.add(
             abi.Sell(
-                **common, **{name: case.address(getattr(p, name)) for name in names}, slices=len(p.slots),
-                blocks=p.slots.shape[1], width=width, dtype=abi.Dtype[dtype.upper()],
+                **common, **indices, values=values, scales=scales, slices=len(p.slots), blocks=p.slots.shape[1], width=width,
+                dtype=abi.Dtype[dtype.upper()],
             ), expected, out, np.count_nonzero(weight),
         )  # fmt: skip
 
@@ -167,9 +172,12 @@ def _bitmasks(size: int) -> Iterator[Case]:
     for dtype in ("float32", "bfloat16", "int8"):
         case = Case(dtype, size)
         weight, common, expected, out = _vector_product(case, dtype)
-        p = pack.pack_bitmask(weight, dtype)
-        addresses = {name: case.address(getattr(p, name)) for name in ("first", "bits", "values", "scales")}
-        operation = abi.Bitmask(**common, **addresses, blocks=p.bits.shape[1], dtype=abi.Dtype[dtype.upper()])
+        p = Bitmask.of(Pattern.of(weight))
+        values, scales = map(case.address, p.weights(weight, dtype))
+        operation = abi.Bitmask(
+            **common, first=case.address(p.first), bits=case.address(p.bits), values=values, scales=scales,
+            blocks=p.bits.shape[1], dtype=abi.Dtype[dtype.upper()],
+        )  # fmt: skip
         yield case.add(operation, expected, out, np.count_nonzero(weight))
 
 
@@ -177,7 +185,7 @@ def _gemvs(size: int) -> Iterator[Case]:
     for dtype in ("float32", "bfloat16", "int8"):
         case = Case(dtype, size)
         weight, common, expected, out = _vector_product(case, dtype, dense=True)
-        weights, scales = (case.address(array) for array in pack.pack_gemv(weight, dtype))
+        weights, scales = (case.address(array) for array in pack_gemv(weight, dtype))
         kind = abi.Dtype[dtype.upper()]
         operation = abi.Gemv(**common, weights=weights, scales=scales, inputs=weight.shape[1], dtype=kind)
         yield case.add(operation, expected, out, weight.size)
@@ -195,8 +203,9 @@ def _sparse_convs(size: int) -> Iterator[Case]:
         planes = np.repeat(np.arange(9), kernel)[None]
         offsets, moves = planes * rows * row, np.tile(shifts, 9)[None]
         few, vectors = name == "few taps", rows * row // 16
-        p = pack.pack_few_sparse_conv(weight, offsets, planes, moves) if few else (
-            pack.pack_sparse_conv(weight, offsets, planes, moves, 4))  # fmt: skip
+        pattern = Pattern.of(weight)
+        reads = pattern, offsets, planes, moves
+        p = SparseConv.few(*reads) if few else SparseConv.of(*reads, block_planes=4)
         column = np.arange(rows * row) % row
         inside = [(column >= max(0, -shift)) & (column < cols - max(0, shift)) for shift in p.shifts]
         keeps = (np.reshape(inside, (len(inside), -1, 16)) << np.arange(16)).sum(axis=-1).astype(np.uint16)
@@ -204,9 +213,10 @@ def _sparse_convs(size: int) -> Iterator[Case]:
         sums = np.tensordot(weight.astype(np.float64), moved.reshape(9 * kernel, rows, cols).astype(np.float64), 1)
         yield case.add(
             abi.SparseConv(
-                **common, taps=case.address(p.taps), starts=case.address(p.starts), shifts=case.address(p.shifts),
-                mask=case.address(keeps[0]), keeps=case.address(keeps), hides=case.address(p.moves) if few else None,
-                stretches=case.address(np.array([(0, 0, vectors)], pack.STRETCH)), stretch_count=1, vectors=vectors,
+                **common, taps=case.address(p.packed(pattern.values(weight))), starts=case.address(p.starts),
+                shifts=case.address(p.shifts), mask=case.address(keeps[0]), keeps=case.address(keeps),
+                hides=case.address(p.moves) if few else None,
+                stretches=case.address(np.array([(0, 0, vectors)], STRETCH)), stretch_count=1, vectors=vectors,
                 row_vectors=row // 16, tile=16, blocks=p.blocks, groups=1 if few else len(p.shifts),
             ), finish(sums), out, np.count_nonzero(weight) * rows * cols,
         )  # fmt: skip
@@ -224,10 +234,10 @@ def _hx16s(size: int) -> Iterator[Case]:
     for height, blocks in ((4, 1), (8, 2)):
         case = Case(f"{height} outputs, {blocks} blocks", size)
         weight, offsets, common, expected, out = _plane_product(case)
-        stretches = case.address(np.array([(0, 0, up(size) // 16)], pack.STRETCH))
+        stretches = case.address(np.array([(0, 0, up(size) // 16)], STRETCH))
         yield case.add(
             abi.DenseHx16(
-                **common, offsets=offsets, weights=case.address(pack.pack_dense_hx16(weight, height)), height=height,
+                **common, offsets=offsets, weights=case.address(pack_dense_hx16(weight, height)), height=height,
                 stretches=stretches, stretch_count=1, taps=13, blocks=blocks,
             ), expected, out, weight.size * size,
         )  # fmt: skip
@@ -237,7 +247,7 @@ def _px32s(size: int) -> Iterator[Case]:
     case = Case("product", size)
     weight, offsets, common, expected, out = _plane_product(case)
     places = case.address(np.arange(size, dtype=np.int32))
-    weights = case.address(pack.pack_dense_px32(weight))
+    weights = case.address(pack_dense_px32(weight))
     operation = abi.DensePx32(**common, offsets=offsets, from_=places, to=places, weights=weights, pixels=size, taps=13)
     yield case.add(operation, expected, out, weight.size * size)
 
@@ -475,11 +485,3 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends,
 }  # fmt: skip
-
-
-def cases(sizes: Sequence[int]) -> Iterator[tuple[type[abi.Operation], Case]]:
-    """Every case of every operation, in each of the sizes."""
-    for operation, build in CASES.items():
-        for size in sizes:
-            for case in build(size):
-                yield operation, case

@@ -15,7 +15,7 @@ from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import analyse, lane_nodes
 from ticketsmith.runtime.assembly import assemble, assign
 from ticketsmith.runtime.compiler import LOWERINGS, compile_graph, lower
-from ticketsmith.runtime.graph import Graph, GraphError, Node
+from ticketsmith.runtime.graph import Graph, GraphError, Node, Port
 from ticketsmith.runtime.layout import Halo
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.operands import Tensor, View, common_axes, compact, loops
@@ -115,7 +115,7 @@ def test_lowering_packs_weights_and_leaves_addresses_open() -> None:
     assert {operand.tensor.slot.offset for one in lowering.instructions for operand in one.uses} == {0}
     assembly = assemble(lowering)
     assert [type(operation) for operation in assembly.operations] == kinds
-    assert {int(array.ctypes.data) for array in assembly.arrays} >= {assembly.operations[1].taps}
+    assert {int(array.ctypes.data) for array in assembly.arrays} >= {assembly.operations[1].taps.value}
     assert assembly.sample_floats > 0 == assembly.batch_floats
 
 
@@ -178,3 +178,24 @@ def test_a_slice_in_steps_is_that_slice_for_any_batch() -> None:
     for batch in (1, 20):
         inputs = chance.standard_normal((batch, 6), dtype=np.float32)
         np.testing.assert_allclose(model(inputs), (inputs @ first.T)[:, ::2] @ last.T, rtol=0, atol=1e-4)
+
+
+@needs_kernels
+def test_products_and_norms_read_constants_of_several_axes() -> None:
+    chance = np.random.default_rng(0)
+    shapes = {"value": (5, 6), "weight": (4, 6), "scale": (6,), "shift": (6,)}
+    tensors = {name: chance.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    nodes = (
+        Node("constant", (), "c", {"value": "value"}),
+        Node("linear", ("c",), "product", {"weight": "weight"}),
+        Node("layer_norm", ("c",), "norm", {"scale": "scale", "shift": "shift"}, {"epsilon": 0.1}),
+        Node("add", ("x", "product"), "sum"),
+        Node("add", ("y", "norm"), "other"),
+    )
+    graph = Graph("x", (5, 4), "float32", nodes, "sum", tensors, (Port("y", (5, 6)),), ("other",))
+    x, y = (chance.standard_normal((2, 5, size), dtype=np.float32) for size in (4, 6))
+    value, weight, scale, shift = tensors.values()
+    centred = value - value.mean(axis=1, keepdims=True)
+    norm = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 0.1) * scale + shift
+    for answer, expected in zip(Model(graph)(x, y), (x + value @ weight.T, y + norm), strict=True):
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-4)

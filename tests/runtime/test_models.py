@@ -18,9 +18,10 @@ from ticketsmith.native import Isa
 from ticketsmith.pruning import masks
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.pack import pack_sell
 from ticketsmith.runtime.program import InputError
 from ticketsmith.runtime.tune import choices, tune
+from ticketsmith.sparse.pattern import Pattern
+from ticketsmith.sparse.sell import Sell
 from ticketsmith.spec import PruneRule
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -202,7 +203,7 @@ def test_rows_of_very_different_numbers_of_weights(outputs: int, isa: Isa, preci
 
     torch.manual_seed(0)
     network, inputs = Uneven().eval(), torch.randn(1, 300)
-    assert pack_sell(network.first.weight.detach().numpy()).order is not None
+    assert Sell.of(Pattern.of(network.first.weight.detach().numpy())).order is not None
     tolerance = {"float32": 1e-5, "bfloat16": 0.01, "int8": 0.03}[precision]
     for name in ("sell", "sell_wide"):
         choices = {f"vector:{node.output}": name for node in from_torch(network, inputs).nodes}

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ticketsmith.sparse.bitmask import Bitmask, pack_bitmask
+from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
-from ticketsmith.sparse.sell import Sell, pack_sell
-from ticketsmith.sparse.sparse_conv import SparseConv, pack_sparse_conv
+from ticketsmith.sparse.sell import Sell
+from ticketsmith.sparse.sparse_conv import SparseConv
 
 
 @st.composite
@@ -38,17 +38,19 @@ def test_a_pattern_gives_values_back_and_so_does_its_transpose(weight: NDArray[n
 @settings(max_examples=60, deadline=None)
 @given(matrices(), st.sampled_from((64, 128)))
 def test_sell_holds_every_weight_once(weight: NDArray[np.float32], width: int) -> None:
-    pack = pack_sell(weight, width=width)
-    slices, blocks = pack.slots.shape
+    sell = Sell.of(Pattern.of(weight), width)
+    values, _ = sell.weights(weight, "float32")
+    slices, blocks = sell.slots.shape
     dense = np.zeros((16 * slices, blocks * width), np.float32)
-    order = np.arange(16 * slices) if pack.order is None else pack.order
+    order = np.arange(16 * slices) if sell.order is None else sell.order
     slot = 0
     for s in range(slices):
-        assert slot == pack.first[s]
+        assert slot == sell.first[s]
         for block in range(blocks):
-            for _ in range(pack.slots[s, block]):
+            for _ in range(sell.slots[s, block]):
                 lanes = slice(16 * slot, 16 * slot + 16)
-                np.add.at(dense, (order[16 * s : 16 * s + 16], block * width + pack.columns[lanes]), pack.values[lanes])
+                columns = block * width + sell.columns[lanes].astype(np.int64)
+                np.add.at(dense, (order[16 * s : 16 * s + 16], columns), values[lanes])
                 slot += 1
     assert (dense[: weight.shape[0], : weight.shape[1]] == weight).all()
     assert np.count_nonzero(dense) == np.count_nonzero(weight)
@@ -57,14 +59,15 @@ def test_sell_holds_every_weight_once(weight: NDArray[np.float32], width: int) -
 @settings(max_examples=60, deadline=None)
 @given(matrices())
 def test_bitmask_holds_every_weight_once(weight: NDArray[np.float32]) -> None:
-    pack = pack_bitmask(weight)
-    groups, blocks, _ = pack.bits.shape
+    bitmask = Bitmask.of(Pattern.of(weight))
+    values, _ = bitmask.weights(weight, "float32")
+    groups, blocks, _ = bitmask.bits.shape
     dense, taken = np.zeros((8 * groups, 64 * blocks), np.float32), 0
-    for (group, block, row), bits in np.ndenumerate(pack.bits):
+    for (group, block, row), bits in np.ndenumerate(bitmask.bits):
         if block == row == 0:
-            assert pack.first[group] == taken
+            assert bitmask.first[group] == taken
         columns = np.flatnonzero((bits >> np.arange(64, dtype=np.uint64)) & np.uint64(1))
-        dense[8 * group + row, 64 * block + columns] = pack.values[taken : taken + len(columns)]
+        dense[8 * group + row, 64 * block + columns] = values[taken : taken + len(columns)]
         taken += len(columns)
     assert (dense[: weight.shape[0], : weight.shape[1]] == weight).all()
 
@@ -75,14 +78,16 @@ def test_sparse_conv_holds_every_weight_once(weight: NDArray[np.float32], block:
     outputs, taps = weight.shape
     offsets, planes = np.arange(taps)[None] * 100, np.arange(taps)[None] // 3
     moves = np.arange(taps)[None] % 3 - 1
-    pack = pack_sparse_conv(weight, offsets, planes, moves, block)
+    pattern = Pattern.of(weight)
+    conv = SparseConv.of(pattern, offsets, planes, moves, block)
+    packed = conv.packed(pattern.values(weight))
     dense = np.zeros_like(weight)
-    for index, (begin, end) in enumerate(zip(pack.starts[:-1], pack.starts[1:], strict=True)):
-        output, group = index // len(pack.shifts) % outputs, index % len(pack.shifts)
-        for tap in pack.taps[begin:end]:
+    for index, (begin, end) in enumerate(zip(conv.starts[:-1], conv.starts[1:], strict=True)):
+        output, group = index // len(conv.shifts) % outputs, index % len(conv.shifts)
+        for tap in packed[begin:end]:
             place = tap["offset"] // 100
-            assert moves[0, place] == pack.shifts[group]
-            assert planes[0, place] // block == index // len(pack.shifts) // outputs
+            assert moves[0, place] == conv.shifts[group]
+            assert planes[0, place] // block == index // len(conv.shifts) // outputs
             dense[output, place] = tap["weight"]
     assert (dense == weight).all()
 
@@ -92,12 +97,12 @@ def test_new_values_need_no_new_indices() -> None:
     random = np.random.default_rng(0)
     mask = random.random((40, 130)) < 0.2
     before, after = (random.standard_normal(mask.shape).astype(np.float32) * mask for _ in range(2))
-    pattern, zeros = Pattern.of(before), np.zeros((1, 130), np.int64)
+    pattern, other, zeros = Pattern.of(before), Pattern.of(after), np.zeros((1, 130), np.int64)
     values = pattern.values(after)
-    assert (Sell.of(pattern).packed(values) == pack_sell(after).values).all()
-    assert (Bitmask.of(pattern).packed(pattern.matrix(values)) == pack_bitmask(after).values).all()
+    assert (Sell.of(pattern).packed(values) == Sell.of(other).weights(after, "float32")[0]).all()
+    assert (Bitmask.of(pattern).packed(pattern.matrix(values)) == Bitmask.of(other).weights(after, "float32")[0]).all()
     taps = SparseConv.of(pattern, zeros, zeros, zeros, 1).packed(values)
-    assert (taps == pack_sparse_conv(after, zeros, zeros, zeros, 1).taps).all()
+    assert (taps == SparseConv.of(other, zeros, zeros, zeros, 1).packed(other.values(after))).all()
 
 
 def test_a_pattern_cannot_be_changed() -> None:

@@ -54,16 +54,6 @@ class Space(IntEnum):
     MORE_OUTPUTS = 6 + MORE
 
 
-def input_space(index: int) -> int:
-    """The space of the caller's input ``index``."""
-    return int(Space.INPUT) if index == 0 else Space.MORE_INPUTS + index - 1
-
-
-def output_space(index: int) -> int:
-    """The space of the caller's output ``index``."""
-    return int(Space.OUTPUT) if index == 0 else Space.MORE_OUTPUTS + index - 1
-
-
 Status = IntEnum("Status", "OK BAD_TOKEN NO_MEMORY", start=0)
 """What a call returns."""
 

@@ -15,7 +15,7 @@ from ticketsmith.runtime.artifact import load, machine_key, save
 from ticketsmith.runtime.graph import Graph, GraphError, Node
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.precision import LowPrecisionError, low_precision_error
-from ticketsmith.runtime.session import Session
+from ticketsmith.runtime.program import Session
 from ticketsmith.runtime.steps import SessionError
 
 __all__ = [

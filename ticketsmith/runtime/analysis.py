@@ -20,7 +20,8 @@ from ticketsmith.runtime.ops import OPERATORS
 from ticketsmith.runtime.winograd import Tiling
 
 _LANE_IMAGE = 2048
-"""Floats of an image, of which a lane each still fits the second cache with all that a layer reads and writes."""
+"""Floats of an image with zeros around it, of which a lane each still fits the second cache with all that a layer reads and
+writes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +79,6 @@ class Reach:
         """[outputs, or 1 if all read the same; inner, 1, 1]: the input planes of each output."""
         group = np.arange(outputs if self.groups > 1 else 1) // (outputs // self.groups)
         return (group[:, None] * inner + np.arange(inner))[:, :, None, None]
-
-    @property
-    def shifts(self) -> bool:
-        """Whether anything is read from another place than that of its output."""
-        return bool(np.any(self.shift_r) or np.any(self.shift_c))
 
     def moves_rows(self, row: int) -> bool:
         """Whether to move sums by rows, too: where several rows are in a vector, one that begins with another row would be
@@ -150,8 +146,9 @@ def lane_nodes(graph: Graph) -> set[str]:
         if any(user.output not in names for user in graph.users.get(node.output, ())):
             continue
         lanes = OPERATORS[node.op].lanes
-        vectors = "vector" in lanes and all(len(shape) == 1 for shape in values)
-        if not vectors and not ("image" in lanes and all(_small(shape) for shape in values)):
+        images = [shape for shape in values if len(shape) != 1]
+        small = all(len(shape) == 3 and shape[0] * (shape[1] + 2) * (shape[2] + 2) <= _LANE_IMAGE for shape in images)
+        if ("image" not in lanes or not small) and ("vector" not in lanes or images):
             continue
         if node.op in ("flatten", "reshape") and len(values[-1]) != 1:
             continue
@@ -160,9 +157,3 @@ def lane_nodes(graph: Graph) -> set[str]:
         if node.op not in BINARY or values[0] == values[1]:
             names.add(node.output)
     return names if any(node.op in PRODUCTS and node.output in names for node in graph.nodes) else set()
-
-
-def _small(shape: Shape) -> bool:
-    if len(shape) == 3:  # with zeros around
-        return shape[0] * (shape[1] + 2) * (shape[2] + 2) <= _LANE_IMAGE
-    return len(shape) == 1

@@ -35,8 +35,8 @@ from ticketsmith.native import Isa, best_isa
 from ticketsmith.runtime.formats import FORMER_NAMES
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.pack import to_bfloat16
 from ticketsmith.runtime.precision import from_bfloat16, from_int8, low_tensors, to_int8
+from ticketsmith.sparse.values import to_bfloat16
 
 MAGIC = b"\x89TSK\r\n\x1a\n"
 VERSION = 2
@@ -200,8 +200,7 @@ def _graph(document: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) ->
         op, output = _field(one, "op", str), _field(one, "output", str)
         nodes.append(Node(op, inputs, output, weights, _field(one, "attributes", dict)))
     if "inputs" not in document:  # version 1
-        names = (_field(document, name, str) for name in ("input", "dtype", "output"))
-        value, dtype, output = names
+        value, dtype, output = (_field(document, name, str) for name in ("input", "dtype", "output"))
         return Graph(value, tuple(_field(document, "shape", list)), dtype, tuple(nodes), output, tensors)
     ports = [
         Port(_field(one, "name", str), tuple(_field(one, "shape", list)), _field(one, "dtype", str))

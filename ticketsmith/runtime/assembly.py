@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime.graph import GraphError
 from ticketsmith.runtime.layout import MOST_FLOATS, up
 from ticketsmith.runtime.lower.lowering import Instruction, Lowering
@@ -45,15 +44,14 @@ def assemble(lowering: Lowering) -> Assembly:
     # what is done for each sample comes before all that is done once
     order = sorted(lowering.instructions, key=lambda instruction: instruction.batch)
     uses = [(time, operand.tensor) for time, instruction in enumerate(order) for operand in instruction.uses]
-    sample_floats, batch_floats = assign(Space.SAMPLE, uses), assign(Space.BATCH, uses)
-    arrays = list(lowering.constants)
+    sample_floats, batch_floats = assign(abi.Space.SAMPLE, uses), assign(abi.Space.BATCH, uses)
+    arrays = list(lowering.arrays)
     operations = tuple(_operation(instruction, arrays) for instruction in lowering.instructions)
     return Assembly(operations, tuple(arrays), sample_floats, batch_floats, lowering.memory_floats)
 
 
 def _operation(instruction: Instruction, arrays: list[NDArray[Any]]) -> ctypes.Structure:
     """The structure of an instruction; arrays that it points to are added to ``arrays``."""
-
     kind, fields = instruction.kind, dict(instruction.fields)
     for name, value in fields.items():
         if isinstance(value, Operand):
@@ -66,7 +64,7 @@ def _operation(instruction: Instruction, arrays: list[NDArray[Any]]) -> ctypes.S
     return kind(op=abi.Op(abi.OPERATIONS.index(kind), instruction.batch, instruction.work), **fields)
 
 
-def assign(space: Space, uses: Iterable[tuple[int, Tensor]]) -> int:
+def assign(space: abi.Space, uses: Iterable[tuple[int, Tensor]]) -> int:
     """Gives every tensor of ``space`` its memory, shared where lifetimes allow; the floats that are needed in all.
 
     ``uses`` are (time, tensor) in the order of time. A slot's memory is free after its last use. Raises GraphError when more

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from ticketsmith.runtime.analysis import Analysis, analyse
 from ticketsmith.runtime.assembly import Assembly, assemble
 from ticketsmith.runtime.graph import BINARY, ELEMENTWISE, Graph, Node
-from ticketsmith.runtime.lower import arrays, attention, convolutions, ends, planes, products
+from ticketsmith.runtime.lower import arrays, convolutions, ends, planes, products
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.resolutions import Resolutions, resolve
 
@@ -33,9 +33,9 @@ LOWERINGS: dict[str, Callable[[Node, Lowering], None]] = {
     "rms_norm": planes.layer_norm,
     "group_norm": planes.group_norm,
     "softmax": planes.softmax,
-    "attention": attention.attention,
-    "rotary": attention.rotary,
-    "rows": attention.rows,
+    "attention": arrays.attention,
+    "rotary": arrays.rotary,
+    "rows": arrays.rows,
     "flatten": ends.reshape,
     "reshape": ends.reshape,
     "constant": arrays.constant,

@@ -40,9 +40,6 @@ _WINOGRAD_ABOVE, _TRANSFORMS = 0.22, 1.7
 _MOST_FOR_FEW_TILES = 4_000_000
 """Transformed weights that can be read for fewer than 16 tiles: more do not come from the last cache in time."""
 
-_DENSE_IN_FEW_LANES = 0.3
-"""The density above which 16 lanes or fewer are computed densely: see ``dense_in_few_lanes``."""
-
 _MOST_IN_CACHE = 3_000_000
 """Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
 
@@ -84,12 +81,6 @@ def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None) 
     if cold and tiling and tiling.tiles < LANES:
         wrong.add("winograd")
     return tuple(name for name in candidates(mode, shared, tiling is not None) if name not in wrong)
-
-
-def dense_in_few_lanes(weight: NDArray[np.float32]) -> bool:
-    """Whether a product with 16 samples or fewer is faster with its zeros: a vector of each plane is too few for kernels that
-    read a weight for each."""
-    return bool(np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size)
 
 
 def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, tiling: Tiling | None = None) -> str:

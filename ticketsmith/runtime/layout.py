@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.runtime.graph import GraphError
-from ticketsmith.runtime.pack import aligned
+from ticketsmith.sparse.values import aligned
 
 LANES = 16
 _SAME_SETS = 8 * LANES

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
-from ticketsmith.native import Isa
+from ticketsmith.native.abi import Dtype, Isa, Status
 from ticketsmith.runtime import formats
 from ticketsmith.runtime import handover as dense_libraries
 from ticketsmith.runtime.analysis import lane_nodes
 from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.graph import Graph, GraphError
-from ticketsmith.runtime.program import UNKNOWN_TOKEN, InputError, Program, as_array
-from ticketsmith.runtime.session import Session
+from ticketsmith.runtime.program import InputError, Program, Session, as_array
 from ticketsmith.runtime.steps import CHUNK, SessionError, step_graph
 
 MOST_LANES = 32
@@ -31,7 +30,7 @@ _FEWEST_FOR_DENSE_IMAGES, _DENSE = 12, 0.3
 _MOST_HANDLES = 1024
 """Batch sizes that are remembered: without lanes there is no end of them."""
 
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS = tuple(dtype.name.lower() for dtype in Dtype)
 
 
 class Model:
@@ -167,7 +166,7 @@ class Model:
             tables = [n for n in self.graph.nodes if n.op == "embedding" and n.inputs[0] == port.name]
             for table in tables:
                 if tokens.min() < 0 or tokens.max() >= len(self.graph.parameter(table, "table")):
-                    Program.settle(UNKNOWN_TOKEN)
+                    Program.settle(Status.BAD_TOKEN)
 
     def _chunks(self, samples: int) -> list[tuple[int, int, int]]:
         """(begin, end, lanes) of the parts in which a batch is run; 0 lanes is one sample after the other."""

@@ -6,14 +6,12 @@ as the kernels take it.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime.graph import MOST_AXES, GraphError, Shape
 from ticketsmith.runtime.layout import Layout
 
@@ -28,17 +26,8 @@ class Slot:
     offset: int = 0
 
 
-class Operand:
-    """Something in memory that an operation reads or writes: ``structure`` is how kernels take it."""
-
-    tensor: Tensor
-
-    def structure(self) -> ctypes.Structure:
-        raise NotImplementedError
-
-
 @dataclass(eq=False)
-class Tensor(Operand):
+class Tensor:
     """A value in memory, as planes."""
 
     layout: Layout
@@ -46,7 +35,7 @@ class Tensor(Operand):
     first_plane: int = 0
 
     @classmethod
-    def new(cls, layout: Layout, space: Space) -> Tensor:
+    def new(cls, layout: Layout, space: abi.Space) -> Tensor:
         """A value with a slot of its own."""
         return cls(layout, Slot(space, layout.key, layout.size))
 
@@ -56,8 +45,7 @@ class Tensor(Operand):
         return cls(layout, Slot(space, None, 0, offset))
 
     @property
-    def tensor(self) -> Tensor:  # type: ignore[override]
-        """Itself."""
+    def tensor(self) -> Tensor:
         return self
 
     @property
@@ -67,7 +55,7 @@ class Tensor(Operand):
     @property
     def batched(self) -> bool:
         """Whether it holds a whole batch, a lane for each sample."""
-        return self.slot.space == Space.BATCH
+        return self.slot.space == abi.Space.BATCH
 
     @property
     def base(self) -> int:
@@ -81,31 +69,14 @@ class Tensor(Operand):
         """Some of the planes, in the same memory."""
         return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
 
-    def swept(self, count: int) -> Operand:
-        """As an elementwise kernel takes it, which goes over ``count`` planes; a vector is then one."""
-        return self if count == self.layout.planes else Planes(self, count)
-
     def as_layout(self, layout: Layout) -> Tensor:
         """The same memory in another layout, from where this value begins."""
         begin = self.layout.origin + self.first_plane * self.layout.plane
         return Tensor(replace(layout, origin=begin), self.slot)
 
 
-@dataclass(eq=False)
-class Planes(Operand):
-    """The first planes of a value."""
-
-    tensor: Tensor
-    count: int
-
-    def structure(self) -> abi.Value:
-        value = self.tensor.structure()
-        value.planes = self.count
-        return value
-
-
 @dataclass(frozen=True)
-class Strided(Operand):
+class Strided:
     """One side of a copy: distances in floats between planes, rows, columns and samples, and where it begins."""
 
     tensor: Tensor
@@ -121,7 +92,7 @@ class Strided(Operand):
 
 
 @dataclass(frozen=True)
-class View(Operand):
+class View:
     """A value as an array: floats between the elements along each axis, and where it begins in its tensor. ``step``: how
     much later it begins for each token that a session holds already."""
 
@@ -182,6 +153,10 @@ class View(Operand):
         return abi.Array(self.tensor.base + self.offset, self.step, strides, int(self.tensor.space), self.integer)
 
 
+Operand = Tensor | Strided | View
+"""Something in memory that an operation reads or writes: ``structure`` is how kernels take it."""
+
+
 def compact(shape: Shape) -> Shape:
     """Strides of an array in row-major order."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
@@ -203,19 +178,14 @@ def loops(sizes: Sequence[int], strides: Sequence[Sequence[int]], count: int) ->
     """
     order = [axis for axis in range(len(sizes)) if sizes[axis] > 1]
     order.sort(key=lambda axis: -abs(strides[-1][axis]))
-    merged: list[int] = []
-    steps: list[list[int]] = [[] for _ in strides]
+    merged: list[list[int]] = []  # of each loop its size, then a stride for each array
     for axis in order:
-        own = [one[axis] for one in strides]
-        if merged and all(step[-1] == stride * sizes[axis] for step, stride in zip(steps, own, strict=True)):
-            merged[-1] *= sizes[axis]
-            for step, stride in zip(steps, own, strict=True):
-                step[-1] = stride
+        size, own = sizes[axis], [one[axis] for one in strides]
+        if merged and merged[-1][1:] == [size * stride for stride in own]:
+            merged[-1] = [size * merged[-1][0], *own]
         else:
-            merged.append(sizes[axis])
-            for step, stride in zip(steps, own, strict=True):
-                step.append(stride)
-    missing = count - len(merged)
-    if missing < 0:
+            merged.append([size, *own])
+    if len(merged) > count:
         raise GraphError("an operation goes over more axes than the runtime knows.")
-    return [1] * missing + merged, [[0] * missing + step for step in steps]
+    table = [[1] + [0] * len(strides)] * (count - len(merged)) + merged
+    return [size for size, *_ in table], [[loop[1 + index] for loop in table] for index in range(len(strides))]

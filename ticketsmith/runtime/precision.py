@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ticketsmith.errors import RecipeError
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.pack import int8_scales, to_bfloat16
+from ticketsmith.sparse.values import int8_scales, to_bfloat16
 
 Floats = NDArray[np.float32]
 
@@ -65,16 +65,11 @@ def low_tensors(graph: Graph, precision: str) -> set[str]:
 
 def rounded(graph: Graph, precision: str) -> Graph:
     """``graph`` with the values that a file of this precision holds, as float32."""
-    low = low_tensors(graph, precision)
-    tensors = {name: _rounded(tensor, precision) if name in low else tensor for name, tensor in graph.tensors.items()}
+    tensors = dict(graph.tensors)
+    for name in low_tensors(graph, precision):
+        tensor = tensors[name]
+        tensors[name] = from_int8(*to_int8(tensor)) if precision == "int8" else from_bfloat16(to_bfloat16(tensor))
     return replace(graph, tensors=tensors)
-
-
-def _rounded(tensor: Floats, precision: str) -> Floats:
-    if precision == "bfloat16":
-        return from_bfloat16(to_bfloat16(tensor)).reshape(tensor.shape)
-    values, scales = to_int8(tensor)
-    return from_int8(values, scales)
 
 
 def from_bfloat16(values: NDArray[np.uint16]) -> Floats:

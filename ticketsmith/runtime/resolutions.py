@@ -7,7 +7,7 @@ the shape of any value, its layout.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
@@ -59,13 +59,10 @@ def resolve(analysis: Analysis) -> Resolutions:
     Dense kernels read an input once for several outputs, so that what lies across two cache lines costs them little,
     and copies of planes would cost them more.
     """
-    halos: dict[Shape, Halo] = {}
-    lane_halos: dict[Shape, Halo] = {}
+    halos: dict[Shape, Halo] = defaultdict(Halo)
+    lane_halos: dict[Shape, Halo] = defaultdict(Halo)
     farthest: dict[Shape, int] = {}
     sparse: Counter[Shape] = Counter()
-
-    def widen(sizes: dict[Shape, Halo], size: Shape, halo: Halo) -> None:
-        sizes[size] = sizes.get(size, Halo()).union(halo)
 
     for node in analysis.graph.nodes:
         if node.op != "conv2d":
@@ -74,18 +71,18 @@ def resolve(analysis: Analysis) -> Resolutions:
         inside, size = analysis.shapes[node.inputs[0]][1:], analysis.shapes[node.output][1:]
         if node.output in analysis.batched:
             if reach.stride == (1, 1):  # others read phases
-                widen(lane_halos, inside, reach.beyond)
+                lane_halos[inside] = lane_halos[inside].union(reach.beyond)
             continue
         weight, name = analysis.graph.parameter(node, "weight"), analysis.format(node, "planes")
         if name == "winograd":  # reads no padding
             continue
         if name == "dense_px32":
-            widen(halos, inside, reach.beyond)
+            halos[inside] = halos[inside].union(reach.beyond)
             if reach.beyond.cols:
                 sparse[inside] -= weight.size
             continue
-        widen(halos, size, reach.halo if reach.direct else Halo())
-        if reach.shifts:
+        halos[size] = halos[size].union(reach.halo if reach.direct else Halo())
+        if np.any(reach.shift_r) or np.any(reach.shift_c):
             farthest[size] = max(farthest.get(size, 0), int(np.abs(reach.shift_c).max()))
             sparse[size] += -weight.size if name == "dense_hx16" else int(np.count_nonzero(weight))
     whole = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ticketsmith.runtime.graph import Graph, Node, Shape, conv_geometry
 from ticketsmith.runtime.layout import LANES, bits, up
-from ticketsmith.runtime.pack import Floats, aligned
+from ticketsmith.sparse.values import Floats, aligned
 
 FREQUENCIES = 36
 _MOST_TILES = 256

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, aligned, int8_scales, padded, stored
+from ticketsmith.sparse.values import Floats, aligned, quantized
 
 ROWS, COLUMNS = 8, 64
 _SPARE = 16
@@ -41,6 +41,11 @@ class Bitmask:
         out[: len(values)] = values
         return out
 
+    def weights(self, matrix: Floats, dtype: str) -> tuple[NDArray[Any], Floats | None]:
+        """``packed``, as ``dtype``: float32, bfloat16, or int8 with a scale for each row."""
+        values, scales = quantized(matrix, dtype, len(self.bits) * ROWS)
+        return self.packed(values), scales
+
 
 def _cells(matrix: NDArray[Any]) -> NDArray[Any]:
     """[rows / 8, blocks, 8, 64]: the order in which they are read."""
@@ -49,19 +54,3 @@ def _cells(matrix: NDArray[Any]) -> NDArray[Any]:
     full = np.zeros((groups * ROWS, blocks * COLUMNS), matrix.dtype)
     full[:rows, :columns] = matrix
     return full.reshape(groups, ROWS, blocks, COLUMNS).transpose(0, 2, 1, 3)
-
-
-@dataclass(frozen=True, eq=False)
-class BitmaskPack(Bitmask):
-    """With values, and scales for int8."""
-
-    values: NDArray[Any]
-    scales: Floats | None
-
-
-def pack_bitmask(weight: Floats, dtype: str = "float32") -> BitmaskPack:
-    """``weight`` [outputs, inputs]; ``dtype`` as for ``pack_sell``."""
-    bitmask = Bitmask.of(Pattern.of(weight))
-    scales = padded(int8_scales(weight), len(bitmask.bits) * ROWS) if dtype == "int8" else None
-    matrix = stored(weight, dtype, None if scales is None else scales[: len(weight), None])
-    return BitmaskPack(**vars(bitmask), values=bitmask.packed(matrix), scales=scales)

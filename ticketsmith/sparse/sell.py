@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, aligned, int8_scales, padded, stored
+from ticketsmith.sparse.values import Floats, aligned, padded, quantized
 
 SLICE_ROWS = 16
 
@@ -27,6 +27,7 @@ _GROWTH, _NEVER = 2**20, 2**60
 class Sell:
     """16 rows by ``width`` columns at a time, each with as many slots of 16 weights as its fullest row needs."""
 
+    pattern: Pattern
     first: NDArray[np.int64]
     slots: NDArray[np.uint16]
     columns: NDArray[np.uint8]
@@ -56,7 +57,8 @@ class Sell:
         columns = aligned(int(starts[-1]) * SLICE_ROWS + 64, np.uint8)
         columns[places] = column % width
         return cls(
-            starts[::blocks].copy(), slots.astype(np.uint16), columns, order.astype(np.int32) if is_ordered else None, places
+            pattern, starts[::blocks].copy(), slots.astype(np.uint16), columns,
+            order.astype(np.int32) if is_ordered else None, places,
         )  # fmt: skip
 
     def packed(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -65,24 +67,13 @@ class Sell:
         out[self.places] = values
         return out
 
-
-@dataclass(frozen=True, eq=False)
-class SellPack(Sell):
-    """With values, and scales for int8."""
-
-    values: NDArray[Any]
-    scales: Floats | None
-
-
-def pack_sell(weight: Floats, dtype: str = "float32", width: int = 64) -> SellPack:
-    """``weight`` [outputs, inputs]; ``dtype`` of the packed values is float32, bfloat16 or int8 with a scale per row."""
-    pattern = Pattern.of(weight)
-    sell = Sell.of(pattern, width)
-    scales = padded(int8_scales(weight), len(sell.slots) * SLICE_ROWS) if dtype == "int8" else None
-    values = stored(pattern.values(weight), dtype, None if scales is None else scales[pattern.places[0]])
-    if scales is not None and sell.order is not None:
-        scales = padded(scales[sell.order], len(scales))
-    return SellPack(**vars(sell), values=sell.packed(values), scales=scales)
+    def weights(self, matrix: Floats, dtype: str) -> tuple[NDArray[Any], Floats | None]:
+        """``packed``, of ``matrix`` [rows, columns] and as ``dtype``: float32, bfloat16, or int8 with a scale for each row,
+        in the order of the rows."""
+        values, scales = quantized(matrix, dtype, len(self.slots) * SLICE_ROWS)
+        if scales is not None and self.order is not None:
+            scales = padded(scales[self.order], len(scales))
+        return self.packed(self.pattern.values(values)), scales
 
 
 def _fullest(weights: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:

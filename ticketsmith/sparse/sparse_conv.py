@@ -35,14 +35,8 @@ class SparseConv:
     """[nnz]: which value of the pattern each tap has."""
 
     @classmethod
-    def of(
-        cls,
-        pattern: Pattern,
-        offsets: NDArray[np.int64],
-        planes: NDArray[np.int64],
-        moves: NDArray[np.int64],
-        block_planes: int,
-    ) -> SparseConv:
+    def of(cls, pattern: Pattern, offsets: NDArray[np.int64], planes: NDArray[np.int64], moves: NDArray[np.int64],
+           block_planes: int) -> SparseConv:  # fmt: skip
         """``pattern`` [outputs, taps]; where each tap reads [outputs or 1, taps], from which plane, and how far what it gives
         is moved, of the same shape."""
         (row, column), outputs = pattern.places, len(pattern.mask)
@@ -62,37 +56,16 @@ class SparseConv:
         group_of_tap[:-_SPARE] = group[order]
         return cls(offset[order], starts, shifts, blocks, group_of_tap, order)
 
+    @classmethod
+    def few(
+        cls, pattern: Pattern, offsets: NDArray[np.int64], planes: NDArray[np.int64], moves: NDArray[np.int64]
+    ) -> SparseConv:
+        """The same for taps that are read where they lie, of all input planes at once: ``starts`` is [outputs + 1]."""
+        conv = cls.of(pattern, offsets + moves, planes, moves, int(planes.max()) + 1)
+        return replace(conv, starts=np.ascontiguousarray(conv.starts[:: len(conv.shifts)]))
+
     def packed(self, values: Floats) -> NDArray[Any]:
         """``values`` [nnz] with their offsets, in the order in which they are read."""
         taps = aligned(len(self.order) + _SPARE, TAP)
         taps["offset"][:-_SPARE], taps["weight"][:-_SPARE] = self.offsets, values[self.order]
         return taps
-
-
-@dataclass(frozen=True, eq=False)
-class SparseConvPack(SparseConv):
-    """With values."""
-
-    taps: NDArray[Any]
-
-
-def pack_sparse_conv(
-    weight: Floats,
-    offsets: NDArray[np.int64],
-    planes: NDArray[np.int64],
-    moves: NDArray[np.int64],
-    block_planes: int,
-) -> SparseConvPack:
-    """``weight`` [outputs, taps]; the rest as for ``SparseConv.of``."""
-    pattern = Pattern.of(weight)
-    indices = SparseConv.of(pattern, offsets, planes, moves, block_planes)
-    return SparseConvPack(**vars(indices), taps=indices.packed(pattern.values(weight)))
-
-
-def pack_few_sparse_conv(
-    weight: Floats, offsets: NDArray[np.int64], planes: NDArray[np.int64], moves: NDArray[np.int64]
-) -> SparseConvPack:
-    """The same for taps that are read where they lie: ``starts`` is [outputs + 1]."""
-    pack = pack_sparse_conv(weight, offsets + moves, planes, moves, int(planes.max()) + 1)
-    starts: NDArray[np.int32] = np.ascontiguousarray(pack.starts[:: len(pack.shifts)])
-    return replace(pack, starts=starts)

@@ -50,9 +50,10 @@ def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
     return rounded
 
 
-def stored(values: Floats, dtype: str, scales: Floats | None) -> NDArray[Any]:
-    """``values`` as float32, bfloat16, or int8 with ``scales``, what a step of each is worth."""
-    if dtype == "int8" and scales is not None:
-        steps: NDArray[np.int8] = np.rint(values / scales).astype(np.int8)
-        return steps
-    return to_bfloat16(values) if dtype == "bfloat16" else values
+def quantized(weight: Floats, dtype: str, rows: int) -> tuple[NDArray[Any], Floats | None]:
+    """``weight`` [outputs, inputs] as float32, bfloat16, or int8; of int8 what a step of each row is worth, too, with zeros up to
+    ``rows``."""
+    if dtype == "int8":
+        scales = int8_scales(weight)
+        return np.rint(weight / scales[:, None]).astype(np.int8), padded(scales, rows)
+    return to_bfloat16(weight) if dtype == "bfloat16" else weight, None

@@ -13,29 +13,21 @@ from dataclasses import replace
 import numpy as np
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.graph import ACTIVATIONS, Node
-from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.graph import Node, attention_heads
+from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor, View, common_axes, compact, loops
-
-_FUNCTIONS = (
-    "copy", "add", "sub", "mul", "div", "maximum", "minimum", "power", "equal", "less", "less_equal", "where", "fma",
-)  # fmt: skip
-"""In the order of the ABI."""
-
-_REDUCTIONS = ("sum", "max")
-"""In the order of the ABI."""
+from ticketsmith.runtime.steps import CHUNK
 
 
-def map_(function: str, inputs: Sequence[View], out: View, lowering: Lowering, activation: str = "linear") -> None:
+def map_(function: str, inputs: Sequence[View], out: View, lowering: Lowering, activation: int = 0) -> None:
     """A function of up to three arrays, element by element; ``inputs`` can be broadcast to the shape of ``out``."""
     arrays = [*(one.expanded(out.shape) for one in inputs), out]
     sizes, strides = loops(out.shape, [one.strides for one in arrays], 6)
     walks = [one.along(stride) for one, stride in zip(arrays, strides, strict=True)]
     lowering.emit(
         abi.Map, in_=tuple(walks[:-1]), out=walks[-1], uses=tuple(walks), size=tuple(sizes), inputs=len(inputs),
-        function=_FUNCTIONS.index(function), activation=ACTIVATIONS.index(activation), work=math.prod(sizes),
+        function=abi.MapFunction[function.upper()], activation=activation, work=math.prod(sizes),
     )  # fmt: skip
 
 
@@ -47,7 +39,7 @@ def copy(source: View, out: View, lowering: Lowering) -> None:
 def elementwise(node: Node, lowering: Lowering) -> None:
     """A function of two or three values, broadcast."""
     inputs = [lowering.read_view(name, node) for name in node.inputs]
-    map_(node.op, inputs, lowering.new_view(node), lowering, node.activation)
+    map_(node.op, inputs, lowering.new_view(node), lowering, activation(node))
 
 
 # ---- the same elements elsewhere
@@ -55,7 +47,8 @@ def elementwise(node: Node, lowering: Lowering) -> None:
 
 def constant(node: Node, lowering: Lowering) -> None:
     """Memory of the program; no instruction."""
-    lowering.tensors[node.output] = lowering.constant(lowering.graph.parameter(node, "value")).tensor
+    value = lowering.constants[node.output] = lowering.graph.parameter(node, "value")
+    lowering.tensors[node.output] = lowering.constant(value).tensor
 
 
 def cast(node: Node, lowering: Lowering) -> None:
@@ -71,7 +64,7 @@ def expand(node: Node, lowering: Lowering) -> None:
 def reshape(node: Node, lowering: Lowering) -> None:
     """Another view where elements lie one behind the other; else a copy over axes that both shapes have."""
     source, shape = lowering.read_view(node.inputs[0], node), lowering.shapes[node.output]
-    if lowering.layout(shape).is_vector and source.tensor.space == Space.SAMPLE and source.is_compact():
+    if lowering.layout(shape).is_vector and source.tensor.space == abi.Space.SAMPLE and source.is_compact():
         lowering.tensors[node.output] = source.tensor.as_layout(layout.vector(math.prod(shape)))
         return
     out = lowering.new_view(node)
@@ -80,7 +73,7 @@ def reshape(node: Node, lowering: Lowering) -> None:
     if left is not None and right is not None:
         copy(left, right, lowering)
         return
-    between = Tensor.new(layout.vector(math.prod(source.shape)), Space.SAMPLE)
+    between = Tensor.new(layout.vector(math.prod(source.shape)), abi.Space.SAMPLE)
     copy(source, View(between, source.shape, compact(source.shape)), lowering)
     copy(View(between, out.shape, compact(out.shape)), out, lowering)
 
@@ -93,15 +86,15 @@ def permute(node: Node, lowering: Lowering) -> None:
 
 def slice_(node: Node, lowering: Lowering) -> None:
     """Some planes of the same memory, or a copy."""
-    source, shape = lowering.read(node.inputs[0], node), lowering.shapes[node.inputs[0]]
+    view = lowering.read_view(node.inputs[0], node)
+    source, shape = view.tensor, view.shape
     axis = node.attributes.get("axis", len(shape) - 1)
     begin, end, step = node.number("begin"), node.number("end"), node.attributes.get("step", 1)
     last = len(shape) <= 2 and axis == len(shape) - 1
     planes = last or (len(shape) == 3 and axis == 0 and source.layout.plane > 1)
-    if planes and step == 1 and source.space in (Space.SAMPLE, Space.BATCH):
+    if planes and step == 1 and source.space in (abi.Space.SAMPLE, abi.Space.BATCH):
         lowering.tensors[node.output] = source.part(begin, end)
         return
-    view = View.of(source, shape)
     strides = tuple(s * step if index == axis else s for index, s in enumerate(view.strides))
     part = replace(view, shape=lowering.shapes[node.output], strides=strides, offset=begin * view.strides[axis])
     copy(part, lowering.new_view(node), lowering)
@@ -152,7 +145,7 @@ def reduce(node: Node, lowering: Lowering) -> None:
     over, (steps,) = loops([source.shape[a] for a in axes], [[source.strides[a] for a in axes]], 3)
     lowering.emit(
         abi.Reduce, in_=source.along(left), out=out.along(right), size=tuple(sizes), over=tuple(over),
-        over_stride=tuple(steps), function=_REDUCTIONS.index("max" if function == "max" else "sum"),
+        over_stride=tuple(steps), function=abi.ReduceFunction.MAX if function == "max" else abi.ReduceFunction.SUM,
         scale=1 / math.prod(over) if function == "mean" else 1.0, work=math.prod(source.shape),
     )  # fmt: skip
 
@@ -175,6 +168,102 @@ def matmul(node: Node, lowering: Lowering) -> None:
 
 
 def _transposed(view: View) -> View:
-    """With its last two axes exchanged."""
     axes = range(len(view.shape))
     return view.permuted((*axes[:-2], axes[-1], axes[-2]))
+
+
+# ---- attention, and what tells it of positions: of tokens [tokens, heads * width] of one sample, or of the sequences of a step,
+# whose keys and values go to the session's memory first
+
+
+def rows(node: Node, lowering: Lowering) -> None:
+    """The rows of a table that belong to the tokens."""
+    out, table = lowering.new_view(node), _table(node, "value", lowering)
+    copy(table, out.split_tokens(table.shape), lowering)
+
+
+def rotary(node: Node, lowering: Lowering) -> None:
+    """Pairs turned by their tables: ``x * cos``, then ``swapped * sin`` on top."""
+    source, out = lowering.read_view(node.inputs[0], node), lowering.new_view(node)
+    heads, interleaved = node.number("heads", 1), bool(node.attributes.get("interleaved"))
+    cos, sin = _table(node, "cos", lowering), _table(node, "sin", lowering)
+    sequences, tokens, width = cos.shape
+    pairs = (width // 2, 2) if interleaved else (2, width // 2)
+    x, y = (view.split_tokens((sequences, tokens, heads, *pairs)) for view in (source, out))
+    half = 4 if interleaved else 3
+    swapped = tuple(-s if axis == half else s for axis, s in enumerate(x.strides))
+    other = replace(x, strides=swapped, offset=x.offset + x.strides[half])
+    tables = []
+    for table in (cos, sin):
+        a, b, c = table.strides
+        tables.append(replace(table, shape=(sequences, tokens, 1, *pairs), strides=(a, b, 0, c * pairs[1], c)))
+    map_("mul", [x, tables[0]], y, lowering)
+    map_("fma", [other, tables[1], y], y, lowering)
+
+
+def attention(node: Node, lowering: Lowering) -> None:
+    """Of a sequence to itself by planes; other attention by arrays."""
+    same = len({lowering.shapes[name] for name in node.inputs}) == 1 and len(node.inputs) == 3
+    heads, shared = attention_heads(node)
+    if not same or heads != shared or lowering.graph.step is not None:
+        _attention_of_views(node, heads, shared, lowering)
+        return
+    query, key, value = (lowering.read(name, node) for name in node.inputs)
+    out, tokens = lowering.new(node), lowering.shapes[node.output][0]
+    lowering.emit(
+        abi.Attention, query=query, key=key, value=value, out=out,
+        scratch=Tensor.new(layout.columns(heads * tokens, tokens), abi.Space.SAMPLE), heads=heads,
+        causal=bool(node.attributes["causal"]), scale=node.real("scale"), work=2 * out.layout.planes * tokens * tokens,
+    )  # fmt: skip
+
+
+def _attention_of_views(node: Node, heads: int, shared: int, lowering: Lowering) -> None:
+    """Of queries to keys and values that lie anywhere."""
+    query, key, value = (lowering.read_view(name, node) for name in node.inputs[:3])
+    mask = lowering.read_view(node.inputs[3], node) if len(node.inputs) > 3 else None
+    out, step = lowering.new_view(node), lowering.graph.step
+    sequences, tokens = _sequences(lowering)
+    queries, keys = tokens or query.shape[0], tokens or key.shape[0]
+    width, value_width = query.shape[1] // heads, value.shape[1] // shared
+
+    def split(view: View, count: int, parts: int) -> View:  # [sample, head, token, feature]
+        return view.split_tokens((sequences, count, parts, view.shape[1] // parts)).permuted((0, 2, 1, 3))
+
+    q, k, v = split(query, queries, heads), split(key, keys, shared), split(value, keys, shared)
+    result, room = split(out, queries, heads), keys
+    if step is not None:
+        room = layout.up(step.capacity + CHUNK)
+        k_shape, v_shape = (sequences, shared, width, room), (sequences, shared, room, value_width)
+        k_memory, v_memory = (lowering.remember(math.prod(shape)) for shape in (k_shape, v_shape))
+        k_all = View(k_memory, k_shape, compact(k_shape), step=1).permuted((0, 1, 3, 2))
+        v_all = View(v_memory, v_shape, compact(v_shape), step=value_width)
+        copy(k, replace(k_all, shape=k.shape), lowering)
+        copy(v, replace(v_all, shape=v.shape), lowering)
+        k, v = replace(k_all, step=0), replace(v_all, step=0)
+    length = layout.up(room)
+    scratch = Tensor.new(layout.vector(sequences * heads * length), abi.Space.SAMPLE)
+    if mask is not None:
+        mask = mask.expanded((heads, queries, keys))
+    lowering.emit(
+        abi.Attend, query=q, key=k, value=v, out=result, scratch=View(scratch, (sequences * heads, length), (0, length)),
+        mask=abi.Array() if mask is None else mask.along((0, *mask.strides)), samples=sequences, heads=heads,
+        group=heads // shared, queries=queries, keys=keys, width=width, value_width=value_width,
+        causal=bool(node.attributes["causal"]), has_mask=mask is not None, cached=step is not None,
+        scale=node.real("scale"), work=sequences * heads * queries * room * (width + value_width),
+    )  # fmt: skip
+
+
+def _sequences(lowering: Lowering) -> tuple[int, int | None]:
+    """How many there are, and the tokens of each in a session's step."""
+    step = lowering.graph.step
+    return (1, None) if step is None else (step.batch, step.tokens)
+
+
+def _table(node: Node, name: str, lowering: Lowering) -> View:
+    """The rows of a table that belong to the tokens: [sequences, tokens, width]."""
+    table = lowering.constant(lowering.graph.parameter(node, name))
+    length, width = table.shape
+    sequences, tokens = _sequences(lowering)
+    if tokens is None:
+        return replace(table, shape=(1, length, width), strides=(0, width, 1))
+    return replace(table, shape=(sequences, tokens, width), strides=(0, width, 1), step=width)

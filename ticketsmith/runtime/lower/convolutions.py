@@ -1,22 +1,22 @@
-"""Convolutions of one sample's image.
+"""Convolutions of one sample's image, or of the small images of a whole batch.
 
 In: a ``conv2d`` and its input. Out: where that cannot be read as it lies, copies of its rows and columns; then one product.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
-from ticketsmith.runtime.lower import lanes
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, padded_bias, plane_product, product_fields
+from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, plane_product, product_fields
 from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 
@@ -36,7 +36,7 @@ _DENSE_TILE = 6
 def conv2d(node: Node, lowering: Lowering) -> None:
     """In the format that was chosen, if its input can be read so."""
     if node.output in lowering.analysis.batched:
-        lanes.convolution(node, lowering)
+        _lane_convolution(node, lowering)
         return
     source = lowering.read(node.inputs[0], node)
     format_ = lowering.analysis.format(node, "planes")
@@ -67,9 +67,10 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     channels, (_, vectors) = lowering.shapes[node.inputs[0]][0], out.sweep
     phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
     in_row = moves = np.zeros(wide, np.int64)
+    columns = min(-(-lowering.shapes[node.inputs[0]][2] // reach.stride[1]), out.cols + int(reach.shift_c.max()))
     if reach.direct and not (dense and out.whole and np.any(reach.shift_c)):
         in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
-    elif not dense and _fits(node, reach, lowering):
+    elif not dense and out.whole and columns <= out.row:  # what is read of each phase fits rows of the output
         source, phases = _deal_phases(node, source, lowering)
         phase, moves = reach.places(phases), reach.shift_c
     else:
@@ -95,13 +96,6 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     plane_product(node, flat, source, taps, format_, lowering)
 
 
-def _fits(node: Node, reach: Reach, lowering: Lowering) -> bool:
-    """Whether the phases of an input have no more columns that are read than whole rows of the output."""
-    own = lowering.layout(lowering.shapes[node.output])
-    cols = -(-lowering.shapes[node.inputs[0]][2] // reach.stride[1])
-    return own.whole and min(cols, own.cols + int(reach.shift_c.max())) <= own.row
-
-
 def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor, list[tuple[int, int]]]:
     """Every stride-th row and column of an input: planes for each phase that is read, with rows like the output's; and the
     phases. Dealt once for all convolutions which read the input so."""
@@ -115,16 +109,14 @@ def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor
         if user.op == "conv2d" and user.inputs[0] == name and shapes[user.output][1:] == size
     ]  # fmt: skip
     readers = [reach for reach in readers if reach.stride == stride and not reach.direct]
-    halo = Halo()
-    for reach in readers:
-        halo = halo.union(reach.halo)
+    halo = reduce(Halo.union, [reach.halo for reach in readers])
     phases = sorted({phase for reach in readers for phase in reach.phases})
     (channels, rows, cols), (high, wide), (step_r, step_c) = shapes[name], size, stride
     row = layout.whole_row(wide)
     planes = layout.image(channels * len(phases), high, wide, halo, row, whole=True, key=("phases", *key))
-    target, own = Tensor.new(planes, Space.SAMPLE), source.layout
+    target, own = Tensor.new(planes, abi.Space.SAMPLE), source.layout
     columns = [-(-(cols - c) // step_c) for c in range(step_c)]
-    pairs = step_c == 2 and source.space == Space.SAMPLE  # even and odd columns at once
+    pairs = step_c == 2 and source.space == abi.Space.SAMPLE  # even and odd columns at once
     for index, (r, c) in enumerate(phases):
         height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(row, columns[c])
         if min(height, width) <= 0 or (pairs and c == 1 and (r, 0) in phases):
@@ -153,7 +145,7 @@ def _split(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tens
         lowering.layout(lowering.shapes[node.output]).row,
         key=("split", node.output),  # what is never written in it depends on this very convolution
     )  # fmt: skip
-    target, own = Tensor.new(planes, Space.SAMPLE), source.layout
+    target, own = Tensor.new(planes, abi.Space.SAMPLE), source.layout
     for index in range(step_r * kernel):
         phase, far = index // kernel, int(reach.far_c[index % kernel])
         first = max(0, -(far // step_c))  # output columns for which there is an input column
@@ -166,6 +158,48 @@ def _split(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tens
     return target
 
 
+# ---- of a whole batch: a column is a float of each sample, so that every move is of whole vectors
+
+
+def _lane_convolution(node: Node, lowering: Lowering) -> None:
+    """Of small images of a whole batch, from where they lie; with a stride, from copies of their rows and columns."""
+    weight, source = lowering.graph.parameter(node, "weight"), lowering.read(node.inputs[0], node)
+    outputs, inner, high, wide = weight.shape
+    reach, count = lowering.analysis.reaches[node.output], lowering.lanes
+    phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
+    if reach.stride != (1, 1):
+        source = _deal_lane_phases(node, source, reach, lowering)
+        phase = reach.places(reach.phases)
+    own, out = source.layout, lowering.resolutions.lane_layout(lowering.shapes[node.output])
+    plane = reach.planes(outputs, inner) + phase * lowering.shapes[node.inputs[0]][0]
+    offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + reach.shift_c * count
+    offset, plane = (each.reshape(len(plane), -1) for each in (offset, plane))
+    columns = min(out.cols, TILE * LANES) + (int(np.ptp(reach.shift_c)) + 1) * count
+    plane_bytes = (int(np.ptp(reach.shift_r)) + 1) * columns * 4
+    taps = Taps(offset, plane, np.zeros_like(offset), own.cols, plane_bytes, own.row)
+    format_ = lowering.analysis.format(node, "lanes")
+    plane_product(node, weight.reshape(outputs, -1), source, taps, format_, lowering)
+
+
+def _deal_lane_phases(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tensor:
+    (channels, rows, cols), (_, high, wide) = lowering.shapes[node.inputs[0]], lowering.shapes[node.output]
+    left, right = max(0, -int(reach.shift_c.min())), max(0, int(reach.shift_c.max()))
+    phases, lanes, (step_r, step_c) = reach.phases, lowering.lanes, reach.stride
+    halo, key = Halo(left + right, reach.halo.top, reach.halo.bottom), ("phases", node.output)
+    planes = layout.lanes(channels * len(phases), high, wide, lanes, halo, key)
+    target, own = Tensor.new(planes, abi.Space.BATCH), source.layout
+    for index, (r, c) in enumerate(phases):
+        height, width = min(high + halo.bottom, -(-(rows - r) // step_r)), min(wide + right, -(-(cols - c) // step_c))
+        if min(height, width) > 0:
+            from_ = Strided(source, own.plane, own.row * step_r, lanes * step_c, 1, r * own.row + c * lanes)
+            to = Strided(target, planes.plane, planes.row, lanes, 1, index * channels * planes.plane)
+            lowering.copy(from_, to, (channels, height, width), lanes=True)
+    return target
+
+
+# ---- by way of frequencies
+
+
 def _winograd(node: Node, source: Tensor, tiling: Tiling, lowering: Lowering) -> None:
     """For each part of the tiling: inputs to frequencies, then products and outputs."""
     weight = lowering.graph.parameter(node, "weight")
@@ -174,17 +208,17 @@ def _winograd(node: Node, source: Tensor, tiling: Tiling, lowering: Lowering) ->
     outputs, inputs = weight.shape[:2]
     _, padding, _, _ = conv_geometry(node)
     common = {
-        **product_fields(node, source, out, residual), "weights": pack_winograd(weight),
-        "bias": padded_bias(node, outputs, lowering), "columns": tiling.columns(), "tile_cols": tiling.tile_cols,
-        "pad_rows": padding[0], "left": tiling.left, "skip": tiling.skip,
+        **product_fields(node, source, out, residual, lowering), "weights": pack_winograd(weight),
+        "columns": tiling.columns(), "tile_cols": tiling.tile_cols, "pad_rows": padding[0], "left": tiling.left,
+        "skip": tiling.skip,
     }  # fmt: skip
     blocks = up(outputs) // LANES
     for part in tiling.parts():
         # an odd number of cache lines, so that the frequencies of a tile lie in different sets of a cache
         plane = (up(up(inputs, part.together) * part.pitch) // LANES | 1) * LANES
         block = FREQUENCIES * LANES * (part.pitch + 1)
-        transformed = Tensor.new(Layout(FREQUENCIES, inputs, part.pitch, plane, part.pitch), Space.SAMPLE)
-        sums = Tensor.new(Layout(blocks, FREQUENCIES, block // FREQUENCIES, block, LANES), Space.SAMPLE)
+        transformed = Tensor.new(Layout(FREQUENCIES, inputs, part.pitch, plane, part.pitch), abi.Space.SAMPLE)
+        sums = Tensor.new(Layout(blocks, FREQUENCIES, block // FREQUENCIES, block, LANES), abi.Space.SAMPLE)
         starts, ends = tiling.neighbours(part)
         fields = {
             **common, "transformed": transformed, "sums": sums, "starts": starts, "ends": ends, "first": part.first,

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 
-from ticketsmith.native import abi
 from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.graph import Node, Port, Shape
 from ticketsmith.runtime.layout import Layout
-from ticketsmith.runtime.lower import arrays, lanes
+from ticketsmith.runtime.lower import arrays
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.operands import Strided, Tensor, View
 
@@ -21,7 +20,9 @@ def input_(index: int, port: Port, lowering: Lowering) -> None:
     """A caller's array where it is, or copied to a layout that kernels can read."""
     shape, analysis = lowering.shapes[port.name], lowering.analysis
     users = analysis.users(port.name)
-    outside = lowering.tensors[port.name] = Tensor.at(_outside(shape), abi.input_space(index))
+    outside = lowering.tensors[port.name] = Tensor.at(
+        _outside(shape), Space.INPUT if index == 0 else Space.MORE_INPUTS + index - 1
+    )
     if port.dtype != "float32" or not users:
         return
     batched = all(user.output in analysis.batched for user in users)
@@ -37,9 +38,11 @@ def output(index: int, name: str, lowering: Lowering) -> None:
     shape, result = lowering.shapes[name], lowering.tensors[name]
     if result.space == Space.OUTPUT and index == 0:
         return
-    outside = Tensor.at(_outside(shape), abi.output_space(index))
+    outside = Tensor.at(_outside(shape), Space.OUTPUT if index == 0 else Space.MORE_OUTPUTS + index - 1)
     if result.batched:
-        lanes.output(result, outside, shape, lowering)
+        planes, rows, cols = lowering.lane_extent(result, shape)
+        to = Strided(outside, rows * cols, cols, sample=math.prod(shape))
+        lowering.copy(lowering.lane_side(result), to, (planes, rows, cols), lanes=True)
     elif result.space != Space.SAMPLE or result.layout.is_vector != lowering.layout(shape).is_vector:
         arrays.copy(View.of(result, shape), View.of(outside, shape), lowering)
     else:
@@ -56,9 +59,14 @@ def reshape(node: Node, lowering: Lowering) -> None:
 
 
 def _flatten(node: Node, lowering: Lowering) -> None:
-    shape, source = lowering.shapes[node.inputs[0]], lowering.read(node.inputs[0], node)
+    shape, source = lowering.shapes[node.inputs[0]], lowering.read_view(node.inputs[0], node).tensor
     if node.output in lowering.analysis.batched:
-        lanes.flatten(node, source, shape, lowering)
+        lanes, (planes, rows, cols) = lowering.lanes, lowering.lane_extent(source, shape)
+        if planes == 1:
+            lowering.tensors[node.output] = source.as_layout(layout.columns(math.prod(shape), lanes))
+        else:
+            to = Strided(lowering.new(node), rows * cols * lanes, cols * lanes, lanes, 1)
+            lowering.copy(lowering.lane_side(source), to, (planes, rows, cols), lanes=True)
         return
     own, flat = source.layout, layout.vector(lowering.shapes[node.output][0])
     outside = source.space == Space.INPUT

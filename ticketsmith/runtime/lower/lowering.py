@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Analysis
 from ticketsmith.runtime.graph import GraphError, Node, Shape
 from ticketsmith.runtime.layout import Layout
 from ticketsmith.runtime.operands import Operand, Strided, Tensor, View, compact
-from ticketsmith.runtime.pack import aligned
 from ticketsmith.runtime.resolutions import Resolutions
+from ticketsmith.sparse.values import aligned
 
 
 class Instruction(NamedTuple):
@@ -40,14 +39,18 @@ class Lowering:
         self.analysis, self.resolutions = analysis, resolutions
         self.graph, self.shapes, self.lanes = analysis.graph, analysis.shapes, analysis.lanes
         self.instructions: list[Instruction] = []
-        self.constants: list[NDArray[Any]] = []
-        """Arrays that operands lie in; they must live as long as the program."""
+        self.arrays: list[NDArray[Any]] = []
+        """What operands lie in: it must live as long as the program."""
+        self.constants: dict[str, NDArray[np.float32]] = {}
+        """Values that are known, in row-major order."""
         self.memory_floats = 0
         """What a session remembers between calls."""
         self.tensors: dict[str, Tensor] = {}
         self.phases: dict[Hashable, tuple[Tensor, list[tuple[int, int]]]] = {}
         """Inputs of convolutions with a stride, dealt into planes once for all that read them so."""
         self._lane_copies: dict[str, Tensor] = {}
+        self._planes: dict[str, Tensor] = {}
+        """Of constants."""
 
     def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
              uses: tuple[Operand, ...] | None = None, **fields: Any) -> None:  # fmt: skip
@@ -69,9 +72,9 @@ class Lowering:
         """Memory for what ``node`` computes."""
         shape = self.shapes[node.output]
         if node.output in self.analysis.batched:
-            tensor = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
+            tensor = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
         else:
-            tensor = Tensor.new(self.layout(shape), Space.SAMPLE)
+            tensor = Tensor.new(self.layout(shape), abi.Space.SAMPLE)
         self.tensors[node.output] = tensor
         return tensor
 
@@ -81,7 +84,7 @@ class Lowering:
         flattened = users and all(map(self.analysis.flattens, users)) and node.output not in self.graph.outputs
         if node.output in self.analysis.batched or len(shape) != 3 or not flattened:
             return self.new(node)
-        tensor = self.tensors[node.output] = Tensor.new(layout.compact(*shape), Space.SAMPLE)
+        tensor = self.tensors[node.output] = Tensor.new(layout.compact(*shape), abi.Space.SAMPLE)
         return tensor
 
     def new_view(self, node: Node) -> View:
@@ -89,39 +92,52 @@ class Lowering:
         return View.of(self.new(node), self.shapes[node.output])
 
     def read(self, name: str, node: Node) -> Tensor:
-        """The value ``name`` where ``node`` can read it."""
-        tensor = self.tensors[name]
-        if node.output not in self.analysis.batched or tensor.batched:
+        """The value ``name`` where ``node`` can read it, laid out as planes."""
+        tensor, own = self.read_view(name, node).tensor, self.layout(self.shapes[name])
+        if tensor.space != abi.Space.CONSTANT or own.is_vector:
             return tensor
-        if name not in self._lane_copies:
-            shape = self.shapes[name]
-            self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), Space.BATCH)
-            self._copy_to_lanes(tensor, self._lane_copies[name], shape)
-        return self._lane_copies[name]
+        if name not in self._planes:
+            self._planes[name] = self.constant_planes(self.constants[name], own)
+        return self._planes[name]
 
     def read_view(self, name: str, node: Node) -> View:
         """The value ``name`` as an array."""
-        return View.of(self.read(name, node), self.shapes[name])
+        tensor, shape = self.tensors[name], self.shapes[name]
+        if node.output in self.analysis.batched and not tensor.batched:
+            if name not in self._lane_copies:
+                self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
+                self._copy_to_lanes(tensor, self._lane_copies[name], shape)
+            tensor = self._lane_copies[name]
+        return View.of(tensor, shape)
 
     def read_residual(self, node: Node) -> Tensor | None:
         """What a product adds before its activation."""
         return None if node.residual is None else self.read(node.residual, node)
 
     def constant(self, values: NDArray[Any]) -> View:
-        """An array that is part of the program."""
+        """An array that is part of the program, as it is."""
         memory = aligned(values.size + layout.LANES, np.float32)
         memory[: values.size] = values.ravel()
         shape = values.shape or (1,)
-        return View(self.constant_tensor(memory, layout.vector(values.size)), shape, compact(shape))
+        return View(self._constant(memory, layout.vector(values.size)), shape, compact(shape))
 
-    def constant_tensor(self, memory: NDArray[Any], own: Layout) -> Tensor:
+    def constant_planes(self, values: NDArray[Any], own: Layout) -> Tensor:
+        """[features], [tokens, features] or [channels, rows, columns], laid out like a value."""
+        if values.ndim < 3:  # without tokens the same for each column
+            values = np.broadcast_to(values.T.reshape(own.planes, 1, -1), (own.planes, 1, own.cols))
+        memory = aligned(own.origin + own.size, np.float32)
+        strides = (4 * own.plane, 4 * own.row, 4)
+        np.lib.stride_tricks.as_strided(memory[own.origin :], values.shape, strides)[:] = values
+        return self._constant(memory, own)
+
+    def _constant(self, memory: NDArray[Any], own: Layout) -> Tensor:
         """``memory``, which is laid out so. The space of constants begins at address zero."""
-        self.constants.append(memory)
-        return Tensor.at(own, Space.CONSTANT, memory.ctypes.data // 4)
+        self.arrays.append(memory)
+        return Tensor.at(own, abi.Space.CONSTANT, memory.ctypes.data // 4)
 
     def remember(self, floats: int) -> Tensor:
         """Memory of a session. Raises GraphError when there would be too much of it."""
-        tensor = Tensor.at(layout.vector(floats), Space.MEMORY, self.memory_floats)
+        tensor = Tensor.at(layout.vector(floats), abi.Space.MEMORY, self.memory_floats)
         self.memory_floats += layout.up(floats)
         if self.memory_floats > layout.MOST_FLOATS:
             raise GraphError(f"the session's memory would exceed {4 * layout.MOST_FLOATS:,} bytes: use less capacity.")
@@ -141,8 +157,8 @@ class Lowering:
     def _copy_to_lanes(self, source: Tensor, target: Tensor, shape: Shape) -> None:
         """A vector or an image of each sample into its lane."""
         features = math.prod(shape)
-        if source.space != Space.INPUT:  # one behind the other first: element by element into lanes would be slow
-            own, samples = source.layout, Tensor.new(layout.vector(features * self.lanes), Space.BATCH)
+        if source.space != abi.Space.INPUT:  # one behind the other first: element by element into lanes would be slow
+            own, samples = source.layout, Tensor.new(layout.vector(features * self.lanes), abi.Space.BATCH)
             self.copy(
                 Strided(source, own.plane, own.row), Strided(samples, own.rows * own.cols, own.cols, sample=features),
                 (own.planes, own.rows, own.cols),
@@ -151,3 +167,8 @@ class Lowering:
         planes, rows, cols = self.lane_extent(target, shape)
         side = Strided(source, rows * cols, cols, sample=features)
         self.copy(side, self.lane_side(target), (planes, rows, cols), lanes=True)
+
+
+def activation(node: Node) -> abi.Activation:
+    """What the kernels call the activation that follows ``node``."""
+    return abi.Activation[node.activation.upper()]

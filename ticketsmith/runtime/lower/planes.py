@@ -14,19 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
-from ticketsmith.runtime import pack
-from ticketsmith.runtime.graph import ACTIVATIONS, BINARY, GraphError, Node, pool_geometry
-from ticketsmith.runtime.layout import LANES, Layout, up
+from ticketsmith.runtime.graph import GraphError, Node, pool_geometry
+from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower import arrays
-from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor, View, loops
+from ticketsmith.sparse.values import padded
 
 _WIDEST_POOL = 4000
 """Columns of a row over which windows move; the kernel keeps one."""
-
-_NORMS = ("softmax", "layer_norm", "rms_norm")
-"""In the order of the ABI."""
 
 
 def pool(node: Node, lowering: Lowering) -> None:
@@ -53,8 +49,8 @@ def embedding(node: Node, lowering: Lowering) -> None:
 def binary(node: Node, lowering: Lowering) -> None:
     """A sum, difference or product of two values of one shape; others are elementwise operations on arrays."""
     one, other = (lowering.shapes[name] for name in node.inputs)
-    left, right = (lowering.read(name, node) for name in node.inputs)
-    if one == other and Space.CONSTANT not in (left.space, right.space):
+    left, right = (lowering.read_view(name, node).tensor for name in node.inputs)
+    if one == other and abi.Space.CONSTANT not in (left.space, right.space):
         _binary(node, node.op, left, right, lowering)
     else:
         arrays.elementwise(node, lowering)
@@ -68,57 +64,37 @@ def add_constant(node: Node, lowering: Lowering) -> None:
 
 def affine(node: Node, lowering: Lowering) -> None:
     """A scale and a shift for each plane; of an ``activation``, neither."""
-    source = lowering.read(node.inputs[0], node)
-    scale = shift = None
-    if node.op == "affine":
-        scale, shift = (lowering.graph.parameter(node, name) for name in ("scale", "shift"))
-        if source.layout.is_vector:  # planes of one float each would be slow: elementwise instead
-            _affine_vector(node, source, scale, shift, lowering)
+    source, graph = lowering.read(node.inputs[0], node), lowering.graph
+    pair = [graph.parameter(node, name) for name in ("scale", "shift")] if node.op == "affine" else []
+    if pair and source.layout.is_vector:  # planes of one float each would be slow: elementwise instead
+        scale, shift = pair
+        if not shift.any():
+            _binary(node, "mul", source, scale, lowering)
             return
+        if not (scale == 1).all():
+            source = _binary(replace(node, attributes={}), "mul", source, scale, lowering)
+        _binary(node, "add", source, shift, lowering)
+        return
     out = lowering.new(node)
     planes, vectors = out.layout.sweep
-    scales, shifts = (None if v is None else pack.padded(v, up(len(v))) for v in (scale, shift))
+    scales, shifts = [padded(values, up(len(values))) for values in pair] or (None, None)
     lowering.emit(
-        abi.Affine, in_=source.swept(planes), out=out.swept(planes), scale=scales, shift=shifts,
-        mask=out.layout.mask, vectors=vectors, activation=ACTIVATIONS.index(node.activation), batch=out.batched,
-        work=planes * vectors * LANES,
+        abi.Affine, in_=source.part(0, planes), out=out.part(0, planes), scale=scales, shift=shifts, mask=out.layout.mask,
+        vectors=vectors, activation=activation(node), batch=out.batched, work=planes * vectors * LANES,
     )  # fmt: skip
-
-
-def _affine_vector(node: Node, source: Tensor, scale: pack.Floats, shift: pack.Floats, lowering: Lowering) -> None:
-    if not shift.any():
-        _binary(node, "mul", source, scale, lowering)
-        return
-    if not (scale == 1).all():
-        source = _binary(replace(node, attributes={}), "mul", source, scale, lowering)
-    _binary(node, "add", source, shift, lowering)
 
 
 def _binary(node: Node, function: str, left: Tensor, right: Tensor | NDArray[Any], lowering: Lowering) -> Tensor:
     """``left`` with another value, or with a constant of one sample's shape."""
     out = lowering.new(node)
     planes, vectors = out.layout.sweep
-    other = right.swept(planes) if isinstance(right, Tensor) else _constant(right, out.layout, lowering)
+    other = right.part(0, planes) if isinstance(right, Tensor) else lowering.constant_planes(right, out.layout)
     lowering.emit(
-        abi.Binary, left=left.swept(planes), out=out.swept(planes), right=other, mask=out.layout.mask,
-        binary=BINARY.index(function), vectors=vectors, activation=ACTIVATIONS.index(node.activation),
+        abi.Binary, left=left.part(0, planes), out=out.part(0, planes), right=other, mask=out.layout.mask,
+        binary=abi.BinaryFunction[function.upper()], vectors=vectors, activation=activation(node),
         batch=out.batched, work=planes * vectors * LANES,
     )  # fmt: skip
     return out
-
-
-def _constant(value: NDArray[Any], own: Layout, lowering: Lowering) -> Tensor:
-    """``value`` [features], [tokens, features] or [channels, rows, columns], laid out like a value."""
-    if value.ndim == 3:
-        planes = value
-    elif value.ndim == 1:  # the same for each column
-        planes = np.repeat(value[:, None, None], own.cols, axis=2)
-    else:
-        planes = value.T[:, None, :]
-    memory = pack.aligned(own.origin + own.size, np.float32)
-    strides = (4 * own.plane, 4 * own.row, 4)
-    np.lib.stride_tricks.as_strided(memory[own.origin :], (own.planes, own.rows, own.cols), strides)[:] = planes
-    return lowering.constant_tensor(memory, own)
 
 
 # ---- norms
@@ -126,25 +102,20 @@ def _constant(value: NDArray[Any], own: Layout, lowering: Lowering) -> Tensor:
 
 def layer_norm(node: Node, lowering: Lowering) -> None:
     """A ``layer_norm`` or an ``rms_norm``, over the last axis."""
-    if len(lowering.shapes[node.output]) > 2:
-        _last_axis_norm(node, lowering)
+    rms, epsilon, rank = node.op == "rms_norm", node.real("epsilon"), len(lowering.shapes[node.output])
+    scale, shift = lowering.graph.parameter(node, "scale"), lowering.graph.tensor(node, "shift")
+    if rank > 2:
+        view, result = lowering.read_view(node.inputs[0], node), lowering.new_view(node)
+        pair = scale, np.zeros_like(scale) if rms or shift is None else shift
+        tables = [lowering.constant(one).expanded(view.shape) for one in pair]
+        _normalise(node.op, view, result, range(rank - 1), lowering, tables, epsilon)
         return
     source, out = lowering.read(node.inputs[0], node), lowering.new(node)
-    scale, shift = (
-        pack.padded(lowering.graph.tensor(node, name), up(out.layout.planes)) for name in ("scale", "shift")
-    )
+    scales, shifts = (padded(one, up(out.layout.planes)) for one in (scale, shift))
     lowering.emit(
-        abi.Norm, in_=source, out=out, scale=scale, shift=shift, epsilon=node.real("epsilon"),
-        rms=node.op == "rms_norm", batch=out.batched, work=out.layout.size,
+        abi.Norm, in_=source, out=out, scale=scales, shift=shifts, epsilon=epsilon, rms=rms, batch=out.batched,
+        work=out.layout.size,
     )  # fmt: skip
-
-
-def _last_axis_norm(node: Node, lowering: Lowering) -> None:
-    source, out = lowering.read_view(node.inputs[0], node), lowering.new_view(node)
-    scale = lowering.graph.parameter(node, "scale")
-    shift = np.zeros_like(scale) if node.op == "rms_norm" else lowering.graph.parameter(node, "shift")
-    tables = [lowering.constant(one).expanded(source.shape) for one in (scale, shift)]
-    _normalise(node.op, source, out, range(len(source.shape) - 1), lowering, tables, node.real("epsilon"))
 
 
 def group_norm(node: Node, lowering: Lowering) -> None:
@@ -185,5 +156,5 @@ def _normalise(kind: str, source: View, out: View, outer: Sequence[int], lowerin
     scale, shift = walks[1:-1] or (abi.Array(), abi.Array())
     lowering.emit(
         abi.Normalise, in_=walks[0], scale=scale, shift=shift, out=walks[-1], size=(*first, *last),
-        kind=_NORMS.index(kind), epsilon=epsilon, work=4 * math.prod(source.shape),
+        kind=abi.NormFunction[kind.upper()], epsilon=epsilon, work=4 * math.prod(source.shape),
     )  # fmt: skip

@@ -9,19 +9,24 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
-from ticketsmith.native.abi import Space
-from ticketsmith.runtime import formats, layout, pack
-from ticketsmith.runtime.graph import ACTIVATIONS, GraphError, Node
+from ticketsmith.runtime import layout
+from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
+from ticketsmith.runtime.graph import GraphError, Node
 from ticketsmith.runtime.layout import LANES, up
-from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor
-from ticketsmith.runtime.pack import Floats
+from ticketsmith.sparse.bitmask import Bitmask
+from ticketsmith.sparse.pattern import Pattern
+from ticketsmith.sparse.sell import Sell
+from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv
+from ticketsmith.sparse.values import Floats, aligned, padded
 
 FIRST_CACHE = 39_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
@@ -32,7 +37,9 @@ TILE = 16
 _FEW_TO_MOVE = 3
 """Taps of an output plane that are moved alike: so few are rather read from two cache lines each than summed and moved."""
 
-_DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
+_DENSE_IN_FEW_LANES = 0.3
+"""The density above which 16 samples or fewer are computed with their zeros: a vector of each plane is too few for kernels
+that read a weight for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +70,8 @@ def linear(node: Node, lowering: Lowering) -> None:
     inputs = np.arange(weight.shape[1], dtype=np.int64)
     batched = node.output in lowering.analysis.batched
     format_ = lowering.analysis.format(node, "lanes" if batched else "planes")
-    if format_ == "dense_px32" or (batched and lowering.lanes <= LANES and formats.dense_in_few_lanes(weight)):
+    dense = np.count_nonzero(weight) > _DENSE_IN_FEW_LANES * weight.size
+    if format_ == "dense_px32" or (batched and lowering.lanes <= LANES and dense):
         dense_px32(node, weight, source, inputs * own.plane, np.arange(own.cols, dtype=np.int64), lowering)
         return
     offset, move = (inputs * own.plane)[None], np.zeros_like(inputs)[None]
@@ -71,17 +79,15 @@ def linear(node: Node, lowering: Lowering) -> None:
     plane_product(node, weight, source, taps, format_, lowering)
 
 
-def product_fields(node: Node, source: Tensor, out: Tensor, residual: Tensor | None) -> dict[str, Any]:
-    """The fields that all products have."""
+def product_fields(
+    node: Node, source: Tensor, out: Tensor, residual: Tensor | None, lowering: Lowering
+) -> dict[str, Any]:
+    """The fields that all products have; the bias, or zeros, in whole vectors."""
+    outputs = len(lowering.graph.parameter(node, "weight"))
     return {
         "in_": source, "out": out, "residual": residual or out, "has_residual": residual is not None,
-        "activation": ACTIVATIONS.index(node.activation),
+        "bias": padded(lowering.graph.tensor(node, "bias"), up(outputs)), "activation": activation(node),
     }  # fmt: skip
-
-
-def padded_bias(node: Node, outputs: int, lowering: Lowering) -> Floats:
-    """A product's bias, or zeros, in whole vectors."""
-    return pack.padded(lowering.graph.tensor(node, "bias"), up(outputs))
 
 
 # ---- with one vector
@@ -91,42 +97,45 @@ def _vector_product(node: Node, weight: Floats, source: Tensor, lowering: Loweri
     residual, name = lowering.read_residual(node), node.output
     if name == lowering.graph.output and name not in lowering.graph.more_outputs and not lowering.analysis.users(name):
         # nothing else reads it: it is written where the caller wants it
-        out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), Space.OUTPUT)
+        out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), abi.Space.OUTPUT)
     else:
         out = lowering.new(node)
-    dtype, bias = lowering.analysis.dtype, padded_bias(node, len(weight), lowering)
-    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype, bias)
-    fields = {**product_fields(node, source, out, residual), "bias": bias, "dtype": _DTYPES[dtype], **fields}
-    lowering.emit(kind, work=work, **fields)
+    dtype, common = lowering.analysis.dtype, product_fields(node, source, out, residual, lowering)
+    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype)
+    if fields.get("order") is not None:
+        common["bias"] = padded(common["bias"][fields["order"]], len(common["bias"]))
+    lowering.emit(kind, work=work, dtype=abi.Dtype[dtype.upper()], **common, **fields)
 
 
 _Packed = tuple[type[ctypes.Structure], int, dict[str, Any]]
 """The operation, its work, and the fields that are its own."""
 
 
-def _gemv(weight: Floats, dtype: str, bias: Floats) -> _Packed:
-    weights, scales = pack.pack_gemv(weight, dtype)
+def _gemv(weight: Floats, dtype: str) -> _Packed:
+    weights, scales = pack_gemv(weight, dtype)
     return abi.Gemv, weight.size, {"weights": weights, "scales": scales, "inputs": weight.shape[1]}
 
 
-def _bitmask(weight: Floats, dtype: str, bias: Floats) -> _Packed:
-    packed = pack.pack_bitmask(weight, dtype)
-    fields = {name: getattr(packed, name) for name in ("first", "bits", "values", "scales")}
-    return abi.Bitmask, weight.size, {**fields, "blocks": packed.bits.shape[1]}
+def _bitmask(weight: Floats, dtype: str) -> _Packed:
+    view = Bitmask.of(Pattern.of(weight))
+    values, scales = view.weights(weight, dtype)
+    fields = {"first": view.first, "bits": view.bits, "values": values, "scales": scales, "blocks": view.bits.shape[1]}
+    return abi.Bitmask, weight.size, fields
 
 
-def _sell(weight: Floats, dtype: str, bias: Floats, width: int = 64) -> _Packed:
-    packed = pack.pack_sell(weight, dtype, width)
-    fields = {name: getattr(packed, name) for name in ("first", "slots", "columns", "values", "scales", "order")}
-    if packed.order is not None:
-        fields["bias"] = pack.padded(bias[packed.order], len(bias))
-    slices, blocks = packed.slots.shape
-    return abi.Sell, int(packed.first[-1]) * LANES, {**fields, "slices": slices, "blocks": blocks, "width": width}
+def _sell(weight: Floats, dtype: str, width: int = 64) -> _Packed:
+    view = Sell.of(Pattern.of(weight), width)
+    (values, scales), (slices, blocks) = view.weights(weight, dtype), view.slots.shape
+    fields = {
+        "first": view.first, "slots": view.slots, "columns": view.columns, "values": values, "scales": scales,
+        "order": view.order, "slices": slices, "blocks": blocks, "width": width,
+    }  # fmt: skip
+    return abi.Sell, int(view.first[-1]) * LANES, fields
 
 
-_VECTOR_FORMATS: dict[str, Callable[[Floats, str, Floats], _Packed]] = {
+_VECTOR_FORMATS: dict[str, Callable[[Floats, str], _Packed]] = {
     "sell": _sell,
-    "sell_wide": lambda weight, dtype, bias: _sell(weight, dtype, bias, width=128),
+    "sell_wide": partial(_sell, width=128),
     "bitmask": _bitmask,
     "gemv": _gemv,
 }
@@ -141,10 +150,10 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
     residual, out = lowering.read_residual(node), lowering.new(node)
     own, (_, vectors) = out.layout, out.layout.sweep
     mask = own.mask
-    stretches = np.array([(0, 0, vectors)], pack.STRETCH)
+    stretches = np.array([(0, 0, vectors)], STRETCH)
     if taps.row and not taps.row == own.row == own.cols:  # row by row, and nothing between them
         mask, row = None, np.arange(own.rows)
-        stretches = np.zeros(len(row), pack.STRETCH)
+        stretches = np.zeros(len(row), STRETCH)
         stretches["in"], stretches["out"] = row * taps.row, row * own.row
         stretches["vectors"] = own.cols // LANES
     if format_ == "dense_hx16":
@@ -153,45 +162,46 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
     else:
         kind, work, fields = _sparse_conv(weight, source, out, taps, blocked=format_ == "sparse_conv")
     lowering.emit(
-        kind, **product_fields(node, source, out, residual), bias=padded_bias(node, len(weight), lowering), mask=mask,
-        stretches=stretches, stretch_count=len(stretches), **fields, batch=out.batched, work=work,
+        kind, **product_fields(node, source, out, residual, lowering), mask=mask, stretches=stretches,
+        stretch_count=len(stretches), **fields, batch=out.batched, work=work,
     )  # fmt: skip
 
 
 def _dense_hx16(weight: Floats, source: Tensor, taps: Taps, stretches: NDArray[Any]) -> _Packed:
     height = 8 if stretches["vectors"].max() <= 3 else 4
-    offsets = pack.aligned(weight.shape[1], np.int32)
+    offsets = aligned(weight.shape[1], np.int32)
     offsets[:] = taps.offset[0]
     blocks = max(1, round(source.layout.planes * taps.plane_bytes / FIRST_CACHE))
-    weights = pack.pack_dense_hx16(weight, height)
+    weights = pack_dense_hx16(weight, height)
     fields = {"offsets": offsets, "weights": weights, "taps": weight.shape[1], "height": height, "blocks": blocks}
     return abi.DenseHx16, weight.size, fields
 
 
 def _sparse_conv(weight: Floats, source: Tensor, out: Tensor, taps: Taps, blocked: bool) -> _Packed:
-    planes, (_, vectors) = source.layout.planes, out.layout.sweep
+    pattern, planes, (_, vectors) = Pattern.of(weight), source.layout.planes, out.layout.sweep
     moves = len(np.unique(taps.move))
     grouped = len(taps.plane) > 1  # other convolutions sum more than they move
     if grouped and moves > 1 and np.count_nonzero(weight) <= _FEW_TO_MOVE * moves * len(weight):
-        packed = pack.pack_few_sparse_conv(weight, taps.offset, taps.plane, taps.move)
-        groups, hides = 1, packed.moves
+        view = SparseConv.few(pattern, taps.offset, taps.plane, taps.move)
+        groups, hides = 1, view.moves
     else:
         count = -(-planes // max(4, FIRST_CACHE // taps.plane_bytes))
         even = -(-planes // count) if blocked else planes
-        packed = pack.pack_sparse_conv(weight, taps.offset, taps.plane, taps.move, even)
-        groups, hides = len(packed.shifts), None
+        view = SparseConv.of(pattern, taps.offset, taps.plane, taps.move, even)
+        groups, hides = len(view.shifts), None
     keeps = None
     if groups > 1 or hides is not None:
-        keeps = out.layout.moved_masks(packed.shifts.tolist(), taps.cols, taps.moves_rows)
+        keeps = out.layout.moved_masks(view.shifts.tolist(), taps.cols, taps.moves_rows)
     row_vectors = max(1, out.layout.row // LANES) if groups > 1 else 1
     if taps.moves_rows:  # a tile is then a whole plane, or knows its neighbours
         row_vectors = vectors
+    packed = view.packed(pattern.values(weight))
     fields = {
-        "taps": packed.taps, "starts": packed.starts, "shifts": packed.shifts, "keeps": keeps, "hides": hides,
+        "taps": packed, "starts": view.starts, "shifts": view.shifts, "keeps": keeps, "hides": hides,
         "vectors": vectors, "row_vectors": row_vectors, "tile": taps.tile if groups > 1 else TILE,
-        "blocks": packed.blocks, "groups": groups,
+        "blocks": view.blocks, "groups": groups,
     }  # fmt: skip
-    return abi.SparseConv, len(packed.taps) * vectors * LANES, fields
+    return abi.SparseConv, len(packed) * vectors * LANES, fields
 
 
 def dense_px32(
@@ -203,15 +213,15 @@ def dense_px32(
     own = out.layout
     to = (np.arange(own.rows) * own.row)[:, None] + np.arange(own.cols)
     lowering.emit(
-        abi.DensePx32, **product_fields(node, source, out, residual), offsets=_int32(offset), from_=_int32(begin),
-        to=_int32(to.ravel()), weights=pack.pack_dense_px32(weight), bias=padded_bias(node, len(weight), lowering),
-        pixels=len(begin), taps=weight.shape[1], batch=out.batched, work=weight.size * len(begin),
+        abi.DensePx32, **product_fields(node, source, out, residual, lowering), offsets=_int32(offset),
+        from_=_int32(begin), to=_int32(to.ravel()), weights=pack_dense_px32(weight), pixels=len(begin),
+        taps=weight.shape[1], batch=out.batched, work=weight.size * len(begin),
     )  # fmt: skip
 
 
 def _int32(offsets: NDArray[np.int64]) -> NDArray[np.int32]:
     if offsets.max() >= 2**31:
         raise GraphError("a layer is too large: its input does not fit 32-bit offsets.")
-    memory: NDArray[np.int32] = pack.aligned(len(offsets), np.int32)
+    memory: NDArray[np.int32] = aligned(len(offsets), np.int32)
     memory[:] = offsets
     return memory

@@ -63,7 +63,9 @@ struct Px32Tile {
   }
 };
 
-void dense_px32_of(const DensePx32& k, const Ends& ends, int64_t pixels, Share share) {
+int dense_px32(const DensePx32& k, const Place& place, Share share) {
+  const auto [in, residual, out] = ends(k, place);
+  const int64_t pixels = k.op.batch ? smaller(k.pixels, place.samples) : k.pixels;  // lanes without a sample cost nothing
   const int64_t groups = (k.out.planes + 31) / 32, tiles = (pixels + PIXELS - 1) / PIXELS;
   const Range range = part(groups * tiles, share);
   for (int64_t i = range.begin; i < range.end; i++) {
@@ -72,15 +74,10 @@ void dense_px32_of(const DensePx32& k, const Ends& ends, int64_t pixels, Share s
     const int64_t parts = k.out.planes - first > 16 ? 2 : 1;
     for (int64_t h = 0; h < parts; h += PIXEL_VECTORS) {
       if (parts >= PIXEL_VECTORS)
-        with_constant<PIXELS>(count, Px32Tile<PIXEL_VECTORS>{k, ends.in, ends.out, ends.residual, first + 16 * h, 16 * parts, begin});
+        with_constant<PIXELS>(count, Px32Tile<PIXEL_VECTORS>{k, in, out, residual, first + 16 * h, 16 * parts, begin});
       else
-        with_constant<PIXELS>(count, Px32Tile<1>{k, ends.in, ends.out, ends.residual, first, 16, begin});
+        with_constant<PIXELS>(count, Px32Tile<1>{k, in, out, residual, first, 16, begin});
     }
   }
-}
-
-int dense_px32(const DensePx32& k, const Place& place, Share share) {
-  const int64_t pixels = k.op.batch ? smaller(k.pixels, place.samples) : k.pixels;  // lanes without a sample cost nothing
-  dense_px32_of(k, ends(k, place), pixels, share);
   return Status::OK;
 }

@@ -124,38 +124,34 @@ struct WinogradTiles {
 };
 
 // The same with lanes of outputs, for fewer tiles than lanes: P tiles, H times sixteen outputs, `between` their weights.
-template <int P, int H>
-inline void winograd_few_block(const float* weight, int64_t between, const float* x, int64_t pitch, int64_t count, float* out) {
-  F16 sums[P][H];
-  EACH_PIXEL for (int h = 0; h < H; h++) sums[p][h] = all(0.0f);
-  for (int64_t i = 0; i < count; i++, x += pitch, weight += 16) {
-    F16 weights[H];
-#pragma GCC unroll 4
-    for (int h = 0; h < H; h++) {
-      __builtin_prefetch(weight + h * between + AHEAD);
-      weights[h] = load(weight + h * between);
-    }
-    EACH_PIXEL {
-      const F16 input = all(x[p]);
-#pragma GCC unroll 4
-      for (int h = 0; h < H; h++) sums[p][h] = fma(input, weights[h], sums[p][h]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int h = 0; h < H; h++) EACH_PIXEL store(out + (p * H + h) * 16, sums[p][h]);
-}
-
 template <int H>
-struct WinogradFew {
-  const float* weight;
+struct WinogradFewTiles {
+  const float* weights;
   int64_t between;
-  const float* x;
+  const float* inputs;
   int64_t pitch, count;
   float* out;
 
   template <int P>
   void operator()() const {
-    winograd_few_block<P, H>(weight, between, x, pitch, count, out);
+    const float *weight = weights, *x = inputs;
+    F16 sums[P][H];
+    EACH_PIXEL for (int h = 0; h < H; h++) sums[p][h] = all(0.0f);
+    for (int64_t i = 0; i < count; i++, x += pitch, weight += 16) {
+      F16 w[H];
+#pragma GCC unroll 4
+      for (int h = 0; h < H; h++) {
+        __builtin_prefetch(weight + h * between + AHEAD);
+        w[h] = load(weight + h * between);
+      }
+      EACH_PIXEL {
+        const F16 input = all(x[p]);
+#pragma GCC unroll 4
+        for (int h = 0; h < H; h++) sums[p][h] = fma(input, w[h], sums[p][h]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < H; h++) EACH_PIXEL store(out + (p * H + h) * 16, sums[p][h]);
   }
 };
 
@@ -240,37 +236,7 @@ void winograd_many(const Winograd& k, const Ends& ends, const float* x, int64_t 
 }
 
 // H times sixteen outputs from `first` on, lanes of outputs.
-template <int H>
-void winograd_few(const Winograd& k, const Ends& ends, const float* x, int64_t first, float* sums) {
-  constexpr int MOST = MANY_REGISTERS ? 6 : 4, ROW = 4 * 16 + 16;
-  const int64_t tiles = k.pitch, chunks = (tiles + MOST - 1) / MOST, plane = 16 * H * tiles + 16;
-  const int64_t between = 16 * FREQUENCIES * k.in.planes;
-  const float* weight = k.weights + first * FREQUENCIES * k.in.planes;
-  for (int f = 0; f < FREQUENCIES; f++, weight += 16 * k.in.planes)
-    for (int64_t c = 0; c < chunks; c++) {
-      const int64_t begin = tiles * c / chunks, end = tiles * (c + 1) / chunks;
-      const WinogradFew<H> body{weight, between, x + f * k.transformed.plane + begin, k.pitch, k.in.planes,
-                                sums + f * plane + 16 * H * begin};
-      with_constant<MOST>(end - begin, body);
-    }
-  alignas(64) float rows[16][4][ROW];
-  for (int64_t h = 0; h < H; h++) {
-    const int64_t outputs = smaller(16, k.out.planes - first - 16 * h);
-    for (int64_t t = 0; t < tiles; t++) {
-      F16 pixels[16];
-      winograd_tile(sums + (t * H + h) * 16, plane, pixels);
-      transpose(pixels);
-      for (int64_t o = 0; o < outputs; o++) {
-        float each[16];
-        store(each, pixels[o]);
-        for (int r = 0; r < 4; r++) __builtin_memcpy(rows[o][r] + 4 * t, each + 4 * r, 4 * sizeof(float));
-      }
-    }
-    for (int64_t o = 0; o < outputs; o++) winograd_store(k, ends, first + 16 * h + o, rows[o][0], ROW);
-  }
-}
-
-struct WinogradOutputs {
+struct WinogradFew {
   const Winograd& k;
   const Ends& ends;
   const float* x;
@@ -279,7 +245,32 @@ struct WinogradOutputs {
 
   template <int H>
   void operator()() const {
-    winograd_few<H>(k, ends, x, first, sums);
+    constexpr int MOST = MANY_REGISTERS ? 6 : 4, ROW = 4 * 16 + 16;
+    const int64_t tiles = k.pitch, chunks = (tiles + MOST - 1) / MOST, plane = 16 * H * tiles + 16;
+    const int64_t between = 16 * FREQUENCIES * k.in.planes;
+    const float* weight = k.weights + first * FREQUENCIES * k.in.planes;
+    for (int f = 0; f < FREQUENCIES; f++, weight += 16 * k.in.planes)
+      for (int64_t c = 0; c < chunks; c++) {
+        const int64_t begin = tiles * c / chunks, end = tiles * (c + 1) / chunks;
+        const WinogradFewTiles<H> body{weight, between, x + f * k.transformed.plane + begin, k.pitch, k.in.planes,
+                                  sums + f * plane + 16 * H * begin};
+        with_constant<MOST>(end - begin, body);
+      }
+    alignas(64) float rows[16][4][ROW];
+    for (int64_t h = 0; h < H; h++) {
+      const int64_t outputs = smaller(16, k.out.planes - first - 16 * h);
+      for (int64_t t = 0; t < tiles; t++) {
+        F16 pixels[16];
+        winograd_tile(sums + (t * H + h) * 16, plane, pixels);
+        transpose(pixels);
+        for (int64_t o = 0; o < outputs; o++) {
+          float each[16];
+          store(each, pixels[o]);
+          for (int r = 0; r < 4; r++) __builtin_memcpy(rows[o][r] + 4 * t, each + 4 * r, 4 * sizeof(float));
+        }
+      }
+      for (int64_t o = 0; o < outputs; o++) winograd_store(k, ends, first + 16 * h + o, rows[o][0], ROW);
+    }
   }
 };
 
@@ -291,7 +282,7 @@ void winograd_outputs(const Winograd& k, const Ends& ends, const float* x, float
     for (int64_t o = outputs.begin; o < outputs.end; o += 16) winograd_many(k, ends, x, o, sums);
   else
     for (int64_t o = outputs.begin; o < outputs.end; o += 16 * AT_ONCE)
-      with_constant<AT_ONCE>(smaller(AT_ONCE, (outputs.end - o + 15) / 16), WinogradOutputs{k, ends, x, o, sums});
+      with_constant<AT_ONCE>(smaller(AT_ONCE, (outputs.end - o + 15) / 16), WinogradFew{k, ends, x, o, sums});
 }
 
 int winograd(const Winograd& k, const Place& place, Share share) {

@@ -1,4 +1,4 @@
-"""Dense weights in the order in which the kernels read them; sparse ones are packed in :mod:`ticketsmith.sparse`."""
+"""Dense weights in the order in which the kernels read them; sparse ones are views in :mod:`ticketsmith.sparse`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.sparse.bitmask import pack_bitmask
-from ticketsmith.sparse.sell import pack_sell
-from ticketsmith.sparse.sparse_conv import STRETCH, pack_few_sparse_conv, pack_sparse_conv
-from ticketsmith.sparse.values import Floats, aligned, int8_scales, padded, stored, to_bfloat16
-
-__all__ = [
-    "STRETCH", "Floats", "aligned", "int8_scales", "pack_bitmask", "pack_dense_hx16", "pack_dense_px32",
-    "pack_few_sparse_conv", "pack_gemv", "pack_sell", "pack_sparse_conv", "padded", "to_bfloat16",
-]  # fmt: skip
+from ticketsmith.sparse.values import Floats, aligned, quantized
 
 
 def pack_dense_hx16(weight: Floats, height: int) -> Floats:
@@ -47,8 +39,7 @@ def pack_gemv(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Flo
     int8."""
     outputs, inputs = weight.shape
     rows = -(-outputs // 8) * 8
-    scales = padded(int8_scales(weight), rows) if dtype == "int8" else None
-    values = stored(weight, dtype, None if scales is None else scales[:outputs, None])
+    values, scales = quantized(weight, dtype, rows)
     full = np.zeros((rows, -(-inputs // 16) * 16), values.dtype)
     full[:outputs, :inputs] = values
     out = aligned((rows // 8, full.shape[1] // 16, 8, 16), values.dtype)
