@@ -168,6 +168,10 @@ class Recipe(Frozen):
 
     @property
     def sha256(self) -> str:
-        """Hash of what the recipe says, whatever its comments and layout."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"store"}))
+        """Hash of what the recipe says, whatever its comments and layout; a default ``structure``, which the hashes of earlier
+        versions do not know, is left out."""
+        plain = self.model_dump(mode="json", exclude={"store"})
+        if self.pruning.structure == "unstructured":
+            del plain["pruning"]["structure"]
+        text = json.dumps(plain)
         return hashlib.sha256(text.encode()).hexdigest()
