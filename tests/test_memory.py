@@ -33,8 +33,8 @@ from ticketsmith.models.size import bounded_by
 from ticketsmith.runtime import artifact, from_onnx
 from ticketsmith.runtime.graph import Graph, Node
 from ticketsmith.tasks import task
+from ticketsmith.tasks.build import check_batch
 from ticketsmith.tasks.flops import forward_flops
-from ticketsmith.tasks.size import check_batch
 
 TIB = 2**40
 

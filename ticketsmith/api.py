@@ -19,9 +19,8 @@ from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
-from ticketsmith.execute.debug import DebugExecutor
 from ticketsmith.execute.executor import Event
-from ticketsmith.execute.local import LocalExecutor, default_workers
+from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_workers
 from ticketsmith.execute.worker import WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
 from ticketsmith.inference.settings import BenchmarkSettings
@@ -180,12 +179,9 @@ def train(
     settings = WorkerSettings(
         recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())), rate
     )
-    job_of = partial(_job, recipe)
-    runner = (
-        DebugExecutor(store, job_of, settings, on_event, index)
-        if executor == "debug"
-        else LocalExecutor(store, job_of, settings, workers or default_workers(device), on_event, index)
-    )
+    common = store, partial(_job, recipe), settings, on_event, index or Index(store)
+    local = executor == "local"
+    runner = LocalExecutor(*common, workers or default_workers(device)) if local else DebugExecutor(*common)
     runner.submit(plan if variants is None else plan.only(variants))
     runner.wait()
     return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=runner.outcome)

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ticketsmith.config.methods import Draws, Pruning
-from ticketsmith.config.schema import Recipe
+from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
 from ticketsmith.pruning.names import pruned_layers, resolved
 from ticketsmith.pruning.schedule import Layer, left

@@ -148,6 +148,9 @@ class PruneRule(Frozen):
     ``rounds`` > 1 removes at once what that many rounds would remove. ``criterion_source`` is the fingerprint of a criterion
     of the user's own. ``rates`` are pairs of pattern and fraction; the last match counts. ``layout`` is 2 where the model
     has weights that earlier versions took together in another way (``pruning.layout_version``).
+
+    Recipes refuse what has no meaning. A rule that a store holds stays readable: its ``pattern`` says alone what stays, and
+    ``scope: global`` knows no ``rates``.
     """
 
     criterion: str | dict[str, Any] = "magnitude"
@@ -164,16 +167,8 @@ class PruneRule(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> PruneRule:
-        if self.pattern is not None:
-            n, m = n_of_m(self.pattern)
-            if self.scope != "layer" or self.rates or self.rounds > 1 or self.structure != "unstructured":
-                raise ValueError("a `pattern` says what stays: it has no `scope`, `rates`, `rounds` or `structure`")
-            if not math.isclose(self.fraction, 1 - n / m):
-                raise ValueError(f"the `fraction` of the `pattern` {self.pattern} is {1 - n / m:g}")
-        if self.scope == "global" and self.rates:
-            raise ValueError("`rates` are for `scope: layer` and `scope: row`")
-        if self.scope == "row" and self.structure != "unstructured":
-            raise ValueError("within an output, `scope: row`, single weights compete: leave out `structure`")
+        if self.structure != "unstructured" and (self.pattern is not None or self.scope == "row"):
+            raise ValueError("a `structure` goes with `scope: layer` or `global`, and without a `pattern`")
         return self
 
 

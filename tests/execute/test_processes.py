@@ -17,7 +17,7 @@ import ticketsmith
 from tests.training.runs import jobs, sealed_bytes
 from ticketsmith.api import prepare, train
 from ticketsmith.errors import Exit, gravest
-from ticketsmith.execute.executor import Outcome
+from ticketsmith.execute.executor import Outcome, Stepped
 from ticketsmith.execute.processes import Starter
 from ticketsmith.execute.worker import Ended, WorkerSettings
 from ticketsmith.training.job import Job
@@ -168,3 +168,20 @@ def test_the_debug_executor_gives_the_same_bytes_in_this_process_and_lets_faults
     monkeypatch.setattr("ticketsmith.tasks.classification.Classification.loss", broken)
     with pytest.raises(ZeroDivisionError, match="in your own code"):
         train(prepared, device="cpu", executor="debug")
+
+
+def test_the_debug_executor_keeps_a_checkpoint_when_it_is_interrupted(recipe_file: Write, tmp_path: Path) -> None:
+    overrides = ["training.duration=8it", "training.evaluate_every=4it", "replicates=1", f"store={tmp_path}"]
+    prepared, signals = prepare(ticketsmith.load(recipe_file(), overrides)), [signal.SIGINT]
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, Stepped) and signals:
+            signal.raise_signal(signals.pop())
+
+    before = signal.getsignal(signal.SIGINT)
+    first = train(prepared, variants=["dense"], device="cpu", executor="debug", on_event=interrupt)
+    assert (first.outcome.exit_status, first.outcome.trained) == (Exit.INTERRUPTED, 0)
+    assert len(list(tmp_path.glob(".work/*.checkpoint"))) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+    again = train(prepared, variants=["dense"], device="cpu", executor="debug")
+    assert (again.outcome.exit_status, again.outcome.trained) == (Exit.OK, 1)

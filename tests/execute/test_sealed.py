@@ -10,9 +10,8 @@ import pytest
 from tests.store.places import Counting
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.execute.executor import Outcome
+from ticketsmith.execute.executor import Outcome, statuses
 from ticketsmith.execute.local import LocalExecutor
-from ticketsmith.execute.schedule import statuses
 from ticketsmith.execute.worker import WorkerSettings
 from ticketsmith.plan import Plan, PlannedRun, make_plan
 from ticketsmith.prices.ledger import cost_path
@@ -46,7 +45,7 @@ def job_of(node: PlannedRun) -> Job:
 
 
 def execute(plan: Plan, store: Store) -> Outcome:
-    executor = LocalExecutor(store, job_of, WorkerSettings("", "cpu", 30.0, ()), 1, lambda event: None)
+    executor = LocalExecutor(store, job_of, WorkerSettings("", "cpu", 30.0, ()), print, Index(store), 1)
     executor.submit(plan)
     executor.wait()
     return executor.outcome

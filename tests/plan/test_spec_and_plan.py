@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ticketsmith.config import load_recipe
 from ticketsmith.errors import PruningError, RecipeError
-from ticketsmith.plan import Plan, check_schedule, make_plan
+from ticketsmith.plan import Plan, PlannedRun, check_schedule, make_plan
+from ticketsmith.pruning.layout import Layout
+from ticketsmith.pruning.masks import full, prune
 from ticketsmith.pruning.schedule import Layer
 from ticketsmith.spec import Continue, Init, Prune, PruneRule, Rewind, RunSpec, Same, Training, from_canonical, in_steps
 
@@ -126,6 +131,33 @@ def test_what_two_variants_share_is_one_run(recipe_file: Write) -> None:
 def test_the_plan_survives_the_store(recipe_file: Write) -> None:
     plan = plan_of(recipe_file())
     assert Plan.from_bytes(plan.to_bytes()) == plan
+
+
+@pytest.mark.parametrize(
+    ("rule", "meaning"),
+    [
+        ({"fraction": 0.3, "pattern": "2:4", "scope": "row", "rates": (("a", 0.1),), "rounds": 2}, {"pattern": "2:4"}),
+        ({"fraction": 0.5, "scope": "global", "rates": (("a", 0.1),)}, {"scope": "global"}),
+    ],
+)
+def test_a_rule_that_a_store_holds_stays_readable(rule: dict[str, Any], meaning: dict[str, Any]) -> None:
+    """A recipe that says so is refused; a plan of earlier days, or of somebody's own, is read and means what it did."""
+    stored = PruneRule(**rule)
+    spec = RunSpec(task=TASK, training=TRAINING, seed=0, mask=Prune(run="ab" * 32, rule=stored))
+    plan = Plan("old", (PlannedRun(spec, "ticket", 1),))
+    assert Plan.from_bytes(plan.to_bytes()).nodes[0].spec == from_canonical(spec.canonical) == spec
+    scores = {"a": torch.rand(4, 8), "b": torch.rand(2, 8)}
+    masks, layouts = full(scores), dict.fromkeys(scores, Layout(1))
+    plain = prune(masks, scores, PruneRule(fraction=0.5, **meaning), layouts)
+    assert all(torch.equal(mask, plain[name]) for name, mask in prune(masks, scores, stored, layouts).items())
+
+
+def test_the_hash_of_a_recipe_is_what_it_was_before_there_were_structures(recipe_file: Write) -> None:
+    default, row = (
+        load_recipe(recipe_file(), ["pruning.rates={}", f"pruning.structure={n}"]) for n in ("unstructured", "row")
+    )
+    before = default.model_dump(mode="json", exclude={"store": True, "pruning": {"structure"}})
+    assert default.sha256 == hashlib.sha256(json.dumps(before).encode()).hexdigest() != row.sha256
 
 
 def test_a_part_of_a_plan_brings_what_it_needs(recipe_file: Write) -> None:

@@ -23,6 +23,7 @@ from ticketsmith.evidence.verdicts import Status
 from ticketsmith.models.resnet import ResNet20
 from ticketsmith.pruning.masks import full, prune
 from ticketsmith.pruning.weights import prunable
+from ticketsmith.report.sentences.verdicts import reason
 from ticketsmith.spec import PruneRule, Training
 from ticketsmith.store.contract import RunFolder, SealedRun
 from ticketsmith.store.directory import DirectoryStore
@@ -389,7 +390,8 @@ def test_a_metric_that_is_undefined_at_the_end_has_no_value_and_passes_no_gate(t
     tickets = [verdict for verdict in made.findings.test if verdict.variant == "ticket"]
     assert {verdict.status for verdict in tickets} == {Status.FAIL}
     assert Status.PASS not in {verdict.status for verdict in made.findings.test}
-    assert "f1 is not a finite number for seed 0" in tickets[0].reason
+    why = reason(tickets[0], made.findings.metrics[tickets[0].gate.metric], made.findings.policy)
+    assert "f1 is not a finite number for seed 0" in why
     assert made.exit_status == Exit.OK
     assert "nan" not in (tmp_path / "all/rare/report/results.csv").read_text().lower()
 

@@ -1,18 +1,26 @@
-"""Commands on a cluster: submit, cancel, resume, logs."""
+"""Commands on a cluster: submit, cancel, resume, logs, cost; and those that its pods run, which users have no need of."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.cli.pod import conduct, finish, work
-from ticketsmith.cli.proposal import print_manifests, print_proposal
-from ticketsmith.cli.spending import cost
-from ticketsmith.cli.targets import command_line, opened, records_of, target_option, target_overrides, tell
+from ticketsmith.cli.jobs import (
+    command_line,
+    name_of,
+    opened,
+    print_manifests,
+    print_proposal,
+    records_of,
+    submitted_budget,
+    target_option,
+    target_overrides,
+    tell,
+)
 from ticketsmith.errors import Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
@@ -165,6 +173,134 @@ def logs(
         click.echo("no logs yet", err=True)
 
 
+@click.command()
+@click.option("--target", metavar="FILE", help="The cluster whose store holds the runs; or --runs-prefix.")
+@target_overrides
+@options.runs_prefix
+@options.experiment
+@options.as_json
+def cost(
+    target: str | None, set_target: Sequence[str], runs_prefix: str, experiment: str | None, as_json: bool
+) -> None:
+    """Show what an experiment has cost on a cluster so far: every pod, tries that failed and idle nodes included."""
+    from dataclasses import asdict
+
+    from ticketsmith.config.target import load_target
+    from ticketsmith.execute.kubernetes.ceiling import Amount
+    from ticketsmith.execute.kubernetes.records import Records
+    from ticketsmith.store import open_store
+
+    destination = load_target(target, set_target) if target else None
+    store = open_store(destination.store if destination else runs_prefix)
+    records = Records(store, name_of(store, experiment))
+    pods = records.pods()
+    if as_json:
+        options.print_json([{**asdict(pod), "money": round(pod.amount.money, 6)} for pod in pods])
+        return
+    rows, whole = [], Amount()
+    for variant in dict.fromkeys(pod.variant for pod in pods):
+        mine = [pod for pod in pods if pod.variant == variant]
+        amount = sum((pod.amount for pod in mine), Amount())
+        whole += amount
+        rows.append(
+            {
+                "variant": variant,
+                "machine": ", ".join(dict.fromkeys(pod.machine + (" spot" if pod.spot else "") for pod in mine)),
+                "pods": str(len(mine)),
+                "hours": f"{sum(pod.seconds for pod in mine) / 3600:.2f}",
+                "idle hours": f"{sum(pod.idle_tail_seconds for pod in mine) / 3600:.2f}",
+                "GPU hours": f"{amount.gpu_hours:.2f}",
+                "GPU use": _share(mine),
+                "price": f"{amount.money:.2f} {mine[0].currency}",
+            }
+        )
+    if not rows:
+        click.echo(f"{records.experiment}: no pods of a cluster have worked on it.")
+        return
+    options.print_table(rows, f"{records.experiment}: pods of all tries, up to now")
+    click.echo(
+        f"in all {whole.money:.2f} {pods[0].currency}, {whole.gpu_hours:.2f} GPU hours{submitted_budget(records)}"
+    )
+
+
+def _share(pods: Sequence[Any]) -> str:
+    shares = [(pod.gpu_utilisation, pod.seconds) for pod in pods if pod.gpu_utilisation is not None]
+    whole = sum(seconds for _, seconds in shares)
+    return f"{sum(share * seconds for share, seconds in shares) / whole:.0%}" if whole else ""
+
+
+@click.command(hidden=True)
+@click.option("--store", required=True)
+@click.option("--experiment", required=True)
+@click.option("--job", required=True)
+@click.option("--sha256", "digest", required=True)
+@click.option("--index", type=int, envvar="JOB_COMPLETION_INDEX", required=True)
+def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
+    """Make one index's share of a Job."""
+    from ticketsmith.cli.progress import Log
+    from ticketsmith.execute.kubernetes.pod import work as work_
+
+    return work_(store, experiment, job, digest, index, lambda plan, sealed: Log(plan, sealed).show)
+
+
+@click.command(hidden=True)
+@click.option("--store", required=True)
+@click.option("--experiment", required=True)
+@click.option("--job", required=True)
+def conduct(store: str, experiment: str, job: str) -> int:
+    """Begin Jobs when what they need is sealed, until the report is written."""
+    from ticketsmith.errors import ClusterError, StoreError
+    from ticketsmith.execute.kubernetes.ceiling import rates
+    from ticketsmith.execute.kubernetes.cluster import connect
+    from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, Conductor
+    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
+    from ticketsmith.execute.kubernetes.records import PodRecord, Records
+    from ticketsmith.store import open_store
+
+    records = Records(open_store(store), experiment)
+    target = records.submission().target
+    record = PodRecord.of(pod_name(), job, CONDUCTOR, None, rates(target)["cpu"])
+    with Attended(records, record) as attended:
+        try:
+            cluster = connect(None, target.namespace)
+            cluster.mark_begun(job, pod_name(), target.limits.experiment, target.limits.keep)
+            status = Conductor(records, cluster, tell).run(target.limits.poll)
+        except (ClusterError, StoreError) as error:  # a role that is still spreading, say: Kubernetes tries again
+            tell(f"error: {error}")
+            status = Exit.INCOMPLETE
+        return attended.finish(status)
+
+
+@click.command(hidden=True)
+@click.option("--store", required=True)
+@click.option("--experiment", required=True)
+@click.option("--job", required=True)
+@click.option("--base", default=".")
+@click.option("--benchmark/--no-benchmark", default=True)
+def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) -> int:
+    """Judge, measure and report what is sealed. A gate that fails is a result: the status is 0."""
+    from ticketsmith.api import finish as finish_
+    from ticketsmith.api import open_experiment
+    from ticketsmith.cli.opened import say_verdict
+    from ticketsmith.execute.kubernetes.ceiling import rates
+    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
+    from ticketsmith.execute.kubernetes.records import PodRecord, Records
+    from ticketsmith.prices import lookup
+    from ticketsmith.store import open_store
+
+    records = Records(open_store(store), experiment)
+    target = records.submission().target
+    whole = lookup(target.cpu.machine, target.region, target.cpu.spot)  # the benchmark counts all cores of the machine
+    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rates(target)["cpu"])) as attended:
+        sealed = open_experiment(experiment, store, base)
+        page = finish_(sealed, benchmark, tell, machine=whole)
+        if page is None:
+            raise TicketSmithError(f"{experiment}: no run is sealed, so there is nothing to report.")
+        say_verdict(sealed)
+        click.echo(f"report: {page}")
+        return attended.finish(Exit.OK)
+
+
 def _wait_until_begun(records: Records, cluster: Cluster, name: str, target: Target, place: str) -> None:
     from ticketsmith.cli.progress import note
     from ticketsmith.execute.kubernetes.launch import wait_until_begun
@@ -184,7 +320,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, det
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.execute.kubernetes.conductor import ensure_conductor
-    from ticketsmith.execute.kubernetes.executor import conduct
+    from ticketsmith.execute.kubernetes.executor import conduct as conduct_
 
     experiment = records.experiment
     if not wait:
@@ -197,7 +333,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, det
         click.echo(f"  ticketsmith logs -f --target {place} --experiment {experiment}")
         return Exit.OK
     try:
-        status = conduct(records, cluster, target, tell)
+        status = conduct_(records, cluster, target, tell)
     except KeyboardInterrupt:
         click.echo("Jobs that run go on; nothing new begins until `ticketsmith resume` (or submit again).", err=True)
         raise

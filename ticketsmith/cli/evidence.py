@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 @options.as_json
 def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
     """Show the runs of every experiment: sealed, in part, missing, diverged. With --target: the Jobs on a cluster too."""
-    from ticketsmith.cli.spending import jobs_table
+    from ticketsmith.cli.jobs import jobs_table
     from ticketsmith.evidence.results import finite
     from ticketsmith.evidence.size import size_of
-    from ticketsmith.execute.schedule import statuses
+    from ticketsmith.execute.executor import statuses
 
     jobs: list[dict[str, object]] = []
     if target is not None:

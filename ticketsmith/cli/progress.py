@@ -26,9 +26,11 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def view(prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> Iterator[Callable[[Event], None]]:
-    """Gives a function that shows events: live when standard error is a terminal."""
-    if sys.stderr.isatty():
+def view(
+    prepared: Prepared, plan: Plan, sealed: Mapping[str, str], lines: bool = False
+) -> Iterator[Callable[[Event], None]]:
+    """Gives a function that shows events: live when standard error is a terminal, unless ``lines`` are asked for."""
+    if sys.stderr.isatty() and not lines:
         with _Live(prepared, plan, sealed) as live:
             yield live.show
     else:

@@ -68,7 +68,7 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
 def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool) -> None:
     """Show the runs of a recipe: what is there, what would be trained, and how much arithmetic that is."""
     from ticketsmith.api import Prepared, prepare
-    from ticketsmith.execute.schedule import statuses
+    from ticketsmith.execute.executor import statuses
     from ticketsmith.store import open_store
     from ticketsmith.store.index import Index
 

@@ -78,7 +78,8 @@ def _train(
     prepared = api.prepare(recipe)
     plan = prepared.plan if variants is None else prepared.plan.only(variants)
     index = Index(open_store(recipe.store_component))
-    with view(prepared, plan, index.statuses(plan.by_key, plan.experiment)) as on_event:
+    sealed = index.statuses(plan.by_key, plan.experiment)
+    with view(prepared, plan, sealed, lines=executor == "debug") as on_event:  # a debugger needs the terminal
         return api.train(
             prepared,
             workers=workers,

@@ -1,19 +1,26 @@
-"""What every executor promises: local processes, this very process, and a cluster.
+"""What every executor promises: local processes, this very process, and a cluster; and which runs of a plan come next.
 
-A new executor is a class with these two methods. What is sealed already is never made again, so that any of them goes on
-where another one has stopped.
+A new executor is a class with two methods. What is sealed already is never made again, so that any of them goes on where
+another one has stopped.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ticketsmith.errors import Exit, gravest
-from ticketsmith.execute.worker import Ended, Noted, Stepped
-from ticketsmith.plan import Plan
+from ticketsmith.errors import Exit, TicketSmithError, gravest
+from ticketsmith.execute.worker import Ended, Noted, Stepped, WorkerSettings
+from ticketsmith.plan import Plan, PlannedRun
+from ticketsmith.store.contract import SCRATCH, Store, checkpoint_path
+from ticketsmith.store.index import Index
+from ticketsmith.training.job import Job
 
 Event = Stepped | Noted | Ended
+BUSY_WAIT = 1.0
+"""Seconds before asking again for a run that another process is making."""
 
 
 class Executor(Protocol):
@@ -55,3 +62,120 @@ class Outcome:
         if self.diverged:
             happened.append(Exit.DIVERGED)
         return gravest(happened)
+
+
+class Schedule:
+    """The runs of a plan: ``todo`` and sealed. Runs that most others wait for (the winning tickets) go first.
+
+    Raises TicketSmithError when a missing run cannot be made under this version of the science.
+    """
+
+    def __init__(self, plan: Plan, store: Store, index: Index) -> None:
+        self.plan, self.index, self.outcome = plan, index, Outcome()
+        sealed = index.statuses(plan.by_key, plan.experiment)
+        self.outcome.cached = len(sealed)
+        self.outcome.diverged = [key for key, status in sealed.items() if status == "diverged"]
+        for key in _with_checkpoint(store, sealed):
+            store.delete(checkpoint_path(key))  # of a process that was killed between sealing and clearing up
+        self.todo = {key: run for key, run in plan.by_key.items() if key not in sealed}
+        if any(run.outdated for run in self.todo.values()):
+            raise TicketSmithError(
+                f"{plan.experiment}: its plan was made under another version of the science, which this version of TicketSmith "
+                "cannot train. What is sealed stays. Give the recipe again (`prune` or `submit`): all runs are planned anew."
+            )
+        self._sealed, self._followers, self._not_before = set(sealed), _followers(plan), dict[str, float]()
+
+    def ready(self, running: Collection[str] = ()) -> list[PlannedRun]:
+        """Runs whose parents are sealed, but for those under way; what waits for a run that is lost is blocked."""
+        lost = {*self.outcome.failed, *self.outcome.blocked}
+        for key, run in list(self.todo.items()):
+            if any(parent in lost for parent in run.spec.parents):
+                del self.todo[key]
+                lost.add(key)
+                self.outcome.blocked.append(key)
+        now = time.monotonic()
+        runs = [
+            run
+            for key, run in self.todo.items()
+            if key not in running
+            and self._not_before.get(key, 0.0) <= now
+            and all(parent in self._sealed for parent in run.spec.parents)
+        ]
+        return sorted(runs, key=lambda run: self._followers[run.key], reverse=True)
+
+    def begin(self, run: PlannedRun) -> None:
+        """A run is under way."""
+        self._not_before.pop(run.key, None)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether another process is making one of these runs."""
+        return bool(self._not_before)
+
+    def settle(self, event: Ended) -> None:
+        """Notes what came of a run."""
+        key, outcome = event.key, self.outcome
+        if event.outcome == "busy":
+            self._not_before[key] = time.monotonic() + BUSY_WAIT
+            self.index.expect_elsewhere(key)
+            return
+        if event.outcome == "interrupted":
+            return
+        self.todo.pop(key, None)
+        if event.outcome == "failed":
+            outcome.fail(key, event.message, event.exit_status)
+            outcome.fatal |= event.fatal
+        elif event.outcome == "blocked":
+            outcome.blocked.append(key)
+        else:
+            self._sealed.add(key)
+            self.index.add(key, self.plan.by_key[key].folder(self.plan.experiment))
+            outcome.trained += event.outcome in ("trained", "diverged")
+            outcome.cached += event.outcome == "reused"
+            if event.outcome == "diverged":
+                outcome.diverged.append(key)
+
+
+@dataclass
+class Scheduled:
+    """What executors of this machine have in common; they ``wait`` in different ways. ``index`` is of the whole store."""
+
+    store: Store
+    job_of: Callable[[PlannedRun], Job]
+    settings: WorkerSettings
+    on_event: Callable[[Event], None]
+    index: Index
+    schedule: Schedule = field(init=False)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What came of the plan that was submitted."""
+        return self.schedule.outcome
+
+    def submit(self, plan: Plan) -> None:
+        """Takes a plan. Raises TicketSmithError when one of its runs cannot be made any more."""
+        self.schedule = Schedule(plan, self.store, self.index)
+
+
+def statuses(plan: Plan, store: Store, index: Index) -> Mapping[str, str]:
+    """Status by key: ``trained``, ``diverged``, ``in part`` (a checkpoint is there) or ``missing``."""
+    sealed = index.statuses(plan.by_key, plan.experiment)
+    missing = [key for key in plan.by_key if key not in sealed]
+    partial = _with_checkpoint(store, missing)
+    return {key: sealed.get(key, "in part" if key in partial else "missing") for key in plan.by_key}
+
+
+def _with_checkpoint(store: Store, keys: Collection[str]) -> set[str]:
+    """Those of these runs that have a checkpoint, by one listing."""
+    paths = {file.path for file in store.files(SCRATCH)} if keys else set()
+    return {key for key in keys if checkpoint_path(key) in paths}
+
+
+def _followers(plan: Plan) -> dict[str, int]:
+    """How many runs wait for each, directly or not."""
+    waiting: dict[str, set[str]] = {key: set() for key in plan.by_key}
+    for key, run in reversed(plan.by_key.items()):
+        for parent in run.spec.parents:
+            if parent in waiting:
+                waiting[parent] |= {key, *waiting[key]}
+    return {key: len(runs) for key, runs in waiting.items()}

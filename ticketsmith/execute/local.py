@@ -1,24 +1,22 @@
-"""The local executor: runs that are ready are made side by side, one single-threaded process each. Stateless."""
+"""The executors of this machine: runs side by side, one single-threaded process each; or one after another, right here."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
 from ticketsmith.errors import Exit
-from ticketsmith.execute.executor import Event
+from ticketsmith.execute.executor import BUSY_WAIT, Event, Scheduled
 from ticketsmith.execute.processes import Process, Starter
-from ticketsmith.execute.schedule import BUSY_WAIT, Scheduled
-from ticketsmith.execute.worker import Ended, WorkerSettings
+from ticketsmith.execute.worker import Ended, Maker
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import PlannedRun
-from ticketsmith.store.contract import Store
-from ticketsmith.store.index import Index
-from ticketsmith.training.job import Job
 
 _MAX_CRASHES = 2  # of one run, before it is given up
 
@@ -35,23 +33,16 @@ def default_workers(device: str) -> int:
     return 1 if device.startswith("cuda") else usable_cores()
 
 
+@dataclass
 class LocalExecutor(Scheduled):
-    """Processes of this machine, ``workers`` at most.
+    """Processes of this machine, ``count`` at most.
 
     On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        job_of: Callable[[PlannedRun], Job],
-        settings: WorkerSettings,
-        workers: int,
-        on_event: Callable[[Event], None],
-        index: Index | None = None,
-    ) -> None:
-        super().__init__(store, job_of, settings, on_event, index)
-        self.count, self.workers, self.crashes = workers, list[_Worker](), dict[str, int]()
+    count: int
+    workers: list[_Worker] = field(default_factory=list, init=False)
+    crashes: dict[str, int] = field(default_factory=dict, init=False)
 
     def wait(self) -> Exit:
         """Trains until nothing more can be made."""
@@ -61,7 +52,7 @@ class LocalExecutor(Scheduled):
         count = min(self.count, len(todo))
         settings = replace(self.settings, side_by_side=count)
         self.starter = Starter(settings, self.job_of(next(iter(todo.values()))))
-        with _SigtermInterrupts():
+        with _signals([signal.SIGTERM], signal.default_int_handler):
             try:
                 for _ in range(count):
                     self.workers.append(_Worker(*self.starter.start()))
@@ -135,15 +126,49 @@ class LocalExecutor(Scheduled):
         self.starter.close()
 
 
-class _SigtermInterrupts:
-    """SIGTERM does what Ctrl-C does, while inside. (Only the main thread can ask for that.)"""
+class DebugExecutor(Scheduled):
+    """One run after another in this very process, so that breakpoints and prints in your own code work: the same bytes.
 
-    def __enter__(self) -> None:
-        try:
-            self._before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        except ValueError:
-            self._before = None
+    What your own code raises is raised here, with its traceback, and ends everything. On Ctrl-C or SIGTERM the run saves a
+    checkpoint after its step, and all ends; a second one does not wait for that.
+    """
 
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+    def wait(self) -> Exit:
+        """Trains until nothing more can be made."""
+        from ticketsmith.training.device import prepared  # torch, which takes seconds
+
+        outcome = self.outcome
+
+        def stop(number: int, frame: Any) -> None:
+            if outcome.interrupted:
+                signal.default_int_handler(number, frame)
+            outcome.interrupted = True
+
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+        with _signals(numbers, stop), suppress(KeyboardInterrupt), prepared(self.settings.device) as device:
+            maker = Maker(self.settings, self.store, device, self.on_event, lambda: outcome.interrupted)
+            while self.schedule.todo and not (outcome.fatal or outcome.interrupted):
+                if ready := self.schedule.ready():
+                    self.schedule.begin(ready[0])
+                    event = maker.make(self.job_of(ready[0]).located(self.index))
+                    self.schedule.settle(event)
+                    self.on_event(event)
+                elif self.schedule.is_waiting:
+                    time.sleep(BUSY_WAIT)
+                else:
+                    break
+        return outcome.exit_status
+
+
+@contextmanager
+def _signals(numbers: Iterable[int], handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Gives these signals to ``handler`` while inside. (Only the main thread can ask for that.)"""
+    before: dict[int, Any] = {}
+    with suppress(ValueError):
+        before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            if former is not None:  # it was not Python's
+                signal.signal(number, former)

@@ -163,9 +163,7 @@ class Maker:
         except TicketSmithError as error:
             return ended("failed", error, isinstance(error, StoreError) and not isinstance(error, DamagedRunError))
         if self._rate is not None and outcome in ("trained", "diverged"):
-            self._rate = replace(
-                self._rate, idle_tail=0.0
-            )  # a node idles once after a pod: the pod's first run bears it
+            self._rate = replace(self._rate, idle_tail=0.0)  # a node idles once after a pod: its first run bears it
         return ended(outcome)
 
 

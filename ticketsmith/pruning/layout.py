@@ -50,14 +50,12 @@ def rows(shape: torch.Size, layout: Layout) -> Tensor:
         return _indices(shape).view(1, -1)
     if layout.inputs == 1:
         return _indices(shape).flatten(1)
-    return _grouped(shape, layout).movedim(1, 2).flatten(0, 1).flatten(1)
+    return _by_input(shape, layout).movedim(1, 2).flatten(0, 1).flatten(1)
 
 
 def columns(shape: torch.Size, layout: Layout) -> Tensor:
     """Flat indices of a parameter with inputs, ``[inputs of an output, weights that meet the input]``."""
-    if layout.inputs == 1:
-        return _indices(shape).movedim(1, 0).flatten(1)
-    return _grouped(shape, layout).movedim(1, 0).flatten(1)
+    return _by_input(shape, layout).movedim(1, 0).flatten(1)
 
 
 def neighbours(name: str, shape: torch.Size, layout: Layout, m: int) -> Tensor:
@@ -66,9 +64,7 @@ def neighbours(name: str, shape: torch.Size, layout: Layout, m: int) -> Tensor:
     Raises PruningError when the inputs are no multiple of ``m``, or there are none.
     """
     check_inputs(name, layout.ends(shape)[1], m)
-    if layout.inputs == 1:
-        return _indices(shape).movedim(1, -1).reshape(-1, m)
-    return _grouped(shape, layout).movedim(1, -1).reshape(-1, m)
+    return _by_input(shape, layout).movedim(1, -1).reshape(-1, m)
 
 
 def slices(shape: torch.Size, axis: int) -> Tensor:
@@ -76,9 +72,9 @@ def slices(shape: torch.Size, axis: int) -> Tensor:
     return _indices(shape).movedim(axis, 0).flatten(1)
 
 
-def _grouped(shape: torch.Size, layout: Layout) -> Tensor:
-    """``[groups, inputs of a group, outputs of a group, ...]``."""
-    return _indices(shape).view(layout.groups, -1, *shape[1:])
+def _by_input(shape: torch.Size, layout: Layout) -> Tensor:
+    """``[outputs, inputs, ...]``; where inputs come first, ``[groups, inputs of a group, outputs of a group, ...]``."""
+    return _indices(shape) if layout.inputs == 1 else _indices(shape).view(layout.groups, -1, *shape[1:])
 
 
 def _indices(shape: torch.Size) -> Tensor:

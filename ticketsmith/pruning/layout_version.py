@@ -38,7 +38,5 @@ def _differs(model: nn.Module, weight: Weight, rule: PruneRule, criteria: set[st
     if "wanda" in criteria and len(weight.holders) > 1:
         return True
     was = (layout.inputs, 1) if was_default else (None, 1)
-    return (rule.scope == "row" or rule.pattern is not None or rule.structure != "unstructured") and (
-        layout.inputs,
-        layout.groups,
-    ) != was
+    needs_inputs = rule.scope == "row" or rule.pattern is not None or rule.structure != "unstructured"
+    return needs_inputs and (layout.inputs, layout.groups) != was

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError
-from ticketsmith.pruning.distribution import DISTRIBUTIONS, Candidates, highest
+from ticketsmith.pruning.distribution import DISTRIBUTIONS, Candidates, by_layer, highest
 from ticketsmith.pruning.layout import PLAIN, Layout, Layouts, joined, neighbours, of_layers, slices, split
 from ticketsmith.pruning.names import pruned_layers, resolved
 from ticketsmith.pruning.schedule import refuse_empty
-from ticketsmith.pruning.structure import STRUCTURES, Structure, structure_of
-from ticketsmith.spec import PruneRule
+from ticketsmith.pruning.structure import STRUCTURES
+from ticketsmith.spec import PruneRule, n_of_m
 
 Masks = dict[str, Tensor]
 """Parameter name to a boolean tensor of the parameter's shape, True where the weight survives."""
@@ -42,13 +42,12 @@ def prune(
     layouts = layouts or {}
     layers = of_layers(masks, layouts)
     rule = resolved(rule, {name: layout.names for name, layout in layers.items()})
-    whole, scored, structure = split(masks, layouts), split(scores, layouts), structure_of(rule)
+    whole, scored = split(masks, layouts), split(scores, layouts)
     names = pruned_layers(rule, list(whole))
-    units = {name: structure.units(name, whole[name].shape, layers[name]) for name in names}
-    candidates = {
-        name: _candidates(structure, name, whole[name], scored[name], units[name], layers[name]) for name in names
-    }
-    stays = DISTRIBUTIONS[rule.scope](candidates, rule)
+    units = {name: STRUCTURES[rule.structure](name, whole[name].shape, layers[name]) for name in names}
+    candidates = {name: _candidates(rule, name, whole[name], scored[name], units[name], layers[name]) for name in names}
+    distribution = by_layer if rule.pattern else DISTRIBUTIONS[rule.scope]
+    stays = distribution(candidates, rule)
     pruned = {name: _mask(stays[name], units[name], whole[name]) for name in names}
     for name, mask in pruned.items():
         normed = layers[name].normed
@@ -56,12 +55,12 @@ def prune(
     return joined({**whole, **pruned}, masks, layouts)
 
 
-def _candidates(
-    structure: Structure, name: str, mask: Tensor, scores: Tensor, units: Tensor, layout: Layout
-) -> Candidates:
+def _candidates(rule: PruneRule, name: str, mask: Tensor, scores: Tensor, units: Tensor, layout: Layout) -> Candidates:
     """A unit is worth the mean of its weights' scores, and alive as long as one of them is."""
-    guarded = _guarded(mask, scores if scores.is_floating_point() else scores.double(), layout.normed)
-    pattern = structure.pattern(name, mask.shape, layout)
+    guarded, pattern = _guarded(mask, scores if scores.is_floating_point() else scores.double(), layout.normed), None
+    if rule.pattern:
+        n, m = n_of_m(rule.pattern)
+        pattern = neighbours(name, mask.shape, layout, m), n
     return Candidates(guarded.flatten()[units].mean(1), mask.flatten()[units].any(1), mask.shape, layout, pattern)
 
 
@@ -115,16 +114,14 @@ def shuffle(
             moved[index] = mask.flatten()[index].gather(1, places)
             shuffled[name] = moved.view_as(mask)
         elif layout.normed is not None:
-            chance = _guarded(
-                torch.ones_like(mask), torch.rand(mask.shape, generator=generator), layout.normed
-            ).flatten()
-            everything = torch.arange(mask.numel())[None]
-            moved = highest(chance, torch.ones_like(chance, dtype=torch.bool), everything, mask.sum()[None])
+            everywhere, chance = torch.ones_like(mask), torch.rand(mask.shape, generator=generator)
+            chance = _guarded(everywhere, chance, layout.normed).flatten()
+            moved = highest(chance, everywhere.flatten(), torch.arange(mask.numel())[None], mask.sum()[None])
             shuffled[name] = moved.view_as(mask)
         elif structure != "unstructured" and bool(mask.all()):
             shuffled[name] = mask
         else:
-            units = STRUCTURES[structure].units(name, mask.shape, layout)
+            units = STRUCTURES[structure](name, mask.shape, layout)
             moved = mask.flatten().clone()
             moved[units] = mask.flatten()[units[torch.randperm(len(units), generator=generator)]]
             shuffled[name] = moved.view_as(mask)

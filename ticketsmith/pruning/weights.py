@@ -115,9 +115,8 @@ def weights(model: nn.Module) -> list[Weight]:
     names: dict[int, list[str]] = {}
     parameters: dict[int, nn.Parameter] = {}
     holders: dict[int, list[Holder]] = {}
-    parametrized: dict[
-        int, list[tuple[str, nn.Module, str]]
-    ] = {}  # by a list of parametrizations: what it makes, and for whom
+    # By a list of parametrizations: what it makes, and for whom.
+    parametrized: dict[int, list[tuple[str, nn.Module, str]]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for tensor, parametrizations in getattr(module, "parametrizations", {}).items():
             parametrized.setdefault(id(parametrizations), []).append((path, module, tensor))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ticketsmith.errors import TaskError
+from ticketsmith.memory import require
 from ticketsmith.tasks.task import Task
 
 
@@ -57,3 +58,9 @@ def single_example(task: Task, batch_size: int) -> Tensor:
 def _lazy(model: nn.Module) -> list[str]:
     tensors = (*model.named_parameters(), *model.named_buffers())
     return [name for name, tensor in tensors if is_lazy(tensor)]
+
+
+def check_batch(task: Task, batch_size: int) -> None:
+    """Raises TaskError when ``batch_size`` inputs, and the numbers that choose them, do not fit."""
+    one = 8 + sum(tensor.numel() * tensor.element_size() for tensor in example(task, 1))
+    require(batch_size * one, f"training.batch_size: a batch of {batch_size:,}", "Choose a smaller one.", TaskError)

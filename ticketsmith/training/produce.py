@@ -26,8 +26,8 @@ from ticketsmith.store.contract import (
     to_json,
 )
 from ticketsmith.store.index import Index
+from ticketsmith.tasks.build import check_batch
 from ticketsmith.tasks.flops import forward_flops
-from ticketsmith.tasks.size import check_batch
 from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe

@@ -78,7 +78,7 @@ def work(
             (str(base), str(Path.cwd())),
             rate,
         )
-        executor = LocalExecutor(records.store, job_of, settings, pool.processes, view(mine, sealed), index_of_store)
+        executor = LocalExecutor(records.store, job_of, settings, view(mine, sealed), index_of_store, pool.processes)
         executor.submit(mine)
         status = executor.wait()
         for key, message in executor.outcome.failed.items():
