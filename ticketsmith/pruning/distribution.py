@@ -6,7 +6,7 @@ A new distribution is a function, a line of ``DISTRIBUTIONS``, and a word of ``P
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,33 +32,46 @@ class Candidates:
     pattern: tuple[Tensor, int] | None
 
 
-def by_layer(layers: Mapping[str, Candidates], rule: PruneRule) -> dict[str, Tensor]:
+Layers = Iterable[tuple[str, Candidates]]
+"""Each layer's name and candidates, one after another: of a large network, those of all at once take gigabytes."""
+
+
+def by_layer(layers: Layers, rule: PruneRule) -> dict[str, Tensor]:
     """The same fraction of every layer, but for ``rates``; with a pattern, N of every M."""
     stays = {}
-    for name, units in layers.items():
+    for name, units in layers:
         if units.pattern is None:
-            stays[name] = _fraction_left(units, _everything(units.alive), rule, name)
+            left = survivors(int(units.alive.sum()), rate(rule, name), rule.rounds)
+            stays[name] = highest(units.scores, units.alive, left)
         else:
             groups, n = units.pattern
-            stays[name] = highest(units.scores, units.alive, groups, torch.full((len(groups),), n))
+            stays[name] = highest_of_each(units.scores, units.alive, groups, torch.full((len(groups),), n))
     return stays
 
 
-def by_row(layers: Mapping[str, Candidates], rule: PruneRule) -> dict[str, Tensor]:
-    """The same fraction of every output of a layer (Sun et al. 2023, arXiv:2306.11695), but for ``rates``."""
-    return {name: _fraction_left(units, rows(units.shape, units.layout), rule, name) for name, units in layers.items()}
+def by_row(layers: Layers, rule: PruneRule) -> dict[str, Tensor]:
+    """The same fraction of every output of a layer (Sun et al. 2023, arXiv:2306.11695), but for ``rates``, rounded for
+    itself."""
+    stays = {}
+    for name, units in layers:
+        groups = rows(units.shape, units.layout)
+        alive: list[int] = units.alive[groups].sum(1).tolist()
+        left = {count: survivors(count, rate(rule, name), rule.rounds) for count in set(alive)}
+        counts = torch.tensor([left[count] for count in alive])
+        stays[name] = highest_of_each(units.scores, units.alive, groups, counts)
+    return stays
 
 
-def over_all_layers(layers: Mapping[str, Candidates], rule: PruneRule) -> dict[str, Tensor]:
+def over_all_layers(layers: Layers, rule: PruneRule) -> dict[str, Tensor]:
     """The lowest of all layers together."""
-    scores = torch.cat([units.scores.double() for units in layers.values()])
-    alive = torch.cat([units.alive for units in layers.values()])
-    left = survivors(int(alive.sum()), rule.fraction, rule.rounds)
-    stays = highest(scores, alive, _everything(alive), torch.tensor([left]))
-    return dict(zip(layers, torch.split(stays, [len(units.alive) for units in layers.values()]), strict=True))
+    by_name = dict(layers)
+    alive = torch.cat([units.alive for units in by_name.values()])
+    scores = torch.cat([units.scores.double() for units in by_name.values()])
+    stays = highest(scores, alive, survivors(int(alive.sum()), rule.fraction, rule.rounds))
+    return dict(zip(by_name, torch.split(stays, [len(units.alive) for units in by_name.values()]), strict=True))
 
 
-DISTRIBUTIONS: dict[str, Callable[[Mapping[str, Candidates], PruneRule], dict[str, Tensor]]] = {
+DISTRIBUTIONS: dict[str, Callable[[Layers, PruneRule], dict[str, Tensor]]] = {
     "layer": by_layer,
     "row": by_row,
     "global": over_all_layers,
@@ -66,23 +79,19 @@ DISTRIBUTIONS: dict[str, Callable[[Mapping[str, Candidates], PruneRule], dict[st
 """By ``PruneRule.scope``: from candidates by layer to whether each unit stays, ``[units]``, by layer."""
 
 
-def highest(scores: Tensor, alive: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
-    """Of each group (indices ``[groups, size]``) the ``counts`` (``[groups]``) highest of those ``alive``; ties by position:
-    the earlier one goes first."""
+def highest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
+    """The ``count`` highest of those ``alive``; ties by position: the earlier one goes first."""
+    places = alive.nonzero().squeeze(1)
+    order = torch.sort(scores[places], stable=True).indices
+    stays = torch.zeros_like(alive)
+    stays[places[order[len(places) - count :]]] = True
+    return stays
+
+
+def highest_of_each(scores: Tensor, alive: Tensor, groups: Tensor, counts: Tensor) -> Tensor:
+    """The same in each group (indices ``[groups, size]``), which has a count of its own (``counts``, ``[groups]``)."""
     order = torch.sort(scores.masked_fill(~alive, -math.inf)[groups], dim=1, stable=True).indices
     best = torch.arange(groups.shape[1]) >= groups.shape[1] - counts[:, None]
     stays = torch.zeros_like(alive)
     stays[groups.gather(1, order)[best]] = True
     return stays & alive
-
-
-def _everything(alive: Tensor) -> Tensor:
-    """One group."""
-    return torch.arange(len(alive))[None]
-
-
-def _fraction_left(units: Candidates, groups: Tensor, rule: PruneRule, name: str) -> Tensor:
-    """Each group loses its own fraction of what is alive, rounded for itself."""
-    alive: list[int] = units.alive[groups].sum(1).tolist()
-    left = {count: survivors(count, rate(rule, name), rule.rounds) for count in set(alive)}
-    return highest(units.scores, units.alive, groups, torch.tensor([left[count] for count in alive]))

@@ -45,7 +45,9 @@ def prune(
     whole, scored = split(masks, layouts), split(scores, layouts)
     names = pruned_layers(rule, list(whole))
     units = {name: STRUCTURES[rule.structure](name, whole[name].shape, layers[name]) for name in names}
-    candidates = {name: _candidates(rule, name, whole[name], scored[name], units[name], layers[name]) for name in names}
+    candidates = (
+        (name, _candidates(rule, name, whole[name], scored[name], units[name], layers[name])) for name in names
+    )
     distribution = by_layer if rule.pattern else DISTRIBUTIONS[rule.scope]
     stays = distribution(candidates, rule)
     pruned = {name: _mask(stays[name], units[name], whole[name]) for name in names}
@@ -55,17 +57,24 @@ def prune(
     return joined({**whole, **pruned}, masks, layouts)
 
 
-def _candidates(rule: PruneRule, name: str, mask: Tensor, scores: Tensor, units: Tensor, layout: Layout) -> Candidates:
+def _candidates(
+    rule: PruneRule, name: str, mask: Tensor, scores: Tensor, units: Tensor | None, layout: Layout
+) -> Candidates:
     """A unit is worth the mean of its weights' scores, and alive as long as one of them is."""
     guarded, pattern = _guarded(mask, scores if scores.is_floating_point() else scores.double(), layout.normed), None
     if rule.pattern:
         n, m = n_of_m(rule.pattern)
         pattern = neighbours(name, mask.shape, layout, m), n
-    return Candidates(guarded.flatten()[units].mean(1), mask.flatten()[units].any(1), mask.shape, layout, pattern)
+    worth, alive = guarded.flatten(), mask.flatten()
+    if units is not None:
+        worth, alive = worth[units].mean(1), alive[units].any(1)
+    return Candidates(worth, alive, mask.shape, layout, pattern)
 
 
-def _mask(stays: Tensor, units: Tensor, mask: Tensor) -> Tensor:
+def _mask(stays: Tensor, units: Tensor | None, mask: Tensor) -> Tensor:
     """``mask`` without the units that do not stay."""
+    if units is None:
+        return stays.view_as(mask)
     flat = torch.zeros(mask.numel(), dtype=torch.bool)
     flat[units[stays].flatten()] = True
     return flat.view_as(mask) & mask
@@ -116,14 +125,15 @@ def shuffle(
         elif layout.normed is not None:
             everywhere, chance = torch.ones_like(mask), torch.rand(mask.shape, generator=generator)
             chance = _guarded(everywhere, chance, layout.normed).flatten()
-            moved = highest(chance, everywhere.flatten(), torch.arange(mask.numel())[None], mask.sum()[None])
+            moved = highest(chance, everywhere.flatten(), int(mask.sum()))
             shuffled[name] = moved.view_as(mask)
         elif structure != "unstructured" and bool(mask.all()):
             shuffled[name] = mask
         else:
             units = STRUCTURES[structure](name, mask.shape, layout)
+            places = torch.arange(mask.numel())[:, None] if units is None else units
             moved = mask.flatten().clone()
-            moved[units] = mask.flatten()[units[torch.randperm(len(units), generator=generator)]]
+            moved[places] = mask.flatten()[places[torch.randperm(len(places), generator=generator)]]
             shuffled[name] = moved.view_as(mask)
     return joined(shuffled, masks, layouts)
 

@@ -15,9 +15,8 @@ from ticketsmith.pruning.layout import Layout, columns, rows
 from ticketsmith.pruning.schedule import check_inputs
 
 
-def single_weights(name: str, shape: torch.Size, layout: Layout) -> Tensor:
-    """Each weight is a unit."""
-    return torch.arange(shape.numel()).view(-1, 1)
+def single_weights(name: str, shape: torch.Size, layout: Layout) -> None:
+    """Each weight is a unit, at its own place: no index is needed, which for a large network would take most memory."""
 
 
 def whole_rows(name: str, shape: torch.Size, layout: Layout) -> Tensor:
@@ -41,9 +40,9 @@ def _check(name: str, shape: torch.Size, layout: Layout) -> None:
     check_inputs(name, layout.ends(shape)[1])
 
 
-STRUCTURES: dict[str, Callable[[str, torch.Size, Layout], Tensor]] = {
+STRUCTURES: dict[str, Callable[[str, torch.Size, Layout], Tensor | None]] = {
     "unstructured": single_weights,
     "row": whole_rows,
     "channel": whole_channels,
 }
-"""From a layer's name, shape and layout to flat indices of its weights, ``[units, weights of a unit]``."""
+"""From a layer's name, shape and layout to flat indices of its weights, ``[units, weights of a unit]``; None for all, one by one."""
