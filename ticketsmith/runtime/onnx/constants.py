@@ -1,9 +1,14 @@
-"""What an ONNX model computes from constants alone, by ONNX's own reference."""
+"""Constants of ONNX models: weights in the file and beside it, with no more trust than a stranger's file deserves, and what
+nodes make of them by ONNX's own reference.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,187 @@ from ticketsmith.errors import TicketSmithError
 from ticketsmith.memory import require
 from ticketsmith.runtime.builder.core import Array, UnsupportedError
 from ticketsmith.runtime.graph import MOST_ELEMENTS
-from ticketsmith.runtime.onnx.files import Files, OnnxError, spread
-from ticketsmith.runtime.onnx.sizes import result_size
+
+
+class OnnxError(TicketSmithError):
+    """A file is no ONNX model, is damaged, or reaches beyond its folder; or ``onnx`` is not installed."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a model may read: its own bytes, and files in its ``folder``; None: none."""
+
+    folder: Path | None
+
+    def plain(self, tensor: Any) -> Any:
+        """A tensor whose bytes are all there."""
+        import onnx
+
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return tensor
+        entries = {one.key: one.value for one in tensor.external_data}
+        location = entries.get("location", "")
+        if self.folder is None:
+            raise OnnxError(f"weights {tensor.name!r} lie in another file, {location!r}: give the path of the model.")
+        folder = self.folder.resolve()
+        path = (folder / location).resolve()
+        if not location or Path(location).is_absolute() or not path.is_relative_to(folder) or not path.is_file():
+            raise OnnxError(f"weights {tensor.name!r} lie in {location!r}, which is no file in the model's folder.")
+        try:
+            offset = int(entries.get("offset", 0))
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                length = int(entries.get("length", size - offset))
+                if not 0 <= offset <= size or not 0 <= length <= size - offset:
+                    raise OnnxError(f"weights {tensor.name!r} lie beyond the end of {location!r}.")
+                require(length, f"weights {tensor.name!r}", "Take a machine with more memory.", OnnxError)
+                file.seek(offset)
+                content = file.read(length)
+        except (OSError, ValueError) as error:
+            raise OnnxError(f"weights {tensor.name!r} cannot be read from {location!r}: {error}") from error
+        plain = onnx.TensorProto()
+        plain.CopyFrom(tensor)
+        del plain.external_data[:]
+        plain.data_location = onnx.TensorProto.DEFAULT
+        plain.raw_data = content
+        return plain
+
+    def array(self, tensor: Any) -> Array:
+        """A tensor as float32, or as whole numbers. Raises OnnxError or UnsupportedError."""
+        return array(self.plain(tensor))
+
+    def attribute(self, attribute: Any) -> Any:
+        """The value of an attribute: a number, a text, a list, or an array."""
+        import onnx
+
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            return value.decode(errors="replace")
+        if isinstance(value, onnx.TensorProto):
+            return self.array(value)
+        return value
+
+
+def array(tensor: Any) -> Array:
+    """A tensor whose bytes are all there, as float32 or whole numbers."""
+    from onnx import numpy_helper
+
+    if math.prod(tensor.dims) > MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
+        raise OnnxError(f"weights {tensor.name!r} have an impossible shape {list(tensor.dims)}.")
+    require(4 * math.prod(tensor.dims), f"weights {tensor.name!r}", "Take a machine with more memory.", OnnxError)
+    try:
+        values = numpy_helper.to_array(tensor)
+    except Exception as error:  # of many kinds
+        raise OnnxError(f"weights {tensor.name!r} are damaged ({error}).") from error
+    if values.dtype.kind in "iub":
+        return values.copy()
+    if values.dtype.kind not in "fV" or values.dtype.names:
+        raise UnsupportedError(f"weights {tensor.name!r} are {values.dtype}, which the sparse runtime does not know.")
+    return values.astype(np.float32)  # which keeps scalars scalars
+
+
+def spread(tensor: Any) -> Array:
+    """A sparse tensor with its zeros."""
+    values, places = array(tensor.values), array(tensor.indices).astype(np.int64)
+    size = math.prod(tensor.dims)
+    if not 0 <= size <= MOST_ELEMENTS or any(n < 0 for n in tensor.dims):
+        raise ValueError("an impossible shape")
+    flat = places if places.ndim == 1 else np.ravel_multi_index(tuple(places.T), tuple(tensor.dims))
+    dense = np.zeros(size, values.dtype)
+    dense[flat] = values
+    return dense.reshape(tuple(tensor.dims))
+
+
+_UNSIZED = {
+    "Conv", "ConvTranspose", "DeformConv", "ConvInteger", "QLinearConv", "LSTM", "GRU", "RNN", "AveragePool", "MaxPool", "LpPool",
+    "MaxUnpool", "MaxRoiPool", "RoiAlign", "GridSample", "AffineGrid", "Col2Im", "CenterCropPad", "DFT", "STFT", "HannWindow",
+    "HammingWindow", "BlackmanWindow", "MelWeightMatrix", "Multinomial", "ImageDecoder", "Attention", "TfIdfVectorizer", "If",
+    "Loop", "Scan", "SequenceMap",
+}  # fmt: skip
+"""Operators whose results may be of any size, and which nobody needs of constants alone."""
+
+
+def result_size(node: Any, inputs: Sequence[Any]) -> float:
+    """An upper bound of the elements of the outputs of ``node``, of which all ``inputs`` are arrays (or None: left out).
+
+    Infinite where nothing can be said.
+    """
+    if node.op_type in _UNSIZED:
+        return math.inf
+    try:
+        return _size(node, list(inputs))
+    except (ValueError, IndexError, TypeError, AttributeError, KeyError, OverflowError):  # inputs that do not fit
+        return math.inf
+
+
+def _size(node: Any, inputs: list[Any]) -> float:
+    import onnx
+
+    op = node.op_type
+    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    shapes = [np.shape(one) for one in inputs if one is not None]
+    total = float(sum(math.prod(shape) for shape in shapes))
+    if op == "ConstantOfShape":
+        return _product(inputs[0])
+    if op == "Expand":
+        return float(math.prod(np.broadcast_shapes(shapes[0], tuple(int(n) for n in np.reshape(inputs[1], -1)))))
+    if op == "Tile":
+        return np.size(inputs[0]) * _product(inputs[1])
+    if op == "Range":
+        start, limit, step = (float(np.reshape(one, -1)[0]) for one in inputs)
+        return abs((limit - start) / step) if step else math.inf
+    if op in ("MatMul", "MatMulInteger", "QLinearMatMul"):
+        a, b = shapes[0], shapes[3 if op == "QLinearMatMul" else 1]
+        rows, columns = (a[-2] if len(a) > 1 else 1), (b[-1] if len(b) > 1 else 1)
+        return float(math.prod(np.broadcast_shapes(a[:-2], b[:-2])) * rows * columns)
+    if op == "Gemm":
+        rows = shapes[0][1 if attributes.get("transA") else 0]
+        return float(rows * shapes[1][0 if attributes.get("transB") else 1])
+    if op == "OneHot":
+        return np.size(inputs[0]) * float(np.reshape(inputs[1], -1)[0])
+    if op == "Pad":
+        listed = inputs[1] if len(inputs) > 1 else attributes["pads"]
+        pads = np.reshape(np.asarray(listed), (2, -1))
+        axes = range(len(shapes[0])) if len(inputs) < 4 or inputs[3] is None else [int(n) for n in inputs[3]]
+        sizes = [float(n) for n in shapes[0]]
+        for axis, pad in zip(axes, pads.astype(float).clip(0).sum(0), strict=True):
+            sizes[axis] += pad
+        return math.prod(sizes)
+    if op in ("Resize", "Upsample"):
+        if len(inputs) > 3 and np.size(inputs[3]):
+            return _product(inputs[3]) * (math.prod(shapes[0]) if "axes" in attributes else 1)
+        place = 2 if len(inputs) > 2 else 1
+        scales = inputs[place] if len(inputs) > place else attributes["scales"]
+        return np.size(inputs[0]) * math.prod(max(1.0, float(scale)) for scale in scales)
+    if op == "Einsum":
+        return _einsum(attributes["equation"].decode(), shapes)
+    if op in ("Gather", "GatherND"):
+        return float(np.size(inputs[1]) * max(1, np.size(inputs[0])) / _gathered(shapes[0], attributes, op))
+    if op == "NonZero":
+        return total * max(1, len(shapes[0]))
+    if op in ("Concat", "ConcatFromSequence", "Split"):
+        return total
+    try:
+        return float(math.prod(np.broadcast_shapes(*shapes)))
+    except ValueError:
+        return total
+
+
+def _gathered(shape: tuple[int, ...], attributes: dict[str, Any], op: str) -> int:
+    return max(1, shape[attributes.get("axis", 0)]) if op == "Gather" else 1
+
+
+def _product(shape: Any) -> float:
+    return float(np.prod(np.abs(np.asarray(shape, np.float64))))
+
+
+def _einsum(equation: str, shapes: Sequence[tuple[int, ...]]) -> float:
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    if "." in left:
+        return math.inf
+    sizes = {letter: n for term, shape in zip(left.split(","), shapes, strict=True)
+             for letter, n in zip(term, shape, strict=True)}  # fmt: skip
+    return float(math.prod(sizes[one] for one in (right if arrow else {one for one in sizes if left.count(one) == 1})))
 
 
 def value_of(attributes: dict[str, Any], operator: str) -> Array:

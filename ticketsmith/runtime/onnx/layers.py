@@ -9,8 +9,8 @@ import numpy as np
 
 from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences, windows
 from ticketsmith.runtime.builder.core import Builder, Value
-from ticketsmith.runtime.builder.interpolate import matrix
-from ticketsmith.runtime.builder.recurrent import Cell, Direction, unroll
+from ticketsmith.runtime.builder.sequences import Cell, Direction, unroll
+from ticketsmith.runtime.builder.windows import interpolation
 from ticketsmith.runtime.onnx.call import Call
 
 
@@ -194,7 +194,7 @@ def _resize(call: Call) -> Value:
     if counts[:2] != list(x.shape[:2]) or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise ValueError(f"sizes {counts}")
     matrices = [
-        matrix(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
+        interpolation(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
         for n, count, factor in list(zip(x.shape, counts, factors, strict=True))[2:]
     ]
     if mode == "nearest":
