@@ -18,7 +18,7 @@ from ticketsmith.runtime.onnx.arrays import ARRAYS, ELEMENTWISE
 from ticketsmith.runtime.onnx.call import Call
 from ticketsmith.runtime.onnx.constants import Files, OnnxError, node_of_constants, opsets, result_size, value_of
 from ticketsmith.runtime.onnx.layers import LAYERS
-from ticketsmith.runtime.onnx.probes import check_samples
+from ticketsmith.runtime.onnx.probes import DENSE, check_samples, place_of
 from ticketsmith.runtime.simplify import simplify
 
 __all__ = ["OnnxError", "UnsupportedError", "from_onnx"]
@@ -102,9 +102,8 @@ class Translator:
         """The graph as it is written, nothing simplified."""
         graph = self.proto.graph
         if graph.sparse_initializer:
-            raise UnsupportedError(
-                "sparse initializers are not known to the sparse runtime: store weights with their zeros."
-            )
+            way_out = "store weights with their zeros"
+            raise UnsupportedError(f"sparse initializers are not known to the sparse runtime: {way_out}.")
         for tensor in graph.initializer:
             array = self.files.array(tensor)
             self.values[tensor.name] = array
@@ -158,9 +157,7 @@ class Translator:
         return whole
 
     def _node(self, node: Any) -> None:
-        where = (
-            f" (node {node.name!r})" if node.name else f" (which computes {node.output[0]!r})" if node.output else ""
-        )
+        where = place_of(node, node.output[0] if node.output else "")
         missing = [name for name in node.input if name not in self.values]
         if missing:
             raise OnnxError(f"{node.op_type}{where} reads {missing[0]!r}, which is not computed before it.")
@@ -175,20 +172,15 @@ class Translator:
             return
         translate = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx", "com.microsoft") else None
         if translate is None:
-            raise UnsupportedError(
-                f"{operator} is not known to the sparse runtime. Serve this model with a dense runtime, such as "
-                "`onnxruntime`."
-            )
+            raise UnsupportedError(f"{operator} is not known to the sparse runtime. {DENSE}")
         self.build.begin(node.output[0])
         try:
             call = Call(self.build, inputs, attributes, self.opset, len(node.output))
             result = translate(call)
             call.check()
         except (TypeError, ValueError, AttributeError, IndexError, KeyError, ZeroDivisionError, OverflowError) as error:
-            raise UnsupportedError(
-                f"{operator} is used in a way that the sparse runtime does not know ({error}). Serve this model with a dense "
-                "runtime, such as `onnxruntime`."
-            ) from error
+            way = f"is used in a way that the sparse runtime does not know ({error})"
+            raise UnsupportedError(f"{operator} {way}. {DENSE}") from error
         results = result if isinstance(result, list) else [result]
         for name, one in zip(node.output, results, strict=False):
             self.values[name] = one

@@ -21,7 +21,8 @@ from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.simplify import simplify
 from ticketsmith.runtime.torch.arrays import ARRAYS
 from ticketsmith.runtime.torch.layers import ELEMENTWISE, LAYERS
-from ticketsmith.runtime.torch.probes import check_samples
+from ticketsmith.runtime.torch.probes import DENSE, check_samples
+from ticketsmith.runtime.torch.trace import without_fast_path
 
 __all__ = ["UnsupportedError", "from_torch"]
 
@@ -49,15 +50,13 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         positional = tuple(_one(tensor) for tensor in examples)
     batches = [len(tensor) for tensor in examples]
     if len(set(batches)) > 1:
-        raise UnsupportedError(
-            f"the inputs have different batch sizes, {batches}: the first axis of each is the batch."
-        )
-    training, fast = module.training, torch.backends.mha.get_fastpath_enabled()
+        sizes = f"different batch sizes, {batches}"
+        raise UnsupportedError(f"the inputs have {sizes}: the first axis of each is the batch.")
+    training = module.training
     module.eval()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the layers in one operator
     try:
         try:
-            with torch.no_grad(), warnings.catch_warnings():
+            with torch.no_grad(), without_fast_path(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 exported = _decompose(torch.export.export(module, positional, named))
         except Exception as error:  # torch.export may fail in any way
@@ -68,7 +67,6 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
         return graph
     finally:
         module.train(training)
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -76,7 +74,7 @@ def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     table = torch.export.default_decompositions()
     for _ in range(_DECOMPOSITIONS):
         used = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
-        unknown = {one: table[one] for one in used if base_name(one) not in OPERATORS and one in table}
+        unknown = {one: table[one] for one in used if _base_name(one) not in OPERATORS and one in table}
         if not unknown and not any(one._schema.is_mutable for one in used):
             break
         program = program.run_decompositions(unknown)
@@ -98,10 +96,13 @@ _LIKE = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new
 """What makes constants of a value's shape."""
 
 
-def base_name(target: Any) -> str:
-    """The name of an operator without its overload."""
-    name = target.__name__ if callable(target) else str(target)
-    return str(name.partition(".")[0])
+def _name(target: Any) -> str:
+    return str(target.__name__ if callable(target) else target)
+
+
+def _base_name(target: Any) -> str:
+    """Without the overload."""
+    return _name(target).partition(".")[0]
 
 
 class Translator:
@@ -111,8 +112,7 @@ class Translator:
     def __init__(self, exported: torch.export.ExportedProgram, examples: Sequence[Tensor]) -> None:
         self.module = exported.graph_module
         self.build = Builder()
-        state: dict[str, Any] = {**exported.constants, **exported.state_dict}
-        signature = exported.graph_signature
+        state, signature = {**exported.constants, **exported.state_dict}, exported.graph_signature
         self.state: dict[str, Any] = {}
         self.arrays: dict[int, tuple[Any, np.ndarray]] = {}
         for spec in signature.input_specs:
@@ -171,8 +171,7 @@ class Translator:
         return argument
 
     def _call(self, node: fx.Node) -> None:
-        name = node.target.__name__ if callable(node.target) else str(node.target)
-        base = base_name(node.target)
+        base, where = _base_name(node.target), f"the operator {_name(node.target)!r}{_place(node)}"
         if node.target is operator.getitem:
             self.values[node] = self._get(node.args[0])[node.args[1]]
             return
@@ -184,13 +183,11 @@ class Translator:
         if base in _LIKE and isinstance(arguments[0], Value):
             arguments[0] = torch.zeros(arguments[0].shape)
             options.setdefault("dtype", meta.dtype if isinstance(meta, Tensor) else None)
-        fixed = all(not isinstance(one, Value) for one in [*arguments, *options.values(), *_inner(arguments)])
+        inner = [item for one in arguments if isinstance(one, list) for item in one]
+        fixed = all(not isinstance(one, Value) for one in [*arguments, *options.values(), *inner])
         translate = OPERATORS.get(base)
         if translate is None and not fixed:
-            raise UnsupportedError(
-                f"the operator {name!r}{_place(node)} is not known to the sparse runtime. Serve this model with a dense "
-                "runtime, such as `torch`."
-            )
+            raise UnsupportedError(f"{where} is not known to the sparse runtime. {DENSE}")
         try:
             if fixed or translate is None:  # PyTorch computes it, once
                 with torch.no_grad():
@@ -205,14 +202,8 @@ class Translator:
                     raise ValueError(f"its shape is {tuple(meta.shape)}, not {result.shape}")
             self.values[node] = result
         except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            raise UnsupportedError(
-                f"the operator {name!r}{_place(node)} is used in a way that the sparse runtime does not know ({error}). "
-                "Serve this model with a dense runtime, such as `torch`."
-            ) from error
-
-
-def _inner(arguments: Sequence[Any]) -> list[Any]:
-    return [item for argument in arguments if isinstance(argument, list) for item in argument]
+            way = f"is used in a way that the sparse runtime does not know ({error})"
+            raise UnsupportedError(f"{where} {way}. {DENSE}") from error
 
 
 def _place(node: fx.Node) -> str:

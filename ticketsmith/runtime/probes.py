@@ -33,7 +33,7 @@ _MOST_FLIPS = 1e-3
 """The share of truths and whole numbers that may differ, since rounding may decide them."""
 
 
-def small(samples: Array) -> Array:
+def small(samples: Any) -> Any:
     """The small batch of ``samples`` [LARGE, ...], which are the large one."""
     return samples[FIRST : FIRST + SMALL]
 

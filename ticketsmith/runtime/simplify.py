@@ -102,8 +102,6 @@ def _fuse(graph: Graph) -> Graph:
                 del nodes[name]
                 break
         nodes[node.output] = merged or node
-    used = {key for node in nodes.values() for key in node.weights.values()}
-    tensors = {key: value for key, value in tensors.items() if key in used}
     return replace(graph, nodes=tuple(nodes.values()), tensors=tensors)
 
 
@@ -137,18 +135,15 @@ def _fold_affine(product: Node, affine: Node, tensors: dict[str, np.ndarray], ra
 def _fold_twice(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
     """Two affine maps are one; the second may be that of a norm over features."""
     scale, shift = (tensors[affine.weights[name]].astype(np.float64) for name in ("scale", "shift"))
-    if len(scale) != len(tensors[first.weights["scale"]]) or (
-        affine.activation != "linear" and not OPERATORS[first.op].fuses
-    ):
+    fuses = OPERATORS[first.op].fuses
+    if len(scale) != len(tensors[first.weights["scale"]]) or not (fuses or affine.activation == "linear"):
         return None
     weights = {"scale": f"{first.output}.scale+{affine.output}"}
     tensors[weights["scale"]] = (tensors[first.weights["scale"]] * scale).astype(np.float32)
-    if "shift" in first.weights:
+    if "shift" in OPERATORS[first.op].parameters:
         weights["shift"] = f"{first.output}.shift+{affine.output}"
         tensors[weights["shift"]] = (tensors[first.weights["shift"]] * scale + shift).astype(np.float32)
     elif shift.any():
         return None
     merged = replace(first, weights=weights)
-    if OPERATORS[first.op].fuses:
-        return _rename(merged, affine.output, affine.activation)
-    return replace(merged, output=affine.output)
+    return _rename(merged, affine.output, affine.activation) if fuses else replace(merged, output=affine.output)

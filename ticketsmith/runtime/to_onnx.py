@@ -13,8 +13,6 @@ from ticketsmith.runtime.graph import Graph, Node, attention_heads, conv_geometr
 from ticketsmith.runtime.onnx.constants import OnnxError
 from ticketsmith.runtime.onnx.writer import BOOL, FLOAT, Writer
 
-# ---- products
-
 
 def _finish(to: Writer, node: Node, value: str) -> str:
     """A product with its residual and its activation."""
@@ -74,9 +72,6 @@ def _transpose_of(to: Writer, node: Node) -> str | None:
     )  # fmt: skip
 
 
-# ---- elementwise
-
-
 def _affine(to: Writer, node: Node) -> str:
     """A batch norm where it is one, since that becomes a convolution; else with a number, or one for each feature."""
     value, image = to.value(node), len(to.shapes[node.output]) == 3
@@ -115,9 +110,6 @@ def _where(to: Writer, node: Node) -> str:
     output = to.booleans.get(condition) if len(to.shapes[condition]) == rank else None
     output = output or to.emit("Cast", [to.align(condition, rank)], to=BOOL)
     return to.activate(node, to.emit("Where", [output, *(to.align(name, rank) for name in branches)]))
-
-
-# ---- shapes
 
 
 def _axis(to: Writer, node: Node) -> int:
@@ -164,9 +156,6 @@ def _slice(to: Writer, node: Node) -> str:
     return to.emit("Slice", [to.value(node), *(to.integers([number]) for number in numbers)])
 
 
-# ---- pools, norms, reductions
-
-
 def _pool(op: str) -> Callable[[Writer, Node], str]:
     def write(to: Writer, node: Node) -> str:
         kernel, stride, padding = pool_geometry(node)
@@ -200,9 +189,6 @@ def _group_norm(to: Writer, node: Node) -> str:
     for op, name in (("Mul", "scale"), ("Add", "shift")):
         output = to.emit(op, [output, to.tensor(node, name, f"{len(shape)} axes", lambda one: one.reshape(wide))])
     return output
-
-
-# ---- sequences
 
 
 def _rotary(to: Writer, node: Node) -> str:

@@ -117,8 +117,11 @@ def select(b: Builder, x: Value, axis: int, index: int) -> Value:
     return squeeze(b, part(b, x, axis, index, index + 1), (axis,))
 
 
-def split(b: Builder, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
-    """Parts of these sizes."""
+def split(b: Builder, x: Value, sizes: int | Sequence[int], axis: int = 0) -> list[Value]:
+    """Parts of these sizes, or of one size but for the last."""
+    if isinstance(sizes, int):
+        whole = x.shape[axis]
+        sizes = [min(sizes, whole - begin) for begin in range(0, whole, sizes)]
     parts, begin = [], 0
     for size in sizes:
         parts.append(part(b, x, axis, begin, begin + size))
@@ -146,8 +149,12 @@ def take(b: Builder, x: Value, axis: int, places: Array) -> Value:
     return concat(b, [part(b, x, axis, begin, end) for begin, end in parts], axis)
 
 
-def extend(b: Builder, x: Value, before: Sequence[int], behind: Sequence[int], mode: str) -> Value:
-    """Each axis continued by its own elements: ``mode`` is that of ``np.pad`` (reflect, edge, wrap)."""
+def pad_by(b: Builder, x: Value, before: Sequence[int], behind: Sequence[int], mode: str, value: float) -> Value:
+    """By a value (constant), or by each axis' own elements: ``mode`` is that of ``np.pad`` (reflect, edge, wrap)."""
+    if mode == "constant":
+        return pad(b, x, before, behind, value)
+    if mode not in ("reflect", "edge", "wrap"):
+        raise ValueError(f"padding by {mode}")
     for axis, (low, high) in enumerate(zip(before, behind, strict=True)):
         if low or high:
             x = take(b, x, axis, np.pad(np.arange(x.shape[axis]), (low, high), mode))  # type: ignore[call-overload]

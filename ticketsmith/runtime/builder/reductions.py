@@ -24,7 +24,8 @@ def batch_norm(b: Builder, x: Value, weight: Array | None, bias: Array | None, m
     return b.keep_shape("affine", x, inner, {"scale": scale, "shift": shift})
 
 
-def norm(b: Builder, op: str, x: Value, axes: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
+def norm(b: Builder, op: str, x: Value, axes: int, scale: Array | None = None, shift: Array | None = None,
+         epsilon: float = 1e-5) -> Value:  # fmt: skip
     """layer_norm or rms_norm over the last ``axes`` axes."""
     check_axes(x, range(len(x.shape) - axes, len(x.shape)))
     size = math.prod(x.shape[len(x.shape) - axes :])
@@ -38,7 +39,8 @@ def norm(b: Builder, op: str, x: Value, axes: int, scale: Array | None, shift: A
     return b.keep_shape(op, x, inner, weights, epsilon=float(epsilon))
 
 
-def group_norm(b: Builder, x: Value, groups: int, scale: Array | None, shift: Array | None, epsilon: float) -> Value:
+def group_norm(b: Builder, x: Value, groups: int, scale: Array | None = None, shift: Array | None = None,
+               epsilon: float = 1e-5) -> Value:  # fmt: skip
     """Over groups of channels (axis 1)."""
     inner = x.shape[1:]
     if x.shape[0] != 1 or not inner:
@@ -63,9 +65,8 @@ def softmax(b: Builder, x: Value, axis: int) -> Value:
 def log_softmax(b: Builder, x: Value, axis: int) -> Value:
     """Along one axis."""
     low = pointwise.apply(b, "sub", x, reduce(b, "max", x, [axis], True))
-    return pointwise.apply(
-        b, "sub", low, pointwise.unary(b, "log", reduce(b, "sum", pointwise.unary(b, "exp", low), [axis], True))
-    )
+    total = reduce(b, "sum", pointwise.unary(b, "exp", low), [axis], True)
+    return pointwise.apply(b, "sub", low, pointwise.unary(b, "log", total))
 
 
 def logsumexp(b: Builder, x: Value, axes: Sequence[int], keep: bool) -> Value:

@@ -90,13 +90,14 @@ State = tuple[Value | Array, ...]
 
 @dataclass(frozen=True)
 class Direction:
-    """The weights of one direction: ``inputs`` [gates * hidden, features], ``hidden`` [gates * hidden, hidden], and the
-    biases of both."""
+    """The weights of one direction: ``inputs`` [gates * hidden, features], ``hidden`` [gates * hidden, hidden], the biases
+    of both, and the first state."""
 
     inputs: Array
     hidden: Array
     input_bias: Array
     hidden_bias: Array
+    start: State
     backwards: bool = False
 
 
@@ -109,15 +110,14 @@ class Cell:
     activation: str = "tanh"
 
 
-def unroll(b: Builder, cell: Cell, x: Value, directions: Sequence[Direction], start: Sequence[Sequence[Value | Array]]
-             ) -> list[Value]:  # fmt: skip
+def unroll(b: Builder, cell: Cell, x: Value, directions: Sequence[Direction]) -> list[Value]:
     """Outputs ``[steps, directions, batch, hidden]`` of ``x`` ``[steps, batch, features]``, then the last states
-    ``[directions, batch, hidden]``. ``start`` are the first states ``[batch, hidden]`` of each direction."""
+    ``[directions, batch, hidden]``."""
     if x.shape[0] > _MOST_STEPS:
         raise ValueError(f"{x.shape[0]} steps; {_MOST_STEPS} are unrolled at most")
     outputs, last = [], []
-    for direction, state in zip(directions, start, strict=True):
-        hidden, end = _one_way(b, cell, x, direction, tuple(state))
+    for direction in directions:
+        hidden, end = _one_way(b, cell, x, direction)
         outputs.append(arrays.concat(b, [arrays.unsqueeze(b, one, (0, 1)) for one in hidden], 0))
         last.append([arrays.unsqueeze(b, one, (0,)) for one in end])
     return [_join(b, outputs, 1), *(_join(b, states, 0) for states in zip(*last, strict=True))]
@@ -127,10 +127,11 @@ def _join(b: Builder, parts: Sequence[Value], axis: int) -> Value:
     return arrays.concat(b, parts, axis) if len(parts) > 1 else parts[0]
 
 
-def _one_way(b: Builder, cell: Cell, x: Value, weights: Direction, state: State) -> tuple[list[Value], list[Value]]:
+def _one_way(b: Builder, cell: Cell, x: Value, weights: Direction) -> tuple[list[Value], list[Value]]:
     """The hidden values after each step, in the order of the sequence, and the last states."""
     from_inputs = products.linear(b, x, weights.inputs, weights.input_bias)
     hidden: dict[int, Value] = {}
+    state = weights.start
     steps = range(x.shape[0])
     for step in reversed(steps) if weights.backwards else steps:
         state = _STEPS[cell.kind](b, cell, arrays.select(b, from_inputs, 0, step), weights, state)

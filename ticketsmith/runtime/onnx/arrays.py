@@ -65,11 +65,6 @@ def _fast_gelu(call: Call) -> Value:
     return pointwise.unary(call.b, "gelu_tanh", x)
 
 
-def _celu(call: Call) -> Value:
-    alpha = call.get("alpha", 1.0)
-    return pointwise.elu(call.b, call.x, alpha, inner=1 / alpha)
-
-
 def _hard_sigmoid(call: Call) -> Value:
     alpha, beta = call.get("alpha", 0.2), call.get("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
@@ -110,11 +105,11 @@ def _cast(call: Call) -> Value:
     return call.x
 
 
+_SAME_NAME = ("relu", "sigmoid", "tanh", "erf", "exp", "log", "sqrt", "sin", "cos", "abs")
+"""Activations that ONNX and the runtime call the same."""
+
 ELEMENTWISE: dict[str, Callable[[Call], Any]] = {
-    **{
-        name: _unary(name.lower())
-        for name in ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Log", "Sqrt", "Sin", "Cos", "Abs")
-    },
+    **{name.capitalize(): _unary(name) for name in _SAME_NAME},
     "HardSwish": _unary("hard_swish"),
     "Swish": _swish,
     "Gelu": lambda call: pointwise.gelu(call.b, call.x, call.get("approximate", "none")),
@@ -126,7 +121,7 @@ ELEMENTWISE: dict[str, Callable[[Call], Any]] = {
     "Selu": lambda call: pointwise.elu(
         call.b, call.x, call.get("alpha", 1.67326319217681884765625), call.get("gamma", 1.05070102214813232421875)
     ),
-    "Celu": _celu,
+    "Celu": lambda call: pointwise.elu(call.b, call.x, call.get("alpha", 1.0), inner=1 / call.get("alpha", 1.0)),
     "Softplus": lambda call: pointwise.softplus(call.b, call.x),
     "Mish": lambda call: pointwise.mish(call.b, call.x),
     "Softsign": _softsign,
@@ -134,10 +129,7 @@ ELEMENTWISE: dict[str, Callable[[Call], Any]] = {
     "Reciprocal": lambda call: pointwise.apply(call.b, "div", 1.0, call.x),
     "Clip": _clip,
     "Pow": _power,
-    "Add": _binary("add"),
-    "Sub": _binary("sub"),
-    "Mul": _binary("mul"),
-    "Div": _binary("div"),
+    **{name.capitalize(): _binary(name) for name in ("add", "sub", "mul", "div")},
     "Sum": _several("add"),
     "Max": _several("maximum"),
     "Min": _several("minimum"),
@@ -162,6 +154,11 @@ def _reshape(call: Call) -> Value:
     return arrays.reshape(call.b, call.x, sizes)
 
 
+def _expand(call: Call) -> Value:
+    shape = tuple(call.numbers(1, "shape") or [])
+    return arrays.expand(call.b, call.x, np.broadcast_shapes(call.x.shape, shape))
+
+
 def _flatten(call: Call) -> Value:
     axis = call.get("axis", 1)
     axis = axis + len(call.x.shape) if axis < 0 else axis
@@ -177,10 +174,8 @@ def _squeeze(call: Call) -> Value:
 
 def _split(call: Call) -> list[Value]:
     axis, sizes = call.get("axis", 0), call.numbers(1, "split")
-    whole = call.x.shape[axis]
     if sizes is None:
-        part = -(-whole // (call.get("num_outputs") or call.outputs))
-        sizes = [min(part, whole - begin) for begin in range(0, whole, part)]
+        return arrays.split(call.b, call.x, -(-call.x.shape[axis] // (call.get("num_outputs") or call.outputs)), axis)
     return arrays.split(call.b, call.x, sizes, axis)
 
 
@@ -206,11 +201,7 @@ def _pad(call: Call) -> Value:
     listed = list(range(rank)) if axes is None else [axis % rank for axis in axes]
     for place, axis in enumerate(listed):
         before[axis], behind[axis] = pads[place], pads[place + len(listed)]
-    if mode in ("reflect", "edge", "wrap"):
-        return arrays.extend(call.b, call.x, before, behind, mode)
-    if mode != "constant":
-        raise ValueError(f"padding by {mode}")
-    return arrays.pad(call.b, call.x, before, behind, value)
+    return arrays.pad_by(call.b, call.x, before, behind, mode, value)
 
 
 def _tile(call: Call) -> Value:
@@ -220,25 +211,12 @@ def _tile(call: Call) -> Value:
     return arrays.tile(call.b, x, repeats)
 
 
-def _reduce(function: str) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        axes = call.numbers(1, "axes")
-        if not axes:
-            if call.get("noop_with_empty_axes", 0):
-                return call.x
-            axes = list(range(len(call.x.shape)))
-        return reductions.reduce(call.b, function, call.x, axes, bool(call.get("keepdims", 1)))
-
-    return translate
-
-
 def _space_to_depth(call: Call) -> Value:
     b, size = call.b, call.get("blocksize")
     _, channels, rows, cols = call.x.shape
     parts = arrays.reshape(b, call.x, (1, channels, rows // size, size, cols // size, size))
-    return arrays.reshape(
-        b, arrays.permute(b, parts, (0, 3, 5, 1, 2, 4)), (1, channels * size**2, rows // size, cols // size)
-    )
+    parts = arrays.permute(b, parts, (0, 3, 5, 1, 2, 4))
+    return arrays.reshape(b, parts, (1, channels * size**2, rows // size, cols // size))
 
 
 def _cumulative(call: Call) -> Value:
@@ -249,16 +227,24 @@ def _cumulative(call: Call) -> Value:
 
 
 def _over(function: Callable[[Builder, Value, list[int], bool], Value]) -> Callable[[Call], Value]:
-    """A reduction that is made of others."""
+    """A reduction by ``function``."""
 
     def translate(call: Call) -> Value:
         axes = call.numbers(1, "axes")
         if not axes and call.get("noop_with_empty_axes", 0):
             raise ValueError("no axes")
-        axes = axes or list(range(len(call.x.shape)))
-        return function(call.b, call.x, axes, bool(call.get("keepdims", 1)))
+        return function(call.b, call.x, axes or list(range(len(call.x.shape))), bool(call.get("keepdims", 1)))
 
     return translate
+
+
+def _reduce(function: str) -> Callable[[Call], Value]:
+    reduce = _over(lambda b, x, axes, keep: reductions.reduce(b, function, x, axes, keep))
+    return lambda call: call.x if call.get("noop_with_empty_axes", 0) and not call.numbers(1, "axes") else reduce(call)
+
+
+def _square_sum(b: Builder, x: Value, axes: list[int], keep: bool) -> Value:
+    return reductions.reduce(b, "sum", pointwise.apply(b, "mul", x, x), axes, keep)
 
 
 ARRAYS: dict[str, Callable[[Call], Any]] = {
@@ -271,16 +257,12 @@ ARRAYS: dict[str, Callable[[Call], Any]] = {
     "Split": _split,
     "Slice": _slice,
     "Pad": _pad,
-    "Expand": lambda call: arrays.expand(
-        call.b, call.x, np.broadcast_shapes(call.x.shape, tuple(call.numbers(1, "shape") or []))
-    ),
+    "Expand": _expand,
     "Tile": _tile,
     **{f"Reduce{name.capitalize()}": _reduce(name) for name in ("mean", "sum", "max", "min")},
     "ReduceL1": _over(lambda b, x, axes, keep: reductions.vector_norm(b, x, 1, axes, keep)),
     "ReduceL2": _over(lambda b, x, axes, keep: reductions.vector_norm(b, x, 2, axes, keep)),
-    "ReduceSumSquare": _over(
-        lambda b, x, axes, keep: reductions.reduce(b, "sum", pointwise.apply(b, "mul", x, x), axes, keep)
-    ),
+    "ReduceSumSquare": _over(_square_sum),
     "ReduceLogSumExp": _over(reductions.logsumexp),
     "CumSum": _cumulative,
     "DepthToSpace": lambda call: arrays.depth_to_space(

@@ -173,7 +173,8 @@ def _size(node: Any, inputs: list[Any]) -> float:
     if op == "Einsum":
         return _einsum(attributes["equation"].decode(), shapes)
     if op in ("Gather", "GatherND"):
-        return float(np.size(inputs[1]) * max(1, np.size(inputs[0])) / _gathered(shapes[0], attributes, op))
+        rows = max(1, shapes[0][attributes.get("axis", 0)]) if op == "Gather" else 1
+        return float(np.size(inputs[1]) * max(1, np.size(inputs[0])) / rows)
     if op == "NonZero":
         return total * max(1, len(shapes[0]))
     if op in ("Concat", "ConcatFromSequence", "Split"):
@@ -182,10 +183,6 @@ def _size(node: Any, inputs: list[Any]) -> float:
         return float(math.prod(np.broadcast_shapes(*shapes)))
     except ValueError:
         return total
-
-
-def _gathered(shape: tuple[int, ...], attributes: dict[str, Any], op: str) -> int:
-    return max(1, shape[attributes.get("axis", 0)]) if op == "Gather" else 1
 
 
 def _product(shape: Any) -> float:
@@ -228,14 +225,10 @@ def node_of_constants(node: Any, constants: Mapping[str, Any], versions: Sequenc
     outs = [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name]
     graph = onnx.helper.make_graph([node], "constant", ports, outs)
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # the reference has them from then on; they are the same
-        versions = [
-            (domain, max(version, 19) if domain in ("", "ai.onnx") else version) for domain, version in versions
-        ]
-    evaluator = ReferenceEvaluator(
-        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(*one) for one in versions])
-    )
+        versions = [(name, max(n, 19) if name in ("", "ai.onnx") else n) for name, n in versions]
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(*one) for one in versions])
     with np.errstate(all="ignore"):
-        results = evaluator.run(None, {name: constants[name] for name in names})
+        results = ReferenceEvaluator(model).run(None, {name: constants[name] for name in names})
     return {name: np.asarray(value) for name, value in zip([one.name for one in outs], results, strict=True)}
 
 
@@ -256,9 +249,8 @@ class Constants:
                 arrays[tensor.values.name] = spread(tensor)
         return arrays
 
-    def along(
-        self, graph: Any, constants: Mapping[str, Array] | None = None
-    ) -> Iterator[tuple[Any, Mapping[str, Array]]]:
+    def along(self, graph: Any, constants: Mapping[str, Array] | None = None
+              ) -> Iterator[tuple[Any, Mapping[str, Array]]]:  # fmt: skip
         """Each node of ``graph`` and of the graphs within it, in order, with the constants that are known there by name.
 
         What cannot be read or computed is not known.

@@ -86,7 +86,8 @@ def _gemm(call: Call) -> Value:
 
 def _batch_norm(call: Call) -> Value:
     scale, shift, mean, variance = (call.constant(index) for index in range(1, 5))
-    if call.get("training_mode", 0) or call.get("spatial", 1) != 1 or mean is None or variance is None:
+    usual = not call.get("training_mode", 0) and call.get("spatial", 1) == 1
+    if not usual or scale is None or shift is None or mean is None or variance is None:
         raise ValueError("training mode, or statistics of each place")
     return reductions.batch_norm(call.b, call.x, scale, shift, mean, variance, call.get("epsilon", 1e-5))
 
@@ -106,6 +107,11 @@ def _group_norm(call: Call) -> Value:
     if scale is not None and shift is not None and scale.size == groups != channels:  # before opset 21
         scale, shift = (np.repeat(one, channels // groups) for one in (scale, shift))
     return reductions.group_norm(call.b, call.x, groups, scale, shift, call.get("epsilon", 1e-5))
+
+
+def _instance_norm(call: Call) -> Value:
+    scale, shift = call.constant(1), call.constant(2)
+    return reductions.group_norm(call.b, call.x, call.x.shape[1], scale, shift, call.get("epsilon", 1e-5))
 
 
 def _softmax(function: Callable[[Builder, Value, int], Value]) -> Callable[[Call], Value]:
@@ -142,24 +148,20 @@ def _recurrent(call: Call, kind: str, default: list[str]) -> list[Value]:
     lengths = call.constant(4)
     if call.get("clip") or call.get("input_forget") or call.get("layout") or call.input(7) is not None:
         raise ValueError("clipping, coupled gates, peepholes, or the batch as the first axis")
-    x = call.x
-    if lengths is not None and (lengths != x.shape[0]).any():
+    if lengths is not None and (lengths != call.x.shape[0]).any():
         raise ValueError("sequences of different lengths")
     bias = np.zeros((ways, 2 * rows), np.float32) if bias is None else bias
-    ways_of = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
-    backwards = ways_of[call.get("direction", "forward")]
-    directions = [
-        Direction(weights[way], hidden[way], bias[way, :rows], bias[way, rows:], backwards[way]) for way in range(ways)
-    ]
+    orders = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    backwards = orders[call.get("direction", "forward")]
     states = [call.input(place) for place in (5, 6)[: 2 if kind == "LSTM" else 1]]
     states = [np.zeros((ways, 1, size), np.float32) if state is None else state for state in states]
-    start = [
-        [arrays.select(b, state, 0, way) if isinstance(state, Value) else state[way] for state in states]
-        for way in range(ways)
-    ]
-    activation = "relu" if "Relu" in named and kind == "RNN" else "tanh"
-    cell = Cell(kind, bool(call.get("linear_before_reset", 0)), activation)
-    return unroll(b, cell, x, directions, start)
+    directions = []
+    for way in range(ways):
+        start = [arrays.select(b, one, 0, way) if isinstance(one, Value) else one[way] for one in states]
+        biases = bias[way, :rows], bias[way, rows:]
+        directions.append(Direction(weights[way], hidden[way], *biases, tuple(start), backwards[way]))
+    cell = Cell(kind, bool(call.get("linear_before_reset", 0)), "relu" if "Relu" in named else "tanh")
+    return unroll(b, cell, call.x, directions)
 
 
 def _gather(call: Call) -> Any:
@@ -218,9 +220,7 @@ LAYERS: dict[str, Callable[[Call], Any]] = {
     "LayerNormalization": _norm("layer_norm"),
     **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), _norm("rms_norm")),
     "GroupNormalization": _group_norm,
-    "InstanceNormalization": lambda call: reductions.group_norm(
-        call.b, call.x, call.x.shape[1], call.constant(1), call.constant(2), call.get("epsilon", 1e-5)
-    ),
+    "InstanceNormalization": _instance_norm,
     "LRN": _local_response,
     "Softmax": _softmax(reductions.softmax),
     "LogSoftmax": _softmax(reductions.log_softmax),

@@ -52,9 +52,8 @@ def ranges(proto: Any) -> dict[str, int]:
             for source in carried.get(node.input[0], set()) if depth else ():
                 limits[source] = min(depth, limits.get(source, depth))
         if node.op_type in _CARRIERS and node.input:
-            carriers = set().union(
-                *(carried.get(name, set()) for name in node.input[: None if node.op_type == "Concat" else 1])
-            )
+            sources = node.input if node.op_type == "Concat" else node.input[:1]
+            carriers = set().union(*(carried.get(name, set()) for name in sources))
             for name in node.output if carriers else ():
                 carried[name] = carriers
     return limits
@@ -107,10 +106,8 @@ def _inferred(proto: Any) -> dict[str, tuple[int, ...]]:
 _NO_VALUES = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 """Operators that look at a value's shape alone."""
 
-_WAY_OUT = (
-    "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as "
-    "`onnxruntime`."
-)
+DENSE = "Serve this model with a dense runtime, such as `onnxruntime`."
+_WAY_OUT = f"The sparse runtime computes each sample of a batch by itself. {DENSE}"
 
 
 def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
@@ -148,10 +145,15 @@ def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
         scale = probes.largest([values[source] for source in node.input if source in values])
         reason = probes.fault(one, other, scale)
         if reason is not None:
-            where = f" (node {node.name!r})" if node.name else f" (which computes {name!r})"
-            raise UnsupportedError(
-                f"the operator {node.op_type!r}{where} mixes the samples of a batch: {reason}. {_WAY_OUT}"
-            )
+            where = f"the operator {node.op_type!r}{place_of(node, name)}"
+            raise UnsupportedError(f"{where} mixes the samples of a batch: {reason}. {_WAY_OUT}")
+
+
+def place_of(node: Any, output: str) -> str:
+    """Where a node lies, in words: its name, or else the ``output`` that it computes."""
+    if node.name:
+        return f" (node {node.name!r})"
+    return f" (which computes {output!r})" if output else ""
 
 
 def _batches(proto: Any) -> list[int]:
@@ -180,11 +182,10 @@ def _batch(proto: Any, ports: Sequence[Port]) -> dict[str, Array]:
     for port in ports:
         shape = (probes.LARGE, *port.shape)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(types[port.name])
-        values = (
-            generator.standard_normal(shape)
-            if port.dtype == "float32"
-            else whole_numbers(shape, high.get(port.name), generator)
-        )
+        if port.dtype == "float32":
+            values = generator.standard_normal(shape)
+        else:
+            values = whole_numbers(shape, high.get(port.name), generator)
         batch[port.name] = values.astype(dtype)
     return batch
 

@@ -96,8 +96,6 @@ class Writer:
                 nodes.append(node)
         return nodes[::-1], [one for one in self.initializers.values() if one.name in needed]
 
-    # ---- parts of a model
-
     def _unique(self, name: str) -> str:
         fresh, count = name, 0
         while fresh in self._names:

@@ -46,10 +46,8 @@ class Rotary(Rewriter):
         if any(t is None or t.shape[-1] != full[-1] for t in tables):
             return None
         for tokens_axis in (1, 0):
-            if all(
-                t is not None and t.shape[1 - tokens_axis] == 1 and t.shape[tokens_axis] == full[tokens_axis]
-                for t in tables
-            ):
+            sizes = full[tokens_axis], 1
+            if all(t is not None and (t.shape[tokens_axis], t.shape[1 - tokens_axis]) == sizes for t in tables):
                 break
         else:
             return None
@@ -84,9 +82,8 @@ class Rotary(Rewriter):
         width = self.shapes[high.inputs[0]][-1]
         for part, begin in ((low, 0), (high, width // 2)):
             cut = part.attributes
-            if (cut["begin"], cut["end"], cut.get("step", 1), cut.get("axis", rank - 1)) != (
-                begin, begin + width // 2, 1, rank - 1,
-            ):  # fmt: skip
+            half, axis = (cut["begin"], cut["end"], cut.get("step", 1)), cut.get("axis", rank - 1)
+            if half != (begin, begin + width // 2, 1) or axis != rank - 1:
                 return None
         return high.inputs[0]
 
@@ -199,9 +196,8 @@ class Attention(Rewriter):
             flat = (rows, features // repeats)
             names[place] = root
             if self.shapes[root] != flat:
-                names[place] = self.before(
-                    f"{node.output}.{'qkv'[place]}.whole", "reshape", root, flat, shape=list(flat)
-                )
+                name = f"{node.output}.{'qkv'[place]}.whole"
+                names[place] = self.before(name, "reshape", root, flat, shape=list(flat))
 
         if q_order is not None and self._repeats(q, q_order, targets[0], heads) == 1:
             whole(0, q, 1)

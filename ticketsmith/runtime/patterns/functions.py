@@ -53,9 +53,8 @@ class Functions(Rewriter):
         return self.tried.get(name, {name: (0, _PROBES)})
 
     def _applied(self, name: str, function: Callable[[Any], Any]) -> dict[str, tuple[int, np.ndarray]]:
-        return {
-            root: (steps + 1, function(curve)) for root, (steps, curve) in self._from(name).items() if steps < _DEPTH
-        }
+        curves = self._from(name).items()
+        return {root: (steps + 1, function(curve)) for root, (steps, curve) in curves if steps < _DEPTH}
 
     def _both(self, node: Node, function: Callable[[Any, Any], Any]) -> dict[str, tuple[int, np.ndarray]]:
         fixed = [self.constant(name) for name in node.inputs]

@@ -75,9 +75,8 @@ def _prelu(b: Builder, x: Value, slope: Any) -> Value:
 
 def _softplus(b: Builder, x: Value, beta: float = 1, threshold: float = 20) -> Value:
     scaled = x if beta == 1 else pointwise.apply(b, "mul", x, beta)
-    curve = (
-        pointwise.softplus(b, scaled) if beta == 1 else pointwise.apply(b, "div", pointwise.softplus(b, scaled), beta)
-    )
+    curve = pointwise.softplus(b, scaled)
+    curve = curve if beta == 1 else pointwise.apply(b, "div", curve, beta)
     # above the threshold it is the line: beyond 16 the same numbers
     return curve if threshold >= 16 else pointwise.where(b, pointwise.apply(b, "less", threshold, scaled), x, curve)
 
@@ -87,11 +86,11 @@ def _sign(b: Builder, x: Value) -> Value:
     return pointwise.apply(b, "sub", above, pointwise.apply(b, "less", x, 0.0))
 
 
+_SAME_NAME = ("relu", "silu", "sigmoid", "tanh", "relu6", "exp", "log", "sqrt", "erf", "sin", "cos", "abs")
+"""Activations that PyTorch and the runtime call the same."""
+
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    **{
-        name: _unary(name)
-        for name in ("relu", "silu", "sigmoid", "tanh", "relu6", "exp", "log", "sqrt", "erf", "sin", "cos", "abs")
-    },
+    **{name: _unary(name) for name in _SAME_NAME},
     "hardswish": _unary("hard_swish"),
     "hardsigmoid": _unary("hard_sigmoid"),
     "gelu": pointwise.gelu,
@@ -116,13 +115,8 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "reciprocal": lambda b, x: pointwise.apply(b, "div", 1.0, x),
     "square": lambda b, x: pointwise.power(b, x, 2),
     "pow": _power,
-    "add": _binary("add"),
-    "sub": _binary("sub"),
+    **{name: _binary(name) for name in ("add", "sub", "mul", "div", "maximum", "minimum")},
     "rsub": _binary("sub", turned=True),
-    "mul": _binary("mul"),
-    "div": _binary("div"),
-    "maximum": _binary("maximum"),
-    "minimum": _binary("minimum"),
     "eq": _binary("equal"),
     "ne": pointwise.not_equal,
     "isnan": lambda b, x: pointwise.not_equal(b, x, x),
@@ -191,20 +185,20 @@ def _instance_norm(b: Builder, x: Value, weight: Any, bias: Any, mean: Any, vari
 
 
 def _pool(kind: str, axes: int) -> Callable[..., Any]:
-    def translate(b: Builder, x: Value, kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any,
-                  ceil_mode: bool = False, count_include_pad: bool = True) -> Value:  # fmt: skip
+    names = ("dilation", "ceil_mode") if kind == "max_pool" else ("ceil_mode", "count_include_pad", "divisor_override")
+
+    def translate(
+        b: Builder, x: Value, kernel: Any, stride: Any = None, padding: Any = 0, *rest: Any, **named: Any
+    ) -> Value:
         kernel, pads = _list(kernel, axes), _list(padding, axes)
         step = _list(stride, axes) if stride else kernel
-        if kind == "max_pool":
-            dilation, ceil_mode = (list(rest) + [1, ceil_mode][len(rest) :])[:2]
-            if any(d != 1 for d in _list(dilation, axes)):
-                raise ValueError("dilation")
-        else:
-            left = [ceil_mode, count_include_pad, None][len(rest) :]
-            ceil_mode, count_include_pad, divisor = (list(rest) + left)[:3]
-            if divisor is not None:
-                raise ValueError("divisor_override")
-        return windows.pool(b, kind, x, kernel, step, pads, pads, count_include_pad, ceil_mode)
+        options = {**dict(zip(names, rest, strict=False)), **named}
+        if any(d != 1 for d in _list(options.get("dilation", 1), axes)):
+            raise ValueError("dilation")
+        if options.get("divisor_override") is not None:
+            raise ValueError("divisor_override")
+        counted, ceil = options.get("count_include_pad", True), options.get("ceil_mode", False)
+        return windows.pool(b, kind, x, kernel, step, pads, pads, counted, ceil)
 
     return translate
 
@@ -231,7 +225,7 @@ def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = N
                causal: bool = False, scale: float | None = None, enable_gqa: bool = False) -> Value:  # fmt: skip
     if dropout:
         raise ValueError("dropout")
-    operands = [query, key, value]
+    operands, scale = [query, key, value], 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     three = all(len(one.shape) == 3 for one in operands)
     if three:
         operands = [arrays.unsqueeze(b, one, (1,)) if isinstance(one, Value) else one[:, None] for one in operands]
@@ -240,25 +234,18 @@ def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = N
     if isinstance(mask, np.ndarray):
         if mask.dtype == np.bool_:
             mask = np.where(mask, 0.0, HIDDEN)
-        plain = mask.reshape(-1, *mask.shape[-2:])
+        rows, columns = mask.shape[-2:]
+        plain, past = mask.reshape(-1, rows, columns), np.tri(rows, columns, dtype=bool)
         if not plain.any():
             mask = None
-        elif mask.shape[-1] == mask.shape[-2] and (np.tril(plain) == 0).all() and _hides_future(plain):
+        elif rows == columns and (plain[:, past] == 0).all() and (plain[:, ~past] <= -1e20).all():
             mask, causal = None, True
         else:
             mask = np.maximum(mask, HIDDEN)
     elif isinstance(mask, Value) and mask.boolean:
         mask = pointwise.apply(b, "mul", pointwise.apply(b, "sub", 1.0, mask), HIDDEN)
-    width = query.shape[-1]
-    mixed = sequences.attention(
-        b, operands[0], operands[1], operands[2], mask, causal, 1 / math.sqrt(width) if scale is None else scale
-    )
+    mixed = sequences.attention(b, operands[0], operands[1], operands[2], mask, causal, scale)
     return arrays.squeeze(b, mixed, (1,)) if three else mixed
-
-
-def _hides_future(masks: np.ndarray) -> bool:
-    tokens = masks.shape[-1]
-    return bool((masks[:, ~np.tri(tokens, dtype=bool)] <= -1e20).all())
 
 
 def _addmm(b: Builder, bias: Any, x: Any, y: Any, beta: float = 1, alpha: float = 1) -> Value:
@@ -302,24 +289,18 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _native_batch_norm,
-    "layer_norm": lambda b, x, shape, weight=None, bias=None, epsilon=1e-5, *_: reductions.norm(
-        b, "layer_norm", x, len(shape), weight, bias, epsilon
-    ),
+    "layer_norm": lambda b, x, shape, *rest: reductions.norm(b, "layer_norm", x, len(shape), *rest[:3]),
     "rms_norm": lambda b, x, shape, weight=None, epsilon=None: reductions.norm(
         b, "rms_norm", x, len(shape), weight, None, 2**-23 if epsilon is None else epsilon
     ),
-    "group_norm": lambda b, x, groups, weight=None, bias=None, epsilon=1e-5, *_: reductions.group_norm(
-        b, x, groups, weight, bias, epsilon
-    ),
+    "group_norm": lambda b, x, groups, *rest: reductions.group_norm(b, x, groups, *rest[:3]),
     "instance_norm": _instance_norm,
     **{f"{kind}_pool{axes}d": _pool(f"{kind}_pool", axes) for kind in ("max", "avg") for axes in (1, 2)},
     "avg_pool3d": _pool("avg_pool", 3),
     **{f"adaptive_avg_pool{axes}d": _adaptive("avg_pool", axes) for axes in (1, 2)},
     **{f"adaptive_max_pool{axes}d": _adaptive("max_pool", axes, several=True) for axes in (1, 2)},
-    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d"), _resize("nearest", separable=False)),
-    **dict.fromkeys(
-        ("_upsample_nearest_exact1d", "_upsample_nearest_exact2d"), _resize("nearest-exact", separable=False)
-    ),
+    **{f"upsample_nearest{axes}d": _resize("nearest", separable=False) for axes in (1, 2)},
+    **{f"_upsample_nearest_exact{axes}d": _resize("nearest-exact", separable=False) for axes in (1, 2)},
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d"), _resize("bilinear")),
     "upsample_bicubic2d": _resize("bicubic"),
     "scaled_dot_product_attention": _attention,

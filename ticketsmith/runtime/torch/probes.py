@@ -17,7 +17,8 @@ from ticketsmith.runtime.builder.core import UnsupportedError
 from ticketsmith.runtime.probes import Array
 from ticketsmith.runtime.torch.trace import Operation, trace
 
-_WAY_OUT = "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as `torch`."
+DENSE = "Serve this model with a dense runtime, such as `torch`."
+_WAY_OUT = f"The sparse runtime computes each sample of a batch by itself. {DENSE}"
 
 
 def check_samples(module: nn.Module, examples: Sequence[Tensor], names: Sequence[str]) -> None:
@@ -33,9 +34,8 @@ def check_samples(module: nn.Module, examples: Sequence[Tensor], names: Sequence
         try:
             _compare(module, _batch(examples, every=False), names)
         except _FailureError as failure:
-            raise UnsupportedError(
-                f"the model takes one sample, and no batch of several ({failure}). {_WAY_OUT}"
-            ) from failure
+            reason = f"the model takes one sample, and no batch of several ({failure})"
+            raise UnsupportedError(f"{reason}. {_WAY_OUT}") from failure
 
 
 class _FailureError(Exception):
@@ -62,7 +62,7 @@ class _Record:
 
 
 def _compare(module: nn.Module, batch: Sequence[Tensor], names: Sequence[str]) -> None:
-    few = [tensor[probes.FIRST : probes.FIRST + probes.SMALL].clone() for tensor in batch]
+    few = [probes.small(tensor).clone() for tensor in batch]
     room = probes.MOST_BYTES
     records: list[_Record] = []
 

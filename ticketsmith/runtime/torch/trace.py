@@ -1,13 +1,11 @@
-"""A PyTorch model traced at work: each operator, its operands and its results, and what these follow from.
-
-It needs torch, as all of this room does.
-"""
+"""A PyTorch model traced at work: each operator, its operands and its results, and what these follow from."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,19 +65,19 @@ def trace(
     """
     places: list[str] = []
     handles = []
+
+    def enter(name: str, *_: Any) -> None:
+        places.append(name)
+
+    def leave(*_: Any) -> None:
+        places.pop()
+
     for name, module in model.named_modules():
-
-        def enter(_: nn.Module, __: Any, name: str = name) -> None:
-            places.append(name)
-
-        def leave(_: nn.Module, __: Any, ___: Any) -> None:
-            places.pop()
-
         if not isinstance(module, torch.jit.ScriptModule):
-            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_pre_hook(partial(enter, name)))
             handles.append(module.register_forward_hook(leave, always_call=True))
     try:
-        with _without_fast_path(), _Watch(model, inputs, visit, places):
+        with without_fast_path(), _Watch(model, inputs, visit, places):
             return call()
     finally:
         for handle in handles:
@@ -121,7 +119,8 @@ def table_size(model: nn.Module, tokens: Tensor) -> int | None:
 
 
 @contextlib.contextmanager
-def _without_fast_path() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
+    """Attention by its parts: PyTorch's fast path would hide the layers in one operator."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -174,23 +173,14 @@ class _Watch(TorchDispatchMode):
             if func._schema.is_mutable:
                 for tensor in results:
                     self._remember(tensor, origin)
-        scalars = tuple(
-            value
-            for value, argument in zip(args, func._schema.arguments, strict=False)
-            if type(value) in (int, float) and "int" not in str(argument.real_type)
-        )
+        pairs = zip(args, func._schema.arguments, strict=False)
+        scalars = tuple(one for one, kind in pairs if type(one) in (int, float) and "int" not in str(kind.real_type))
         place = self.places[-1] if self.places else ""
-        self.visit(
-            Operation(
-                name,
-                place,
-                args,
-                operands,
-                results,
-                scalars,
-                lambda tensor: before.get(id(tensor)) or self.origin(tensor),
-            )
-        )
+
+        def origin_of(tensor: Tensor) -> Origin:
+            return before.get(id(tensor)) or self.origin(tensor)
+
+        self.visit(Operation(name, place, args, operands, results, scalars, origin_of))
         return result
 
 
