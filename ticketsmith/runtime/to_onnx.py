@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -87,21 +88,15 @@ def _affine(to: Writer, node: Node) -> str:
     return to.activate(node, value)
 
 
-def _elementwise(op: str) -> Callable[[Writer, Node], str]:
-    def write(to: Writer, node: Node) -> str:
-        return to.activate(node, to.emit(op, to.operands(node)))
-
-    return write
+def _elementwise(op: str, to: Writer, node: Node) -> str:
+    return to.activate(node, to.emit(op, to.operands(node)))
 
 
-def _comparison(op: str) -> Callable[[Writer, Node], str]:
-    def write(to: Writer, node: Node) -> str:
-        output = to.emit(op, to.operands(node))
-        if node.activation == "linear":
-            to.booleans[node.output] = output
-        return to.activate(node, to.emit("Cast", [output], to=FLOAT))
-
-    return write
+def _comparison(op: str, to: Writer, node: Node) -> str:
+    output = to.emit(op, to.operands(node))
+    if node.activation == "linear":
+        to.booleans[node.output] = output
+    return to.activate(node, to.emit("Cast", [output], to=FLOAT))
 
 
 def _where(to: Writer, node: Node) -> str:
@@ -156,15 +151,12 @@ def _slice(to: Writer, node: Node) -> str:
     return to.emit("Slice", [to.value(node), *(to.integers([number]) for number in numbers)])
 
 
-def _pool(op: str) -> Callable[[Writer, Node], str]:
-    def write(to: Writer, node: Node) -> str:
-        kernel, stride, padding = pool_geometry(node)
-        if kernel == to.shapes[node.inputs[0]][1:] and not any(padding):
-            return to.emit(f"Global{op}", [to.value(node)])
-        counted = {} if op == "MaxPool" else {"count_include_pad": int(node.attributes.get("count_padding", True))}
-        return to.emit(op, [to.value(node)], kernel_shape=kernel, strides=stride, pads=[*padding, *padding], **counted)
-
-    return write
+def _pool(op: str, to: Writer, node: Node) -> str:
+    kernel, stride, padding = pool_geometry(node)
+    if kernel == to.shapes[node.inputs[0]][1:] and not any(padding):
+        return to.emit(f"Global{op}", [to.value(node)])
+    counted = {} if op == "MaxPool" else {"count_include_pad": int(node.attributes.get("count_padding", True))}
+    return to.emit(op, [to.value(node)], kernel_shape=kernel, strides=stride, pads=[*padding, *padding], **counted)
 
 
 def _layer_norm(to: Writer, node: Node) -> str:
@@ -233,17 +225,17 @@ def _attention(to: Writer, node: Node) -> str:
 WRITERS: dict[str, Callable[[Writer, Node], str]] = {
     "linear": _linear,
     "conv2d": _conv2d,
-    "max_pool": _pool("MaxPool"),
-    "avg_pool": _pool("AveragePool"),
+    "max_pool": partial(_pool, "MaxPool"),
+    "avg_pool": partial(_pool, "AveragePool"),
     "affine": _affine,
     "activation": lambda to, node: to.activate(node, to.value(node)),
-    **{op: _elementwise(op.capitalize()) for op in ("add", "sub", "mul", "div")},
-    "maximum": _elementwise("Max"),
-    "minimum": _elementwise("Min"),
-    "power": _elementwise("Pow"),
-    "equal": _comparison("Equal"),
-    "less": _comparison("Less"),
-    "less_equal": _comparison("LessOrEqual"),
+    **{op: partial(_elementwise, op.capitalize()) for op in ("add", "sub", "mul", "div")},
+    "maximum": partial(_elementwise, "Max"),
+    "minimum": partial(_elementwise, "Min"),
+    "power": partial(_elementwise, "Pow"),
+    "equal": partial(_comparison, "Equal"),
+    "less": partial(_comparison, "Less"),
+    "less_equal": partial(_comparison, "LessOrEqual"),
     "where": _where,
     "add_constant": lambda to, node: to.activate(node, to.emit("Add", [to.value(node), to.tensor(node, "value")])),
     "constant": lambda to, node: to.tensor(node, "value", "sample", lambda value: value[None]),

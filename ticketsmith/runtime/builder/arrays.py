@@ -12,7 +12,7 @@ from ticketsmith.runtime.builder.core import Array, Builder, Value, check_axes, 
 from ticketsmith.runtime.graph import Shape
 
 
-def reshape(b: Builder, x: Value, shape: Sequence[int]) -> Value:
+def reshape(x: Value, shape: Sequence[int]) -> Value:
     """The same elements in the same order. No node is made before it is needed."""
     sizes = [int(n) for n in shape]
     if sizes.count(-1) == 1:
@@ -23,7 +23,7 @@ def reshape(b: Builder, x: Value, shape: Sequence[int]) -> Value:
     return replace(x, shape=tuple(sizes), batch=0 if outermost and sizes else None)
 
 
-def unsqueeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
+def unsqueeze(x: Value, axes: Sequence[int]) -> Value:
     """New axes of size 1, at these places of the result."""
     rank = len(x.shape) + len(axes)
     new = {axis % rank for axis in axes}
@@ -39,7 +39,7 @@ def unsqueeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
     return replace(x, shape=tuple(sizes), batch=batch)
 
 
-def squeeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
+def squeeze(x: Value, axes: Sequence[int]) -> Value:
     """Without these axes, where they are of size 1."""
     gone = {axis % len(x.shape) for axis in axes if x.shape[axis] == 1}
     check_axes(x, gone)
@@ -114,7 +114,7 @@ def select(b: Builder, x: Value, axis: int, index: int) -> Value:
     """One place of an axis, which goes."""
     axis %= len(x.shape)
     index %= x.shape[axis]
-    return squeeze(b, part(b, x, axis, index, index + 1), (axis,))
+    return squeeze(part(b, x, axis, index, index + 1), (axis,))
 
 
 def split(b: Builder, x: Value, sizes: int | Sequence[int], axis: int = 0) -> list[Value]:
@@ -168,7 +168,7 @@ def depth_to_space(b: Builder, x: Value, factor: int, depth_first: bool = False)
     shape, axes = (1, inner, factor, factor, rows, cols), (0, 1, 4, 2, 5, 3)
     if depth_first:
         shape, axes = (1, factor, factor, inner, rows, cols), (0, 3, 4, 1, 5, 2)
-    return reshape(b, permute(b, reshape(b, x, shape), axes), (1, inner, rows * factor, cols * factor))
+    return reshape(permute(b, reshape(x, shape), axes), (1, inner, rows * factor, cols * factor))
 
 
 def concat(b: Builder, parts: Sequence[Value | Array], axis: int) -> Value:
@@ -192,7 +192,7 @@ def concat(b: Builder, parts: Sequence[Value | Array], axis: int) -> Value:
 def tile(b: Builder, x: Value, counts: Sequence[int]) -> Value:
     """So many times along each axis; more counts than axes are of new axes before them."""
     missing = len(counts) - len(x.shape)
-    x = reshape(b, x, (1,) * missing + x.shape) if missing else x
+    x = reshape(x, (1,) * missing + x.shape) if missing else x
     for axis, count in enumerate(counts):
         x = concat(b, [x] * int(count), axis) if count > 1 else x
     return x

@@ -28,7 +28,7 @@ def embedding(b: Builder, table: Array, tokens: Value) -> Value:
 
 def one_hot(b: Builder, places: Value, count: int) -> Value:
     """Of each place, zeros and a one, ``[..., count]``."""
-    return pointwise.apply(b, "equal", arrays.unsqueeze(b, places, (-1,)), np.arange(count, dtype=np.float32))
+    return pointwise.apply(b, "equal", arrays.unsqueeze(places, (-1,)), np.arange(count, dtype=np.float32))
 
 
 def _lookup(b: Builder, table: Array, places: Value) -> Value:
@@ -118,8 +118,8 @@ def unroll(b: Builder, cell: Cell, x: Value, directions: Sequence[Direction]) ->
     outputs, last = [], []
     for direction in directions:
         hidden, end = _one_way(b, cell, x, direction)
-        outputs.append(arrays.concat(b, [arrays.unsqueeze(b, one, (0, 1)) for one in hidden], 0))
-        last.append([arrays.unsqueeze(b, one, (0,)) for one in end])
+        outputs.append(arrays.concat(b, [arrays.unsqueeze(one, (0, 1)) for one in hidden], 0))
+        last.append([arrays.unsqueeze(one, (0,)) for one in end])
     return [_join(b, outputs, 1), *(_join(b, states, 0) for states in zip(*last, strict=True))]
 
 

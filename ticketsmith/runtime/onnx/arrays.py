@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,17 @@ def _unary(kind: str) -> Callable[[Call], Value]:
     return lambda call: pointwise.unary(call.b, kind, call.x)
 
 
-def _binary(op: str, turned: bool = False, boolean: bool = False) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        call.get("broadcast")  # of opsets before 7; with `axis`, which is refused, it is another one than NumPy's
-        left, right = call.inputs[::-1] if turned else call.inputs
-        return replace(pointwise.apply(call.b, op, left, right), boolean=boolean)
-
-    return translate
+def _binary(op: str, call: Call, turned: bool = False, boolean: bool = False) -> Value:
+    call.get("broadcast")  # of opsets before 7; with `axis`, which is refused, it is another one than NumPy's
+    left, right = call.inputs[::-1] if turned else call.inputs
+    return replace(pointwise.apply(call.b, op, left, right), boolean=boolean)
 
 
-def _several(op: str) -> Callable[[Call], Any]:
-    def translate(call: Call) -> Any:
-        total = call.inputs[0]
-        for one in call.inputs[1:]:
-            total = pointwise.apply(call.b, op, total, one)
-        return total
-
-    return translate
+def _several(op: str, call: Call) -> Any:
+    total = call.inputs[0]
+    for one in call.inputs[1:]:
+        total = pointwise.apply(call.b, op, total, one)
+    return total
 
 
 def _power(call: Call) -> Value:
@@ -129,17 +124,17 @@ ELEMENTWISE: dict[str, Callable[[Call], Any]] = {
     "Reciprocal": lambda call: pointwise.apply(call.b, "div", 1.0, call.x),
     "Clip": _clip,
     "Pow": _power,
-    **{name.capitalize(): _binary(name) for name in ("add", "sub", "mul", "div")},
-    "Sum": _several("add"),
-    "Max": _several("maximum"),
-    "Min": _several("minimum"),
-    "Equal": _binary("equal", boolean=True),
-    "Less": _binary("less", boolean=True),
-    "LessOrEqual": _binary("less_equal", boolean=True),
-    "Greater": _binary("less", turned=True, boolean=True),
-    "GreaterOrEqual": _binary("less_equal", turned=True, boolean=True),
-    "And": _binary("mul", boolean=True),
-    "Or": _binary("maximum", boolean=True),
+    **{name.capitalize(): partial(_binary, name) for name in ("add", "sub", "mul", "div")},
+    "Sum": partial(_several, "add"),
+    "Max": partial(_several, "maximum"),
+    "Min": partial(_several, "minimum"),
+    "Equal": partial(_binary, "equal", boolean=True),
+    "Less": partial(_binary, "less", boolean=True),
+    "LessOrEqual": partial(_binary, "less_equal", boolean=True),
+    "Greater": partial(_binary, "less", turned=True, boolean=True),
+    "GreaterOrEqual": partial(_binary, "less_equal", turned=True, boolean=True),
+    "And": partial(_binary, "mul", boolean=True),
+    "Or": partial(_binary, "maximum", boolean=True),
     "Not": lambda call: replace(pointwise.opposite(call.b, call.x), boolean=True),
     "IsNaN": lambda call: replace(pointwise.not_equal(call.b, call.x, call.x), boolean=True),
     "Where": lambda call: pointwise.where(call.b, *call.inputs),
@@ -151,7 +146,7 @@ def _reshape(call: Call) -> Value:
     sizes = call.numbers(1, "shape") or []
     if not call.get("allowzero", 0):
         sizes = [call.x.shape[axis] if n == 0 else n for axis, n in enumerate(sizes)]
-    return arrays.reshape(call.b, call.x, sizes)
+    return arrays.reshape(call.x, sizes)
 
 
 def _expand(call: Call) -> Value:
@@ -162,14 +157,14 @@ def _expand(call: Call) -> Value:
 def _flatten(call: Call) -> Value:
     axis = call.get("axis", 1)
     axis = axis + len(call.x.shape) if axis < 0 else axis
-    return arrays.reshape(call.b, call.x, (math.prod(call.x.shape[:axis]), math.prod(call.x.shape[axis:])))
+    return arrays.reshape(call.x, (math.prod(call.x.shape[:axis]), math.prod(call.x.shape[axis:])))
 
 
 def _squeeze(call: Call) -> Value:
     axes = call.numbers(1, "axes")
     if axes is None:
         raise ValueError("without axes, the batch may go too")
-    return arrays.squeeze(call.b, call.x, axes)
+    return arrays.squeeze(call.x, axes)
 
 
 def _split(call: Call) -> list[Value]:
@@ -214,9 +209,9 @@ def _tile(call: Call) -> Value:
 def _space_to_depth(call: Call) -> Value:
     b, size = call.b, call.get("blocksize")
     _, channels, rows, cols = call.x.shape
-    parts = arrays.reshape(b, call.x, (1, channels, rows // size, size, cols // size, size))
+    parts = arrays.reshape(call.x, (1, channels, rows // size, size, cols // size, size))
     parts = arrays.permute(b, parts, (0, 3, 5, 1, 2, 4))
-    return arrays.reshape(b, parts, (1, channels * size**2, rows // size, cols // size))
+    return arrays.reshape(parts, (1, channels * size**2, rows // size, cols // size))
 
 
 def _cumulative(call: Call) -> Value:
@@ -226,21 +221,18 @@ def _cumulative(call: Call) -> Value:
     return products.along(call.b, call.x, axis, matrix.T if call.get("reverse", 0) else matrix)
 
 
-def _over(function: Callable[[Builder, Value, list[int], bool], Value]) -> Callable[[Call], Value]:
+def _over(function: Callable[[Builder, Value, list[int], bool], Value], call: Call) -> Value:
     """A reduction by ``function``."""
-
-    def translate(call: Call) -> Value:
-        axes = call.numbers(1, "axes")
-        if not axes and call.get("noop_with_empty_axes", 0):
-            raise ValueError("no axes")
-        return function(call.b, call.x, axes or list(range(len(call.x.shape))), bool(call.get("keepdims", 1)))
-
-    return translate
+    axes = call.numbers(1, "axes")
+    if not axes and call.get("noop_with_empty_axes", 0):
+        raise ValueError("no axes")
+    return function(call.b, call.x, axes or list(range(len(call.x.shape))), bool(call.get("keepdims", 1)))
 
 
-def _reduce(function: str) -> Callable[[Call], Value]:
-    reduce = _over(lambda b, x, axes, keep: reductions.reduce(b, function, x, axes, keep))
-    return lambda call: call.x if call.get("noop_with_empty_axes", 0) and not call.numbers(1, "axes") else reduce(call)
+def _reduce(function: str, call: Call) -> Value:
+    if call.get("noop_with_empty_axes", 0) and not call.numbers(1, "axes"):
+        return call.x
+    return _over(lambda b, x, axes, keep: reductions.reduce(b, function, x, axes, keep), call)
 
 
 def _square_sum(b: Builder, x: Value, axes: list[int], keep: bool) -> Value:
@@ -252,18 +244,18 @@ ARRAYS: dict[str, Callable[[Call], Any]] = {
     "Flatten": _flatten,
     "Transpose": lambda call: arrays.permute(call.b, call.x, call.get("perm") or range(len(call.x.shape))[::-1]),
     "Squeeze": _squeeze,
-    "Unsqueeze": lambda call: arrays.unsqueeze(call.b, call.x, call.numbers(1, "axes") or []),
+    "Unsqueeze": lambda call: arrays.unsqueeze(call.x, call.numbers(1, "axes") or []),
     "Concat": lambda call: arrays.concat(call.b, call.inputs, call.get("axis", 0)),
     "Split": _split,
     "Slice": _slice,
     "Pad": _pad,
     "Expand": _expand,
     "Tile": _tile,
-    **{f"Reduce{name.capitalize()}": _reduce(name) for name in ("mean", "sum", "max", "min")},
-    "ReduceL1": _over(lambda b, x, axes, keep: reductions.vector_norm(b, x, 1, axes, keep)),
-    "ReduceL2": _over(lambda b, x, axes, keep: reductions.vector_norm(b, x, 2, axes, keep)),
-    "ReduceSumSquare": _over(_square_sum),
-    "ReduceLogSumExp": _over(reductions.logsumexp),
+    **{f"Reduce{name.capitalize()}": partial(_reduce, name) for name in ("mean", "sum", "max", "min")},
+    "ReduceL1": partial(_over, lambda b, x, axes, keep: reductions.vector_norm(b, x, 1, axes, keep)),
+    "ReduceL2": partial(_over, lambda b, x, axes, keep: reductions.vector_norm(b, x, 2, axes, keep)),
+    "ReduceSumSquare": partial(_over, _square_sum),
+    "ReduceLogSumExp": partial(_over, reductions.logsumexp),
     "CumSum": _cumulative,
     "DepthToSpace": lambda call: arrays.depth_to_space(
         call.b, call.x, call.get("blocksize"), call.get("mode", "DCR") == "DCR"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences, windows
+from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences
 from ticketsmith.runtime.builder.core import Builder, Value
 from ticketsmith.runtime.builder.sequences import Cell, Direction, unroll
-from ticketsmith.runtime.builder.windows import interpolation
 from ticketsmith.runtime.onnx.call import Call
 
 
@@ -45,18 +45,15 @@ def _conv(call: Call, transposed: bool = False) -> Value:
     return convolve(call.b, call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
 
 
-def _pool(kind: str) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        kernel = call.get("kernel_shape")
-        stride = call.get("strides", [1] * len(kernel))
-        dilation = call.get("dilations", [1] * len(kernel))
-        if any(d != 1 for d in dilation) or call.outputs > 1:
-            raise ValueError("dilation, or the places of maxima")
-        begin, end = _pads(call, call.x.shape[2:], kernel, stride, dilation)
-        counted = bool(call.get("count_include_pad", 0)) or (kind == "avg_pool" and not any([*begin, *end]))
-        return windows.pool(call.b, kind, call.x, kernel, stride, begin, end, counted, bool(call.get("ceil_mode", 0)))
-
-    return translate
+def _pool(kind: str, call: Call) -> Value:
+    kernel = call.get("kernel_shape")
+    stride = call.get("strides", [1] * len(kernel))
+    dilation = call.get("dilations", [1] * len(kernel))
+    if any(d != 1 for d in dilation) or call.outputs > 1:
+        raise ValueError("dilation, or the places of maxima")
+    begin, end = _pads(call, call.x.shape[2:], kernel, stride, dilation)
+    counted = bool(call.get("count_include_pad", 0)) or (kind == "avg_pool" and not any([*begin, *end]))
+    return reductions.pool(call.b, kind, call.x, kernel, stride, begin, end, counted, bool(call.get("ceil_mode", 0)))
 
 
 def _gemm(call: Call) -> Value:
@@ -92,13 +89,10 @@ def _batch_norm(call: Call) -> Value:
     return reductions.batch_norm(call.b, call.x, scale, shift, mean, variance, call.get("epsilon", 1e-5))
 
 
-def _norm(op: str) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        axes = len(call.x.shape) - call.get("axis", -1) % len(call.x.shape)
-        shift = call.constant(2) if op == "layer_norm" else None
-        return reductions.norm(call.b, op, call.x, axes, call.constant(1), shift, call.get("epsilon", 1e-5))
-
-    return translate
+def _norm(op: str, call: Call) -> Value:
+    axes = len(call.x.shape) - call.get("axis", -1) % len(call.x.shape)
+    shift = call.constant(2) if op == "layer_norm" else None
+    return reductions.norm(call.b, op, call.x, axes, call.constant(1), shift, call.get("epsilon", 1e-5))
 
 
 def _group_norm(call: Call) -> Value:
@@ -114,14 +108,11 @@ def _instance_norm(call: Call) -> Value:
     return reductions.group_norm(call.b, call.x, call.x.shape[1], scale, shift, call.get("epsilon", 1e-5))
 
 
-def _softmax(function: Callable[[Builder, Value, int], Value]) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        axis = call.get("axis", -1 if call.opset >= 13 else 1) % len(call.x.shape)
-        if call.opset < 13 and axis != len(call.x.shape) - 1:
-            raise ValueError("a softmax of several axes")
-        return function(call.b, call.x, axis)
-
-    return translate
+def _softmax(function: Callable[[Builder, Value, int], Value], call: Call) -> Value:
+    axis = call.get("axis", -1 if call.opset >= 13 else 1) % len(call.x.shape)
+    if call.opset < 13 and axis != len(call.x.shape) - 1:
+        raise ValueError("a softmax of several axes")
+    return function(call.b, call.x, axis)
 
 
 def _local_response(call: Call) -> Value:
@@ -175,7 +166,7 @@ def _gather(call: Call) -> Any:
         return arrays.select(b, data, axis, int(places))
     axis %= len(data.shape)
     elements = arrays.take(b, data, axis, places.reshape(-1))
-    return arrays.reshape(b, elements, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
+    return arrays.reshape(elements, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
 
 
 def _resize(call: Call) -> Value:
@@ -196,12 +187,12 @@ def _resize(call: Call) -> Value:
     if counts[:2] != list(x.shape[:2]) or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise ValueError(f"sizes {counts}")
     matrices = [
-        interpolation(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
+        reductions.interpolation(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
         for n, count, factor in list(zip(x.shape, counts, factors, strict=True))[2:]
     ]
     if mode == "nearest":
-        return windows.nearest(b, x, [one.argmax(1) for one in matrices])
-    return windows.resize(b, x, matrices)
+        return reductions.nearest(b, x, [one.argmax(1) for one in matrices])
+    return reductions.resize(b, x, matrices)
 
 
 def _dropout(call: Call) -> Any:
@@ -217,17 +208,19 @@ LAYERS: dict[str, Callable[[Call], Any]] = {
     "Gemm": _gemm,
     "MatMul": lambda call: products.matmul(call.b, *call.inputs),
     "BatchNormalization": _batch_norm,
-    "LayerNormalization": _norm("layer_norm"),
-    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), _norm("rms_norm")),
+    "LayerNormalization": partial(_norm, "layer_norm"),
+    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), partial(_norm, "rms_norm")),
     "GroupNormalization": _group_norm,
     "InstanceNormalization": _instance_norm,
     "LRN": _local_response,
-    "Softmax": _softmax(reductions.softmax),
-    "LogSoftmax": _softmax(reductions.log_softmax),
-    "MaxPool": _pool("max_pool"),
-    "AveragePool": _pool("avg_pool"),
-    "GlobalAveragePool": lambda call: windows.adaptive_pool(call.b, "avg_pool", call.x, [1] * (len(call.x.shape) - 2)),
-    "GlobalMaxPool": lambda call: windows.adaptive_pool(call.b, "max_pool", call.x, [1] * (len(call.x.shape) - 2)),
+    "Softmax": partial(_softmax, reductions.softmax),
+    "LogSoftmax": partial(_softmax, reductions.log_softmax),
+    "MaxPool": partial(_pool, "max_pool"),
+    "AveragePool": partial(_pool, "avg_pool"),
+    "GlobalAveragePool": lambda call: reductions.adaptive_pool(
+        call.b, "avg_pool", call.x, [1] * (len(call.x.shape) - 2)
+    ),
+    "GlobalMaxPool": lambda call: reductions.adaptive_pool(call.b, "max_pool", call.x, [1] * (len(call.x.shape) - 2)),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "LSTM": lambda call: _recurrent(call, "LSTM", ["Sigmoid", "Tanh", "Tanh"]),
     "GRU": lambda call: _recurrent(call, "GRU", ["Sigmoid", "Tanh"]),

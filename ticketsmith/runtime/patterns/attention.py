@@ -115,7 +115,7 @@ class Attention(Rewriter):
             if pair is not None and pair[1] == 0:
                 scale, name = scale * pair[0], step.inputs[0]
             elif step.op in ("add", "add_constant") and mask is None and scale == 1:
-                match = self._mask(step, rank)
+                match = self._mask(step)
                 if match is None:
                     return None
                 mask, name = match
@@ -123,7 +123,7 @@ class Attention(Rewriter):
                 return None
         return self._replacement(node, product, scale, mask, rank)
 
-    def _mask(self, step: Node, rank: int) -> tuple[str, str] | None:
+    def _mask(self, step: Node) -> tuple[str, str] | None:
         """The mask that is added, and the scores it is added to."""
         if step.op == "add_constant":
             value = self.tensors[step.weights["value"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,24 +22,17 @@ def _axes(x: Value, dims: Any) -> list[int]:
     return list(range(len(x.shape))) if dims is None or dims == [] else _listed(dims)
 
 
-def _reduce(function: str) -> Callable[..., Value]:
-    def translate(b: Builder, x: Value, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-        return reductions.reduce(b, function, _of_floats(x, dtype), _axes(x, dims), keepdim)
-
-    return translate
+def _reduce(function: str, b: Builder, x: Value, dims: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    return reductions.reduce(b, function, _of_floats(x, dtype), _axes(x, dims), keepdim)
 
 
-def _extreme(function: str) -> Callable[..., Any]:
+def _extreme(function: str, b: Builder, x: Any, other: Any = None, keepdim: bool = False) -> Any:
     """``torch.max`` and ``torch.min``: of two values, over everything, or over an axis and then with places."""
-
-    def translate(b: Builder, x: Any, other: Any = None, keepdim: bool = False) -> Any:
-        if isinstance(other, int):
-            return [reductions.reduce(b, function, x, [other], keepdim), None]  # where it lies is not known
-        if other is None:
-            return reductions.reduce(b, function, x, _axes(x, None), False)
-        return pointwise.apply(b, f"{function}imum", x, other)
-
-    return translate
+    if isinstance(other, int):
+        return [reductions.reduce(b, function, x, [other], keepdim), None]  # where it lies is not known
+    if other is None:
+        return reductions.reduce(b, function, x, _axes(x, None), False)
+    return pointwise.apply(b, f"{function}imum", x, other)
 
 
 def _of_floats(x: Value, dtype: Any) -> Value:
@@ -65,7 +59,7 @@ def _variance_and_mean(b: Builder, x: Value, dims: Any = None, **named: Any) -> 
 def _flatten(b: Builder, x: Value, start: int = 0, end: int = -1) -> Value:
     rank = len(x.shape)
     start, end = start % rank, end % rank
-    return arrays.reshape(b, x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+    return arrays.reshape(x, (*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
 def _transpose(b: Builder, x: Value, first: int, second: int) -> Value:
@@ -77,19 +71,19 @@ def _transpose(b: Builder, x: Value, first: int, second: int) -> Value:
 def _squeeze(b: Builder, x: Value, dims: Any = None) -> Value:
     if dims is None:
         raise ValueError("without axes, the batch may go too")
-    return arrays.squeeze(b, x, _listed(dims))
+    return arrays.squeeze(x, _listed(dims))
 
 
 def _unflatten(b: Builder, x: Value, dim: int, sizes: Any) -> Value:
-    return arrays.reshape(b, x, (*x.shape[:dim], *sizes, *x.shape[dim:][1:]))
+    return arrays.reshape(x, (*x.shape[:dim], *sizes, *x.shape[dim:][1:]))
 
 
 def _repeat_interleave(b: Builder, x: Value, count: Any, dim: int | None = None, **_: Any) -> Value:
     if not isinstance(count, int) or dim is None:
         raise ValueError("different counts")
     dim %= len(x.shape)
-    wide = arrays.expand(b, arrays.unsqueeze(b, x, (dim + 1,)), (*x.shape[: dim + 1], count, *x.shape[dim + 1 :]))
-    return arrays.reshape(b, wide, (*x.shape[:dim], count * x.shape[dim], *x.shape[dim + 1 :]))
+    wide = arrays.expand(b, arrays.unsqueeze(x, (dim + 1,)), (*x.shape[: dim + 1], count, *x.shape[dim + 1 :]))
+    return arrays.reshape(wide, (*x.shape[:dim], count * x.shape[dim], *x.shape[dim + 1 :]))
 
 
 def _slice(b: Builder, x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
@@ -98,11 +92,11 @@ def _slice(b: Builder, x: Value, dim: int = 0, start: Any = None, end: Any = Non
 
 
 def _stack(b: Builder, parts: list[Any], dim: int = 0) -> Value:
-    return arrays.concat(b, [_with_axis(b, one, dim) for one in parts], dim)
+    return arrays.concat(b, [_with_axis(one, dim) for one in parts], dim)
 
 
-def _with_axis(b: Builder, x: Any, dim: int) -> Any:
-    return arrays.unsqueeze(b, x, (dim,)) if isinstance(x, Value) else np.expand_dims(x, dim)
+def _with_axis(x: Any, dim: int) -> Any:
+    return arrays.unsqueeze(x, (dim,)) if isinstance(x, Value) else np.expand_dims(x, dim)
 
 
 def _index(b: Builder, x: Value, indices: list[Any]) -> Value:
@@ -132,7 +126,7 @@ def _repeated(b: Builder, x: Value, indices: list[Any]) -> Value:
         rank -= 1
     if math.prod(shape[rank:]) != size or (places.reshape(-1, size) != np.arange(size)).any():
         raise ValueError("places of several axes")
-    return arrays.expand(b, arrays.reshape(b, x, (1,) * rank + shape[rank:]), shape)
+    return arrays.expand(b, arrays.reshape(x, (1,) * rank + shape[rank:]), shape)
 
 
 def _flip(b: Builder, x: Value, dims: Any) -> Value:
@@ -145,7 +139,7 @@ def _unfold(b: Builder, x: Value, dim: int, size: int, step: int) -> Value:
     dim %= len(x.shape)
     starts = np.arange(0, x.shape[dim] - size + 1, step)
     pieces = arrays.take(b, x, dim, (starts[:, None] + np.arange(size)).reshape(-1))
-    apart = arrays.reshape(b, pieces, (*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
+    apart = arrays.reshape(pieces, (*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]))
     rest = [axis for axis in range(len(apart.shape)) if axis != dim + 1]
     return arrays.permute(b, apart, [*rest, dim + 1])
 
@@ -171,7 +165,7 @@ def _slice_scatter(b: Builder, x: Value, part: Any, dim: int = 0, start: Any = N
 
 def _select_scatter(b: Builder, x: Value, part: Any, dim: int, index: int) -> Value:
     index %= x.shape[dim]
-    return _slice_scatter(b, x, _with_axis(b, part, dim), dim, index, index + 1)
+    return _slice_scatter(b, x, _with_axis(part, dim), dim, index, index + 1)
 
 
 def _roll(b: Builder, x: Value, shifts: Any, dims: Any) -> Value:
@@ -194,12 +188,12 @@ def _pad(b: Builder, x: Value, pads: list[int], mode: Any = "constant", value: A
 
 
 ARRAYS: dict[str, Callable[..., Any]] = {
-    "mean": _reduce("mean"),
-    "sum": _reduce("sum"),
-    "amax": _reduce("max"),
-    "amin": _reduce("min"),
-    "max": _extreme("max"),
-    "min": _extreme("min"),
+    "mean": partial(_reduce, "mean"),
+    "sum": partial(_reduce, "sum"),
+    "amax": partial(_reduce, "max"),
+    "amin": partial(_reduce, "min"),
+    "max": partial(_extreme, "max"),
+    "min": partial(_extreme, "min"),
     "var": _variance,
     "var_mean": _variance_and_mean,
     "linalg_vector_norm": _vector_norm,
@@ -209,14 +203,14 @@ ARRAYS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("softmax", "_softmax", "_safe_softmax"), lambda b, x, dim, *_: reductions.softmax(b, x, dim)),
     **dict.fromkeys(("log_softmax", "_log_softmax"), lambda b, x, dim, *_: reductions.log_softmax(b, x, dim)),
     "logsumexp": lambda b, x, dims, keepdim=False: reductions.logsumexp(b, x, _axes(x, dims), keepdim),
-    **dict.fromkeys(("view", "reshape", "_unsafe_view"), arrays.reshape),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view"), lambda b, x, sizes: arrays.reshape(x, sizes)),
     "flatten": _flatten,
     "unflatten": _unflatten,
     "permute": arrays.permute,
     "transpose": _transpose,
     "t": lambda b, x: _transpose(b, x, 0, 1),
     "squeeze": _squeeze,
-    "unsqueeze": lambda b, x, dim: arrays.unsqueeze(b, x, (dim,)),
+    "unsqueeze": lambda b, x, dim: arrays.unsqueeze(x, (dim,)),
     "expand": lambda b, x, sizes, **_: arrays.expand(b, x, sizes),
     "expand_as": lambda b, x, other: arrays.expand(b, x, other.shape),
     "repeat": arrays.tile,
