@@ -15,8 +15,7 @@ from ticketsmith.memory import read_file, require
 from ticketsmith.runtime.builder.core import Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS, Graph
 from ticketsmith.runtime.onnx.arrays import ARRAYS, ELEMENTWISE
-from ticketsmith.runtime.onnx.call import Call
-from ticketsmith.runtime.onnx.constants import Files, OnnxError, node_of_constants, opsets, result_size, value_of
+from ticketsmith.runtime.onnx.constants import Call, Files, OnnxError, node_of_constants, opsets, result_size, value_of
 from ticketsmith.runtime.onnx.layers import LAYERS
 from ticketsmith.runtime.onnx.probes import DENSE, check_samples, place_of
 from ticketsmith.runtime.simplify import simplify
@@ -186,7 +185,6 @@ class Translator:
             self.values[name] = one
 
     def _fold(self, node: Any, inputs: list[Any], operator: str) -> None:
-        """A node of constants."""
         size = result_size(node, inputs)
         if size > MOST_ELEMENTS:
             raise UnsupportedError(f"{operator} makes a constant that is too large.")

@@ -21,8 +21,7 @@ from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.simplify import simplify
 from ticketsmith.runtime.torch.arrays import ARRAYS
 from ticketsmith.runtime.torch.layers import ELEMENTWISE, LAYERS
-from ticketsmith.runtime.torch.probes import DENSE, check_samples
-from ticketsmith.runtime.torch.trace import without_fast_path
+from ticketsmith.runtime.torch.trace import DENSE, check_samples, without_fast_path
 
 __all__ = ["UnsupportedError", "from_torch"]
 

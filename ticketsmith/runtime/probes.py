@@ -58,11 +58,6 @@ def random_batch(example: Array, seed: int) -> Array:
     return batch
 
 
-def repeat_first(example: Array) -> Array:
-    """The first sample of ``example`` [LARGE, ...] times."""
-    return np.repeat(example[:1], LARGE, axis=0)
-
-
 def fault(one: Array, other: Array, scale: float = 0.0) -> str | None:
     """Why a value of the small batch and the same one of the large batch are not of each sample alone; None where they are.
 
@@ -90,13 +85,8 @@ def fault(one: Array, other: Array, scale: float = 0.0) -> str | None:
 
 def largest(arrays: Sequence[Array]) -> float:
     """The largest finite number of all."""
-    most = 0.0
-    for array in arrays:
-        if array.dtype.kind == "f" and array.size:
-            sizes = np.abs(array)
-            finite = sizes[np.isfinite(sizes)]
-            most = max(most, float(finite.max(initial=0.0)))
-    return most
+    finite = (array[np.isfinite(array)] for array in arrays if array.dtype.kind == "f")
+    return max((float(np.abs(one).max(initial=0.0)) for one in finite), default=0.0)
 
 
 def same(one: Array, other: Array, scale: float = 0.0) -> bool:

@@ -24,17 +24,12 @@ class Movement(Rewriter):
             source = node.inputs[0]
             while (maker := self.maker(source, "reshape", "flatten")) is not None:
                 source = maker.inputs[0]
-            target = self.shapes[node.output]
-            if self.shapes[source] == target:
-                return source
-            return replace(node, inputs=(source,))
+            same = self.shapes[source] == self.shapes[node.output]
+            return source if same else replace(node, inputs=(source,))
         if node.op == "permute":
             return self._permuted(node)
-        if node.op == "activation":
-            return self._later(node)
-        if node.op in BINARY and node.inputs[0] != node.inputs[1]:
-            return self._later(node)
-        return None
+        binary = node.op in BINARY and node.inputs[0] != node.inputs[1]
+        return self._later(node) if binary or node.op == "activation" else None
 
     def _permuted(self, node: Node) -> Node | str | None:
         source, axes = node.inputs[0], list(node.attributes["axes"])

@@ -13,7 +13,7 @@ import numpy as np
 from ticketsmith.runtime.builder import arrays, pointwise, products, reductions
 from ticketsmith.runtime.builder.core import Builder, Value
 from ticketsmith.runtime.graph import MOST_ELEMENTS
-from ticketsmith.runtime.onnx.call import Call
+from ticketsmith.runtime.onnx.constants import Call
 
 
 def _unary(kind: str) -> Callable[[Call], Value]:
@@ -222,7 +222,6 @@ def _cumulative(call: Call) -> Value:
 
 
 def _over(function: Callable[[Builder, Value, list[int], bool], Value], call: Call) -> Value:
-    """A reduction by ``function``."""
     axes = call.numbers(1, "axes")
     if not axes and call.get("noop_with_empty_axes", 0):
         raise ValueError("no axes")

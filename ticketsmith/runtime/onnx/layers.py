@@ -11,7 +11,7 @@ import numpy as np
 from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences
 from ticketsmith.runtime.builder.core import Builder, Value
 from ticketsmith.runtime.builder.sequences import Cell, Direction, unroll
-from ticketsmith.runtime.onnx.call import Call
+from ticketsmith.runtime.onnx.constants import Call
 
 
 def _pads(call: Call, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]

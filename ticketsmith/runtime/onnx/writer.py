@@ -139,7 +139,6 @@ class Writer:
         return self.constant(value if form is None else form(value), own, (own, kind))
 
     def value(self, node: Node, place: int = 0) -> str:
-        """An input of a node."""
         return self.values[node.inputs[place]]
 
     def align(self, name: str, rank: int) -> str:

@@ -159,10 +159,8 @@ class Norms(Rewriter):
         scale, shift = (self.tensors[norm.weights[name]] for name in ("scale", "shift"))
         if norm.attributes["groups"] != groups or channels % groups or (scale != 1).any() or shift.any():
             return None
-        weights = {
-            "scale": self.store(f"{node.output}.scale", np.ones(channels)),
-            "shift": self.store(f"{node.output}.shift", np.zeros(channels)),
-        }
+        weights = {"scale": self.store(f"{node.output}.scale", np.ones(channels))}
+        weights["shift"] = self.store(f"{node.output}.shift", np.zeros(channels))
         return Node("group_norm", groups_of.inputs, node.output, weights, norm.attributes)
 
     def _mean_of(self, name: str) -> str | None:
