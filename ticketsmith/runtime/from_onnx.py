@@ -89,9 +89,8 @@ class Translator:
     """Reads one model. ``values`` maps names to what they stand for: a ``Value``, or an array that depends on no input.
     ``sizes`` and ``shape`` are those of ``from_onnx``."""
 
-    def __init__(
-        self, proto: Any, folder: Path | None, sizes: dict[str | tuple[str, int], int], shape: Sequence[int] | None
-    ) -> None:
+    def __init__(self, proto: Any, folder: Path | None, sizes: dict[str | tuple[str, int], int],
+                 shape: Sequence[int] | None) -> None:  # fmt: skip
         self.proto, self.files, self.sizes, self.one = proto, Files(folder), sizes, shape
         self.build = Builder()
         self.values: dict[str, Any] = {"": None}

@@ -99,8 +99,7 @@ def _name(target: Any) -> str:
     return str(target.__name__ if callable(target) else target)
 
 
-def _base_name(target: Any) -> str:
-    """Without the overload."""
+def _base_name(target: Any) -> str:  # without the overload
     return _name(target).partition(".")[0]
 
 

@@ -67,9 +67,8 @@ def attention(b: Builder, query: Value, key: Value | Array, value: Value | Array
     return arrays.permute(b, mixed, (0, 2, 1, 3))
 
 
-def _attention_by_products(
-    b: Builder, query: Value, key: Any, value: Any, mask: Any, causal: bool, scale: float
-) -> Value:
+def _attention_by_products(b: Builder, query: Value, key: Any, value: Any, mask: Any, causal: bool, scale: float
+                           ) -> Value:  # fmt: skip
     """For any axes before tokens and width."""
     if not isinstance(key, Value) or not isinstance(value, Value):
         raise ValueError("keys or values that are constants")

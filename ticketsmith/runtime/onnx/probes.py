@@ -66,8 +66,7 @@ def whole_numbers(shape: tuple[int, ...], high: int | None, generator: np.random
     if len(shape) < 2 or shape[-1] < 2:
         return generator.integers(0, 2, shape)
     lengths = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
-    mask: Array = (np.arange(shape[-1]) < lengths).astype(np.int64)
-    return mask
+    return np.asarray(np.arange(shape[-1]) < lengths, np.int64)
 
 
 def _constant_shape(node: Any) -> tuple[int, ...]:

@@ -217,11 +217,11 @@ def _attention(b: Builder, query: Value, key: Value, value: Value, mask: Any = N
     if isinstance(mask, np.ndarray):
         if mask.dtype == np.bool_:
             mask = np.where(mask, 0.0, HIDDEN)
-        rows, columns = mask.shape[-2:]
-        plain, past = mask.reshape(-1, rows, columns), np.tri(rows, columns, dtype=bool)
+        size = mask.shape[-1]
+        plain, past = mask.reshape(-1, *mask.shape[-2:]), np.tri(size, dtype=bool)
         if not plain.any():
             mask = None
-        elif rows == columns and (plain[:, past] == 0).all() and (plain[:, ~past] <= -1e20).all():
+        elif mask.shape[-2] == size and (plain[:, past] == 0).all() and (plain[:, ~past] <= -1e20).all():
             mask, causal = None, True
         else:
             mask = np.maximum(mask, HIDDEN)
