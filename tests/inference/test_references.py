@@ -19,7 +19,7 @@ from ticketsmith.inference.measuring.agreement import Reference, WrongOutputErro
 from ticketsmith.inference.measuring.lineup import line_up
 from ticketsmith.inference.measuring.workload import Workload
 from ticketsmith.inference.runtimes.dense_library import OnnxRuntime
-from ticketsmith.runtime.onnx.inputs import ranges
+from ticketsmith.runtime.onnx.probes import ranges
 
 
 def test_a_runtime_that_is_nearer_to_float64_than_the_library_is_not_refused() -> None:

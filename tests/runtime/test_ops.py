@@ -12,9 +12,8 @@ from tests.runtime.networks import ISAS
 from tests.runtime.test_to_onnx import assert_equal, dense
 from ticketsmith.runtime.graph import ELEMENTWISE, Graph, GraphError, Node, Port, Shape, Step
 from ticketsmith.runtime.model import Model
-from ticketsmith.runtime.onnx.write import WRITERS
 from ticketsmith.runtime.ops import OPERATORS
-from ticketsmith.runtime.to_onnx import to_onnx
+from ticketsmith.runtime.to_onnx import WRITERS, to_onnx
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 

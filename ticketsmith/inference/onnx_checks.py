@@ -9,8 +9,7 @@ from typing import Any
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.memory import require
-from ticketsmith.runtime.onnx.constants import Constants
-from ticketsmith.runtime.onnx.sizes import result_size
+from ticketsmith.runtime.onnx.constants import Constants, result_size
 
 
 def check_weights(model: Any, folder: Path) -> None:

@@ -24,7 +24,7 @@ from ticketsmith.models.size import Bounded, bounded_by
 from ticketsmith.models.state import load, snapshot
 from ticketsmith.plugins import is_dotted, resolve
 from ticketsmith.runtime.onnx.constants import Constants
-from ticketsmith.runtime.onnx.inputs import ranges, whole_numbers
+from ticketsmith.runtime.onnx.probes import ranges, whole_numbers
 from ticketsmith.runtime.torch.trace import table_size
 
 Shape = tuple[int, ...]

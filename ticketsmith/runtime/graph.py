@@ -15,20 +15,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.runtime.node import (
-    ACTIVATIONS,
-    MOST_AXES,
-    MOST_ELEMENTS,
-    GraphError,
-    Node,
-    Shape,
-    Step,
-    attention_heads,
-    conv_geometry,
-    pool_geometry,
-)
+from ticketsmith.runtime.node import ACTIVATIONS, MOST_AXES, MOST_ELEMENTS, GraphError, Node, Shape, Step
 from ticketsmith.runtime.ops import BINARY, ELEMENTWISE, OPERATORS, PRODUCTS
-from ticketsmith.runtime.shapes import Operands
+from ticketsmith.runtime.shapes import Operands, attention_heads, conv_geometry, pool_geometry
 
 __all__ = [
     "ACTIVATIONS", "BINARY", "DTYPES", "ELEMENTWISE", "MOST_AXES", "MOST_ELEMENTS", "MOST_PORTS", "PRODUCTS", "Graph",
@@ -127,9 +116,8 @@ class Graph:
                 if name not in shapes:
                     raise GraphError(f"{node}: its input {name!r} is not computed before it.")
                 if (name in tokens) != (node.op in ("embedding", "cast")):
-                    raise GraphError(
-                        f"{node}: an input of {'int64' if name in tokens else 'float32'} does not suit it."
-                    )
+                    dtype = "int64" if name in tokens else "float32"
+                    raise GraphError(f"{node}: an input of {dtype} does not suit it.")
             if node.output in shapes:
                 raise GraphError(f"{node}: {node.output!r} is computed twice.")
             for key in node.weights.values():

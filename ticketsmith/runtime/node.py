@@ -85,21 +85,3 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.op} {self.output!r}"
-
-
-def conv_geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-    """Stride, padding, dilation (rows, columns each) and groups."""
-    stride, padding, dilation = node.numbers("stride", 2, 1), node.numbers("padding", 2), node.numbers("dilation", 2, 1)
-    return (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), node.number("groups", 1)
-
-
-def pool_geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Window, step and padding (rows, columns each)."""
-    kernel, stride, padding = node.numbers("kernel", 2, 1), node.numbers("stride", 2, 1), node.numbers("padding", 2)
-    return (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1])
-
-
-def attention_heads(node: Node) -> tuple[int, int]:
-    """Heads of queries, and of keys and values."""
-    heads = node.number("heads", 1)
-    return heads, node.number("shared_heads", 1) if "shared_heads" in node.attributes else heads

@@ -76,28 +76,18 @@ _BOTH = ("vector", "image")
 
 
 def _elementwise(name: str, sentence: str, lanes: tuple[str, ...] = (), fuses: bool = False) -> Operator:
-    return Operator(
-        name, sentence, shapes.elementwise, attributes=("activation",), by_token=always, lanes=lanes, fuses=fuses
-    )
+    return Operator(name, sentence, shapes.elementwise, (), (), ("activation",), always, lanes, fuses)
 
 
 _TABLE = (
-    Operator(
-        "linear", "A product of features with weights `[outputs, inputs]`, a bias, a residual and an activation.",
-        shapes.linear, ("weight",), ("bias",), ("activation",), always, ("vector",), fuses=True,
-    ),
-    Operator(
-        "conv2d", "A convolution over rows and columns, with a bias, a residual and an activation.",
-        shapes.conv2d, ("weight",), ("bias",), (*_WINDOW, "activation"), lanes=("image",), fuses=True,
-    ),
+    Operator("linear", "A product of features with weights `[outputs, inputs]`, a bias, a residual and an activation.",
+             shapes.linear, ("weight",), ("bias",), ("activation",), always, ("vector",), fuses=True),
+    Operator("conv2d", "A convolution over rows and columns, with a bias, a residual and an activation.",
+             shapes.conv2d, ("weight",), ("bias",), (*_WINDOW, "activation"), lanes=("image",), fuses=True),
     Operator("matmul", "A product of two values, whose outer axes are broadcast.", shapes.matmul),
-    Operator(
-        "affine", "A factor and a summand for each channel of an image, or for each feature.",
-        shapes.affine, ("scale", "shift"), (), ("activation",), always, _BOTH, fuses=True, scales=("features", "channels"),
-    ),
-    Operator(
-        "activation", "A function of each number.", shapes.same, attributes=("activation",), by_token=always, lanes=_BOTH
-    ),
+    Operator("affine", "A factor and a summand for each channel of an image, or for each feature.",
+             shapes.affine, ("scale", "shift"), (), ("activation",), always, _BOTH, fuses=True, scales=("features", "channels")),
+    Operator("activation", "A function of each number.", shapes.same, attributes=("activation",), by_token=always, lanes=_BOTH),
     _elementwise("add", "A sum, with broadcasting.", _BOTH, fuses=True),
     _elementwise("sub", "A difference, with broadcasting.", _BOTH, fuses=True),
     _elementwise("mul", "A product of numbers, with broadcasting.", _BOTH, fuses=True),
@@ -109,69 +99,42 @@ _TABLE = (
     _elementwise("less", "1 where the first number is less, else 0."),
     _elementwise("less_equal", "1 where the first number is not more, else 0."),
     _elementwise("where", "The second number where the first is not 0, else the third."),
-    Operator(
-        "add_constant", "A sum with a constant of the value's shape, such as learned positions.",
-        shapes.add_constant, ("value",), (), ("activation",), always, ("vector",), fuses=True,
-    ),
-    Operator(
-        "max_pool", "The largest number of a window over rows and columns.", shapes.pool, attributes=_POOL, lanes=("image",)
-    ),
-    Operator(
-        "avg_pool", "The mean of a window over rows and columns.",
-        shapes.pool, attributes=_POOL, lanes=("image",),
-    ),
+    Operator("add_constant", "A sum with a constant of the value's shape, such as learned positions.",
+             shapes.add_constant, ("value",), (), ("activation",), always, ("vector",), fuses=True),
+    Operator("max_pool", "The largest number of a window over rows and columns.",
+             shapes.pool, attributes=_POOL, lanes=("image",)),
+    Operator("avg_pool", "The mean of a window over rows and columns.",
+             shapes.pool, attributes=_POOL, lanes=("image",)),
     Operator("upsample", "Each row and column several times.", shapes.upsample, attributes=("factors",)),
-    Operator(
-        "layer_norm", "Less the mean over the last axis, by the standard deviation; then a scale and a shift.",
-        shapes.layer_norm, ("scale", "shift"), (), ("epsilon",), always, ("vector",), scales=("features",),
-    ),
-    Operator(
-        "rms_norm", "By the root of the mean square over the last axis; then a scale.",
-        shapes.rms_norm, ("scale",), (), ("epsilon",), always, scales=("features",),
-    ),
-    Operator(
-        "group_norm", "A layer norm over groups of channels and all that is behind them.",
-        shapes.group_norm, ("scale", "shift"), (), ("groups", "epsilon"), scales=("channels",),
-    ),
-    Operator(
-        "softmax", "Exponentials along an axis, by their sum.",
-        shapes.softmax, attributes=("axis",), by_token=behind_tokens, lanes=("vector",),
-    ),
-    Operator(
-        "reduce", "The sum, mean or largest number over axes.",
-        shapes.reduce, attributes=("function", "axes"), by_token=over_features,
-    ),
+    Operator("layer_norm", "Less the mean over the last axis, by the standard deviation; then a scale and a shift.",
+             shapes.layer_norm, ("scale", "shift"), (), ("epsilon",), always, ("vector",), scales=("features",)),
+    Operator("rms_norm", "By the root of the mean square over the last axis; then a scale.",
+             shapes.rms_norm, ("scale",), (), ("epsilon",), always, scales=("features",)),
+    Operator("group_norm", "A layer norm over groups of channels and all that is behind them.",
+             shapes.group_norm, ("scale", "shift"), (), ("groups", "epsilon"), scales=("channels",)),
+    Operator("softmax", "Exponentials along an axis, by their sum.",
+             shapes.softmax, attributes=("axis",), by_token=behind_tokens, lanes=("vector",)),
+    Operator("reduce", "The sum, mean or largest number over axes.",
+             shapes.reduce, attributes=("function", "axes"), by_token=over_features),
     Operator("constant", "A value that depends on no input.", shapes.constant, ("value",), by_token=always),
     Operator("cast", "Whole numbers of an input, as float32.", shapes.same),
     Operator("flatten", "All elements along one axis.", shapes.flatten, lanes=("image",)),
-    Operator(
-        "reshape", "The same elements in another shape.",
-        shapes.reshape, attributes=("shape",), by_token=always, lanes=("image",),
-    ),
+    Operator("reshape", "The same elements in another shape.",
+             shapes.reshape, attributes=("shape",), by_token=always, lanes=("image",)),
     Operator("permute", "Axes in another order.", shapes.permute, attributes=("axes",), by_token=tokens_first),
     Operator("concat", "Values one behind the other along an axis.", shapes.concat, attributes=("axis",), by_token=behind_tokens),
-    Operator(
-        "slice", "A part of an axis, in steps.",
-        shapes.slice, attributes=("axis", "begin", "end", "step"), by_token=behind_tokens, lanes=("vector",),
-    ),
+    Operator("slice", "A part of an axis, in steps.",
+             shapes.slice, attributes=("axis", "begin", "end", "step"), by_token=behind_tokens, lanes=("vector",)),
     Operator("expand", "Repeated along axes of size 1.", shapes.expand, attributes=("shape",)),
-    Operator(
-        "pad", "A number before, behind and between the elements of each axis.",
-        shapes.pad, attributes=("before", "behind", "between", "value"),
-    ),
+    Operator("pad", "A number before, behind and between the elements of each axis.",
+             shapes.pad, attributes=("before", "behind", "between", "value")),
     Operator("embedding", "The rows of a table that tokens name.", shapes.embedding, ("table",), by_token=always),
-    Operator(
-        "rotary", "Rotary positions of queries or keys (Su et al. 2021).",
-        shapes.rotary, ("cos", "sin"), (), ("heads", "interleaved"), always,
-    ),
-    Operator(
-        "attention", "`softmax(q k * scale + mask) v` for each head.",
-        shapes.attention, attributes=("heads", "shared_heads", "causal", "scale"), by_token=causal,
-    ),
-    Operator(
-        "rows", "In a step of a session: the rows of a table that belong to the tokens of the step.",
-        shapes.rows, ("value",), by_token=always, step_only=True, no_onnx="steps of sessions are not written",
-    ),
+    Operator("rotary", "Rotary positions of queries or keys (Su et al. 2021).",
+             shapes.rotary, ("cos", "sin"), (), ("heads", "interleaved"), always),
+    Operator("attention", "`softmax(q k * scale + mask) v` for each head.",
+             shapes.attention, attributes=("heads", "shared_heads", "causal", "scale"), by_token=causal),
+    Operator("rows", "In a step of a session: the rows of a table that belong to the tokens of the step.",
+             shapes.rows, ("value",), by_token=always, step_only=True, no_onnx="steps of sessions are not written"),
 )  # fmt: skip
 
 OPERATORS = {operator.name: operator for operator in _TABLE}

@@ -33,7 +33,7 @@ _MOST_FLIPS = 1e-3
 """The share of truths and whole numbers that may differ, since rounding may decide them."""
 
 
-def small(samples: Array) -> Array:
+def small(samples: Any) -> Any:
     """The small batch of ``samples`` [LARGE, ...], which are the large one."""
     return samples[FIRST : FIRST + SMALL]
 
@@ -56,11 +56,6 @@ def random_batch(example: Array, seed: int) -> Array:
     if batch.ndim > 1 and batch.shape[-1] > 1 and values.max() <= 1:
         batch[..., 0] = 1  # so that no mask is empty
     return batch
-
-
-def repeat_first(example: Array) -> Array:
-    """The first sample of ``example`` [LARGE, ...] times."""
-    return np.repeat(example[:1], LARGE, axis=0)
 
 
 def fault(one: Array, other: Array, scale: float = 0.0) -> str | None:
@@ -90,13 +85,8 @@ def fault(one: Array, other: Array, scale: float = 0.0) -> str | None:
 
 def largest(arrays: Sequence[Array]) -> float:
     """The largest finite number of all."""
-    most = 0.0
-    for array in arrays:
-        if array.dtype.kind == "f" and array.size:
-            sizes = np.abs(array)
-            finite = sizes[np.isfinite(sizes)]
-            most = max(most, float(finite.max(initial=0.0)))
-    return most
+    finite = (array[np.isfinite(array)] for array in arrays if array.dtype.kind == "f")
+    return max((float(np.abs(one).max(initial=0.0)) for one in finite), default=0.0)
 
 
 def same(one: Array, other: Array, scale: float = 0.0) -> bool:

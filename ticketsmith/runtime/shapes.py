@@ -13,18 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.runtime.node import (
-    ACTIVATIONS,
-    MOST_AXES,
-    MOST_ELEMENTS,
-    GraphError,
-    Node,
-    Shape,
-    Step,
-    attention_heads,
-    conv_geometry,
-    pool_geometry,
-)
+from ticketsmith.runtime.node import ACTIVATIONS, MOST_AXES, MOST_ELEMENTS, GraphError, Node, Shape, Step
 
 
 @dataclass(frozen=True)
@@ -42,11 +31,11 @@ class Operands:
         if not condition:
             raise GraphError(f"{self.node}: {what}.")
 
-    def vector(self, name: str, size: int) -> None:
-        """The parameter ``name``, where there is one, has the shape ``(size,)``."""
-        weight = self.weights.get(name)
-        if weight is not None:
-            self.need(weight.shape == (size,), f"{name} has shape {weight.shape}, not ({size},)")
+    def vectors(self, size: int, *names: str) -> None:
+        """The parameters of these names, where there are any, have the shape ``(size,)``."""
+        for name in (name for name in names if name in self.weights):
+            shape = self.weights[name].shape
+            self.need(shape == (size,), f"{name} has shape {shape}, not ({size},)")
 
     def axis(self, rank: int) -> int:
         """The axis of the node, the last where it names none."""
@@ -75,6 +64,24 @@ class Operands:
         return tuple(out)
 
 
+def conv_geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+    """Stride, padding, dilation (rows, columns each) and groups."""
+    stride, padding, dilation = node.numbers("stride", 2, 1), node.numbers("padding", 2), node.numbers("dilation", 2, 1)
+    return (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), node.number("groups", 1)
+
+
+def pool_geometry(node: Node) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Window, step and padding (rows, columns each)."""
+    kernel, stride, padding = node.numbers("kernel", 2, 1), node.numbers("stride", 2, 1), node.numbers("padding", 2)
+    return (kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1])
+
+
+def attention_heads(node: Node) -> tuple[int, int]:
+    """Heads of queries, and of keys and values."""
+    heads = node.number("heads", 1)
+    return heads, node.number("shared_heads", 1) if "shared_heads" in node.attributes else heads
+
+
 def same(on: Operands) -> Shape:
     """The shape of the one input."""
     on.need(len(on.inputs) == 1, "it takes one input")
@@ -82,13 +89,10 @@ def same(on: Operands) -> Shape:
     return on.inputs[0]
 
 
-# ---- products
-
-
 def _product(on: Operands, out: Shape, features: int) -> Shape:
     on.need(1 <= len(on.inputs) <= 2, "a product has one input, and a residual at most")
     on.need(len(on.inputs) == 1 or on.inputs[1] == out, f"the residual does not have the output's shape {out}")
-    on.vector("bias", features)
+    on.vectors(features, "bias")
     on.need(on.node.activation in ACTIVATIONS, "unknown activation")
     return out
 
@@ -125,16 +129,12 @@ def matmul(on: Operands) -> Shape:
     return (*batch, left[-2], right[-1])
 
 
-# ---- elementwise
-
-
 def affine(on: Operands) -> Shape:
     """A factor and a summand for each channel of an image, or for each feature."""
     shape = same(on)
     on.need(len(shape) <= 3, "it takes up to three axes")
     features = shape[0] if len(shape) == 3 else shape[-1]
-    on.vector("scale", features)
-    on.vector("shift", features)
+    on.vectors(features, "scale", "shift")
     return shape
 
 
@@ -153,9 +153,6 @@ def add_constant(on: Operands) -> Shape:
     return shape
 
 
-# ---- windows
-
-
 def pool(on: Operands) -> Shape:
     """A window of rows and columns over ``[channels, rows, columns]``."""
     kernel, stride, padding = pool_geometry(on.node)
@@ -172,33 +169,28 @@ def upsample(on: Operands) -> Shape:
     return (shape[0], shape[1] * high, shape[2] * wide)
 
 
-# ---- norms and reductions
-
-
-def _norm(on: Operands, place: int) -> Shape:
-    shape = same(on)
-    for name in ("scale", "shift"):
-        on.vector(name, shape[place])
-    return shape
-
-
 def layer_norm(on: Operands) -> Shape:
     """Over the last axis, with a scale and a shift for each feature."""
+    shape = same(on)
+    on.vectors(shape[-1], "scale", "shift")
     on.need(on.node.real("epsilon") > 0, "epsilon must be above 0")
-    return _norm(on, -1)
+    return shape
 
 
 def rms_norm(on: Operands) -> Shape:
     """Over the last axis, with a scale for each feature."""
+    shape = same(on)
+    on.vectors(shape[-1], "scale")
     on.need(on.node.real("epsilon") >= 0, "epsilon must not be below 0")
-    return _norm(on, -1)
+    return shape
 
 
 def group_norm(on: Operands) -> Shape:
     """Over groups of the first axis and all of the others, with a scale and a shift for each channel."""
-    on.need(on.node.real("epsilon") > 0, "epsilon must be above 0")
-    shape, groups = _norm(on, 0), on.node.number("groups", 1)
+    shape, groups = same(on), on.node.number("groups", 1)
     on.need(shape[0] % groups == 0, f"{groups} groups of {shape[0]} channels")
+    on.vectors(shape[0], "scale", "shift")
+    on.need(on.node.real("epsilon") > 0, "epsilon must be above 0")
     return shape
 
 
@@ -215,9 +207,6 @@ def reduce(on: Operands) -> Shape:
     on.need(len(set(axes)) == len(axes) and max(axes) < len(shape), f"axes {axes} of {shape}")
     on.need(on.node.attributes.get("function") in ("sum", "mean", "max"), "function is not sum, mean or max")
     return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-
-
-# ---- arrays
 
 
 def constant(on: Operands) -> Shape:
@@ -279,9 +268,6 @@ def pad(on: Operands) -> Shape:
     before, behind, between = (on.node.numbers(name, len(shape)) for name in ("before", "behind", "between"))
     on.node.real("value")
     return tuple(b + n + (n - 1) * i + a for n, b, a, i in zip(shape, before, behind, between, strict=True))
-
-
-# ---- sequences
 
 
 def embedding(on: Operands) -> Shape:

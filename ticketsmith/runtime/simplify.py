@@ -9,13 +9,61 @@ from dataclasses import replace
 
 import numpy as np
 
-from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Shape
+from ticketsmith.runtime.graph import BINARY, PRODUCTS, Graph, Node, Shape
 from ticketsmith.runtime.ops import OPERATORS
-from ticketsmith.runtime.patterns.attention import Attention
-from ticketsmith.runtime.patterns.functions import Functions
-from ticketsmith.runtime.patterns.movement import Movement
-from ticketsmith.runtime.patterns.norms import Norms
-from ticketsmith.runtime.patterns.rotary import Rotary
+from ticketsmith.runtime.patterns.attention import Attention, Rotary
+from ticketsmith.runtime.patterns.functions import Functions, Norms
+from ticketsmith.runtime.patterns.rewriter import Rewriter
+
+
+class Movement(Rewriter):
+    """Reshapes and permutes that follow each other become one, or none; elementwise operations go before them."""
+
+    def rewrite(self, node: Node) -> Node | str | None:
+        if node.op in ("reshape", "flatten"):
+            source = node.inputs[0]
+            while (maker := self.maker(source, "reshape", "flatten")) is not None:
+                source = maker.inputs[0]
+            same = self.shapes[source] == self.shapes[node.output]
+            return source if same else replace(node, inputs=(source,))
+        if node.op == "permute":
+            return self._permuted(node)
+        binary = node.op in BINARY and node.inputs[0] != node.inputs[1]
+        return self._later(node) if binary or node.op == "activation" else None
+
+    def _permuted(self, node: Node) -> Node | str | None:
+        source, axes = node.inputs[0], list(node.attributes["axes"])
+        while (maker := self.maker(source, "permute")) is not None:
+            source = maker.inputs[0]
+            axes = [maker.attributes["axes"][axis] for axis in axes]
+        shape = self.shapes[source]
+        moved = [axis for axis in axes if shape[axis] > 1]
+        if axes == sorted(axes):
+            return source
+        if moved == sorted(moved):
+            return self.rewrite(Node("reshape", (source,), node.output, {}, {"shape": list(self.shapes[node.output])}))
+        return replace(node, inputs=(source,), attributes={"axes": axes})
+
+    def _later(self, node: Node) -> Node | None:
+        """Changes of shape go behind an elementwise operation, where another one may cancel them."""
+        makers = [self.maker(name, "reshape", "flatten", "permute") for name in node.inputs]
+        first = makers[0]
+        if first is None or any(
+            maker is None
+            or self.uses[maker.output] > 1
+            or (maker.op == "permute") != (first.op == "permute")
+            or maker.attributes.get("axes") != first.attributes.get("axes")
+            or self.shapes[maker.inputs[0]] != self.shapes[first.inputs[0]]
+            for maker in makers
+        ):
+            return None
+        sources = tuple(maker.inputs[0] for maker in makers if maker is not None)
+        inner = f"{node.output}.{first.op}ed"
+        self.shapes[inner] = self.shapes[sources[0]]
+        self.uses[inner] = 1
+        self.keep(replace(node, inputs=sources, output=inner))
+        return replace(first, inputs=(inner,), output=node.output)
+
 
 _PASSES = (Movement, Functions, Norms, Movement, Rotary, Attention, Movement)
 
@@ -49,8 +97,6 @@ def _fuse(graph: Graph) -> Graph:
                 del nodes[name]
                 break
         nodes[node.output] = merged or node
-    used = {key for node in nodes.values() for key in node.weights.values()}
-    tensors = {key: value for key, value in tensors.items() if key in used}
     return replace(graph, nodes=tuple(nodes.values()), tensors=tensors)
 
 
@@ -84,18 +130,15 @@ def _fold_affine(product: Node, affine: Node, tensors: dict[str, np.ndarray], ra
 def _fold_twice(first: Node, affine: Node, tensors: dict[str, np.ndarray]) -> Node | None:
     """Two affine maps are one; the second may be that of a norm over features."""
     scale, shift = (tensors[affine.weights[name]].astype(np.float64) for name in ("scale", "shift"))
-    if len(scale) != len(tensors[first.weights["scale"]]) or (
-        affine.activation != "linear" and not OPERATORS[first.op].fuses
-    ):
+    fuses = OPERATORS[first.op].fuses
+    if len(scale) != len(tensors[first.weights["scale"]]) or not (fuses or affine.activation == "linear"):
         return None
     weights = {"scale": f"{first.output}.scale+{affine.output}"}
     tensors[weights["scale"]] = (tensors[first.weights["scale"]] * scale).astype(np.float32)
-    if "shift" in first.weights:
+    if "shift" in OPERATORS[first.op].parameters:
         weights["shift"] = f"{first.output}.shift+{affine.output}"
         tensors[weights["shift"]] = (tensors[first.weights["shift"]] * scale + shift).astype(np.float32)
     elif shift.any():
         return None
     merged = replace(first, weights=weights)
-    if OPERATORS[first.op].fuses:
-        return _rename(merged, affine.output, affine.activation)
-    return replace(merged, output=affine.output)
+    return _rename(merged, affine.output, affine.activation) if fuses else replace(merged, output=affine.output)

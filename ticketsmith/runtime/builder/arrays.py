@@ -12,7 +12,7 @@ from ticketsmith.runtime.builder.core import Array, Builder, Value, check_axes, 
 from ticketsmith.runtime.graph import Shape
 
 
-def reshape(b: Builder, x: Value, shape: Sequence[int]) -> Value:
+def reshape(x: Value, shape: Sequence[int]) -> Value:
     """The same elements in the same order. No node is made before it is needed."""
     sizes = [int(n) for n in shape]
     if sizes.count(-1) == 1:
@@ -23,7 +23,7 @@ def reshape(b: Builder, x: Value, shape: Sequence[int]) -> Value:
     return replace(x, shape=tuple(sizes), batch=0 if outermost and sizes else None)
 
 
-def unsqueeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
+def unsqueeze(x: Value, axes: Sequence[int]) -> Value:
     """New axes of size 1, at these places of the result."""
     rank = len(x.shape) + len(axes)
     new = {axis % rank for axis in axes}
@@ -39,7 +39,7 @@ def unsqueeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
     return replace(x, shape=tuple(sizes), batch=batch)
 
 
-def squeeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
+def squeeze(x: Value, axes: Sequence[int]) -> Value:
     """Without these axes, where they are of size 1."""
     gone = {axis % len(x.shape) for axis in axes if x.shape[axis] == 1}
     check_axes(x, gone)
@@ -114,11 +114,14 @@ def select(b: Builder, x: Value, axis: int, index: int) -> Value:
     """One place of an axis, which goes."""
     axis %= len(x.shape)
     index %= x.shape[axis]
-    return squeeze(b, part(b, x, axis, index, index + 1), (axis,))
+    return squeeze(part(b, x, axis, index, index + 1), (axis,))
 
 
-def split(b: Builder, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
-    """Parts of these sizes."""
+def split(b: Builder, x: Value, sizes: int | Sequence[int], axis: int = 0) -> list[Value]:
+    """Parts of these sizes, or of one size but for the last."""
+    if isinstance(sizes, int):
+        whole = x.shape[axis]
+        sizes = [min(sizes, whole - begin) for begin in range(0, whole, sizes)]
     parts, begin = [], 0
     for size in sizes:
         parts.append(part(b, x, axis, begin, begin + size))
@@ -146,8 +149,12 @@ def take(b: Builder, x: Value, axis: int, places: Array) -> Value:
     return concat(b, [part(b, x, axis, begin, end) for begin, end in parts], axis)
 
 
-def extend(b: Builder, x: Value, before: Sequence[int], behind: Sequence[int], mode: str) -> Value:
-    """Each axis continued by its own elements: ``mode`` is that of ``np.pad`` (reflect, edge, wrap)."""
+def pad_by(b: Builder, x: Value, before: Sequence[int], behind: Sequence[int], mode: str, value: float) -> Value:
+    """By a value (constant), or by each axis' own elements: ``mode`` is that of ``np.pad`` (reflect, edge, wrap)."""
+    if mode == "constant":
+        return pad(b, x, before, behind, value)
+    if mode not in ("reflect", "edge", "wrap"):
+        raise ValueError(f"padding by {mode}")
     for axis, (low, high) in enumerate(zip(before, behind, strict=True)):
         if low or high:
             x = take(b, x, axis, np.pad(np.arange(x.shape[axis]), (low, high), mode))  # type: ignore[call-overload]
@@ -161,7 +168,7 @@ def depth_to_space(b: Builder, x: Value, factor: int, depth_first: bool = False)
     shape, axes = (1, inner, factor, factor, rows, cols), (0, 1, 4, 2, 5, 3)
     if depth_first:
         shape, axes = (1, factor, factor, inner, rows, cols), (0, 3, 4, 1, 5, 2)
-    return reshape(b, permute(b, reshape(b, x, shape), axes), (1, inner, rows * factor, cols * factor))
+    return reshape(permute(b, reshape(x, shape), axes), (1, inner, rows * factor, cols * factor))
 
 
 def concat(b: Builder, parts: Sequence[Value | Array], axis: int) -> Value:
@@ -185,7 +192,7 @@ def concat(b: Builder, parts: Sequence[Value | Array], axis: int) -> Value:
 def tile(b: Builder, x: Value, counts: Sequence[int]) -> Value:
     """So many times along each axis; more counts than axes are of new axes before them."""
     missing = len(counts) - len(x.shape)
-    x = reshape(b, x, (1,) * missing + x.shape) if missing else x
+    x = reshape(x, (1,) * missing + x.shape) if missing else x
     for axis, count in enumerate(counts):
         x = concat(b, [x] * int(count), axis) if count > 1 else x
     return x

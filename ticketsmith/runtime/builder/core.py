@@ -62,23 +62,21 @@ class Builder:
     def graph(self, outputs: Sequence[Any]) -> Graph:
         """The graph whose outputs are these values."""
         if not outputs or len(outputs) > MOST_PORTS:
-            raise UnsupportedError(
-                f"the model has {len(outputs)} outputs; the sparse runtime serves 1 to {MOST_PORTS}."
-            )
+            count = f"{len(outputs)} outputs"
+            raise UnsupportedError(f"the model has {count}; the sparse runtime serves 1 to {MOST_PORTS}.")
         names = []
         for index, value in enumerate(outputs):
+            what = f"the model's output {index}"
             if not isinstance(value, Value):
-                raise UnsupportedError(
-                    f"the model's output {index} is not computed from its inputs by known operators."
-                )
+                raise UnsupportedError(f"{what} is not computed from its inputs by known operators.")
             if not value.shape or value.shape[0] != 1 or value.batch not in (0, None):
-                raise UnsupportedError(f"the model's output {index} has no batch as its first axis.")
+                raise UnsupportedError(f"{what} has no batch as its first axis.")
             self.begin(f"output_{index}")
             inner = value.shape[1:] or (1,)
             name = self.at(value, inner)
             if any(name == port.name for port in self.ports):
                 if value.integer:
-                    raise UnsupportedError(f"the model's output {index} is its input.")
+                    raise UnsupportedError(f"{what} is its input.")
                 name = self.emit("reshape", [name], inner, shape=list(inner))
             names.append(name)
         first = self.ports[0]
@@ -86,8 +84,6 @@ class Builder:
             first.name, first.shape, first.dtype, tuple(self.nodes), names[0], self.tensors, tuple(self.ports[1:]),
             tuple(names[1:]), scalars=tuple(place for place, one in enumerate(outputs) if one.shape == (1,)),
         )  # fmt: skip
-
-    # ---- nodes
 
     def begin(self, output: str) -> None:
         """The name of what is computed next; of several nodes it is the last that has it."""
@@ -107,16 +103,14 @@ class Builder:
         """One node more; its name."""
         name = self._output if not self._count else f"{self._output}.{self._count}"
         self._count += 1
-        parameters = {
-            key: self._tensor(one, f"{name}.{key}") for key, one in (weights or {}).items() if one is not None
-        }
+        weights = {key: one for key, one in (weights or {}).items() if one is not None}
+        parameters = {key: self._tensor(one, f"{name}.{key}") for key, one in weights.items()}
         self.nodes.append(Node(op, tuple(inputs), name, parameters, attributes))
         self._forms[name, inner] = name
         return name
 
-    def keep_shape(
-        self, op: str, x: Value, inner: Shape, weights: dict[str, Any] | None = None, **attributes: Any
-    ) -> Value:
+    def keep_shape(self, op: str, x: Value, inner: Shape, weights: dict[str, Any] | None = None,
+                   **attributes: Any) -> Value:  # fmt: skip
         """``x`` after an operator that keeps its shape, which reads it as an array of shape ``inner``."""
         name = self.emit(op, [self.at(x, inner)], inner, weights, **attributes)
         return replace(x, name=name, inner=inner, integer=False)

@@ -51,12 +51,9 @@ def _with_constant(b: Builder, op: str, left: Any, right: Any, full: Shape, batc
         inner = (math.prod(inner[:-1]), inner[-1]) if inner[-1] > 1 else (math.prod(inner),)
     constant = constant.astype(np.float32)
     features, axis = (inner[0], 0) if len(inner) == 3 else (inner[-1], len(inner) - 1)
-    wide = (
-        constant.reshape((1,) * (len(full) - constant.ndim) + constant.shape) if constant.ndim < len(full) else constant
-    )
+    wide = constant.reshape((1,) * (len(full) - constant.ndim) + constant.shape)
     wide = wide.reshape(wide.shape[len(full) - len(inner) :]) if constant.size > 1 else wide
-    by_feature = constant.size == 1 or (wide.size == wide.shape[axis] == features)
-    if by_feature:
+    if constant.size == 1 or wide.size == wide.shape[axis] == features:
         flat = np.broadcast_to(constant.ravel(), (features,)).astype(np.float32)
         one, zero = np.ones(features, np.float32), np.zeros(features, np.float32)
         maps: dict[str, tuple[Array, Array]] = {
@@ -72,7 +69,6 @@ def _with_constant(b: Builder, op: str, left: Any, right: Any, full: Shape, batc
         return Value(name, full, inner, batch)
     if op in ("add", "sub") and first and wide.shape == inner:
         shift = constant.reshape(inner) if op == "add" else -constant.reshape(inner)
-        shift = constant if op == "add" and constant.shape == inner else shift
         return Value(b.emit("add_constant", [b.at(value, inner)], inner, {"value": shift}), full, inner, batch)
     return None
 

@@ -36,9 +36,9 @@ def transpose(b: Builder, weight: Array) -> Array:
 def matmul(b: Builder, left: Value | Array, right: Value | Array) -> Value:
     """Of matrices, of batches of them, and of a matrix and a vector."""
     if len(right.shape) == 1 and len(left.shape) > 1:
-        column = arrays.unsqueeze(b, right, (1,)) if isinstance(right, Value) else right[:, None]
+        column = arrays.unsqueeze(right, (1,)) if isinstance(right, Value) else right[:, None]
         product = matmul(b, left, column)
-        return arrays.squeeze(b, product, (len(product.shape) - 1,))
+        return arrays.squeeze(product, (len(product.shape) - 1,))
     if isinstance(left, Value) and not isinstance(right, Value) and right.ndim == 2:
         return linear(b, left, transpose(b, right))
     if len(left.shape) < 2 or len(right.shape) < 2:

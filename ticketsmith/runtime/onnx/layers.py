@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences, windows
+from ticketsmith.runtime.builder import arrays, pointwise, products, reductions, sequences
 from ticketsmith.runtime.builder.core import Builder, Value
-from ticketsmith.runtime.builder.interpolate import matrix
-from ticketsmith.runtime.builder.recurrent import Cell, Direction, unroll
-from ticketsmith.runtime.onnx.call import Call
+from ticketsmith.runtime.builder.sequences import Cell, Direction, unroll
+from ticketsmith.runtime.onnx.constants import Call
 
 
 def _pads(call: Call, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
@@ -45,18 +45,15 @@ def _conv(call: Call, transposed: bool = False) -> Value:
     return convolve(call.b, call.x, weight, bias, stride, begin, end, dilation, call.get("group", 1))
 
 
-def _pool(kind: str) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        kernel = call.get("kernel_shape")
-        stride = call.get("strides", [1] * len(kernel))
-        dilation = call.get("dilations", [1] * len(kernel))
-        if any(d != 1 for d in dilation) or call.outputs > 1:
-            raise ValueError("dilation, or the places of maxima")
-        begin, end = _pads(call, call.x.shape[2:], kernel, stride, dilation)
-        counted = bool(call.get("count_include_pad", 0)) or (kind == "avg_pool" and not any([*begin, *end]))
-        return windows.pool(call.b, kind, call.x, kernel, stride, begin, end, counted, bool(call.get("ceil_mode", 0)))
-
-    return translate
+def _pool(kind: str, call: Call) -> Value:
+    kernel = call.get("kernel_shape")
+    stride = call.get("strides", [1] * len(kernel))
+    dilation = call.get("dilations", [1] * len(kernel))
+    if any(d != 1 for d in dilation) or call.outputs > 1:
+        raise ValueError("dilation, or the places of maxima")
+    begin, end = _pads(call, call.x.shape[2:], kernel, stride, dilation)
+    counted = bool(call.get("count_include_pad", 0)) or (kind == "avg_pool" and not any([*begin, *end]))
+    return reductions.pool(call.b, kind, call.x, kernel, stride, begin, end, counted, bool(call.get("ceil_mode", 0)))
 
 
 def _gemm(call: Call) -> Value:
@@ -86,18 +83,16 @@ def _gemm(call: Call) -> Value:
 
 def _batch_norm(call: Call) -> Value:
     scale, shift, mean, variance = (call.constant(index) for index in range(1, 5))
-    if call.get("training_mode", 0) or call.get("spatial", 1) != 1 or mean is None or variance is None:
+    usual = not call.get("training_mode", 0) and call.get("spatial", 1) == 1
+    if not usual or scale is None or shift is None or mean is None or variance is None:
         raise ValueError("training mode, or statistics of each place")
     return reductions.batch_norm(call.b, call.x, scale, shift, mean, variance, call.get("epsilon", 1e-5))
 
 
-def _norm(op: str) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        axes = len(call.x.shape) - call.get("axis", -1) % len(call.x.shape)
-        shift = call.constant(2) if op == "layer_norm" else None
-        return reductions.norm(call.b, op, call.x, axes, call.constant(1), shift, call.get("epsilon", 1e-5))
-
-    return translate
+def _norm(op: str, call: Call) -> Value:
+    axes = len(call.x.shape) - call.get("axis", -1) % len(call.x.shape)
+    shift = call.constant(2) if op == "layer_norm" else None
+    return reductions.norm(call.b, op, call.x, axes, call.constant(1), shift, call.get("epsilon", 1e-5))
 
 
 def _group_norm(call: Call) -> Value:
@@ -108,14 +103,16 @@ def _group_norm(call: Call) -> Value:
     return reductions.group_norm(call.b, call.x, groups, scale, shift, call.get("epsilon", 1e-5))
 
 
-def _softmax(function: Callable[[Builder, Value, int], Value]) -> Callable[[Call], Value]:
-    def translate(call: Call) -> Value:
-        axis = call.get("axis", -1 if call.opset >= 13 else 1) % len(call.x.shape)
-        if call.opset < 13 and axis != len(call.x.shape) - 1:
-            raise ValueError("a softmax of several axes")
-        return function(call.b, call.x, axis)
+def _instance_norm(call: Call) -> Value:
+    scale, shift = call.constant(1), call.constant(2)
+    return reductions.group_norm(call.b, call.x, call.x.shape[1], scale, shift, call.get("epsilon", 1e-5))
 
-    return translate
+
+def _softmax(function: Callable[[Builder, Value, int], Value], call: Call) -> Value:
+    axis = call.get("axis", -1 if call.opset >= 13 else 1) % len(call.x.shape)
+    if call.opset < 13 and axis != len(call.x.shape) - 1:
+        raise ValueError("a softmax of several axes")
+    return function(call.b, call.x, axis)
 
 
 def _local_response(call: Call) -> Value:
@@ -142,24 +139,20 @@ def _recurrent(call: Call, kind: str, default: list[str]) -> list[Value]:
     lengths = call.constant(4)
     if call.get("clip") or call.get("input_forget") or call.get("layout") or call.input(7) is not None:
         raise ValueError("clipping, coupled gates, peepholes, or the batch as the first axis")
-    x = call.x
-    if lengths is not None and (lengths != x.shape[0]).any():
+    if lengths is not None and (lengths != call.x.shape[0]).any():
         raise ValueError("sequences of different lengths")
     bias = np.zeros((ways, 2 * rows), np.float32) if bias is None else bias
-    ways_of = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
-    backwards = ways_of[call.get("direction", "forward")]
-    directions = [
-        Direction(weights[way], hidden[way], bias[way, :rows], bias[way, rows:], backwards[way]) for way in range(ways)
-    ]
+    orders = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+    backwards = orders[call.get("direction", "forward")]
     states = [call.input(place) for place in (5, 6)[: 2 if kind == "LSTM" else 1]]
     states = [np.zeros((ways, 1, size), np.float32) if state is None else state for state in states]
-    start = [
-        [arrays.select(b, state, 0, way) if isinstance(state, Value) else state[way] for state in states]
-        for way in range(ways)
-    ]
-    activation = "relu" if "Relu" in named and kind == "RNN" else "tanh"
-    cell = Cell(kind, bool(call.get("linear_before_reset", 0)), activation)
-    return unroll(b, cell, x, directions, start)
+    directions = []
+    for way in range(ways):
+        start = [arrays.select(b, one, 0, way) if isinstance(one, Value) else one[way] for one in states]
+        biases = bias[way, :rows], bias[way, rows:]
+        directions.append(Direction(weights[way], hidden[way], *biases, tuple(start), backwards[way]))
+    cell = Cell(kind, bool(call.get("linear_before_reset", 0)), "relu" if "Relu" in named else "tanh")
+    return unroll(b, cell, call.x, directions)
 
 
 def _gather(call: Call) -> Any:
@@ -173,7 +166,7 @@ def _gather(call: Call) -> Any:
         return arrays.select(b, data, axis, int(places))
     axis %= len(data.shape)
     elements = arrays.take(b, data, axis, places.reshape(-1))
-    return arrays.reshape(b, elements, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
+    return arrays.reshape(elements, (*data.shape[:axis], *places.shape, *data.shape[axis + 1 :]))
 
 
 def _resize(call: Call) -> Value:
@@ -194,12 +187,12 @@ def _resize(call: Call) -> Value:
     if counts[:2] != list(x.shape[:2]) or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise ValueError(f"sizes {counts}")
     matrices = [
-        matrix(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
+        reductions.interpolation(n, count, factor, mode, way, rounding, call.get("cubic_coeff_a", -0.75))
         for n, count, factor in list(zip(x.shape, counts, factors, strict=True))[2:]
     ]
     if mode == "nearest":
-        return windows.nearest(b, x, [one.argmax(1) for one in matrices])
-    return windows.resize(b, x, matrices)
+        return reductions.nearest(b, x, [one.argmax(1) for one in matrices])
+    return reductions.resize(b, x, matrices)
 
 
 def _dropout(call: Call) -> Any:
@@ -215,19 +208,19 @@ LAYERS: dict[str, Callable[[Call], Any]] = {
     "Gemm": _gemm,
     "MatMul": lambda call: products.matmul(call.b, *call.inputs),
     "BatchNormalization": _batch_norm,
-    "LayerNormalization": _norm("layer_norm"),
-    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), _norm("rms_norm")),
+    "LayerNormalization": partial(_norm, "layer_norm"),
+    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), partial(_norm, "rms_norm")),
     "GroupNormalization": _group_norm,
-    "InstanceNormalization": lambda call: reductions.group_norm(
-        call.b, call.x, call.x.shape[1], call.constant(1), call.constant(2), call.get("epsilon", 1e-5)
-    ),
+    "InstanceNormalization": _instance_norm,
     "LRN": _local_response,
-    "Softmax": _softmax(reductions.softmax),
-    "LogSoftmax": _softmax(reductions.log_softmax),
-    "MaxPool": _pool("max_pool"),
-    "AveragePool": _pool("avg_pool"),
-    "GlobalAveragePool": lambda call: windows.adaptive_pool(call.b, "avg_pool", call.x, [1] * (len(call.x.shape) - 2)),
-    "GlobalMaxPool": lambda call: windows.adaptive_pool(call.b, "max_pool", call.x, [1] * (len(call.x.shape) - 2)),
+    "Softmax": partial(_softmax, reductions.softmax),
+    "LogSoftmax": partial(_softmax, reductions.log_softmax),
+    "MaxPool": partial(_pool, "max_pool"),
+    "AveragePool": partial(_pool, "avg_pool"),
+    "GlobalAveragePool": lambda call: reductions.adaptive_pool(
+        call.b, "avg_pool", call.x, [1] * (len(call.x.shape) - 2)
+    ),
+    "GlobalMaxPool": lambda call: reductions.adaptive_pool(call.b, "max_pool", call.x, [1] * (len(call.x.shape) - 2)),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     "LSTM": lambda call: _recurrent(call, "LSTM", ["Sigmoid", "Tanh", "Tanh"]),
     "GRU": lambda call: _recurrent(call, "GRU", ["Sigmoid", "Tanh"]),

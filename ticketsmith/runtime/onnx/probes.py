@@ -15,16 +15,98 @@ from ticketsmith.engines import onnx_runtime
 from ticketsmith.runtime import probes
 from ticketsmith.runtime.builder.core import UnsupportedError
 from ticketsmith.runtime.graph import Graph, Port
-from ticketsmith.runtime.onnx.inputs import ranges, whole_numbers
 from ticketsmith.runtime.probes import Array
+
+_CARRIERS = {
+    "Cast", "CastLike", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Expand", "Tile", "Slice",
+    "Split", "Gather", "Concat", "Pad", "DynamicSlice",
+}  # fmt: skip
+"""Operators whose outputs are elements of their first input (or of all, for Concat)."""
+
+_TABLES = {"Gather": {1: 0}, "GatherElements": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4}}
+"""Which input holds places, and which one is the table that they are places of."""
+
+
+def ranges(proto: Any) -> dict[str, int]:
+    """Of the inputs that are places in tables (tokens, positions, indices): how many rows the smallest table has."""
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
+    sizes |= {node.output[0]: _constant_shape(node) for node in proto.graph.node if node.op_type == "Constant"}
+    inferred: dict[str, tuple[int, ...]] | None = None
+    carried = {port.name: {port.name} for port in proto.graph.input if port.name not in sizes}
+    limits: dict[str, int] = {}
+    for node in proto.graph.node:
+        for place, table in _TABLES.get(node.op_type, {}).items():
+            sources = carried.get(node.input[place], set()) if place < len(node.input) else set()
+            if not sources or table >= len(node.input):
+                continue
+            name = node.input[table]
+            if name not in sizes and inferred is None:
+                inferred = _inferred(proto)
+            shape = sizes.get(name) or (inferred or {}).get(name, ())
+            axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+            size = shape[axis] if -len(shape) <= axis < len(shape) else 0
+            for source in sources if size > 0 else ():
+                limits[source] = min(size, limits.get(source, size))
+        if node.op_type == "OneHot" and len(node.input) > 1:
+            depth = _number(proto, node.input[1])
+            for source in carried.get(node.input[0], set()) if depth else ():
+                limits[source] = min(depth, limits.get(source, depth))
+        if node.op_type in _CARRIERS and node.input:
+            sources = node.input if node.op_type == "Concat" else node.input[:1]
+            carriers = set().union(*(carried.get(name, set()) for name in sources))
+            for name in node.output if carriers else ():
+                carried[name] = carriers
+    return limits
+
+
+def whole_numbers(shape: tuple[int, ...], high: int | None, generator: np.random.Generator) -> Array:
+    """``[batch, ...]`` below ``high``; where a model has no table for them they are a mask: ones, and zeros behind them."""
+    if high is not None:
+        return generator.integers(0, high, shape)
+    if len(shape) < 2 or shape[-1] < 2:
+        return generator.integers(0, 2, shape)
+    lengths = generator.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+    return np.asarray(np.arange(shape[-1]) < lengths, np.int64)
+
+
+def _constant_shape(node: Any) -> tuple[int, ...]:
+    for one in node.attribute:
+        if one.name == "value":
+            return tuple(one.t.dims)
+        if one.name in ("value_floats", "value_ints"):
+            return (len(one.floats) or len(one.ints),)
+    return ()
+
+
+def _number(proto: Any, name: str) -> int:
+    from onnx import numpy_helper
+
+    for tensor in proto.graph.initializer:
+        if tensor.name == name:
+            return int(numpy_helper.to_array(tensor).reshape(-1)[0])
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.output[0] == name and node.attribute[0].name == "value":
+            return int(numpy_helper.to_array(node.attribute[0].t).reshape(-1)[0])
+    return 0
+
+
+def _inferred(proto: Any) -> dict[str, tuple[int, ...]]:
+    import onnx
+
+    try:
+        whole = onnx.shape_inference.infer_shapes(proto)
+    except Exception:  # of several kinds; a range is then not known
+        return {}
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in whole.graph.value_info
+    }
+
 
 _NO_VALUES = {"Shape", "Size", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 """Operators that look at a value's shape alone."""
 
-_WAY_OUT = (
-    "The sparse runtime computes each sample of a batch by itself. Serve this model with a dense runtime, such as "
-    "`onnxruntime`."
-)
+DENSE = "Serve this model with a dense runtime, such as `onnxruntime`."
+_WAY_OUT = f"The sparse runtime computes each sample of a batch by itself. {DENSE}"
 
 
 def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
@@ -62,10 +144,15 @@ def check_samples(proto: Any, ports: Sequence[Port], graph: Graph) -> None:
         scale = probes.largest([values[source] for source in node.input if source in values])
         reason = probes.fault(one, other, scale)
         if reason is not None:
-            where = f" (node {node.name!r})" if node.name else f" (which computes {name!r})"
-            raise UnsupportedError(
-                f"the operator {node.op_type!r}{where} mixes the samples of a batch: {reason}. {_WAY_OUT}"
-            )
+            where = f"the operator {node.op_type!r}{place_of(node, name)}"
+            raise UnsupportedError(f"{where} mixes the samples of a batch: {reason}. {_WAY_OUT}")
+
+
+def place_of(node: Any, output: str) -> str:
+    """Where a node lies, in words: its name, or else the ``output`` that it computes."""
+    if node.name:
+        return f" (node {node.name!r})"
+    return f" (which computes {output!r})" if output else ""
 
 
 def _batches(proto: Any) -> list[int]:
@@ -94,11 +181,10 @@ def _batch(proto: Any, ports: Sequence[Port]) -> dict[str, Array]:
     for port in ports:
         shape = (probes.LARGE, *port.shape)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(types[port.name])
-        values = (
-            generator.standard_normal(shape)
-            if port.dtype == "float32"
-            else whole_numbers(shape, high.get(port.name), generator)
-        )
+        if port.dtype == "float32":
+            values = generator.standard_normal(shape)
+        else:
+            values = whole_numbers(shape, high.get(port.name), generator)
         batch[port.name] = values.astype(dtype)
     return batch
 

@@ -96,8 +96,6 @@ class Writer:
                 nodes.append(node)
         return nodes[::-1], [one for one in self.initializers.values() if one.name in needed]
 
-    # ---- parts of a model
-
     def _unique(self, name: str) -> str:
         fresh, count = name, 0
         while fresh in self._names:
@@ -141,7 +139,6 @@ class Writer:
         return self.constant(value if form is None else form(value), own, (own, kind))
 
     def value(self, node: Node, place: int = 0) -> str:
-        """An input of a node."""
         return self.values[node.inputs[place]]
 
     def align(self, name: str, rank: int) -> str:

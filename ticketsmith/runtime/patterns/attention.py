@@ -1,4 +1,4 @@
-"""Attention that an exporter took apart is put together again."""
+"""Attention and rotary positions that an exporter took apart are put together again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,84 @@ import numpy as np
 
 from ticketsmith.runtime.graph import Node, Shape
 from ticketsmith.runtime.patterns.rewriter import Rewriter
+
+
+class Rotary(Rewriter):
+    """Rotary positions (Su et al. 2021): ``x * cos + swapped(x) * sin``, for [heads, tokens, width] or [tokens, heads,
+    width]."""
+
+    def rewrite(self, node: Node) -> Node | str | None:
+        if node.op != "add" or node.activation != "linear":
+            return None
+        for one, other in (node.inputs, node.inputs[::-1]):
+            plain, turned = self._times_constant(one), self._times_constant(other)
+            if plain is None or turned is None:
+                continue
+            for x, cos in plain:
+                for swapped, sin in turned:
+                    match = self._match(node, x, cos, swapped, sin)
+                    if match is not None:
+                        return match
+        return None
+
+    def _times_constant(self, name: str) -> list[tuple[str, np.ndarray]] | None:
+        product = self.maker(name, "mul")
+        if product is None or product.activation != "linear":
+            return None
+        left, right = product.inputs
+        pairs = [(a, self.constant(b)) for a, b in ((left, right), (right, left))]
+        return [(a, b) for a, b in pairs if b is not None]
+
+    def _match(self, node: Node, x: str, cos: np.ndarray, swapped: str, sin: np.ndarray) -> Node | None:
+        shape = self.shapes[x]
+        if len(shape) not in (2, 3) or self.shapes[node.output] != shape or self._swap_of(swapped) != x:
+            return None
+        full = (1,) * (3 - len(shape)) + shape  # one head may have no axis
+        tables = [np.asarray(t).reshape((1,) * (3 - t.ndim) + t.shape) if t.ndim <= 3 else None for t in (cos, sin)]
+        if any(t is None or t.shape[-1] != full[-1] for t in tables):
+            return None
+        for tokens_axis in (1, 0):
+            sizes = full[tokens_axis], 1
+            if all(t is not None and (t.shape[tokens_axis], t.shape[1 - tokens_axis]) == sizes for t in tables):
+                break
+        else:
+            return None
+        heads, tokens, width = full[1 - tokens_axis], full[tokens_axis], full[2]
+        flat, output = (tokens, heads * width), node.output
+        c, s = (np.asarray(t).reshape(tokens, width) for t in tables)
+        signed = np.concatenate([-s[:, : width // 2], s[:, width // 2 :]], 1)
+        weights = {"cos": self.store(f"{output}.cos", c), "sin": self.store(f"{output}.sin", signed)}
+        inner = f"{output}.rotary"
+        self.shapes[inner] = flat
+        if tokens_axis == 0 or len(shape) == 2:
+            here = self.before(f"{output}.in", "reshape", x, flat, shape=list(flat))
+            self.keep(Node("rotary", (here,), inner, weights, {"heads": heads}))
+            return Node("reshape", (inner,), output, {}, {"shape": list(shape)})
+        here = self.order(x, f"{output}.in", (1, 0, 2), flat)
+        self.keep(Node("rotary", (here,), inner, weights, {"heads": heads}))
+        back = self.before(f"{output}.heads", "reshape", inner, (tokens, heads, width), shape=[tokens, heads, width])
+        return Node("permute", (back,), output, {}, {"axes": [1, 0, 2]})
+
+    def _swap_of(self, name: str) -> str | None:
+        """``x`` for ``[-second half, first half]`` of it."""
+        joined = self.maker(name, "concat")
+        if joined is None or len(joined.inputs) != 2:
+            return None
+        rank = len(self.shapes[name])
+        negated, low = self.maker(joined.inputs[0], "affine"), self.maker(joined.inputs[1], "slice")
+        if negated is None or low is None or self.uniform(negated) != (-1.0, 0.0):
+            return None
+        high = self.maker(negated.inputs[0], "slice")
+        if high is None or high.inputs != low.inputs or joined.attributes.get("axis", rank - 1) != rank - 1:
+            return None
+        width = self.shapes[high.inputs[0]][-1]
+        for part, begin in ((low, 0), (high, width // 2)):
+            cut = part.attributes
+            half, axis = (cut["begin"], cut["end"], cut.get("step", 1)), cut.get("axis", rank - 1)
+            if half != (begin, begin + width // 2, 1) or axis != rank - 1:
+                return None
+        return high.inputs[0]
+
 
 HIDDEN = -1e20
 """What is added to a score below this hides its key."""
@@ -37,7 +115,7 @@ class Attention(Rewriter):
             if pair is not None and pair[1] == 0:
                 scale, name = scale * pair[0], step.inputs[0]
             elif step.op in ("add", "add_constant") and mask is None and scale == 1:
-                match = self._mask(step, rank)
+                match = self._mask(step)
                 if match is None:
                     return None
                 mask, name = match
@@ -45,7 +123,7 @@ class Attention(Rewriter):
                 return None
         return self._replacement(node, product, scale, mask, rank)
 
-    def _mask(self, step: Node, rank: int) -> tuple[str, str] | None:
+    def _mask(self, step: Node) -> tuple[str, str] | None:
         """The mask that is added, and the scores it is added to."""
         if step.op == "add_constant":
             value = self.tensors[step.weights["value"]]
@@ -118,9 +196,8 @@ class Attention(Rewriter):
             flat = (rows, features // repeats)
             names[place] = root
             if self.shapes[root] != flat:
-                names[place] = self.before(
-                    f"{node.output}.{'qkv'[place]}.whole", "reshape", root, flat, shape=list(flat)
-                )
+                name = f"{node.output}.{'qkv'[place]}.whole"
+                names[place] = self.before(name, "reshape", root, flat, shape=list(flat))
 
         if q_order is not None and self._repeats(q, q_order, targets[0], heads) == 1:
             whole(0, q, 1)

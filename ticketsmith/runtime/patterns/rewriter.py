@@ -41,9 +41,8 @@ class Rewriter:
         nodes = _alive(self.done, outputs)
         used = {key for node in nodes for key in node.weights.values()}
         tensors = {key: value for key, value in self.tensors.items() if key in used}
-        return replace(
-            self.graph, nodes=tuple(nodes), output=outputs[0], more_outputs=tuple(outputs[1:]), tensors=tensors
-        )
+        first, *more = outputs
+        return replace(self.graph, nodes=tuple(nodes), output=first, more_outputs=tuple(more), tensors=tensors)
 
     def rewrite(self, node: Node) -> Node | str | None:
         """Another node for the same output, the name of a value that is the same, or None to keep it."""
