@@ -45,4 +45,4 @@ STRUCTURES: dict[str, Callable[[str, torch.Size, Layout], Tensor | None]] = {
     "row": whole_rows,
     "channel": whole_channels,
 }
-"""From a layer's name, shape and layout to flat indices of its weights, ``[units, weights of a unit]``; None for all, one by one."""
+"""From a layer's name, shape and layout to flat indices of its weights, ``[units, weights of a unit]``; None for each one."""
