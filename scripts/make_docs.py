@@ -80,7 +80,7 @@ OPERATORS_HEAD = """\
 <!-- Made by scripts/make_docs.py from ticketsmith/runtime/ops.py. Do not edit: run `make docs`. -->
 
 A network in [the sparse runtime](runtime.md), and in a `.tsk` file, is a graph of these operators. What PyTorch and
-ONNX have beside them is made of them. How to add one is said in [extending](extending.md#an-operator).
+ONNX have beside them is made of them. [How to add one](internals/adding.md#add-an-operator).
 
 Shapes are those of one sample: `(features)`, `(tokens, features)`, `(channels, rows, columns)`, or any other of up to
 six axes. **By token**: each token's values come from that token alone (of causal attention, also from those before it),

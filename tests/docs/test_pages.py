@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from ticketsmith.cli.main import group
 from ticketsmith.config import json_schema, load_recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit
+from ticketsmith.inference.settings import RUNTIMES
 from ticketsmith.report.story import SECTIONS
+from ticketsmith.runtime import formats
 
 NOTEBOOK = ROOT / "examples" / "mnist_tickets.ipynb"
 
@@ -59,6 +63,27 @@ def test_readme_lists_every_exit_status() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.partition("## Exit status")[2].partition("\n## ")[0]
     assert {int(row.split("|")[1]) for row in table.splitlines() if row[2:3].isdigit()} == {int(code) for code in Exit}
+
+
+def test_rooms_are_those_of_the_import_contract() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = page.partition("## Who may import whom")[2].split("```")[1].removeprefix("text\n")
+    rooms = [re.split(r" {3,}", line)[0].split() for line in picture.splitlines()]
+    assert rooms == [
+        layer.replace("ticketsmith.", "").split(" | ") for layer in tools["importlinter"]["contracts"][0]["layers"]
+    ]
+
+
+def test_tables_name_every_runtime_and_format() -> None:
+    benchmark, runtime, glossary = (
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("benchmark", "runtime", "glossary")
+    )
+    assert [name for name in RUNTIMES if f"\n| `{name}` |" not in benchmark] == []
+    table = runtime.partition("## How it is fast")[2].partition("\n## ")[0]
+    for name in {name for mode in ("vector", "planes", "lanes") for name in formats.candidates(mode)}:
+        assert f"`{name}`" in table, name
+        assert f"`{name}`" in glossary, name
 
 
 def test_report_sections_are_those_of_the_report() -> None:
