@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -95,7 +96,7 @@ def submit(
             raise TicketSmithError("submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
         click.confirm("Begin?", abort=True)
     executor.submit(prepared.plan)
-    return _conduct(records, cluster, destination, wait, detach, target)
+    return _conduct(executor.wait, records, cluster, destination, wait, detach, target)
 
 
 @click.command()
@@ -122,6 +123,7 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
     """Try again what failed or was stopped on a cluster, from the last checkpoints, with the target as it is now."""
     from dataclasses import replace
 
+    from ticketsmith.execute.kubernetes.executor import conduct as conduct_
     from ticketsmith.execute.kubernetes.submit import propose, running
     from ticketsmith.execute.kubernetes.submit import resume as resume_
 
@@ -138,7 +140,8 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
         click.confirm("Begin?", abort=True)
     for outcome in resume_(records, replace(submission, target=destination)):
         click.echo(f"again: {outcome.job}: {outcome.message}")
-    return _conduct(records, cluster, destination, wait, detach, target)
+    conduct_here = partial(conduct_, records, cluster, destination, tell)
+    return _conduct(conduct_here, records, cluster, destination, wait, detach, target)
 
 
 @click.command()
@@ -316,11 +319,19 @@ def _wait_until_begun(records: Records, cluster: Cluster, name: str, target: Tar
         raise
 
 
-def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, detach: bool, place: str) -> int:
+def _conduct(
+    conduct_here: Callable[[], Exit],
+    records: Records,
+    cluster: Cluster,
+    target: Target,
+    wait: bool,
+    detach: bool,
+    place: str,
+) -> int:
+    """To the end by ``conduct_here`` with ``wait``, and otherwise by a conductor in the cluster."""
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.execute.kubernetes.conductor import ensure_conductor
-    from ticketsmith.execute.kubernetes.executor import conduct as conduct_
 
     experiment = records.experiment
     if not wait:
@@ -333,7 +344,7 @@ def _conduct(records: Records, cluster: Cluster, target: Target, wait: bool, det
         click.echo(f"  ticketsmith logs -f --target {place} --experiment {experiment}")
         return Exit.OK
     try:
-        status = conduct_(records, cluster, target, tell)
+        status = conduct_here()
     except KeyboardInterrupt:
         click.echo("Jobs that run go on; nothing new begins until `ticketsmith resume` (or submit again).", err=True)
         raise

@@ -137,7 +137,7 @@ class Schedule:
 
 
 @dataclass
-class Scheduled:
+class Scheduled(Executor):
     """What executors of this machine have in common; they ``wait`` in different ways. ``index`` is of the whole store."""
 
     store: Store

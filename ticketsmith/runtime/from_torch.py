@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
+from ticketsmith.errors import in_a_line
 from ticketsmith.runtime.builder.core import Builder, UnsupportedError, Value
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.simplify import simplify
@@ -59,8 +60,7 @@ def from_torch(module: nn.Module, example: Example) -> Graph:
                 warnings.simplefilter("ignore")
                 exported = _decompose(torch.export.export(module, positional, named))
         except Exception as error:  # torch.export may fail in any way
-            first = next(iter(str(error).splitlines()), "")
-            raise UnsupportedError(f"torch.export cannot read this model ({type(error).__name__}: {first}).") from error
+            raise UnsupportedError(f"torch.export cannot read this model ({in_a_line(error)}).") from error
         graph = simplify(Translator(exported, [*positional, *named.values()]).graph())
         check_samples(module, examples, list(named))
         return graph

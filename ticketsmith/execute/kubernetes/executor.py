@@ -5,6 +5,7 @@ from __future__ import annotations
 from ticketsmith.config import Recipe
 from ticketsmith.config.target import Target
 from ticketsmith.errors import Exit
+from ticketsmith.execute.executor import Executor
 from ticketsmith.execute.kubernetes.cluster import Cluster
 from ticketsmith.execute.kubernetes.conductor import Conductor, Note
 from ticketsmith.execute.kubernetes.records import Records
@@ -12,7 +13,7 @@ from ticketsmith.execute.kubernetes.submit import Proposal, propose, submit
 from ticketsmith.plan import Plan
 
 
-class KubernetesExecutor:
+class KubernetesExecutor(Executor):
     """Jobs of ``cluster``, which make the runs of ``recipe``; ``note`` is told what happens."""
 
     def __init__(self, records: Records, cluster: Cluster, target: Target, recipe: Recipe, note: Note) -> None:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ticketsmith.errors import in_a_line
 from ticketsmith.runtime import probes
 from ticketsmith.runtime.builder.core import UnsupportedError
 from ticketsmith.runtime.probes import Array
@@ -341,7 +342,7 @@ def _called(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], v
         except UnsupportedError:
             raise
         except Exception as error:  # a user's model may fail in any way
-            raise _FailureError(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}") from error
+            raise _FailureError(in_a_line(error)) from error
         return [_array(leaf).copy() for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
