@@ -143,6 +143,7 @@ class Attended:
             print("stopped: asked to end, by SIGTERM or `ticketsmith cancel`. What was under way is saved", flush=True)
         reason = EXITS.get(int(status), "") if status else "all sealed"
         self._stop.set()
+        self._thread.join(self.grace)  # a copy under way would come after the last one, and be the one that stays
         self.record = replace(self.record, exit=int(status), reason=reason, ended=True)
         self._output.flush()
         with suppress(StoreError):  # what was sealed is sealed; the conductor fills in what it can see
