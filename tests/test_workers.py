@@ -84,6 +84,7 @@ def test_a_process_that_dies_ends_the_run_and_names_its_test(tmp_path: Path) -> 
     status, output = run(tmp_path, options(".ci/run").removesuffix("--quiet"))
     assert status == 1
     assert "crashed while running 'test_kills.py::test_that_kills'" in output
+    assert "its process was ended by SIGKILL" in output
     assert output.count("FAILED test_kills.py") == 1, "it is given to no second process"
     assert "Unable to allocate 4.00 TiB" in output, "what asks for more than there is fails alone"
     server = Path("/proc", (tmp_path / "server.pid").read_text())

@@ -62,6 +62,8 @@ def pytest_testnodeready(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     if error:
+        pid = node.gateway._rinfo().pid
+        print(f"\n{node.gateway.id}: its process {_end_of(pid)}; free memory: {available()} bytes", flush=True)
         for other in _nodes.values():
             other.shutdown()  # after the tests that it has: the one that killed this process goes to no other
 
@@ -74,6 +76,19 @@ def _watch() -> None:
             if _has_ended(pid):
                 _end_what_is_left_of(pid, node.workerinput)
                 del _nodes[pid]
+
+
+def _end_of(pid: int) -> str:
+    """How a process ended, in words."""
+    for _ in range(20):
+        with contextlib.suppress(ChildProcessError, AttributeError):  # reaped by another; no waitid on this system
+            if end := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                exited = end.si_code == os.CLD_EXITED
+                return (
+                    f"exited with {end.si_status}" if exited else f"was ended by {signal.Signals(end.si_status).name}"
+                )
+        time.sleep(0.1)
+    return "ended; nobody knows how"
 
 
 def _has_ended(pid: int) -> bool:
