@@ -63,7 +63,7 @@ class _Pairs:
     """Worsenings against dense by seed (positive is worse), which of them are replicates, and what had to be left out.
 
     ``alone`` are seeds without a dense run; ``gaps`` say what else of dense cannot be compared with.
-    ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` what it is.
+    ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` the same in the metric's unit.
     """
 
     worsening: Mapping[int, float]
@@ -174,11 +174,12 @@ def _pair(
     differing = tuple(seed for seed in distinct(runs, dense) if seed in worsening)
     magnitude = max((abs(value[seed]) for value in (here, there) for seed in differing), default=0.0)
     unpaired = [run for run in dense if run.seed in seeds and run.seed not in there]
+    floor = finest.paired_floor([worsening[seed] for seed in differing], magnitude, scale)
     return _Pairs(
         worsening,
         differing,
-        finest.floor([worsening[seed] for seed in differing], magnitude, scale),
-        finest,
+        floor,
+        replace(finest, amount=floor * scale),
         alone=tuple(sorted(here.keys() - {run.seed for run in dense})),
         gaps=_dense_gaps(unpaired, sorted(both - worsening.keys()), gate.metric, policy.at, split),
     )

@@ -68,10 +68,9 @@ def later_error(
     )
 
 
-def promise(confidence: float, looks: Sequence[Look]) -> float:
-    """The confidence that holds over all ``looks`` together."""
-    undeclared = any(not look.declared for look in looks)
-    return 1 - (1 - confidence) * (1 + UNDECLARED) if undeclared else confidence
+def promise(confidence: float, declared: bool = True) -> float:
+    """The confidence that holds over all looks together, where all were ``declared``, and where they were not."""
+    return confidence if declared else 1 - (1 - confidence) * (1 + UNDECLARED)
 
 
 @dataclass(frozen=True)

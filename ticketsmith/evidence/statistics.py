@@ -106,6 +106,23 @@ def replicates_needed(
     return None
 
 
+def as_strict(replicates: int, error: float, usual: float) -> int:
+    """How few replicates at the ``usual`` one-sided error ask as much of a mean as so many do at ``error``.
+
+    Both by the t test, with the same spread; at least 2.
+    """
+    reach = t_quantile(1 - error, replicates - 1) / math.sqrt(replicates)
+    return next(
+        n for n in range(2, replicates + 1) if n == replicates or t_quantile(1 - usual, n - 1) / math.sqrt(n) <= reach
+    )
+
+
+def unseen(replicates: int, confidence: float = 0.95) -> float:
+    """The largest share of seeds that a failure may strike and yet be missed by all ``replicates`` with a chance of
+    ``1 - confidence``: what so many seeds cannot show, whatever the test (exact binomial bound, Clopper & Pearson 1934)."""
+    return 1.0 - math.pow(1 - confidence, 1 / replicates)
+
+
 def _check(confidence: float) -> None:
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"a confidence lies between 0 and 1, not {confidence}")
