@@ -235,7 +235,7 @@ class _Question:
         if self.policy.method == "point":
             return self.at(Look(count, self.error))
         looks = schedule(count, self.error, self.policy.looks, self.policy.shown)
-        numbers = self.policy.looks or tuple(look.replicates for look in looks)
+        numbers = tuple(dict.fromkeys((*self.policy.looks, *(look.replicates for look in looks))))
         verdict = None
         for index, look in enumerate(looks):
             latest = replace(self.at(look), look=index, looks=numbers)

@@ -35,7 +35,7 @@ def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     seeds = units.replicates(fewest.seeds if fewest else 0, replicates)
     if findings.policy.method == "point" or replicates < 2:
         return f"{seeds}: a point estimate, no confidence"
-    return f"{looks.confidence(findings.policy, verdicts)}, {seeds}"
+    return f"{looks.confidence(findings, verdicts)}, {seeds}"
 
 
 def condition(findings: Findings, dropping: bool = False, split: str = "test ") -> str:
@@ -122,7 +122,7 @@ def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
     else:
         why = f"{units.plural(fewest.replicates, 'seed')} {'is' if fewest.replicates == 1 else 'are'} too few"
     if stage := looks.basis(fewest, findings.policy) if fewest.declared else "":
-        why = f"at {stage}, {why}"
+        why = f"at {stage.partition(',')[0]} {why}"
     passing = list(takewhile(lambda verdicts: all(map(_point_passes, verdicts)), levels))
     hint = ""
     if passing:

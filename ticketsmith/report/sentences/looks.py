@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ticketsmith import units
+from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.looks import promise
 from ticketsmith.evidence.statistics import as_strict
 from ticketsmith.evidence.verdicts import GatePolicy, Verdict
 
 
-def confidence(policy: GatePolicy, verdicts: Sequence[Verdict]) -> str:
-    """``95 % confidence``; ``95 % confidence, look 2 of 3``; ``94 % confidence over all looks``."""
-    level = units.percent(promise(policy.confidence, all(verdict.declared for verdict in verdicts)))
+def confidence(findings: Findings, verdicts: Sequence[Verdict]) -> str:
+    """``95 % confidence``; ``95 % confidence, look 2 of 3``; ``94 % confidence over all looks``, of a claim by ``verdicts``."""
+    declared = all(verdict.declared for verdict in findings.test)
+    level = units.percent(promise(findings.policy.confidence, declared))
     latest = max((verdict for verdict in verdicts if verdict.look is not None), key=lambda v: v.look or 0, default=None)
+    if not declared:
+        return f"{level} confidence over all looks"
     if latest is None or len(latest.looks) < 2:
         return f"{level} confidence"
-    if not latest.declared:
-        return f"{level} confidence over all looks"
     return f"{level} confidence, look {_place(latest)}"
 
 
@@ -26,7 +28,7 @@ def basis(verdict: Verdict, policy: GatePolicy) -> str:
     if verdict.look is None or len(verdict.looks) < 2:
         return ""
     if verdict.declared:
-        return f"look {_place(verdict)}"
+        return f"look {_place(verdict)}, {units.replicates(verdict.seeds, verdict.replicates)}"
     least = as_strict(verdict.replicates, verdict.error, 1 - policy.confidence) if verdict.replicates > 1 else None
     cost = f": {verdict.replicates} seeds decide what {least} would had it been declared" if least else ""
     return (
