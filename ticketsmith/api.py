@@ -237,11 +237,18 @@ class Experiment(ExperimentReader):
         return export(subject_of(self, result), Path(output), formats, how, note)
 
     def judge(self) -> Findings:
-        """Judges every level of every variant, and writes ``gates.json``."""
+        """Judges every level of every variant, and writes ``gates.json``; the store remembers that verdicts were shown."""
         from ticketsmith.report.gates import document
 
+        self.remember_look()
         self.store.put(f"{self.name}/gates.json", to_json(document(self.findings)))
         return self.findings
+
+    def remember_look(self) -> None:
+        """Writes down with how many replicates verdicts are shown: a later look has to hold what all of them promise."""
+        look = self.look
+        if look is not None and look.replicates not in self.findings.policy.shown:
+            self.store.put(*collect.look_file(self.name, look, len(self.looks)))
 
     def time_inference(
         self,

@@ -6,21 +6,22 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, bill_from_json, pod_from_json
 from ticketsmith.evidence.curve import Curve
+from ticketsmith.evidence.looks import Record
 from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import cost_paths, parse_cost
-from ticketsmith.store.contract import RunFolder, SealedRun, Store
+from ticketsmith.store.contract import RunFolder, SealedRun, Store, to_json
 from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
 
-_AHEAD = re.compile(r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger)/.")
+_AHEAD = re.compile(r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger|looks)/.")
 """The files that results are read from."""
 
 Source = Store | Snapshot
@@ -105,6 +106,26 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
         except (ValueError, TypeError):
             unreadable += 1
     return pods, unreadable
+
+
+def read_looks(store: Source, experiment: str) -> list[Record]:
+    """The looks that were taken at an experiment, in order. Raises DamagedRunError when the record of one cannot be read."""
+    records = []
+    for file in store.files(f"{experiment}/looks"):
+        try:
+            plain = json.loads(store.get(file.path) or b"")
+            records.append(Record(plain["replicates"], tuple(plain["declared"]), tuple(plain["dense"])))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedRunError(
+                f"{store.url}/{file.path} cannot be read: without it nobody knows what verdicts were shown before. "
+                "Restore it, or delete it if its look may be forgotten."
+            ) from error
+    return records
+
+
+def look_file(experiment: str, record: Record, before: int) -> tuple[str, bytes]:
+    """Path and content of the record of a look that comes after ``before`` others."""
+    return f"{experiment}/looks/{before + 1:04d}-{record.replicates}-replicates.json", to_json(asdict(record))
 
 
 def _bill(run: SealedRun) -> Bill | None:

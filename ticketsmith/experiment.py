@@ -14,11 +14,12 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
+from ticketsmith.evidence.looks import Record, history
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.serving import Benchmark
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.evidence.verdicts import Status, SweetSpot
+from ticketsmith.evidence.verdicts import GatePolicy, Status, SweetSpot
 from ticketsmith.execute.executor import Outcome
 from ticketsmith.plan import Plan
 from ticketsmith.prices import Rate, lookup
@@ -107,6 +108,31 @@ class ExperimentReader:
             happened.append(judged.get(target[1] if target else Status.PASS, Exit.OK))
         return gravest(happened)
 
+    @cached_property
+    def looks(self) -> list[Record]:
+        """What the store remembers of verdicts that were shown."""
+        return collect.read_looks(self.view, self.name)
+
+    @property
+    def policy(self) -> GatePolicy:
+        """The recipe's gates, with the looks that were declared before the first verdict and those that were taken."""
+        own = self.recipe.policy
+        declared, shown = history(self.looks, [run.key for run in self.results if run.variant == DENSE])
+        return dataclasses.replace(own, looks=declared or own.looks, shown=shown)
+
+    @property
+    def look(self) -> Record | None:
+        """The look that the findings are; None where no level was tested with as many seeds as its look needs."""
+        findings = self.findings
+        tested = [
+            verdict for verdict in findings.test if verdict.variant == findings.subject and verdict.look is not None
+        ]
+        seeds = {node.seed for node in self.plan.results if node.variant == findings.subject}
+        if not tested or len(seeds) < 2 or findings.policy.method == "point":
+            return None
+        dense = tuple(sorted(run.key for run in self.results if run.variant == DENSE))
+        return Record(len(seeds), findings.policy.looks or (len(seeds),), dense)
+
     @property
     def findings(self) -> Findings:
         """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
@@ -120,7 +146,7 @@ class ExperimentReader:
         return conclude(
             self.name,
             self.results,
-            recipe.policy,
+            self.policy,
             recipe_text=recipe.source,
             places=[(node.variant, node.level, node.seed, node.draw) for node in self.plan.results],
             benchmark=self.benchmark,

@@ -71,12 +71,13 @@ def test_t_quantile_table() -> None:
 
 def test_replicates_needed_is_the_first_size_that_decides() -> None:
     sample = [1.0, 2.2, 1.6]
-    needed = replicates_needed(sample, margin=2.0)
+    needed = replicates_needed(sample, 2.0, lambda n: 0.05)
     assert needed is not None
+    assert replicates_needed(sample, 2.0, lambda n: 0.05 if n % 50 == 0 else None) == 50, "the next look that there is"
 
     def bound(n: int) -> float:
         return float(np.mean(sample) + stats.t.ppf(0.95, n - 1) * np.std(sample, ddof=1) / math.sqrt(n))
 
     assert bound(needed) < 2.0 <= bound(needed - 1)
-    assert replicates_needed([2.0, 2.0], margin=2.0) is None
-    assert replicates_needed([1.0], margin=2.0) is None
+    assert replicates_needed([2.0, 2.0], 2.0, lambda n: 0.05) is None
+    assert replicates_needed([1.0], 2.0, lambda n: 0.05) is None

@@ -92,7 +92,8 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
     statuses, documents = [], []
     for one in experiments(runs_prefix, experiment or (recipe.experiment if recipe else None)):
         judged = Experiment(one.store, one.name, recipe) if recipe else one
-        findings = judged.findings if recipe else judged.judge()  # gates that are only tried are not written down
+        findings = judged.findings if recipe else judged.judge()  # gates that are only tried are not written down ...
+        judged.remember_look()  # ... but that they were tried is
         statuses.append(judged.exit_status)
         rows = [
             {
@@ -106,7 +107,19 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                 "status": verdict.status.value,
                 **{
                     name: getattr(verdict, name)
-                    for name in ("estimate", "bound", "worst", "worst_seed", "replicates", "seeds")
+                    for name in (
+                        "estimate",
+                        "bound",
+                        "worst",
+                        "worst_seed",
+                        "replicates",
+                        "seeds",
+                        "look",
+                        "looks",
+                        "declared",
+                        "error",
+                        "replicates_needed",
+                    )
                 },
                 "diverged": list(verdict.diverged),
                 "missing": list(verdict.missing),

@@ -12,6 +12,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.cli.unpruned import tell_what_is_pruned, what_is_pruned
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.units import flops
 
 
@@ -46,18 +47,22 @@ def init(path: str) -> None:
 def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     """Check a recipe, its data and its model: every part that a run calls is tried on two examples."""
     from ticketsmith.api import prepare, rehearse
+    from ticketsmith.cli.power import powers
 
     prepared = prepare(options.read_recipe(config, overrides, None))
     cut = rehearse(prepared)
     facts, plan_ = prepared.facts, prepared.plan
+    warnings = [power.warning for power in powers(prepared) if power.warning]
     if as_json:
-        options.print_json({"valid": True, "runs": len(plan_.by_key), **what_is_pruned(facts)})
+        options.print_json({"valid": True, "runs": len(plan_.by_key), "warnings": warnings, **what_is_pruned(facts)})
         return
     click.echo(f"{config}: valid")
     click.echo(f"{len(plan_.by_key)} runs; {facts.train_size:,} training examples")
     tell_what_is_pruned(facts)
     for part in cut:
         click.echo(f"{part} takes long: it was tried for a few seconds, and not to its end")
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 @click.command()
@@ -67,14 +72,18 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
 @options.as_json
 def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool) -> None:
     """Show the runs of a recipe: what is there, what would be trained, and how much arithmetic that is."""
+    from ticketsmith import collect
     from ticketsmith.api import Prepared, prepare
+    from ticketsmith.cli.power import power_document, powers, tell_power
     from ticketsmith.execute.executor import statuses
     from ticketsmith.store import open_store
     from ticketsmith.store.index import Index
 
     prepared: Prepared = prepare(options.read_recipe(config, overrides, store))
     opened = open_store(prepared.recipe.store_component)
-    states = statuses(prepared.plan, opened, Index(opened, prepared.recipe.experiment))
+    index = Index(opened, prepared.recipe.experiment)
+    states = statuses(prepared.plan, opened, index)
+    estimates = powers(prepared, collect.read_results(index, prepared.plan.only([DENSE])))
     rows: list[dict[str, Any]] = [
         {
             "variant": node.variant,
@@ -90,7 +99,14 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
         for node in prepared.plan.by_key.values()
     ]
     if as_json:
-        options.print_json({"experiment": prepared.recipe.experiment, "nodes": rows, **what_is_pruned(prepared.facts)})
+        options.print_json(
+            {
+                "experiment": prepared.recipe.experiment,
+                "nodes": rows,
+                "power": power_document(estimates),
+                **what_is_pruned(prepared.facts),
+            }
+        )
         return
     options.print_table(_grouped(rows), f"{prepared.recipe.experiment}: {len(rows)} runs")
     missing = [row for row in rows if row["status"] in ("missing", "in part")]
@@ -98,6 +114,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
         f"{len(rows) - len(missing)} cached, {len(missing)} to train: "
         f"{flops(sum(row['training_flops'] for row in missing))} of dense training arithmetic"
     )
+    tell_power(estimates)
     tell_what_is_pruned(prepared.facts)
 
 

@@ -22,6 +22,7 @@ from ticketsmith.config.tasks import (
     component,
     task_kind,
 )
+from ticketsmith.evidence.looks import MOST
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.spec import Duration, Frozen, Pattern, StructureName, Training, n_of_m
 from ticketsmith.store.contract import check_name
@@ -252,6 +253,26 @@ class Gates(Frozen):
     target_sparsity: Fraction | None = Field(
         None, description="The sparsity that must pass: decides the exit status of `prune` and `gate`."
     )
+    looks: tuple[Annotated[int, Field(ge=2, le=MOST)], ...] = Field(
+        (),
+        strict=False,
+        description="Numbers of replicates at which gates are judged, such as `[3, 5, 8]`; `replicates` is one of them. The "
+        "error of the tests is shared among them. By default there is one look, at `replicates`.",
+    )
+
+    @field_validator("looks")
+    @classmethod
+    def _increasing(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        for before, after in pairwise(looks):
+            if after <= before:
+                raise ValueError(f"numbers of replicates that increase, such as `[3, 5, 8]`: {after} follows {before}")
+        return looks
+
+    @model_validator(mode="after")
+    def _tested(self) -> Gates:
+        if self.looks and self.method == "point":
+            raise ValueError("`looks` are for `method: non-inferiority`: a comparison of means has no error to share")
+        return self
 
 
 class BenchmarkSettings(Frozen):
@@ -298,6 +319,11 @@ class Recipe(Frozen):
             raise ValueError(
                 f"`training.duration` must be more than zero: `{trained[0]}` is trained. To prune a pretrained model without "
                 "any training, set `variants: {ticket: false, post_training: {}}`"
+            )
+        if (looks := self.gates.looks) and self.replicates not in looks:
+            raise ValueError(
+                f"`replicates` is {self.replicates}, and `gates.looks` are declared at {', '.join(map(str, looks))}: train one "
+                "of these numbers"
             )
         return self
 
@@ -352,14 +378,17 @@ class Recipe(Frozen):
             Gate(name, settings.max_drop, settings.max_relative_increase)
             for name, settings in self.gates.metrics.items()
         )
-        return GatePolicy(gates, method, self.gates.confidence, self.gates.at, self.gates.target_sparsity)
+        declared = self.gates.looks
+        return GatePolicy(gates, method, self.gates.confidence, self.gates.at, self.gates.target_sparsity, declared)
 
     @property
     def sha256(self) -> str:
-        """Hash of what the recipe says, whatever its comments and layout; a default ``structure``, which the hashes of earlier
-        versions do not know, is left out."""
+        """Hash of what the recipe says, whatever its comments and layout; defaults of ``structure`` and ``looks``, which the
+        hashes of earlier versions do not know, are left out."""
         plain = self.model_dump(mode="json", exclude={"store"})
         if self.pruning.structure == "unstructured":
             del plain["pruning"]["structure"]
+        if not self.gates.looks:
+            del plain["gates"]["looks"]
         text = json.dumps(plain)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -4,18 +4,20 @@ Two methods. ``point`` compares the mean worsening with the margin and knows no 
 paired one-sided t test used where "not worse by more than a margin" has to be shown rather than assumed: FAIL and PASS
 are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE. So is a level that
 lacks a planned replicate, by either method; a replicate that diverged is no missing one: it fails its level, and all
-beyond.
+beyond. Where there are several looks, each level's verdict is that of the earliest one that decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.evidence.looks import Look, error_of, later_error, schedule
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
-from ticketsmith.evidence.size import size_of
+from ticketsmith.evidence.size import Size, size_of
 from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
 from ticketsmith.evidence.summarise import distinct, grouped, measured_value, replicate_values
 from ticketsmith.evidence.variants import DENSE, blocker, is_control, subject
@@ -26,16 +28,34 @@ from ticketsmith.evidence.verdicts import Divergence, Gap, GapCause, Gate, GateP
 class _Level:
     """One level of one variant, and what its verdicts rest on.
 
-    ``fallen`` are the runs that diverged here or, of a method, at a milder level. ``absent``: planned seeds without a run,
-    but for those that can never get one; ``blocked`` are those of them whose ticket diverged. ``control``: it is no method,
-    but what a method is held against.
+    ``expected`` are all its seeds, in order. ``fallen`` are the runs that diverged here or, of a method, at a milder level.
+    ``absent``: planned seeds without a run, but for those that can never get one; ``blocked`` are those of them whose ticket
+    diverged. ``control``: it is no method, but what a method is held against.
     """
 
+    variant: str
+    level: int
+    size: Size
     runs: Sequence[Result]
     fallen: Sequence[Result]
     absent: tuple[int, ...]
     blocked: tuple[int, ...]
     control: bool
+    expected: tuple[int, ...]
+
+    def first(self, count: int) -> _Level:
+        """What there is of the first ``count`` seeds that are expected."""
+        if count >= len(self.expected):
+            return self
+        seeds = set(self.expected[:count])
+        return replace(
+            self,
+            runs=[run for run in self.runs if run.seed in seeds],
+            fallen=[run for run in self.fallen if run.seed in seeds],
+            absent=tuple(seed for seed in self.absent if seed in seeds),
+            blocked=tuple(seed for seed in self.blocked if seed in seeds),
+            expected=self.expected[:count],
+        )
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,7 @@ class _Pairs:
     """Worsenings against dense by seed (positive is worse), which of them are replicates, and what had to be left out.
 
     ``alone`` are seeds without a dense run; ``gaps`` say what else of dense cannot be compared with.
-    ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` what it is.
+    ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` the same in the metric's unit.
     """
 
     worsening: Mapping[int, float]
@@ -77,15 +97,17 @@ def judge(
             raise TicketSmithError(f"the gate on {gate.metric!r} cannot be judged: the runs measure {measured}")
     resolutions = {gate.metric: resolution(results, metrics[gate.metric], split) for gate in policy.gates if results}
     dense = [run for run in results if (run.variant, run.level) == (DENSE, 0)]
+    deepest = max((run.level for run in results), default=0)
     verdicts = []
-    for level, expected in _levels(results, planned):
+    for level in _levels(results, planned):
+        error = error_of(policy.confidence, level.level, deepest, policy.coarse)
         for gate in policy.gates:
-            pairs = _pair(level.runs, dense, expected, gate, resolutions[gate.metric], policy, split)
-            verdicts.append(_verdict(level, pairs, gate, policy, split))
+            question = _Question(level, dense, gate, resolutions[gate.metric], policy, split, error)
+            verdicts.append(question.answer())
     return verdicts
 
 
-def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> list[tuple[_Level, set[int]]]:
+def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> list[_Level]:
     """Every level of every variant but dense, with the seeds that it should have."""
     groups = grouped(results)
     by_level: dict[tuple[str, int], set[tuple[int, int]]] = {}  # seeds and draws that should be there
@@ -113,7 +135,8 @@ def _levels(results: Sequence[Result], planned: Collection[Place] | None) -> lis
         causes = {seed: blocker((variant, level, seed, 0), diverged) for seed in sorted(lacking)}
         absent = tuple(seed for seed, run in causes.items() if run is None)
         blocked = tuple(seed for seed, run in causes.items() if run is not None and run.variant != DENSE)
-        levels.append((_Level(runs, here, absent, blocked, control), expected))
+        size, ordered = size_of(runs), tuple(sorted(expected))
+        levels.append(_Level(variant, level, size, runs, here, absent, blocked, control, ordered))
     return levels
 
 
@@ -151,11 +174,12 @@ def _pair(
     differing = tuple(seed for seed in distinct(runs, dense) if seed in worsening)
     magnitude = max((abs(value[seed]) for value in (here, there) for seed in differing), default=0.0)
     unpaired = [run for run in dense if run.seed in seeds and run.seed not in there]
+    floor = finest.paired_floor([worsening[seed] for seed in differing], magnitude, scale)
     return _Pairs(
         worsening,
         differing,
-        finest.floor([worsening[seed] for seed in differing], magnitude, scale),
-        finest,
+        floor,
+        replace(finest, amount=floor * scale),
         alone=tuple(sorted(here.keys() - {run.seed for run in dense})),
         gaps=_dense_gaps(unpaired, sorted(both - worsening.keys()), gate.metric, policy.at, split),
     )
@@ -174,10 +198,66 @@ def _gaps(seeds: Mapping[GapCause, Sequence[int]]) -> tuple[Gap, ...]:
     return tuple(Gap(cause, tuple(numbers)) for cause, numbers in seeds.items() if numbers)
 
 
-def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split: Split) -> Verdict:
+@dataclass(frozen=True)
+class _Question:
+    """One gate of one level, which may be asked with the first few of its seeds."""
+
+    level: _Level
+    dense: Sequence[Result]
+    gate: Gate
+    finest: Resolution
+    policy: GatePolicy
+    split: Split
+    error: float
+
+    def at(self, look: Look) -> Verdict:
+        level = self.level.first(look.replicates)
+        pairs = _pair(level.runs, self.dense, level.expected, self.gate, self.finest, self.policy, self.split)
+        verdict, values = _verdict(level, pairs, self.gate, self.policy, self.split, look), pairs.values
+        if verdict.bound is None or verdict.by_numbers is not Status.INCONCLUSIVE:
+            return verdict
+        error_at = partial(
+            later_error,
+            now=look.replicates,
+            error=self.error,
+            declared=self.policy.looks,
+            shown=self.policy.shown,
+        )
+        return replace(verdict, replicates_needed=replicates_needed(values, self.gate.margin, error_at, pairs.floor))
+
+    def answer(self) -> Verdict:
+        """The verdict of the earliest look that decided, else of the last one whose seeds are all there.
+
+        A pass does not outlive what speaks against it later: a seed that diverged, or a mean over all seeds that is beyond
+        the margin.
+        """
+        count = len(self.level.expected)
+        if self.policy.method == "point":
+            return self.at(Look(count, self.error))
+        looks = schedule(count, self.error, self.policy.looks, self.policy.shown)
+        numbers = tuple(dict.fromkeys((*self.policy.looks, *(look.replicates for look in looks))))
+        verdict = None
+        for index, look in enumerate(looks):
+            latest = replace(self.at(look), look=index, looks=numbers)
+            if latest.absent or latest.alone:
+                verdict = verdict or replace(latest, look=None)
+                break
+            verdict = latest
+            if verdict.status is not Status.INCONCLUSIVE:
+                break
+        assert verdict is not None
+        if verdict.status is Status.PASS and verdict.look is not None and verdict.look + 1 < len(looks):
+            now = self.at(replace(looks[-1], error=verdict.error))
+            if now.divergences or now.undefined or not now.within:
+                status = Status.INCONCLUSIVE if now.status is Status.PASS else now.status
+                return replace(now, status=status, look=verdict.look, looks=numbers)
+        return verdict
+
+
+def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split: Split, look: Look) -> Verdict:
     values = pairs.values
     tested = policy.method == "non-inferiority"
-    bounds = one_sided_bounds(values, policy.confidence, pairs.floor) if tested else None
+    bounds = one_sided_bounds(values, 1 - look.error, pairs.floor) if tested else None
     sound = [run for run in level.runs if not run.diverged]
     valueless = [run for run in sound if measured_value(run, gate.metric, split, policy.at) is None]
     unmeasured = {run.seed for run in valueless if not _measures(run, gate.metric, split, policy.at)}
@@ -193,16 +273,12 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         status = Status.INCONCLUSIVE if level.control else Status.FAIL
     elif level.absent or pairs.alone or gaps:
         status = Status.INCONCLUSIVE
-    size = size_of(level.runs)
     worst = max(pairs.worsening, key=lambda seed: pairs.worsening[seed], default=None)
     low, high = bounds if bounds and not level.fallen else (None, None)
-    needed = None
-    if tested and by_numbers is Status.INCONCLUSIVE:
-        needed = replicates_needed(values, gate.margin, policy.confidence, pairs.floor)
     return Verdict(
-        variant=level.runs[0].variant,
-        level=level.runs[0].level,
-        sparsity=size.sparsity,
+        variant=level.variant,
+        level=level.level,
+        sparsity=level.size.sparsity,
         split=split,
         gate=gate,
         status=status,
@@ -211,7 +287,6 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         replicates=len(values),
         by_numbers=by_numbers,
         low=low,
-        replicates_needed=needed,
         worst=None if worst is None else pairs.worsening[worst],
         worst_seed=worst,
         compared=tuple(sorted(pairs.worsening)),
@@ -222,7 +297,9 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         undefined=tuple(sorted(undefined)),
         gaps=gaps,
         control=level.control,
-        network_sparsity=size.network_sparsity,
+        network_sparsity=level.size.network_sparsity,
+        error=look.error,
+        declared=look.declared,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ticketsmith.evidence.results import Metric, Result, Split
-from ticketsmith.evidence.statistics import deviation
+from ticketsmith.evidence.statistics import deviation, mean
 
 _WHOLE = 1e-6  # how far a count that was read back from a share may be from a whole number
 # Differences of equal differences, in float32: each value is rounded by 2**-24 of itself, so that the deviation of
@@ -37,6 +37,17 @@ class Resolution:
         if len(values) < 2 or not (self.counts_examples or deviation(values) <= _ROUNDING * magnitude / scale):
             return 0.0
         return self.amount / scale
+
+    def paired_floor(self, worsening: Sequence[float], magnitude: float, scale: float = 1.0) -> float:
+        """The same of differences between two networks each, on the same examples.
+
+        Networks that differ by k examples on balance differ in k at least, each of which is chance: that alone gives a
+        spread of √k of them, and never less than one. (√(k + 1): of few seeds that lose the same, k may be luck too.)
+        """
+        floor = self.floor(worsening, magnitude, scale)
+        if not self.counts_examples or not floor:
+            return floor
+        return floor * math.sqrt(abs(mean(worsening)) / floor + 1)
 
 
 def resolution(results: Sequence[Result], metric: Metric, split: Split) -> Resolution:

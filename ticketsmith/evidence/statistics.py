@@ -8,7 +8,7 @@ weights, data order) out of the comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -84,20 +84,43 @@ def one_sided_bounds(
 
 
 def replicates_needed(
-    values: Sequence[float], margin: float, confidence: float = 0.95, resolution: float = 0.0, limit: int = 100
+    values: Sequence[float],
+    margin: float,
+    error_at: Callable[[int], float | None],
+    resolution: float = 0.0,
+    limit: int = 100,
 ) -> int | None:
     """How many replicates would put the one-sided bound on one side of ``margin``, were mean and spread to stay.
 
-    That is the size at which about half of such experiments decide: a guide, not a promise. None when it cannot be said
-    (fewer than two values, a mean at the margin) or is beyond ``limit``.
+    That is the size at which about half of such experiments decide: a guide, not a promise. ``error_at`` gives the one-sided
+    error of a look at so many replicates, None where there is none. None when it cannot be said (fewer than two values, a
+    mean at the margin) or is beyond ``limit``.
     """
     if len(values) < 2:
         return None
     distance, scatter = abs(margin - mean(values)), spread(values, resolution)
     for n in range(len(values) + 1, limit + 1):
-        if t_quantile(confidence, n - 1) * scatter / math.sqrt(n) < distance:
+        error = error_at(n)
+        if error is not None and t_quantile(1 - error, n - 1) * scatter / math.sqrt(n) < distance:
             return n
     return None
+
+
+def as_strict(replicates: int, error: float, usual: float) -> int:
+    """How few replicates at the ``usual`` one-sided error ask as much of a mean as so many do at ``error``.
+
+    Both by the t test, with the same spread; at least 2.
+    """
+    reach = t_quantile(1 - error, replicates - 1) / math.sqrt(replicates)
+    return next(
+        n for n in range(2, replicates + 1) if n == replicates or t_quantile(1 - usual, n - 1) / math.sqrt(n) <= reach
+    )
+
+
+def unseen(replicates: int, confidence: float = 0.95) -> float:
+    """The largest share of seeds that a failure may strike and yet be missed by all ``replicates`` with a chance of
+    ``1 - confidence``: what so many seeds cannot show, whatever the test (exact binomial bound, Clopper & Pearson 1934)."""
+    return 1.0 - math.pow(1 - confidence, 1 / replicates)
 
 
 def _check(confidence: float) -> None:

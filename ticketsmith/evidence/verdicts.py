@@ -57,8 +57,13 @@ class Gate:
 class GatePolicy:
     """All gates of an experiment and how they are judged.
 
-    ``confidence`` is that of each one-sided test, e.g. 0.95. ``target_sparsity`` (0..1) names the level that the exit
-    status speaks of: the first one at least as sparse.
+    ``confidence`` is that of each one-sided test, e.g. 0.95, over all of its looks. ``target_sparsity`` (0..1) names the
+    level that the exit status speaks of: the first one at least as sparse.
+
+    ``looks`` are the numbers of replicates at which it was declared, before the first of them, that gates are asked; without
+    any, there is one look at what is planned. ``shown`` are those at which verdicts were shown, in order: the ones that were
+    not declared have to be paid for (see :mod:`ticketsmith.evidence.looks`). In a search, ``coarse`` is the number of rounds
+    that its coarse levels merge: these share the error with the levels between them. 0: there is one family, the grid.
     """
 
     gates: tuple[Gate, ...]
@@ -66,6 +71,9 @@ class GatePolicy:
     confidence: float = 0.95
     at: At = "final"
     target_sparsity: float | None = None
+    looks: tuple[int, ...] = ()
+    shown: tuple[int, ...] = ()
+    coarse: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,10 +116,13 @@ class Verdict:
     ``status`` is the answer; ``by_numbers`` is what the compared values alone say, whatever is missing or diverged.
     ``estimate`` is the mean worsening against dense, paired by replicate (positive is worse; a fraction when the gate is
     relative); ``low`` and ``bound`` its one-sided lower and upper confidence bounds, None with fewer than two replicates, for
-    the ``point`` method, and where a run diverged. ``replicates_needed``: how many would decide it, None where none is
-    needed or it cannot be said. ``worst`` is the worsening of the seed ``worst_seed``, the largest of all. ``compared`` are
-    the seeds with a value, of which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``floor`` is
-    what was taken for their spread where their own is less than the metric can tell apart, or zero; else None.
+    the ``point`` method, and where a run diverged. They are those of the look that the status rests on: the earliest that
+    decided, else the last. ``look`` is its place among ``looks``, those that there were or are declared (their numbers of
+    replicates), None where the first is not complete; ``error`` is the one-sided error of that look, ``declared`` whether it
+    was. ``replicates_needed``: how many would decide it at a look to come, None where none is needed or it cannot be said.
+    ``worst`` is the worsening of the seed ``worst_seed``, the largest of all. ``compared`` are the seeds with a value, of
+    which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``floor`` is what was taken for their
+    spread where their own is less than the metric can tell apart, or zero; else None.
 
     ``divergences`` are runs of this level or, of a method, of a milder one. ``absent`` are planned seeds without a run,
     ``alone`` those without a dense run, ``undefined`` those whose value is no finite number, ``gaps`` what else cannot be
@@ -142,6 +153,10 @@ class Verdict:
     gaps: tuple[Gap, ...] = ()
     control: bool = False
     network_sparsity: float | None = None
+    look: int | None = None
+    looks: tuple[int, ...] = ()
+    error: float = 0.05
+    declared: bool = True
 
     @property
     def seeds(self) -> int:

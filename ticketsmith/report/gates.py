@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ticketsmith.evidence.findings import Findings
+from ticketsmith.evidence.looks import promise
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.verdicts import GatePolicy, SweetSpot, Verdict
 from ticketsmith.report.sentences.headline import headline
@@ -14,7 +15,7 @@ from ticketsmith.report.sentences.verdicts import gaps, reason, reservations
 
 _FIELDS = (
     "variant", "level", "sparsity", "network_sparsity", "split", "status", "estimate", "bound", "replicates", "seeds",
-    "worst", "worst_seed", "diverged", "missing", "undefined",
+    "worst", "worst_seed", "diverged", "missing", "undefined", "look", "looks", "declared", "error", "replicates_needed",
 )  # fmt: skip
 
 
@@ -23,6 +24,7 @@ def document(findings: Findings) -> dict[str, Any]:
     return {
         "policy": asdict(findings.policy),
         "headline": headline(findings),
+        "confidence": promise(findings.policy.confidence, all(verdict.declared for verdict in findings.test)),
         "network": {"parameters": findings.size.parameters, "prunable": findings.size.prunable},
         "sweet_spot": _sweet_spot(findings, findings.sweet_spot) if findings.sweet_spot else None,
         "target": findings.target,

@@ -27,7 +27,7 @@ from ticketsmith.tasks.task import create, final_metrics, identity
 @dataclass(frozen=True)
 class TaskFacts:
     """``layers``: the prunable layers by name; ``unpruned``: the matrices that stay dense. ``layout``: that of rules for this
-    model (see PruneRule). ``forward_flops``: of one example, dense.
+    model (see PruneRule). ``forward_flops``: of one example, dense. ``split_sizes``: examples by split, where the task tells.
     """
 
     identity: Mapping[str, Any]
@@ -38,6 +38,7 @@ class TaskFacts:
     layout: int
     parameters: int
     forward_flops: int
+    split_sizes: Mapping[str, int]
 
 
 def examine(
@@ -97,6 +98,7 @@ def _examine(
         layout_version(model, rule, called),
         sum(parameter.numel() for parameter in model.parameters()),
         forward_flops(task),
+        dict(getattr(task, "split_sizes", {})),
     )
 
 

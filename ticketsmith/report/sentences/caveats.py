@@ -7,6 +7,7 @@ from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import own_worsening
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.statistics import unseen
 from ticketsmith.evidence.variants import DENSE, POST_TRAINING, is_control
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import display, in_sentence
@@ -111,12 +112,14 @@ def _replicates(findings: Findings) -> list[str]:
         return ["Only one seed was trained: another may give another answer, and nothing here says by how much."]
     if findings.policy.method == "point":
         return [f"The gate compares means of {seeds} without a test: it takes no account of their spread."]
+    share = units.percent(round(unseen(findings.replicates), 2))
+    rare = (
+        f"A failure that strikes {share} of all seeds would be missed by {findings.replicates} in one experiment of 20."
+    )
     if findings.replicates < 5:
-        return [
-            f"{seeds} are few: the intervals take the seeds to scatter like a normal distribution, "
-            "which so few cannot show."
-        ]
-    return []
+        few = f"{seeds} are few: the intervals take the seeds to scatter like a normal distribution, which so few cannot show."
+        return [f"{few} {rare}"]
+    return [rare]
 
 
 def _equal(findings: Findings) -> list[str]:

@@ -9,7 +9,7 @@ from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict, by_level, level_status
-from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences import looks, measures
 from ticketsmith.report.sentences.verdicts import gaps, reason
 
 
@@ -29,13 +29,13 @@ def headline(findings: Findings) -> str:
 
 
 def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """What a claim rests on: ``95 % confidence, 5 seeds`` or ``1 seed: a point estimate, no confidence``."""
+    """What a claim rests on: ``95 % confidence, look 2 of 3, 5 seeds`` or ``1 seed: a point estimate, no confidence``."""
     fewest = min(verdicts, key=lambda verdict: verdict.replicates, default=None)
     replicates = fewest.replicates if fewest else 0
     seeds = units.replicates(fewest.seeds if fewest else 0, replicates)
     if findings.policy.method == "point" or replicates < 2:
         return f"{seeds}: a point estimate, no confidence"
-    return f"{units.percent(findings.policy.confidence)} confidence, {seeds}"
+    return f"{looks.confidence(findings, verdicts)}, {seeds}"
 
 
 def condition(findings: Findings, dropping: bool = False, split: str = "test ") -> str:
@@ -121,6 +121,8 @@ def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
         why = f"the networks of {fewest.seeds} seeds are bit for bit equal, one replicate, which is too few"
     else:
         why = f"{units.plural(fewest.replicates, 'seed')} {'is' if fewest.replicates == 1 else 'are'} too few"
+    if stage := looks.basis(fewest, findings.policy) if fewest.declared else "":
+        why = f"at {stage.partition(',')[0]} {why}"
     passing = list(takewhile(lambda verdicts: all(map(_point_passes, verdicts)), levels))
     hint = ""
     if passing:

@@ -70,8 +70,12 @@ def interval(metric: Metric, summary: Summary) -> str:
 
 
 def resolution(finest: Resolution) -> str:
-    """What a metric can tell apart: ``one example of the test split (0.25 points)``."""
-    about = f"one example of the {finest.split} split" if finest.counts_examples else "the last printed decimal"
+    """What a metric can tell apart: ``what chance does to the test split's examples (0.25 points)``."""
+    about = (
+        f"what chance does to the {finest.split} split's examples"
+        if finest.counts_examples
+        else "the last printed decimal"
+    )
     return f"{about} ({small(finest.metric, finest.amount)})"
 
 

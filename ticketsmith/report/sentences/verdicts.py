@@ -8,7 +8,7 @@ from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.verdicts import GapCause, GatePolicy, Status, SweetSpot, Verdict, level_status
-from ticketsmith.report.sentences import measures
+from ticketsmith.report.sentences import looks, measures
 
 _GAPS = {
     GapCause.TICKET_DIVERGED: "the ticket of {seeds}, which it needs, diverged",
@@ -31,7 +31,9 @@ def reason(verdict: Verdict, metric: Metric, policy: GatePolicy) -> str:
     elif policy.method == "point":
         parts = [_point(verdict, metric)]
     else:
-        parts = [_non_inferiority(verdict, metric, policy.confidence)]
+        parts = [_non_inferiority(verdict, metric)]
+        if stage := looks.basis(verdict, policy):
+            parts.append(stage)
     parts += _repeated(verdict)
     if verdict.absent:
         parts.append(f"{units.plural(len(verdict.absent), 'replicate')} missing ({units.seeds(verdict.absent)})")
@@ -87,14 +89,14 @@ def _point(verdict: Verdict, metric: Metric) -> str:
     )
 
 
-def _non_inferiority(verdict: Verdict, metric: Metric, confidence: float) -> str:
+def _non_inferiority(verdict: Verdict, metric: Metric) -> str:
     gate, low, high = verdict.gate, verdict.low, verdict.bound
     assert verdict.estimate is not None
     estimate = measures.worse(gate, metric, verdict.estimate)
     margin = f"margin {measures.margin(gate, metric)}"
     if low is None or high is None:
         return f"{estimate}, {margin}; one replicate has no spread: at least 2 are needed to tell"
-    lead = f"{estimate} on average; with {units.percent(confidence)} confidence"
+    lead = f"{estimate} on average; with {units.percent(1 - verdict.error)} confidence"
     floor = ""
     if verdict.floor is not None:
         spread = measures.resolution(verdict.floor)
@@ -106,7 +108,11 @@ def _non_inferiority(verdict: Verdict, metric: Metric, confidence: float) -> str
         return f"{lead} at least {measures.worse(gate, metric, low)}, {margin}{floor}"
     span = f"between {measures.worsening(gate, metric, low)} and {measures.worse(gate, metric, high)}"
     needed = verdict.replicates_needed
-    more = f"about {needed} replicates would decide it if mean and spread stay" if needed else "more replicates needed"
+    more = "more replicates needed"
+    if needed in verdict.looks:
+        more = f"the look at {needed} replicates would decide it if mean and spread stay"
+    elif needed:
+        more = f"about {needed} replicates would decide it if mean and spread stay"
     return f"{lead} {span}, which holds the {margin}; {more}{floor}"
 
 
