@@ -82,6 +82,44 @@ def test_inconclusive() -> None:
     )
 
 
+def test_a_look_says_which_it_is() -> None:
+    declared = replace(POLICY, looks=(3, 5, 8))
+    sentence = headline(found(ladder([99, 98.5, 90]), declared))
+    assert sentence.endswith("(95 % confidence, look 1 of 3, 3 seeds).")
+    late = ladder([99, 98.5, 90])
+    late = [
+        replace(run, final=result("ticket", 2, 1, 97.4).final) if (run.level, run.seed) == (2, 1) else run
+        for run in late
+    ]
+    findings = found(late, declared)
+    assert headline(findings).endswith("(95 % confidence, look 2 of 3, 5 seeds).")
+    assert reason(findings.verdicts("ticket", 2)[0], ACCURACY, declared).endswith("; look 2 of 3, 5 seeds")
+    torn = [result("dense", 0, seed, 99.0) for seed in range(3)]
+    torn += [result("ticket", 1, seed, score) for seed, score in enumerate((98.9, 97.2, 98.4))]
+    undecided = found(torn, declared)
+    assert headline(undecided).startswith("Inconclusive: at look 1 of 3, 3 seeds are too few to show at which sparsity")
+    assert "the look at 5 replicates would decide it" in reason_of(undecided)
+
+
+def test_a_look_that_nobody_declared_says_what_it_costs() -> None:
+    findings = found(ladder([99, 98.5, 90]), replace(POLICY, looks=(3,), shown=(3,)))
+    assert headline(findings).endswith("(95 % confidence, 3 seeds)."), "what the first look decided stands"
+    torn = [result("dense", 0, seed, 99.0) for seed in range(5)]
+    torn += [result("ticket", 1, seed, score) for seed, score in enumerate((98.9, 96.2, 98.9, 98.9, 98.9))]
+    late = found(torn, replace(POLICY, looks=(3,), shown=(3,)))
+    assert (
+        "a look that was not declared before the first, tested at 99.5 % confidence: 5 seeds decide what 3 would"
+        in (reason_of(late))
+    )
+    passing = found(
+        torn
+        + [result("ticket", 1, s, 98.9) for s in range(5, 20)]
+        + [result("dense", 0, s, 99.0) for s in range(5, 20)],
+        replace(POLICY, looks=(3,), shown=(3,)),
+    )
+    assert "(94 % confidence over all looks, 20 seeds)" in headline(passing)
+
+
 def test_a_point_estimate_ends_at_the_first_level_that_fails_too() -> None:
     sentence = headline(found(ladder([99, 90, 98.5], seeds=1)))
     assert "by the point estimate 20.0 % of" in sentence

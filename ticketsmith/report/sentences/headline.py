@@ -122,7 +122,7 @@ def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
     else:
         why = f"{units.plural(fewest.replicates, 'seed')} {'is' if fewest.replicates == 1 else 'are'} too few"
     if stage := looks.basis(fewest, findings.policy) if fewest.declared else "":
-        why = f"at {stage.partition(',')[0]} {why}"
+        why = f"at {stage.partition(',')[0]}, {why}"
     passing = list(takewhile(lambda verdicts: all(map(_point_passes, verdicts)), levels))
     hint = ""
     if passing:

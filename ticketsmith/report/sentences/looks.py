@@ -18,17 +18,17 @@ def confidence(findings: Findings, verdicts: Sequence[Verdict]) -> str:
     latest = max((verdict for verdict in verdicts if verdict.look is not None), key=lambda v: v.look or 0, default=None)
     if not declared:
         return f"{level} confidence over all looks"
-    if latest is None or len(latest.looks) < 2:
+    if latest is None or len(findings.policy.looks) < 2:
         return f"{level} confidence"
-    return f"{level} confidence, look {_place(latest)}"
+    return f"{level} confidence, look {_place(latest, findings.policy)}"
 
 
 def basis(verdict: Verdict, policy: GatePolicy) -> str:
     """What a reader should know of the look that a verdict rests on; empty where it is the only one."""
-    if verdict.look is None or len(verdict.looks) < 2:
+    if verdict.look is None or (verdict.declared and len(policy.looks) < 2):
         return ""
     if verdict.declared:
-        return f"look {_place(verdict)}, {units.replicates(verdict.seeds, verdict.replicates)}"
+        return f"look {_place(verdict, policy)}, {units.replicates(verdict.seeds, verdict.replicates)}"
     least = as_strict(verdict.replicates, verdict.error, 1 - policy.confidence) if verdict.replicates > 1 else None
     cost = f": {verdict.replicates} seeds decide what {least} would had it been declared" if least else ""
     return (
@@ -36,6 +36,6 @@ def basis(verdict: Verdict, policy: GatePolicy) -> str:
     )
 
 
-def _place(verdict: Verdict) -> str:
+def _place(verdict: Verdict, policy: GatePolicy) -> str:
     assert verdict.look is not None
-    return f"{verdict.look + 1} of {len(verdict.looks)}"
+    return f"{verdict.look + 1} of {len(policy.looks)}"
