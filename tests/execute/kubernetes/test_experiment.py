@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import warm
+from tests.cluster.container import COMMON
 from tests.cluster.fake import FakeCluster
 from tests.cluster.scheduler import Pool
-from tests.execute.kubernetes.conftest import ROOT, SMALL, Lab, make_lab
+from tests.execute.kubernetes.conftest import SMALL, Lab, make_lab
 from tests.store.proxy import FaultyProxy
 from ticketsmith.store import open_store
 
@@ -37,10 +37,8 @@ def local(lab: Lab) -> dict[str, str]:
 
 def _made_here(lab: Lab) -> dict[str, bytes]:
     store = lab.folder / "local"
-    command = [sys.executable, "-m", "tests.plain", "prune", "--config", str(lab.recipe), "--store", str(store)]
-    ended = subprocess.run(
-        [*command, "--no-benchmark"], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    command = ["-m", "tests.plain", "prune", "--config", lab.recipe, "--store", store, "--no-benchmark"]
+    ended = warm.run(command, env=COMMON | {"HOME": str(lab.folder)})
     assert ended.returncode in (0, 3, 6), ended.stderr
     folders = store.glob(f"{lab.experiment}/*/seed-*/level-*")
     return {path.relative_to(store).as_posix(): path.read_bytes() for folder in folders for path in folder.iterdir()}
@@ -142,7 +140,7 @@ def test_a_passed_deadline_is_told_and_resume_goes_on_from_the_checkpoint(azure_
     lab = azure_lab(
         *SMALL, ("duration: 120it", "duration: 900000it"), ("evaluate_every: 30it", "evaluate_every: 300000it")
     )
-    lab.set(("deadline: 10m", "deadline: 25s"))
+    lab.set(("deadline: 10m", "deadline: 12s"))
     lab.run("submit")
     assert lab.wait_until_over() == "Failed"
     status = lab.run("status", "--experiment", "digits")
@@ -185,7 +183,7 @@ def test_a_store_that_is_away_at_the_end_of_a_run_loses_nothing(
     lab = make_lab(tmp_path, fake_cluster, f"az://{container}/runs", secret, *SMALL)
     lab.run("submit")
     fake_cluster.wait_for(lambda: proxy.count("PUT", "dense/seed-0") > 0, 120)  # the run is being published
-    proxy.refuse(8)
+    proxy.refuse(4)
     assert lab.wait_until_over() == "Complete"
     assert len(lab.pods("dense")) == 1
     assert lab.sealed() == local(lab)
