@@ -10,6 +10,7 @@ One server for each set of variables that are read at imports, ended with the pr
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -279,44 +280,95 @@ def _end_with(command: Callable[[], object]) -> NoReturn:
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         status = 1
-    threading._shutdown()  # waits for all threads that are no daemons
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for all that are no daemons
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            status = 120
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        status = 120
     os._exit(status & 0xFF)
 
 
 def _spawn_by_forking() -> None:
-    """What this process would spawn by ``multiprocessing`` is forked, with the imports it has. It inherits nothing else."""
-    from multiprocessing import spawn, util
+    """The first process that this one spawns by ``multiprocessing`` is a child that was forked now, with the imports alone.
+
+    Later there are threads here, whose locks stay locked in what is forked, and connections that must not be shared.
+    """
+    from multiprocessing import util
 
     spawn_afresh = util.spawnv_passfds
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    waiting = [os.fork()]
+    if waiting == [0]:
+        ours.close()
+        _wait_to_be_spawned(theirs)
+    theirs.close()
 
     def spawnv_passfds(path: bytes, arguments: Sequence[Any], passed: Sequence[int]) -> int:
         words = [os.fsdecode(word) for word in arguments]
-        if "--multiprocessing-fork" not in words:
+        if "--multiprocessing-fork" not in words or not waiting:
             return spawn_afresh(path, arguments, passed)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid:
-            return pid
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        for fd in {int(path.name) for path in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *passed}:
-            with suppress(OSError):
-                os.close(fd)
-        atexit._clear()
-        sys.argv[:] = ["-c", *words[words.index("--multiprocessing-fork") :]]
-        _end_with(lambda: spawn.spawn_main(**_options_of(words)))
+        order = {
+            "words": words,
+            "cwd": str(Path.cwd()),
+            "env": dict(os.environ),
+            "passed": [0, 1, 2, *passed],
+            "ignored": [number for number in _ASKED if signal.getsignal(number) is signal.SIG_IGN],
+            "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        }
+        with ours:
+            socket.send_fds(ours, [json.dumps(order).encode()], [0, 1, 2, *passed])
+        return waiting.pop()
+
+    def end() -> None:
+        ours.close()
+        for pid in waiting:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     util.spawnv_passfds = spawnv_passfds  # type: ignore[assignment]
+    atexit.register(end)
+
+
+_ASKED = (signal.SIGTERM, signal.SIGINT)
+"""Signals by which a process is asked to end."""
+
+
+def _wait_to_be_spawned(control: socket.socket) -> NoReturn:
+    """Becomes what is to be spawned; ends when nobody can ask for that any more."""
+    from multiprocessing import spawn
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)  # they are meant for who is there
+    request, fds, _, _ = socket.recv_fds(control, _LONGEST, 16)
+    if not request:
+        os._exit(0)
+    order = json.loads(request)
+    control.detach()  # its number may soon be another's
+    above = 1 + max(order["passed"])
+    held = [fcntl.fcntl(fd, fcntl.F_DUPFD, above) for fd in fds]
+    for fd in {int(path.name) for path in Path("/proc/self/fd").iterdir()} - set(held):
+        with suppress(OSError):
+            os.close(fd)
+    for own, number in zip(held, order["passed"], strict=True):
+        os.dup2(own, number)
+        os.close(own)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    for number in _ASKED:
+        signal.signal(number, signal.SIG_IGN)  # what came so far is forgotten
+        if number not in order["ignored"]:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, order["blocked"])
+    words = order["words"]
+    sys.argv[:] = ["-c", *words[words.index("--multiprocessing-fork") :]]
+    _end_with(lambda: spawn.spawn_main(**_options_of(words)))
 
 
 def _options_of(words: Sequence[str]) -> dict[str, int]:
