@@ -254,13 +254,7 @@ def _become(order: Mapping[str, Any]) -> None:
     from ticketsmith import telemetry
 
     telemetry.switch_off()  # as the import did in the server
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        former = getattr(sys, name)
-        stream = open(number, "w", encoding=former.encoding, errors=former.errors, closefd=False)  # noqa: SIM115
-        stream.reconfigure(line_buffering=number == 2 or os.isatty(number), write_through=former.write_through)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    _open_streams()
     _spawn_by_forking()
     module = order["words"][1]
     sys.argv[:] = [module, *order["words"][2:]]
@@ -268,6 +262,17 @@ def _become(order: Mapping[str, Any]) -> None:
     if not hasattr(sys.modules.get(module), "__path__"):
         sys.modules.pop(module, None)
     _end_with(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
+
+
+def _open_streams() -> None:
+    """Python's own, upon the files 0 to 2; what the former ones still held is not written again."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        former = getattr(sys, name)
+        stream = open(number, "w", encoding=former.encoding, errors=former.errors, closefd=False)  # noqa: SIM115
+        stream.reconfigure(line_buffering=number == 2 or os.isatty(number), write_through=former.write_through)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
 
 def _end_with(command: Callable[[], object]) -> NoReturn:
@@ -312,8 +317,9 @@ def _spawn_by_forking() -> None:
         words = [os.fsdecode(word) for word in arguments]
         if "--multiprocessing-fork" not in words or not waiting:
             return spawn_afresh(path, arguments, passed)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
         order = {
             "words": words,
             "cwd": str(Path.cwd()),
