@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from tests.cluster.fake import FakeCluster
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "FAKE_CLUSTER_POD"
+MARK = "KUBERNETES_POD_UID"
+COMMON = {
+    "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "OMP_NUM_THREADS": "1",  # else imports begin threads, and such a process is not forked from
+    "LANG": "C.UTF-8",
+}
+"""Variables of every pod, and of commands beside them: of one environment, they are forked from one process."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,9 @@ class Container:
     def _own_environment(self, places: Mapping[str, str]) -> dict[str, str]:
         meta, spec = self.pod["metadata"], self.pod["spec"]
         environment = {
-            "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+            **COMMON,
             "HOME": str(self.folder),
             "HOSTNAME": spec.get("hostname") or meta["name"],
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-            "LANG": "C.UTF-8",
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",
             "KUBERNETES_SERVICE_PORT": str(self.cluster.port),
             MARK: meta["uid"],

@@ -1,7 +1,7 @@
 """Runs pods as real processes of this machine. Only ``containers[0]`` is run, once: pods of Jobs here never restart.
 
 As in a container, the process is number 1 of its own little world: SIGTERM does nothing until it is listened to, and when
-it ends all its children end.
+it ends all its children end. A pod that runs a module of ours is forked from a process that has it imported.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tests import number_one
 from tests.cluster.container import MARK, ConfigError, Container, Image, MountError
 from tests.cluster.resources import PODS, Object, at, is_finished, is_leaving
 
@@ -65,7 +66,7 @@ class PodWorker(threading.Thread):
         self.log = self.folder / "log"
         """What the container printed; not there before it begins."""
 
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
         self._gone = threading.Event()
         self._killed_for: str | None = None
         self._term_at: float | None = None
@@ -136,17 +137,8 @@ class PodWorker(threading.Thread):
                 return False
         self._started_at = now = self.storage.clock.stamp()
         with self.log.open("wb") as log:
-            # As number 1 of its namespace would: no SIGTERM until the process listens to it.
-            shielded = ["/bin/sh", "-c", 'trap "" TERM; exec "$@"', "sh", *argv]
-            self.process = subprocess.Popen(
-                shielded,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                cwd=folder,
-                env=environment,
-                start_new_session=True,
-            )
+            self.process = number_one.start(argv, environment, folder, log)
+        _SESSIONS[self.uid] = self.process.pid
 
         def running(live: Object) -> None:
             live["status"]["phase"] = "Running"
@@ -179,7 +171,7 @@ class PodWorker(threading.Thread):
 
         self._edit(ended)
 
-    def _terminate_when_asked(self, process: subprocess.Popen[bytes]) -> None:
+    def _terminate_when_asked(self, process: subprocess.Popen[Any]) -> None:
         live = self._live()
         if live is not None and not is_leaving(live):
             return
@@ -255,11 +247,20 @@ class PodWorker(threading.Thread):
                 self.process.wait(5)
 
 
+_SESSIONS: dict[str, int] = {}
+"""The session of each pod's first process."""
+
+
 def processes_of(uid: str) -> Iterator[int]:
-    """Every process of a pod, however it was started: all inherit the mark."""
-    mark = f"{MARK}={uid}".encode()
+    """Every process of a pod, however it was started.
+
+    What was forked is in the session of the first one; what has begun a session of its own inherits the mark.
+    """
+    mark, session = f"{MARK}={uid}".encode(), _SESSIONS.get(uid)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                state, _, _, its_session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                marked = mark in (entry / "environ").read_bytes().split(b"\0")
+                if state != "Z" and (marked or int(its_session) == session):
                     yield int(entry.name)

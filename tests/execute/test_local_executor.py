@@ -16,9 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.conftest import DIGITS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,17 +29,20 @@ SMALL = DIGITS.replace("levels: 2", "levels: 1").replace("target_sparsity: 0.4",
 """Ten runs of two replicates: enough to be met in the middle of one."""
 
 
-def start(recipe: Path, store: Path, *more: str, module: str = "tests.plain") -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, "prune", "--config", str(recipe), "--store", str(store)]
-    return subprocess.Popen(
-        [*command, "--no-benchmark", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+def start(
+    recipe: Path, store: Path, *more: str, module: str = "tests.plain", afresh: bool = False
+) -> subprocess.Popen[str]:
+    """A command in a session of its own. ``afresh``: by ``exec``, and so are the processes that it spawns."""
+    command = ["-m", module, "prune", "--config", str(recipe), "--store", str(store), "--no-benchmark", *more]
+    settings: dict[str, Any] = {
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "start_new_session": True,
+    }
+    if afresh:
+        return subprocess.Popen([sys.executable, *command], text=True, **settings)
+    return warm.start(command, **settings)
 
 
 def finish(recipe: Path, store: Path, *more: str, module: str = "tests.plain") -> tuple[int, str]:
@@ -130,7 +135,7 @@ def _wait(process: subprocess.Popen[str], seconds: float, until: Callable[[], bo
 
 def test_workers_end_with_their_parent(tmp_path: Path, recipe_file: Write) -> None:
     recipe = recipe_file(("duration: 120it", "duration: 100000it"), ("evaluate_every: 30it", "evaluate_every: 1000it"))
-    process = start(recipe, tmp_path / "runs")
+    process = start(recipe, tmp_path / "runs", afresh=True)
     group = os.getpgid(process.pid)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "runs" / ".work").glob("locks/*")) and time.monotonic() < deadline:
@@ -151,7 +156,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, recipe_file: Write) -> No
 def test_a_killed_worker_is_replaced(tmp_path: Path, reference: Reference) -> None:
     """Also when what workers are forked from was killed before it; two workers give the bytes of one."""
     recipe, expected = reference.recipe, reference.bytes
-    process = start(recipe, tmp_path / "runs", "--workers", "2")
+    process = start(recipe, tmp_path / "runs", "--workers", "2", afresh=True)
     victims = [_workers, _children, _workers]
     while process.poll() is None and victims:
         time.sleep(0.3)

@@ -20,7 +20,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "recipe.yaml").write_text(DIGITS + more)
     recipe = ticketsmith.load(folder / "recipe.yaml", [f"store={folder / 'runs'}"])
-    train(prepare(recipe), workers=1)
+    train(prepare(recipe), executor="debug")
     return folder / "runs"
 
 

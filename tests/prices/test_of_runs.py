@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import ticketsmith
+from tests.conftest import DIGITS
 from ticketsmith.api import prepare, train
 from ticketsmith.cli.main import group
 from ticketsmith.errors import RecipeError
@@ -24,14 +26,25 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 T4 = Rate("T4", 3.6, gpus=1, idle_tail=600.0, source="a list", dated="2026-08-20")
 
 
+SMALL = ("training.duration=40it", "pruning.levels=1", "benchmark.rounds=10", "gates.target_sparsity=0.3")
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory, undrawn: None) -> Path:
+    """A store with the dense runs of the small recipe, trained once on a T4."""
+    folder = tmp_path_factory.mktemp("dense")
+    (folder / "recipe.yaml").write_text(DIGITS)
+    recipe = ticketsmith.load(folder / "recipe.yaml", [f"store={folder / 'runs'}", *SMALL])
+    train(prepare(recipe), variants=["dense"], machine=T4, executor="debug")
+    return folder / "runs"
+
+
 @pytest.fixture
 def recipe(recipe_file: Callable[..., Path], tmp_path: Path) -> Callable[..., ticketsmith.config.Recipe]:
     """The small recipe on digits, one level; each call may name another store or experiment."""
 
     def load(store: str = "runs", *overrides: str) -> Any:
-        fixed = [f"store={tmp_path / store}", "training.duration=40it", "pruning.levels=1", "benchmark.rounds=10"]
-        fixed.append("gates.target_sparsity=0.3")
-        return ticketsmith.load(recipe_file(), [*fixed, *overrides])
+        return ticketsmith.load(recipe_file(), [f"store={tmp_path / store}", *SMALL, *overrides])
 
     return load
 
@@ -70,9 +83,9 @@ def test_the_price_is_in_the_ledger_and_in_no_sealed_file(recipe: Callable[..., 
     assert [result.bill and result.bill.price for result in results] == [by_key[result.key] for result in results]
 
 
-def test_a_copied_run_brings_its_cost_along(recipe: Callable[..., Any], tmp_path: Path) -> None:
-    train(prepare(recipe()), workers=1, variants=["dense"], machine=T4)
-    other = train(prepare(recipe("runs", "experiment=again")), workers=1, variants=["dense"])
+def test_a_copied_run_brings_its_cost_along(recipe: Callable[..., Any], dense: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "runs")
+    other = train(prepare(recipe("runs", "experiment=again")), variants=["dense"], executor="debug")
     assert other.outcome.trained == 0
     before, after = costs(tmp_path / "runs/digits"), costs(tmp_path / "runs/again")
     assert [cost["price"] for cost in after] == [
@@ -82,26 +95,26 @@ def test_a_copied_run_brings_its_cost_along(recipe: Callable[..., Any], tmp_path
     assert all(result.bill and result.bill.copied for result in other.results)
 
 
-def test_a_lost_or_damaged_ledger_loses_no_result(recipe: Callable[..., Any], tmp_path: Path) -> None:
-    made = train(prepare(recipe()), workers=1, variants=["dense"], machine=T4)
+def test_a_lost_or_damaged_ledger_loses_no_result(dense: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "runs")
     first, second = sorted((tmp_path / "runs/digits/ledger").rglob("cost.json"))
     first.unlink()
     broken = json.loads(second.read_text()) | {"price": "cheap"}
     second.write_text(json.dumps(broken))
-    again = ticketsmith.open_experiment("digits", made.store.url)
+    again = ticketsmith.open_experiment("digits", str(tmp_path / "runs"))
     assert [result.seconds for result in again.results] == [None, None]
     assert again.findings.cost.total.untimed == 2
 
 
-def test_times_of_older_stores_are_still_read(recipe: Callable[..., Any], tmp_path: Path) -> None:
-    made = train(prepare(recipe()), workers=1, variants=["dense"])
+def test_times_of_older_stores_are_still_read(dense: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "runs")
     store = DirectoryStore(tmp_path / "runs")
     for path in sorted((tmp_path / "runs/digits/ledger").rglob("cost.json")):
         cost = json.loads(path.read_text())
         path.unlink()
         old = {"key": cost["key"], "run": cost["run"], "seconds": 12.5, "device": "cpu"}
         store.put(f"digits/ledger/{cost['key']}.json", json.dumps(old).encode())
-    again = ticketsmith.open_experiment("digits", made.store.url)
+    again = ticketsmith.open_experiment("digits", str(tmp_path / "runs"))
     assert [result.seconds for result in again.results] == [12.5, 12.5]
     assert again.findings.cost.total.unpriced == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,20 +45,28 @@ def sparse(model: nn.Module, density: float, seed: int = 0) -> nn.Module:
 def assert_same(
     module: nn.Module,
     inputs: Tensor,
-    isa: Isa | None = None,
-    choices: dict[str, str] | None = None,
-    threads: int = 1,
+    isas: Sequence[Isa | None] = (None,),
+    choices: Sequence[dict[str, str] | None] = (None,),
+    threads: Sequence[int] = (1,),
     tolerance: float = 1e-4,
     precision: str = "float32",
+    graph: Graph | None = None,
 ) -> Model:
-    """The runtime gives what PyTorch gives; the model, for more questions."""
-    model = Model(from_torch(module, inputs), choices, isa=isa, threads=threads, precision=precision)
+    """The runtime gives what PyTorch gives, in every combination; the last model, for more questions.
+
+    To read a module takes many times as long as to compile it, so that it is read once for all of them.
+    """
+    graph = graph or from_torch(module, inputs)
     with torch.inference_mode():
         expected = module(inputs).numpy()
-    for _ in range(2):  # scratch memory is used again: nothing of the first call may be left in it
-        outputs = model(inputs.numpy())
-        assert outputs.dtype == np.float32
-        np.testing.assert_allclose(outputs, expected, rtol=0, atol=tolerance * max(1e-3, float(np.abs(expected).max())))
+    bound = tolerance * max(1e-3, float(np.abs(expected).max()))
+    for isa, choice, number in product(isas, choices, threads):
+        model = Model(graph, choice, isa=isa, threads=number, precision=precision)
+        for _ in range(2):  # scratch memory is used again: nothing of the first call may be left in it
+            outputs = model(inputs.numpy())
+            assert outputs.dtype == np.float32
+            told = f"{isa!r}, {choice}, {number} threads"
+            np.testing.assert_allclose(outputs, expected, rtol=0, atol=bound, err_msg=told)
     return model
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.runtime.networks import ISAS, Block, assert_same, sparse
-from ticketsmith.native import Isa
 from ticketsmith.runtime import formats
 from ticketsmith.runtime.from_torch import from_torch
 
@@ -56,37 +55,33 @@ def images(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("vector"))
+def each(kind: str, *outputs: str) -> list[dict[str, str]]:
+    """Every format of a kind of product in turn, as the choice for these values."""
+    return [dict.fromkeys((f"{kind}:{output}" for output in outputs), name) for name in formats.candidates(kind)]
+
+
 @SOME
 @given(inputs=st.integers(1, 200), outputs=st.integers(1, 70), density=DENSITIES, bias=st.booleans())
-def test_products_with_a_vector(isa: Isa, name: str, inputs: int, outputs: int, density: float, bias: bool) -> None:
+def test_products_with_a_vector(inputs: int, outputs: int, density: float, bias: bool) -> None:
     torch.manual_seed(inputs)
     layer = sparse(nn.Linear(inputs, outputs, bias=bias), density or 1e-9)
-    assert_same(nn.Sequential(layer, nn.ReLU()), images(3, inputs), isa, {"vector:relu": name})
+    assert_same(nn.Sequential(layer, nn.ReLU()), images(3, inputs), ISAS, each("vector", "relu"))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("vector"))
-def test_products_of_more_weights_than_a_cache_holds(isa: Isa, name: str) -> None:
+def test_products_of_more_weights_than_a_cache_holds() -> None:
     torch.manual_seed(0)
-    assert_same(sparse(nn.Linear(1101, 301), 0.5), images(2, 1101), isa, {"vector:linear": name})
+    assert_same(sparse(nn.Linear(1101, 301), 0.5), images(2, 1101), ISAS, each("vector", "linear"))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("lanes"))
 @SOME
 @given(inputs=st.integers(1, 90), outputs=st.integers(1, 40), density=DENSITIES, batch=st.integers(8, 70))
-def test_products_with_a_batch(isa: Isa, name: str, inputs: int, outputs: int, density: float, batch: int) -> None:
+def test_products_with_a_batch(inputs: int, outputs: int, density: float, batch: int) -> None:
     torch.manual_seed(inputs)
     layer = sparse(nn.Linear(inputs, outputs), density or 1e-9)
-    choices = {"lanes:tanh": name, "lanes:linear_1": name}
     model = nn.Sequential(layer, nn.Tanh(), nn.Linear(outputs, 5))
-    assert_same(model, images(batch, inputs), isa, choices)
+    assert_same(model, images(batch, inputs), ISAS, each("lanes", "tanh", "linear_1"))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("planes"))
 @SOME
 @given(
     data=st.data(),
@@ -95,9 +90,7 @@ def test_products_with_a_batch(isa: Isa, name: str, inputs: int, outputs: int, d
     size=st.tuples(st.integers(1, 20), st.integers(1, 36)),
     density=DENSITIES,
 )
-def test_convolutions(
-    isa: Isa, name: str, data: st.DataObject, channels: int, outputs: int, size: tuple[int, int], density: float
-) -> None:
+def test_convolutions(data: st.DataObject, channels: int, outputs: int, size: tuple[int, int], density: float) -> None:
     kernel = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     stride = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     padding = data.draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
@@ -107,7 +100,7 @@ def test_convolutions(
         return
     torch.manual_seed(channels)
     layer = nn.Conv2d(channels, outputs, kernel, stride, padding, dilation)
-    assert_same(sparse(layer, density or 1e-9), images(2, channels, *size), isa, {"planes:conv2d": name})
+    assert_same(sparse(layer, density or 1e-9), images(2, channels, *size), ISAS, each("planes", "conv2d"))
 
 
 class Small(nn.Module):
@@ -128,8 +121,6 @@ class Small(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("lanes"))
 @FEW
 @given(
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
@@ -140,8 +131,6 @@ class Small(nn.Module):
     batch=st.integers(12, 40),
 )
 def test_small_images_of_a_batch(
-    isa: Isa,
-    name: str,
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
@@ -152,36 +141,31 @@ def test_small_images_of_a_batch(
     torch.manual_seed(batch)
     model = sparse(Small(kernel, stride, padding), density or 1e-9)
     inputs = images(batch, 3, *size)
-    keys = [f"lanes:{node.output}" for node in from_torch(model, inputs).nodes]
-    assert_same(model, inputs, isa, dict.fromkeys(keys, name))
+    graph = from_torch(model, inputs)
+    assert_same(model, inputs, ISAS, each("lanes", *(node.output for node in graph.nodes)), graph=graph)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("padding", [0, 1])
-def test_small_images_of_a_batch_are_given_and_flattened(isa: Isa, padding: int) -> None:
+def test_small_images_of_a_batch_are_given_and_flattened(padding: int) -> None:
     convolution = sparse(nn.Conv2d(4, 6, 3, padding=padding), 0.5)
-    assert_same(convolution, images(20, 4, 7, 9), isa)
+    assert_same(convolution, images(20, 4, 7, 9), ISAS)
     flat = 6 * (5 + 2 * padding) * (7 + 2 * padding)
-    assert_same(nn.Sequential(convolution, nn.Flatten(), nn.Linear(flat, 3)), images(33, 4, 7, 9), isa)
+    assert_same(nn.Sequential(convolution, nn.Flatten(), nn.Linear(flat, 3)), images(33, 4, 7, 9), ISAS)
     wide = nn.Conv2d(4, 4, 3, padding=padding)  # too large for lanes
-    assert_same(nn.Sequential(wide, nn.MaxPool2d(4), convolution), images(20, 4, 36, 40), isa)
+    assert_same(nn.Sequential(wide, nn.MaxPool2d(4), convolution), images(20, 4, 36, 40), ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("planes"))
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (7, 1), (3, 2)])
 @pytest.mark.parametrize("cols", [63, 100, 260])
-def test_convolutions_of_rows_longer_than_a_tile(isa: Isa, name: str, kernel: int, stride: int, cols: int) -> None:
+def test_convolutions_of_rows_longer_than_a_tile(kernel: int, stride: int, cols: int) -> None:
     layer = nn.Conv2d(3, 4, kernel, stride, padding=kernel // 2)
-    assert_same(sparse(layer, 0.4), images(1, 3, 5, cols), isa, {"planes:conv2d": name})
+    assert_same(sparse(layer, 0.4), images(1, 3, 5, cols), ISAS, each("planes", "conv2d"))
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("planes"))
 @pytest.mark.parametrize("size", [(32, 32), (7, 7), (30, 4)])
-def test_convolutions_of_more_planes_than_the_first_cache_holds(isa: Isa, name: str, size: tuple[int, int]) -> None:
+def test_convolutions_of_more_planes_than_the_first_cache_holds(size: tuple[int, int]) -> None:
     module = nn.Sequential(nn.Conv2d(150, 11, 3, padding=1), nn.GELU(), nn.Conv2d(11, 3, 3, padding=1))
-    assert_same(sparse(module, 0.1), images(1, 150, *size), isa, {"planes:gelu": name})
+    assert_same(sparse(module, 0.1), images(1, 150, *size), ISAS, each("planes", "gelu"))
 
 
 class Down(nn.Module):
@@ -198,21 +182,19 @@ class Down(nn.Module):
         return self.last(torch.relu(self.wide(x) + self.narrow(x)))
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("stride", [2, 3])
 @pytest.mark.parametrize("size", [(16, 16), (31, 28), (9, 45)])
-def test_what_several_convolutions_read_with_a_stride(isa: Isa, stride: int, size: tuple[int, int]) -> None:
-    assert_same(sparse(Down(stride), 0.3), images(2, 3, *size), isa)
+def test_what_several_convolutions_read_with_a_stride(stride: int, size: tuple[int, int]) -> None:
+    assert_same(sparse(Down(stride), 0.3), images(2, 3, *size), ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("groups", "stride"), [(2, 1), (6, 1), (6, 2), (3, 3)])
 @pytest.mark.parametrize("size", [(17, 19), (16, 16), (8, 8), (7, 30), (64, 32)])
-def test_grouped_and_depthwise_convolutions(isa: Isa, groups: int, stride: int, size: tuple[int, int]) -> None:
+def test_grouped_and_depthwise_convolutions(groups: int, stride: int, size: tuple[int, int]) -> None:
     first, layer = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 12, 3, stride, padding=1, groups=groups)
     # a sigmoid of padding is not zero: what follows shows whether padding was kept
     model = nn.Sequential(first, nn.Sigmoid(), layer, nn.Sigmoid(), nn.Conv2d(12, 5, 3, padding=1))
-    assert_same(sparse(model, 0.3), images(2, 6, *size), isa)
+    assert_same(sparse(model, 0.3), images(2, 6, *size), ISAS)
 
 
 class Residual(nn.Module):
@@ -235,67 +217,59 @@ class Residual(nn.Module):
         return self.body[3](torch.sigmoid(self.norm(x) * 2.0 - 0.5)) * x
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("stride", [1, 2])
-def test_residuals_activations_and_norms_leave_padding_alone(isa: Isa, stride: int) -> None:
-    assert_same(sparse(Residual(stride), 0.4), images(3, 4, 15, 18), isa)
+def test_residuals_activations_and_norms_leave_padding_alone(stride: int) -> None:
+    assert_same(sparse(Residual(stride), 0.4), images(3, 4, 15, 18), ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("pool", POOLS, ids=str)
-def test_pools(isa: Isa, pool: nn.Module) -> None:
+def test_pools(pool: nn.Module) -> None:
     before = nn.Conv2d(2, 5, 3, padding=1)
-    assert_same(nn.Sequential(before, pool), images(2, 2, 16, 33), isa)
-    assert_same(nn.Sequential(before, pool, nn.Flatten()), images(9, 2, 16, 33), isa)
+    assert_same(nn.Sequential(before, pool), images(2, 2, 16, 33), ISAS)
+    assert_same(nn.Sequential(before, pool, nn.Flatten()), images(9, 2, 16, 33), ISAS)
     if pool(before(images(1, 2, 16, 33))).numel() > 5:
-        assert_same(nn.Sequential(before, pool, nn.Conv2d(5, 3, 3, padding=1)), images(2, 2, 16, 33), isa)
+        assert_same(nn.Sequential(before, pool, nn.Conv2d(5, 3, 3, padding=1)), images(2, 2, 16, 33), ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(
     "activation",
     [nn.ReLU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Sigmoid(), nn.Tanh(), nn.ReLU6(), nn.Softmax(-1)],
     ids=str,
 )
 @pytest.mark.parametrize("batch", [1, 20])
-def test_activations(isa: Isa, activation: nn.Module, batch: int) -> None:
+def test_activations(activation: nn.Module, batch: int) -> None:
     inputs = 12 * images(batch, 37)
-    assert_same(nn.Sequential(nn.Linear(37, 37), activation, nn.Linear(37, 3)), inputs, isa)
-    assert_same(nn.Sequential(activation, nn.Linear(37, 3)), inputs, isa)
+    assert_same(nn.Sequential(nn.Linear(37, 37), activation, nn.Linear(37, 3)), inputs, ISAS)
+    assert_same(nn.Sequential(activation, nn.Linear(37, 3)), inputs, ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("tokens", [1, 7, 16, 21])
 @pytest.mark.parametrize("causal", [True, False])
-def test_transformer_blocks(isa: Isa, tokens: int, causal: bool) -> None:
+def test_transformer_blocks(tokens: int, causal: bool) -> None:
     torch.manual_seed(0)
-    assert_same(sparse(Block(48, 3, causal), 0.3), images(2, tokens, 48), isa)
+    assert_same(sparse(Block(48, 3, causal), 0.3), images(2, tokens, 48), ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("batch", [1, 20])
-def test_vectors_are_normalised(isa: Isa, batch: int) -> None:
+def test_vectors_are_normalised(batch: int) -> None:
     model = nn.Sequential(nn.LayerNorm(37), nn.Linear(37, 21), nn.LayerNorm(21), nn.Linear(21, 4), nn.Softmax(-1))
-    assert_same(model, images(batch, 37), isa)
+    assert_same(model, images(batch, 37), ISAS)
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", formats.candidates("vector"))
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 1e-2), ("int8", 3e-2)])
-def test_low_precision_weights_are_near(isa: Isa, name: str, precision: str, tolerance: float) -> None:
+def test_low_precision_weights_are_near(precision: str, tolerance: float) -> None:
     torch.manual_seed(0)
     model = sparse(nn.Sequential(nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 30)), 0.2)
-    choices = {"vector:relu": name, "vector:linear_1": name}
-    assert_same(model, images(1, 300), isa, choices, tolerance=tolerance, precision=precision)
+    choices = each("vector", "relu", "linear_1")
+    assert_same(model, images(1, 300), ISAS, choices, tolerance=tolerance, precision=precision)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("module", LAYERS, ids=str)
-def test_other_layers(isa: Isa, module: nn.Module) -> None:
+def test_other_layers(module: nn.Module) -> None:
     inputs = images(2, 3, 9, 11)
-    assert_same(module.eval(), inputs, isa)
+    assert_same(module.eval(), inputs, ISAS)
     wide = module(inputs).shape[1]
-    assert_same(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), module, nn.Conv2d(wide, 2, 3)).eval(), inputs, isa)
+    assert_same(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), module, nn.Conv2d(wide, 2, 3)).eval(), inputs, ISAS)
 
 
 class Arrays(nn.Module):
@@ -312,11 +286,10 @@ class Arrays(nn.Module):
         )
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @FEW
 @given(shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20)))
-def test_arrays_of_any_shape(isa: Isa, shape: tuple[int, int, int]) -> None:
-    assert_same(Arrays(), images(2, *shape), isa)
+def test_arrays_of_any_shape(shape: tuple[int, int, int]) -> None:
+    assert_same(Arrays(), images(2, *shape), ISAS)
 
 
 def test_not_a_number_is_not_hidden() -> None:

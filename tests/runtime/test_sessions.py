@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,15 @@ TOKENS = torch.randint(0, 40, (3, LENGTH), generator=torch.Generator().manual_se
 CUTS = ([LENGTH], [1] * LENGTH, [5, 1, 34, 2, 30], [33, 39])
 
 
+@cache
 def decoder(name: str) -> nn.Module:
     torch.manual_seed(0)
     return sparse(Gpt(tokens=LENGTH), 0.4) if name == "learned" else network(name)
 
 
-def graph_of(name: str) -> Graph:
-    return from_torch(decoder(name), TOKENS)
+@cache
+def graph_of(name: str, batch: int = len(TOKENS)) -> Graph:
+    return from_torch(decoder(name), TOKENS[:batch])
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -42,7 +45,7 @@ def test_any_cut_gives_what_the_whole_gives(name: str, batch: int, isa: Isa) -> 
     module, tokens = decoder(name), TOKENS[:batch]
     with torch.inference_mode():
         expected = module(tokens).numpy()
-    session = Model(from_torch(module, tokens), isa=isa).session(batch)
+    session = Model(graph_of(name, batch), isa=isa).session(batch)
     for cuts in CUTS:
         session.reset()
         parts, begin = [], 0

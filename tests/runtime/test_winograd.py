@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.runtime.networks import ISAS, assert_same, sparse
-from ticketsmith.native import Isa, abi
+from ticketsmith.native import abi
 from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.from_torch import from_torch
+from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.tune import tune
 
@@ -26,18 +27,21 @@ def images(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def everywhere(module: nn.Module, inputs: Tensor) -> dict[str, str]:
+def everywhere(graph: Graph) -> dict[str, str]:
     """The choice of it for all products."""
-    return {f"planes:{node.output}": "winograd" for node in from_torch(module, inputs).nodes}
+    return {f"planes:{node.output}": "winograd" for node in graph.nodes}
 
 
-def uses(module: nn.Module, inputs: Tensor) -> int:
+def uses(graph: Graph) -> int:
     """How many operations of it there are when it is asked for everywhere."""
-    made = compile_graph(from_torch(module, inputs), choices=everywhere(module, inputs))
+    made = compile_graph(graph, choices=everywhere(graph))
     return sum(isinstance(operation, abi.Winograd) for operation in made.operations)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+def assert_exact(module: nn.Module, inputs: Tensor, graph: Graph, threads: int = 1) -> None:
+    assert_same(module, inputs, ISAS, [everywhere(graph)], [threads], TOLERANCE, graph=graph)
+
+
 @SOME
 @given(
     channels=st.integers(1, 40),
@@ -50,7 +54,6 @@ def uses(module: nn.Module, inputs: Tensor) -> int:
     threads=st.integers(1, 3),
 )
 def test_any_size_and_padding(
-    isa: Isa,
     channels: int,
     outputs: int,
     size: tuple[int, int],
@@ -66,17 +69,18 @@ def test_any_size_and_padding(
     layer = nn.Conv2d(channels, outputs, 3, padding=padding, bias=bias)
     model = nn.Sequential(layer, ACTIVATIONS[activation]).eval()
     inputs = images(batch, channels, *size)
-    assert uses(model, inputs)
-    assert_same(model, inputs, isa, everywhere(model, inputs), threads=threads, tolerance=TOLERANCE)
+    graph = from_torch(model, inputs)
+    assert uses(graph)
+    assert_exact(model, inputs, graph, threads)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("size", "threads"), [((50, 70), 2), ((9, 1000), 1)])
-def test_images_of_several_parts(isa: Isa, threads: int, size: tuple[int, int]) -> None:
+def test_images_of_several_parts(threads: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer, inputs = nn.Conv2d(48, 17, 3, padding=1).eval(), images(1, 48, *size)
-    assert uses(layer, inputs) > 2
-    assert_same(layer, inputs, isa, everywhere(layer, inputs), threads=threads, tolerance=TOLERANCE)
+    graph = from_torch(layer, inputs)
+    assert uses(graph) > 2
+    assert_exact(layer, inputs, graph, threads)
 
 
 class Residual(nn.Module):
@@ -95,38 +99,36 @@ class Residual(nn.Module):
         return self.last(x.flatten(1))
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("size", [(32, 32), (13, 18), (8, 8), (6, 5)])
 @pytest.mark.parametrize("batch", [1, 9])
-def test_what_lies_between_others(isa: Isa, size: tuple[int, int], batch: int) -> None:
+def test_what_lies_between_others(size: tuple[int, int], batch: int) -> None:
     torch.manual_seed(0)
     inputs, model = images(batch, 5, *size), Residual()
     model(inputs)  # the size of the last layer
     model = sparse(model, 0.7)
-    for formats in ({}, everywhere(model, inputs)):
-        assert_same(model, inputs, isa, formats)
+    graph = from_torch(model, inputs)
+    assert_same(model, inputs, ISAS, [{}, everywhere(graph)], graph=graph)
 
 
-@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("size", [(30, 33), (7, 7), (9, 12)])
 @pytest.mark.parametrize("padding", [0, 1, 2])
-def test_not_a_number_reaches_what_reads_it_and_is_gone_with_the_next_call(
-    isa: Isa, size: tuple[int, int], padding: int
-) -> None:
+def test_not_a_number_reaches_what_reads_it_and_is_gone_with_the_next_call(size: tuple[int, int], padding: int) -> None:
     torch.manual_seed(0)
     layer, good = nn.Conv2d(18, 21, 3, padding=padding).eval(), images(1, 18, *size)
     bad = good.clone()
     bad[0, 3, 2, 4] = float("nan")
-    model = Model(from_torch(layer, good), everywhere(layer, good), isa=isa)
+    graph = from_torch(layer, good)
     with torch.inference_mode():
         expected, spoilt = layer(good).numpy(), layer(bad).numpy()
-    found = model(bad.numpy())
-    assert np.isnan(found)[np.isnan(spoilt)].all()
-    row, column = np.nonzero(np.isnan(found).any(axis=(0, 1)))
-    for where, place in ((row, 2), (column, 4)):  # no farther than the tiles that read it
-        assert np.abs(where - (place + padding - 1)).max() <= 5
-    model(np.full_like(good.numpy(), np.nan))
-    np.testing.assert_allclose(model(good.numpy()), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    for isa in ISAS:
+        model = Model(graph, everywhere(graph), isa=isa)
+        found = model(bad.numpy())
+        assert np.isnan(found)[np.isnan(spoilt)].all(), isa
+        row, column = np.nonzero(np.isnan(found).any(axis=(0, 1)))
+        for where, place in ((row, 2), (column, 4)):  # no farther than the tiles that read it
+            assert np.abs(where - (place + padding - 1)).max() <= 5, isa
+        model(np.full_like(good.numpy(), np.nan))
+        np.testing.assert_allclose(model(good.numpy()), expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -141,14 +143,16 @@ def test_not_a_number_reaches_what_reads_it_and_is_gone_with_the_next_call(
 )
 def test_other_convolutions_are_computed_in_other_formats(layer: nn.Module) -> None:
     inputs = images(2, 4, 20, 20)
-    assert not uses(layer, inputs)
-    assert_same(layer, inputs, choices=everywhere(layer, inputs))
+    graph = from_torch(layer, inputs)
+    assert not uses(graph)
+    assert_same(layer, inputs, choices=[everywhere(graph)], graph=graph)
 
 
 def test_rows_of_too_many_tiles_are_computed_in_other_formats() -> None:
     layer, inputs = nn.Conv2d(1, 2, 3, padding=1), images(1, 1, 3, 1100)
-    assert not uses(layer, inputs)
-    assert_same(layer, inputs, choices=everywhere(layer, inputs))
+    graph = from_torch(layer, inputs)
+    assert not uses(graph)
+    assert_same(layer, inputs, choices=[everywhere(graph)], graph=graph)
 
 
 def test_it_is_measured_where_it_can_be_used() -> None:

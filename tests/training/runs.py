@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from tests import warm
 from ticketsmith import api
 from ticketsmith.config import load_recipe
 from ticketsmith.store.contract import Store
@@ -58,16 +59,14 @@ def in_parts(job: Job, store: Store, every: int) -> int:
 
 def kill_after(steps: int, recipe: Path, store: Path, variant: str = "dense", level: int = 0, seed: int = 0) -> None:
     """Begins a run in a process of its own, and kills that (SIGKILL) in the middle of training."""
-    command = [sys.executable, "-m", "tests.training.runs", str(recipe), str(store), variant, str(level), str(seed)]
-    process = subprocess.Popen(
-        [*command, str(steps)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
-    )
+    command = ["-m", "tests.training.runs", recipe, store, variant, str(level), str(seed), str(steps)]
+    process = warm.start(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout:
         told = process.stdout.readline()
         process.kill()
     process.wait(60)
-    assert told == b"in training\n", "it ended before it could be killed"
+    assert told == "in training\n", "it ended before it could be killed"
 
 
 def goes_on_to_the_same_bytes(recipe: Path, folder: Path, name: tuple[str, int, int] = ("dense", 0, 0)) -> None:

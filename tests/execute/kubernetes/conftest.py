@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 from kubernetes.utils import create_from_dict
 
+from tests import warm
+from tests.cluster.container import COMMON
 from tests.cluster.fake import FakeCluster
 from tests.cluster.fixtures import Cluster, client_of, cluster, fake_cluster
 from tests.cluster.kubelet import Image
@@ -86,18 +89,14 @@ class Lab:
             options += ["--config", str(self.recipe), "--yes"]
         elif verb == "resume":
             options.append("--yes")
-        environment = {
-            **os.environ,
-            "KUBECONFIG": str(self.cluster.kubeconfig),
-            "COLUMNS": "200",
-            "PYTHONPATH": str(ROOT),
-        }
-        return subprocess.Popen(
-            [sys.executable, "-m", "ticketsmith", verb, *options, *more],
+        signs_in = {name: value for name, value in os.environ.items() if name.startswith("AZURE_")}
+        terminal = {"KUBECONFIG": str(self.cluster.kubeconfig), "COLUMNS": "200", "HOME": str(self.folder)}
+        environment = COMMON | signs_in | terminal
+        return warm.start(
+            ["-m", "ticketsmith", verb, *options, *more],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             env=environment,
             cwd=self.folder,
         )
@@ -207,6 +206,12 @@ def _without_environment(path: str, content: bytes) -> bytes:
     return b"" if name == "environment.json" else content
 
 
+@cache
+def ready_for_pods() -> None:
+    """What pods and commands are forked from is there before the first of them, whose start has deadlines."""
+    warm.run(["-m", "ticketsmith", "--version"], env={**COMMON, "HOME": "/"})
+
+
 def apply_deployment(cluster: Cluster) -> None:
     """The shipped accounts and roles of ``deploy/kubernetes``, in the test's namespace."""
     wanted = [one for one in overlay("local") if one["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
@@ -222,6 +227,7 @@ def make_lab(folder: Path, cluster: Cluster, store: str, secret: str | None, *ch
         assert old in text, old
         text = text.replace(old, new)
     recipe, target = folder / "digits.yaml", folder / "target.yaml"
+    ready_for_pods()
     recipe.write_text(text)
     words = TARGET.format(image=cluster.image, namespace=cluster.namespace, store=store)
     if secret is not None:
@@ -251,7 +257,7 @@ def light_lab(tmp_path: Path, fake_cluster: FakeCluster) -> Iterator[Callable[..
     """Makes a lab on the fake whose pods seal runs without training them; the store is a folder."""
 
     def make(*changes: tuple[str, str], **variables: str) -> Lab:
-        entry = (sys.executable, str(light_worker.__file__))
+        entry = (sys.executable, "-m", light_worker.__name__)
         fake_cluster.images[fake_cluster.image] = Image(entry, env={"PYTHONPATH": str(ROOT), **variables})
         return make_lab(tmp_path, fake_cluster, str(tmp_path / "runs"), None, *changes)
 

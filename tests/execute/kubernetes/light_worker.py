@@ -7,6 +7,7 @@ The conductor is the real one. ``LIGHT_SECONDS`` (a variable of the image) is ho
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from ticketsmith.store.contract import MANIFEST, manifest_of, to_json
 def main(arguments: list[str]) -> int:
     verb, options = arguments[0], dict(zip(arguments[1::2], arguments[2::2], strict=False))
     if verb == "conduct":
-        os.execv(sys.executable, [sys.executable, "-m", "ticketsmith", *arguments])
+        runpy.run_module("ticketsmith", run_name="__main__", alter_sys=True)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing to save: no test waits for its grace period
     store = open_store(options["--store"])
     records = Records(store, options["--experiment"])

@@ -167,6 +167,7 @@ def test_a_conductor_that_nobody_waits_for_is_ended_by_its_first_deadline(light_
 
 def test_interrupted_it_says_what_goes_on_and_how_to_stop_it(light_lab: Make) -> None:
     lab = light_lab(ONE)
+    lab.set(("stuck: 3s", "stuck: 60s"))  # nothing is taken back while it is interrupted
     lab.cluster.faults.missing_image(lab.cluster.image)
 
     submit = lab.start("submit")

@@ -71,7 +71,7 @@ def test_a_job_whose_gpu_idles_is_stopped_with_its_checkpoint_saved(light_lab: M
     )
     lab.set(("benchmark: false", "benchmark: false\nidle_gpu: {below: 0.1, window: 3s}"))
     lab.cluster.images[lab.cluster.image] = Image(  # type: ignore[union-attr]
-        (sys.executable, str(idle_pod.__file__)), env={"PYTHONPATH": str(ROOT)}
+        (sys.executable, "-m", idle_pod.__name__), env={"PYTHONPATH": str(ROOT)}
     )
     assert begin(lab).run(poll=0.2) == Exit.LOST
     (outcome,) = lab.records.outcomes()
