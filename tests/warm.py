@@ -253,13 +253,7 @@ def _become(order: Mapping[str, Any]) -> None:
     from ticketsmith import telemetry
 
     telemetry.switch_off()  # as the import did in the server
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        former = getattr(sys, name)
-        stream = open(number, "w", encoding=former.encoding, errors=former.errors, closefd=False)  # noqa: SIM115
-        stream.reconfigure(line_buffering=number == 2 or os.isatty(number), write_through=former.write_through)
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    _open_streams()
     _spawn_by_forking()
     module = order["words"][1]
     sys.argv[:] = [module, *order["words"][2:]]
@@ -267,6 +261,17 @@ def _become(order: Mapping[str, Any]) -> None:
     if not hasattr(sys.modules.get(module), "__path__"):
         sys.modules.pop(module, None)
     _end_with(lambda: runpy.run_module(module, run_name="__main__", alter_sys=True))
+
+
+def _open_streams() -> None:
+    """Python's own, upon the files 0 to 2; what the former ones still held is not written again."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        former = getattr(sys, name)
+        stream = open(number, "w", encoding=former.encoding, errors=former.errors, closefd=False)  # noqa: SIM115
+        stream.reconfigure(line_buffering=number == 2 or os.isatty(number), write_through=former.write_through)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
 
 def _end_with(command: Callable[[], object]) -> NoReturn:
@@ -279,15 +284,16 @@ def _end_with(command: Callable[[], object]) -> NoReturn:
             print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         status = 1
-    threading._shutdown()  # waits for all threads that are no daemons
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for all that are no daemons
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            status = 120
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        status = 120
     os._exit(status & 0xFF)
 
 
@@ -301,8 +307,9 @@ def _spawn_by_forking() -> None:
         words = [os.fsdecode(word) for word in arguments]
         if "--multiprocessing-fork" not in words:
             return spawn_afresh(path, arguments, passed)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()
         pid = os.fork()
         if pid:
             return pid
@@ -312,6 +319,7 @@ def _spawn_by_forking() -> None:
         for fd in {int(path.name) for path in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *passed}:
             with suppress(OSError):
                 os.close(fd)
+        _open_streams()
         atexit._clear()
         sys.argv[:] = ["-c", *words[words.index("--multiprocessing-fork") :]]
         _end_with(lambda: spawn.spawn_main(**_options_of(words)))
