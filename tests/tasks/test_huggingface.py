@@ -16,8 +16,6 @@ import torch
 from torch import nn
 
 import ticketsmith
-from tests import warm
-from tests.conftest import ROOT
 from tests.sockets import watch
 from tests.tasks import tiny
 from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
@@ -238,10 +236,10 @@ def test_a_classifier_without_a_padding_token_is_saved_with_one(
 def test_a_language_model_from_recipe_to_samples_and_tokens_a_second(gpt2: Path, text: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "gpt2.yaml"
     recipe.write_text(LANGUAGE.format(model=gpt2, text=text, store=tmp_path / "runs"))
+    command = [sys.executable, "-m", "ticketsmith.prune", "--config", str(recipe), "--workers", "1", "--device", "cpu"]
     watched = watch(tmp_path)
-    told = warm.run(
-        ("-m", "tests.undrawn", "prune", "--config", str(recipe), "--workers", "1", "--device", "cpu"),
-        env={**os.environ, "PYTHONPATH": str(ROOT), **watched.environment},
+    told = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **watched.environment}
     )
     assert "report:" in told.stdout, told.stderr
     assert watched.calls() == []
