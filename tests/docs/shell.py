@@ -22,7 +22,6 @@ NOT_RUN = {
     ". .venv/bin/activate": "is for the user's own shell",
     "ticketsmith data fetch": "needs a network; tests/data/test_download.py fetches from a local server",
     "ticketsmith prices refresh": "needs a network; tests/prices/test_refresh.py asks a local server",
-    "ticketsmith validate --config configs/bert_minilm.yaml": "is slow; tests/tasks/test_minilm.py trains these weights",
     "docker ": "needs docker; tests/image builds and runs the image, by what this machine has",
     "az acr ": "needs an Azure subscription",
 }
