@@ -63,6 +63,8 @@ RUN sh docker/install.sh /layers/libraries --require-hashes -r docker/libraries.
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY ticketsmith ticketsmith
 ARG COMMIT=
+# More flags for the compiler of the kernels.
+ARG TICKETSMITH_CXXFLAGS=
 RUN if [ -n "${COMMIT}" ]; then echo "COMMIT = \"${COMMIT}\"" >>ticketsmith/version.py; fi && \
     /opt/tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . && \
     sh docker/install.sh /layers/ticketsmith dist/*.whl && \

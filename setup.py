@@ -6,6 +6,7 @@ on every processor of its kind. Without a compiler the package installs all the 
 
 from __future__ import annotations
 
+import os
 import platform
 import runpy
 from pathlib import Path
@@ -45,6 +46,7 @@ class BuildNative(build_ext):
             ) from error
 
     def _build(self, ext: Extension) -> None:
+        more_flags = os.environ.get("TICKETSMITH_CXXFLAGS", "").split()
         own_flags = X86 if platform.machine().lower() in ("x86_64", "amd64") else {}
         headers = Path(self.build_temp) / "headers"
         runpy.run_path(str(ABI))["write"](headers)
@@ -54,7 +56,7 @@ class BuildNative(build_ext):
                 [source],
                 output_dir=self.build_temp,
                 include_dirs=[*self.compiler.include_dirs, str(SOURCES), str(headers)],
-                extra_postargs=[*FLAGS, *own_flags.get(Path(source).stem, [])],
+                extra_postargs=[*FLAGS, *own_flags.get(Path(source).stem, []), *more_flags],
                 depends=ext.depends,
             )
         target = self.get_ext_fullpath(ext.name)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import warm
 from tests.sockets import watch
 from ticketsmith.api import open_experiment
 from ticketsmith.cli.main import enter, group
@@ -33,14 +34,8 @@ def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.Com
     """A command in a process of its own; whatever it does, nothing may leave this machine."""
     with tempfile.TemporaryDirectory() as notes:
         watched = watch(Path(notes))
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **watched.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), **watched.environment, **environment}
+        done = warm.run(arguments, cwd=cwd, env=variables, timeout=300)
         assert watched.calls() == [], arguments
     return done
 
@@ -65,7 +60,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("cli")
     (folder / "recipe.yaml").write_text(DIGITS)
-    done = run("-m", "ticketsmith.prune", "--config", "recipe.yaml", "--set", "benchmark.rounds=10", cwd=folder)
+    few = ("--set", "benchmark.rounds=10", "--set", "benchmark.batch_sizes=[1]")
+    done = run("-m", "ticketsmith.prune", "--config", "recipe.yaml", *few, cwd=folder)
     assert done.returncode in (0, 3, 6), done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert "report: runs/digits/report/index.html" in done.stdout
@@ -549,7 +545,7 @@ def test_a_dense_run_that_diverges_leaves_a_report_of_the_others(recipe_file: Wr
     own = ("model: {name: mlp, widths: [32, 16]}", "model: tests.cli.test_commands:unlucky")
     few = (("levels: 2", "levels: 1"), ("sparsity: 0.4", "sparsity: 0.3"))
     recipe = str(recipe_file(own, *few))
-    done = run("-m", "ticketsmith.prune", "--config", recipe, "--no-benchmark", cwd=tmp_path)
+    done = run("-m", "tests.undrawn", "prune", "--config", recipe, "--no-benchmark", cwd=tmp_path)
     assert done.returncode == Exit.DIVERGED, done.stderr
     assert "diverged: dense level 0 seed 0" in done.stderr
     assert "Traceback" not in done.stderr
@@ -597,8 +593,8 @@ def test_the_live_view_on_a_terminal(recipe_file: Write, tmp_path: Path) -> None
 
     recipe = recipe_file(("duration: 120it", "duration: 2000it"))
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ticketsmith", "train", "--config", str(recipe)],
+    process = warm.start(
+        ("-m", "ticketsmith", "train", "--config", str(recipe)),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "120"},
         stderr=follower,

@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from azure.storage.blob import ContainerClient
 
+from tests import warm
 from tests.cli.test_commands import ROOT, call, run
 from tests.conftest import DIGITS
 from tests.docs.markdown import blocks
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for old, new in SMALL:
         text = text.replace(old, new)
     (folder / "recipe.yaml").write_text(text + "benchmark: {batch_sizes: [1], rounds: 10}\n")
-    done = run("-m", "ticketsmith", "prune", "--config", "recipe.yaml", "--workers", "1", cwd=folder)
+    done = run("-m", "tests.undrawn", "prune", "--config", "recipe.yaml", "--workers", "1", cwd=folder)
     assert done.returncode in (0, 3, 6), done.stdout + done.stderr
     return folder
 
@@ -199,8 +199,8 @@ def test_interrupted_anywhere_the_same_command_goes_on(
     ):
         proxy.forget()
         proxy.delay = 0.02
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ticketsmith", *words],
+        process = warm.start(
+            ("-m", "ticketsmith", *words),
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ import yaml
 
 from tests.docs.markdown import PAGES, ROOT, Block, blocks
 from tests.docs.shell import NOT_RUN, forget, run
+from ticketsmith.execute.local import DebugExecutor
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -56,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (levels, other) in STAND_INS.items():
         recipe = yaml.safe_load((ROOT / "configs" / name).read_text())
         recipe |= SMALL | other
-        recipe["training"] |= {"duration": "40it", "evaluate_every": "20it", "batch_size": 50}
+        recipe["training"] |= {"duration": "20it", "evaluate_every": "20it", "batch_size": 50}
         recipe["pruning"]["levels"] = levels
         recipe["gates"].pop("target_sparsity", None)  # which so few levels may not reach
         (folder / "configs" / name).write_text(yaml.safe_dump(recipe, sort_keys=False))
@@ -85,11 +86,14 @@ def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For so little work, starting a second process and timing for long take longer than the work itself."""
+    """For so little work, a second process, timing for long and every runtime take longer than the work itself."""
     monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 1.0)
-    monkeypatch.setattr("ticketsmith.api.default_workers", lambda device: 1)
+    monkeypatch.setattr(
+        "ticketsmith.api.LocalExecutor", lambda *common_and_count: DebugExecutor(*common_and_count[:-1])
+    )
     monkeypatch.setattr("ticketsmith.inference.settings.BATCH_SIZES", (1,))
     monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)
+    monkeypatch.setattr("ticketsmith.inference.suite.defaults", lambda *_, **__: ("torch", "onnxruntime", "sparse"))
     monkeypatch.setattr("ticketsmith.inference.suite.footprint", lambda *given: None)
     monkeypatch.setattr("ticketsmith.inference.tables.layers.SPARSITIES", (0.0, 0.9))
     monkeypatch.setattr("ticketsmith.inference.tables.load.FEWEST_REQUESTS", 20)

@@ -84,7 +84,10 @@ def find_base(engine: Engine, scratch: Path) -> tuple[str, str]:
             return name, ""
         archive = scratch / "base.tar"
         # Without Python, as the default base is: the build must bring it.
-        result = call("mmdebstrap", "--variant=minbase", "--include=ca-certificates", DEBIAN[PYTHON], archive)
+        # With the options of Debian's own slim images, which make it and what the build installs a matter of seconds.
+        lean = ("force-unsafe-io", *(f"path-exclude=/usr/share/{part}/*" for part in ("doc", "info", "locale", "man")))
+        options = ("--variant=minbase", "--include=ca-certificates", *(f"--dpkgopt={option}" for option in lean))
+        result = call("mmdebstrap", *options, DEBIAN[PYTHON], archive)
         if result.returncode == 0 and engine.do("import", archive, name).returncode == 0:
             archive.unlink()
             return name, ""

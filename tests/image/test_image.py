@@ -118,11 +118,12 @@ def test_holds_nothing_needless(image: Image) -> None:
     print(image.engine.shell(image.name, "du -sm /opt/venv/lib/python3*/site-packages/* | sort -rn | head").stdout)
 
 
-def test_every_process_starts_from_bytecode(image: Image) -> None:
+def test_has_its_kernels_and_every_process_starts_from_bytecode(image: Image) -> None:
     """A read-only root file system cannot keep any, and compiling takes seconds."""
     script = "import ticketsmith.api as a, torch as b, scipy as c; print(*(m.__spec__.cached for m in (a, b, c)))"
-    paths = image.engine.run(image.name, "-c", script, options=("--entrypoint", "python")).stdout.split()
-    assert len(paths) == 3
+    script += "\nfrom ticketsmith import native; print(native.available())"
+    *paths, kernels = image.engine.run(image.name, "-c", script, options=("--entrypoint", "python")).stdout.split()
+    assert (len(paths), kernels) == (3, "True")
     assert image.engine.shell(image.name, f"ls {' '.join(paths)}").returncode == 0
 
 

@@ -19,6 +19,12 @@ from ..evidence.synthetic import experiment
 from .conftest import POLICY, findings_of
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all else that a story tells."""
+    monkeypatch.setattr("ticketsmith.report.story.all_figures", lambda _: ())
+
+
 def made(findings: Findings, **more: object) -> list[Sample]:
     return [
         replace(Sample(run.variant, run.level, run.seed, run.sparsity), **more)  # type: ignore[arg-type]

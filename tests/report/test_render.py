@@ -12,6 +12,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import vl_convert
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.findings import Findings, conclude
@@ -21,7 +22,7 @@ from ticketsmith.report.render import render, render_comparison
 from ticketsmith.report.story import Story
 from ticketsmith.report.story import tell as tell_anew
 
-from .conftest import CASES, HOSTILE, PARAMETERS, RECIPE
+from .conftest import CASES, HOSTILE, PARAMETERS, RECIPE, UNDRAWN
 
 Case = Callable[[str], Findings]
 Files = Callable[[str], dict[str, bytes]]
@@ -82,7 +83,7 @@ def test_every_file_is_there(files: Files) -> None:
     assert "figures/speed-up.png" not in files("one seed")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case not in UNDRAWN])
 def test_images_are_images_large_enough_to_print(files: Files, case: str) -> None:
     for name, content in files(case).items():
         if name.endswith(".png"):
@@ -252,7 +253,7 @@ def test_nothing_that_a_user_wrote_becomes_markup(files: Files) -> None:
     assert f"`````yaml\n{RECIPE}`````" in markdown
 
 
-def test_a_metric_with_an_awkward_name_stays_in_its_folder(findings: Case) -> None:
+def test_a_metric_with_an_awkward_name_stays_in_its_folder(findings: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "../top-5.[a]"
     runs = []
     for run in findings("one seed").results:
@@ -262,6 +263,8 @@ def test_a_metric_with_an_awkward_name_stays_in_its_folder(findings: Case) -> No
         state = replace(run.final, validation=values, test=values)
         runs.append(replace(run, metrics={"loss": run.metrics["loss"], name: metric}, final=state, early_stop=state))
     gates = (Gate("loss", max_drop=1.0), Gate(name, max_drop=2.0))
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", lambda *_, **__: "<svg/>")
+    monkeypatch.setattr(vl_convert, "svg_to_png", lambda *_, **__: b"\x89PNG")
     files = render(conclude("name", runs, GatePolicy(gates)))
     assert "figures/quality-top-5-a.png" in files
     assert all(".." not in name for name in files)
