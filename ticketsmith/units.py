@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ticketsmith.evidence.size import Size
 
 MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
 
@@ -31,19 +27,6 @@ def number(value: float, decimals: int) -> str:
     text = f"{value:.{decimals}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in ("-0", "") else text.replace("-", MINUS)
-
-
-def removed(size: Size) -> str:
-    """What pruning removed: ``0.9 % of the network's 52,874 parameters (75.0 % of the 640 prunable ones)``.
-
-    Where both shares read the same, or nobody counted the parameters, one is said.
-    """
-    part = share(size.sparsity)
-    if size.parameters is None or size.network_sparsity is None:
-        return f"{part} of the {size.prunable:,} prunable weights"
-    whole = share(size.network_sparsity)
-    beside = "" if whole == part else f" ({part} of the {size.prunable:,} prunable ones)"
-    return f"{whole} of the network's {size.parameters:,} parameters{beside}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.verdicts import GatePolicy
 from ticketsmith.export.ticket import Ticket
 from ticketsmith.inference.measuring import exact
@@ -55,6 +56,12 @@ class Subject:
     verdict: str | None
     parent: Callable[[str], SealedRun | None] = lambda key: None
     warnings: Sequence[str] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What files that leave the store tell of their run: its key, and what was removed."""
+        result = self.result
+        return {"key": result.key, "sparsity": result.sparsity, "removed": size_of([result]).removed}
 
     def check(self, what: str, call: Callable[..., Any]) -> float:
         """The largest difference of ``call``'s outputs from the model's, on the first test inputs; from the model's in float64
