@@ -348,11 +348,11 @@ def _conduct(
     except KeyboardInterrupt:
         click.echo("Jobs that run go on; nothing new begins until `ticketsmith resume` (or submit again).", err=True)
         raise
-    done = open_experiment(experiment, target.store)
-    if done.results:
-        say_verdict(done)
+    outcome = open_experiment(experiment, target.store)
+    if outcome.results:
+        say_verdict(outcome)
         click.echo(f"report: {target.store}/{experiment}/report/index.html")
-    return int(gravest((status, done.exit_status)))
+    return int(gravest((status, outcome.exit_status)))
 
 
 COMMANDS: tuple[click.Command, ...] = (submit, logs, cancel, resume, cost, work, conduct, finish)

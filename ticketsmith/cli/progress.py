@@ -144,15 +144,15 @@ def rounds() -> Iterator[Callable[[str, int, int], None]]:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=None)
-            yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+            yield lambda what, count, total: bar.update(task, description=what, completed=count, total=total)
         return
     began, shown = time.monotonic(), time.monotonic()
 
-    def show(what: str, done: int, total: int) -> None:
+    def show(what: str, count: int, total: int) -> None:
         nonlocal shown
         now = time.monotonic()
         if now - shown > _TELL_EVERY / 3:
             shown = now
-            note(f"[{now - began:6.1f} s] {what} ({done} of {total})")
+            note(f"[{now - began:6.1f} s] {what} ({count} of {total})")
 
     yield show

@@ -165,21 +165,21 @@ def _settled(name: str, options: Mapping[str, Any], base: Path | None) -> dict[s
     return {option: settle(value) if option in PLACES.get(name, ()) else value for option, value in options.items()}
 
 
-def _as_dataset(name: str, made: Any) -> Dataset | Text:
+def _as_dataset(name: str, answer: Any) -> Dataset | Text:
     from ticketsmith.data.arrays import check, make_dataset
     from ticketsmith.data.dataset import Dataset, Text
 
-    if isinstance(made, str):
-        return Text(name, made)
-    if isinstance(made, Text):
-        return made
-    if isinstance(made, Dataset):
-        return check(made)
-    if isinstance(made, Mapping) and set(made) == set(ARRAYS):
-        made = [made[key] for key in ARRAYS]
-    if not isinstance(made, list | tuple) or len(made) != len(ARRAYS):
+    if isinstance(answer, str):
+        return Text(name, answer)
+    if isinstance(answer, Text):
+        return answer
+    if isinstance(answer, Dataset):
+        return check(answer)
+    if isinstance(answer, Mapping) and set(answer) == set(ARRAYS):
+        answer = [answer[key] for key in ARRAYS]
+    if not isinstance(answer, list | tuple) or len(answer) != len(ARRAYS):
         raise DataError(
-            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
+            f"{KIND} {name!r} returned {type(answer).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
             "as a tuple or a dict, or a str that is text."
         )
-    return make_dataset(name, (made[0], made[1]), (made[2], made[3]))
+    return make_dataset(name, (answer[0], answer[1]), (answer[2], answer[3]))

@@ -247,19 +247,19 @@ def index_of(pod: Object) -> int | None:
 def _why_failed(job: Object, reason: str, message: str, pods: Sequence[Object]) -> str:
     if reason == "DeadlineExceeded":
         return _REASONS[reason]
-    causes: dict[str, list[int]] = {}
+    lines: dict[str, list[int]] = {}
     for pod in pods:
         if _phase(pod) == "Failed":
-            causes.setdefault(why_ended(pod), []).append(index_of(pod) or 0)
+            lines.setdefault(why_ended(pod), []).append(index_of(pod) or 0)
     seeds = job["metadata"].get("annotations", {}).get("ticketsmith.io/seeds", "").split(",")
     lost = failed_indexes(job)
-    told = []
-    for cause, indexes in causes.items():
+    lines = []
+    for cause, indexes in lines.items():
         mine = sorted({seeds[i] if i < len(seeds) and seeds[i] else str(i) for i in indexes if not lost or i in lost})
         if mine:
-            told.append(f"seed {', '.join(mine)}: {cause}" if lost else cause)
+            lines.append(f"seed {', '.join(mine)}: {cause}" if lost else cause)
     general = _REASONS.get(reason, message or reason)
-    return f"{general}: {'; '.join(told)}" if told else general
+    return f"{general}: {'; '.join(lines)}" if causes else general
 
 
 def _container_waits(pod: Object) -> str:

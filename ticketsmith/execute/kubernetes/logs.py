@@ -107,15 +107,15 @@ def _waiting_jobs(
     cluster: Cluster, jobs: Sequence[Object], pods: Sequence[Object], choice: Choice, begun: bool
 ) -> dict[str, tuple[str, str]]:
     """Title and reason by name: of Jobs that have no pod, and of a variant that has no Job yet."""
-    found = {}
+    reasons = {}
     for job in jobs:
         if choice.expects(job) and not diagnose.pods_of(job, pods):
             why = diagnose.job_state(job, (), cluster.events(_name(job))).why
-            found[_name(job)] = (variant_of(job), why or "waits for its pods")
+            reasons[_name(job)] = (variant_of(job), why or "waits for its pods")
     at_work = any(component_of(job) == CONDUCTOR and is_active(job) for job in jobs)
     if choice.variant and at_work and not begun and not any(variant_of(job) == choice.variant for job in jobs):
-        found[""] = (choice.variant, "has not begun: the conductor begins it when what it needs is sealed")
-    return found
+        reasons[""] = (choice.variant, "has not begun: the conductor begins it when what it needs is sealed")
+    return reasons
 
 
 def _whole(records: Records, cluster: Cluster, pod: Object) -> Iterator[Line]:

@@ -164,16 +164,16 @@ def look(records: Records, cluster: Cluster, target: Target) -> list[Line]:
     outcomes = {outcome.job: outcome for outcome in records.outcomes()}
     for job in jobs:
         name, state = job["metadata"]["name"], diagnose.job_state(job, pods, events)
-        told = outcomes.pop(name, None)
+        outcome = outcomes.pop(name, None)
         shown, why = state.state, state.why
-        if told is not None:
-            shown, why = told.status, told.message  # type: ignore[assignment]
+        if outcome is not None:
+            shown, why = outcome.status, outcome.message  # type: ignore[assignment]
         counts = (state.active, state.succeeded, state.failed)
         lines.append(Line(name, variant_of(job), component_of(job), shown, why, *counts))
-    for name, told in outcomes.items():
-        if not told.set_aside:
-            variant = told.groups[0][0] if told.groups else told.component
-            lines.append(Line(name, variant, told.component, told.status, told.message, 0, 0, 0))
+    for name, outcome in outcomes.items():
+        if not outcome.set_aside:
+            variant = outcome.groups[0][0] if outcome.groups else outcome.component
+            lines.append(Line(name, variant, outcome.component, outcome.status, outcome.message, 0, 0, 0))
     return lines
 
 

@@ -51,9 +51,9 @@ class Eager:
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
         """The program that ``torch.export`` makes of the model."""
         low = self.precision == "bfloat16"
-        chosen = copy.deepcopy(model).to(torch.bfloat16) if low else model
+        network = copy.deepcopy(model).to(torch.bfloat16) if low else model
         inputs = example.bfloat16() if low and example.is_floating_point() else example
-        return Deployment(export(chosen, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
+        return Deployment(export(network, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
 
 
 class Compiled:
