@@ -259,7 +259,7 @@ def _why_failed(job: Object, reason: str, message: str, pods: Sequence[Object]) 
         if mine:
             lines.append(f"seed {', '.join(mine)}: {cause}" if lost else cause)
     general = _REASONS.get(reason, message or reason)
-    return f"{general}: {'; '.join(lines)}" if causes else general
+    return f"{general}: {'; '.join(lines)}" if lines else general
 
 
 def _container_waits(pod: Object) -> str:
