@@ -247,14 +247,14 @@ def index_of(pod: Object) -> int | None:
 def _why_failed(job: Object, reason: str, message: str, pods: Sequence[Object]) -> str:
     if reason == "DeadlineExceeded":
         return _REASONS[reason]
-    lines: dict[str, list[int]] = {}
+    causes: dict[str, list[int]] = {}
     for pod in pods:
         if _phase(pod) == "Failed":
-            lines.setdefault(why_ended(pod), []).append(index_of(pod) or 0)
+            causes.setdefault(why_ended(pod), []).append(index_of(pod) or 0)
     seeds = job["metadata"].get("annotations", {}).get("ticketsmith.io/seeds", "").split(",")
     lost = failed_indexes(job)
     lines = []
-    for cause, indexes in lines.items():
+    for cause, indexes in causes.items():
         mine = sorted({seeds[i] if i < len(seeds) and seeds[i] else str(i) for i in indexes if not lost or i in lost})
         if mine:
             lines.append(f"seed {', '.join(mine)}: {cause}" if lost else cause)

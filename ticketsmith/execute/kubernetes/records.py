@@ -222,13 +222,6 @@ class Records:
         """Writes down what a pod took so far."""
         self.store.put(self._path(f"jobs/{record.job}/pods/{record.pod}.json"), to_json(asdict(record)))
 
-    def spent(self) -> Amount:
-        """What the experiment has cost so far."""
-        amount = Amount()
-        for record in self.pods():
-            amount += record.amount
-        return amount
-
     def log_path(self, job: str, index: int | None, pod: str) -> str:
         """Where the log of a pod lies."""
         return self._path(f"logs/{job}/{0 if index is None else index}-{pod}.log")
