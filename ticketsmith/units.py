@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
 
@@ -27,6 +28,32 @@ def number(value: float, decimals: int) -> str:
     text = f"{value:.{decimals}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in ("-0", "") else text.replace("-", MINUS)
+
+
+class Pruned(Protocol):
+    """What ``removed`` reads of a network's size."""
+
+    @property
+    def prunable(self) -> int: ...
+    @property
+    def parameters(self) -> int | None: ...
+    @property
+    def sparsity(self) -> float: ...
+    @property
+    def network_sparsity(self) -> float | None: ...
+
+
+def removed(size: Pruned) -> str:
+    """What pruning removed: ``0.9 % of the network's 52,874 parameters (75.0 % of the 640 prunable ones)``.
+
+    Where both shares read the same, or nobody counted the parameters, one is said.
+    """
+    part = share(size.sparsity)
+    if size.parameters is None or size.network_sparsity is None:
+        return f"{part} of the {size.prunable:,} prunable weights"
+    whole = share(size.network_sparsity)
+    beside = "" if whole == part else f" ({part} of the {size.prunable:,} prunable ones)"
+    return f"{whole} of the network's {size.parameters:,} parameters{beside}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -162,6 +162,7 @@ def show(file: str, as_json: bool) -> None:
     """Tell what a ticket FILE holds; every byte of it is checked."""
     from ticketsmith.evidence.size import Size
     from ticketsmith.export.ticket import read
+    from ticketsmith.units import removed
 
     ticket_file = read(file)
     weights = ticket_file.metrics["weights"]
@@ -172,7 +173,7 @@ def show(file: str, as_json: bool) -> None:
         "key": ticket_file.key,
         "sparsity": ticket_file.sparsity,
         "network sparsity": size.network_sparsity,
-        "removed": size.removed,
+        "removed": removed(size),
         "weights": f"{weights['kept']} of {weights['total']} prunable",
         "test": final.get("test"),
         "start weights": _start_words(ticket_file),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.statistics import mean
-from ticketsmith.units import share
 
 WHOLE = 0.99
 """From this prunable part of all parameters on, both are called the network where a sentence has room for one alone."""
@@ -50,19 +49,6 @@ class Size:
     def partial(self) -> bool:
         """Whether a share of the prunable weights would mislead about the network: they are less than 99 % of it."""
         return self.parameters is not None and self.prunable < WHOLE * self.parameters
-
-    @property
-    def removed(self) -> str:
-        """What pruning removed: ``0.9 % of the network's 52,874 parameters (75.0 % of the 640 prunable ones)``.
-
-        Where both shares read the same, or nobody counted the parameters, one is said.
-        """
-        part = share(self.sparsity)
-        if self.parameters is None or self.network_sparsity is None:
-            return f"{part} of the {self.prunable:,} prunable weights"
-        whole = share(self.network_sparsity)
-        beside = "" if whole == part else f" ({part} of the {self.prunable:,} prunable ones)"
-        return f"{whole} of the network's {self.parameters:,} parameters{beside}"
 
 
 def size_of(runs: Sequence[Result]) -> Size:

@@ -24,6 +24,7 @@ from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.build import example
 from ticketsmith.training.environment import git_commit
+from ticketsmith.units import removed
 from ticketsmith.version import __version__
 
 ALL = "all"
@@ -180,7 +181,7 @@ def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[di
         "parameters": result.parameters,
         "network_sparsity": size.network_sparsity,
         "compression": {"network": size.network_compression, "prunable": size.compression},
-        "removed": size.removed,
+        "removed": removed(size),
         "input": inputs[0] if len(inputs) == 1 else inputs,
         "output": {"shape": ["batch", *subject.outputs(*example(subject.task, 1))[0].shape[1:]]},
         "test": _test(subject),

@@ -175,7 +175,7 @@ def _title(findings: Findings) -> str:
     if spot is None:
         return f"{name}: no level is shown to hold the gate"
     more = "" if spot.cliff_reached else ", the sparsest level trained"
-    return f"{name}: quality holds with {findings.size.removed} removed{more}"
+    return f"{name}: quality holds with {units.removed(findings.size)} removed{more}"
 
 
 def _caption(findings: Findings, metric: Metric, frame: Frame) -> str:

@@ -51,7 +51,7 @@ def condition(findings: Findings, dropping: bool = False, split: str = "test ") 
 
 def _passing(findings: Findings, spot: SweetSpot) -> str:
     """How far it goes, and what is there to show that it goes no farther."""
-    removed = findings.size.removed
+    removed = units.removed(findings.size)
     grounds = basis(findings, spot.verdicts)
     without = f"{removed} can go without {condition(findings, dropping=True)} ({grounds})"
     end = spot.end
@@ -91,7 +91,7 @@ def _nothing_passes(findings: Findings) -> str:
     order = sorted(levels, key=lambda level: (levels[level][0].sparsity, level))
     first = levels[order[0]]
     status = level_status(first)
-    removed = findings.size_at(findings.subject, order[0]).removed
+    removed = units.removed(findings.size_at(findings.subject, order[0]))
     if findings.search.missing is not None:
         return f"Inconclusive: no run of level {findings.search.missing}, with which the search begins, is there."
     compared = any(verdict.seeds or verdict.gaps for verdicts in levels.values() for verdict in verdicts)
@@ -124,7 +124,7 @@ def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
     passing = list(takewhile(lambda verdicts: all(map(_point_passes, verdicts)), levels))
     hint = ""
     if passing:
-        removed = findings.size_at(findings.subject, passing[-1][0].level).removed
+        removed = units.removed(findings.size_at(findings.subject, passing[-1][0].level))
         hint = f"; by the point estimate {removed} can go (no confidence)"
     return f"Inconclusive: {why} to show at which sparsity {condition(findings)}{hint}."
 
