@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ from ticketsmith.cli.jobs import (
     records_of,
     submitted_budget,
     target_option,
+    target_options,
     target_overrides,
     tell,
 )
@@ -94,9 +95,7 @@ def submit(
 
 
 @click.command()
-@target_option
-@target_overrides
-@options.experiment
+@target_options
 def cancel(target: str, set_target: Sequence[str], experiment: str | None) -> None:
     """Stop an experiment on a cluster: pods save their checkpoints and end; nothing that was made is lost."""
     from ticketsmith.execute.kubernetes.submit import cancel as cancel_
@@ -107,9 +106,7 @@ def cancel(target: str, set_target: Sequence[str], experiment: str | None) -> No
 
 
 @click.command()
-@target_option
-@target_overrides
-@options.experiment
+@target_options
 @click.option("--yes", is_flag=True, help="Do not ask before money is spent.")
 @wait_option
 @detach_option
@@ -145,9 +142,7 @@ def _ask(yes: bool, otherwise: str) -> None:
 
 
 @click.command()
-@target_option
-@target_overrides
-@options.experiment
+@target_options
 @click.option("--variant", help="Only of this variant; `conductor` and `report` are two.")
 @click.option("--replicate", type=int, help="Only of this index.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is printed, until all pods have ended.")
@@ -232,10 +227,14 @@ def _share(pods: Sequence[Any]) -> str:
     return f"{sum(share * seconds for share, seconds in shares) / whole:.0%}" if whole else ""
 
 
-@click.command(hidden=True)
-@click.option("--store", required=True)
-@click.option("--experiment", required=True)
-@click.option("--job", required=True)
+def _of_a_pod(command: Callable[..., Any]) -> click.Command:
+    """A command that a pod runs: hidden, and told the store, the experiment and the pod's Job."""
+    for name in ("--job", "--experiment", "--store"):
+        command = click.option(name, required=True)(command)
+    return click.command(hidden=True)(command)
+
+
+@_of_a_pod
 @click.option("--sha256", "digest", required=True)
 @click.option("--index", type=int, envvar="JOB_COMPLETION_INDEX", required=True)
 def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
@@ -246,10 +245,7 @@ def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
     return work_(store, experiment, job, digest, index, lambda plan, sealed: Log(plan, sealed).show)
 
 
-@click.command(hidden=True)
-@click.option("--store", required=True)
-@click.option("--experiment", required=True)
-@click.option("--job", required=True)
+@_of_a_pod
 def conduct(store: str, experiment: str, job: str) -> int:
     """Begin Jobs when what they need is sealed, until the report is written."""
     from ticketsmith.errors import ClusterError, StoreError
@@ -274,10 +270,7 @@ def conduct(store: str, experiment: str, job: str) -> int:
         return attended.finish(status)
 
 
-@click.command(hidden=True)
-@click.option("--store", required=True)
-@click.option("--experiment", required=True)
-@click.option("--job", required=True)
+@_of_a_pod
 @click.option("--base", default=".")
 @click.option("--benchmark/--no-benchmark", default=True)
 def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) -> int:

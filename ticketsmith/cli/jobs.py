@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,11 @@ target_option = click.option("--target", metavar="FILE", required=True, help="Th
 target_overrides = click.option(
     "--set-target", metavar="FIELD=VALUE", multiple=True, help="Override a field of the target; repeatable."
 )
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command on an experiment of a cluster."""
+    return target_option(target_overrides(options.experiment(command)))
 
 
 def opened(
