@@ -25,7 +25,9 @@ from ticketsmith.cli.jobs import (
 from ticketsmith.errors import Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
+    from ticketsmith.config.target import Target
     from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
+    from ticketsmith.execute.kubernetes.pod import Attended
 
 
 wait_option = click.option(
@@ -249,21 +251,15 @@ def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
 def conduct(store: str, experiment: str, job: str) -> int:
     """Begin Jobs when what they need is sealed, until the report is written."""
     from ticketsmith.errors import ClusterError, StoreError
-    from ticketsmith.execute.kubernetes.ceiling import rates
     from ticketsmith.execute.kubernetes.cluster import connect
     from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, Conductor
-    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
-    from ticketsmith.execute.kubernetes.records import PodRecord, Records
-    from ticketsmith.store import open_store
 
-    records = Records(open_store(store), experiment)
-    target = records.submission().target
-    record = PodRecord.of(pod_name(), job, CONDUCTOR, None, rates(target)["cpu"])
-    with Attended(records, record) as attended:
+    attended, target = _attended(store, experiment, job, CONDUCTOR)
+    with attended:
         try:
             cluster = connect(None, target.namespace)
-            cluster.mark_begun(job, pod_name(), target.limits.experiment, target.limits.keep)
-            status = Conductor(records, cluster, tell).run(target.limits.poll)
+            cluster.mark_begun(job, attended.record.pod, target.limits.experiment, target.limits.keep)
+            status = Conductor(attended.records, cluster, tell).run(target.limits.poll)
         except (ClusterError, StoreError) as error:  # a role that is still spreading, say: Kubernetes tries again
             tell(f"error: {error}")
             status = Exit.INCOMPLETE
@@ -278,16 +274,11 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
     from ticketsmith.api import finish as finish_
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.opened import say_verdict
-    from ticketsmith.execute.kubernetes.ceiling import rates
-    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
-    from ticketsmith.execute.kubernetes.records import PodRecord, Records
     from ticketsmith.prices import lookup
-    from ticketsmith.store import open_store
 
-    records = Records(open_store(store), experiment)
-    target = records.submission().target
+    attended, target = _attended(store, experiment, job, "report")
     whole = lookup(target.cpu.machine, target.region, target.cpu.spot)  # the benchmark counts all cores of the machine
-    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rates(target)["cpu"])) as attended:
+    with attended:
         sealed = open_experiment(experiment, store, base)
         page = finish_(sealed, benchmark, tell, machine=whole)
         if page is None:
@@ -295,6 +286,18 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
         say_verdict(sealed)
         click.echo(f"report: {page}")
         return attended.finish(Exit.OK)
+
+
+def _attended(store: str, experiment: str, job: str, variant: str) -> tuple[Attended, Target]:
+    """What keeps log and record of a pod without a GPU, and the target that its experiment was submitted to."""
+    from ticketsmith.execute.kubernetes.ceiling import rates
+    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
+    from ticketsmith.execute.kubernetes.records import PodRecord, Records
+    from ticketsmith.store import open_store
+
+    records = Records(open_store(store), experiment)
+    target = records.submission().target
+    return Attended(records, PodRecord.of(pod_name(), job, variant, None, rates(target)["cpu"])), target
 
 
 def _wait_until_begun(executor: KubernetesExecutor, name: str, place: str) -> None:

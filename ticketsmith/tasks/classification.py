@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from ticketsmith import models
 from ticketsmith.data import load as load_data
-from ticketsmith.data.dataset import Dataset
 from ticketsmith.errors import TaskError
 from ticketsmith.streams import derive
 from ticketsmith.tasks.labelled import Examples, Labelled
@@ -44,7 +43,7 @@ class Classification(Labelled):
         *,
         base: Path,
     ) -> None:
-        self._data = _load(data, base)
+        self._data = load_data(*split_component(data), base=base)
         self._model = model
         self._augment = augment
         if not 0 < validation < len(self._data.train):
@@ -70,8 +69,7 @@ class Classification(Labelled):
         self._std = torch.tensor(self._data.std).view(shape)
 
     def build_model(self) -> nn.Module:
-        name, options = split_component(self._model)
-        return models.create(name, options, self._data.input_shape, self._data.classes)
+        return models.create(*split_component(self._model), self._data.input_shape, self._data.classes)
 
     def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
         inputs, labels = self._on(device, "train")
@@ -117,11 +115,6 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     rows = torch.arange(count).view(-1, 1, 1)
     rows, down, right = (part.to(images.device) for part in (rows, down, right))
     return padded.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2).contiguous()
-
-
-def _load(component: str | dict[str, Any], base: Path) -> Dataset:
-    name, options = split_component(component)
-    return load_data(name, options, base=base)
 
 
 def _tensors(inputs: np.ndarray, labels: np.ndarray) -> Examples:

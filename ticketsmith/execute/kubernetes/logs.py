@@ -73,7 +73,7 @@ def follow(records: Records, cluster: Cluster, target: Target, choice: Choice, l
             if waits[_name(pod)][1]:
                 continue
             printed.add(_name(pod))
-            if _phase(pod) in ("Succeeded", "Failed"):
+            if diagnose.phase(pod) in ("Succeeded", "Failed"):
                 yield from _whole(records, cluster, pod)
             else:
                 streams.append(threading.Thread(target=_stream, args=(cluster, pod, lines), daemon=True))
@@ -96,7 +96,7 @@ def _chosen(pods: Sequence[Object], choice: Choice) -> list[Object]:
 
 def _waits(cluster: Cluster, pod: Object) -> str:
     """What a pod that has not begun waits for; empty when it has."""
-    if _phase(pod) != "Pending":
+    if diagnose.phase(pod) != "Pending":
         return ""
     why = diagnose.why_waiting(pod, cluster.events(_name(pod)))
     on_node = "its image is pulled and its container made"
@@ -183,7 +183,3 @@ def _titled(variant: str, index: int | None) -> str:
 
 def _name(thing: Object) -> str:
     return str(thing["metadata"]["name"])
-
-
-def _phase(pod: Object) -> str:
-    return str((pod.get("status") or {}).get("phase") or "")
