@@ -18,13 +18,15 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from ticketsmith.errors import RecipeError
+from ticketsmith.errors import RecipeError, TicketSmithError
 
 Builtins = Mapping[str, str]
 
@@ -181,3 +183,27 @@ def _file(module: str) -> Path | None:
     except (ImportError, AttributeError, ValueError):
         return None
     return Path(spec.origin).resolve() if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def telling(parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not at their default: only these change anything."""
+    return {
+        name: value for name, value in options.items() if name not in parameters or parameters[name].default != value
+    }
+
+
+@contextmanager
+def foreign(raises: Callable[[Exception], TicketSmithError]) -> Iterator[None]:
+    """Around a user's own code, which may fail in any way: our own errors pass, any other becomes what ``raises`` makes of it."""
+    try:
+        yield
+    except TicketSmithError:
+        raise
+    except Exception as error:
+        raise raises(error) from error
+
+
+def failure(error: Exception) -> str:
+    """An error of a user's code in a line, with its place."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
