@@ -23,7 +23,7 @@ class Pod:
     job: str
     variant: str
     seconds: float
-    index: int | None = 0
+    index: int = 0
     gpu_seconds: float = 0.0
     gpu_utilisation: float | None = None
     machine: str = ""

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from ticketsmith.config.target import Target
 from ticketsmith.errors import DamagedRunError, TicketSmithError
-from ticketsmith.evidence.billing import Pod
 from ticketsmith.execute.kubernetes.ceiling import HOUR, Amount
 from ticketsmith.execute.kubernetes.jobs import Assignment, Group, job_part, read_assignment
 from ticketsmith.plan import Plan
@@ -36,18 +35,30 @@ class Submission:
     cancelled: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class PodRecord(Pod):
+@dataclass(frozen=True)
+class PodRecord:
     """What one pod took, kept up to date by the pod itself; ``seconds`` by a clock that cannot be set.
 
     ``price_per_hour`` is what the pod pays of its machine. ``exit`` is None while the pod lives, or when it was ended from
     outside before it could say.
     """
 
+    pod: str
+    job: str
+    variant: str
     index: int | None
+    machine: str
     price_per_hour: float
+    currency: str
+    gpus: int
+    spot: bool
+    idle_tail_seconds: float
     seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    gpu_utilisation: float | None = None
     node: str = ""
+    exit: int | None = None
+    reason: str = ""
     ended: bool = False
 
     @property
