@@ -18,13 +18,15 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from ticketsmith.errors import RecipeError
+from ticketsmith.errors import RecipeError, TicketSmithError
 
 Builtins = Mapping[str, str]
 
@@ -63,9 +65,9 @@ def resolve(kind: str, name: str, builtins: Builtins) -> Callable[..., Any]:
         )
     module_name, _, attribute = target.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        value: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            value = getattr(value, part)
     except ModuleNotFoundError as error:
         raise RecipeError(
             f"{kind} {name!r}: cannot import {error.name!r}. Put the module beside the recipe, in the current "
@@ -75,15 +77,15 @@ def resolve(kind: str, name: str, builtins: Builtins) -> Callable[..., Any]:
         raise RecipeError(f"{kind} {name!r}: module {module_name!r} has no {attribute!r}.") from error
     except Exception as error:  # a user's module may fail in any way while it is imported
         raise RecipeError(f"{kind} {name!r}: importing it failed: {type(error).__name__}: {error}") from error
-    if not callable(found):
+    if not callable(value):
         raise RecipeError(f"{kind} {name!r} is not callable: name a class or a function.")
-    return found  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]
 
 
-def check_options(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any], *given: str) -> None:
+def check_options(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any], *own: str) -> None:
     """Refuses options that ``target`` does not take, or lacks, by its signature.
 
-    ``given`` names the parameters that the caller itself will pass. Raises RecipeError.
+    ``own`` names the parameters that the caller itself will pass. Raises RecipeError.
     """
     try:
         signature = inspect.signature(target)
@@ -95,23 +97,23 @@ def check_options(kind: str, name: str, target: Callable[..., Any], options: Map
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-    names = [parameter for parameter in parameters if parameter not in given]
+    names = [parameter for parameter in parameters if parameter not in own]
     for option in options:
-        if option in given or (option not in parameters and not open_ended):
+        if option in own or (option not in parameters and not open_ended):
             raise RecipeError(f"{kind} {name!r} takes no option {option!r}.{nearest(option, names)}")
     for parameter in names:
         if parameters[parameter].default is inspect.Parameter.empty and parameter not in options:
             raise RecipeError(f"{kind} {name!r} needs the option {parameter!r}.")
 
 
-def build(kind: str, name: str, builtins: Builtins, options: Mapping[str, Any], **given: Any) -> Any:
+def build(kind: str, name: str, builtins: Builtins, options: Mapping[str, Any], **arguments: Any) -> Any:
     """Calls the component with its options (type-checked against its annotations) and what the caller gives.
 
     Raises RecipeError for a wrong option; errors of the component itself pass through.
     """
     target = resolve(kind, name, builtins)
-    check_options(kind, name, target, options, *given)
-    return target(**given, **_typed(kind, name, target, options))
+    check_options(kind, name, target, options, *arguments)
+    return target(**arguments, **_typed(kind, name, target, options))
 
 
 def _typed(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,3 +183,27 @@ def _file(module: str) -> Path | None:
     except (ImportError, AttributeError, ValueError):
         return None
     return Path(spec.origin).resolve() if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def telling(parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not at their default: only these change anything."""
+    return {
+        name: value for name, value in options.items() if name not in parameters or parameters[name].default != value
+    }
+
+
+@contextmanager
+def foreign(raises: Callable[[Exception], TicketSmithError]) -> Iterator[None]:
+    """Around a user's own code, which may fail in any way: our own errors pass, any other becomes what ``raises`` makes of it."""
+    try:
+        yield
+    except TicketSmithError:
+        raise
+    except Exception as error:
+        raise raises(error) from error
+
+
+def failure(error: Exception) -> str:
+    """An error of a user's code in a line, with its place."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"

@@ -114,13 +114,13 @@ def race(
     seconds: float = 0.0,
     allowance: float | None = None,
     hopeless: float = math.inf,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> NDArray[np.float64]:
     """Seconds a call, ``[rounds, runners]``; ``calls`` is how many make a sample of each.
 
     At least ``rounds`` rounds and ``seconds`` seconds. Fewer when ``allowance`` seconds are over, but no fewer than
     ``FEWEST_ROUNDS``. Whoever is more than ``hopeless`` times slower than the fastest in the first two rounds, and not the
-    first runner, is left out from then on: its seconds become NaN. ``progress(done)`` is called after each round.
+    first runner, is left out from then on: its seconds become NaN. ``progress(count)`` is called after each round.
     """
     begin = stopwatch.clock()
     shuffler, order = random.Random(0), list(range(len(runners)))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ticketsmith.evidence.size import Size
+from typing import Protocol
 
 MINUS = "\u2212"  # the true minus sign: as wide as a plus, and no line breaks after it
 
@@ -33,7 +30,20 @@ def number(value: float, decimals: int) -> str:
     return "0" if text in ("-0", "") else text.replace("-", MINUS)
 
 
-def removed(size: Size) -> str:
+class Pruned(Protocol):
+    """What ``removed`` reads of a network's size."""
+
+    @property
+    def prunable(self) -> int: ...
+    @property
+    def parameters(self) -> int | None: ...
+    @property
+    def sparsity(self) -> float: ...
+    @property
+    def network_sparsity(self) -> float | None: ...
+
+
+def removed(size: Pruned) -> str:
     """What pruning removed: ``0.9 % of the network's 52,874 parameters (75.0 % of the 640 prunable ones)``.
 
     Where both shares read the same, or nobody counted the parameters, one is said.

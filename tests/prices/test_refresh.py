@@ -94,7 +94,7 @@ def test_busy_and_broken_answers_are_asked_for_again(azure: Azure) -> None:
 
 def test_it_waits_as_long_as_the_server_asks(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("ticketsmith.prices.retail.time.sleep", waits.append)
+    monkeypatch.setattr("ticketsmith.web.time.sleep", waits.append)
     azure.answers = [
         lambda request, wanted: send(request, b"", 429, Retry_After="7"),
         lambda request, wanted: send(request, b"", 503, Retry_After="Mon, 23 Nov 2026 10:00:00 GMT"),

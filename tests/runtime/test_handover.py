@@ -113,7 +113,7 @@ def test_a_library_that_fails_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         np.testing.assert_array_equal(model(images(2)), Model(graph())(images(2)))
     assert model.handed_to() == ""
-    assert tune_network(graph(), {}, rounds=1, batches=(2,))[0].chosen == "own"
+    assert tune_network(graph(), {}, rounds=1, batches=(2,))[0].choice == "own"
 
 
 @pytest.mark.parametrize("token", [-1, 7])
@@ -145,11 +145,11 @@ def test_tuning_keeps_what_our_kernels_do_faster(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(handover, "session", slow)
     (found,) = tune_network(wide(), {}, rounds=2, batches=(1,))
-    assert found.chosen == "own"
+    assert found.choice == "own"
     assert found.seconds["own"] == min(found.seconds.values())
 
 
 def test_what_is_faster_and_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handover, "session", lambda *_: lambda inputs: [np.zeros((len(inputs[0]), 10), np.float32)])
     (found,) = tune_network(graph(), {}, rounds=3, batches=(4,))
-    assert found.chosen == "own"
+    assert found.choice == "own"

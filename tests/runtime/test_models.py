@@ -78,7 +78,7 @@ def test_layers_are_measured_and_the_choice_is_kept() -> None:
     measured = tune(from_torch(network, inputs), rounds=2, batches=())
     assert {one.key.partition(":")[0] for one in measured} == {"planes", "vector", "lanes"}
     for one in measured:
-        assert one.chosen in one.seconds
+        assert one.choice in one.seconds
         assert min(one.seconds.values()) > 0
     assert_same(network, inputs, choices=[choices(measured)])
 

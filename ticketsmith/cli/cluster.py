@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,7 @@ from ticketsmith.cli.jobs import (
     records_of,
     submitted_budget,
     target_option,
+    target_options,
     target_overrides,
     tell,
 )
@@ -26,8 +26,8 @@ from ticketsmith.errors import Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.config.target import Target
-    from ticketsmith.execute.kubernetes.cluster import Cluster
-    from ticketsmith.execute.kubernetes.records import Records
+    from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
+    from ticketsmith.execute.kubernetes.pod import Attended
 
 
 wait_option = click.option(
@@ -79,7 +79,7 @@ def submit(
         return Exit.OK
     records = records_of(destination, recipe.experiment)
     cluster = connect(destination.context, destination.namespace, patience=60)
-    executor = KubernetesExecutor(records, cluster, destination, recipe, tell)
+    executor = KubernetesExecutor(records, cluster, destination, tell, recipe)
     proposal = executor.propose(prepared.plan)
     print_proposal(proposal, running(cluster, proposal))
     if proposal.lost:
@@ -91,18 +91,13 @@ def submit(
             click.echo(f"  {outcome.job}: {outcome.message}")
     if not proposal.assignments and not proposal.runs_missing:
         click.echo("Every run is sealed: only the report is written again.")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise TicketSmithError("submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
-        click.confirm("Begin?", abort=True)
+    _ask(yes, "submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
     executor.submit(prepared.plan)
-    return _conduct(executor.wait, records, cluster, destination, wait, detach, target)
+    return _conduct(executor, wait, detach, target)
 
 
 @click.command()
-@target_option
-@target_overrides
-@options.experiment
+@target_options
 def cancel(target: str, set_target: Sequence[str], experiment: str | None) -> None:
     """Stop an experiment on a cluster: pods save their checkpoints and end; nothing that was made is lost."""
     from ticketsmith.execute.kubernetes.submit import cancel as cancel_
@@ -113,9 +108,7 @@ def cancel(target: str, set_target: Sequence[str], experiment: str | None) -> No
 
 
 @click.command()
-@target_option
-@target_overrides
-@options.experiment
+@target_options
 @click.option("--yes", is_flag=True, help="Do not ask before money is spent.")
 @wait_option
 @detach_option
@@ -123,31 +116,35 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
     """Try again what failed or was stopped on a cluster, from the last checkpoints, with the target as it is now."""
     from dataclasses import replace
 
-    from ticketsmith.execute.kubernetes.executor import conduct as conduct_
-    from ticketsmith.execute.kubernetes.submit import propose, running
+    from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
     from ticketsmith.execute.kubernetes.submit import resume as resume_
+    from ticketsmith.execute.kubernetes.submit import running
 
     destination, records, cluster = opened(target, set_target, experiment)
     submission = records.submission()
     plan = records.plan(submission)
     if plan is None:
         raise TicketSmithError(f"{records.experiment}: its plan was changed by somebody meanwhile; submit it again.")
-    proposal = propose(plan, destination, records, again=True)
+    executor = KubernetesExecutor(records, cluster, destination, tell)
+    proposal = executor.propose(plan)
     print_proposal(proposal, running(cluster, proposal))
-    if not yes:
-        if not sys.stdin.isatty():
-            raise TicketSmithError("resume: there is nobody to ask; give --yes to begin.")
-        click.confirm("Begin?", abort=True)
+    _ask(yes, "resume: there is nobody to ask; give --yes to begin.")
     for outcome in resume_(records, replace(submission, target=destination)):
         click.echo(f"again: {outcome.job}: {outcome.message}")
-    conduct_here = partial(conduct_, records, cluster, destination, tell)
-    return _conduct(conduct_here, records, cluster, destination, wait, detach, target)
+    return _conduct(executor, wait, detach, target)
+
+
+def _ask(yes: bool, otherwise: str) -> None:
+    """Raises Abort when the user does not want to begin, and TicketSmithError of ``otherwise`` when nobody is there."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise TicketSmithError(otherwise)
+    click.confirm("Begin?", abort=True)
 
 
 @click.command()
-@target_option
-@target_overrides
-@options.experiment
+@target_options
 @click.option("--variant", help="Only of this variant; `conductor` and `report` are two.")
 @click.option("--replicate", type=int, help="Only of this index.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is printed, until all pods have ended.")
@@ -189,7 +186,7 @@ def cost(
     from dataclasses import asdict
 
     from ticketsmith.config.target import load_target
-    from ticketsmith.execute.kubernetes.ceiling import Amount
+    from ticketsmith.execute.kubernetes.ceiling import total
     from ticketsmith.execute.kubernetes.records import Records
     from ticketsmith.store import open_store
 
@@ -200,11 +197,10 @@ def cost(
     if as_json:
         options.print_json([{**asdict(pod), "money": round(pod.amount.money, 6)} for pod in pods])
         return
-    rows, whole = [], Amount()
+    rows = []
     for variant in dict.fromkeys(pod.variant for pod in pods):
         mine = [pod for pod in pods if pod.variant == variant]
-        amount = sum((pod.amount for pod in mine), Amount())
-        whole += amount
+        amount = total(mine)
         rows.append(
             {
                 "variant": variant,
@@ -221,6 +217,7 @@ def cost(
         click.echo(f"{records.experiment}: no pods of a cluster have worked on it.")
         return
     options.print_table(rows, f"{records.experiment}: pods of all tries, up to now")
+    whole = total(pods)
     click.echo(
         f"in all {whole.money:.2f} {pods[0].currency}, {whole.gpu_hours:.2f} GPU hours{submitted_budget(records)}"
     )
@@ -232,10 +229,14 @@ def _share(pods: Sequence[Any]) -> str:
     return f"{sum(share * seconds for share, seconds in shares) / whole:.0%}" if whole else ""
 
 
-@click.command(hidden=True)
-@click.option("--store", required=True)
-@click.option("--experiment", required=True)
-@click.option("--job", required=True)
+def _of_a_pod(command: Callable[..., Any]) -> click.Command:
+    """A command that a pod runs: hidden, and told the store, the experiment and the pod's Job."""
+    for name in ("--job", "--experiment", "--store"):
+        command = click.option(name, required=True)(command)
+    return click.command(hidden=True)(command)
+
+
+@_of_a_pod
 @click.option("--sha256", "digest", required=True)
 @click.option("--index", type=int, envvar="JOB_COMPLETION_INDEX", required=True)
 def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
@@ -246,38 +247,26 @@ def work(store: str, experiment: str, job: str, digest: str, index: int) -> int:
     return work_(store, experiment, job, digest, index, lambda plan, sealed: Log(plan, sealed).show)
 
 
-@click.command(hidden=True)
-@click.option("--store", required=True)
-@click.option("--experiment", required=True)
-@click.option("--job", required=True)
+@_of_a_pod
 def conduct(store: str, experiment: str, job: str) -> int:
     """Begin Jobs when what they need is sealed, until the report is written."""
     from ticketsmith.errors import ClusterError, StoreError
-    from ticketsmith.execute.kubernetes.ceiling import rates
     from ticketsmith.execute.kubernetes.cluster import connect
     from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, Conductor
-    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
-    from ticketsmith.execute.kubernetes.records import PodRecord, Records
-    from ticketsmith.store import open_store
 
-    records = Records(open_store(store), experiment)
-    target = records.submission().target
-    record = PodRecord.of(pod_name(), job, CONDUCTOR, None, rates(target)["cpu"])
-    with Attended(records, record) as attended:
+    attended, target = _attended(store, experiment, job, CONDUCTOR)
+    with attended:
         try:
             cluster = connect(None, target.namespace)
-            cluster.mark_begun(job, pod_name(), target.limits.experiment, target.limits.keep)
-            status = Conductor(records, cluster, tell).run(target.limits.poll)
+            cluster.mark_begun(job, attended.record.pod, target.limits.experiment, target.limits.keep)
+            status = Conductor(attended.records, cluster, tell).run(target.limits.poll)
         except (ClusterError, StoreError) as error:  # a role that is still spreading, say: Kubernetes tries again
             tell(f"error: {error}")
             status = Exit.INCOMPLETE
         return attended.finish(status)
 
 
-@click.command(hidden=True)
-@click.option("--store", required=True)
-@click.option("--experiment", required=True)
-@click.option("--job", required=True)
+@_of_a_pod
 @click.option("--base", default=".")
 @click.option("--benchmark/--no-benchmark", default=True)
 def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) -> int:
@@ -285,16 +274,11 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
     from ticketsmith.api import finish as finish_
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.opened import say_verdict
-    from ticketsmith.execute.kubernetes.ceiling import rates
-    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
-    from ticketsmith.execute.kubernetes.records import PodRecord, Records
     from ticketsmith.prices import lookup
-    from ticketsmith.store import open_store
 
-    records = Records(open_store(store), experiment)
-    target = records.submission().target
+    attended, target = _attended(store, experiment, job, "report")
     whole = lookup(target.cpu.machine, target.region, target.cpu.spot)  # the benchmark counts all cores of the machine
-    with Attended(records, PodRecord.of(pod_name(), job, "report", None, rates(target)["cpu"])) as attended:
+    with attended:
         sealed = open_experiment(experiment, store, base)
         page = finish_(sealed, benchmark, tell, machine=whole)
         if page is None:
@@ -304,12 +288,25 @@ def finish(store: str, experiment: str, job: str, base: str, benchmark: bool) ->
         return attended.finish(Exit.OK)
 
 
-def _wait_until_begun(records: Records, cluster: Cluster, name: str, target: Target, place: str) -> None:
+def _attended(store: str, experiment: str, job: str, variant: str) -> tuple[Attended, Target]:
+    """What keeps log and record of a pod without a GPU, and the target that its experiment was submitted to."""
+    from ticketsmith.execute.kubernetes.ceiling import rates
+    from ticketsmith.execute.kubernetes.pod import Attended, pod_name
+    from ticketsmith.execute.kubernetes.records import PodRecord, Records
+    from ticketsmith.store import open_store
+
+    records = Records(open_store(store), experiment)
+    target = records.submission().target
+    return Attended(records, PodRecord.of(pod_name(), job, variant, None, rates(target)["cpu"])), target
+
+
+def _wait_until_begun(executor: KubernetesExecutor, name: str, place: str) -> None:
     from ticketsmith.cli.progress import note
     from ticketsmith.execute.kubernetes.launch import wait_until_begun
 
+    records = executor.records
     try:
-        wait_until_begun(records, cluster, name, target, note)
+        wait_until_begun(records, executor.cluster, name, executor.target, note)
     except KeyboardInterrupt:
         click.echo(
             f"the conductor {name} goes on without this terminal, and begins Jobs when it can. "
@@ -319,40 +316,32 @@ def _wait_until_begun(records: Records, cluster: Cluster, name: str, target: Tar
         raise
 
 
-def _conduct(
-    conduct_here: Callable[[], Exit],
-    records: Records,
-    cluster: Cluster,
-    target: Target,
-    wait: bool,
-    detach: bool,
-    place: str,
-) -> int:
-    """To the end by ``conduct_here`` with ``wait``, and otherwise by a conductor in the cluster."""
+def _conduct(executor: KubernetesExecutor, wait: bool, detach: bool, place: str) -> int:
+    """To the end from here with ``wait``, and otherwise by a conductor in the cluster."""
     from ticketsmith.api import open_experiment
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.execute.kubernetes.conductor import ensure_conductor
 
-    experiment = records.experiment
+    experiment = executor.records.experiment
     if not wait:
-        name = ensure_conductor(records, cluster, target)
+        name = ensure_conductor(executor.records, executor.cluster, executor.target)
         if not detach:
-            _wait_until_begun(records, cluster, name, target, place)
+            _wait_until_begun(executor, name, place)
         begins = "will begin" if detach else "is at work and begins"
         click.echo(f"submitted: the conductor {name} {begins} the Jobs. You may close this terminal.")
         click.echo(f"  ticketsmith status --target {place} --experiment {experiment}")
         click.echo(f"  ticketsmith logs -f --target {place} --experiment {experiment}")
         return Exit.OK
     try:
-        status = conduct_here()
+        status = executor.wait()
     except KeyboardInterrupt:
         click.echo("Jobs that run go on; nothing new begins until `ticketsmith resume` (or submit again).", err=True)
         raise
-    done = open_experiment(experiment, target.store)
-    if done.results:
-        say_verdict(done)
-        click.echo(f"report: {target.store}/{experiment}/report/index.html")
-    return int(gravest((status, done.exit_status)))
+    outcome = open_experiment(experiment, executor.target.store)
+    if outcome.results:
+        say_verdict(outcome)
+        click.echo(f"report: {executor.target.store}/{experiment}/report/index.html")
+    return int(gravest((status, outcome.exit_status)))
 
 
 COMMANDS: tuple[click.Command, ...] = (submit, logs, cancel, resume, cost, work, conduct, finish)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,11 @@ target_option = click.option("--target", metavar="FILE", required=True, help="Th
 target_overrides = click.option(
     "--set-target", metavar="FIELD=VALUE", multiple=True, help="Override a field of the target; repeatable."
 )
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command on an experiment of a cluster."""
+    return target_option(target_overrides(options.experiment(command)))
 
 
 def opened(
@@ -90,7 +95,7 @@ def print_proposal(proposal: Proposal, running: set[str]) -> None:
             }
         )
     options.print_table(rows, f"{proposal.plan.experiment} in {target.namespace}, runs in {target.store}")
-    whole = total([row.ceiling for row in proposal.rows])
+    whole = total(row.ceiling for row in proposal.rows)
     rate = proposal.rows[0].ceiling.rate
     click.echo(
         f"{len(proposal.sealed)} of {len(proposal.plan.by_key)} runs are sealed. The rest costs at most {whole.money:.2f} "
@@ -119,7 +124,7 @@ def print_manifests(proposal: Proposal) -> None:
             f"{rate.ceiling_per_hour:.4f} {rate.currency}/h = {most.amount.money:.4f} {rate.currency}, "
             f"{most.amount.gpu_hours:.2f} GPU hours at most"
         )
-    whole = total([row.ceiling for row in proposal.rows])
+    whole = total(row.ceiling for row in proposal.rows)
     rate = proposal.rows[0].ceiling.rate
     click.echo(
         f"# in all at most {whole.money:.4f} {rate.currency} and {whole.gpu_hours:.2f} GPU hours{of_budget(target)}"
@@ -150,7 +155,7 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str,
     """Prints what the Jobs of an experiment are doing, and why one waits; gives the store and the experiment's name."""
     from dataclasses import asdict
 
-    from ticketsmith.execute.kubernetes.ceiling import Amount
+    from ticketsmith.execute.kubernetes.ceiling import total
     from ticketsmith.execute.kubernetes.submit import look
 
     destination, records, cluster = opened(target, (), experiment, patience=30)
@@ -169,7 +174,7 @@ def jobs_table(target: str, experiment: str | None, as_json: bool) -> tuple[str,
             for line in lines
         ]
         options.print_table(rows, f"{records.experiment}: Jobs in {destination.namespace}")
-        spent = sum((pod.amount for pod in records.pods()), Amount())
+        spent = total(records.pods())
         click.echo(f"spent so far: {spent.money:.2f}, {spent.gpu_hours:.2f} GPU hours{submitted_budget(records)}")
         _say_what_next(lines, target, records)
     return destination.store, records.experiment, [asdict(line) for line in lines]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
 
 from ticketsmith.execute.executor import Event
 from ticketsmith.execute.worker import Ended, Noted, Stepped
+from ticketsmith.units import size
 
 if TYPE_CHECKING:
     from ticketsmith.api import Prepared
@@ -144,15 +154,44 @@ def rounds() -> Iterator[Callable[[str, int, int], None]]:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=None)
-            yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+            yield lambda what, count, total: bar.update(task, description=what, completed=count, total=total)
         return
-    began, shown = time.monotonic(), time.monotonic()
+    began, lines = time.monotonic(), NowAndThen()
 
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown > _TELL_EVERY / 3:
-            shown = now
-            note(f"[{now - began:6.1f} s] {what} ({done} of {total})")
+    def show(what: str, count: int, total: int) -> None:
+        lines.tell(lambda: f"[{time.monotonic() - began:6.1f} s] {what} ({count} of {total})")
 
     yield show
+
+
+@contextmanager
+def moved(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function that shows how many bytes more were moved: a bar on a terminal, lines elsewhere."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(name, total=total)
+            yield lambda count: bars.advance(task, count)
+        return
+    lines, so_far, lock = NowAndThen(), 0, threading.Lock()
+
+    def add(count: int) -> None:
+        nonlocal so_far
+        with lock:
+            so_far += count
+            lines.tell(lambda: f"{name}: {size(so_far)} of {size(total)}")
+
+    yield add
+
+
+class NowAndThen:
+    """Lines on standard error, one in ten seconds at most; none at the beginning."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def tell(self, text: Callable[[], str]) -> None:
+        """The line that ``text`` gives, if it is time for one."""
+        if time.monotonic() - self._last > _TELL_EVERY / 3:
+            self._last = time.monotonic()
+            note(text())

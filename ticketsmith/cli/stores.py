@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +13,6 @@ from ticketsmith.units import size
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import StoredFile
-
-_TELL_EVERY = 10.0  # seconds
 
 
 @click.command()
@@ -107,6 +101,7 @@ def _by_run(files: Sequence[StoredFile]) -> dict[str, list[StoredFile]]:
 
 
 def _move(source_address: str, target_address: str) -> int:
+    from ticketsmith.cli.progress import moved
     from ticketsmith.store import open_store
     from ticketsmith.store.locate import experiments_at
     from ticketsmith.store.transfer import move, what_to_move
@@ -118,48 +113,17 @@ def _move(source_address: str, target_address: str) -> int:
     damaged = 0
     for name in names:
         todo = what_to_move(source, target, name)
-        with _progress(name, todo.bytes) as on_bytes:
-            moved = move(source, target, todo, on_bytes)
+        with moved(name, todo.bytes) as on_bytes:
+            moves = move(source, target, todo, on_bytes)
         click.echo(
-            f"{target.url}/{name}: {moved.runs} runs moved, {todo.there} were there; {moved.loose} loose files moved "
+            f"{target.url}/{name}: {moves.runs} runs moved, {todo.there} were there; {moves.loose} loose files moved "
             f"({size(todo.bytes)})"
         )
         if todo.replaced:
             shown = ", ".join(path.removeprefix(f"{name}/") for path in todo.replaced[:5])
             more = f" and {len(todo.replaced) - 5} more" if len(todo.replaced) > 5 else ""
             click.echo(f"replaced by those of {source.url}: {shown}{more}")
-        for run, message in sorted(moved.damaged.items(), key=str):
+        for run, message in sorted(moves.damaged.items(), key=str):
             click.echo(f"not moved: {run}: {message}", err=True)
-        damaged += len(moved.damaged)
+        damaged += len(moves.damaged)
     return int(Exit.INCOMPLETE if damaged else Exit.OK)
-
-
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Gives a function that shows what was moved: a bar on a terminal, now and then a line elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(compact=True))
-        with Progress(*columns, console=Console(stderr=True)) as bars:
-            task = bars.add_task(name, total=total)
-            yield lambda count: bars.advance(task, count)
-        return
-    yield _Lines(name, total).add
-
-
-class _Lines:
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
-        self.last = time.monotonic()
-        self.lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        from ticketsmith.cli.progress import note
-
-        with self.lock:
-            self.done += count
-            if time.monotonic() - self.last > _TELL_EVERY:
-                self.last = time.monotonic()
-                note(f"{self.name}: {size(self.done)} of {size(self.total)}")

@@ -141,7 +141,7 @@ class HuggingFaceTask(Frozen):
         return self
 
 
-class OwnTask(BaseModel, extra="allow", frozen=True):
+class OwnTask(NamedComponent):
     """A task of your own: `name: package.module:Class`, and its options."""
 
     name: str = Field(
@@ -157,11 +157,6 @@ class OwnTask(BaseModel, extra="allow", frozen=True):
                 f"unknown task; built in are {', '.join(map(repr, BUILTIN_TASKS))}, your own goes by 'package.module:Class'"
             )
         return name
-
-    @model_validator(mode="after")
-    def _finite(self) -> OwnTask:
-        _refuse_infinite(self.model_extra)
-        return self
 
 
 def task_kind(value: Any) -> str:

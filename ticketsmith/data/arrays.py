@@ -35,9 +35,6 @@ def make_dataset(
     names: tuple[str, str, str, str] = ("x_train", "y_train", "x_test", "y_test"),
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
-    about: str = "",
-    licence: str = "",
-    citation: str = "",
     rules: int = 1,
 ) -> Dataset:
     """A Dataset of ``(inputs, labels)`` for train and test; ``names`` are what errors call the four arrays.
@@ -70,9 +67,6 @@ def make_dataset(
         classes=len(class_names) or int(y_train.max()) + 1,
         mean=mean,
         std=std,
-        about=about,
-        licence=licence,
-        citation=citation,
         class_names=tuple(class_names),
         rules=rules,
     )

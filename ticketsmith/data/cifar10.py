@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ticketsmith.data import places
 from ticketsmith.data.arrays import make_dataset
-from ticketsmith.data.cards import CIFAR10
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.download import Progress, RemoteFile, download, not_here
 from ticketsmith.errors import DataError
@@ -82,9 +81,6 @@ def load(root: str | None = None) -> Dataset:
         layout="CHW",
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        about=CIFAR10.about,
-        licence=CIFAR10.licence,
-        citation=CIFAR10.citation,
         class_names=CLASSES,
     )
 

@@ -37,9 +37,6 @@ class Dataset:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    about: str = ""
-    licence: str = ""
-    citation: str = ""
     class_names: tuple[str, ...] = field(default=())
     rules: int = 1
 
@@ -55,9 +52,6 @@ class Text:
 
     name: str
     content: str = field(repr=False)
-    about: str = ""
-    licence: str = ""
-    citation: str = ""
 
     def __len__(self) -> int:
         return len(self.content)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from ticketsmith.data.arrays import make_dataset
-from ticketsmith.data.cards import DIGITS
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import folder_of
 from ticketsmith.data.holdout import holdout
@@ -36,8 +35,5 @@ def load() -> Dataset:
         (images[train], labels[train]),
         (images[test], labels[test]),
         layout="HW",
-        about=DIGITS.about,
-        licence=DIGITS.licence,
-        citation=DIGITS.citation,
         class_names=[str(digit) for digit in range(10)],
     )

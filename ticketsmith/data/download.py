@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import os
 import re
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ticketsmith.data.places import cache
 from ticketsmith.errors import DataError
+from ticketsmith.web import AgainError, Patience, RefusedError, faults, patiently
 
 MIRROR_VARIABLE = "TICKETSMITH_MIRROR"
 CHUNK = 1 << 18
@@ -33,23 +33,6 @@ class RemoteFile:
     md5: str
     size: int
     mirrors: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to try: seconds to wait for an answer, tries a mirror, seconds before the second try (then double)."""
-
-    timeout: float = 30.0
-    tries: int = 4
-    pause: float = 1.0
-
-
-class _RefusedError(Exception):
-    """This mirror does not have the file: no use to ask again."""
-
-
-class _BrokenError(Exception):
-    """The connection failed or broke off: try again, from where it stopped."""
 
 
 def not_here(name: str, by_hand: str) -> DataError:
@@ -97,7 +80,7 @@ def _from_any_mirror(
         try:
             _from_mirror(remote, address, target, progress, patience)
             return
-        except (_RefusedError, _BrokenError) as error:
+        except (RefusedError, AgainError) as error:
             answers.append(f"  {address}: {error}")
     raise DataError(f"cannot fetch {remote.name}:\n" + "\n".join(answers))
 
@@ -113,20 +96,17 @@ def addresses(remote: RemoteFile, data_set: str) -> list[str]:
 
 
 def _from_mirror(remote: RemoteFile, address: str, target: Path, progress: Progress | None, patience: Patience) -> None:
-    """Leaves the checked file at ``target``; tries again, later each time, while the fault may pass."""
+    """Leaves the checked file at ``target``; goes on, from where it stopped, while the fault may pass."""
     part = target.with_name(f"{target.name}.part")
-    for attempt in range(1, patience.tries + 1):
-        try:
-            _transfer(remote, address, part, progress, patience.timeout)
-            if _md5(part) != remote.md5:
-                part.unlink()  # damaged on the way, or pieced together from different files
-                raise _BrokenError("the content has another md5 than the published file")
-            part.replace(target)
-            return
-        except _BrokenError as error:
-            if attempt == patience.tries:
-                raise _BrokenError(f"{error} ({patience.tries} tries)") from error
-            time.sleep(patience.pause * 2 ** (attempt - 1))
+
+    def fetch() -> None:
+        _transfer(remote, address, part, progress, patience.timeout)
+        if _md5(part) != remote.md5:
+            part.unlink()  # damaged on the way, or pieced together from different files
+            raise AgainError("the content has another md5 than the published file")
+        part.replace(target)
+
+    patiently(fetch, patience)
 
 
 def _transfer(remote: RemoteFile, address: str, part: Path, progress: Progress | None, timeout: float) -> None:
@@ -140,24 +120,20 @@ def _transfer(remote: RemoteFile, address: str, part: Path, progress: Progress |
     request = urllib.request.Request(address, headers={"User-Agent": "ticketsmith", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-    try:
-        with _web().open(request, timeout=timeout) as answer:
+    with faults("the server"):
+        try:
+            answer = _web().open(request, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # the server's file is shorter than our part
+                part.unlink(missing_ok=True)
+            raise
+        with answer:
             # A server may ignore the range and send the whole (200): then the part is begun anew.
             resumed = answer.status == 206 and _range_start(answer) == have
             if answer.status == 206 and not resumed:
                 part.unlink()
-                raise _BrokenError("the server sent another range than was asked for")
+                raise AgainError("the server sent another range than was asked for")
             _append(answer, part, remote, have if resumed else 0, progress)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # the server's file is shorter than our part
-            part.unlink(missing_ok=True)
-        if error.code in (408, 416, 429) or error.code >= 500:
-            raise _BrokenError(f"the server answered {error.code} {error.reason}") from error
-        raise _RefusedError(f"the server answered {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise _BrokenError(f"no connection: {error.reason}") from error
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _BrokenError(f"the connection broke off: {error or type(error).__name__}") from error
 
 
 def _append(
@@ -173,9 +149,9 @@ def _append(
                 progress(remote.name, have, remote.size)
     if have > remote.size:
         part.unlink()
-        raise _RefusedError(f"the file there is larger than the published {remote.size:,} bytes")
+        raise RefusedError(f"the file there is larger than the published {remote.size:,} bytes")
     if have < remote.size:
-        raise _BrokenError(f"it ended after {have:,} of {remote.size:,} bytes")
+        raise AgainError(f"it ended after {have:,} of {remote.size:,} bytes")
 
 
 def _range_start(answer: http.client.HTTPResponse) -> int | None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from ticketsmith.data import idx, places
 from ticketsmith.data.arrays import make_dataset
-from ticketsmith.data.cards import FASHION_MNIST
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.download import Progress, RemoteFile, download, not_here
 
@@ -65,8 +64,5 @@ def load(root: str | None = None) -> Dataset:
         (test_x, test_y.astype(np.int64)),
         mean=(0.2860,),
         std=(0.3530,),
-        about=FASHION_MNIST.about,
-        licence=FASHION_MNIST.licence,
-        citation=FASHION_MNIST.citation,
         class_names=CLASSES,
     )

@@ -33,6 +33,12 @@ def holdout(
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
+def cut(inputs: Any, labels: Any, fraction: float, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Inputs and labels of train and test, of which ``fraction`` of all becomes test. Raises DataError."""
+    rest, held = holdout(labels, fraction_count(len(labels), fraction), seed)
+    return (inputs[rest], labels[rest]), (inputs[held], labels[held])
+
+
 def _quotas(sizes: NDArray[Any], count: int) -> NDArray[np.int64]:
     """How many of each class: its exact share rounded down, and the rest to the largest remainders."""
     exact = sizes * count / sizes.sum()

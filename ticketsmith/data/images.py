@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ticketsmith.data import pictures
 from ticketsmith.data.arrays import make_dataset
 from ticketsmith.data.dataset import Dataset
-from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.holdout import cut
 from ticketsmith.data.userfiles import existing
 from ticketsmith.errors import DataError
 
@@ -52,8 +52,7 @@ def load(
         pictures.check_scale(images[1].first, images[0].first)
         train, test = (pixels[0], labels[0]), (pixels[1], labels[1])
     else:
-        rest, held = holdout(labels[0], fraction_count(len(labels[0]), test_fraction), split_seed)
-        train, test = (pixels[0][rest], labels[0][rest]), (pixels[0][held], labels[0][held])
+        train, test = cut(pixels[0], labels[0], test_fraction, split_seed)
     first, last = str(trees[0]), str(trees[-1])
     names = (first, f"labels of {first}", last, f"labels of {last}")
     return make_dataset(root.name, train, test, layout="CHW", names=names, rules=max(stack.rules for stack in images))

@@ -18,7 +18,7 @@ from ticketsmith import plugins
 from ticketsmith.data import hub, tables
 from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.data.userfiles import existing, settle
-from ticketsmith.errors import DataError, TicketSmithError
+from ticketsmith.errors import DataError
 
 KIND = "data set"
 _PLAIN = "labels are text, whole numbers, floats or booleans, so store one of these"
@@ -73,12 +73,8 @@ def load(name: str, options: Mapping[str, Any], base: Path) -> LabelledTexts:
     """
     target = plugins.resolve(KIND, name, BUILTINS)
     place = {"base": base} if "base" in inspect.signature(target).parameters and not plugins.is_dotted(name) else {}
-    try:
+    with plugins.foreign(lambda error: DataError(f"{KIND} {name!r} failed: {type(error).__name__}: {error}")):
         texts = plugins.build(KIND, name, BUILTINS, options, **place)
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's function may fail in any way
-        raise DataError(f"{KIND} {name!r} failed: {type(error).__name__}: {error}") from error
     if isinstance(texts, LabelledTexts):
         return texts
     names = ("train_texts", "train_labels", "test_texts", "test_labels")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ticketsmith import plugins
 from ticketsmith.data import userfiles
-from ticketsmith.errors import DataError, TicketSmithError
+from ticketsmith.errors import DataError
 
 if TYPE_CHECKING:
     from ticketsmith.data.dataset import Dataset, Text
@@ -96,12 +96,8 @@ def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
     options = _settled(name, options, base)
     if not plugins.is_dotted(name):
         return plugins.build(KIND, name, BUILTINS, options)  # type: ignore[no-any-return]
-    try:
+    with plugins.foreign(lambda error: DataError(f"{KIND} {name!r} failed: {type(error).__name__}: {error}")):
         return _as_dataset(name, plugins.build(KIND, name, BUILTINS, options))
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's function may fail in any way
-        raise DataError(f"{KIND} {name!r} failed: {type(error).__name__}: {error}") from error
 
 
 def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None) -> str | None:
@@ -133,12 +129,9 @@ def identity(name: str, options: Mapping[str, Any], base: Path | None = None) ->
     content = fingerprint(name, options, base)
     parameters = inspect.signature(plugins.resolve(KIND, name, BUILTINS)).parameters
     silent = (*PLACES.get(name, ()), *_OF_THE_CONTENT.get(name, ()))
-    telling = {
-        option: value
-        for option, value in sorted(options.items())
-        if option not in silent and not (option in parameters and parameters[option].default == value)
-    }
-    return {"name": name} | ({"options": telling} if telling else {}) | ({"fingerprint": content} if content else {})
+    own = {option: value for option, value in sorted(options.items()) if option not in silent}
+    options = plugins.telling(parameters, own)
+    return {"name": name} | ({"options": options} if options else {}) | ({"fingerprint": content} if content else {})
 
 
 def rules(name: str, options: Mapping[str, Any], base: Path | None = None) -> dict[str, int]:
@@ -165,21 +158,21 @@ def _settled(name: str, options: Mapping[str, Any], base: Path | None) -> dict[s
     return {option: settle(value) if option in PLACES.get(name, ()) else value for option, value in options.items()}
 
 
-def _as_dataset(name: str, made: Any) -> Dataset | Text:
+def _as_dataset(name: str, answer: Any) -> Dataset | Text:
     from ticketsmith.data.arrays import check, make_dataset
     from ticketsmith.data.dataset import Dataset, Text
 
-    if isinstance(made, str):
-        return Text(name, made)
-    if isinstance(made, Text):
-        return made
-    if isinstance(made, Dataset):
-        return check(made)
-    if isinstance(made, Mapping) and set(made) == set(ARRAYS):
-        made = [made[key] for key in ARRAYS]
-    if not isinstance(made, list | tuple) or len(made) != len(ARRAYS):
+    if isinstance(answer, str):
+        return Text(name, answer)
+    if isinstance(answer, Text):
+        return answer
+    if isinstance(answer, Dataset):
+        return check(answer)
+    if isinstance(answer, Mapping) and set(answer) == set(ARRAYS):
+        answer = [answer[key] for key in ARRAYS]
+    if not isinstance(answer, list | tuple) or len(answer) != len(ARRAYS):
         raise DataError(
-            f"{KIND} {name!r} returned {type(made).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
+            f"{KIND} {name!r} returned {type(answer).__name__}; return a Dataset, or the four arrays {', '.join(ARRAYS)} "
             "as a tuple or a dict, or a str that is text."
         )
-    return make_dataset(name, (made[0], made[1]), (made[2], made[3]))
+    return make_dataset(name, (answer[0], answer[1]), (answer[2], answer[3]))

@@ -9,7 +9,6 @@ import numpy as np
 
 from ticketsmith.data import idx, packing
 from ticketsmith.data.arrays import make_dataset
-from ticketsmith.data.cards import MNIST
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.errors import DataError
 
@@ -46,8 +45,5 @@ def from_packed(packed: bytes) -> Dataset:
         (images[TRAIN:], labels[TRAIN:].astype(np.int64)),
         mean=(0.1307,),
         std=(0.3081,),
-        about=MNIST.about,
-        licence=MNIST.licence,
-        citation=MNIST.citation,
         class_names=[str(digit) for digit in range(10)],
     )

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.data.arrays import make_dataset
-from ticketsmith.data.cards import MNIST1D
 from ticketsmith.data.dataset import Dataset
 
 Curve = NDArray[np.float64]
@@ -58,9 +57,6 @@ def load(seed: int = 42) -> Dataset:
         layout="CL",
         mean=(0.0,),
         std=(1.0,),
-        about=MNIST1D.about,
-        licence=MNIST1D.licence,
-        citation=MNIST1D.citation,
         class_names=[str(digit) for digit in range(10)],
     )
 

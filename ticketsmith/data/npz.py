@@ -11,7 +11,7 @@ import numpy as np
 
 from ticketsmith.data.arrays import Layout, make_dataset
 from ticketsmith.data.dataset import Dataset
-from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.holdout import cut
 from ticketsmith.data.sizes import check_arrays
 from ticketsmith.data.userfiles import existing
 from ticketsmith.errors import DataError
@@ -53,14 +53,8 @@ def load(
         raise DataError(
             f"{called[x_train]} has shape {inputs.shape}, {called[y_train]} {labels.shape}; lengths must match."
         )
-    rest, held = holdout(labels, fraction_count(len(labels), test_fraction), split_seed)
-    return make_dataset(
-        file.stem,
-        (inputs[rest], labels[rest]),
-        (inputs[held], labels[held]),
-        layout=layout,
-        names=(called[x_train], called[y_train], called[x_train], called[y_train]),
-    )
+    names = (called[x_train], called[y_train], called[x_train], called[y_train])
+    return make_dataset(file.stem, *cut(inputs, labels, test_fraction, split_seed), layout=layout, names=names)
 
 
 def _read(file: Path, needed: list[str], optional: list[str]) -> dict[str, Any]:

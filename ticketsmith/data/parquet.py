@@ -14,7 +14,7 @@ from ticketsmith.data import pictures
 from ticketsmith.data.arrays import make_dataset
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.data.extras import need
-from ticketsmith.data.holdout import fraction_count, holdout
+from ticketsmith.data.holdout import cut
 from ticketsmith.data.sizes import read_table
 from ticketsmith.data.userfiles import existing, expand
 from ticketsmith.errors import DataError
@@ -70,8 +70,7 @@ def load(
                 "number would be two classes. Write both with the same names, or store the names as labels."
             )
     else:
-        rest, held = holdout(y_train, fraction_count(len(y_train), test_fraction), split_seed)
-        x_train, y_train, x_test, y_test = x_train[rest], y_train[rest], x_train[held], y_train[held]
+        (x_train, y_train), (x_test, y_test) = cut(x_train, y_train, test_fraction, split_seed)
     title = Path(path).name if path else splits["train"][0].parent.name
     return make_dataset(
         title,

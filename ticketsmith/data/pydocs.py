@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ticketsmith.data.cards import PYDOCS
 from ticketsmith.data.dataset import Text
 from ticketsmith.errors import DataError
 
@@ -17,4 +16,4 @@ def load() -> Text:
             "use a text file instead: `data: {name: text, path: my.txt}`."
         ) from error
     content = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
-    return Text("pydocs", content, PYDOCS.about, PYDOCS.licence, PYDOCS.citation)
+    return Text("pydocs", content)

@@ -117,12 +117,12 @@ def _separated(file: Path, separator: str, what: str) -> Table:
 def _line(content: str, separator: str, row: int) -> int | str:
     """The line at which a row begins, counted from 1; blank lines and line breaks in cells count too."""
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
-    begin, seen = 1, -1  # the header is no row
+    begin, rows = 1, -1  # the header is no row
     try:
         for cells in reader:
-            if cells and seen == row:
+            if cells and rows == row:
                 return begin
-            seen += bool(cells)
+            rows += bool(cells)
             begin = reader.line_num + 1
     except csv.Error:
         pass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.verdicts import GatePolicy
 from ticketsmith.export.ticket import Ticket
 from ticketsmith.inference.measuring import exact
@@ -20,6 +21,7 @@ from ticketsmith.models.state import load
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model, example, single_example
 from ticketsmith.tasks.task import Task
+from ticketsmith.units import removed
 
 TOLERANCE = 1e-4
 """How far outputs of an exported file may be from the model's, relative to the largest when that is above 1."""
@@ -55,6 +57,12 @@ class Subject:
     verdict: str | None
     parent: Callable[[str], SealedRun | None] = lambda key: None
     warnings: Sequence[str] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What files that leave the store tell of their run: its key, and what was removed."""
+        result = self.result
+        return {"key": result.key, "sparsity": result.sparsity, "removed": removed(size_of([result]))}
 
     def check(self, what: str, call: Callable[..., Any]) -> float:
         """The largest difference of ``call``'s outputs from the model's, on the first test inputs; from the model's in float64

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from ticketsmith.evidence.size import size_of
 from ticketsmith.export import ticket as tickets
 from ticketsmith.export.retrain import start_model
 from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
@@ -17,7 +16,6 @@ from ticketsmith.models.state import is_plain, snapshot
 from ticketsmith.spec import Continue, Init
 from ticketsmith.training.start import read_weights
 from ticketsmith.training.tensors import to_bytes
-from ticketsmith.units import removed
 
 
 def write_ticket(subject: Subject, path: Path, settings: ExportSettings) -> Written:
@@ -41,9 +39,7 @@ def write_safetensors(subject: Subject, path: Path, settings: ExportSettings) ->
     """A dense state dict, zeros where the mask removed, that any reader of safetensors loads."""
     state = subject.ticket.tensors()
     note = {
-        "key": subject.result.key,
-        "sparsity": subject.result.sparsity,
-        "removed": removed(size_of([subject.result])),
+        **subject.identity,
         "sealed_sha256": json.loads(subject.ticket.files["manifest.json"])["files"]["model.safetensors"]["sha256"],
     }
     path.write_bytes(

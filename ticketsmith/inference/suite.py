@@ -36,7 +36,7 @@ def run(
     settings: BenchmarkSettings,
     *,
     quick: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda what, count, total: None,
     surroundings: Surroundings | None = None,
 ) -> Benchmark:
     """Measures a contest as ``settings`` say. ``quick``: by default fewer runtimes.
@@ -169,12 +169,12 @@ def _with_loads(
     candidates = {candidate.identity: candidate for candidate in contest.field}
     by_name = _by_name(runtimes)
     loads: list[LoadTest] = []
-    chosen = _to_be_loaded(benchmark, size)
-    for index, (timing, dense) in enumerate(chosen):
+    pairs = _to_be_loaded(benchmark, size)
+    for index, (timing, dense) in enumerate(pairs):
         target = load.target_ms or max(_LEAST_TARGET_MS, _TARGET * dense.median_ms)
         candidate = candidates[timing.variant, timing.level, timing.seed, timing.key]
         inputs = contest.inputs(size, device)
-        progress(f"load test of {candidate} on {timing.runtime}", index, len(chosen))
+        progress(f"load test of {candidate} on {timing.runtime}", index, len(pairs))
         with pinned(timing.threads), quiet(timing.threads):
             call = by_name[timing.runtime, timing.precision].prepare(candidate.model, inputs)  # type: ignore[arg-type]
             runner, seeds = runner_of(call, inputs), count()
@@ -199,17 +199,17 @@ def _with_loads(
 def _to_be_loaded(benchmark: Benchmark, size: int) -> list[tuple[Timing, Timing]]:
     """The timings whose models are tested, each with the dense one of its cell, or the reference where there is none."""
     here = [timing for timing in benchmark.timings if timing.batch_size == size and not timing.phase]
-    chosen = []
+    pairs = []
     for cell in dict.fromkeys(timing.cell for timing in here):
         rows = [timing for timing in here if timing.cell == cell]
         dense = next(
             (row for row in rows if row.runtime == row.against and row.key == benchmark.reference_key), rows[0]
         )
-        chosen.append((dense, dense))
+        pairs.append((dense, dense))
         variants = dict.fromkeys(row.variant for row in rows)
         compared = ("ticket",) if "ticket" in variants else tuple(variants)
         for identity in dict.fromkeys((row.variant, row.level, row.seed, row.key) for row in rows):
             own = [row for row in rows if (row.variant, row.level, row.seed, row.key) == identity and not row.dense]
             if own and identity[0] in compared:
-                chosen.append((min(own, key=lambda row: row.median_ms), dense))
-    return chosen
+                pairs.append((min(own, key=lambda row: row.median_ms), dense))
+    return pairs

@@ -7,15 +7,14 @@ A model is a callable ``(input_shape, classes, **options) -> nn.Module``. A user
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from ticketsmith.errors import TaskError, TicketSmithError
+from ticketsmith.errors import TaskError
 from ticketsmith.models.size import Bounded
-from ticketsmith.plugins import build, resolve, source_fingerprint
+from ticketsmith.plugins import build, failure, foreign, resolve, source_fingerprint, telling
 
 BUILTINS = {
     "lenet_300_100": "ticketsmith.models.lenet:lenet_300_100",
@@ -39,17 +38,9 @@ def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], 
     accepted = inspect.signature(resolve("model", name, BUILTINS)).parameters
     facts = {"input_shape": input_shape, "classes": classes}
     facts = {key: value for key, value in facts.items() if key in accepted and key not in options}
-    try:
-        with Bounded():
-            model = build("model", name, BUILTINS, options, **facts)
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's own model may fail in any way
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise TaskError(
-            f"task.model {name!r} cannot be built for inputs of shape {input_shape}: {type(error).__name__}: {error} "
-            f"(in {where.name}, {where.filename}:{where.lineno})"
-        ) from error
+    what = f"task.model {name!r} cannot be built for inputs of shape {input_shape}"
+    with foreign(lambda error: TaskError(f"{what}: {failure(error)}")), Bounded():
+        model = build("model", name, BUILTINS, options, **facts)
     if not isinstance(model, nn.Module):
         raise TaskError(f"task.model {name!r} gives a {type(model).__name__}, not a torch.nn.Module.")
     return model
@@ -58,8 +49,5 @@ def create(name: str, options: Mapping[str, Any], input_shape: tuple[int, ...], 
 def identity(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What of a model enters a run's key: name, options that are not at their default, the source of a user's own."""
     parameters = inspect.signature(resolve("model", name, BUILTINS)).parameters
-    telling = {
-        key: value for key, value in options.items() if key not in parameters or parameters[key].default != value
-    }
     source = source_fingerprint(name)
-    return {"name": name, **telling, **({"source": source} if source else {})}
+    return {"name": name, **telling(parameters, options), **({"source": source} if source else {})}

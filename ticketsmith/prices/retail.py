@@ -7,21 +7,18 @@ no account. One question a machine size: ``armSkuName`` is the only name of a si
 from __future__ import annotations
 
 import datetime
-import http.client
 import json
 import math
 import os
 import re
-import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.prices.table import Price
+from ticketsmith.web import AgainError, Patience, RefusedError, faults, patiently
 
 VARIABLE = "TICKETSMITH_PRICES_URL"
 ADDRESS = "https://prices.azure.com/api/retail/prices"
@@ -36,24 +33,6 @@ class PriceError(TicketSmithError):
     """Azure's prices could not be had; what was there before stays."""
 
     exit_status = Exit.INCOMPLETE
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to try: seconds to wait for an answer, tries, seconds before the second try (then double)."""
-
-    timeout: float = 30.0
-    tries: int = 4
-    pause: float = 1.0
-    longest: float = 60.0
-
-
-class _AgainError(Exception):
-    """A fault that may pass; ``after``: seconds that the server asks to wait."""
-
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
-        self.after = after
 
 
 def ask(
@@ -167,19 +146,14 @@ def _next(link: object, base: str) -> str:
 
 
 def _page(address: str, base: str, patience: Patience) -> Mapping[str, Any]:
-    pause = patience.pause
-    for attempt in range(1, patience.tries + 1):
-        try:
-            content = _get(address, patience.timeout)
-            break
-        except _AgainError as error:
-            if attempt == patience.tries:
-                raise PriceError(
-                    f"{base}: {error} ({patience.tries} tries). No price was changed: the table that is there goes on to "
-                    "hold. `--url` names another address."
-                ) from error
-            time.sleep(min(error.after if error.after is not None else pause, patience.longest))
-            pause *= 2
+    try:
+        content = patiently(lambda: _get(address, patience.timeout), patience)
+    except AgainError as error:
+        raise PriceError(
+            f"{base}: {error}. No price was changed: the table that is there goes on to hold. `--url` names another address."
+        ) from error
+    except RefusedError as error:
+        raise PriceError(f"{address}: {error}. No price was changed.") from error
     try:
         page = json.loads(content)
     except ValueError as error:
@@ -193,26 +167,11 @@ def _page(address: str, base: str, patience: Patience) -> Mapping[str, Any]:
 
 def _get(address: str, timeout: float) -> bytes:
     request = urllib.request.Request(address, headers={"User-Agent": "ticketsmith", "Accept": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            content: bytes = answer.read(_LARGEST_ANSWER + 1)
-            expected = answer.headers.get("Content-Length")
-    except urllib.error.HTTPError as error:
-        if error.code in (408, 429) or error.code >= 500:
-            raise _AgainError(f"it answered {error.code} {error.reason}", _seconds(error)) from error
-        raise PriceError(f"{address}: it answered {error.code} {error.reason}. No price was changed.") from error
-    except urllib.error.URLError as error:
-        raise _AgainError(f"no connection: {error.reason}") from error
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _AgainError(f"the connection broke off: {error or type(error).__name__}") from error
+    with faults("it"), urllib.request.urlopen(request, timeout=timeout) as answer:
+        content: bytes = answer.read(_LARGEST_ANSWER + 1)
+        expected = answer.headers.get("Content-Length")
     if len(content) > _LARGEST_ANSWER:
         raise PriceError(f"{address}: the answer is larger than any price list. No price was changed.")
     if expected is not None and expected.isdigit() and len(content) < int(expected):
-        raise _AgainError("the connection broke off within the answer")
+        raise AgainError("the connection broke off within the answer")
     return content
-
-
-def _seconds(error: urllib.error.HTTPError) -> float | None:
-    """What the server asks to wait, when it says so in seconds."""
-    value = error.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None

@@ -7,7 +7,6 @@ A criterion is a function ``(Scoring) -> {parameter name: tensor of scores}``. N
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.errors import PruningError, TicketSmithError
-from ticketsmith.plugins import build, resolve
+from ticketsmith.errors import PruningError
+from ticketsmith.plugins import build, failure, foreign, resolve
 from ticketsmith.pruning.masks import Masks, fully_excluded
 from ticketsmith.pruning.weights import computed, layouts, prunable
 from ticketsmith.spec import PruneRule
@@ -64,15 +63,8 @@ def score(criterion: str | Mapping[str, Any], scoring: Scoring) -> dict[str, Ten
     Raises PruningError when a criterion of the user's own fails, or gives scores that cannot be ranked.
     """
     name, options = _split(criterion)
-    try:
+    with foreign(lambda error: PruningError(f"criterion {name!r} failed: {failure(error)}")):
         scores = build("criterion", name, BUILTINS, options, scoring=scoring)
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's function may fail in any way
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise PruningError(
-            f"criterion {name!r} failed: {type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
-        ) from error
     for parameter, mask in scoring.masks.items():
         scores_of = scores.get(parameter) if isinstance(scores, Mapping) else None
         if not isinstance(scores_of, Tensor) or scores_of.shape != mask.shape:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +15,7 @@ from ticketsmith.evidence.variants import DENSE
 from ticketsmith.report.sentences.deployment import answer, break_even, conditions, reasons
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.tables import Table
+from ticketsmith.report.tidy import as_csv
 
 NONE = "\u2014"
 
@@ -147,16 +146,10 @@ def _allowed(precision: str, limit: float) -> str:
 
 def scorecard_csv(experiments: Sequence[Findings]) -> bytes:
     """UTF-8 with a header, one row a level of a variant on a runtime in a cell; empty where not measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for findings in experiments:
-        card = findings.scorecard
-        if card is None:
-            continue
-        for group in card.groups:
-            writer.writerows({"experiment": findings.name, **row} for row in _rows(findings, card, group))
-    return text.getvalue().encode()
+    cards = ((one, one.scorecard) for one in experiments)
+    groups = ((one, card, group) for one, card in cards if card is not None for group in card.groups)
+    rows = ({"experiment": one.name, **row} for one, card, group in groups for row in _rows(one, card, group))
+    return as_csv(_FIELDS, rows)
 
 
 def document(findings: Findings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import At, Result, Split
@@ -22,8 +22,13 @@ def results_csv(findings: Findings) -> bytes:
     """UTF-8 with a header. Metrics are columns ``<split>_<metric>_<final | early_stop>``; empty where not measured."""
     measures = [(split, name, at) for at in _MOMENTS for split in _SPLITS for name in findings.metrics]
     rows = [_row(run, measures) for run in findings.results]
+    return as_csv(list(rows[0]), rows)
+
+
+def as_csv(fields: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
+    """UTF-8 with a header."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

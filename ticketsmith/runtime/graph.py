@@ -123,7 +123,7 @@ class Graph:
             for key in node.weights.values():
                 if key not in self.tensors:
                     raise GraphError(f"{node}: there is no tensor {key!r}.")
-            shapes[node.output] = _check(self._infer(node, [shapes[name] for name in node.inputs]), str(node))
+            shapes[node.output] = _check(self._infer(node, [shapes[name] for name in node.inputs]), node)
         computed = {node.output for node in self.nodes}
         for name in self.outputs:
             if name not in computed:
@@ -143,8 +143,8 @@ class Graph:
         return operator.shape(Operands(node, inputs, weights, self.step))
 
 
-def _check(shape: Shape, what: str) -> Shape:
-    if not 1 <= len(shape) <= MOST_AXES or any(type(size) is not int or size < 1 for size in shape):
+def _check(shape: Shape, what: object) -> Shape:
+    if not 1 <= len(shape) <= MOST_AXES or {type(size) for size in shape} != {int} or min(shape) < 1:
         raise GraphError(f"{what}: shape {shape} has not 1 to {MOST_AXES} sizes of 1 or more.")
     if math.prod(shape) > MOST_ELEMENTS:
         raise GraphError(f"{what}: shape {shape} is too large.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,7 @@ class Halo:
         return Halo(max(self.cols, other.cols), max(self.top, other.top), max(self.bottom, other.bottom))
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Plane p, row r, column c lie at ``origin + p * plane + r * row + c``."""
 
     planes: int

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from ticketsmith.native import abi
 from ticketsmith.runtime.graph import MOST_AXES, GraphError, Shape
@@ -67,16 +68,15 @@ class Tensor:
 
     def part(self, begin: int, end: int) -> Tensor:
         """Some of the planes, in the same memory."""
-        return Tensor(replace(self.layout, planes=end - begin), self.slot, self.first_plane + begin)
+        return Tensor(self.layout._replace(planes=end - begin), self.slot, self.first_plane + begin)
 
     def as_layout(self, layout: Layout) -> Tensor:
         """The same memory in another layout, from where this value begins."""
         begin = self.layout.origin + self.first_plane * self.layout.plane
-        return Tensor(replace(layout, origin=begin), self.slot)
+        return Tensor(layout._replace(origin=begin), self.slot)
 
 
-@dataclass(frozen=True)
-class Strided:
+class Strided(NamedTuple):
     """One side of a copy: distances in floats between planes, rows, columns and samples, and where it begins."""
 
     tensor: Tensor
@@ -91,8 +91,7 @@ class Strided:
         return abi.Strided(base, self.plane, self.row, self.col, self.sample, int(self.tensor.space))
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """A value as an array: floats between the elements along each axis, and where it begins in its tensor. ``step``: how
     much later it begins for each token that a session holds already."""
 
@@ -115,7 +114,7 @@ class View:
         """As an array of a shape that it can be broadcast to."""
         missing = len(shape) - len(self.shape)
         strides = [0 if a == 1 else s for a, s in zip(self.shape, self.strides, strict=True)]
-        return replace(self, shape=shape, strides=(*[0] * missing, *strides))
+        return self._replace(shape=shape, strides=(*[0] * missing, *strides))
 
     def split(self, shape: Shape) -> View | None:
         """As an array of ``shape``, whose axes are parts of this one's; None when they are not."""
@@ -128,7 +127,7 @@ class View:
             if math.prod(own) != size:
                 return None
             strides += [stride * inner for inner in compact(tuple(own))]
-        return None if any(n != 1 for n in rest) else replace(self, shape=shape, strides=(*strides, *[0] * len(rest)))
+        return None if any(n != 1 for n in rest) else self._replace(shape=shape, strides=(*strides, *[0] * len(rest)))
 
     def split_tokens(self, shape: Shape) -> View:
         """``split``, for tokens into sequences and features into heads. Raises GraphError where that cannot be."""
@@ -138,7 +137,7 @@ class View:
         return view
 
     def permuted(self, axes: Sequence[int]) -> View:
-        return replace(self, shape=tuple(self.shape[a] for a in axes), strides=tuple(self.strides[a] for a in axes))
+        return self._replace(shape=tuple(self.shape[a] for a in axes), strides=tuple(self.strides[a] for a in axes))
 
     def is_compact(self) -> bool:
         """Whether it lies in row-major order, without gaps."""
@@ -146,7 +145,7 @@ class View:
 
     def along(self, strides: Sequence[int]) -> View:
         """The same memory, as an operation with loops of its own walks over it."""
-        return replace(self, strides=tuple(strides))
+        return self._replace(strides=tuple(strides))
 
     def structure(self) -> abi.Array:
         strides = (*self.strides, *[0] * (MOST_AXES - len(self.strides)))

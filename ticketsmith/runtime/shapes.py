@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from ticketsmith.runtime.node import ACTIVATIONS, MOST_AXES, MOST_ELEMENTS, GraphError, Node, Shape, Step
 
 
-@dataclass(frozen=True)
-class Operands:
+class Operands(NamedTuple):
     """What a rule looks at: a node, the shapes of its inputs, its parameters by name (those that it needs are there), and
     the step of the session that it is part of."""
 
@@ -49,8 +47,10 @@ class Operands:
         self.need(isinstance(value, (list, tuple)) and 1 <= len(value) <= MOST_AXES, f"{name} is {value!r}")
         return self.node.numbers(name, len(value), low)  # type: ignore[arg-type]
 
-    def broadcast(self, *shapes: Shape, what: str) -> Shape:
+    def broadcast(self, *shapes: Shape, what: object) -> Shape:
         """The shape that all of ``shapes`` are broadcast to, as in NumPy."""
+        if shapes.count(shapes[0]) == len(shapes):
+            return shapes[0]
         try:
             return np.broadcast_shapes(*shapes)
         except ValueError:
@@ -142,7 +142,7 @@ def elementwise(on: Operands) -> Shape:
     """Of two values (``where``: three), which are broadcast as in NumPy."""
     on.need(len(on.inputs) == (3 if on.node.op == "where" else 2), "it has too few or too many inputs")
     on.need(on.node.activation in ACTIVATIONS, "unknown activation")
-    return on.broadcast(*on.inputs, what=str(on.inputs))
+    return on.broadcast(*on.inputs, what=on.inputs)
 
 
 def add_constant(on: Operands) -> Shape:

@@ -47,7 +47,7 @@ class Measured:
     key: str
     density: float
     seconds: dict[str, float]
-    chosen: str
+    choice: str
 
 
 def tune(
@@ -111,8 +111,8 @@ def tune_network(
         seconds = _seconds(calls, inputs, threads, rounds, clock)
         best = min(seconds, key=lambda name: seconds[name])
         convincing = _CONVINCING if threads == 1 else _CONVINCING_THREADS
-        chosen = best if seconds[best] < convincing * seconds[handover.OWN] else handover.OWN
-        measured.append(Measured(handover.choice(threads, batch), density, seconds, chosen))
+        choice = best if seconds[best] < convincing * seconds[handover.OWN] else handover.OWN
+        measured.append(Measured(handover.choice(threads, batch), density, seconds, choice))
     return measured
 
 
@@ -158,7 +158,7 @@ def _seconds(
 
 def choices(measured: list[Measured]) -> dict[str, str]:
     """What ``Model`` and ``save`` take."""
-    return {one.key: one.chosen for one in measured}
+    return {one.key: one.choice for one in measured}
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,5 +197,5 @@ class _Trial:
         seconds = {name: float(column.min()) for name, column in zip(names, rounds.T, strict=True)}
         usual = formats.default(mode, shared, weight, cold, tiling)
         best = min(seconds, key=lambda name: seconds[name])
-        chosen = best if seconds[best] < _CONVINCING * seconds[usual] else usual
-        return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, chosen)
+        choice = best if seconds[best] < _CONVINCING * seconds[usual] else usual
+        return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, choice)

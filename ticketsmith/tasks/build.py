@@ -32,8 +32,8 @@ def build_model(task: Task, anew: bool = False) -> nn.Module:
 
 def example(task: Task, batch_size: int) -> tuple[Tensor, ...]:
     """What the model is called with: the task's ``example``, one tensor or several. Raises TaskError for anything else."""
-    given = task.example(batch_size)
-    inputs = given if isinstance(given, tuple) else (given,)
+    whole = task.example(batch_size)
+    inputs = whole if isinstance(whole, tuple) else (whole,)
     for tensor in inputs:
         if not isinstance(tensor, Tensor):
             raise TaskError(f"task.example must give a tensor, or a tuple of them, not {type(tensor).__name__}.")

@@ -6,8 +6,6 @@ processes, no copy of the data set in floating point.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +16,9 @@ from torch.nn import functional as F
 
 from ticketsmith import models
 from ticketsmith.data import load as load_data
-from ticketsmith.data.dataset import Dataset
 from ticketsmith.errors import TaskError
-from ticketsmith.evidence.results import Metric
 from ticketsmith.streams import derive
+from ticketsmith.tasks.labelled import Examples, Labelled
 from ticketsmith.tasks.task import Batch, split_component
 
 _EVALUATION_BATCH = 1000
@@ -30,17 +27,12 @@ _SPLIT_SEED = (
 )
 
 
-class Classification:
+class Classification(Labelled):
     """A data set of labelled inputs, a model that gives one logit a class.
 
     ``validation`` training examples are held out at random (the same for every replicate); the published test split is
     measured once, at the end. ``augment: crop_flip`` pads by 4, crops, and mirrors at random, as for CIFAR.
     """
-
-    metrics = (
-        Metric("accuracy", higher_is_better=True, unit="%", decimals=2),
-        Metric("loss", higher_is_better=False, decimals=4),
-    )
 
     def __init__(
         self,
@@ -51,7 +43,7 @@ class Classification:
         *,
         base: Path,
     ) -> None:
-        self._data = _load(data, base)
+        self._data = load_data(*split_component(data), base=base)
         self._model = model
         self._augment = augment
         if not 0 < validation < len(self._data.train):
@@ -66,21 +58,18 @@ class Classification:
         order = np.random.default_rng(derive(_SPLIT_SEED, "validation")).permutation(len(self._data.train))
         held_out, training = np.sort(order[:validation]), np.sort(order[validation:])
         train = self._data.train
-        cpu = torch.device("cpu")
-        self._splits = {
-            (cpu, "train"): _tensors(train.inputs[training], train.labels[training]),
-            (cpu, "validation"): _tensors(train.inputs[held_out], train.labels[held_out]),
-            (cpu, "test"): _tensors(self._data.test.inputs, self._data.test.labels),
-        }
-        self.train_size = len(training)
-        self.split_sizes = {split: len(self._splits[cpu, split][1]) for split in ("validation", "test")}
+        super().__init__(
+            _tensors(train.inputs[training], train.labels[training]),
+            _tensors(train.inputs[held_out], train.labels[held_out]),
+            _tensors(self._data.test.inputs, self._data.test.labels),
+            _EVALUATION_BATCH,
+        )
         shape = (1, -1) + (1,) * (len(self._data.input_shape) - 1)
         self._mean = torch.tensor(self._data.mean).view(shape)
         self._std = torch.tensor(self._data.std).view(shape)
 
     def build_model(self) -> nn.Module:
-        name, options = split_component(self._model)
-        return models.create(name, options, self._data.input_shape, self._data.classes)
+        return models.create(*split_component(self._model), self._data.input_shape, self._data.classes)
 
     def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
         inputs, labels = self._on(device, "train")
@@ -94,41 +83,15 @@ class Classification:
         inputs, labels = batch
         return F.cross_entropy(self._logits(model, inputs), labels)
 
-    def evaluate(
-        self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
-    ) -> Mapping[str, float]:
-        inputs, labels = self._on(device, split)
-        loss, correct = 0.0, 0
-        for start in range(0, len(labels), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            logits = self._logits(model, self._normal(inputs[part]))
-            target = labels[part]
-            loss += float(F.cross_entropy(logits.float(), target, reduction="sum"))
-            correct += int((logits.argmax(1) == target).sum())
-        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
-
-    def abridged(self, count: int) -> Classification:
-        """The same task, with ``count`` examples in each split that is measured."""
-        short = copy.copy(self)
-        short._splits = {
-            (place, split): (inputs, labels) if split == "train" else (inputs[:count], labels[:count])
-            for (place, split), (inputs, labels) in self._splits.items()
-        }
-        return short
-
     def example(self, batch_size: int) -> Tensor:
-        inputs, labels = self._on(torch.device("cpu"), "test")
-        return self._normal(inputs[torch.arange(batch_size) % len(labels)])
-
-    def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
-        if (device, split) not in self._splits:
-            inputs, labels = self._splits[torch.device("cpu"), split]
-            self._splits[device, split] = inputs.to(device), labels.to(device)
-        return self._splits[device, split]
+        return self._normal(self._examples(batch_size))
 
     def _normal(self, inputs: Tensor) -> Tensor:
         scaled = inputs.float().div_(255.0) if inputs.dtype == torch.uint8 else inputs
         return (scaled - self._mean.to(inputs.device)) / self._std.to(inputs.device)
+
+    def _answers(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        return self._logits(model, self._normal(inputs))
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         logits = model(inputs)
@@ -154,10 +117,5 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2).contiguous()
 
 
-def _load(component: str | dict[str, Any], base: Path) -> Dataset:
-    name, options = split_component(component)
-    return load_data(name, options, base=base)
-
-
-def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+def _tensors(inputs: np.ndarray, labels: np.ndarray) -> Examples:
     return torch.tensor(inputs), torch.tensor(labels)

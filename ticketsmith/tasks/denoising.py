@@ -141,8 +141,7 @@ class Denoising:
         self.train_size = len(training)
 
     def build_model(self) -> nn.Module:
-        name, options = split_component(self._model)
-        return models.create(name, options, self._data.input_shape, self._data.classes)
+        return models.create(*split_component(self._model), self._data.input_shape, self._data.classes)
 
     def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
         self._train = self._train.to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ticketsmith.errors import TaskError, TicketSmithError
+from ticketsmith.errors import TaskError
+from ticketsmith.plugins import failure, foreign
 from ticketsmith.pruning.criteria import attempt
 from ticketsmith.pruning.layout import of_layers, split
 from ticketsmith.pruning.layout_version import layout_version
@@ -52,18 +52,9 @@ def examine(
     ``rule`` says which weights are pruned. Raises the errors of data and task, TaskError when the model does not fit,
     PruningError when nothing can be pruned or a criterion fails.
     """
-    try:
+    what = "task: the model does not fit the data, or a part of the task fails"
+    with foreign(lambda error: TaskError(f"{what}: {failure(error)}")):
         return _examine(component, base, rule or PruneRule(fraction=0.5), criteria)
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's task or model may fail in any way
-        raise TaskError(f"task: the model does not fit the data, or a part of the task fails: {told(error)}") from error
-
-
-def told(error: Exception) -> str:
-    """An error of a user's code in a line, with its place."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
 
 
 def _examine(

@@ -7,10 +7,9 @@ pretrained is drawn from the replicate's stream.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,8 @@ from ticketsmith import data as sets
 from ticketsmith.data import labelled, pretrained
 from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.errors import TaskError
-from ticketsmith.evidence.results import Metric
 from ticketsmith.tasks import pretrained as networks
+from ticketsmith.tasks.labelled import Labelled
 from ticketsmith.tasks.language import Language
 from ticketsmith.tasks.pretrained import Head
 from ticketsmith.tasks.task import Batch, split_component
@@ -57,13 +56,8 @@ def huggingface(
     return TextClassification(folder, data, length, validation, base=base)
 
 
-class TextClassification:
+class TextClassification(Labelled):
     """Texts and their labels, and an encoder with a classifier on top: cross-entropy and accuracy."""
-
-    metrics = (
-        Metric("accuracy", higher_is_better=True, unit="%", decimals=2),
-        Metric("loss", higher_is_better=False, decimals=4),
-    )
 
     def __init__(self, folder: Path, data: str | dict[str, Any], length: int, validation: float, *, base: Path) -> None:
         name, options = split_component(data)
@@ -78,14 +72,12 @@ class TextClassification:
         train = self._encoded(tokenizer, texts.train_texts), order[torch.tensor(texts.train_labels)]
         count = fraction_count(len(train[1]), validation, "task.validation")
         training, held_out = holdout(texts.train_labels, count, _SPLIT_SEED, "task.validation")
-        cpu = torch.device("cpu")
-        self._splits = {
-            (cpu, "train"): (train[0][training], train[1][training]),
-            (cpu, "validation"): (train[0][held_out], train[1][held_out]),
-            (cpu, "test"): (self._encoded(tokenizer, texts.test_texts), order[torch.tensor(texts.test_labels)]),
-        }
-        self.train_size = len(training)
-        self.split_sizes = {split: len(self._splits[cpu, split][1]) for split in ("validation", "test")}
+        super().__init__(
+            (train[0][training], train[1][training]),
+            (train[0][held_out], train[1][held_out]),
+            (self._encoded(tokenizer, texts.test_texts), order[torch.tensor(texts.test_labels)]),
+            max(1, _TOKENS_AT_ONCE // length),
+        )
 
     def identity(self) -> dict[str, Any]:
         """What enters a run's key for data and model: their content."""
@@ -109,31 +101,9 @@ class TextClassification:
         tokens, labels = batch
         return F.cross_entropy(model(tokens).float(), labels)
 
-    def evaluate(
-        self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
-    ) -> Mapping[str, float]:
-        tokens, labels = self._on(device, split)
-        loss, correct = 0.0, 0
-        at_once = max(1, _TOKENS_AT_ONCE // self._length)
-        for part, target in zip(torch.split(tokens, at_once), torch.split(labels, at_once), strict=True):
-            logits = model(self._trimmed(part)).float()
-            loss += float(F.cross_entropy(logits, target, reduction="sum"))
-            correct += int((logits.argmax(1) == target).sum())
-        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
-
-    def abridged(self, count: int) -> TextClassification:
-        """The same task, with ``count`` examples in each split that is measured."""
-        short = copy.copy(self)
-        short._splits = {
-            (place, split): (tokens, labels) if split == "train" else (tokens[:count], labels[:count])
-            for (place, split), (tokens, labels) in self._splits.items()
-        }
-        return short
-
     def example(self, batch_size: int) -> Tensor:
         """Tokens of test texts, ``[b, length]``, padded."""
-        tokens, _ = self._on(torch.device("cpu"), "test")
-        return tokens[torch.arange(batch_size) % len(tokens)]
+        return self._examples(batch_size)
 
     def _settle_classes(self, classes: tuple[str, ...]) -> Tensor:
         """Names the classes in the configuration; the number in the model of each class of the data, ``[classes]``.
@@ -148,6 +118,9 @@ class TextClassification:
             self._config.id2label = {number: name for name, number in numbers.items()}
         return torch.tensor([numbers[name] for name in classes])
 
+    def _answers(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        return model(self._trimmed(inputs))  # type: ignore[no-any-return]
+
     def _encoded(self, tokenizer: Any, texts: tuple[str, ...]) -> Tensor:
         encoded = tokenizer(list(texts), truncation=True, max_length=self._length, padding="max_length")
         return torch.tensor(encoded["input_ids"])
@@ -156,12 +129,6 @@ class TextClassification:
         """Without the columns that are padding in every text."""
         longest = int((tokens != self._pad).any(0).nonzero().max()) + 1
         return tokens[:, :longest]
-
-    def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
-        if (device, split) not in self._splits:
-            tokens, labels = self._splits[torch.device("cpu"), split]
-            self._splits[device, split] = tokens.to(device), labels.to(device)
-        return self._splits[device, split]
 
 
 class CausalLanguageModel(Language):

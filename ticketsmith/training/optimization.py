@@ -37,11 +37,11 @@ def learning_rate(training: Training, train_size: int) -> Callable[[int], float]
             return training.lr * (step + 1) / warmup
         if training.schedule == "step":
             return training.lr * training.gamma ** sum(step >= milestone for milestone in milestones)
-        done = (step - warmup) / max(1, total - warmup)
+        progress = (step - warmup) / max(1, total - warmup)
         if training.schedule == "cosine":
-            return training.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+            return training.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
         if training.schedule == "linear":
-            return training.lr * (1.0 - done)
+            return training.lr * (1.0 - progress)
         return training.lr
 
     return rate

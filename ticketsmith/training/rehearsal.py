@@ -16,12 +16,12 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ticketsmith.errors import TaskError, TicketSmithError
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.models.state import load
+from ticketsmith.plugins import failure
 from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import Training
 from ticketsmith.store.contract import to_json
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.build import build_model, example
-from ticketsmith.tasks.facts import told
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import Task, final_metrics, serving
 from ticketsmith.training import checkpoint
@@ -125,7 +125,7 @@ def _part(name: str) -> Iterator[None]:
     except TicketSmithError as error:
         raise type(error)(f"tried before training, {name} fails: {error}") from error
     except Exception as error:  # a user's task or model may fail in any way
-        raise TaskError(f"tried before training, {name} fails: {told(error)}{_mend(error)}") from error
+        raise TaskError(f"tried before training, {name} fails: {failure(error)}{_mend(error)}") from error
 
 
 def _mend(error: Exception) -> str:

@@ -7,8 +7,9 @@ nodes the on-demand price is taken: that is the most that Azure asks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from ticketsmith.config.target import Pool, Target
 from ticketsmith.errors import RecipeError
@@ -28,6 +29,13 @@ class Amount:
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(self.money + other.money, self.gpu_hours + other.gpu_hours)
+
+
+class Costly(Protocol):
+    """Whatever has an amount."""
+
+    @property
+    def amount(self) -> Amount: ...
 
 
 @dataclass(frozen=True)
@@ -106,12 +114,9 @@ def table(assignments: Sequence[Assignment], sealed: Collection[str], target: Ta
     return rows
 
 
-def total(ceilings: Sequence[Ceiling]) -> Amount:
-    """The sum."""
-    amount = Amount()
-    for ceiling in ceilings:
-        amount += ceiling.amount
-    return amount
+def total(items: Iterable[Costly]) -> Amount:
+    """The sum of ceilings, or of what pods took."""
+    return sum((item.amount for item in items), Amount())
 
 
 def exceeds(amount: Amount, target: Target, currency: str = "USD") -> str | None:

@@ -53,18 +53,15 @@ class Cluster:
         """
         return self._call(
             "create Jobs",
-            lambda: self._batch.patch_namespaced_job(
-                job["metadata"]["name"],
-                self.namespace,
-                job,
-                field_manager=MANAGER,
-                force=True,
-                field_validation="Strict",
-                _content_type="application/apply-patch+yaml",
-                _preload_content=False,
-                _request_timeout=_TIMEOUT,
-                dry_run="All" if dry_run else None,
-            ),
+            self._batch.patch_namespaced_job,
+            job["metadata"]["name"],
+            self.namespace,
+            job,
+            field_manager=MANAGER,
+            force=True,
+            field_validation="Strict",
+            _content_type="application/apply-patch+yaml",
+            dry_run="All" if dry_run else None,
         )
 
     def keep_for(self, job: str, seconds: int) -> None:
@@ -82,16 +79,13 @@ class Cluster:
     def _change(self, job: str, change: Object) -> None:
         self._call(
             "change Jobs",
-            lambda: self._batch.patch_namespaced_job(
-                job,
-                self.namespace,
-                change,
-                field_manager=MANAGER,
-                _content_type="application/merge-patch+json",
-                _preload_content=False,
-                _request_timeout=_TIMEOUT,
-            ),
+            self._batch.patch_namespaced_job,
+            job,
+            self.namespace,
+            change,
             absent_is_well=True,
+            field_manager=MANAGER,
+            _content_type="application/merge-patch+json",
         )
 
     def delete(self, job: str, unless_changed_from: str | None = None) -> bool:
@@ -103,16 +97,13 @@ class Cluster:
         try:
             self._call(
                 "delete Jobs",
-                lambda: self._batch.delete_namespaced_job(
-                    job,
-                    self.namespace,
-                    propagation_policy="Background",
-                    body=body,  # type: ignore[arg-type]  # plain data will do
-                    _preload_content=False,
-                    _request_timeout=_TIMEOUT,
-                ),
+                self._batch.delete_namespaced_job,
+                job,
+                self.namespace,
                 absent_is_well=True,
                 passing=_PASSING - {409} if body else _PASSING,
+                propagation_policy="Background",
+                body=body,
             )
         except ConflictError:
             return False
@@ -120,16 +111,8 @@ class Cluster:
 
     def job(self, name: str) -> Object | None:
         """One Job, None when there is none."""
-        return (
-            self._call(
-                "read Jobs",
-                lambda: self._batch.read_namespaced_job(
-                    name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT
-                ),
-                absent_is_well=True,
-            )
-            or None
-        )
+        read = self._batch.read_namespaced_job
+        return self._call("read Jobs", read, name, self.namespace, absent_is_well=True) or None
 
     def jobs(self, selector: str) -> list[Object]:
         """Jobs by label selector, oldest first."""
@@ -147,13 +130,8 @@ class Cluster:
     def log(self, pod: str) -> bytes | None:
         """What a pod has printed so far; None when it has gone or has not begun."""
         try:
-            return self._raw(
-                "read logs",
-                lambda: self._core.read_namespaced_pod_log(
-                    pod, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT
-                ),
-                absent_is_well=True,
-            )
+            read = self._core.read_namespaced_pod_log
+            return self._raw("read logs", read, pod, self.namespace, absent_is_well=True)
         except UnreachableError:
             raise
         except ClusterError:
@@ -183,35 +161,34 @@ class Cluster:
         finally:
             response.close()
 
-    def _list(self, what: str, call: Callable[..., Any], **query: str) -> list[Object]:
+    def _list(self, what: str, request: Callable[..., Any], **query: str) -> list[Object]:
         items: list[Object] = []
         more: dict[str, Any] = {}
         while True:
-            page = self._call(
-                what,
-                lambda more=more: call(  # type: ignore[misc]
-                    self.namespace, limit=_PAGE, _preload_content=False, _request_timeout=_TIMEOUT, **query, **more
-                ),
-            )
+            page = self._call(what, request, self.namespace, limit=_PAGE, **query, **more)
             items += page.get("items") or []
             token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return items
             more = {"_continue": token}
 
-    def _call(
-        self, what: str, call: Callable[[], Any], absent_is_well: bool = False, passing: frozenset[int] = _PASSING
-    ) -> Object:
-        content = self._raw(what, call, absent_is_well, passing)
+    def _call(self, what: str, request: Callable[..., Any], *arguments: Any, **options: Any) -> Object:
+        content = self._raw(what, request, *arguments, **options)
         try:
             return json.loads(content) if content else {}
         except ValueError as error:
             raise ClusterError(f"{self._host}: the answer is no JSON; is this a Kubernetes API server?") from error
 
     def _raw(
-        self, what: str, call: Callable[[], Any], absent_is_well: bool = False, passing: frozenset[int] = _PASSING
-    ) -> bytes:
-        return self._patiently(what, lambda: call().data, absent_is_well, passing) or b""
+        self, what: str, request: Callable[..., Any], *arguments: Any, absent_is_well: bool = False,
+        passing: frozenset[int] = _PASSING, **options: Any,
+    ) -> bytes:  # fmt: skip
+        """What the server answers to ``request`` of the client; nothing where that is well."""
+
+        def call() -> bytes:
+            return request(*arguments, _preload_content=False, _request_timeout=_TIMEOUT, **options).data  # type: ignore[no-any-return]
+
+        return self._patiently(what, call, absent_is_well, passing) or b""
 
     def _patiently(
         self, what: str, call: Callable[[], Any], absent_is_well: bool = False, passing: frozenset[int] = _PASSING

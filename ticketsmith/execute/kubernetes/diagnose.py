@@ -89,14 +89,14 @@ def job_state(job: Object, pods: Sequence[Object] = (), events: Sequence[Object]
     if (job.get("spec") or {}).get("suspend"):
         queue = job["metadata"].get("labels", {}).get("kueue.x-k8s.io/queue-name")
         return state("waiting", f"waits for quota in queue {queue!r}" if queue else "is suspended", "Suspended")
-    waiting = [why for why in (why_waiting(pod, events) for pod in mine if _phase(pod) == "Pending") if why]
+    waiting = [why for why in (why_waiting(pod, events) for pod in mine if phase(pod) == "Pending") if why]
     if waiting:
         return state("waiting", waiting[0], "Pending")
     refused = _last_event(job["metadata"]["name"], events, ("FailedCreate",), until=("SuccessfulCreate",))
     if refused and not active:
         return state("waiting", f"its pods are refused: {refused}", "FailedCreate")
-    troubles = [why_ended(pod) for pod in mine if _phase(pod) == "Failed"]
-    running = any(_phase(pod) == "Running" for pod in mine)
+    troubles = [why_ended(pod) for pod in mine if phase(pod) == "Failed"]
+    running = any(phase(pod) == "Running" for pod in mine)
     return state("running" if running else "waiting", f"a try ended: {troubles[-1]}" if troubles else "")
 
 
@@ -130,7 +130,7 @@ class Start:
 def start(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Start:
     """What a Job that was made a while ago is waiting for before it works."""
     state, mine = job_state(job, pods, events), pods_of(job, pods)
-    waiting = [pod for pod in mine if _phase(pod) == "Pending"]
+    waiting = [pod for pod in mine if phase(pod) == "Pending"]
     if state.state == "failed":
         late = (
             "its first deadline passed: no node came, or no image of this version"
@@ -142,7 +142,7 @@ def start(job: Object, pods: Sequence[Object], events: Sequence[Object]) -> Star
         return Start(state.why, passes=True)
     if state.why:
         return Start(_with_last_words(state.why, mine))
-    if any(_phase(pod) == "Running" for pod in mine):
+    if any(phase(pod) == "Running" for pod in mine):
         return Start("its pod runs, and has not reached the store and the API server yet", passes=True)  # or it ends
     if any((pod.get("spec") or {}).get("nodeName") for pod in waiting):
         return Start("its image is pulled and its container made", passes=True)
@@ -159,7 +159,7 @@ def _grows(pod: Object, events: Sequence[Object]) -> bool:
 
 def _with_last_words(why: str, pods: Sequence[Object]) -> str:
     """With the last line that the last failed pod printed."""
-    for pod in reversed([pod for pod in pods if _phase(pod) == "Failed"]):
+    for pod in reversed([pod for pod in pods if phase(pod) == "Failed"]):
         lines = str((terminated(pod) or {}).get("message") or "").strip().splitlines()
         if lines and lines[-1] not in why:
             return f"{why}: {lines[-1].strip()}"
@@ -170,7 +170,7 @@ def cannot_start(job: Object, pods: Sequence[Object]) -> str:
     """Why a Job's pods have a node and do not start there, empty when one of them did."""
     whys = []
     for pod in pods_of(job, pods):
-        if _phase(pod) in ("Running", "Succeeded"):
+        if phase(pod) in ("Running", "Succeeded"):
             return ""
         whys.append(_container_waits(pod))
     return next((why for why in whys if why), "")
@@ -249,17 +249,17 @@ def _why_failed(job: Object, reason: str, message: str, pods: Sequence[Object]) 
         return _REASONS[reason]
     causes: dict[str, list[int]] = {}
     for pod in pods:
-        if _phase(pod) == "Failed":
+        if phase(pod) == "Failed":
             causes.setdefault(why_ended(pod), []).append(index_of(pod) or 0)
     seeds = job["metadata"].get("annotations", {}).get("ticketsmith.io/seeds", "").split(",")
     lost = failed_indexes(job)
-    told = []
+    lines = []
     for cause, indexes in causes.items():
         mine = sorted({seeds[i] if i < len(seeds) and seeds[i] else str(i) for i in indexes if not lost or i in lost})
         if mine:
-            told.append(f"seed {', '.join(mine)}: {cause}" if lost else cause)
+            lines.append(f"seed {', '.join(mine)}: {cause}" if lost else cause)
     general = _REASONS.get(reason, message or reason)
-    return f"{general}: {'; '.join(told)}" if told else general
+    return f"{general}: {'; '.join(lines)}" if lines else general
 
 
 def _container_waits(pod: Object) -> str:
@@ -271,7 +271,8 @@ def _container_waits(pod: Object) -> str:
     return ""
 
 
-def _phase(pod: Object) -> str:
+def phase(pod: Object) -> str:
+    """Pending, Running, Succeeded or Failed; empty when nobody says."""
     return str((pod.get("status") or {}).get("phase") or "")
 
 

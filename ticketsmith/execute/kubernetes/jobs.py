@@ -108,12 +108,12 @@ def groups(plan: Plan) -> dict[Group, list[PlannedRun]]:
     return groups
 
 
-def ready(plan: Plan, known: Known) -> list[Assignment]:
+def ready(plan: Plan, facts: Known) -> list[Assignment]:
     """The Jobs that can begin now: nothing that they need is still to come.
 
     A variant begins when no replicate of it waits any more, so that its replicates share one Indexed Job.
     """
-    look = _Look(plan, known)
+    look = _Look(plan, facts)
     assignments = []
     for variant in dict.fromkeys(variant for variant, _ in look.groups):
         mine = [group for group in look.groups if group[0] == variant]
@@ -121,25 +121,25 @@ def ready(plan: Plan, known: Known) -> list[Assignment]:
             continue
         begin = [group for group in mine if look.can_begin(group)]
         if begin:
-            attempt = max((known.attempts or {}).get(group, 0) for group in begin)
+            attempt = max((facts.attempts or {}).get(group, 0) for group in begin)
             shares = tuple(Share(group[1], tuple(look.makeable(group))) for group in begin)
             assignments.append(Assignment(plan.experiment, variant, shares, attempt))
     return assignments
 
 
-def expected(plan: Plan, known: Known) -> list[Assignment]:
+def expected(plan: Plan, facts: Known) -> list[Assignment]:
     """The Jobs that are still to come, in order, if all goes well."""
     assignments: list[Assignment] = []
-    while begin := ready(plan, known):
+    while begin := ready(plan, facts):
         assignments += begin
         keys = {key for assignment in begin for share in assignment.shares for key in share.keys}
-        known = replace(known, sealed=set(known.sealed) | keys)
+        facts = replace(facts, sealed=set(facts.sealed) | keys)
     return assignments
 
 
-def unsettled(plan: Plan, known: Known) -> list[Group]:
+def unsettled(plan: Plan, facts: Known) -> list[Group]:
     """Groups that still have something to come: active, ready, or waiting for one that is."""
-    look = _Look(plan, known)
+    look = _Look(plan, facts)
     return [group for group in look.groups if not look.resolved(group)]
 
 
@@ -167,9 +167,9 @@ def slug(text: str) -> str:
 class _Look:
     """Questions about groups, each answered once."""
 
-    def __init__(self, plan: Plan, known: Known) -> None:
-        self.known = known
-        self.sealed = frozenset(known.sealed)
+    def __init__(self, plan: Plan, facts: Known) -> None:
+        self.facts = facts
+        self.sealed = frozenset(facts.sealed)
         self.groups = groups(plan)
         self.group_of = {node.key: group for group, nodes in self.groups.items() for node in nodes}
         self._resolved: dict[Group, bool] = {}
@@ -196,20 +196,20 @@ class _Look:
         )
 
     def can_begin(self, group: Group) -> bool:
-        if self._over(group) or group in self.known.active or self.waits(group):
+        if self._over(group) or group in self.facts.active or self.waits(group):
             return False
         return any(key not in self.sealed for key in self.makeable(group))
 
     def resolved(self, group: Group) -> bool:
         """Nothing more will come of it: complete, ended, or lost with what it needs."""
         if group not in self._resolved:
-            self._resolved[group] = group not in self.known.active and (
+            self._resolved[group] = group not in self.facts.active and (
                 self._over(group) or not (self.waits(group) or self.can_begin(group))
             )
         return self._resolved[group]
 
     def _over(self, group: Group) -> bool:
-        return self.complete(group) or group in self.known.settled
+        return self.complete(group) or group in self.facts.settled
 
 
 def _variant(node: PlannedRun) -> str:

@@ -73,7 +73,7 @@ def follow(records: Records, cluster: Cluster, target: Target, choice: Choice, l
             if waits[_name(pod)][1]:
                 continue
             printed.add(_name(pod))
-            if _phase(pod) in ("Succeeded", "Failed"):
+            if diagnose.phase(pod) in ("Succeeded", "Failed"):
                 yield from _whole(records, cluster, pod)
             else:
                 streams.append(threading.Thread(target=_stream, args=(cluster, pod, lines), daemon=True))
@@ -96,7 +96,7 @@ def _chosen(pods: Sequence[Object], choice: Choice) -> list[Object]:
 
 def _waits(cluster: Cluster, pod: Object) -> str:
     """What a pod that has not begun waits for; empty when it has."""
-    if _phase(pod) != "Pending":
+    if diagnose.phase(pod) != "Pending":
         return ""
     why = diagnose.why_waiting(pod, cluster.events(_name(pod)))
     on_node = "its image is pulled and its container made"
@@ -107,15 +107,15 @@ def _waiting_jobs(
     cluster: Cluster, jobs: Sequence[Object], pods: Sequence[Object], choice: Choice, begun: bool
 ) -> dict[str, tuple[str, str]]:
     """Title and reason by name: of Jobs that have no pod, and of a variant that has no Job yet."""
-    found = {}
+    reasons = {}
     for job in jobs:
         if choice.expects(job) and not diagnose.pods_of(job, pods):
             why = diagnose.job_state(job, (), cluster.events(_name(job))).why
-            found[_name(job)] = (variant_of(job), why or "waits for its pods")
+            reasons[_name(job)] = (variant_of(job), why or "waits for its pods")
     at_work = any(component_of(job) == CONDUCTOR and is_active(job) for job in jobs)
     if choice.variant and at_work and not begun and not any(variant_of(job) == choice.variant for job in jobs):
-        found[""] = (choice.variant, "has not begun: the conductor begins it when what it needs is sealed")
-    return found
+        reasons[""] = (choice.variant, "has not begun: the conductor begins it when what it needs is sealed")
+    return reasons
 
 
 def _whole(records: Records, cluster: Cluster, pod: Object) -> Iterator[Line]:
@@ -183,7 +183,3 @@ def _titled(variant: str, index: int | None) -> str:
 
 def _name(thing: Object) -> str:
     return str(thing["metadata"]["name"])
-
-
-def _phase(pod: Object) -> str:
-    return str((pod.get("status") or {}).get("phase") or "")

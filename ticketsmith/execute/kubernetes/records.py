@@ -113,7 +113,7 @@ class Records:
         self._plan: tuple[str, Plan] | None = None
         self._assignments: dict[str, tuple[Assignment, Plan, dict[str, Any]]] = {}
         self._pods: dict[str, tuple[float, str | None, PodRecord]] = {}  # by path: monotonic time of reading, version
-        self._contents: dict[tuple[str, str], bytes] = {}  # by path and version
+        self._outcomes: dict[tuple[str, str | None], Outcome] = {}  # by path and version
 
     def submit(self, submission: Submission) -> None:
         """Writes ``submission.json``; ``plan.json`` and ``recipe.yaml`` must be there already."""
@@ -160,24 +160,30 @@ class Records:
         """What a Job makes. Raises DamagedRunError when it is missing, or not what ``digest`` says."""
         if digest is None and name in self._assignments:
             return self._assignments[name]
-        content = self.store.get(self._path(f"jobs/{name}/job.json"))
-        if content is None:
-            raise DamagedRunError(f"{self.store.url}/{self._path(f'jobs/{name}/job.json')} is missing: submit again.")
-        if digest is not None and sha256(content) != digest:
-            raise DamagedRunError(f"{self.store.url}/{self._path(f'jobs/{name}/job.json')} was changed: submit again.")
+        path = self._path(f"jobs/{name}/job.json")
+        content = self.store.get(path)
+        if content is None or (digest is not None and sha256(content) != digest):
+            fault = "is missing" if content is None else "was changed"
+            raise DamagedRunError(f"{self.store.url}/{path} {fault}: submit again.")
         self._assignments[name] = read_assignment(content)
         return self._assignments[name]
 
     def outcomes(self) -> list[Outcome]:
-        """What ended Jobs came to."""
+        """What ended Jobs came to; what a version tells to be unchanged is not read again."""
         outcomes = []
-        for path, content in self._outcome_files():
-            try:
-                plain = json.loads(content)
-                plain["groups"] = tuple((variant, seed) for variant, seed in plain["groups"])
-                outcomes.append(Outcome(**plain))
-            except (ValueError, KeyError, TypeError) as error:
-                raise self._damaged(path, error) from error
+        for file in self.store.files(self._path("jobs")):
+            if not file.path.endswith("/outcome.json"):
+                continue
+            outcome = self._outcomes.get((file.path, file.version)) if file.version else None
+            if outcome is None and (content := self.store.get(file.path)) is not None:
+                try:
+                    plain = json.loads(content)
+                    plain["groups"] = tuple((variant, seed) for variant, seed in plain["groups"])
+                    outcome = self._outcomes[file.path, file.version] = Outcome(**plain)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise self._damaged(file.path, error) from error
+            if outcome is not None:
+                outcomes.append(outcome)
         return outcomes
 
     def conclude(self, outcome: Outcome) -> None:
@@ -222,32 +228,9 @@ class Records:
         """Writes down what a pod took so far."""
         self.store.put(self._path(f"jobs/{record.job}/pods/{record.pod}.json"), to_json(asdict(record)))
 
-    def spent(self) -> Amount:
-        """What the experiment has cost so far."""
-        amount = Amount()
-        for record in self.pods():
-            amount += record.amount
-        return amount
-
     def log_path(self, job: str, index: int | None, pod: str) -> str:
         """Where the log of a pod lies."""
         return self._path(f"logs/{job}/{0 if index is None else index}-{pod}.log")
-
-    def _outcome_files(self) -> list[tuple[str, bytes]]:
-        """Paths and contents; what a version tells to be unchanged is not read again."""
-        contents = []
-        for file in self.store.files(self._path("jobs")):
-            if not file.path.endswith("/outcome.json"):
-                continue
-            version = (file.path, file.version or "")
-            content = self._contents.get(version)
-            if content is None:
-                content = self.store.get(file.path)
-            if content is not None:
-                contents.append((file.path, content))
-                if file.version:
-                    self._contents[version] = content
-        return contents
 
     def _path(self, name: str) -> str:
         return f"{self.experiment}/{name}"

@@ -11,12 +11,7 @@ from ticketsmith.config.target import Target
 from ticketsmith.execute.kubernetes import ceiling, diagnose, manifests
 from ticketsmith.execute.kubernetes.ceiling import Row
 from ticketsmith.execute.kubernetes.cluster import Cluster, Object
-from ticketsmith.execute.kubernetes.conductor import (
-    CONDUCTOR,
-    component_of,
-    is_active,
-    variant_of,
-)
+from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, component_of, is_active, variant_of
 from ticketsmith.execute.kubernetes.jobs import Assignment, Group, Known, expected, job_name
 from ticketsmith.execute.kubernetes.records import Outcome, Records, Submission, sha256
 from ticketsmith.plan import Plan
@@ -105,14 +100,15 @@ def cancel(records: Records, cluster: Cluster, note: Callable[[str], None], pati
     submission = records.submission()
     records.submit(replace(submission, cancelled=True))
     selector = manifests.selector_of(records.experiment, submission.target.store)
+    conductors = f"{selector},app.kubernetes.io/component={CONDUCTOR}"
     stopped = 0
-    for job in cluster.jobs(f"{selector},app.kubernetes.io/component={CONDUCTOR}"):
+    for job in cluster.jobs(conductors):
         if is_active(job):
             cluster.delete(job["metadata"]["name"])
             note(f"{CONDUCTOR} ({job['metadata']['name']}): stopped")
             stopped += 1
     deadline = time.monotonic() + patience
-    while _lives(cluster, f"{selector},app.kubernetes.io/component={CONDUCTOR}") and time.monotonic() < deadline:
+    while _lives(cluster, conductors) and time.monotonic() < deadline:
         time.sleep(0.5)
     for job in cluster.jobs(selector):
         if is_active(job) and component_of(job) != CONDUCTOR:
@@ -158,22 +154,22 @@ def running(cluster: Cluster, proposal: Proposal) -> set[str]:
 
 def look(records: Records, cluster: Cluster, target: Target) -> list[Line]:
     """The Jobs of an experiment: those in the cluster, and those that have gone but left a record."""
-    jobs = cluster.jobs(manifests.selector_of(records.experiment, target.store))
-    pods, events = cluster.pods(manifests.selector_of(records.experiment, target.store)), cluster.events()
+    selector = manifests.selector_of(records.experiment, target.store)
+    jobs, pods, events = cluster.jobs(selector), cluster.pods(selector), cluster.events()
     lines = []
     outcomes = {outcome.job: outcome for outcome in records.outcomes()}
     for job in jobs:
         name, state = job["metadata"]["name"], diagnose.job_state(job, pods, events)
-        told = outcomes.pop(name, None)
+        outcome = outcomes.pop(name, None)
         shown, why = state.state, state.why
-        if told is not None:
-            shown, why = told.status, told.message  # type: ignore[assignment]
+        if outcome is not None:
+            shown, why = outcome.status, outcome.message  # type: ignore[assignment]
         counts = (state.active, state.succeeded, state.failed)
         lines.append(Line(name, variant_of(job), component_of(job), shown, why, *counts))
-    for name, told in outcomes.items():
-        if not told.set_aside:
-            variant = told.groups[0][0] if told.groups else told.component
-            lines.append(Line(name, variant, told.component, told.status, told.message, 0, 0, 0))
+    for name, outcome in outcomes.items():
+        if not outcome.set_aside:
+            variant = outcome.groups[0][0] if outcome.groups else outcome.component
+            lines.append(Line(name, variant, outcome.component, outcome.status, outcome.message, 0, 0, 0))
     return lines
 
 

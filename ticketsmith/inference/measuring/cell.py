@@ -93,7 +93,7 @@ class Cell:
             rounds=settings.rounds,
             seconds=settings.seconds,
             allowance=None if self.allowance is None else max(0.0, (1 - _PREPARING) * self.allowance - spent),
-            progress=lambda done: self.progress(f"racing {len(runners)} rivals at {place}", done),
+            progress=lambda count: self.progress(f"racing {len(runners)} rivals at {place}", count),
         )
         group = latencies[:, [copied, *range(len(rivals), len(runners))]]
         columns = {index: latencies[:, [index]] for index in range(len(rivals))} | {copied: group}

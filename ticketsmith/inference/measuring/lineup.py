@@ -14,6 +14,7 @@ from ticketsmith.evidence.serving import Refusal, with_precision
 from ticketsmith.inference.measuring import agreement
 from ticketsmith.inference.measuring.workload import Workload, output
 from ticketsmith.inference.runtimes import Call, CannotRunError, OnnxFile, Runtime, is_dense, precision_of, tolerance_of
+from ticketsmith.plugins import foreign
 from ticketsmith.units import percent
 
 LEAST_AGREEMENT = 0.95
@@ -124,16 +125,12 @@ def _ready(
     what = f"runtime {runtime.name!r} on {candidate}" + (f" in {workload.phase}" if workload.phase else "")
     if isinstance(candidate.model, OnnxFile) and not getattr(runtime, "takes_onnx", False):
         raise CannotRunError("it runs PyTorch modules, and this is an ONNX file.")
-    try:
+    with foreign(lambda error: CannotRunError(f"{what} fails: {_first_line(error)}")):
         call = workload.prepare(runtime, candidate.model)
         actual = output(call, workload.call_inputs)
         low, shared = precision_of(runtime) != "float32", None
         if low:
             shared = _shared_classes(workload.exact(candidate.model), call, more_inputs(), len(workload.inputs))
-    except TicketSmithError:
-        raise
-    except Exception as error:  # a user's runtime may fail in any way
-        raise CannotRunError(f"{what} fails: {_first_line(error)}") from error
     try:
         difference = agreement.judged(expected, actual, tolerance_of(runtime), what, 1e-6 if low else 1.0)
     except agreement.WrongOutputError as error:

@@ -66,7 +66,7 @@ def measure(
     settings: BenchmarkSettings,
     *,
     everywhere: bool = True,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda what, count, total: None,
     surroundings: Surroundings | None = None,
 ) -> Benchmark:
     """Times all models of a contest on every one of ``runtimes``, batch size and number of threads.
@@ -104,8 +104,8 @@ def measure(
                 peaks[threads] = around.peaks(threads)
             allowance = None if end is None else max(0.0, end - clock()) / (count - index)
 
-            def tell(what: str, done: int = 0, start: int = start) -> None:
-                progress(what, start + min(done, settings.rounds), total)
+            def tell(what: str, count: int = 0, start: int = start) -> None:
+                progress(what, start + min(count, settings.rounds), total)
 
             cell = Cell(field, workload, threads, stopwatch, allowance, tell)
             rivals, refused = cell.line_up(pairs(field, runtimes, everywhere), contest.inputs_of)

@@ -150,20 +150,16 @@ def quiet(threads: int) -> Iterator[None]:
 
     Training's deterministic mode also fills fresh memory before use, which no server does. All is put back afterwards.
     """
-    threads_before = torch.get_num_threads()
-    strict, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    threads_before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
         yield
     finally:
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads_before)
         if collecting:
             gc.enable()

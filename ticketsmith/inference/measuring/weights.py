@@ -116,10 +116,10 @@ def work(model: nn.Module, call: Callable[[Tensor], Tensor], inputs: Tensor) -> 
 
 
 def _sums(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    total = kept = 0
+    total = left = 0
     for one, other in pairs:
-        total, kept = total + one, kept + other
-    return total, kept
+        total, left = total + one, left + other
+    return total, left
 
 
 def _packed(operation: Operation) -> Iterator[tuple[int, Tensor]]:

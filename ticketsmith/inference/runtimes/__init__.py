@@ -201,8 +201,8 @@ def lined_up(texts: tuple[str, ...], precisions: tuple[str, ...]) -> tuple[list[
             notes.append(f"{name} has no {' and no '.join(lacking)}")
         for precision in dict.fromkeys(precisions):
             if precision in offered:
-                chosen = options if precision == own else {**options, "precision": precision}
-                runtimes.append(_named(create(name, chosen), name, options))
+                full = options if precision == own else {**options, "precision": precision}
+                runtimes.append(_named(create(name, full), name, options))
     if not runtimes:
         raise RecipeError(f"no runtime is left to measure: {'; '.join(notes)}.")
     return runtimes, notes

@@ -45,15 +45,15 @@ class Csr:
         return own(self._sparse(model))
 
     def _sparse(self, model: nn.Module) -> nn.Module:
-        chosen = {module for module in model.modules() if self._takes(module)}
-        if not chosen:
+        modules = {module for module in model.modules() if self._takes(module)}
+        if not modules:
             raise CannotRunError(
                 f"no linear layer has {percent(self.min_sparsity)} zeros and {self.min_weights:,} weights or more (one with "
                 "hooks or parametrizations is not taken): it would run like dense PyTorch."
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse ")  # "is in beta state", "checks are disabled"
-            return _replaced(model, chosen)
+            return _replaced(model, modules)
 
     def _takes(self, module: nn.Module) -> bool:
         # a subclass or a hook may do more than a linear layer does
@@ -83,9 +83,9 @@ class _CsrLinear(nn.Module):
         return outputs.reshape(*inputs.shape[:-1], -1)
 
 
-def _replaced(model: nn.Module, chosen: set[nn.Module]) -> nn.Module:
-    """``model`` with each of ``chosen`` as a sparse layer, under every name that it has."""
+def _replaced(model: nn.Module, modules: set[nn.Module]) -> nn.Module:
+    """``model`` with each of ``modules`` as a sparse layer, under every name that it has."""
     memo: dict[int, object] = {id(parameter): parameter for parameter in model.parameters()}
-    memo.update((id(module), _CsrLinear(module)) for module in chosen if isinstance(module, nn.Linear))
+    memo.update((id(module), _CsrLinear(module)) for module in modules if isinstance(module, nn.Linear))
     replaced: nn.Module = copy.deepcopy(model, memo)
     return replaced

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.runtimes import Call, CannotRunError, check_precision
-from ticketsmith.inference.runtimes.eager import Eager
+from ticketsmith.inference.runtimes.eager import Eager, rounded
 
 _WARM_UP_CALLS = 3
 
@@ -19,7 +19,7 @@ class CudaGraph:
     """Eager PyTorch, recorded once and replayed: no launch of a kernel costs the CPU anything."""
 
     name = "cuda_graph"
-    precisions = ("float32", "bfloat16")
+    precisions = Eager.precisions
 
     def __init__(self, precision: str = "float32") -> None:
         self.precision = check_precision(self.name, precision, self.precisions)
@@ -79,13 +79,7 @@ class SemiStructured:
                 "no linear layer has 2 zeros in every 4 neighbouring weights and sizes that are multiples of 64: "
                 "prune with a 2:4 pattern."
             )
-
-        @torch.inference_mode()
-        def call(inputs: Tensor) -> Tensor:
-            outputs: Tensor = smaller(inputs.bfloat16() if inputs.is_floating_point() else inputs)
-            return outputs.float()
-
-        return call
+        return rounded(smaller)
 
 
 def two_of_four(weight: Tensor) -> bool:

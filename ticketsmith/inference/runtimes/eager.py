@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,21 +30,8 @@ class Eager:
     def prepare(self, model: nn.Module, example: Tensor) -> Call:
         """The model's own forward pass; runs any model. In bfloat16: on a copy, and inputs are converted in the call."""
         if self.precision == "float32":
-
-            @torch.inference_mode()
-            def call(inputs: Tensor) -> Tensor:
-                outputs: Tensor = model(inputs)
-                return outputs
-
-            return call
-        low = copy.deepcopy(model).to(torch.bfloat16)
-
-        @torch.inference_mode()
-        def rounded(inputs: Tensor) -> Tensor:
-            outputs: Tensor = low(inputs.bfloat16() if inputs.is_floating_point() else inputs)
-            return outputs.float()
-
-        return rounded
+            return forward(model)
+        return rounded(copy.deepcopy(model).to(torch.bfloat16))
 
     def decoder(self, model: nn.Module, example: Tensor) -> Decoder:
         """The model's own sessions; in bfloat16 those of a copy. Raises CannotRunError when it has none."""
@@ -51,9 +40,9 @@ class Eager:
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
         """The program that ``torch.export`` makes of the model."""
         low = self.precision == "bfloat16"
-        chosen = copy.deepcopy(model).to(torch.bfloat16) if low else model
+        network = copy.deepcopy(model).to(torch.bfloat16) if low else model
         inputs = example.bfloat16() if low and example.is_floating_point() else example
-        return Deployment(export(chosen, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
+        return Deployment(export(network, inputs, folder), LOADER, LIBRARIES, {"precision": self.precision})
 
 
 class Compiled:
@@ -74,16 +63,33 @@ class Compiled:
         except Exception as error:  # compilers fail in any way
             raise CannotRunError(f"the model cannot be compiled ({in_a_line(error)}).") from error
 
-        @torch.inference_mode()
-        def call(inputs: Tensor) -> Tensor:
-            outputs: Tensor = compiled(inputs)
-            return outputs
-
-        return call
+        return forward(compiled)
 
     def deploy(self, model: nn.Module, example: Tensor, folder: Path) -> Deployment:
         """The program before it is compiled: that happens at the first call."""
         return Deployment(export(model, example, folder), LOADER, (*LIBRARIES, "torch._inductor"), {"compiled": True})
+
+
+def forward(model: Callable[..., Any]) -> Call:
+    """The forward pass of a model in inference mode."""
+
+    @torch.inference_mode()
+    def call(inputs: Tensor) -> Tensor:
+        outputs: Tensor = model(inputs)
+        return outputs
+
+    return call
+
+
+def rounded(model: Callable[..., Any]) -> Call:
+    """The same of a model in bfloat16: inputs and outputs are converted in the call."""
+
+    @torch.inference_mode()
+    def call(inputs: Tensor) -> Tensor:
+        outputs: Tensor = model(inputs.bfloat16() if inputs.is_floating_point() else inputs)
+        return outputs.float()
+
+    return call
 
 
 LOADER = "ticketsmith.inference.loaders:torch_program"

@@ -53,10 +53,10 @@ class Sparse(FromFile):
             native.library()
             graph = _graph(model, example)
             batches = (len(example),) if self.handover else ()
-            chosen = None
+            formats = None
             if self.tuned:
-                chosen = choices(tune(graph, threads=threads, precision=self.precision, batches=batches))
-            save(path, graph, {machine_key(): chosen} if chosen is not None else None)
+                formats = choices(tune(graph, threads=threads, precision=self.precision, batches=batches))
+            save(path, graph, {machine_key(): formats} if formats is not None else None)
         except (native.NotBuiltError, UnsupportedError, GraphError) as error:
             raise CannotRunError(str(error)) from error
         options = {"precision": self.precision}
@@ -69,11 +69,11 @@ class Sparse(FromFile):
         try:
             native.library()
             graph = from_torch(model, example)
-            chosen: dict[str, str] = {}
+            formats: dict[str, str] = {}
             for tokens in (CHUNK, 1) if self.tuned else ():  # where both ask for a format, decoding decides
                 step = step_graph(graph, len(example), tokens)
-                chosen |= choices(tune(step, threads=threads, precision=self.precision))
-            return ArrayDecoder(Model(graph, chosen, threads=threads, precision=self.precision))
+                formats |= choices(tune(step, threads=threads, precision=self.precision))
+            return ArrayDecoder(Model(graph, formats, threads=threads, precision=self.precision))
         except (native.NotBuiltError, UnsupportedError, GraphError, SessionError) as error:
             raise CannotRunError(str(error)) from error
 

@@ -48,7 +48,7 @@ def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder
         "PYTHONWARNINGS": "ignore",
     }
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "ticketsmith.inference.tables.footprint"],
             input=json.dumps(order),
             capture_output=True,
@@ -57,7 +57,7 @@ def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder
             timeout=_SECONDS,
             check=True,
         )
-        return Footprint(**json.loads(done.stdout.splitlines()[-1]), file_bytes=deployment.path.stat().st_size)
+        return Footprint(**json.loads(process.stdout.splitlines()[-1]), file_bytes=deployment.path.stat().st_size)
     except (subprocess.SubprocessError, OSError, ValueError, IndexError, TypeError):
         return None
 

@@ -28,7 +28,7 @@ def break_even(
     *,
     threads: int = 1,
     rounds: int = _ROUNDS,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda what, count, total: None,
 ) -> tuple[LayerSpeed, ...]:
     """Each distinct layer of ``model`` alone, with random masks, against the fastest of ``dense`` runtimes on it.
 

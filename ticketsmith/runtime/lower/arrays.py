@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def constant(node: Node, lowering: Lowering) -> None:
 
 def cast(node: Node, lowering: Lowering) -> None:
     """From whole numbers."""
-    copy(replace(lowering.read_view(node.inputs[0], node), integer=True), lowering.new_view(node), lowering)
+    copy(lowering.read_view(node.inputs[0], node)._replace(integer=True), lowering.new_view(node), lowering)
 
 
 def expand(node: Node, lowering: Lowering) -> None:
@@ -96,7 +95,7 @@ def slice_(node: Node, lowering: Lowering) -> None:
         lowering.tensors[node.output] = source.part(begin, end)
         return
     strides = tuple(s * step if index == axis else s for index, s in enumerate(view.strides))
-    part = replace(view, shape=lowering.shapes[node.output], strides=strides, offset=begin * view.strides[axis])
+    part = view._replace(shape=lowering.shapes[node.output], strides=strides, offset=begin * view.strides[axis])
     copy(part, lowering.new_view(node), lowering)
 
 
@@ -106,7 +105,7 @@ def concat(node: Node, lowering: Lowering) -> None:
     axis = node.attributes.get("axis", len(out.shape) - 1)
     for name in node.inputs:
         part = lowering.read_view(name, node)
-        copy(part, replace(out, shape=part.shape, offset=begin * out.strides[axis]), lowering)
+        copy(part, out._replace(shape=part.shape, offset=begin * out.strides[axis]), lowering)
         begin += part.shape[axis]
 
 
@@ -116,8 +115,8 @@ def upsample(node: Node, lowering: Lowering) -> None:
     high, wide = node.numbers("factors", 2, 1)
     planes, rows, cols = source.shape
     shape, (a, b, c), (d, e, f) = (planes, rows, high, cols, wide), source.strides, out.strides
-    repeated = replace(source, shape=shape, strides=(a, b, 0, c, 0))
-    copy(repeated, replace(out, shape=shape, strides=(d, e * high, e, f * wide, f)), lowering)
+    repeated = source._replace(shape=shape, strides=(a, b, 0, c, 0))
+    copy(repeated, out._replace(shape=shape, strides=(d, e * high, e, f * wide, f)), lowering)
 
 
 def pad(node: Node, lowering: Lowering) -> None:
@@ -128,7 +127,7 @@ def pad(node: Node, lowering: Lowering) -> None:
     copy(lowering.constant(np.array(node.real("value"), np.float32)), out, lowering)
     strides = tuple(stride * (1 + gap) for stride, gap in zip(out.strides, between, strict=True))
     offset = sum(stride * skipped for stride, skipped in zip(out.strides, before, strict=True))
-    copy(source, replace(out, shape=source.shape, strides=strides, offset=offset), lowering)
+    copy(source, out._replace(shape=source.shape, strides=strides, offset=offset), lowering)
 
 
 # ---- sums and products
@@ -192,11 +191,11 @@ def rotary(node: Node, lowering: Lowering) -> None:
     x, y = (view.split_tokens((sequences, tokens, heads, *pairs)) for view in (source, out))
     half = 4 if interleaved else 3
     swapped = tuple(-s if axis == half else s for axis, s in enumerate(x.strides))
-    other = replace(x, strides=swapped, offset=x.offset + x.strides[half])
+    other = x._replace(strides=swapped, offset=x.offset + x.strides[half])
     tables = []
     for table in (cos, sin):
         a, b, c = table.strides
-        tables.append(replace(table, shape=(sequences, tokens, 1, *pairs), strides=(a, b, 0, c * pairs[1], c)))
+        tables.append(table._replace(shape=(sequences, tokens, 1, *pairs), strides=(a, b, 0, c * pairs[1], c)))
     map_("mul", [x, tables[0]], y, lowering)
     map_("fma", [other, tables[1], y], y, lowering)
 
@@ -237,9 +236,9 @@ def _attention_of_views(node: Node, heads: int, shared: int, lowering: Lowering)
         k_memory, v_memory = (lowering.remember(math.prod(shape)) for shape in (k_shape, v_shape))
         k_all = View(k_memory, k_shape, compact(k_shape), step=1).permuted((0, 1, 3, 2))
         v_all = View(v_memory, v_shape, compact(v_shape), step=value_width)
-        copy(k, replace(k_all, shape=k.shape), lowering)
-        copy(v, replace(v_all, shape=v.shape), lowering)
-        k, v = replace(k_all, step=0), replace(v_all, step=0)
+        copy(k, k_all._replace(shape=k.shape), lowering)
+        copy(v, v_all._replace(shape=v.shape), lowering)
+        k, v = k_all._replace(step=0), v_all._replace(step=0)
     length = layout.up(room)
     scratch = Tensor.new(layout.vector(sequences * heads * length), abi.Space.SAMPLE)
     if mask is not None:
@@ -265,5 +264,5 @@ def _table(node: Node, name: str, lowering: Lowering) -> View:
     length, width = table.shape
     sequences, tokens = _sequences(lowering)
     if tokens is None:
-        return replace(table, shape=(1, length, width), strides=(0, width, 1))
-    return replace(table, shape=(sequences, tokens, width), strides=(0, width, 1), step=width)
+        return table._replace(shape=(1, length, width), strides=(0, width, 1))
+    return table._replace(shape=(sequences, tokens, width), strides=(0, width, 1), step=width)

@@ -93,7 +93,7 @@ class Lowering:
 
     def read(self, name: str, node: Node) -> Tensor:
         """The value ``name`` where ``node`` can read it, laid out as planes."""
-        tensor, own = self.read_view(name, node).tensor, self.layout(self.shapes[name])
+        tensor, own = self.read_tensor(name, node), self.layout(self.shapes[name])
         if tensor.space != abi.Space.CONSTANT or own.is_vector:
             return tensor
         if name not in self._planes:
@@ -102,13 +102,17 @@ class Lowering:
 
     def read_view(self, name: str, node: Node) -> View:
         """The value ``name`` as an array."""
+        return View.of(self.read_tensor(name, node), self.shapes[name])
+
+    def read_tensor(self, name: str, node: Node) -> Tensor:
+        """The value ``name`` as it lies, or its copy to lanes where ``node`` computes in them."""
         tensor, shape = self.tensors[name], self.shapes[name]
-        if node.output in self.analysis.batched and not tensor.batched:
-            if name not in self._lane_copies:
-                self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
-                self._copy_to_lanes(tensor, self._lane_copies[name], shape)
-            tensor = self._lane_copies[name]
-        return View.of(tensor, shape)
+        if node.output not in self.analysis.batched or tensor.batched:
+            return tensor
+        if name not in self._lane_copies:
+            self._lane_copies[name] = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
+            self._copy_to_lanes(tensor, self._lane_copies[name], shape)
+        return self._lane_copies[name]
 
     def read_residual(self, node: Node) -> Tensor | None:
         """What a product adds before its activation."""

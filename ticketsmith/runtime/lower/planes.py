@@ -49,7 +49,7 @@ def embedding(node: Node, lowering: Lowering) -> None:
 def binary(node: Node, lowering: Lowering) -> None:
     """A sum, difference or product of two values of one shape; others are elementwise operations on arrays."""
     one, other = (lowering.shapes[name] for name in node.inputs)
-    left, right = (lowering.read_view(name, node).tensor for name in node.inputs)
+    left, right = (lowering.read_tensor(name, node) for name in node.inputs)
     if one == other and abi.Space.CONSTANT not in (left.space, right.space):
         _binary(node, node.op, left, right, lowering)
     else:
@@ -124,7 +124,7 @@ def group_norm(node: Node, lowering: Lowering) -> None:
     groups, channels = node.number("groups", 1), source.shape[0]
     shape = (groups, channels // groups, *source.shape[1:])
     tables = [lowering.constant(lowering.graph.parameter(node, name)) for name in ("scale", "shift")]
-    wide = [replace(one, shape=shape, strides=(shape[1], 1, *[0] * (len(shape) - 2))) for one in tables]
+    wide = [one._replace(shape=shape, strides=(shape[1], 1, *[0] * (len(shape) - 2))) for one in tables]
     left, right = source.split(shape), out.split(shape)
     if left is None or right is None:
         raise GraphError(f"{node}: groups of {source.shape}.")

@@ -1,0 +1,69 @@
+"""What tasks of labelled examples share: splits that are moved to a device once, cross-entropy and accuracy."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ticketsmith.evidence.results import Metric
+
+Examples = tuple[Tensor, Tensor]
+"""Inputs and their labels."""
+
+_CPU = torch.device("cpu")
+
+
+class Labelled(ABC):
+    """A task whose examples have one class each; it is measured on ``at_once`` of them at a time."""
+
+    metrics = (
+        Metric("accuracy", higher_is_better=True, unit="%", decimals=2),
+        Metric("loss", higher_is_better=False, decimals=4),
+    )
+
+    def __init__(self, train: Examples, validation: Examples, test: Examples, at_once: int) -> None:
+        self._splits = {(_CPU, "train"): train, (_CPU, "validation"): validation, (_CPU, "test"): test}
+        self._at_once = at_once
+        self.train_size = len(train[1])
+        self.split_sizes = {"validation": len(validation[1]), "test": len(test[1])}
+
+    @abstractmethod
+    def _answers(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """The logits of ``inputs`` as they are stored."""
+
+    def evaluate(
+        self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
+    ) -> Mapping[str, float]:
+        inputs, labels = self._on(device, split)
+        loss, correct = 0.0, 0
+        for part, target in zip(torch.split(inputs, self._at_once), torch.split(labels, self._at_once), strict=True):
+            logits = self._answers(model, part).float()
+            loss += float(F.cross_entropy(logits, target, reduction="sum"))
+            correct += int((logits.argmax(1) == target).sum())
+        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
+
+    def abridged(self, count: int) -> Self:
+        """The same task, with ``count`` examples in each split that is measured."""
+        short = copy.copy(self)
+        short._splits = {
+            (place, split): (inputs, labels) if split == "train" else (inputs[:count], labels[:count])
+            for (place, split), (inputs, labels) in self._splits.items()
+        }
+        return short
+
+    def _examples(self, count: int) -> Tensor:
+        """The first inputs of the test split, repeated."""
+        inputs, _ = self._on(_CPU, "test")
+        return inputs[torch.arange(count) % len(inputs)]
+
+    def _on(self, device: torch.device, split: str) -> Examples:
+        if (device, split) not in self._splits:
+            inputs, labels = self._splits[_CPU, split]
+            self._splits[device, split] = inputs.to(device), labels.to(device)
+        return self._splits[device, split]
