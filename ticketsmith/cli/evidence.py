@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -108,6 +109,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                     name: getattr(verdict, name)
                     for name in ("estimate", "bound", "worst", "worst_seed", "replicates", "seeds")
                 },
+                "examples": dataclasses.asdict(verdict.examples) if verdict.examples else None,
                 "diverged": list(verdict.diverged),
                 "missing": list(verdict.missing),
                 "reason": reason(verdict, findings.metrics[verdict.gate.metric], findings.policy),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ticketsmith.evidence.resolution import Resolution
 from ticketsmith.evidence.results import At, Split
 
-Method = Literal["point", "non-inferiority"]
+if TYPE_CHECKING:
+    from ticketsmith.evidence.examples import Difference  # which needs NumPy
+
+Method = Literal["point", "non-inferiority", "examples"]
 
 TOLERANCE = 1e-9
 """A drop of exactly the margin passes: 98.9 - 96.9 is 2.0000000000000142 in binary, and nobody means that by "more than"."""
@@ -58,7 +61,7 @@ class GatePolicy:
     """All gates of an experiment and how they are judged.
 
     ``confidence`` is that of each one-sided test, e.g. 0.95. ``target_sparsity`` (0..1) names the level that the exit
-    status speaks of: the first one at least as sparse.
+    status speaks of: the first one at least as sparse. ``fallback`` is the method where runs kept no outcomes of examples.
     """
 
     gates: tuple[Gate, ...]
@@ -66,6 +69,7 @@ class GatePolicy:
     confidence: float = 0.95
     at: At = "final"
     target_sparsity: float | None = None
+    fallback: Method | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class GapCause(StrEnum):
     """Why seeds cannot be compared, beside runs that are missing.
 
     The ticket that a control needs diverged; the dense run diverged, was not measured, is no finite number, or is 0 under a
-    relative gate; the level itself was not measured.
+    relative gate; the level itself was not measured, or kept no outcomes of its examples, or dense did not.
     """
 
     TICKET_DIVERGED = "ticket diverged"
@@ -91,6 +95,7 @@ class GapCause(StrEnum):
     DENSE_UNDEFINED = "dense undefined"
     DENSE_ZERO = "dense zero"
     UNMEASURED = "unmeasured"
+    NO_OUTCOMES = "no outcomes"
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ class Verdict:
     ``divergences`` are runs of this level or, of a method, of a milder one. ``absent`` are planned seeds without a run,
     ``alone`` those without a dense run, ``undefined`` those whose value is no finite number, ``gaps`` what else cannot be
     compared. ``control``: it is no method, but what a method is held against. ``sparsity`` is that of the prunable weights,
-    ``network_sparsity`` that of all parameters, None where those were not counted.
+    ``network_sparsity`` that of all parameters, None where those were not counted. ``examples``: the comparison of one network
+    example by example, from which the bounds are; None by another method.
     """
 
     variant: str
@@ -142,6 +148,7 @@ class Verdict:
     gaps: tuple[Gap, ...] = ()
     control: bool = False
     network_sparsity: float | None = None
+    examples: Difference | None = None
 
     @property
     def seeds(self) -> int:

@@ -20,9 +20,10 @@ from ticketsmith import models
 from ticketsmith.data import load as load_data
 from ticketsmith.data.dataset import Dataset
 from ticketsmith.errors import TaskError
+from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
 from ticketsmith.streams import derive
-from ticketsmith.tasks.task import Batch, split_component
+from ticketsmith.tasks.task import Batch, Evaluation, split_component
 
 _EVALUATION_BATCH = 1000
 _SPLIT_SEED = (
@@ -98,14 +99,15 @@ class Classification:
         self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
     ) -> Mapping[str, float]:
         inputs, labels = self._on(device, split)
-        loss, correct = 0.0, 0
+        loss, correct, right = 0.0, 0, []
         for start in range(0, len(labels), _EVALUATION_BATCH):
             part = slice(start, start + _EVALUATION_BATCH)
             logits = self._logits(model, self._normal(inputs[part]))
             target = labels[part]
             loss += float(F.cross_entropy(logits.float(), target, reduction="sum"))
-            correct += int((logits.argmax(1) == target).sum())
-        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
+            right.append(logits.argmax(1) == target)
+            correct += int(right[-1].sum())
+        return accuracy_and_loss(correct, loss, right)
 
     def abridged(self, count: int) -> Classification:
         """The same task, with ``count`` examples in each split that is measured."""
@@ -139,6 +141,13 @@ class Classification:
                 f"the output must have shape ({len(inputs)}, {self._data.classes})."
             )
         return logits
+
+
+def accuracy_and_loss(correct: int, loss: float, right: list[Tensor]) -> Evaluation:
+    """The metrics of a split, of which ``correct`` examples are ``right``, batch by batch, and ``loss`` is the sum."""
+    outcomes = torch.cat(right).cpu().numpy()
+    metrics = {"accuracy": 100.0 * correct / len(outcomes), "loss": loss / len(outcomes)}
+    return Evaluation(metrics, {"accuracy": Outcomes(outcomes, scale=100.0)})
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -22,6 +22,7 @@ from ticketsmith.data.holdout import fraction_count, holdout
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.results import Metric
 from ticketsmith.tasks import pretrained as networks
+from ticketsmith.tasks.classification import accuracy_and_loss
 from ticketsmith.tasks.language import Language
 from ticketsmith.tasks.pretrained import Head
 from ticketsmith.tasks.task import Batch, split_component
@@ -113,13 +114,14 @@ class TextClassification:
         self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
     ) -> Mapping[str, float]:
         tokens, labels = self._on(device, split)
-        loss, correct = 0.0, 0
+        loss, correct, right = 0.0, 0, []
         at_once = max(1, _TOKENS_AT_ONCE // self._length)
         for part, target in zip(torch.split(tokens, at_once), torch.split(labels, at_once), strict=True):
             logits = model(self._trimmed(part)).float()
             loss += float(F.cross_entropy(logits, target, reduction="sum"))
-            correct += int((logits.argmax(1) == target).sum())
-        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
+            right.append(logits.argmax(1) == target)
+            correct += int(right[-1].sum())
+        return accuracy_and_loss(correct, loss, right)
 
     def abridged(self, count: int) -> TextClassification:
         """The same task, with ``count`` examples in each split that is measured."""
