@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.statistics import t_quantile
 
-BLOCKS = 20
-"""Parts that a text is cut into, one after another, where there are fewer documents than this."""
+BLOCKS, FEWEST_BLOCKS, LENGTH = 20, 8, 25
+"""A text is cut into so many parts, one after another, where there are fewer documents than that; into fewer, lest a part
+has less than ``LENGTH`` examples, but not below ``FEWEST_BLOCKS`` (batch means, Schmeiser 1982, *Operations Research* 30)."""
 
 Unit = Literal["examples", "documents", "blocks"]
 
@@ -106,8 +107,9 @@ def mean_bounds(values: Numbers, confidence: float, resolution: float = 0.0) -> 
 
     Each is the more cautious of two: Student's, which is right for normal values and cautious for heavy tails, and Hall's
     (1992, *Journal of the Royal Statistical Society B* 54, equation 2.4), whose monotone transformation of the studentised
-    mean takes skewness out to second order, as the bootstrap-t does without drawing anything. A spread of zero is taken to be
-    ``resolution``.
+    mean takes skewness out to second order, as the bootstrap-t does, and draws nothing. Neither can see a tail that no value
+    came from: of 20 documents whose differences are as skewed as a lognormal of unit deviation, 10 % are wrong at 5 %, of 200
+    6.6 %. A spread of zero is taken to be ``resolution``.
     """
     n, mean, spread = len(values), float(values.mean()), float(values.std(ddof=1))
     reach = t_quantile(confidence, n - 1) / math.sqrt(n)
@@ -197,7 +199,7 @@ def _starts(outcomes: Outcomes) -> tuple[NDArray[np.int64], Unit]:
         return np.arange(count), "examples"
     if len(outcomes.documents) >= BLOCKS:
         return np.concatenate([[0], np.cumsum(outcomes.documents)[:-1]]), "documents"
-    blocks = min(BLOCKS, count)
+    blocks = min(count, max(FEWEST_BLOCKS, min(BLOCKS, count // LENGTH)))
     return np.arange(blocks) * count // blocks, "blocks"
 
 

@@ -20,7 +20,7 @@ TOLERANCE = 1e-9
 
 
 class Status(StrEnum):
-    """The answer of a gate. INCONCLUSIVE: too few replicates to tell."""
+    """The answer of a gate. INCONCLUSIVE: too few replicates, or examples, to tell."""
 
     PASS = "PASS"
     FAIL = "FAIL"

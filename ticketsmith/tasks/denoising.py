@@ -170,7 +170,7 @@ class Denoising:
             guess, target = self._velocities(model, *few)
             total += float(F.mse_loss(guess, target)) * len(times[part])
             errors.append(F.mse_loss(guess, target, reduction="none").flatten(1).mean(1))
-        return Evaluation({"loss": total / len(images)}, {"loss": Outcomes(torch.cat(errors).cpu().numpy())})
+        return Evaluation({"loss": total / len(images)}, {"loss": Outcomes(torch.cat(errors).detach().cpu().numpy())})
 
     def evaluate_final(self, model: nn.Module, device: torch.device) -> Mapping[str, Mapping[str, float]]:
         """Distances of generated images from those of each held-out split, from the same noise for every model."""

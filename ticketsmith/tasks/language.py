@@ -125,7 +125,7 @@ class Language:
     @staticmethod
     def _outcomes(losses: Tensor, sizes: Tensor, bits: float) -> dict[str, Outcomes]:
         """Those of the windows of a split, which are all of one text: it does not say where its documents begin."""
-        means, tokens = losses.float().cpu().numpy(), sizes.cpu().numpy()
+        means, tokens = losses.detach().float().cpu().numpy(), sizes.cpu().numpy()
         kinds: dict[str, dict[str, Any]] = {
             "loss": {},
             "bits_per_character": {"scale": bits},
