@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ CONFIDENCE = 0.95
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def decides(lost: int, gained: int, count: int, margin: float) -> tuple[bool, bool]:
     """Whether the test passes, and whether it fails, a network with these losses and gains."""
     _, low, high = paired_shares(lost, gained, count, CONFIDENCE)

@@ -110,9 +110,9 @@ def test_a_language_model_is_judged_by_blocks_of_its_text(store: Path) -> None:
     mild = findings.verdicts("post_training", 1)
     for verdict in mild:
         assert verdict.examples is not None
-        assert (verdict.examples.unit, verdict.examples.clusters) == ("blocks", 20)
+        assert (verdict.examples.unit, verdict.examples.clusters) == ("blocks", 8)
         assert verdict.estimate == pytest.approx(verdict.examples.estimate, rel=1e-4, abs=1e-6)
-        assert "test examples in 20 blocks" in reason(verdict, findings.metrics[verdict.gate.metric], findings.policy)
+        assert "test examples in 8 blocks" in reason(verdict, findings.metrics[verdict.gate.metric], findings.policy)
     assert {verdict.status for verdict in mild} == {Status.PASS}
     assert "one network" in headline(findings)
 

@@ -216,7 +216,7 @@ def test_bad_bytes_are_refused_by_name() -> None:
         content.replace(b'\\"examples\\":360', b'\\"examples\\":999'),
         content.replace(b'\\"format\\":1', b'\\"format\\":2'),
         content.replace(np.float32(1.0).tobytes(), np.float32(np.nan).tobytes(), 1),
-        content.replace(b"early_stop/test/loss/documents", b"early_stop/test/loss/nowhere___"),
+        content.replace(b"final/test/loss/documents", b"final/test/loss/nowhere___"),
     ]
     assert content not in lies
     for bad in lies:
