@@ -181,6 +181,11 @@ def test_without_outcomes_the_means_are_compared_unless_the_recipe_asks_for_more
     explicit = only(runs, ONE)
     assert explicit.status is Status.INCONCLUSIVE
     assert [gap.cause for gap in explicit.gaps] == [GapCause.NO_OUTCOMES]
+    undefined = replace(one_run("ticket", 2, bits(2, 1)[1]), outcomes=SealedOutcomes(lambda: to_bytes({}), "x"))
+    undefined = replace(undefined, final=replace(undefined.final, validation={}, test={"accuracy": np.nan}))
+    sound = [runs[0], one_run("ticket", 1, bits(2, 1)[1]), undefined]
+    judged = judge(sound, replace(ONE, fallback="point"), "test")
+    assert [verdict.examples is not None for verdict in judged] == [True, False], "one without a number takes none away"
     several = [one_run("dense", 0, bits(0, 0)[0], seed) for seed in (0, 1)]
     with pytest.raises(TicketSmithError, match="judges one network, and there are 2 seeds"):
         judge(several, ONE, "test")

@@ -10,8 +10,11 @@ from ticketsmith.evidence.examples import Difference, difference, noise
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.resolution import Resolution
 from ticketsmith.evidence.results import At, Metric, Result, Split
+from ticketsmith.evidence.summarise import measured_value
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
+
+_SPLITS: tuple[Split, ...] = ("validation", "test")
 
 
 def settled(policy: GatePolicy, results: Sequence[Result]) -> GatePolicy:
@@ -45,7 +48,12 @@ def worsening(
     Several draws are averaged example by example. None where a run that measures the metric has no outcomes of it.
     """
     sides = [
-        [_outcomes(run, gate.metric, split, policy.at) for run in side if not run.diverged] for side in (dense, runs)
+        [
+            _outcomes(run, gate.metric, split, policy.at)
+            for run in side
+            if measured_value(run, gate.metric, split, policy.at) is not None
+        ]
+        for side in (dense, runs)
     ]
     there, here = ([one for one in side if one is not None] for side in sides)
     if not there or not here or len(there) + len(here) < sum(map(len, sides)):
@@ -81,7 +89,8 @@ def paired_noise(
 
 
 def _complete(policy: GatePolicy, results: Sequence[Result]) -> bool:
-    """Whether every run that is judged has the outcomes of every gate, and dense has them too."""
+    """Whether every run that is judged has the outcomes of every gate, and dense has them too; a value that is no finite number
+    has none, and passes no gate anyway."""
     sound = [run for run in results if not run.diverged]
     if not any(run.variant != DENSE for run in sound) or any(run.outcomes is None for run in sound):
         return False
@@ -89,7 +98,8 @@ def _complete(policy: GatePolicy, results: Sequence[Result]) -> bool:
         _outcomes(run, gate.metric, split, policy.at) is not None
         for run in sound
         for gate in policy.gates
-        for split in ("validation", "test")
+        for split in _SPLITS
+        if measured_value(run, gate.metric, split, policy.at) is not None
     )
 
 
