@@ -7,12 +7,15 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, bill_from_json, pod_from_json
 from ticketsmith.evidence.curve import Curve
 from ticketsmith.evidence.looks import Record
+from ticketsmith.evidence.outcomes import FILE as OUTCOMES
+from ticketsmith.evidence.outcomes import SealedOutcomes
 from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
 from ticketsmith.plan import Plan
@@ -23,6 +26,8 @@ from ticketsmith.store.snapshot import Snapshot
 
 _AHEAD = re.compile(r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger|looks)/.")
 """The files that results are read from."""
+
+_OUTCOMES = re.compile(rf"/{re.escape(OUTCOMES)}$")
 
 Source = Store | Snapshot
 """Where results are read from; a snapshot reads many at a time, and what this machine knows already not at all."""
@@ -50,6 +55,8 @@ def view(store: Store, experiment: str) -> Snapshot:
 
 def read_results(index: Index, plan: Plan) -> list[Result]:
     """The sealed runs of a plan, in its order. Raises DamagedRunError when one was changed."""
+    if isinstance(index.store, Snapshot) and len({node.seed for node in plan.results}) == 1:
+        index.store.read_ahead(_OUTCOMES)  # by which the gates of one replicate are judged
     runs = index.runs((node.key for node in plan.results), plan.experiment)
     results = []
     for node in plan.results:
@@ -160,7 +167,15 @@ def _result(run: SealedRun, variant: str, seed: int, level: int, draw: int, bill
         curve=Curve(run.read("curve.csv"), f"{run.store.url}/{run.folder}/curve.csv"),
         weights=run.files.get("model.safetensors", ("", 0))[0],
         examples=plain.get("examples", {}),
+        outcomes=_outcomes(run),
     )
+
+
+def _outcomes(run: SealedRun) -> SealedOutcomes | None:
+    """Those of single examples, of which nothing is read here."""
+    if OUTCOMES not in run.files:
+        return None
+    return SealedOutcomes(partial(run.read, OUTCOMES), f"{run.store.url}/{run.folder}/{OUTCOMES}")
 
 
 def _scores(plain: dict[str, Any] | None) -> Scores | None:

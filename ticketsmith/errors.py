@@ -20,7 +20,7 @@ class Exit(IntEnum):
     GATE_FAILED = 3  # the ticket at its target sparsity fails its gate
     DIVERGED = 4  # at least one run ended in NaN or infinity
     INCOMPLETE = 5  # runs are missing: the store failed, a worker died, memory ran out
-    INCONCLUSIVE = 6  # the gate at the target sparsity cannot be decided: too few replicates
+    INCONCLUSIVE = 6  # the gate at the target sparsity cannot be decided: too few replicates or examples
     OUT_OF_MEMORY = 7  # a run needs more memory than there is; trying again would not help
     IDLE_GPU = 8  # stopped, since the GPU was paid for and not used
     OVER_BUDGET = 9  # stopped, or not begun, since it would cost more than the budget

@@ -96,6 +96,7 @@ def test_an_experiment_leaves_all_that_is_promised(store: Path) -> None:
         "spec.json",
         "metrics.json",
         "curve.csv",
+        "outcomes.safetensors",
         "model.safetensors",
         "mask.safetensors",
         "environment.json",

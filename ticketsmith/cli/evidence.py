@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -121,6 +122,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
                         "replicates_needed",
                     )
                 },
+                "examples": dataclasses.asdict(verdict.examples) if verdict.examples else None,
                 "diverged": list(verdict.diverged),
                 "missing": list(verdict.missing),
                 "reason": reason(verdict, findings.metrics[verdict.gate.metric], findings.policy),

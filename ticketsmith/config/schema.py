@@ -23,7 +23,7 @@ from ticketsmith.config.tasks import (
     task_kind,
 )
 from ticketsmith.evidence.looks import MOST
-from ticketsmith.evidence.verdicts import Gate, GatePolicy
+from ticketsmith.evidence.verdicts import Gate, GatePolicy, Method
 from ticketsmith.spec import Duration, Frozen, Pattern, StructureName, Training, n_of_m
 from ticketsmith.store.contract import check_name
 
@@ -240,10 +240,11 @@ class Gates(Frozen):
         min_length=1,
         description="Tolerated loss by metric, e.g. `{accuracy: {max_drop: 2.0}}`.",
     )
-    method: Literal["non-inferiority", "point"] | None = Field(
+    method: Literal["non-inferiority", "examples", "point"] | None = Field(
         None,
-        description="`non-inferiority`: a one-sided paired test over replicates. `point`: the mean alone. By default the "
-        "test when there are two or more replicates.",
+        description="`non-inferiority`: a one-sided paired test over replicates. `examples`: of one network, a paired test over "
+        "test examples. `point`: the mean alone. By default the first with two or more replicates; with one the second, or the "
+        "third where runs kept no outcomes of single examples.",
     )
     confidence: float = Field(0.95, ge=0.5, lt=1, description="Confidence of each test.")
     at: Literal["final", "early_stop"] = Field(
@@ -315,6 +316,11 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        if self.gates.method == "examples" and self.replicates > 1:
+            raise ValueError(
+                f"`gates.method: examples` judges one network, and `replicates` is {self.replicates}: leave the method out, or "
+                "set `replicates: 1`"
+            )
         if float(self.training.duration[:-2]) <= 0 and (trained := self.variants.trained):
             raise ValueError(
                 f"`training.duration` must be more than zero: `{trained[0]}` is trained. To prune a pretrained model without "
@@ -373,13 +379,20 @@ class Recipe(Frozen):
     @property
     def policy(self) -> GatePolicy:
         """The gates as the evidence judges them."""
-        method = self.gates.method or ("non-inferiority" if self.replicates > 1 else "point")
+        by_default: Method = "non-inferiority" if self.replicates > 1 else "examples"
         gates = tuple(
             Gate(name, settings.max_drop, settings.max_relative_increase)
             for name, settings in self.gates.metrics.items()
         )
-        declared = self.gates.looks
-        return GatePolicy(gates, method, self.gates.confidence, self.gates.at, self.gates.target_sparsity, declared)
+        return GatePolicy(
+            gates,
+            self.gates.method or by_default,
+            self.gates.confidence,
+            self.gates.at,
+            self.gates.target_sparsity,
+            looks=self.gates.looks,
+            fallback="point" if self.gates.method is None and self.replicates == 1 else None,
+        )
 
     @property
     def sha256(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.evidence import one_network
 from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
@@ -165,6 +166,7 @@ def conclude(
     metrics = {metric: run.metrics[metric] for run in runs for metric in run.metrics}
     if not metrics:
         raise TicketSmithError(f"the runs of experiment {name!r} measured nothing: their metrics are empty.")
+    policy = one_network.settled(policy, runs)
     validation, test = judge(runs, policy, "validation", places), judge(runs, policy, "test", places)
     metric = metrics[policy.gates[0].metric if policy.gates else next(iter(metrics))]
     about = subject(run.variant for run in runs)

@@ -1,9 +1,10 @@
 """The quality gates: is a pruned level still as good as dense, within a margin that was set beforehand?
 
-Two methods. ``point`` compares the mean worsening with the margin and knows no uncertainty. ``non-inferiority`` is the
+Three methods. ``point`` compares the mean worsening with the margin and knows no uncertainty. ``non-inferiority`` is the
 paired one-sided t test used where "not worse by more than a margin" has to be shown rather than assumed: FAIL and PASS
-are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE. So is a level that
-lacks a planned replicate, by either method; a replicate that diverged is no missing one: it fails its level, and all
+are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE. ``examples`` is the same
+for one network, whose examples take the place of replicates (``one_network``). INCONCLUSIVE is also a level that
+lacks a planned replicate, by any method; a replicate that diverged is no missing one: it fails its level, and all
 beyond. Where there are several looks, each level's verdict is that of the earliest one that decided.
 """
 
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ticketsmith.errors import TicketSmithError
+from ticketsmith.evidence import one_network
+from ticketsmith.evidence.examples import Difference
 from ticketsmith.evidence.looks import Look, error_of, later_error, schedule
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
@@ -64,6 +67,7 @@ class _Pairs:
 
     ``alone`` are seeds without a dense run; ``gaps`` say what else of dense cannot be compared with.
     ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` the same in the metric's unit.
+    ``examples`` compares one network example by example, where that is the method.
     """
 
     worsening: Mapping[int, float]
@@ -72,6 +76,7 @@ class _Pairs:
     finest: Resolution
     alone: tuple[int, ...]
     gaps: tuple[Gap, ...]
+    examples: Difference | None
 
     @property
     def values(self) -> list[float]:
@@ -89,6 +94,7 @@ def judge(
     run has. A method fails at the level where a seed diverged and at every sparser one; a control that diverged is
     INCONCLUSIVE, since its quality is not known. Raises TicketSmithError when a gate names a metric that no run measured.
     """
+    policy = one_network.settled(policy, results)
     metrics = {name: metric for run in results for name, metric in run.metrics.items()}
     for gate in policy.gates:
         if results and gate.metric not in metrics:
@@ -175,13 +181,21 @@ def _pair(
     magnitude = max((abs(value[seed]) for value in (here, there) for seed in differing), default=0.0)
     unpaired = [run for run in dense if run.seed in seeds and run.seed not in there]
     floor = finest.paired_floor([worsening[seed] for seed in differing], magnitude, scale)
+    examples = None
+    if policy.method == "examples" and worsening:
+        examples = one_network.worsening(runs, dense, gate, finest, policy, split)
+    unkept = sorted(worsening) if policy.method == "examples" and examples is None else ()
     return _Pairs(
         worsening,
         differing,
         floor,
         replace(finest, amount=floor * scale),
         alone=tuple(sorted(here.keys() - {run.seed for run in dense})),
-        gaps=_dense_gaps(unpaired, sorted(both - worsening.keys()), gate.metric, policy.at, split),
+        gaps=(
+            *_dense_gaps(unpaired, sorted(both - worsening.keys()), gate.metric, policy.at, split),
+            *_gaps({GapCause.NO_OUTCOMES: unkept}),
+        ),
+        examples=examples,
     )
 
 
@@ -232,7 +246,7 @@ class _Question:
         the margin.
         """
         count = len(self.level.expected)
-        if self.policy.method == "point":
+        if self.policy.method != "non-inferiority":
             return self.at(Look(count, self.error))
         looks = schedule(count, self.error, self.policy.looks, self.policy.shown)
         numbers = tuple(dict.fromkeys((*self.policy.looks, *(look.replicates for look in looks))))
@@ -256,8 +270,10 @@ class _Question:
 
 def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split: Split, look: Look) -> Verdict:
     values = pairs.values
-    tested = policy.method == "non-inferiority"
-    bounds = one_sided_bounds(values, 1 - look.error, pairs.floor) if tested else None
+    tested = policy.method != "point"
+    bounds = one_sided_bounds(values, 1 - look.error, pairs.floor) if policy.method == "non-inferiority" else None
+    if pairs.examples is not None:
+        bounds = pairs.examples.low, pairs.examples.high
     sound = [run for run in level.runs if not run.diverged]
     valueless = [run for run in sound if measured_value(run, gate.metric, split, policy.at) is None]
     unmeasured = {run.seed for run in valueless if not _measures(run, gate.metric, split, policy.at)}
@@ -300,6 +316,7 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         network_sparsity=level.size.network_sparsity,
         error=look.error,
         declared=look.declared,
+        examples=pairs.examples,
     )
 
 

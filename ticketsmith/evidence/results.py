@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ticketsmith.evidence.outcomes import SealedOutcomes
 
 Split = Literal["validation", "test"]
 At = Literal["final", "early_stop"]
@@ -108,7 +111,8 @@ class Result:
     apart. ``total`` and ``kept`` count prunable weights, ``parameters`` all there are, biases and norms too. ``seconds``
     is the wall-clock time of making it, None when it is not known; ``bill`` says what that cost. ``training_flops``
     counts the dense arithmetic that training did, in floating-point operations. ``weights`` is the SHA-256 of the trained
-    weights, empty where it is not known; ``examples`` counts those of each split, where the task tells.
+    weights, empty where it is not known; ``examples`` counts those of each split, where the task tells. ``outcomes`` are those
+    of single examples, read when somebody asks; None where the run kept none.
     """
 
     variant: str
@@ -133,6 +137,7 @@ class Result:
     curve: Sequence[CurvePoint] = field(default=())
     weights: str = ""
     examples: Mapping[str, int] = field(default_factory=dict)
+    outcomes: SealedOutcomes | None = field(default=None, compare=False, repr=False)
 
     @property
     def place(self) -> Place:

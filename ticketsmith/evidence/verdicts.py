@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ticketsmith.evidence.resolution import Resolution
 from ticketsmith.evidence.results import At, Split
 
-Method = Literal["point", "non-inferiority"]
+if TYPE_CHECKING:
+    from ticketsmith.evidence.examples import Difference  # which needs NumPy
+
+Method = Literal["point", "non-inferiority", "examples"]
 
 TOLERANCE = 1e-9
 """A drop of exactly the margin passes: 98.9 - 96.9 is 2.0000000000000142 in binary, and nobody means that by "more than"."""
 
 
 class Status(StrEnum):
-    """The answer of a gate. INCONCLUSIVE: too few replicates to tell."""
+    """The answer of a gate. INCONCLUSIVE: too few replicates, or examples, to tell."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -58,7 +61,8 @@ class GatePolicy:
     """All gates of an experiment and how they are judged.
 
     ``confidence`` is that of each one-sided test, e.g. 0.95, over all of its looks. ``target_sparsity`` (0..1) names the
-    level that the exit status speaks of: the first one at least as sparse.
+    level that the exit status speaks of: the first one at least as sparse. ``fallback`` is the method where runs kept no
+    outcomes of examples.
 
     ``looks`` are the numbers of replicates at which it was declared, before the first of them, that gates are asked; without
     any, there is one look at what is planned. ``shown`` are those at which verdicts were shown, in order: the ones that were
@@ -74,6 +78,7 @@ class GatePolicy:
     looks: tuple[int, ...] = ()
     shown: tuple[int, ...] = ()
     coarse: int = 0
+    fallback: Method | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class GapCause(StrEnum):
     """Why seeds cannot be compared, beside runs that are missing.
 
     The ticket that a control needs diverged; the dense run diverged, was not measured, is no finite number, or is 0 under a
-    relative gate; the level itself was not measured.
+    relative gate; the level itself was not measured, or kept no outcomes of its examples, or dense did not.
     """
 
     TICKET_DIVERGED = "ticket diverged"
@@ -99,6 +104,7 @@ class GapCause(StrEnum):
     DENSE_UNDEFINED = "dense undefined"
     DENSE_ZERO = "dense zero"
     UNMEASURED = "unmeasured"
+    NO_OUTCOMES = "no outcomes"
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,8 @@ class Verdict:
     ``divergences`` are runs of this level or, of a method, of a milder one. ``absent`` are planned seeds without a run,
     ``alone`` those without a dense run, ``undefined`` those whose value is no finite number, ``gaps`` what else cannot be
     compared. ``control``: it is no method, but what a method is held against. ``sparsity`` is that of the prunable weights,
-    ``network_sparsity`` that of all parameters, None where those were not counted.
+    ``network_sparsity`` that of all parameters, None where those were not counted. ``examples``: the comparison of one network
+    example by example, from which the bounds are; None by another method.
     """
 
     variant: str
@@ -157,6 +164,7 @@ class Verdict:
     looks: tuple[int, ...] = ()
     error: float = 0.05
     declared: bool = True
+    examples: Difference | None = None
 
     @property
     def seeds(self) -> int:

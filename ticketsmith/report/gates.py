@@ -43,6 +43,7 @@ def _verdict(verdict: Verdict, metrics: Mapping[str, Metric], policy: GatePolicy
         **{name: getattr(verdict, name) for name in _FIELDS},
         "gate": asdict(verdict.gate),
         "floored": verdict.floor is not None,
+        "examples": asdict(verdict.examples) if verdict.examples else None,
         "gaps": gaps(verdict),
         "reason": reason(verdict, metrics[verdict.gate.metric], policy),
     }

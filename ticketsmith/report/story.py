@@ -260,11 +260,11 @@ def _table_note(findings: Findings) -> str:
             f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
             for gate in findings.policy.gates
         ]
-        how = (
-            f"one-sided paired test over seeds at {level} confidence"
-            if findings.policy.method == "non-inferiority"
-            else "comparison of means, without confidence"
-        )
+        how = {
+            "non-inferiority": f"one-sided paired test over seeds at {level} confidence",
+            "examples": f"one-sided paired test of one network over test examples at {level} confidence",
+            "point": "comparison of means, without confidence",
+        }[findings.policy.method]
         parts.append(f"Gate: {units.listed(gates)} than dense ({how}).")
     if findings.benchmark:
         parts.append(

@@ -16,12 +16,13 @@ from torch.nn import functional as F
 from ticketsmith import models
 from ticketsmith.data import load as load_data
 from ticketsmith.errors import TaskError
+from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
 from ticketsmith.streams import derive
 from ticketsmith.tasks.frechet import frechet_distance, precision_and_recall
 from ticketsmith.tasks.judge import Judge
 from ticketsmith.tasks.png import png, row
-from ticketsmith.tasks.task import Batch, split_component
+from ticketsmith.tasks.task import Batch, Evaluation, split_component
 
 NOISE_LEVELS = 10
 """Held-out images are denoised from these many times, evenly spaced between pure noise (0) and the image (1)."""
@@ -155,18 +156,20 @@ class Denoising:
         # Times spread evenly over 0..1 from one random offset: less variance than drawn apart (Kingma et al. 2021).
         offset = torch.rand((), generator=generator)
         times = ((torch.arange(len(images)) + offset) / len(images)).to(images.device)
-        return self._loss(model, images, labels, noise, times)
+        return F.mse_loss(*self._velocities(model, images, labels, noise, times))
 
     def evaluate(
         self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
     ) -> Mapping[str, float]:
         images, labels = self._held_out[split]
         noise, times = self._fixed(f"{split} noise", len(images)), self._times(len(images))
-        total = 0.0
+        total, errors = 0.0, []
         for part in _parts(len(images)):
             few = (tensor[part].to(device) for tensor in (images, labels, noise, times))
-            total += float(self._loss(model, *few)) * len(times[part])
-        return {"loss": total / len(images)}
+            guess, target = self._velocities(model, *few)
+            total += float(F.mse_loss(guess, target)) * len(times[part])
+            errors.append(F.mse_loss(guess, target, reduction="none").flatten(1).mean(1))
+        return Evaluation({"loss": total / len(images)}, {"loss": Outcomes(torch.cat(errors).detach().cpu().numpy())})
 
     def evaluate_final(self, model: nn.Module, device: torch.device) -> Mapping[str, Mapping[str, float]]:
         """Distances of generated images from those of each held-out split, from the same noise for every model."""
@@ -228,9 +231,12 @@ class Denoising:
             _RECALL: 100.0 * recall,
         }
 
-    def _loss(self, model: nn.Module, images: Tensor, labels: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    def _velocities(
+        self, model: nn.Module, images: Tensor, labels: Tensor, noise: Tensor, times: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the model guesses and what is true, but for a part that both have; the loss is their mean squared error."""
         guess = self._denoised(model, _between(images, noise, times), times, labels)
-        return F.mse_loss(guess / _left(times), images / _left(times))
+        return guess / _left(times), images / _left(times)
 
     def _denoised(self, model: nn.Module, points: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         guess = model(self._input(points, times, labels))

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
+from ticketsmith.tasks.task import Evaluation
 
 Examples = tuple[Tensor, Tensor]
 """Inputs and their labels."""
@@ -41,12 +43,14 @@ class Labelled(ABC):
         self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
     ) -> Mapping[str, float]:
         inputs, labels = self._on(device, split)
-        loss, correct = 0.0, 0
+        loss, right = 0.0, []
         for part, target in zip(torch.split(inputs, self._at_once), torch.split(labels, self._at_once), strict=True):
             logits = self._answers(model, part).float()
             loss += float(F.cross_entropy(logits, target, reduction="sum"))
-            correct += int((logits.argmax(1) == target).sum())
-        return {"accuracy": 100.0 * correct / len(labels), "loss": loss / len(labels)}
+            right.append(logits.argmax(1) == target)
+        outcomes = torch.cat(right).cpu().numpy()
+        metrics = {"accuracy": 100.0 * int(outcomes.sum()) / len(labels), "loss": loss / len(labels)}
+        return Evaluation(metrics, {"accuracy": Outcomes(outcomes, scale=100.0)})
 
     def abridged(self, count: int) -> Self:
         """The same task, with ``count`` examples in each split that is measured."""

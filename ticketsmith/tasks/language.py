@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,9 +16,10 @@ from torch.nn import functional as F
 from ticketsmith import models
 from ticketsmith.data import load_text, tokens
 from ticketsmith.errors import TaskError
+from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
 from ticketsmith.tasks.generation import continuation
-from ticketsmith.tasks.task import Batch, Phase, split_component
+from ticketsmith.tasks.task import Batch, Evaluation, Phase, split_component
 
 _TOKENS_AT_ONCE = 16_384
 _PROMPTS = 3
@@ -103,19 +105,33 @@ class Language:
         news = torch.full_like(begins, context)  # of each window, how many of its last tokens no other has predicted
         news[-1] = predicted - begins[-1]
         begins[-1] = predicted - context
-        total, at_once = 0.0, max(1, _TOKENS_AT_ONCE // context)
+        total, at_once, sums = 0.0, max(1, _TOKENS_AT_ONCE // context), []
         for part, new in zip(torch.split(begins, at_once), torch.split(news, at_once), strict=True):
             inputs, targets = self._windows(text, part)
             logits = self._logits(model, inputs).float()
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
             counted = torch.arange(context, device=device) >= context - new[:, None]
-            total += float(losses.masked_fill(~counted, 0.0).sum(dtype=torch.float64))
-        loss = total / predicted
-        return {
+            new_losses = losses.masked_fill(~counted, 0.0)
+            total += float(new_losses.sum(dtype=torch.float64))
+            sums.append(new_losses.sum(1, dtype=torch.float64))
+        loss, bits = total / predicted, 1.0 / math.log(2) / self._characters[split]
+        metrics = {
             "loss": loss,
             "bits_per_character": loss / math.log(2) / self._characters[split],
             "perplexity": math.exp(min(loss, 700.0)),
         }
+        return Evaluation(metrics, self._outcomes(torch.cat(sums) / news, news, bits))
+
+    @staticmethod
+    def _outcomes(losses: Tensor, sizes: Tensor, bits: float) -> dict[str, Outcomes]:
+        """Those of the windows of a split, which are all of one text: it does not say where its documents begin."""
+        means, tokens = losses.detach().float().cpu().numpy(), sizes.cpu().numpy()
+        kinds: dict[str, dict[str, Any]] = {
+            "loss": {},
+            "bits_per_character": {"scale": bits},
+            "perplexity": {"exponential": True},
+        }
+        return {name: Outcomes(means, tokens, np.array([len(means)]), **kind) for name, kind in kinds.items()}
 
     def abridged(self, count: int) -> Language:
         """The same task, with ``count`` windows in each split that is measured, and short samples."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ticketsmith import data, models
 from ticketsmith.data import tokens
 from ticketsmith.errors import TaskError
+from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
 from ticketsmith.plugins import build, source_fingerprint
 
@@ -29,6 +30,18 @@ BUILTINS = {
 }
 
 Batch = tuple[Tensor, ...]
+
+
+class Evaluation(dict[str, float]):
+    """Metrics by name, as ``Task.evaluate`` gives them, with the ``outcomes`` of single examples by metric.
+
+    A plain mapping of metrics does too, and outcomes of some metrics are enough: those that are a mean over examples. Sealed
+    runs keep them, and a gate of one replicate is judged by them. The same examples in the same order each time.
+    """
+
+    def __init__(self, metrics: Mapping[str, float], outcomes: Mapping[str, Outcomes] | None = None) -> None:
+        super().__init__(metrics)
+        self.outcomes: Mapping[str, Outcomes] = outcomes or {}
 
 
 @runtime_checkable
@@ -56,7 +69,10 @@ class Task(Protocol):
     def evaluate(
         self, model: nn.Module, split: Literal["validation", "test"], device: torch.device
     ) -> Mapping[str, float]:
-        """Every metric of ``metrics`` on a split, by name. ``model`` is in evaluation mode; must be deterministic."""
+        """Every metric of ``metrics`` on a split, by name. ``model`` is in evaluation mode; must be deterministic.
+
+        An ``Evaluation`` has the outcomes of single examples, too.
+        """
         ...
 
     def example(self, batch_size: int) -> Tensor | tuple[Tensor, ...]:

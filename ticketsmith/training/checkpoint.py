@@ -7,17 +7,29 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from ticketsmith.errors import DamagedRunError, StoreUnreachableError
+from ticketsmith.evidence import outcomes
 from ticketsmith.evidence.results import CurvePoint
 from ticketsmith.store.contract import Store, checkpoint_path
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.loop import Progress
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
+_OUTCOMES = "outcomes"
+"""The tensor of a checkpoint that holds the outcomes of validation examples; those of earlier versions have none."""
+
 
 def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: float) -> None:
     """Writes a checkpoint, whole or not at all. ``seconds`` is the time spent on the run so far. Raises StoreError."""
     tensors = learner.unfinished() | {f"best/{name}": value for name, value in progress.best.items()}
+    if progress.outcomes is not None and progress.best_outcomes is not None:
+        states: outcomes.OfStates = {
+            "final": {"validation": progress.outcomes},
+            "early_stop": {"validation": progress.best_outcomes},
+        }
+        tensors[_OUTCOMES] = torch.frombuffer(bytearray(outcomes.to_bytes(states)), dtype=torch.uint8)
     note = {
         "seconds": seconds,
         "step": progress.step,
@@ -49,6 +61,10 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
     tensors, note = from_bytes(content, checkpoint_path(key))
     progress = _progress(note)
     progress.best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
+    if _OUTCOMES in tensors:
+        kept = outcomes.from_bytes(tensors.pop(_OUTCOMES).numpy().tobytes(), checkpoint_path(key))
+        progress.outcomes = kept.get("final", {}).get("validation", {})
+        progress.best_outcomes = kept.get("early_stop", {}).get("validation", {})
     learner.resume(tensors, note["averaged"])
     return progress, float(note["seconds"])
 

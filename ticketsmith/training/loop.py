@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ticketsmith.errors import TaskError
+from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import CurvePoint, Metric
 from ticketsmith.spec import Training, in_steps
 from ticketsmith.streams import derive
-from ticketsmith.tasks.task import Task, final_metrics
+from ticketsmith.tasks.task import Evaluation, Task, final_metrics
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.optimization import learning_rate
 from ticketsmith.training.order import DataOrder
@@ -24,7 +25,8 @@ from ticketsmith.training.order import DataOrder
 class Progress:
     """Where a training stands; with the model and the optimizer, all that is needed to go on.
 
-    ``best`` holds the result's state at the early-stop iteration so far: the minimum of the validation loss.
+    ``best`` holds the result's state at the early-stop iteration so far: the minimum of the validation loss. ``outcomes`` are
+    those of single validation examples at the last evaluation, ``best_outcomes`` at that iteration; None: not known any more.
     ``notes`` are for a person who watches: metrics that are not finite, and why training diverged.
     ``interval_loss`` is the sum of the training losses since the last evaluation; on a GPU it stays there until it is read,
     so that no step waits for it.
@@ -37,6 +39,8 @@ class Progress:
     best_step: int = -1
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcomes] | None = None
+    best_outcomes: Mapping[str, Outcomes] | None = None
     diverged: bool = False
     notes: list[str] = field(default_factory=list)
     undefined: set[str] = field(default_factory=set)
@@ -101,10 +105,11 @@ def evaluate(learner: Learner, progress: Progress) -> None:
             progress.notes.append(
                 f"{name} is {value} on validation at iteration {progress.step:,}: its curve has a gap, training goes on"
             )
-    progress.curve.append(CurvePoint(progress.step, train_loss, metrics))
+    progress.curve.append(CurvePoint(progress.step, train_loss, dict(metrics)))
+    progress.outcomes = metrics.outcomes
     if metrics["loss"] < progress.best_loss:
         progress.best_step, progress.best_loss = progress.step, metrics["loss"]
-        progress.best = learner.state()
+        progress.best, progress.best_outcomes = learner.state(), metrics.outcomes
 
 
 def diverge(progress: Progress, why: str) -> None:
@@ -113,11 +118,21 @@ def diverge(progress: Progress, why: str) -> None:
     progress.notes.append(f"{why}: the run has diverged")
 
 
-def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> dict[str, float]:
-    """The task's metrics on ``validation`` or ``test``, the model left in training mode as it was."""
+def measure(task: Task, model: nn.Module, split: str, device: torch.device) -> Evaluation:
+    """The task's metrics on ``validation`` or ``test``, the model left in training mode as it was.
+
+    Outcomes of single examples come with them, of those metrics that are finite and have any. Raises TaskError.
+    """
     with judged(model):
         metrics = task.evaluate(model, split, device)  # type: ignore[arg-type]
-    return _checked("task.evaluate", metrics, task.metrics)
+    plain = _checked("task.evaluate", metrics, task.metrics)
+    outcomes = metrics.outcomes if isinstance(metrics, Evaluation) else {}
+    for name, one in outcomes.items():
+        if name not in plain:
+            raise TaskError(f"task.evaluate gives outcomes of {name!r}, which is none of its metrics: {sorted(plain)}.")
+        if math.isfinite(plain[name]) and (what := one.fault() or one.disagreement(plain[name])):
+            raise TaskError(f"task.evaluate: the outcomes of {name!r} on {split} {what}.")
+    return Evaluation(plain, {name: one for name, one in outcomes.items() if math.isfinite(plain[name])})
 
 
 def measure_final(task: Task, model: nn.Module, device: torch.device) -> dict[str, dict[str, float]]:

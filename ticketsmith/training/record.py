@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ticketsmith.evidence.results import CurvePoint, finite
+from ticketsmith.evidence import outcomes
+from ticketsmith.evidence.outcomes import OfStates, Outcomes
+from ticketsmith.evidence.results import CurvePoint, Split, finite
 from ticketsmith.pruning import layout
 from ticketsmith.pruning.masks import Masks
 from ticketsmith.pruning.weights import layouts
@@ -22,13 +25,17 @@ from ticketsmith.training.loop import Progress, diverge, measure, measure_final
 def measured_files(
     spec: RunSpec, learner: Learner, progress: Progress, masks: Masks, forward_flops: int
 ) -> dict[str, bytes]:
-    """``spec.json``, ``metrics.json`` and ``curve.csv``. The test split is measured here, once for each state reported.
+    """``spec.json``, ``metrics.json`` and ``curve.csv``, and where the task gives them, outcomes of single examples.
 
+    The test split is measured here, once for each state reported.
     A run whose loss is not finite has diverged, and is marked so. Another metric that is not finite has no value (null): it
     is told in ``progress.notes``, and no gate on it passes.
     """
     task = learner.task
-    states = None if progress.diverged or spec.stop_after is not None else _both_states(task, learner, progress)
+    states: tuple[dict[str, Any], dict[str, Any]] | None = None
+    kept: OfStates = {}
+    if not progress.diverged and spec.stop_after is None:
+        states, kept = _both_states(task, learner, progress)
     for state in states or ():
         for split in ("validation", "test"):
             if not progress.diverged and not math.isfinite(loss := state[split]["loss"]):
@@ -55,34 +62,53 @@ def measured_files(
         metrics["final"], metrics["early_stop"] = (
             _defined(state, when, progress) for state, when in zip(states, ("the end", "early stop"), strict=True)
         )
-    return {
+    files = {
         "spec.json": to_json(spec.canonical),
         "metrics.json": to_json(metrics),
         "curve.csv": curve_csv(progress.curve, [metric.name for metric in task.metrics]),
     }
+    if not progress.diverged and any(by_metric for splits in kept.values() for by_metric in splits.values()):
+        files[outcomes.FILE] = outcomes.to_bytes(kept)
+    return files
 
 
-def _both_states(task: Task, learner: Learner, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
-    # Where nothing was trained there is no curve: the weights are measured as they came.
-    here = measure(task, learner.result, "validation", learner.device) if not progress.curve else {}
-    last = progress.curve[-1] if progress.curve else CurvePoint(progress.step, math.nan, here)
-    final = _state(task, learner, last)
-    if not progress.curve or progress.best_step == progress.step:
-        return final, final
-    learner.load(progress.best)
-    best = next(point for point in progress.curve if point.step == progress.best_step)
-    return final, _state(task, learner, best)
+_State = tuple[dict[str, Any], dict[Split, Mapping[str, Outcomes]]]
+"""What some weights come to: for ``metrics.json``, and the outcomes of single examples by split and metric."""
 
 
-def _state(task: Task, learner: Learner, point: CurvePoint) -> dict[str, Any]:
-    """What the weights of ``point``, which are loaded, come to: the curve's metrics, and those measured only now."""
+def _both_states(
+    task: Task, learner: Learner, progress: Progress
+) -> tuple[tuple[dict[str, Any], dict[str, Any]], OfStates]:
+    if progress.curve:
+        last, known = progress.curve[-1], progress.outcomes
+    else:  # nothing was trained: the weights are measured as they came
+        here = measure(task, learner.result, "validation", learner.device)
+        last, known = CurvePoint(progress.step, math.nan, here), here.outcomes
+    final = best = _state(task, learner, last, known)
+    if progress.curve and progress.best_step != progress.step:
+        learner.load(progress.best)
+        point = next(point for point in progress.curve if point.step == progress.best_step)
+        best = _state(task, learner, point, progress.best_outcomes)
+    return (final[0], best[0]), {"final": final[1], "early_stop": best[1]}
+
+
+def _state(task: Task, learner: Learner, point: CurvePoint, known: Mapping[str, Outcomes] | None) -> _State:
+    """What the weights of ``point``, which are loaded, come to: the curve's metrics, and those measured only now.
+
+    ``known`` are the outcomes behind the curve's; after a checkpoint of an earlier version, which did not keep them, they
+    are measured again.
+    """
     model, device = learner.result, learner.device
+    if known is None:
+        known = measure(task, model, "validation", device).outcomes
     last = measure_final(task, model, device)
-    return {
+    test = measure(task, model, "test", device)
+    metrics = {
         "step": point.step,
         "validation": {**point.validation, **last["validation"]},
-        "test": {**measure(task, model, "test", device), **last["test"]},
+        "test": {**test, **last["test"]},
     }
+    return metrics, {"validation": known, "test": test.outcomes}
 
 
 def _defined(state: dict[str, Any], when: str, progress: Progress) -> dict[str, Any]:

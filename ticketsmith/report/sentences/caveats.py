@@ -108,6 +108,11 @@ def missing(findings: Findings) -> list[str]:
 
 def _replicates(findings: Findings) -> list[str]:
     seeds = units.plural(findings.replicates, "seed")
+    if findings.policy.method == "examples":
+        return [
+            "One network was judged, by the test examples: the answer is about this very network on data like these, and not "
+            "about the recipe. Another seed may give another answer, and nothing here says by how much."
+        ]
     if findings.replicates == 1:
         return ["Only one seed was trained: another may give another answer, and nothing here says by how much."]
     if findings.policy.method == "point":

@@ -10,7 +10,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict, by_level, level_status
 from ticketsmith.report.sentences import looks, measures
-from ticketsmith.report.sentences.verdicts import gaps, reason
+from ticketsmith.report.sentences.verdicts import gaps, reason, sample
 
 
 def headline(findings: Findings) -> str:
@@ -29,10 +29,13 @@ def headline(findings: Findings) -> str:
 
 
 def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """What a claim rests on: ``95 % confidence, look 2 of 3, 5 seeds`` or ``1 seed: a point estimate, no confidence``."""
+    """What a claim rests on: ``95 % confidence, look 2 of 3, 5 seeds``, ``95 % confidence over test examples, one network``,
+    or ``1 seed: a point estimate, no confidence``."""
     fewest = min(verdicts, key=lambda verdict: verdict.replicates, default=None)
     replicates = fewest.replicates if fewest else 0
     seeds = units.replicates(fewest.seeds if fewest else 0, replicates)
+    if verdicts and all(verdict.examples for verdict in verdicts):
+        return f"{units.percent(findings.policy.confidence)} confidence over test examples, one network"
     if findings.policy.method == "point" or replicates < 2:
         return f"{seeds}: a point estimate, no confidence"
     return f"{looks.confidence(findings, verdicts)}, {seeds}"
@@ -68,8 +71,12 @@ def _passing(findings: Findings, spot: SweetSpot) -> str:
     elif failed:  # its metric is no number
         ended = _first_reason(findings, failed)
     else:
-        ended = units.listed(_lacking(verdicts, "planned runs are missing")) or "the seeds cannot tell"
+        ended = units.listed(_lacking(verdicts, "planned runs are missing")) or _who_cannot_tell(findings)
     return f"Up to {without}; at the next level, {measures.removed_share(findings.size_at(spot.variant, end.level))}, {ended}."
+
+
+def _who_cannot_tell(findings: Findings) -> str:
+    return f"the {'test examples' if findings.policy.method == 'examples' else 'seeds'} cannot tell"
 
 
 def _lacking(verdicts: Sequence[Verdict], missing: str) -> list[str]:
@@ -117,7 +124,9 @@ def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
     if lacking:
         return f"Inconclusive: {units.listed(lacking)}, so that nothing is decided."
     fewest = min(first, key=lambda verdict: verdict.replicates)
-    if fewest.seeds > fewest.replicates == 1:
+    if fewest.examples:
+        why = f"{sample(fewest.split, fewest.examples)} are too few"
+    elif fewest.seeds > fewest.replicates == 1:
         why = f"the networks of {fewest.seeds} seeds are bit for bit equal, one replicate, which is too few"
     else:
         why = f"{units.plural(fewest.replicates, 'seed')} {'is' if fewest.replicates == 1 else 'are'} too few"

@@ -61,7 +61,16 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
             "passes only when every gate passes.",
         ),
     ]
-    if findings.policy.method == "non-inferiority":
+    if findings.policy.method == "examples":
+        terms.append(
+            (
+                "PASS, FAIL, INCONCLUSIVE",
+                f"PASS: with {confidence} confidence this network loses no more on data like the test examples than the gate "
+                "allows. FAIL: with the same confidence it loses more. INCONCLUSIVE: the test examples on which it differs from "
+                "dense are too many, or there are too few of all, to say either. Other seeds are left out of account.",
+            )
+        )
+    elif findings.policy.method == "non-inferiority":
         terms.append(
             (
                 "PASS, FAIL, INCONCLUSIVE",

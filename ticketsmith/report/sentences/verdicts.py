@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ticketsmith import units
+from ticketsmith.evidence.examples import Difference
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.results import Metric, Split
 from ticketsmith.evidence.verdicts import GapCause, GatePolicy, Status, SweetSpot, Verdict, level_status
 from ticketsmith.report.sentences import looks, measures
 
@@ -17,6 +19,7 @@ _GAPS = {
     GapCause.DENSE_UNDEFINED: "dense {metric} is not a finite number for {seeds}",
     GapCause.DENSE_ZERO: "a relative change from a dense value of 0 is not defined ({seeds})",
     GapCause.UNMEASURED: "{metric} was not measured for {seeds}",
+    GapCause.NO_OUTCOMES: "no outcomes of single examples in {metric} were kept for {seeds} or dense",
 }
 
 
@@ -28,8 +31,13 @@ def reason(verdict: Verdict, metric: Metric, policy: GatePolicy) -> str:
         parts = [*_diverged(verdict), *lost]
     elif verdict.estimate is None:
         parts = ["nothing to compare"]
+    elif verdict.examples is not None:
+        parts = [_by_examples(verdict, verdict.examples, metric, policy.confidence)]
     elif policy.method == "point":
         parts = [_point(verdict, metric)]
+    elif policy.method == "examples":
+        gate = verdict.gate
+        parts = [f"{measures.worse(gate, metric, verdict.estimate)}, margin {measures.margin(gate, metric)}"]
     else:
         parts = [_non_inferiority(verdict, metric)]
         if stage := looks.basis(verdict, policy):
@@ -114,6 +122,36 @@ def _non_inferiority(verdict: Verdict, metric: Metric) -> str:
     elif needed:
         more = f"about {needed} replicates would decide it if mean and spread stay"
     return f"{lead} {span}, which holds the {margin}; {more}{floor}"
+
+
+def _by_examples(verdict: Verdict, examples: Difference, metric: Metric, confidence: float) -> str:
+    """The bound over examples, and what it is about; of an open answer, how many more would close it."""
+    gate, low, high = verdict.gate, examples.low, examples.high
+    lead = (
+        f"{measures.worse(gate, metric, examples.estimate)}; with {units.percent(confidence)} confidence over "
+        f"{sample(verdict.split, examples)}"
+    )
+    margin, about = f"margin {measures.margin(gate, metric)}", "of this network, and not of other seeds"
+    if verdict.by_numbers is Status.PASS:
+        limit = "at most" if high >= 0 else "at least"
+        return f"{lead} {limit} {measures.worse(gate, metric, high)}, {margin} ({about})"
+    if verdict.by_numbers is Status.FAIL:
+        return f"{lead} at least {measures.worse(gate, metric, low)}, {margin} ({about})"
+    span = f"between {measures.worsening(gate, metric, low)} and {measures.worse(gate, metric, high)}"
+    reach = high - examples.estimate if gate.allows(examples.estimate) else examples.estimate - low
+    distance = abs(gate.margin - examples.estimate)
+    factor = (reach / distance) ** 2 if distance > 1e-9 else math.inf
+    more = "more are needed"
+    if factor <= 1000:
+        needed = float(f"{factor * examples.examples:.2g}")
+        more = f"about {needed:,.0f} of them would decide it if the difference stays"
+    return f"{lead} {span}, which holds the {margin}; {more} ({about})"
+
+
+def sample(split: Split, examples: Difference) -> str:
+    """What a comparison of one network rests on: ``360 test examples``, ``1,743 test examples in 20 blocks``."""
+    text = f"{examples.examples:,} {split} examples"
+    return text if examples.unit == "examples" else f"{text} in {examples.clusters:,} {examples.unit}"
 
 
 def _unclaimed(spot: SweetSpot) -> list[str]:
