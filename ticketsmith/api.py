@@ -18,15 +18,18 @@ from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.search import Move
+from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
 from ticketsmith.execute.executor import Event
 from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_workers
-from ticketsmith.execute.worker import WorkerSettings
+from ticketsmith.execute.worker import Noted, WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.plan import Plan, PlannedRun, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate
+from ticketsmith.pursuit import Pursuit, follow
 from ticketsmith.store import open_store
 from ticketsmith.store.contract import to_json
 from ticketsmith.store.index import Index
@@ -50,7 +53,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A recipe whose task was built and tried, and its plan."""
+    """A recipe whose task was built and tried, and its plan; of a search, all runs that it may ask for."""
 
     recipe: Recipe
     facts: TaskFacts
@@ -173,18 +176,37 @@ def train(
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
     store = open_store(recipe.store_component)
-    store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
-    store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
     rate = rate_of(machine)
+    if rate is None and recipe.search and recipe.search.budget and recipe.search.budget.money is not None:
+        raise RecipeError(
+            "search.budget.money: nobody knows what this machine costs. Say it: --machine NAME=PRICE (in Python: machine=), or "
+            "give the budget in `hours` or `runs`."
+        )
+    store.put(f"{recipe.experiment}/recipe.yaml", recipe.source.encode())
     settings = WorkerSettings(
         recipe.store_component, device, checkpoint_every, (str(recipe.base), str(Path.cwd())), rate
     )
-    common = store, partial(_job, recipe), settings, on_event, index or Index(store)
+    index = index or Index(store)
+    common = store, partial(_job, recipe), settings, on_event, index
     local = executor == "local"
     runner = LocalExecutor(*common, workers or default_workers(device)) if local else DebugExecutor(*common)
+    pursuit = Pursuit(recipe, plan, index) if recipe.search else None
+    if pursuit is not None and variants is None:
+        with runner:
+            plan, outcome = follow(pursuit, runner, store, partial(_tell, on_event))
+        return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=outcome)
+    if pursuit is not None:
+        _, plan = pursuit.look()
+    store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
     runner.submit(plan if variants is None else plan.only(variants))
     runner.wait()
     return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=runner.outcome)
+
+
+def _tell(on_event: Callable[[Event], None], so_far: SearchPath, move: Move) -> None:
+    from ticketsmith.report.sentences.search import announcement
+
+    on_event(Noted("", announcement(so_far, move)))
 
 
 def _job(recipe: Recipe, run: PlannedRun) -> Job:
@@ -241,7 +263,7 @@ class Experiment(ExperimentReader):
         from ticketsmith.report.gates import document
 
         self.remember_look()
-        self.store.put(f"{self.name}/gates.json", to_json(document(self.findings)))
+        self.store.put(f"{self.name}/gates.json", to_json(document(self.findings, self.path)))
         return self.findings
 
     def remember_look(self) -> None:
@@ -333,7 +355,7 @@ class Experiment(ExperimentReader):
         from ticketsmith.report.render import render
 
         samples = collect.read_samples(self.view, runs_to_show(self.findings))
-        for name, content in render(self.findings, samples).items():
+        for name, content in render(self.findings, samples, self.path).items():
             self.store.put(f"{self.name}/report/{name}", content)
         return f"{self.store.url}/{self.name}/report/index.html"
 

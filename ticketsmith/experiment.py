@@ -8,17 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ticketsmith import collect
+from ticketsmith import collect, search
 from ticketsmith.config import Recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
-from ticketsmith.evidence.looks import Record, history
+from ticketsmith.evidence.history import with_history
+from ticketsmith.evidence.looks import Record
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
+from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.serving import Benchmark
-from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.evidence.verdicts import GatePolicy, Status, SweetSpot
 from ticketsmith.execute.executor import Outcome
 from ticketsmith.plan import Plan
@@ -89,6 +91,11 @@ class ExperimentReader:
         """Every sealed run of the plan. Raises DamagedRunError when one was changed."""
         return collect.read_results(self.index, self.plan)
 
+    @cached_property
+    def path(self) -> SearchPath | None:
+        """How far its search has come; None when it is a full grid."""
+        return search.path(self.recipe, self.results, self.policy) if self.recipe.search else None
+
     @property
     def exit_status(self) -> Exit:
         """What a pipeline should know: the gravest of what happened while training and of what the store holds."""
@@ -96,16 +103,22 @@ class ExperimentReader:
         sealed = self.index.statuses(self.plan.by_key, self.name)  # rewind points too, which are no results
         diverged = {key for key, status in sealed.items() if status == "diverged"}
         lost = self.plan.needing({*diverged, *self.outcome.diverged})  # missing for good: their cause is told, not they
-        if any(node.key not in lost and node.key not in sealed for node in self.plan.results):
+        goes_on = self.path is not None and not self.path.over
+        if goes_on or any(node.key not in lost and node.key not in sealed for node in self.plan.results):
             happened.append(Exit.INCOMPLETE)
         if diverged:
             happened.append(Exit.DIVERGED)
         elif self.results:
             target = self.findings.target
+            status = target[1] if target else Status.PASS
             if target is None and self.findings.policy.target_sparsity is not None:
-                happened.append(Exit.INCOMPLETE)
+                frontier = self.path.frontier if self.path is not None and self.path.over else None
+                if frontier is None:
+                    happened.append(Exit.INCOMPLETE)
+                else:  # the search ended before the target, which is beyond what did not pass
+                    status = self.findings.statuses.get((TICKET, frontier), Status.INCONCLUSIVE)
             judged = {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}
-            happened.append(judged.get(target[1] if target else Status.PASS, Exit.OK))
+            happened.append(judged.get(status, Exit.OK))
         return gravest(happened)
 
     @cached_property
@@ -116,9 +129,7 @@ class ExperimentReader:
     @property
     def policy(self) -> GatePolicy:
         """The recipe's gates, with the looks that were declared before the first verdict and those that were taken."""
-        own = self.recipe.policy
-        declared, shown = history(self.looks, [run.key for run in self.results if run.variant == DENSE])
-        return dataclasses.replace(own, looks=declared or own.looks, shown=shown)
+        return with_history(self.recipe.policy, self.looks, self.results)
 
     @property
     def look(self) -> Record | None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from ticketsmith.config.schema import Draws, Pruning, Recipe
 from ticketsmith.errors import PruningError, RecipeError
+from ticketsmith.evidence.search import POINT, level_before
 from ticketsmith.pruning.names import pruned_layers, resolved
 from ticketsmith.pruning.schedule import Layer, left
 from ticketsmith.spec import (
@@ -34,7 +35,7 @@ from ticketsmith.spec import (
 )
 from ticketsmith.store.contract import RunFolder, to_json
 
-REWIND_POINT = "rewind_point"
+REWIND_POINT = POINT
 """The variant name of dense runs that stop where tickets are rewound to; they are material, not results."""
 
 
@@ -156,7 +157,7 @@ def make_plan(
     criterion_sources: Mapping[str, str | None] | None = None,
     layout: int = 1,
 ) -> Plan:
-    """The runs of a recipe.
+    """The runs of a recipe; of a search, all that it may ask for, coarse levels with their rounds merged.
 
     ``task`` is the task's identity, ``train_size`` its training examples (for epochs in steps), ``criterion_sources`` the
     fingerprints of criteria of the user's own, by name, ``layout`` that of rules (see PruneRule). Raises RecipeError when
@@ -232,10 +233,14 @@ def _replicate(
             **_schedule(recipe.pruning, level, rounds),
         )
 
-    ticket = finetuned = relearned = dense
+    tickets, finetuned, relearned = {0: dense}, {0: dense}, {0: dense}
+    step = recipe.search.step(recipe.pruning.levels) if recipe.search else 1
     for level in range(1, recipe.pruning.levels + 1):
+        before = level_before(level, step, recipe.pruning.levels)
+        rounds, ticket = level - before, dense
         if variants.ticket:
-            ticket = add("ticket", level, rewound, Prune(run=ticket.key, rule=rule(level)))
+            mask = Prune(run=tickets[before].key, rule=rule(level, rounds))
+            ticket = tickets[level] = add("ticket", level, rewound, mask)
         if variants.random_reinit:
             for draw in _draws(variants.random_reinit):
                 add("random_reinit", level, Init(draw=draw + 1), Same(run=ticket.key), draw)
@@ -246,8 +251,8 @@ def _replicate(
                 add("random_ticket", level, rewound, shuffled, draw)
         if variants.random_pruning:
             for draw in _draws(variants.random_pruning):
-                mask = AtInit(rule=rule(level, rounds=level, criterion="random"), draw=draw)
-                add("random_pruning", level, Init(), mask, draw)
+                at_init = AtInit(rule=rule(level, rounds=level, criterion="random"), draw=draw)
+                add("random_pruning", level, Init(), at_init, draw)
         if variants.one_shot:
             add("one_shot", level, rewound, Prune(run=dense.key, rule=rule(level, rounds=level)))
         if variants.post_training:
@@ -262,11 +267,13 @@ def _replicate(
                     "duration": variants.finetune.duration,
                 }
             )
-            pruned = Prune(run=finetuned.key, rule=rule(level))
-            finetuned = add("finetune", level, Continue(run=finetuned.key), pruned, training=short)
+            parent = finetuned[before].key
+            pruned = Prune(run=parent, rule=rule(level, rounds))
+            finetuned[level] = add("finetune", level, Continue(run=parent), pruned, training=short)
         if variants.lr_rewind:
-            pruned = Prune(run=relearned.key, rule=rule(level))
-            relearned = add("lr_rewind", level, Continue(run=relearned.key), pruned)
+            parent = relearned[before].key
+            pruned = Prune(run=parent, rule=rule(level, rounds))
+            relearned[level] = add("lr_rewind", level, Continue(run=parent), pruned)
     return nodes
 
 

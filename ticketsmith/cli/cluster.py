@@ -69,19 +69,28 @@ def submit(
     from ticketsmith.execute.kubernetes.cluster import connect
     from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
     from ticketsmith.execute.kubernetes.submit import propose, running
+    from ticketsmith.pursuit import growth_of
+    from ticketsmith.report.sentences.search import forecast
+    from ticketsmith.search import hypotheses, part, path
 
     destination = load_target(target, set_target)
     recipe = options.read_recipe(config, overrides, None)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = prepare(recipe)
     if dry_run:
-        print_manifests(propose(prepared.plan, destination, None))
+        plan = part(prepared.plan, path(recipe, [])) if recipe.search else prepared.plan
+        print_manifests(propose(plan, destination, None))
         return Exit.OK
     records = records_of(destination, recipe.experiment)
     cluster = connect(destination.context, destination.namespace, patience=60)
-    executor = KubernetesExecutor(records, cluster, destination, tell, recipe)
+    grow = growth_of(recipe) if recipe.search else None
+    executor = KubernetesExecutor(records, cluster, destination, tell, recipe, grow)
     proposal = executor.propose(prepared.plan)
     print_proposal(proposal, running(cluster, proposal))
+    if recipe.search:
+        click.echo(
+            f"These are the first Jobs of a search; what they find decides the next. {forecast(hypotheses(recipe))}"
+        )
     if proposal.lost:
         click.echo(
             f"{len(proposal.lost)} Jobs ended without all of their runs and are not tried again by this command: "
@@ -119,13 +128,15 @@ def resume(target: str, set_target: Sequence[str], experiment: str | None, yes: 
     from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
     from ticketsmith.execute.kubernetes.submit import resume as resume_
     from ticketsmith.execute.kubernetes.submit import running
+    from ticketsmith.pursuit import growth
 
     destination, records, cluster = opened(target, set_target, experiment)
     submission = records.submission()
     plan = records.plan(submission)
     if plan is None:
         raise TicketSmithError(f"{records.experiment}: its plan was changed by somebody meanwhile; submit it again.")
-    executor = KubernetesExecutor(records, cluster, destination, tell)
+    grow = growth(records.store, records.experiment) if submission.search else None
+    executor = KubernetesExecutor(records, cluster, destination, tell, grow=grow)
     proposal = executor.propose(plan)
     print_proposal(proposal, running(cluster, proposal))
     _ask(yes, "resume: there is nobody to ask; give --yes to begin.")
@@ -253,13 +264,15 @@ def conduct(store: str, experiment: str, job: str) -> int:
     from ticketsmith.errors import ClusterError, StoreError
     from ticketsmith.execute.kubernetes.cluster import connect
     from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, Conductor
+    from ticketsmith.pursuit import growth
 
     attended, target = _attended(store, experiment, job, CONDUCTOR)
+    records = attended.records
     with attended:
         try:
             cluster = connect(None, target.namespace)
             cluster.mark_begun(job, attended.record.pod, target.limits.experiment, target.limits.keep)
-            status = Conductor(attended.records, cluster, tell).run(target.limits.poll)
+            status = Conductor(records, cluster, tell, growth(records.store, experiment)).run(target.limits.poll)
         except (ClusterError, StoreError) as error:  # a role that is still spreading, say: Kubernetes tries again
             tell(f"error: {error}")
             status = Exit.INCOMPLETE

@@ -28,12 +28,15 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
     from ticketsmith.evidence.results import finite
     from ticketsmith.evidence.size import size_of
     from ticketsmith.execute.executor import statuses
+    from ticketsmith.report.sentences.search import progress
 
     jobs: list[dict[str, object]] = []
     if target is not None:
         runs_prefix, experiment, jobs = jobs_table(target, experiment, as_json)
-    runs = []
+    runs, searches = [], {}
     for one in experiments(runs_prefix, experiment):
+        if one.path is not None:
+            searches[one.name] = one.path
         states = statuses(one.plan, one.store, one.index)
         results = {result.key: result for result in one.results}
         for node in one.plan.results:
@@ -76,6 +79,9 @@ def status(runs_prefix: str, experiment: str | None, target: str | None, as_json
             for row in rows
         ]
         options.print_table(shown, f"{name}: {sealed} of {len(rows)} runs sealed")
+        if name in searches:
+            for line in progress(searches[name]):
+                click.echo(line)
 
 
 @click.command()
@@ -87,6 +93,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
     """Judge every level of every variant by its gates; the exit status is for pipelines."""
     from ticketsmith.api import Experiment
     from ticketsmith.config import load_recipe
+    from ticketsmith.report.gates import search_document
     from ticketsmith.report.sentences.verdicts import reason
 
     recipe = load_recipe(config) if config else None
@@ -130,6 +137,8 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
             for verdict in findings.test
         ]
         documents += rows
+        if judged.path is not None:
+            documents.append({"experiment": one.name, "search": search_document(findings, judged.path)})
         if not as_json:
             shown = [
                 {

@@ -18,9 +18,13 @@ def say_verdict(experiment: Experiment) -> None:
     from ticketsmith.report.sentences.caveats import missing
     from ticketsmith.report.sentences.controls import special
     from ticketsmith.report.sentences.headline import headline
+    from ticketsmith.report.sentences.search import interval, savings
 
-    findings = experiment.findings
+    findings, path = experiment.findings, experiment.path
     click.echo(f"{experiment.name}: {headline(findings)}")
+    if path is not None:
+        click.echo(interval(findings, path))
+        click.echo(savings(path, findings.results))
     click.echo(special(findings))
     for note in missing(findings):
         click.echo(note)

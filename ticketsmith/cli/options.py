@@ -51,18 +51,25 @@ experiment = click.option("--experiment", metavar="NAME", help="One experiment o
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 
 
+search = click.option(
+    "--search", is_flag=True, help="Search for the sweet spot instead of training the full grid (`search: sweet_spot`)."
+)
+
+
 def training(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that trains."""
-    for option in (machine, executor, checkpoint_every, device, workers, store, overrides, config):
+    for option in (machine, executor, checkpoint_every, device, workers, search, store, overrides, config):
         command = option(command)
     return command
 
 
-def read_recipe(config: str, overrides: Sequence[str], store: str | None) -> Recipe:
-    """The recipe with its overrides; ``--store`` is one of them."""
+def read_recipe(config: str, overrides: Sequence[str], store: str | None, search: bool = False) -> Recipe:
+    """The recipe with its overrides; ``--store`` is one of them, and ``--search`` where the recipe has none."""
     from ticketsmith.config import load_recipe
 
-    return load_recipe(config, [*overrides, *([] if store is None else [f"store={json.dumps(store)}"])])
+    more = [*overrides, *([] if store is None else [f"store={json.dumps(store)}"])]
+    recipe = load_recipe(config, more)
+    return load_recipe(config, [*more, "search=sweet_spot"]) if search and recipe.search is None else recipe
 
 
 def print_json(value: Any) -> None:

@@ -44,7 +44,7 @@ def view(
         with _Live(prepared, plan, sealed) as live:
             yield live.show
     else:
-        yield Log(plan, sealed).show
+        yield Log(plan, sealed, growing=prepared.recipe.search is not None).show
 
 
 _TELL_EVERY = 30.0  # seconds
@@ -61,10 +61,11 @@ def name_of(plan: Plan, key: str) -> str:
 class Log:
     """One line a finished run, and now and then one of what is under way."""
 
-    def __init__(self, plan: Plan, sealed: Mapping[str, str]) -> None:
+    def __init__(self, plan: Plan, sealed: Mapping[str, str], growing: bool = False) -> None:
         self.plan, self.done, self.began = plan, len(sealed), time.monotonic()
         self.told: dict[str, float] = {}
-        note(f"{len(plan.by_key)} runs, {self.done} of them cached")
+        self.of = "" if growing else f"/{len(plan.by_key)}"  # nobody knows how many a search takes
+        note(f"{'a search: at most ' if growing else ''}{len(plan.by_key)} runs, {self.done} of them cached")
 
     def show(self, event: Event) -> None:
         if isinstance(event, Noted):
@@ -77,9 +78,7 @@ class Log:
             return
         self.done += event.outcome in ("trained", "diverged", "reused")
         elapsed = time.monotonic() - self.began
-        text = (
-            f"[{elapsed:6.1f} s] {self.done}/{len(self.plan.by_key)} {name_of(self.plan, event.key)}: {event.outcome}"
-        )
+        text = f"[{elapsed:6.1f} s] {self.done}{self.of} {name_of(self.plan, event.key)}: {event.outcome}"
         if event.outcome == "trained":
             text += f" in {event.seconds:.1f} s"
         note(f"{text}: {event.message}" if event.message else text)
@@ -110,7 +109,9 @@ class _Live:
         steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
         self.steps, self.at = steps, {key: steps[key] for key in sealed if key in steps}
         self.count = len(self.at)
-        self.total = self.runs.add_task("", total=sum(steps.values()), completed=sum(self.at.values()), loss="")
+        self.growing = prepared.recipe.search is not None
+        whole = None if self.growing else sum(steps.values())  # nobody knows how many a search takes
+        self.total = self.runs.add_task("", total=whole, completed=sum(self.at.values()), loss="")
         self.tasks: dict[str, object] = {}
 
     def __enter__(self) -> _Live:
@@ -143,7 +144,8 @@ class _Live:
         self._overall()
 
     def _overall(self) -> None:
-        text = f"{self.plan.experiment}: {self.count}/{len(self.plan.by_key)} runs"
+        of = "" if self.growing else f"/{len(self.plan.by_key)}"
+        text = f"{self.plan.experiment}: {self.count}{of} runs"
         self.runs.update(self.total, completed=sum(self.at.values()), description=text)
 
 

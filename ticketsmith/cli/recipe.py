@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from ticketsmith.cli import options
 from ticketsmith.cli.unpruned import tell_what_is_pruned, what_is_pruned
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.units import flops
+
+if TYPE_CHECKING:
+    from ticketsmith.evidence.search import Path
 
 
 @click.command()
@@ -25,7 +28,7 @@ def init(path: str) -> None:
     from ticketsmith.config.json_schema import recipe_schema
     from ticketsmith.errors import RecipeError, disk_error
 
-    place = Path(path)
+    place = FilePath(path)
     template = files("ticketsmith.config").joinpath("template.yaml").read_text()
     try:
         with place.open("x") as file:
@@ -57,7 +60,8 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
         options.print_json({"valid": True, "runs": len(plan_.by_key), "warnings": warnings, **what_is_pruned(facts)})
         return
     click.echo(f"{config}: valid")
-    click.echo(f"{len(plan_.by_key)} runs; {facts.train_size:,} training examples")
+    most = "at most " if prepared.recipe.search else ""
+    click.echo(f"{most}{len(plan_.by_key)} runs; {facts.train_size:,} training examples")
     tell_what_is_pruned(facts)
     for part in cut:
         click.echo(f"{part} takes long: it was tried for a few seconds, and not to its end")
@@ -69,21 +73,33 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
 @options.config
 @options.overrides
 @options.store
+@options.search
 @options.as_json
-def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool) -> None:
-    """Show the runs of a recipe: what is there, what would be trained, and how much arithmetic that is."""
+def plan(config: str, overrides: Sequence[str], store: str | None, search: bool, as_json: bool) -> None:
+    """Show the runs of a recipe: what is there, what would be trained, and how much arithmetic that is.
+
+    Of a search: the runs that it has asked for so far, what it may come to, and its share of the full grid.
+    """
     from ticketsmith import collect
     from ticketsmith.api import Prepared, prepare
     from ticketsmith.cli.power import power_document, powers, tell_power
     from ticketsmith.execute.executor import statuses
+    from ticketsmith.pursuit import Pursuit
+    from ticketsmith.report.sentences.search import forecast, progress
+    from ticketsmith.search import hypotheses
     from ticketsmith.store import open_store
     from ticketsmith.store.index import Index
 
-    prepared: Prepared = prepare(options.read_recipe(config, overrides, store))
-    opened = open_store(prepared.recipe.store_component)
-    index = Index(opened, prepared.recipe.experiment)
-    states = statuses(prepared.plan, opened, index)
-    estimates = powers(prepared, collect.read_results(index, prepared.plan.only([DENSE])))
+    prepared: Prepared = prepare(options.read_recipe(config, overrides, store, search))
+    recipe, shown = prepared.recipe, prepared.plan
+    opened = open_store(recipe.store_component)
+    index = Index(opened, recipe.experiment)
+    path, paths = None, []
+    if recipe.search is not None:
+        path, shown = Pursuit(recipe, prepared.plan, index).look()
+        paths = hypotheses(recipe)
+    states = statuses(shown, opened, index)
+    estimates = powers(prepared, collect.read_results(index, shown.only([DENSE])))
     rows: list[dict[str, Any]] = [
         {
             "variant": node.variant,
@@ -96,26 +112,44 @@ def plan(config: str, overrides: Sequence[str], store: str | None, as_json: bool
             "steps": prepared.steps(node),
             "training_flops": prepared.training_flops(node),
         }
-        for node in prepared.plan.by_key.values()
+        for node in shown.by_key.values()
     ]
     if as_json:
+        extent = {} if path is None else {"search": _extent(path, paths)}
         options.print_json(
             {
-                "experiment": prepared.recipe.experiment,
+                "experiment": recipe.experiment,
                 "nodes": rows,
+                **extent,
                 "power": power_document(estimates),
                 **what_is_pruned(prepared.facts),
             }
         )
         return
-    options.print_table(_grouped(rows), f"{prepared.recipe.experiment}: {len(rows)} runs")
+    options.print_table(_grouped(rows), f"{recipe.experiment}: {len(rows)} runs{' so far' if path else ''}")
     missing = [row for row in rows if row["status"] in ("missing", "in part")]
     click.echo(
         f"{len(rows) - len(missing)} cached, {len(missing)} to train: "
         f"{flops(sum(row['training_flops'] for row in missing))} of dense training arithmetic"
     )
     tell_power(estimates)
+    if path is not None:
+        for line in progress(path):
+            click.echo(line)
+        click.echo(forecast(paths))
     tell_what_is_pruned(prepared.facts)
+
+
+def _extent(path: Path, forecasts: Sequence[Path]) -> dict[str, Any]:
+    """How many runs a search takes: where the first look decides, at most, and those of the full grid."""
+    counts = [len(one.places) for one in forecasts]
+    return {
+        "over": path.over,
+        "runs": len(path.places),
+        "first_look": [min(counts), max(counts)],
+        "at_most": path.terms.ceiling,
+        "grid": path.terms.grid,
+    }
 
 
 def _grouped(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -37,7 +37,8 @@ def train(**how: Any) -> int:
 def prune(benchmark: bool, **how: Any) -> int:
     """Run a whole experiment: dense, tickets, controls, gates, benchmark, report.
 
-    What is in the store already is not trained again; after an interruption the same command goes on.
+    What is in the store already is not trained again; after an interruption the same command goes on. With --search, only
+    what the sweet spot asks for is made.
     """
     from ticketsmith.api import finish
     from ticketsmith.cli.opened import say_verdict
@@ -58,6 +59,7 @@ def _train(
     config: str,
     overrides: Sequence[str],
     store: str | None,
+    search: bool,
     workers: int | None,
     device: str,
     checkpoint_every: float,
@@ -73,7 +75,7 @@ def _train(
     if executor == "debug" and workers is not None:
         raise RecipeError("--workers: the debug executor makes one run after the other; leave it out.")
     rate = None if machine is None else lookup(machine)
-    recipe = options.read_recipe(config, overrides, store)
+    recipe = options.read_recipe(config, overrides, store, search)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = api.prepare(recipe)
     plan = prepared.plan if variants is None else prepared.plan.only(variants)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
+from ticketsmith.config.search import Search
 from ticketsmith.config.tasks import (
     ClassificationTask,
     Component,
@@ -285,6 +286,11 @@ class BenchmarkSettings(Frozen):
     rounds: int = Field(100, ge=10, le=100_000, description="Interleaved rounds over all models.")
 
 
+def _also_by_name(schema: dict[str, Any]) -> None:
+    """`search: sweet_spot` switches the search on with its defaults."""
+    schema["anyOf"].insert(0, {"const": "sweet_spot"})
+
+
 class Recipe(Frozen):
     """One experiment."""
 
@@ -305,6 +311,12 @@ class Recipe(Frozen):
     replicates: int = Field(3, ge=1, le=1000, description="Seeds 0, 1, 2, ...: each trains everything anew.")
     variants: Variants = Field(default_factory=Variants, description="Controls and rivals of the winning ticket.")
     gates: Gates = Field(default_factory=Gates, description="When a sparse network is good enough.")
+    search: Search | None = Field(
+        None,
+        json_schema_extra=_also_by_name,
+        description="`sweet_spot`: train only what the sweet spot asks for, level by level, by what was seen so far; with "
+        "options of its own in a mapping. `replicates` is then the most that may be trained. Without it, the full grid.",
+    )
     benchmark: BenchmarkSettings = Field(default_factory=BenchmarkSettings, description="Measured inference speed.")
     store: Component = Field(
         "runs",
@@ -330,6 +342,37 @@ class Recipe(Frozen):
             raise ValueError(
                 f"`replicates` is {self.replicates}, and `gates.looks` are declared at {', '.join(map(str, looks))}: train one "
                 "of these numbers"
+            )
+        return self
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _search_by_name(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "sweet_spot":
+            raise ValueError("a search is for the `sweet_spot`")
+        return {} if value == "sweet_spot" else value
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Recipe:
+        if self.search is None:
+            return self
+        levels, looks = self.pruning.levels, self.gates.looks or (self.replicates,)
+        if not self.variants.ticket:
+            raise ValueError(
+                "`search` looks for the sweet spot of the ticket: leave `variants.ticket` on, or `search` out"
+            )
+        if self.search.coarse is not None and self.search.coarse > levels:
+            raise ValueError(f"`search.coarse` merges {self.search.coarse} rounds of {levels}: at most {levels}")
+        if looks[-1] != self.replicates:
+            raise ValueError(
+                f"the last of `gates.looks` is {looks[-1]}, but `replicates`, the most that a search trains, is "
+                f"{self.replicates}: set `replicates: {looks[-1]}`"
+            )
+        budget, least = self.search.budget, 3 * looks[0]
+        if budget is not None and budget.runs is not None and budget.runs < least:
+            raise ValueError(
+                f"`search.budget.runs: {budget.runs}` cannot pay {looks[0]} seeds of dense, of its rewind point and of the first "
+                f"level: give at least {least}"
             )
         return self
 
@@ -384,6 +427,7 @@ class Recipe(Frozen):
             Gate(name, settings.max_drop, settings.max_relative_increase)
             for name, settings in self.gates.metrics.items()
         )
+        merged = self.search.step(self.pruning.levels) if self.search else 1
         return GatePolicy(
             gates,
             self.gates.method or by_default,
@@ -391,6 +435,7 @@ class Recipe(Frozen):
             self.gates.at,
             self.gates.target_sparsity,
             looks=self.gates.looks,
+            coarse=merged if merged > 1 else 0,  # where nothing is merged, there is one family of levels
             fallback="point" if self.gates.method is None and self.replicates == 1 else None,
         )
 
@@ -401,6 +446,8 @@ class Recipe(Frozen):
         plain = self.model_dump(mode="json", exclude={"store"})
         if self.pruning.structure == "unstructured":
             del plain["pruning"]["structure"]
+        if self.search is None:
+            del plain["search"]
         if not self.gates.looks:
             del plain["gates"]["looks"]
         text = json.dumps(plain)

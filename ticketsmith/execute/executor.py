@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from ticketsmith.errors import Exit, TicketSmithError, gravest
 from ticketsmith.execute.worker import Ended, Noted, Stepped, WorkerSettings
@@ -146,6 +146,12 @@ class Scheduled(Executor):
     on_event: Callable[[Event], None]
     index: Index
     schedule: Schedule = field(init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets go of what was there for the next plan."""
 
     @property
     def outcome(self) -> Outcome:

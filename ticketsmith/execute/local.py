@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Self
 
 from ticketsmith.errors import Exit
 from ticketsmith.execute.executor import BUSY_WAIT, Event, Scheduled
@@ -37,12 +37,23 @@ def default_workers(device: str) -> int:
 class LocalExecutor(Scheduled):
     """Processes of this machine, ``count`` at most.
 
-    On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there.
+    On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there. Within ``with``, what
+    workers are forked from stays for the next plan.
     """
 
     count: int
     workers: list[_Worker] = field(default_factory=list, init=False)
     crashes: dict[str, int] = field(default_factory=dict, init=False)
+    starter: Starter | None = field(default=None, init=False)
+    lasting: bool = field(default=False, init=False)
+
+    def __enter__(self) -> Self:
+        self.lasting = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lasting = False
+        self._close()
 
     def wait(self) -> Exit:
         """Trains until nothing more can be made."""
@@ -50,8 +61,9 @@ class LocalExecutor(Scheduled):
         if not todo:
             return self.outcome.exit_status
         count = min(self.count, len(todo))
-        settings = replace(self.settings, side_by_side=count)
-        self.starter = Starter(settings, self.job_of(next(iter(todo.values()))))
+        if self.starter is None or count != self.starter.settings.side_by_side:
+            self._close()
+            self.starter = Starter(replace(self.settings, side_by_side=count), self.job_of(next(iter(todo.values()))))
         with _signals([signal.SIGTERM], signal.default_int_handler):
             try:
                 for _ in range(count):
@@ -96,6 +108,7 @@ class LocalExecutor(Scheduled):
         """A worker died: killed by hand, or by the system when memory ran out. Its run is tried again, twice at most."""
         worker.process.join()
         code, run = worker.process.exitcode, worker.run
+        assert self.starter is not None
         self.workers[self.workers.index(worker)] = _Worker(*self.starter.start())
         if run is None:
             return
@@ -123,7 +136,13 @@ class LocalExecutor(Scheduled):
                 except (EOFError, OSError):
                     worker.process.join(5)
         self.workers.clear()
-        self.starter.close()
+        if not self.lasting:
+            self._close()
+
+    def _close(self) -> None:
+        if self.starter is not None:
+            self.starter.close()
+            self.starter = None
 
 
 class DebugExecutor(Scheduled):

@@ -51,7 +51,7 @@ class Starter:
     """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended."""
 
     def __init__(self, settings: WorkerSettings, job: Job) -> None:
-        self._settings, self._job = settings, job
+        self.settings, self._job = settings, job
         self._server: _Server | None = None
         self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
 
@@ -60,7 +60,7 @@ class Starter:
         while self._server is not None or self._tries:
             if self._server is None:
                 self._tries -= 1
-                self._server = _Server(self._settings, self._job)
+                self._server = _Server(self.settings, self._job)
             try:
                 return self._server.fork()
             except _CannotBeForkedError:  # another one could not be either
@@ -69,7 +69,7 @@ class Starter:
             except (EOFError, OSError):  # it was killed
                 self.close()
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=work, args=(theirs, self._settings), daemon=True)
+        process = _SPAWN.Process(target=work, args=(theirs, self.settings), daemon=True)
         _begin(process)
         theirs.close()
         return process, ours

@@ -9,8 +9,10 @@ from typing import Any
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.looks import promise
 from ticketsmith.evidence.results import Metric
+from ticketsmith.evidence.search import Ending, Path, saving
 from ticketsmith.evidence.verdicts import GatePolicy, SweetSpot, Verdict
 from ticketsmith.report.sentences.headline import headline
+from ticketsmith.report.sentences.search import interval, why
 from ticketsmith.report.sentences.verdicts import gaps, reason, reservations
 
 _FIELDS = (
@@ -19,8 +21,11 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def document(findings: Findings) -> dict[str, Any]:
-    """The policy, the headline, the sweet spot, the target and the verdicts of both splits, for ``json.dumps``."""
+def document(findings: Findings, path: Path | None = None) -> dict[str, Any]:
+    """The policy, the headline, the sweet spot, the target and the verdicts of both splits, for ``json.dumps``.
+
+    ``path``: that of its search, if it is one, with the interval and what was spared.
+    """
     return {
         "policy": asdict(findings.policy),
         "headline": headline(findings),
@@ -28,8 +33,33 @@ def document(findings: Findings) -> dict[str, Any]:
         "network": {"parameters": findings.size.parameters, "prunable": findings.size.prunable},
         "sweet_spot": _sweet_spot(findings, findings.sweet_spot) if findings.sweet_spot else None,
         "target": findings.target,
+        **({"search": search_document(findings, path)} if path else {}),
         "validation": [_verdict(verdict, findings.metrics, findings.policy) for verdict in findings.validation],
         "test": [_verdict(verdict, findings.metrics, findings.policy) for verdict in findings.test],
+    }
+
+
+def search_document(findings: Findings, path: Path) -> dict[str, Any]:
+    """The interval, the moves in their order, and what was spared, as plain data."""
+    return {
+        "interval": interval(findings, path),
+        "passes": path.passes,
+        "frontier": path.frontier,
+        "fails": path.fails,
+        "ending": path.ending.value if path.ending else None,
+        "over": path.over,
+        "budget_spent": path.ending is Ending.BUDGET or path.cut,
+        "saving": asdict(saving(path, findings.results)),
+        "moves": [
+            {
+                **{name: getattr(move, name) for name in ("variant", "level", "look", "seeds")},
+                "reason": move.reason.value,
+                "why": why(path, move),
+                "status": move.status.value if move.status else None,
+                "runs": len(move.places),
+            }
+            for move in path.moves
+        ],
     }
 
 

@@ -18,6 +18,7 @@ def report_markdown(story: Story) -> bytes:
         f"# {escaped(story.headline)}",
         escaped(story.served),
         escaped(story.special),
+        escaped(story.interval),
         f"*TicketSmith \u00b7 {escaped(story.name)}*",
     ]
     parts.append(
@@ -30,6 +31,8 @@ def report_markdown(story: Story) -> bytes:
         parts.append(f"## {question}")
         if key == "cost":
             parts.append(f"**{escaped(story.bottom_line)}**")
+        if key == "search":
+            parts.append(f"**{escaped(story.savings)}**")
         if key == "speed":
             parts += _scorecard(story)
         for figure in figures:
@@ -40,6 +43,8 @@ def report_markdown(story: Story) -> bytes:
         if key == "speed" and story.machine:
             parts.append(table(("Measured on", ""), story.machine))
             parts += [f"- {escaped(line)}" for line in story.refusals]
+        if key == "search":
+            parts.append(table(story.moves.header, story.moves.rows))
         if key == "cost":
             parts.append(table(story.spending.header, story.spending.rows))
             if story.serving.rows:

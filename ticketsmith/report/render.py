@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.sample_files import Sample
+from ticketsmith.evidence.search import Path
 from ticketsmith.report import draw
 from ticketsmith.report.figures.parts import Figure
 
 
-def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, bytes]:
+def render(findings: Findings, samples: Sequence[Sample] = (), path: Path | None = None) -> dict[str, bytes]:
     """The report of one experiment: file name (with forward slashes) to content.
 
-    ``samples`` is of its models, if they are generative, in the order to show it.
+    ``samples`` is of its models, if they are generative, in the order to show it; ``path`` that of its search, if it is one.
     ``index.html`` needs none of the other files. The same findings give the same bytes on the same versions of the
     drawing libraries.
     """
@@ -24,7 +25,7 @@ def render(findings: Findings, samples: Sequence[Sample] = ()) -> dict[str, byte
     from ticketsmith.report.story import tell
     from ticketsmith.report.tidy import results_csv
 
-    story = tell(findings, samples)
+    story = tell(findings, samples, path)
     pictures = {picture_name(index): row.png for index, row in enumerate(story.samples.rows) if row.png}
     return {
         "index.html": report_page(story, stills(story.figures)),

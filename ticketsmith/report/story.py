@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from ticketsmith import units
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.sample_files import Sample
+from ticketsmith.evidence.search import Path
 from ticketsmith.evidence.size import Size
 from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
 from ticketsmith.report import scorecard
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.parts import Figure
+from ticketsmith.report.figures.search import runs_of
 from ticketsmith.report.gallery import Gallery, gallery
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, best_kind, bottom_line, cluster_line, notes
@@ -22,11 +24,13 @@ from ticketsmith.report.sentences.controls import special
 from ticketsmith.report.sentences.deployment import answer, conditions, reasons
 from ticketsmith.report.sentences.headline import headline
 from ticketsmith.report.sentences.names import display, runtime_name
+from ticketsmith.report.sentences.search import interval, savings, why
 from ticketsmith.report.sentences.terms import definitions
 from ticketsmith.report.tables import NOT_MEASURED, Row, Table, cluster, headline_rows, mission_rows, serving, spending
 
 SECTIONS = {
     "quality": "At what sparsity does quality drop?",
+    "search": "How was it searched?",
     "speed": "Does it run faster?",
     "learning": "Do sparse networks learn faster?",
     "loss": "How did training go?",
@@ -55,6 +59,7 @@ class Story:
     name: str
     headline: str
     special: str
+    interval: str
     facts: Sequence[tuple[str, str]]
     cards: Sequence[Card]
     metric: str
@@ -64,6 +69,8 @@ class Story:
     samples: Gallery
     figures: Sequence[Figure]
     caveats: Sequence[str]
+    savings: str
+    moves: Table
     served: str
     served_why: Sequence[str]
     scorecard: Table
@@ -93,8 +100,8 @@ class Story:
         return [(key, question, figures[key]) for key, question in SECTIONS.items() if figures[key]]
 
 
-def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
-    """The story of one experiment; ``samples`` is what its models made, in the order to show it."""
+def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None = None) -> Story:
+    """The story of one experiment; ``samples`` is what its models made, in the order to show it, ``path`` that of its search."""
     rows = mission_rows(findings)
     benchmark, card = findings.benchmark, findings.scorecard
     noise = [str(benchmark.machine["noise"])] if benchmark and "noise" in benchmark.machine else []
@@ -102,6 +109,7 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
         name=findings.name,
         headline=headline(findings),
         special=special(findings),
+        interval=interval(findings, path) if path else "",
         facts=tuple(findings.facts.items()),
         cards=_cards(findings),
         metric=findings.metric.name.replace("_", " ").capitalize(),
@@ -109,8 +117,10 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
         rows=rows,
         table_note=_table_note(findings),
         samples=gallery(findings, samples, rows),
-        figures=all_figures(findings),
+        figures=all_figures(findings, path),
         caveats=[*caveats(findings), *noise],
+        savings=savings(path, findings.results) if path else "",
+        moves=_moves(path) if path else Table(),
         served=answer(findings) if benchmark else "",
         served_why=reasons(findings),
         scorecard=scorecard.shown(findings),
@@ -134,6 +144,23 @@ def tell(findings: Findings, samples: Sequence[Sample] = ()) -> Story:
         definitions=definitions(findings),
         footer=f"Made by TicketSmith from {units.plural(len(findings.results), 'sealed run')}.",
     )
+
+
+def _moves(path: Path) -> Table:
+    header = ("Move", "Variant", "Level", "Seeds", "Why", "Runs added", "Result")
+    rows = [
+        (
+            str(number + 1),
+            display(move.variant),
+            str(move.level),
+            str(move.seeds),
+            why(path, move),
+            runs_of(path, number),
+            move.status.value if move.status else "under way",
+        )
+        for number, move in enumerate(path.moves)
+    ]
+    return Table(header, rows)
 
 
 def _cards(findings: Findings) -> list[Card]:

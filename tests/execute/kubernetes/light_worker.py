@@ -1,7 +1,8 @@
 """A pod that seals runs at once, without training: for tests of what goes on around pods. A real process, a real store.
 
 The conductor is the real one. ``LIGHT_SECONDS`` (a variable of the image) is how long it works on a run; ``LIGHT_FAIL``
-(``ticket:2``) is a variant that ends with an exit status instead.
+(``ticket:2``) is a variant that ends with an exit status instead. With ``LIGHT_CLIFF`` runs have been measured: the ticket
+is as good as dense up to this level.
 """
 
 from __future__ import annotations
@@ -14,9 +15,31 @@ import time
 
 from ticketsmith.execute.kubernetes.pod import pod_name
 from ticketsmith.execute.kubernetes.records import PodRecord, Records
+from ticketsmith.plan import PlannedRun
 from ticketsmith.prices import Rate
 from ticketsmith.store import open_store
 from ticketsmith.store.contract import MANIFEST, manifest_of, to_json
+
+
+def measured(node: PlannedRun) -> dict[str, bytes]:
+    """What a search reads of a run; nothing without a cliff."""
+    cliff = os.environ.get("LIGHT_CLIFF")
+    if cliff is None:
+        return {}
+    fine = node.variant == "dense" or (node.variant == "ticket" and node.level <= int(cliff))
+    accuracy = (95.0 if fine else 40.0) + 0.5 * (node.seed % 3) + 0.1 * node.level
+    split = {"accuracy": accuracy}
+    kept = round(1000 * 0.5**node.level)
+    metrics = {
+        "status": "trained",
+        "weights": {"total": 1000, "kept": kept},
+        "steps": 10,
+        "metrics": [{"name": "accuracy", "higher_is_better": True, "unit": "%"}],
+        "layers": {"output": {"total": 1000, "kept": kept}},
+        "final": {"step": 10, "validation": split, "test": split},
+        "flops": {"training": 1000},
+    }
+    return {"metrics.json": to_json(metrics), "curve.csv": b"step,train_loss\n", "model.safetensors": node.key.encode()}
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +61,7 @@ def main(arguments: list[str]) -> int:
     for key in assignment.shares[index].keys:
         node = plan.by_key[key]
         time.sleep(float(os.environ.get("LIGHT_SECONDS", "0.05")))
-        files = {"spec.json": to_json(node.spec.canonical)}
+        files = {"spec.json": to_json(node.spec.canonical), **measured(node)}
         with store.claim(key) as granted:
             if granted:
                 store.publish(node.folder(plan.experiment), {**files, MANIFEST: manifest_of(key, "trained", files)})

@@ -14,17 +14,19 @@ import pytest
 from tests.execute.kubernetes.conftest import SMALL, Lab
 from tests.execute.kubernetes.experiments import keys
 from tests.store.places import Counting
-from ticketsmith.api import load, prepare
+from ticketsmith.api import load, open_experiment, prepare
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.config.target import load_target
 from ticketsmith.errors import ClusterError, Exit
 from ticketsmith.execute.kubernetes import ceiling
 from ticketsmith.execute.kubernetes.cluster import Cluster
 from ticketsmith.execute.kubernetes.conductor import Conductor
+from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
 from ticketsmith.execute.kubernetes.records import PodRecord, Records
 from ticketsmith.execute.kubernetes.submit import Proposal, propose, running, submit
 from ticketsmith.plan import Plan
 from ticketsmith.prices import Rate
+from ticketsmith.pursuit import growth, growth_of
 from ticketsmith.store.index import Index
 
 Make = Callable[..., Lab]
@@ -362,3 +364,38 @@ def test_nothing_secret_is_in_what_the_cluster_is_told(light_lab: Make, monkeypa
 def test_cluster_is_the_officials_clients(light_lab: Make) -> None:
     lab = light_lab()
     assert isinstance(lab.conductor().cluster, Cluster)
+
+
+def test_a_conductor_follows_a_search_from_job_to_job_whoever_it_is(light_lab: Make) -> None:
+    """Each Job is made by a conductor that knows nothing of those before it; the store says what comes next."""
+    lab = light_lab(
+        ("levels: 2", "levels: 6"),
+        ("replicates: 2", "replicates: 2\nsearch: sweet_spot\nvariants: {random_ticket: false}"),
+        LIGHT_CLIFF="3",
+    )
+    recipe, status = load(lab.recipe), None
+    whole = plan_of(lab.recipe.read_text())
+    executor = KubernetesExecutor(
+        lab.records, lab.conductor().cluster, load_target(lab.target), recipe, lab.notes.append, growth_of(recipe)
+    )
+    first = executor.propose(whole)
+    assert [(job.variant, len(job.shares)) for job in first.assignments] == [("dense", 2), ("ticket", 2)]
+    executor.submit(whole)
+    while status is None:
+        conductor = Conductor(
+            lab.records, lab.conductor().cluster, lab.notes.append, growth(lab.records.store, lab.experiment)
+        )
+        before = len(jobs_created(lab))
+        while status is None and len(jobs_created(lab)) == before:
+            status = conductor.step()
+    assert status == Exit.OK
+    search = open_experiment(lab.experiment, lab.store)
+    assert search.path is not None
+    assert search.path.over
+    moves = [(move.variant, move.level) for move in search.path.moves]
+    assert moves == [("ticket", n) for n in (2, 4, 3)] + [("random_reinit", n) for n in (3, 4)]
+    assert {(run.variant, run.level) for run in search.results} == {("dense", 0), *moves}
+    tickets = [name for name in jobs_created(lab) if "-ticket-" in name]
+    assert len(set(tickets)) == 3, "a Job for each move"
+    shown = lab.run("status", "--experiment", lab.experiment)
+    assert "search: over; passes up to level 3, fails from level 4" in shown

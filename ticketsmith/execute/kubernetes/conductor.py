@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ticketsmith.config.target import Target
-from ticketsmith.errors import Exit, StoreUnreachableError
+from ticketsmith.errors import Exit, StoreUnreachableError, TicketSmithError
 from ticketsmith.execute.kubernetes import ceiling, diagnose, manifests
 from ticketsmith.execute.kubernetes.ceiling import Amount, Ceiling
 from ticketsmith.execute.kubernetes.cluster import Cluster, Object, UnreachableError
@@ -29,6 +29,8 @@ BUDGET = "Budget"
 POLL = 10.0
 
 Note = Callable[[str], None]
+Grow = Callable[[Plan, Index], Plan]
+"""Gives the part of a search's whole plan that it has asked for by now. A pure function of what is sealed."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ class View:
 
 
 class Conductor:
-    """One experiment's. ``note`` is told what happens."""
+    """One experiment's. ``note`` is told what happens. A search needs ``grow``."""
 
-    def __init__(self, records: Records, cluster: Cluster, note: Note) -> None:
-        self.records, self.cluster, self.note = records, cluster, note
+    def __init__(self, records: Records, cluster: Cluster, note: Note, grow: Grow | None = None) -> None:
+        self.records, self.cluster, self.note, self.grow = records, cluster, note, grow
+        self._growth: tuple[Plan, frozenset[str], Plan] | None = None  # the whole, what was sealed, the part
         self._index = Index(records.store, records.experiment)
         self._seen: object = None  # what the cluster said of the Jobs when the index was made
         self._settled_pods: set[str] = set()  # only saves requests
@@ -109,10 +112,11 @@ class Conductor:
         pods = self.cluster.pods(selector)
         self._close_pods(jobs, pods, submission.target)
         live = [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") in ("Pending", "Running")]
+        sealed = self._sealed(plan, jobs)
         return View(
             submission,
-            plan,
-            self._sealed(plan, jobs),
+            self._part(plan, sealed) if submission.search else plan,
+            sealed,
             tuple(self.records.outcomes()),
             tuple(jobs),
             tuple(pods),
@@ -127,6 +131,18 @@ class Conductor:
         sealed = frozenset(self._index.runs(plan.by_key, plan.experiment))
         self._seen = state
         return sealed
+
+    def _part(self, whole: Plan, sealed: frozenset[str]) -> Plan:
+        """As far as the search has come. What is sealed decides that, so that it is asked when that has changed."""
+        if self._growth is None or self._growth[:2] != (whole, sealed):
+            if self.grow is None:
+                raise TicketSmithError(f"{whole.experiment} is a search, which this conductor cannot follow.")
+            part = self.grow(whole, self._index)
+            if self._growth is None or part != self._growth[2]:
+                self.records.keep_plan(part)
+                self._say("search", f"search: {len(part.by_key)} runs asked for so far")
+            self._growth = whole, sealed, part
+        return self._growth[2]
 
     def _write_down(self, view: View) -> bool:
         """Records what ended Jobs came to; then, with their logs in the store, they need not stay long."""
@@ -302,8 +318,27 @@ def known_of(view: View, records: Records) -> Known:
         if is_active(job) and component_of(job) == "train":
             active |= records.assignment(job["metadata"]["name"])[0].groups
     settled = {group for outcome in view.standing for group in outcome.groups}
+    if view.submission.search:
+        settled = _settled(view, records)
     attempts = Counter(group for outcome in view.outcomes if outcome.set_aside for group in outcome.groups)
     return Known(view.sealed, active, settled, attempts)
+
+
+def _settled(view: View, records: Records) -> set[Group]:
+    """Groups of a search whose Jobs have ended, and were asked for all that is missing: a level that came later was not."""
+    asked: dict[Group, set[str]] = {}
+    for outcome in view.standing:
+        if not outcome.groups:
+            continue
+        if outcome.reason == BUDGET and not records.is_assigned(outcome.job):  # it was never begun
+            shares = {group: {node.key for node in nodes} for group, nodes in groups(view.plan).items()}
+        else:
+            assignment, _, _ = records.assignment(outcome.job)
+            shares = {(assignment.variant, share.seed): set(share.keys) for share in assignment.shares}
+        for group in outcome.groups:
+            asked.setdefault(group, set()).update(shares.get(group, ()))
+    missing = {group: {node.key for node in nodes} - view.sealed for group, nodes in groups(view.plan).items()}
+    return {group for group, keys in asked.items() if missing.get(group, set()) <= keys}
 
 
 def spent_of(view: View) -> Amount:

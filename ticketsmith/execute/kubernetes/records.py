@@ -22,17 +22,23 @@ from ticketsmith.prices import Rate
 from ticketsmith.store.contract import Store, to_json
 
 FORMAT = 1
+WHOLE = "search.json"
+"""All runs that a search may ask for."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What a user asked for. ``task`` and ``recipe_sha256`` are the recipe's; ``plan_sha256`` is of ``plan.json``."""
+    """What a user asked for. ``task`` and ``recipe_sha256`` are the recipe's; ``plan_sha256`` is of ``plan.json``.
+
+    In a ``search`` it is of ``search.json``, all runs that may be asked for: ``plan.json`` grows.
+    """
 
     target: Target
     task: str | Mapping[str, Any]
     recipe_sha256: str
     plan_sha256: str
     cancelled: bool = False
+    search: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,20 +139,24 @@ class Records:
             plain = json.loads(content)
             target = Target.from_bytes(json.dumps(plain["target"]).encode())
             fields = {name: plain[name] for name in ("task", "recipe_sha256", "plan_sha256", "cancelled")}
-            return Submission(target=target, **fields)
+            return Submission(target=target, search=plain.get("search", False), **fields)
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged("submission.json", error) from error
 
     def plan(self, submission: Submission) -> Plan | None:
-        """The plan that was submitted; None while another submission is half written."""
+        """The plan that was submitted, of a search all of it; None while another submission is half written."""
         if self._plan is not None and self._plan[0] == submission.plan_sha256:
             return self._plan[1]
-        content = self.store.get(self._path("plan.json"))
+        content = self.store.get(self._path(WHOLE if submission.search else "plan.json"))
         if content is None or sha256(content) != submission.plan_sha256:
             return None
         plan = replace(Plan.from_bytes(content), experiment=self.experiment)
         self._plan = submission.plan_sha256, plan
         return plan
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Writes ``plan.json`` anew, as far as a search has come, for those who read only the store."""
+        self.store.put(self._path("plan.json"), plan.to_bytes())
 
     def assign(self, name: str, content: bytes) -> str:
         """Writes a Job's ``job.json`` unless it is there; the SHA-256 of what is there."""
@@ -155,6 +165,10 @@ class Records:
         if there is None:
             self.store.put(path, content)
         return sha256(there or content)
+
+    def is_assigned(self, name: str) -> bool:
+        """Whether a Job of this name was ever begun."""
+        return name in self._assignments or self.store.get(self._path(f"jobs/{name}/job.json")) is not None
 
     def assignment(self, name: str, digest: str | None = None) -> tuple[Assignment, Plan, dict[str, Any]]:
         """What a Job makes. Raises DamagedRunError when it is missing, or not what ``digest`` says."""

@@ -13,7 +13,7 @@ from ticketsmith.execute.kubernetes.ceiling import Row
 from ticketsmith.execute.kubernetes.cluster import Cluster, Object
 from ticketsmith.execute.kubernetes.conductor import CONDUCTOR, component_of, is_active, variant_of
 from ticketsmith.execute.kubernetes.jobs import Assignment, Group, Known, expected, job_name
-from ticketsmith.execute.kubernetes.records import Outcome, Records, Submission, sha256
+from ticketsmith.execute.kubernetes.records import WHOLE, Outcome, Records, Submission, sha256
 from ticketsmith.plan import Plan
 from ticketsmith.store.index import Index
 
@@ -73,10 +73,17 @@ def propose(plan: Plan, target: Target, records: Records | None, again: bool = F
 
 
 def submit(
-    records: Records, cluster: Cluster, proposal: Proposal, recipe_text: str, task: Any, recipe_sha256: str
+    records: Records,
+    cluster: Cluster,
+    proposal: Proposal,
+    recipe_text: str,
+    task: Any,
+    recipe_sha256: str,
+    whole: Plan | None = None,
 ) -> None:
     """Writes the experiment into the store. The cluster is asked first whether it would take the Jobs at all.
 
+    ``whole``: all runs that it may ask for, where it is a search, and the proposal what it has asked for so far.
     Raises ClusterError with the server's own reason when it would not.
     """
     for job in proposal.manifests():
@@ -89,7 +96,10 @@ def submit(
     experiment, plan = records.experiment, proposal.plan.to_bytes()
     records.store.put(f"{experiment}/recipe.yaml", recipe_text.encode())
     records.store.put(f"{experiment}/plan.json", plan)
-    records.submit(Submission(proposal.target, task, recipe_sha256, sha256(plan)))
+    if whole is not None:
+        plan = whole.to_bytes()
+        records.store.put(f"{experiment}/{WHOLE}", plan)
+    records.submit(Submission(proposal.target, task, recipe_sha256, sha256(plan), search=whole is not None))
 
 
 def cancel(records: Records, cluster: Cluster, note: Callable[[str], None], patience: float = 120.0) -> int:
