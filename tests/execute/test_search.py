@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.conftest import DIGITS
 from tests.execute.test_local_executor import ROOT, finish, sealed
 from ticketsmith import api
+from ticketsmith.cli.main import group
+from ticketsmith.errors import RecipeError
 from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.search import Reason
 
@@ -98,3 +101,25 @@ def test_a_search_that_was_left_is_incomplete_and_tells_what_comes(tmp_path: Pat
     assert experiment.path is not None
     assert not experiment.path.over
     assert experiment.exit_status == 5
+
+
+def test_plan_shows_the_first_batch_and_what_may_follow(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    def plan(*more: str) -> str:
+        command = ["plan", "--config", str(undisturbed.recipe), "--store", str(tmp_path / "runs"), *more]
+        done = CliRunner().invoke(group, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    document = json.loads(plan("--json"))
+    assert {(run["variant"], run["seed"]) for run in document["nodes"]} >= {("ticket", 0), ("ticket", 1)}
+    assert {run["level"] for run in document["nodes"]} == {0, 2}
+    extent = document["search"]
+    assert extent["runs"] == 6 < extent["first_look"][0] < extent["first_look"][1] < extent["at_most"] <= extent["grid"]
+    assert f"at most {extent['at_most']}" in plan()
+
+
+def test_a_budget_of_money_needs_a_price(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    recipe = api.load(undisturbed.recipe, [f"store={tmp_path / 'runs'}", "search={budget: {money: 1}}"])
+    with pytest.raises(RecipeError, match=r"search.budget.money: .* --machine NAME=PRICE"):
+        api.train(api.prepare(recipe), device="cpu", executor="debug")
+    assert not (tmp_path / "runs").exists()
