@@ -10,7 +10,7 @@ import pytest
 from tests.evidence.synthetic import experiment
 from ticketsmith.evidence.findings import conclude
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.search import POINT, Limit, Path, Terms, search
+from ticketsmith.evidence.search import POINT, Ending, Limit, Path, Terms, search
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.report.gates import document
 from ticketsmith.report.markdown import report_markdown
@@ -67,6 +67,15 @@ def test_a_report_of_a_search_tells_interval_path_and_saving() -> None:
 def test_how_a_search_ended_is_said_below_the_headline(terms: Terms, there: int, words: str) -> None:
     _, text, _ = story_of(terms, there)
     assert words in text.partition("## The result")[0]
+
+
+def test_what_the_seeds_cannot_tell_lies_between_or_ends_the_interval() -> None:
+    path = replace(search(TERMS, GRID, POLICY), passes=4, frontier=5, ending=Ending.UNDECIDED)
+    findings = conclude("synthetic", GRID, POLICY)
+    assert "In between, at level 5 (" in interval(findings, replace(path, fails=6))
+    alone = interval(findings, replace(path, fails=None))
+    assert "no level that was made surely fails. At level 5 (" in alone
+    assert "what 5 seeds, the most it may train, can tell" in alone
 
 
 def test_an_interval_by_means_alone_is_not_called_sure() -> None:

@@ -31,7 +31,8 @@ def interval(findings: Findings, path: Path) -> str:
     join = ", and " if path.passes and path.fails is not None else "; it " if path.fails is not None else "; "
     between = ""
     if path.frontier is not None and path.frontier != path.fails:
-        between = f" In between, at {place(path.frontier)}, the seeds cannot tell."
+        where = "At" if path.fails is None else "In between, at"
+        between = f" {where} {place(path.frontier)} the seeds cannot tell."
     return f"{upper[0].upper()}{upper[1:]}{join}{lower}.{between}{ending_words(path)}"
 
 
