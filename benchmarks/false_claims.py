@@ -231,7 +231,10 @@ def tried(row: Row, seed: int, count: int) -> tuple[int, int, int, int]:
             worst |= spot is not None and true[spot.level - 1] > 1.0
             if index % HEADLINES == 0:
                 text = headline(conclude("synthetic", runs, policy, places=places))
-                claim = f"{100 * (1 - 0.8**last):.1f} % of the network's" in text.partition("can go")[0]
+                claim = (
+                    spot is not None
+                    and f" {100 * (1 - 0.8**last):.1f} % of the network's" in text.partition("can go")[0]
+                )
                 wrong += claim is not (spot is not None) or text.startswith(("No ", "Inconclusive")) is claim
         false, levels, made = false + worst, levels + last, made + runs_made
     return false, levels, made, wrong
