@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.errors import DamagedRunError
-from ticketsmith.evidence.results import At, Split
+from ticketsmith.evidence.splits import At, Split
 
 FILE = "outcomes.safetensors"
 """The file of a run."""

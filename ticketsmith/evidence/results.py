@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+from ticketsmith.evidence.splits import At as At
+from ticketsmith.evidence.splits import Split as Split
+
+if TYPE_CHECKING:  # NumPy, which whoever reads no outcomes does not need
     from ticketsmith.evidence.outcomes import SealedOutcomes
-
-Split = Literal["validation", "test"]
-At = Literal["final", "early_stop"]
 
 Place = tuple[str, int, int, int]
 """Where a run stands in an experiment: variant, level, seed, draw."""

@@ -19,8 +19,8 @@ from ticketsmith.evidence.serving import Benchmark, LoadStep, LoadTest, Timing
 from ticketsmith.inference.measuring import memory
 from ticketsmith.inference.measuring.lineup import Candidate
 from ticketsmith.inference.measuring.measure import Contest, Progress, measure
-from ticketsmith.inference.measuring.surroundings import Surroundings, pinned, quiet, runner_of
-from ticketsmith.inference.runtimes import ArrayCall, Deployable, Runtime, is_dense, lined_up, precision_of
+from ticketsmith.inference.measuring.surroundings import Surroundings, pinned, quiet
+from ticketsmith.inference.runtimes import ArrayCall, Deployable, Runtime, is_dense, lined_up, precision_of, runner_of
 from ticketsmith.inference.settings import ALL, RUNTIMES, BenchmarkSettings, LoadSettings
 from ticketsmith.inference.tables.footprint import Footprint, footprint
 from ticketsmith.inference.tables.layers import break_even

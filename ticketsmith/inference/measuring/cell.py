@@ -15,10 +15,9 @@ from ticketsmith.evidence.serving import Peaks, Refusal, Timing
 from ticketsmith.inference.measuring import peaks as roof
 from ticketsmith.inference.measuring.lineup import AGREEMENT_INPUTS, Candidate, Rival, another, line_up
 from ticketsmith.inference.measuring.statistics import Bootstrap, Ratio, noise, resolution
-from ticketsmith.inference.measuring.surroundings import runner_of
 from ticketsmith.inference.measuring.weights import Work
 from ticketsmith.inference.measuring.workload import Workload
-from ticketsmith.inference.runtimes import ArrayCall, Runtime, is_dense, precision_of, tolerance_of
+from ticketsmith.inference.runtimes import ArrayCall, Runtime, is_dense, precision_of, runner_of, tolerance_of
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.race import Stopwatch, Warm, race, warm_up
 from ticketsmith.units import plural

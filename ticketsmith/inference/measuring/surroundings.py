@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ticketsmith.evidence.serving import Peaks
 from ticketsmith.inference.measuring import facts, peaks
-from ticketsmith.inference.runtimes import ArrayCall, Call
-from ticketsmith.race import Runner, Stopwatch
+from ticketsmith.race import Stopwatch
 from ticketsmith.units import percent
 
 _OTHERS = 0.1
@@ -137,11 +135,6 @@ def stopwatch_for(device: torch.device, clock: Callable[[], float]) -> Stopwatch
     if device.type == "cuda":
         return Stopwatch(clock, lambda: torch.cuda.synchronize(device))
     return Stopwatch(clock)
-
-
-def runner_of(call: Call, inputs: Tensor) -> Runner:
-    """A call's innermost function, and inputs that are converted already."""
-    return Runner(call.arrays, call.as_array(inputs)) if isinstance(call, ArrayCall) else Runner(call, inputs)
 
 
 @contextmanager

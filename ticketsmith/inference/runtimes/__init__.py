@@ -20,6 +20,7 @@ from ticketsmith.engines import CannotRunError as CannotRunError
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.settings import PRECISIONS, RUNTIMES
 from ticketsmith.plugins import build, is_dotted, resolve
+from ticketsmith.race import Runner
 from ticketsmith.tasks.task import Decoder
 
 Call = Callable[[Tensor], Tensor]
@@ -44,6 +45,11 @@ class ArrayCall:
     def as_array(inputs: Tensor) -> NDArray[Any]:
         """Inputs as the runtime takes them."""
         return np.ascontiguousarray(inputs.detach().cpu().numpy())
+
+
+def runner_of(call: Call, inputs: Tensor) -> Runner:
+    """A call's innermost function, and inputs that are converted already."""
+    return Runner(call.arrays, call.as_array(inputs)) if isinstance(call, ArrayCall) else Runner(call, inputs)
 
 
 @dataclass(frozen=True)
