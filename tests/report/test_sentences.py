@@ -49,6 +49,13 @@ def test_up_to() -> None:
     )
 
 
+def test_the_mean_of_a_level_that_was_chosen_is_said_to_be_a_little_too_good() -> None:
+    assert any("a little too good" in note for note in caveats(found(ladder([99, 98.5, 90]))))
+    assert not any("too good" in note for note in caveats(found(ladder([99, 98.5])))), (
+        "no level was chosen before another"
+    )
+
+
 def test_at_least() -> None:
     sentence = headline(found(ladder([99, 98.5])))
     assert sentence.startswith("At least 36.0 % of the 220,704 prunable weights can go without test accuracy dropping")
