@@ -10,6 +10,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Status, SweetSpot, Verdict, by_level, level_status
 from ticketsmith.report.sentences import looks, measures
+from ticketsmith.report.sentences.names import in_sentence
 from ticketsmith.report.sentences.verdicts import gaps, reason, sample
 
 
@@ -111,10 +112,24 @@ def _nothing_passes(findings: Findings) -> str:
         return (
             f"No tested sparsity passes its gate: at the mildest level, {removed}, {_first_reason(findings, failed)}."
         )
+    others = _controls_that_pass(findings)
+    what = f"sparsity of {in_sentence(findings.subject)}" if others else "sparsity"
     return (
-        f"No tested sparsity is safe: already at the mildest level, {removed}, {condition(findings)} "
-        f"({basis(findings, first)})."
+        f"No tested {what} is safe: already at the mildest level, {removed}, {condition(findings)} "
+        f"({basis(findings, first)}){others}."
     )
+
+
+def _controls_that_pass(findings: Findings) -> str:
+    """That a control is as good as dense where the method is not: how far each passes, in the order of its tests."""
+    clauses = []
+    for control in findings.controls:
+        levels = by_level(findings.test, control)
+        passing = list(takewhile(lambda level: level_status(levels[level]) is Status.PASS, sorted(levels)))  # noqa: B023
+        if passing:
+            share = measures.removed_share(findings.size_at(control, passing[-1]))
+            clauses.append(f"{in_sentence(control)} passes up to {share}")
+    return f"; but {units.listed(clauses)}" if clauses else ""
 
 
 def _undecided(findings: Findings, levels: Sequence[Sequence[Verdict]]) -> str:
