@@ -324,6 +324,7 @@ class Experiment(ExperimentReader):
         from ticketsmith.inference import suite
         from ticketsmith.inference.measuring.lineup import Candidate
         from ticketsmith.inference.measuring.measure import Contest
+        from ticketsmith.inference.onnx_file import noted
         from ticketsmith.tasks.build import single_example
         from ticketsmith.tasks.task import serving
         from ticketsmith.training.device import check_device
@@ -336,7 +337,7 @@ class Experiment(ExperimentReader):
         how = settings or short
         check_device(how.device)
         candidates = [
-            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, self.model(r))
+            Candidate(r.variant, r.level, r.seed, r.key, r.sparsity, noted(self.model(r), r))
             for r in sorted(runs, key=lambda run: (run.variant != "dense", run.variant != "ticket"))
             if not r.diverged
         ]

@@ -219,7 +219,7 @@ def test_interrupted_anywhere_the_same_command_goes_on(
 def test_lines_tell_the_progress_where_there_is_no_terminal(
     here: Path, container: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ticketsmith.cli.stores._TELL_EVERY", 0.0)
+    monkeypatch.setattr("ticketsmith.cli.progress._TELL_EVERY", 0.0)
     status, _, err = call("push", "runs/digits", f"az://{container}", capsys=capsys)
     assert status == 0
     assert any(line.startswith("digits: ") and " of " in line for line in err.splitlines())

@@ -22,7 +22,7 @@ from .conftest import POLICY, findings_of
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all else that a story tells."""
-    monkeypatch.setattr("ticketsmith.report.story.all_figures", lambda _: ())
+    monkeypatch.setattr("ticketsmith.report.story.all_figures", lambda *_: ())
 
 
 def made(findings: Findings, **more: object) -> list[Sample]:

@@ -34,8 +34,7 @@ def _write(subject: Subject, model: nn.Module, path: Path, what: str) -> Written
     try:
         need("onnx", "onnxruntime")
         subject.single()
-        notes = {f"ticketsmith.{name}": str(value) for name, value in subject.identity.items()}
-        onnx_file.write(model, single_example(subject.task, 1), path, notes=notes)
+        onnx_file.write(onnx_file.noted(model, subject.result), single_example(subject.task, 1), path)
     except CannotRunError as error:
         raise ExportError(str(error)) from error
     import onnx

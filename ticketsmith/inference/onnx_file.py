@@ -1,4 +1,4 @@
-"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, but for the notes on its run.
+"""The one writer of PyTorch's networks as ONNX: what is exported is what is benchmarked, byte for byte.
 
 ``runtime.onnx`` writes a ``Graph`` for the handover: it is there where no torch is, and knows the operators of a graph alone.
 """
@@ -23,24 +23,41 @@ from torch.jit._trace import TracerWarning
 from ticketsmith.engines import CannotRunError, need
 from ticketsmith.engines.onnx_runtime import BATCH
 from ticketsmith.errors import in_a_line
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.size import size_of
+from ticketsmith.units import removed
 
 INPUT, OUTPUT = "input", "output"
 
 Axes = Mapping[str, Mapping[int, str]]
 """Inputs or outputs by name, in order: their axes whose sizes are free, each with the name of its size."""
 
+_NOTES = "ticketsmith_notes"
 
-def write(
-    model: nn.Module, example: Tensor, path: Path, copies: int = 2, notes: Mapping[str, str] | None = None
-) -> bool:
+
+def noted(model: nn.Module, result: Result) -> nn.Module:
+    """The model, from now on with what its ONNX files tell of the run that it is of."""
+    notes = {"key": result.key, "sparsity": result.sparsity, "removed": removed(size_of([result]))}
+    setattr(model, _NOTES, {f"ticketsmith.{name}": str(value) for name, value in notes.items()})
+    return model
+
+
+def same_notes(model: nn.Module, other: nn.Module) -> nn.Module:
+    """The model, from now on with the notes of another one that computes the same."""
+    setattr(model, _NOTES, getattr(other, _NOTES, {}))
+    return model
+
+
+def write(model: nn.Module, example: Tensor, path: Path, copies: int = 2) -> bool:
     """A module of one input and one output as an ONNX file, for any number of inputs shaped like those of ``example``
-    ``[b, ...]``; ``notes`` become the file's metadata.
+    ``[b, ...]``; its notes become the file's metadata.
 
     It is traced on the first input, ``copies`` times. Gives whether PyTorch saw no size that became a constant. Raises
     CannotRunError when PyTorch cannot write it.
     """
     inputs = torch.cat([example[:1]] * copies)
     is_sure = translate(model, (inputs,), path, {INPUT: {0: BATCH}}, {OUTPUT: {0: BATCH}})
+    notes = getattr(model, _NOTES, {})
     if notes:
         import onnx
 

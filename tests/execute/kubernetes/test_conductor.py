@@ -376,7 +376,7 @@ def test_a_conductor_follows_a_search_from_job_to_job_whoever_it_is(light_lab: M
     recipe, status = load(lab.recipe), None
     whole = plan_of(lab.recipe.read_text())
     executor = KubernetesExecutor(
-        lab.records, lab.conductor().cluster, load_target(lab.target), recipe, lab.notes.append, growth_of(recipe)
+        lab.records, lab.conductor().cluster, load_target(lab.target), lab.notes.append, recipe, growth_of(recipe)
     )
     first = executor.propose(whole)
     assert [(job.variant, len(job.shares)) for job in first.assignments] == [("dense", 2), ("ticket", 2)]

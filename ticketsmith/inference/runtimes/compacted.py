@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ticketsmith.errors import RecipeError
 from ticketsmith.inference.compact import NothingToRemoveError, compact
+from ticketsmith.inference.onnx_file import same_notes
 from ticketsmith.inference.runtimes import Call, CannotRunError, Deployment
 from ticketsmith.inference.runtimes.dense_library import OnnxRuntime
 from ticketsmith.inference.runtimes.eager import Eager
@@ -46,6 +47,6 @@ class Compacted:
     def _smaller(self, model: nn.Module, example: Tensor) -> nn.Module:
         try:
             with torch.no_grad():
-                return compact(model, example)
+                return same_notes(compact(model, example), model)
         except NothingToRemoveError as error:
             raise CannotRunError(str(error)) from error
