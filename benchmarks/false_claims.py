@@ -40,7 +40,7 @@ FAILS = 0.2
 """The share of seeds that do not train, in the rows of that name."""
 SHARED = 0.5
 """The part of a seed's variance that all of its levels share."""
-HEADLINES = 50
+HEADLINES = 500
 """One experiment in so many is read by its headline too, which must name the sweet spot's share, or claim nothing."""
 
 CURVES = {

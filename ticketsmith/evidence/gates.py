@@ -224,20 +224,10 @@ class _Question:
     split: Split
     error: float
 
-    def at(self, look: Look) -> Verdict:
+    def at(self, look: Look) -> tuple[Verdict, _Pairs]:
         level = self.level.first(look.replicates)
         pairs = _pair(level.runs, self.dense, level.expected, self.gate, self.finest, self.policy, self.split)
-        verdict, values = _verdict(level, pairs, self.gate, self.policy, self.split, look), pairs.values
-        if verdict.bound is None or verdict.by_numbers is not Status.INCONCLUSIVE:
-            return verdict
-        error_at = partial(
-            later_error,
-            now=look.replicates,
-            error=self.error,
-            declared=self.policy.looks,
-            shown=self.policy.shown,
-        )
-        return replace(verdict, replicates_needed=replicates_needed(values, self.gate.margin, error_at, pairs.floor))
+        return _verdict(level, pairs, self.gate, self.policy, self.split, look), pairs
 
     def answer(self) -> Verdict:
         """The verdict of the earliest look that decided, else of the last one whose seeds are all there.
@@ -247,25 +237,30 @@ class _Question:
         """
         count = len(self.level.expected)
         if self.policy.method != "non-inferiority":
-            return self.at(Look(count, self.error))
+            return self.at(Look(count, self.error))[0]
         looks = schedule(count, self.error, self.policy.looks, self.policy.shown)
         numbers = tuple(dict.fromkeys((*self.policy.looks, *(look.replicates for look in looks))))
-        verdict = None
         for index, look in enumerate(looks):
-            latest = replace(self.at(look), look=index, looks=numbers)
-            if latest.absent or latest.alone:
-                verdict = verdict or replace(latest, look=None)
+            latest, its_pairs = self.at(look)
+            if index and (latest.absent or latest.alone):
                 break
-            verdict = latest
-            if verdict.status is not Status.INCONCLUSIVE:
+            there = not (latest.absent or latest.alone)
+            verdict, pairs, now = replace(latest, look=index if there else None, looks=numbers), its_pairs, look
+            if not there or verdict.status is not Status.INCONCLUSIVE:
                 break
-        assert verdict is not None
         if verdict.status is Status.PASS and verdict.look is not None and verdict.look + 1 < len(looks):
-            now = self.at(replace(looks[-1], error=verdict.error))
-            if now.divergences or now.undefined or not now.within:
-                status = Status.INCONCLUSIVE if now.status is Status.PASS else now.status
-                return replace(now, status=status, look=verdict.look, looks=numbers)
-        return verdict
+            whole, _ = self.at(replace(looks[-1], error=verdict.error))
+            if whole.divergences or whole.undefined or not whole.within:
+                status = Status.INCONCLUSIVE if whole.status is Status.PASS else whole.status
+                return replace(whole, status=status, look=verdict.look, looks=numbers)
+        if verdict.bound is None or verdict.by_numbers is not Status.INCONCLUSIVE:
+            return verdict
+        needed = replicates_needed(pairs.values, self.gate.margin, partial(self._later_error, now), pairs.floor)
+        return replace(verdict, replicates_needed=needed)
+
+    def _later_error(self, now: Look, replicates: int) -> float | None:
+        """The error of a look with so many replicates that would come after ``now``."""
+        return later_error(replicates, now.replicates, self.error, self.policy.looks, self.policy.shown)
 
 
 def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split: Split, look: Look) -> Verdict:

@@ -47,11 +47,16 @@ def schedule(
     looks = [Look(number, each) for number in numbers if number <= replicates]
     others = [number for number in dict.fromkeys((*shown, replicates)) if number not in numbers]
     looks += [
-        Look(number, UNDECLARED * error / (k * (k + 1)), declared=False)
+        Look(number, _undeclared_error(error, k), declared=False)
         for k, number in enumerate(others, start=1)
         if number <= replicates
     ]
     return tuple(looks)
+
+
+def _undeclared_error(error: float, k: int) -> float:
+    """Of the ``k``-th look that nobody declared, beside the ``error`` of those that were."""
+    return UNDECLARED * error / (k * (k + 1))
 
 
 def later_error(
@@ -61,11 +66,9 @@ def later_error(
     numbers = tuple(declared) or (now,)
     if replicates not in numbers and replicates < numbers[-1]:
         return None
-    return (
-        schedule(replicates, error, numbers, (*shown, now))[-1].error
-        if replicates > numbers[-1]
-        else nominal_error(numbers, error)
-    )
+    if replicates in numbers:
+        return nominal_error(numbers, error)
+    return _undeclared_error(error, len({*shown, now, replicates}.difference(numbers)))
 
 
 def promise(confidence: float, declared: bool = True) -> float:
