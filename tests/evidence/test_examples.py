@@ -10,14 +10,13 @@ import pytest
 from scipy.stats import binom, norm
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
-from ticketsmith.evidence.examples import Difference, difference, mean_bounds, noise, paired_shares
+from ticketsmith.evidence.examples import Difference, difference, mean_bounds, paired_shares
 from ticketsmith.evidence.gates import judge
-from ticketsmith.evidence.one_network import paired_noise
 from ticketsmith.evidence.outcomes import OfStates, Outcomes, SealedOutcomes, from_bytes, to_bytes
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import GapCause, Gate, GatePolicy, Status, Verdict
 
-from .synthetic import ACCURACY, result
+from .synthetic import result
 
 DROP = Gate("accuracy", max_drop=2.0)
 ONE = GatePolicy((DROP,), method="examples")
@@ -132,14 +131,6 @@ def test_skewed_losses_have_a_longer_arm_and_equal_ones_a_resolution() -> None:
     low, high = mean_bounds(np.full(20, 0.25), 0.95, resolution=0.0001)
     assert 0.25 < high < 0.2501
     assert 0.2499 < low < 0.25
-
-
-def test_noise_is_the_root_of_the_discordance_over_the_examples() -> None:
-    dense, sparse = bits(9, 7, 400)
-    assert noise(dense, sparse, higher_is_better=True) == pytest.approx(100 * 0.04**0.5 / 20)
-    runs = [one_run("dense", 0, dense), one_run("ticket", 1, sparse)]
-    assert paired_noise(runs[1], runs[0], ACCURACY, "test", "final") == pytest.approx(1.0)
-    assert paired_noise(result("ticket", 1, 0, 99.0), runs[0], ACCURACY, "test", "final") is None
 
 
 def one_run(variant: str, level: int, outcomes: Outcomes, seed: int = 0, draw: int = 0) -> Result:

@@ -30,9 +30,10 @@ SMALL = DIGITS.replace("levels: 2", "levels: 1").replace("target_sparsity: 0.4",
 
 
 def start(
-    recipe: Path, store: Path, *more: str, module: str = "tests.plain", afresh: bool = False
+    recipe: Path, store: Path | str, *more: str, module: str = "tests.plain", afresh: bool = False
 ) -> subprocess.Popen[str]:
-    """A command in a session of its own. ``afresh``: by ``exec``, and so are the processes that it spawns."""
+    """A command in a session of its own. ``afresh``: by ``exec``, so that the system shows its own command line; and so are
+    the processes that it spawns."""
     command = ["-m", module, "prune", "--config", str(recipe), "--store", str(store), "--no-benchmark", *more]
     settings: dict[str, Any] = {
         "env": {**os.environ, "PYTHONPATH": str(ROOT)},

@@ -8,18 +8,15 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from azure.storage.blob import ContainerClient
 
-from tests import warm
-from tests.conftest import DIGITS, ROOT
+from tests.conftest import DIGITS
+from tests.execute.test_local_executor import start
 from tests.store.azurite import KEY
 from tests.store.proxy import FaultyProxy
 from ticketsmith.errors import StoreUnreachableError
@@ -27,20 +24,6 @@ from ticketsmith.store import open_store
 from ticketsmith.store.contract import RunFolder
 
 SEALED_RUN = "seed-*/level-*"
-
-
-def start(recipe: Path, store: str, *more: str, afresh: bool = False) -> subprocess.Popen[str]:
-    """A command in a session of its own. ``afresh``: by ``exec``, so that the system shows its own command line."""
-    command = ["-m", "tests.plain", "prune", "--config", str(recipe), "--store", store, "--no-benchmark", *more]
-    settings: dict[str, Any] = {
-        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "start_new_session": True,
-    }
-    if afresh:
-        return subprocess.Popen([sys.executable, *command], text=True, **settings)
-    return warm.start(command, **settings)
 
 
 def finish(recipe: Path, store: str, *more: str) -> str:

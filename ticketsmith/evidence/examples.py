@@ -70,23 +70,6 @@ def difference(
     return Difference(float(values.mean()), low, high, len(dense[0].values), len(values), unit)
 
 
-def noise(dense: Outcomes, sparse: Outcomes, *, higher_is_better: bool, relative: bool = False) -> float | None:
-    """The standard deviation that the draw of examples alone gives to this worsening, in the metric's unit.
-
-    Of bits it is the root of the discordance (the share of examples on which the two differ) over their number; of anything
-    else the standard error over documents or blocks. None where it cannot be said.
-    """
-    if counts := _counts([dense], [sparse], higher_is_better):
-        value = abs(dense.metric)
-        if relative and not value:
-            return None
-        return abs(dense.scale) * math.sqrt(sum(counts)) / len(dense.values) / (value if relative else 1.0)
-    found = _influences([dense], [sparse], higher_is_better, relative)
-    if found is None or len(found[0]) < 2:
-        return None
-    return float(found[0].std(ddof=1)) / math.sqrt(len(found[0]))
-
-
 def paired_shares(lost: int, gained: int, count: int, confidence: float) -> tuple[float, float, float]:
     """The loss of a share, ``(lost - gained) / count``, with its lower and upper one-sided bound, in -1..1.
 

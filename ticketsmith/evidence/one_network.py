@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.examples import Difference, difference, noise
+from ticketsmith.evidence.examples import Difference, difference
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.resolution import Resolution
-from ticketsmith.evidence.results import At, Metric, Result, Split
+from ticketsmith.evidence.results import At, Result, Split
 from ticketsmith.evidence.summarise import measured_value
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
@@ -72,20 +72,6 @@ def worsening(
         raise TicketSmithError(
             f"{runs[0].path} and {dense[0].path} cannot be compared by {gate.metric}: {error}"
         ) from error
-
-
-def paired_noise(
-    run: Result, dense: Result, metric: Metric, split: Split, at: At, relative: bool = False
-) -> float | None:
-    """The standard deviation that the draw of examples alone gives to the worsening of ``run`` against ``dense``.
-
-    In the metric's unit, or ``relative`` to dense. None where one of the two has no outcomes. It reads two small files, of
-    which that of dense is at hand when it is asked again.
-    """
-    here, there = (_outcomes(one, metric.name, split, at) for one in (run, dense))
-    if here is None or there is None:
-        return None
-    return noise(there, here, higher_is_better=metric.higher_is_better, relative=relative)
 
 
 def _complete(policy: GatePolicy, results: Sequence[Result]) -> bool:
