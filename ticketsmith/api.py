@@ -21,6 +21,7 @@ from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.search import Move
 from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.execute.executor import Event
 from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_workers
 from ticketsmith.execute.server import Loaded
@@ -39,6 +40,7 @@ from ticketsmith.training.job import Job
 if TYPE_CHECKING:
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
+    from ticketsmith.training.profile import Profile
 
 
 Progress = Callable[[str, int, int], None]
@@ -98,6 +100,19 @@ def rehearse(prepared: Prepared) -> list[str]:
 
     recipe = prepared.recipe
     return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include)
+
+
+def profile(prepared: Prepared, *, sparsity: float = 0.9, steps: int | None = None, device: str = "auto") -> Profile:
+    """Where the time of a run goes, measured here: its parts, and what sparsity could save at most. Nothing is kept.
+
+    ``steps`` are measured, by default those of a few seconds. Raises TicketSmithError.
+    """
+    from ticketsmith.training.device import check_device
+    from ticketsmith.training.profile import profile
+
+    recipe = prepared.recipe
+    dense = next(node.spec for node in prepared.plan.nodes if node.variant == DENSE)
+    return profile(prepared.facts.task, dense, whole_rule(recipe.pruning), sparsity, check_device(device), steps)
 
 
 def run(
