@@ -21,8 +21,10 @@ from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.search import Move
 from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
+from ticketsmith.evidence.variants import DENSE
 from ticketsmith.execute.executor import Event
 from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_workers
+from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Noted, WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
 from ticketsmith.inference.settings import BenchmarkSettings
@@ -38,6 +40,7 @@ from ticketsmith.training.job import Job
 if TYPE_CHECKING:
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
+    from ticketsmith.training.profile import Profile
 
 
 Progress = Callable[[str, int, int], None]
@@ -93,11 +96,23 @@ def rehearse(prepared: Prepared) -> list[str]:
     A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. Raises
     TaskError, which names what fails.
     """
-    from ticketsmith.tasks.task import create
     from ticketsmith.training.rehearsal import rehearse
 
     recipe = prepared.recipe
-    return rehearse(create(recipe.task_component, recipe.base), recipe.training, recipe.pruning.include)
+    return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include)
+
+
+def profile(prepared: Prepared, *, sparsity: float = 0.9, steps: int | None = None, device: str = "auto") -> Profile:
+    """Where the time of a run goes, measured here: its parts, and what sparsity could save at most. Nothing is kept.
+
+    ``steps`` are measured, by default those of a few seconds. Raises TicketSmithError.
+    """
+    from ticketsmith.training.device import check_device
+    from ticketsmith.training.profile import profile
+
+    recipe = prepared.recipe
+    dense = next(node.spec for node in prepared.plan.nodes if node.variant == DENSE)
+    return profile(prepared.facts.task, dense, whole_rule(recipe.pruning), sparsity, check_device(device), steps)
 
 
 def run(
@@ -165,11 +180,13 @@ def train(
     machine: str | Rate | None = None,
     index: Index | None = None,
     executor: Literal["local", "debug"] = "local",
+    forked: bool = False,
 ) -> Experiment:
     """The part of ``run`` that trains. ``checkpoint_every`` is in seconds. ``machine``: the price of this one.
 
     ``index``: what is sealed in the recipe's store, where somebody has looked already. ``executor``: ``local`` processes, or
-    ``debug``, one run after the other in this process, where breakpoints work.
+    ``debug``, one run after the other in this process, where breakpoints work. ``forked``: workers may begin as copies of this
+    process, if it has no other threads; for a command, which holds nothing that a copy could disturb.
     """
     from ticketsmith.training.device import check_device  # torch
 
@@ -188,19 +205,21 @@ def train(
     )
     index = index or Index(store)
     common = store, partial(_job, recipe), settings, on_event, index
+    facts = prepared.facts
+    loaded = Loaded(facts.task, facts.forward_flops) if forked else None
     local = executor == "local"
-    runner = LocalExecutor(*common, workers or default_workers(device)) if local else DebugExecutor(*common)
+    runner = LocalExecutor(*common, workers or default_workers(device), loaded) if local else DebugExecutor(*common)
     pursuit = Pursuit(recipe, plan, index) if recipe.search else None
     if pursuit is not None and variants is None:
         with runner:
             plan, outcome = follow(pursuit, runner, store, partial(_tell, on_event))
-        return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=outcome)
+        return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=outcome, task=facts.task)
     if pursuit is not None:
         _, plan = pursuit.look()
     store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
     runner.submit(plan if variants is None else plan.only(variants))
     runner.wait()
-    return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=runner.outcome)
+    return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=runner.outcome, task=facts.task)
 
 
 def _tell(on_event: Callable[[Event], None], so_far: SearchPath, move: Move) -> None:

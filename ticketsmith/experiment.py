@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 
 class ExperimentReader:
-    """One experiment of a store. ``outcome`` is what came of training it here; ``plan`` is read unless it is handed in."""
+    """One experiment of a store. ``outcome`` is what came of training it here; ``plan`` is read, and ``task`` built, unless they
+    are handed in.
+    """
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class ExperimentReader:
         base: str | Path = ".",
         plan: Plan | None = None,
         outcome: Outcome | None = None,
+        task: Any = None,
     ) -> None:
         self.store, self.name, self._base = store, name, Path(base)
         self.outcome = outcome or Outcome()
@@ -52,6 +55,8 @@ class ExperimentReader:
         self._findings: Findings | None = None
         if plan is not None:
             self.plan = plan  # its own, whatever another process writes meanwhile
+        if task is not None:
+            self.task = task
 
     def __repr__(self) -> str:
         return (

@@ -17,6 +17,7 @@ from ticketsmith.cli.data import data
 from ticketsmith.cli.evidence import gate, report, status, verify
 from ticketsmith.cli.export import export, ticket
 from ticketsmith.cli.prices import prices
+from ticketsmith.cli.profile import profile
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.scorecard import scorecard
 from ticketsmith.cli.stores import ls, pull, push
@@ -46,7 +47,7 @@ def group() -> None:
     """
 
 
-for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, scorecard, verify):
+for _command in (init, validate, plan, profile, prune, train, status, gate, report, benchmark, scorecard, verify):
     group.add_command(_command)
 for _command in (data, prices, schema):
     group.add_command(_command)

@@ -78,6 +78,8 @@ def print_json(value: Any) -> None:
 
 
 _WORDS = (
+    "",
+    "part",
     "variant",
     "run",
     "name",

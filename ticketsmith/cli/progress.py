@@ -92,7 +92,10 @@ class Log:
 
 
 class _Live:
-    """An overall bar in training steps, and one bar for each run that is under way."""
+    """An overall bar in training steps, and one bar for each run that is under way.
+
+    They appear when the first run begins: they take a thread, and workers are forked from a process that has none.
+    """
 
     def __init__(self, prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> None:
         self.prepared, self.plan = prepared, plan
@@ -115,8 +118,6 @@ class _Live:
         self.tasks: dict[str, object] = {}
 
     def __enter__(self) -> _Live:
-        self.runs.start()
-        self._overall()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,6 +128,7 @@ class _Live:
         if isinstance(event, Noted):
             self.runs.console.print(f"{name_of(self.plan, key)}: {event.message}", style="yellow", markup=False)
             return
+        self.runs.start()
         if isinstance(event, Ended):
             if (task := self.tasks.pop(key, None)) is not None:
                 self.runs.remove_task(task)  # type: ignore[arg-type]

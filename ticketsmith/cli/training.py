@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @options.training
 def train(**how: Any) -> int:
     """Train the dense baselines only, one for each seed."""
+    _keep_to_one_thread()
     experiment = _train(("dense",), **how)
     _say_outcome(experiment)
     for result in (result for result in experiment.results if result.variant == "dense"):
@@ -40,6 +42,7 @@ def prune(benchmark: bool, **how: Any) -> int:
     What is in the store already is not trained again; after an interruption the same command goes on. With --search, only
     what the sweet spot asks for is made.
     """
+    _keep_to_one_thread()
     from ticketsmith.api import finish
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.cli.progress import note
@@ -51,6 +54,14 @@ def prune(benchmark: bool, **how: Any) -> int:
         say_verdict(experiment)
         click.echo(f"report: {page}")
     return int(experiment.exit_status)
+
+
+def _keep_to_one_thread() -> None:
+    """Before what starts threads is imported: a process of one can be forked, with all that it has loaded."""
+    from ticketsmith.execute.worker import THREADS
+
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
 
 
 def _train(
@@ -92,6 +103,7 @@ def _train(
             machine=rate,
             index=index,
             executor=executor,
+            forked=True,
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 from ticketsmith.errors import Exit
 from ticketsmith.execute.executor import BUSY_WAIT, Event, Scheduled
 from ticketsmith.execute.processes import Process, Starter
+from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Ended, Maker
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import PlannedRun
@@ -35,13 +36,14 @@ def default_workers(device: str) -> int:
 
 @dataclass
 class LocalExecutor(Scheduled):
-    """Processes of this machine, ``count`` at most.
+    """Processes of this machine, ``count`` at most. ``loaded``: the task, where they may begin as copies of this process.
 
     On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there. Within ``with``, what
     workers are forked from stays for the next plan.
     """
 
     count: int
+    loaded: Loaded | None = None
     workers: list[_Worker] = field(default_factory=list, init=False)
     crashes: dict[str, int] = field(default_factory=dict, init=False)
     starter: Starter | None = field(default=None, init=False)
@@ -63,7 +65,8 @@ class LocalExecutor(Scheduled):
         count = min(self.count, len(todo))
         if self.starter is None or count != self.starter.settings.side_by_side:
             self._close()
-            self.starter = Starter(replace(self.settings, side_by_side=count), self.job_of(next(iter(todo.values()))))
+            settings, first = replace(self.settings, side_by_side=count), next(iter(todo.values()))
+            self.starter = Starter(settings, self.job_of(first), self.loaded)
         with _signals([signal.SIGTERM], signal.default_int_handler):
             try:
                 for _ in range(count):

@@ -2,6 +2,8 @@
 
 A spawned worker loads torch and the data by itself: seconds, and hundreds of MiB. A forked one has them at once, and shares
 their memory with the others until it writes there. Forking is safe on Linux, without CUDA, and from a process of one thread.
+What they are forked from is itself a copy of this process, if that has loaded the task and is of one thread; else it is
+spawned.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Protocol
 
-from ticketsmith.execute.server import serve
+from ticketsmith.execute.server import Loaded, serve, threads
 from ticketsmith.execute.worker import WorkerSettings, work
 from ticketsmith.training.job import Job
 
 _SPAWN = multiprocessing.get_context("spawn")
+_FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
 
 
 class Process(Protocol):
@@ -48,10 +51,13 @@ class Process(Protocol):
 
 
 class Starter:
-    """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended."""
+    """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended.
 
-    def __init__(self, settings: WorkerSettings, job: Job) -> None:
-        self.settings, self._job = settings, job
+    ``loaded``: that task, where what they are forked from may be a copy of this process.
+    """
+
+    def __init__(self, settings: WorkerSettings, job: Job, loaded: Loaded | None = None) -> None:
+        self.settings, self._job, self._loaded = settings, job, loaded
         self._server: _Server | None = None
         self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
 
@@ -60,7 +66,8 @@ class Starter:
         while self._server is not None or self._tries:
             if self._server is None:
                 self._tries -= 1
-                self._server = _Server(self.settings, self._job)
+                loaded, self._loaded = self._loaded, None  # once: a later copy would hold the pipes to workers open
+                self._server = _Server(self.settings, self._job, loaded)
             try:
                 return self._server.fork()
             except _CannotBeForkedError:  # another one could not be either
@@ -88,9 +95,14 @@ class _CannotBeForkedError(Exception):
 class _Server:
     """Our side of ``server.serve``."""
 
-    def __init__(self, settings: WorkerSettings, job: Job) -> None:
+    def __init__(self, settings: WorkerSettings, job: Job, loaded: Loaded | None) -> None:
         self._control, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=serve, args=(theirs, settings, job), daemon=True)
+        self._process: BaseProcess
+        if _FORK is not None and loaded is not None and threads() == 1:
+            ours = self._control
+            self._process = _FORK.Process(target=serve, args=(theirs, settings, job, loaded, ours), daemon=True)
+        else:
+            self._process = _SPAWN.Process(target=serve, args=(theirs, settings, job), daemon=True)
         _begin(self._process)
         theirs.close()
         self._ready = False

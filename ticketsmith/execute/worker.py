@@ -72,6 +72,10 @@ class Ended:
     fatal: bool = False
 
 
+THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL"))
+"""Variables that libraries read when they are imported."""
+
+
 def work(pipe: Connection, settings: WorkerSettings) -> None:
     """The body of the process. It ends with its parent: nothing goes on unseen."""
     try:
@@ -82,8 +86,8 @@ def work(pipe: Connection, settings: WorkerSettings) -> None:
 
 def settle(settings: WorkerSettings) -> None:
     """What a process needs before it imports torch and a user's own modules."""
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{library}_NUM_THREADS"] = "1"  # read when they are imported
+    for name in THREADS:
+        os.environ[name] = "1"
     # pyarrow, which pandas and scikit-learn bring along, begins a thread at its import: then nothing could be forked.
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     for place in settings.import_from:

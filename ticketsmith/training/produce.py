@@ -122,6 +122,10 @@ def reuse(store: Store, job: Job) -> bool:
     return False
 
 
+at_hand: dict[tuple[str, Path, str], tuple[Task, int]] = {}
+"""What ``prepared`` gives without building it: tasks that this process has built and planned with, by its arguments."""
+
+
 @lru_cache(maxsize=2)
 def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     """The task of a component, and its forward FLOPs; kept, because a worker trains many runs on one task.
@@ -129,6 +133,8 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     ``component`` and the identity that was ``planned`` are JSON. Raises TaskError when data or code have changed since the
     plan was made: the key would no longer tell what was trained.
     """
+    if (component, base, planned) in at_hand:
+        return at_hand[component, base, planned]
     task = create(json.loads(component), base)
     now = json.dumps(identity(json.loads(component), base, task), sort_keys=True)
     if now != json.dumps(json.loads(planned), sort_keys=True):
