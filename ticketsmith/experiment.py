@@ -14,8 +14,7 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
-from ticketsmith.evidence.history import with_history
-from ticketsmith.evidence.looks import Record
+from ticketsmith.evidence.looks import Record, with_history
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.search import Path as SearchPath

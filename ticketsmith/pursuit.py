@@ -11,7 +11,7 @@ from typing import Protocol
 from ticketsmith import collect, search
 from ticketsmith.config import Recipe
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.evidence.history import with_history
+from ticketsmith.evidence.looks import with_history
 from ticketsmith.evidence.results import Place, Result
 from ticketsmith.evidence.search import Move, Path
 from ticketsmith.execute.executor import Outcome

@@ -301,6 +301,7 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         worst=None if worst is None else pairs.worsening[worst],
         worst_seed=worst,
         compared=tuple(sorted(pairs.worsening)),
+        beyond=sum(not gate.allows(value) for value in values),
         floor=pairs.finest if tested and len(values) > 1 and deviation(values) < pairs.floor else None,
         divergences=tuple(Divergence(run.seed, run.draw, run.level, run.diverged_at) for run in level.fallen),
         absent=level.absent,

@@ -117,10 +117,12 @@ def as_strict(replicates: int, error: float, usual: float) -> int:
     )
 
 
-def unseen(replicates: int, confidence: float = 0.95) -> float:
-    """The largest share of seeds that a failure may strike and yet be missed by all ``replicates`` with a chance of
-    ``1 - confidence``: what so many seeds cannot show, whatever the test (exact binomial bound, Clopper & Pearson 1934)."""
-    return 1.0 - math.pow(1 - confidence, 1 / replicates)
+def largest_share(hits: int, count: int, confidence: float = 0.95) -> float:
+    """The largest share of a population of which ``hits`` or fewer among ``count`` draws still have a chance of
+    ``1 - confidence``: the exact upper bound of a share, whatever the distribution (Clopper & Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    return 1.0 if hits >= count else float(betaincinv(hits + 1, count - hits, confidence))
 
 
 def _check(confidence: float) -> None:

@@ -127,7 +127,8 @@ class Verdict:
     replicates), None where the first is not complete; ``error`` is the one-sided error of that look, ``declared`` whether it
     was. ``replicates_needed``: how many would decide it at a look to come, None where none is needed or it cannot be said.
     ``worst`` is the worsening of the seed ``worst_seed``, the largest of all. ``compared`` are the seeds with a value, of
-    which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``floor`` is what was taken for their
+    which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``beyond``: how many of the replicates
+    are themselves worse than the margin. ``floor`` is what was taken for their
     spread where their own is less than the metric can tell apart, or zero; else None.
 
     ``divergences`` are runs of this level or, of a method, of a milder one. ``absent`` are planned seeds without a run,
@@ -152,6 +153,7 @@ class Verdict:
     worst: float | None = None
     worst_seed: int | None = None
     compared: tuple[int, ...] = ()
+    beyond: int = 0
     floor: Resolution | None = None
     divergences: tuple[Divergence, ...] = ()
     absent: tuple[int, ...] = ()

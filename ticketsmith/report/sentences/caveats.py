@@ -7,7 +7,7 @@ from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import own_worsening
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.statistics import unseen
+from ticketsmith.evidence.statistics import largest_share
 from ticketsmith.evidence.variants import DENSE, POST_TRAINING, is_control
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import display, in_sentence
@@ -129,7 +129,7 @@ def _replicates(findings: Findings) -> list[str]:
         return ["Only one seed was trained: another may give another answer, and nothing here says by how much."]
     if findings.policy.method == "point":
         return [f"The gate compares means of {seeds} without a test: it takes no account of their spread."]
-    share = units.percent(round(unseen(findings.replicates), 2))
+    share = units.percent(round(largest_share(0, findings.replicates), 2))
     rare = (
         f"A failure that strikes {share} of all seeds would be missed by {findings.replicates} in one experiment of 20."
     )
