@@ -22,6 +22,7 @@ from functools import lru_cache, partial
 from itertools import takewhile
 from math import e, sqrt
 from pathlib import Path
+from typing import cast
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +32,7 @@ from scipy.special import betaincinv
 from ticketsmith.evidence.findings import conclude
 from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.looks import promise
+from ticketsmith.evidence.outcomes import Outcomes, SealedOutcomes
 from ticketsmith.evidence.results import LayerDensity, Metric, Place, Result, Scores
 from ticketsmith.evidence.search import Terms, search
 from ticketsmith.evidence.sweet_spot import find, share_beyond, walk
@@ -94,7 +96,8 @@ class Row:
     not ``remembered``, each is taken for the only one.
 
     ``spread`` of a seed's difference in margins, ``growth`` of it from the first to the last level. ``examples`` > 0: counts
-    of errors of so many, near 100 %, instead of ``noise``. ``step`` > 0: a search that merges so many rounds at first.
+    of errors of so many, near 100 %, instead of ``noise``; ``drawn``: these are drawn anew for each experiment, the same for
+    all of its networks, which keep their outcomes. ``step`` > 0: a search that merges so many rounds at first.
     """
 
     curve: str
@@ -105,12 +108,13 @@ class Row:
     spread: float = 0.5
     growth: float = 1.0
     examples: int = 0
+    drawn: bool = False
     shared_tail: bool = False
     step: int = 0
 
     @property
     def name(self) -> str:
-        parts = [self.curve, self.noise if not self.examples else f"{self.examples} examples near 100 %"]
+        parts = [self.curve, self.noise if not self.examples else f"{self.examples} examples {self.which}"]
         if self.shared_tail:
             parts.append("by whole seeds")
         if self.growth != 1.0:
@@ -121,6 +125,11 @@ class Row:
         how = "" if self.declared else ", undeclared" if self.remembered else ", each at the full 5 %"
         parts.append(f"{seeds} seeds" if len(self.looks) == 1 else f"looks at {seeds}{how}")
         return ", ".join(parts)
+
+    @property
+    def which(self) -> str:
+        """Which examples they are."""
+        return "drawn anew" if self.drawn else "near 100 %"
 
     @property
     def error(self) -> float:
@@ -152,6 +161,10 @@ def rows() -> Iterator[Row]:
         for whole in (False, True):
             for noise in ("skewed", rare, often, most):
                 yield Row("at the margin", noise, (n,), shared_tail=whole)
+    for n in (2, 3, 5, 10):
+        yield Row("at the margin", looks=(n,), examples=1000, drawn=True)
+    yield Row("cliff", looks=(3,), examples=1000, drawn=True)
+    yield Row("at the margin", looks=(3, 5, 8), examples=1000, drawn=True)
     for curve in CURVES:
         yield Row(curve, looks=(3, 5, 8))
     yield Row("at the margin", looks=(3, 5, 10, 20))
@@ -182,6 +195,27 @@ def differences(row: Row, random: Generator, seeds: int) -> np.ndarray:
     return np.concatenate([np.zeros((seeds, 1)), true + spread * scatter], axis=1) + random.normal(0, 0.3, (seeds, 1))
 
 
+def outcomes(row: Row, random: Generator) -> np.ndarray:
+    """Whether each network is right on each example: (seeds, levels + 1, examples).
+
+    Of the examples that a level loses, which are those of milder levels and more, each seed loses half. Beside them each
+    network, dense too, is wrong on one in 200, by chance.
+    """
+    hard = random.random(row.examples) < 2 * np.concatenate([[0.0], CURVES[row.curve]])[:, None] / 100
+    seeds = row.looks[-1]
+    return ~(hard & (random.random((seeds, 1, row.examples)) < 0.5)) & (random.random((seeds, *hard.shape)) >= 0.005)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The outcomes of one network, as a sealed run has them."""
+
+    right: np.ndarray
+
+    def of(self, metric: str, split: str, at: str) -> Outcomes:
+        return Outcomes(self.right, scale=100.0)
+
+
 @lru_cache(maxsize=4)
 def beyond(row: Row) -> list[float]:
     """The share of all seeds that are worse than dense by more than the margin, of each level."""
@@ -189,8 +223,8 @@ def beyond(row: Row) -> list[float]:
     return [float(share) for share in (lost[:, 1:] - lost[:, :1] > MARGIN + TOLERANCE).mean(0)]
 
 
-def results(row: Row, lost: np.ndarray) -> list[Result]:
-    """The sealed runs of an experiment: what its networks ``lost``."""
+def results(row: Row, lost: np.ndarray, right: np.ndarray | None = None) -> list[Result]:
+    """The sealed runs of an experiment: what its networks ``lost``, and on which examples they were ``right``."""
     runs = []
     for seed, levels in enumerate(lost.tolist()):
         for level, worse in enumerate(levels):
@@ -219,6 +253,7 @@ def results(row: Row, lost: np.ndarray) -> list[Result]:
                     seconds=1.0,
                     weights=key,
                     examples={"test": row.examples} if row.examples else {},
+                    outcomes=None if right is None else cast(SealedOutcomes, Kept(right[seed, level])),
                 )
             )
     return runs
@@ -273,10 +308,16 @@ def tried(row: Row, seed: int, count: int) -> Tally:
     random, true, tally = np.random.default_rng(seed), CURVES[row.curve], Tally()
     for index in range(count):
         worst, unlike, last, runs_made, wrong = False, False, 0, 0, 0
-        for spot, runs, policy, places in claims(row, results(row, differences(row, random, row.looks[-1]))):
+        right = outcomes(row, random) if row.drawn else None
+        lost = differences(row, random, row.looks[-1]) if right is None else 100 * (1 - right.mean(2))
+        for spot, runs, policy, places in claims(row, results(row, lost, right)):
             last, runs_made = spot.level if spot else 0, len(runs)
             worst |= spot is not None and true[spot.level - 1] > 1.0
-            unlike |= spot is not None and beyond(row)[spot.level - 1] > share_beyond(spot.verdicts[0], policy)
+            unlike |= (
+                spot is not None
+                and not row.drawn
+                and beyond(row)[spot.level - 1] > share_beyond(spot.verdicts[0], policy)
+            )
             if index % HEADLINES == 0:
                 text = headline(conclude("synthetic", runs, policy, places=places))
                 claim = (

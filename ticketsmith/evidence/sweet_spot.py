@@ -61,10 +61,10 @@ def find(search: Walk, verdicts: Iterable[Verdict]) -> SweetSpot | None:
 def share_beyond(verdict: Verdict, policy: GatePolicy) -> float:
     """The largest share of all seeds that may themselves be worse than the margin, at the policy's confidence.
 
-    By how many of those that were compared are, whatever way seeds scatter. Each look has an equal part of the error.
+    By how many of those that were trained are, whatever way seeds scatter. Each look has an equal part of the error.
     """
     error = (1 - policy.confidence) / max(1, len(verdict.looks))
-    return largest_share(verdict.beyond, verdict.replicates, 1 - error)
+    return largest_share(*verdict.beyond, 1 - error)
 
 
 def _step(level: int, verdicts: Sequence[Verdict]) -> Step:
