@@ -11,10 +11,12 @@ from scipy.stats import binom, norm
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.examples import Difference, difference, mean_bounds, paired_shares
+from ticketsmith.evidence.findings import conclude
 from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.outcomes import OfStates, Outcomes, SealedOutcomes, from_bytes, to_bytes
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import GapCause, Gate, GatePolicy, Status, Verdict
+from ticketsmith.report.sentences.controls import special
 from ticketsmith.report.sentences.verdicts import reason
 
 from .synthetic import ACCURACY, result
@@ -91,6 +93,26 @@ def test_with_several_seeds_a_gate_holds_the_draw_of_the_examples_too() -> None:
             assert (verdict.split_error is not None) is kept
     assert passes[True] < 250 * 0.05 + 3 * np.sqrt(250 * 0.05 * 0.95)
     assert passes[False] > 250 * 0.12, "seeds alone cannot know"
+
+
+def test_with_one_seed_a_control_is_compared_example_by_example() -> None:
+    dense, ticket = bits(4, 2)
+    _, chance = bits(40, 5)
+    networks = {"dense": (0, dense), "ticket": (1, ticket), "random_ticket": (1, chance)}
+    runs = [
+        result(name, level, 0, one.metric, examples={"test": 360}, outcomes=Kept(one.values))
+        for name, (level, one) in networks.items()
+    ]
+    (comparison,) = conclude("x", runs, replace(ONE, fallback="point")).comparisons
+    assert comparison.examples is not None
+    assert comparison.significant
+    spoken = special(conclude("x", runs, replace(ONE, fallback="point")))
+    assert (
+        "loses 10.00 points against the ticket (95 % interval over 360 test examples: 7.07 to 13.69 points)" in spoken
+    )
+    assert spoken.endswith("of these very networks, and not of other seeds.")
+    without = [replace(run, outcomes=None) for run in runs]
+    assert "by one replicate (no confidence)" in special(conclude("x", without, replace(ONE, fallback="point")))
 
 
 def test_what_no_number_of_seeds_can_decide_is_said() -> None:
