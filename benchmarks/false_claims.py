@@ -97,7 +97,8 @@ class Row:
 
     ``spread`` of a seed's difference in margins, ``growth`` of it from the first to the last level. ``examples`` > 0: counts
     of errors of so many, near 100 %, instead of ``noise``; ``drawn``: these are drawn anew for each experiment, the same for
-    all of its networks, which keep their outcomes. ``step`` > 0: a search that merges so many rounds at first.
+    all of its networks, which keep their outcomes, or only their accuracies where they are not ``kept``. ``step`` > 0: a
+    search that merges so many rounds at first.
     """
 
     curve: str
@@ -109,6 +110,7 @@ class Row:
     growth: float = 1.0
     examples: int = 0
     drawn: bool = False
+    kept: bool = True
     shared_tail: bool = False
     step: int = 0
 
@@ -129,7 +131,8 @@ class Row:
     @property
     def which(self) -> str:
         """Which examples they are."""
-        return "drawn anew" if self.drawn else "near 100 %"
+        alone = "" if self.kept else ", outcomes not kept"
+        return f"drawn anew{alone}" if self.drawn else "near 100 %"
 
     @property
     def error(self) -> float:
@@ -140,7 +143,7 @@ class Row:
     def promise(self) -> float | None:
         """That of claims on the mean; None where nothing is promised: no test on so few seeds could hold it, or none is made."""
         rare = self.noise == "skewed" or self.noise in FAILURES
-        return None if rare or not self.remembered else self.error
+        return None if rare or not self.remembered or not self.kept else self.error
 
 
 def rows() -> Iterator[Row]:
@@ -163,6 +166,7 @@ def rows() -> Iterator[Row]:
                 yield Row("at the margin", noise, (n,), shared_tail=whole)
     for n in (2, 3, 5, 10):
         yield Row("at the margin", looks=(n,), examples=1000, drawn=True)
+    yield Row("at the margin", looks=(5,), examples=1000, drawn=True, kept=False)
     yield Row("cliff", looks=(3,), examples=1000, drawn=True)
     yield Row("at the margin", looks=(3, 5, 8), examples=1000, drawn=True)
     for curve in CURVES:
@@ -253,7 +257,7 @@ def results(row: Row, lost: np.ndarray, right: np.ndarray | None = None) -> list
                     seconds=1.0,
                     weights=key,
                     examples={"test": row.examples} if row.examples else {},
-                    outcomes=None if right is None else cast(SealedOutcomes, Kept(right[seed, level])),
+                    outcomes=None if right is None or not row.kept else cast(SealedOutcomes, Kept(right[seed, level])),
                 )
             )
     return runs

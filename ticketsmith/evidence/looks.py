@@ -44,7 +44,8 @@ def schedule(
     """The looks up to the one at ``replicates``, in the order in which they were or are taken.
 
     ``error`` is that of all declared ones. ``declared`` are increasing numbers of replicates; without any, ``replicates`` is
-    the one look. ``shown`` are the numbers of replicates at which verdicts were shown before, in order.
+    the one look. ``shown`` are the numbers of replicates at which verdicts were shown before, in order; at fewer than the first
+    that was declared, nothing was decided.
     """
     numbers = tuple(declared) or (replicates,)
     each = nominal_error(numbers, error)
@@ -53,7 +54,7 @@ def schedule(
     looks += [
         Look(number, _undeclared_error(error, k), declared=False)
         for k, number in enumerate(others, start=1)
-        if number <= replicates
+        if number == replicates or numbers[0] < number < replicates
     ]
     return tuple(looks)
 
