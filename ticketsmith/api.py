@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
-from ticketsmith.errors import RecipeError, TicketSmithError
+from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Result
@@ -281,15 +282,30 @@ class Experiment(ExperimentReader):
         """Judges every level of every variant, and writes ``gates.json``; the store remembers that verdicts were shown."""
         from ticketsmith.report.gates import document
 
-        self.remember_look()
         self.store.put(f"{self.name}/gates.json", to_json(document(self.findings, self.path)))
         return self.findings
 
-    def remember_look(self) -> None:
-        """Writes down with how many replicates verdicts are shown: a later look has to hold what all of them promise."""
-        look = self.look
-        if look is not None and look.replicates not in self.findings.policy.shown:
-            self.store.put(*collect.look_file(self.name, look, len(self.looks)))
+    @property
+    def findings(self) -> Findings:
+        """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs.
+
+        The store remembers with how many replicates verdicts were shown, if it can be written: a later look has to hold what
+        all of them promise.
+        """
+        if self._findings is None:
+            self._findings = self._conclude()
+            with suppress(OSError, StoreError):
+                self._remember()
+        return self._findings
+
+    def _remember(self) -> None:
+        """Writes down the looks of which there is no record yet: this one, and what ``gates.json`` showed before."""
+        recorded = len(self.view.files(f"{self.name}/looks"))
+        looks, now = self.looks[recorded:], self.look
+        if now is not None and now.replicates not in self.findings.policy.shown:
+            looks.append(now)
+        for before, look in enumerate(looks, start=recorded):
+            self.store.put(*collect.look_file(self.name, look, before))
 
     def time_inference(
         self,

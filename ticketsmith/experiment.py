@@ -14,8 +14,7 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
-from ticketsmith.evidence.history import with_history
-from ticketsmith.evidence.looks import Record
+from ticketsmith.evidence.looks import Record, with_history
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.search import Path as SearchPath
@@ -129,7 +128,7 @@ class ExperimentReader:
     @cached_property
     def looks(self) -> list[Record]:
         """What the store remembers of verdicts that were shown."""
-        return collect.read_looks(self.view, self.name)
+        return collect.read_looks(self.view, self.name, self.results)
 
     @property
     def policy(self) -> GatePolicy:
@@ -138,16 +137,19 @@ class ExperimentReader:
 
     @property
     def look(self) -> Record | None:
-        """The look that the findings are; None where no level was tested with as many seeds as its look needs."""
+        """The look that the findings are; None where fewer than two seeds were compared at every level.
+
+        Where no level has all of its seeds yet, nothing can pass, but what there is has been seen: it is a look at so many.
+        """
         findings = self.findings
-        tested = [
-            verdict for verdict in findings.test if verdict.variant == findings.subject and verdict.look is not None
-        ]
-        seeds = {node.seed for node in self.plan.results if node.variant == findings.subject}
-        if not tested or len(seeds) < 2 or findings.policy.method == "point":
+        own = [verdict for verdict in findings.test if verdict.variant == findings.subject]
+        planned = len({node.seed for node in self.plan.results if node.variant == findings.subject})
+        there = max((verdict.seeds for verdict in own), default=0)
+        count = planned if any(verdict.look is not None for verdict in own) else there
+        if count < 2 or findings.policy.method != "non-inferiority":
             return None
         dense = tuple(sorted(run.key for run in self.results if run.variant == DENSE))
-        return Record(len(seeds), findings.policy.looks or (len(seeds),), dense)
+        return Record(count, findings.policy.looks or (planned,), dense)
 
     @property
     def findings(self) -> Findings:

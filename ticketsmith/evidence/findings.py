@@ -213,7 +213,7 @@ def conclude(
         target=target(test, policy, about),
         knee=knee(curve, metric.higher_is_better),
         learning=tuple(early_stops(runs, policy.confidence)),
-        comparisons=tuple(compare(runs, metric, "test", policy.at, policy.confidence, about)),
+        comparisons=tuple(compare(runs, metric, "test", policy, about)),
         regimes=regimes(test, about),
         cost=spent,
         planned=planned if planned is not None else len(runs if places is None else places),
