@@ -19,6 +19,7 @@ from ticketsmith.native import abi, best_isa, library
 from ticketsmith.native.abi import Isa
 from ticketsmith.training.native.assembly import Assembly
 from ticketsmith.training.native.graph import Graph
+from ticketsmith.training.native.packing import VECTOR
 from ticketsmith.training.native.parameters import OptimizerSettings, Parameters
 
 _EVALUATION = 64
@@ -120,12 +121,12 @@ class Engine:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that the next step depends on, exact: copies."""
-        return {"steps": np.array(self._steps, np.int64), **self._parameters.state()}
+        return {"steps": np.array(self._steps, np.int64), **self._parameters.state(self._steps)}
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Goes on from what ``state`` gave."""
         self._steps = int(state["steps"])
-        self._parameters.load(state)
+        self._parameters.load(state, self._steps)
 
     def _run(self, operations: Any, job: abi.Job) -> None:
         library().ts_train(operations, len(operations), int(self._isa), ctypes.byref(job), self._threads)
@@ -149,11 +150,10 @@ class Engine:
 
 
 def _affine(graph: Graph, normalise: Normalise | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[numbers of an example] of scales and of shifts."""
+    """[numbers of an example, rounded up to vectors] of scales and of shifts."""
     channels, *image = graph.input_shape
     pixels = int(np.prod(image))
     parts = (1.0, 0.0) if normalise is None else (normalise.scale, normalise.shift)
-    scale, shift = (
-        np.repeat(np.broadcast_to(np.asarray(part, np.float32).reshape(-1), channels), pixels) for part in parts
-    )
+    each = [np.repeat(np.broadcast_to(np.asarray(part, np.float32).reshape(-1), channels), pixels) for part in parts]
+    scale, shift = (np.append(part, np.zeros(-len(part) % VECTOR, np.float32)) for part in each)
     return scale, shift

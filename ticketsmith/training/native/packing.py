@@ -80,47 +80,34 @@ class Layout:
         inside = np.add.outer(np.arange(height) * self.row, np.arange(width) * self.lanes).reshape(-1)
         return np.add.outer(self.channels(), inside).reshape(-1).astype(np.int32)
 
-    def steps(self) -> tuple[int, int, int]:
-        """From block to block, row to row, and column to column of vectors."""
-        if self.pixels > 1:
-            return self.block, self.row, self.lanes
-        return (self.block, 0, VECTOR) if self.lanes > VECTOR else (0, 0, self.block)
-
-    def counts(self) -> tuple[int, int, int]:
-        """How many blocks, rows and columns of vectors."""
-        if self.pixels > 1:
-            return self.blocks, self.shape[1], self.shape[2]
-        return (self.blocks, 1, self.lanes // VECTOR) if self.lanes > VECTOR else (1, 1, self.blocks)
-
-
-def features_of(layout: Layout) -> Layout:
-    """The same as one pixel, whose vectors are those of a linear layer."""
-    channels, height, width = layout.shape
-    flat = Layout((channels * height * width, 1, 1), layout.lanes, layout.blocks)
-    return flat if flat.block == layout.block else _Wide(flat.shape, layout.lanes, layout.blocks, distance=layout.block)
-
-
-@dataclass(frozen=True)
-class _Wide(Layout):
-    distance: int = 0
+    @property
+    def image(self) -> Pair:
+        return self.shape[1], self.shape[2]
 
     @property
-    def block(self) -> int:
-        return self.distance
+    def count(self) -> int:
+        """Numbers of an example."""
+        return self.shape[0] * self.pixels
 
 
-def vectors(
-    inside: Layout, outside: Layout, stride: tuple[int, int] = (1, 1), counts: tuple[int, int, int] | None = None,
-    out_stride: tuple[int, int] = (1, 1),
-) -> abi.Vectors:  # fmt: skip
-    """The vectors of ``outside``, or as many as ``counts`` says, and what they read of ``inside``."""
-    block, row, col = inside.steps()
-    out_block, out_row, out_col = outside.steps()
+def vectors(inside: Layout, outside: Layout, stride: Pair = (1, 1), out_stride: Pair = (1, 1)) -> abi.Vectors:
+    """The vectors of a channel of ``outside``, and what they read of ``inside``: those of an image, or those of a feature."""
+    if inside.lanes > VECTOR:
+        return flat_vectors(inside, outside)
     return abi.Vectors(
-        *(counts or outside.counts()),
-        block, row * stride[0], col * stride[1],
-        out_block, out_row * out_stride[0], out_col * out_stride[1],
+        outside.blocks, *outside.image,
+        inside.block, inside.row * stride[0], inside.lanes * stride[1],
+        outside.block, outside.row * out_stride[0], outside.lanes * out_stride[1],
     )  # fmt: skip
+
+
+def flat_vectors(inside: Layout, outside: Layout) -> abi.Vectors:
+    """The same where every number is a feature. Blocks of one vector are columns, so that a weight is read for several."""
+    if inside.lanes > VECTOR:
+        return abi.Vectors(
+            outside.blocks, 1, outside.lanes // VECTOR, inside.block, 0, VECTOR, outside.block, 0, VECTOR
+        )  # fmt: skip
+    return abi.Vectors(1, 1, outside.blocks, 0, 0, inside.block, 0, 0, outside.block)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +157,8 @@ def taps_of(layout: Layout, channels: NDArray[Any], kernel: Pair, padding: Pair)
     rows = (np.arange(kernel[0]) - padding[0]) * layout.row
     columns = (np.arange(kernel[1]) - padding[1]) * layout.lanes
     window = np.add.outer(rows, columns).reshape(-1)
-    return np.add.outer(layout.channels()[channels], window).reshape(-1).astype(np.int32)
+    taps: Ints = np.add.outer(layout.channels()[channels], window).reshape(-1).astype(np.int32)
+    return taps
 
 
 def table(
@@ -182,6 +170,12 @@ def table(
     sizes = np.bincount(parts * count + outputs, minlength=(int(parts.max(initial=0)) + 1) * count)
     pairs = np.stack([offsets[order], places[order]], 1).astype(np.int32)
     return np.append(0, np.cumsum(sizes)).astype(np.int32), pairs
+
+
+def no_taps(count: int) -> tuple[Ints, Ints]:
+    """The same for ``count`` outputs of which no tap is there."""
+    nothing = np.zeros(0, np.int64)
+    return table(nothing, nothing, nothing, nothing, count)
 
 
 def zeros(count: int, dtype: Any = np.float32) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.training.native.graph import BatchNorm, Conv, Graph, Linear
 from ticketsmith.training.native.packing import VECTOR, distance, zeros
-from ticketsmith.training.native.pattern import Survivors
+from ticketsmith.training.native.pattern import Ints, Survivors
 
 Array = NDArray[Any]
 
@@ -43,13 +43,14 @@ class Stored:
     """``size`` numbers and what is remembered of each."""
 
     def __init__(self, size: int, settings: OptimizerSettings) -> None:
+        self.size = size
         self.arrays: dict[str, Array] = {part: zeros(size) for part in settings.parts}
 
     def address(self, part: str = "values", first: int = 0) -> int:
         return int(self.arrays[part].ctypes.data) + 4 * first
 
-    def parameter(self) -> abi.Parameter:
-        return abi.Parameter(**{part: array.ctypes.data for part, array in self.arrays.items()})
+    def parameter(self, first: int = 0) -> abi.Parameter:
+        return abi.Parameter(**{part: self.address(part, first) for part in self.arrays})
 
 
 class SparseWeight(Stored):
@@ -59,11 +60,18 @@ class SparseWeight(Stored):
         self.survivors = Survivors.of(mask.reshape(len(mask), -1))
         super().__init__(self.survivors.size, settings)
         self.shape = weight.shape
+        self._tables: dict[Any, tuple[Ints, Ints]] = {}
         for part in {"values", "average"} & set(self.arrays):
             self.arrays[part][self.survivors.slots] = self.survivors.values(weight)
 
     def dense(self, part: str) -> Array:
         return self.survivors.matrix(self.arrays[part][self.survivors.slots]).reshape(self.shape)
+
+    def table(self, key: Any, build: Callable[[], tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+        """Taps of sums with this weight, which training and evaluation share."""
+        if key not in self._tables:
+            self._tables[key] = build()
+        return self._tables[key]
 
 
 class DenseWeight(Stored):
@@ -139,13 +147,21 @@ class Parameters:
             for part in {"values", "average"} & set(self.small.arrays):
                 self.small.arrays[part][vector.first : vector.first + vector.size] = values[name]
         self.buffers: dict[str, Array] = {}
+        self.moments: dict[str, tuple[Array, Array]] = {}
+        """Of each batch norm: means and 1 / deviations of the channels of the last batch."""
         self.counts: dict[str, int] = {}
         for node in graph.nodes:
             if isinstance(node, BatchNorm):
                 for name in (node.running_mean, node.running_var):
                     self.buffers[name] = zeros(-(-values[name].size // VECTOR) * VECTOR)
                     self.buffers[name][: values[name].size] = values[name]
+                self.moments[node.name] = zeros(len(values[node.running_mean])), zeros(len(values[node.running_mean]))
                 self.counts[node.num_batches_tracked] = int(values[node.num_batches_tracked])
+        convolutions = [self.weights[node.weight] for node in graph.nodes if isinstance(node, Conv)]
+        self.scratch = zeros(
+            max((weight.size for weight in convolutions if isinstance(weight, DenseWeight)), default=0)
+        )
+        """Room for the gradient of one dense convolution."""
         self._shapes = {name: np.shape(value) for name, value in values.items()}
 
     def dense(self, averaged: bool, steps: int) -> dict[str, Array]:
@@ -156,12 +172,14 @@ class Parameters:
         found |= {name: np.array(count + steps, np.int64) for name, count in self.counts.items()}
         return {name: found[name] for name in self._shapes if name in found}
 
-    def state(self) -> dict[str, Array]:
-        return {name: array.copy() for name, array in self._arrays()}
+    def state(self, steps: int) -> dict[str, Array]:
+        counts = {f"counts/{name}": np.array(count + steps, np.int64) for name, count in self.counts.items()}
+        return {name: array.copy() for name, array in self._arrays()} | counts
 
-    def load(self, state: Mapping[str, Array]) -> None:
+    def load(self, state: Mapping[str, Array], steps: int) -> None:
         for name, array in self._arrays():
             array[:] = state[name]
+        self.counts = {name: int(state[f"counts/{name}"]) - steps for name in self.counts}
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:
         for name, weight in self.weights.items():

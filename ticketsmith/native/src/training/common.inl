@@ -37,39 +37,40 @@ inline F16 sums(F16* r) {
   return r[0];
 }
 
-// One step of the optimizer for the sixteen weights from `at` on with the gradient g. The formulas are PyTorch's.
+// One step of the optimizer for `count` vectors of weights from `at` on. The formulas are PyTorch's. A function of its own, called
+// by tiles of all shapes, whose code it would multiply.
+using Improve = void (*)(const Parameter&, int64_t at, const F16* gradients, int64_t count, const uint16_t* mask, const Step&);
+
 template <int OPTIMIZER>
-inline void improve(const Parameter& p, int64_t at, F16 g, const Step& s) {
-  F16 w = load(p.values + at);
-  g = fma(all(s.penalty), w, g);
-  w = w * all(s.shrink);
-  if (OPTIMIZER == Optimizer::ADAM) {
-    F16 m = load(p.first + at), v = load(p.second + at);
-    m = fma(all(static_cast<float>(1 - 0.9)), g - m, m);
-    v = fma(all(static_cast<float>(1 - 0.999)) * g, g, v * all(0.999f));
-    store(p.first + at, m), store(p.second + at, v);
-    w = w - all(s.rate) * m / fma(root(v), all(s.root_scale), all(1e-8f));
-  } else {
-    if (OPTIMIZER == Optimizer::MOMENTUM) {
-      const F16 m = fma(all(s.momentum), load(p.first + at), g);
-      store(p.first + at, m);
-      g = s.nesterov ? fma(all(s.momentum), m, g) : m;
+__attribute__((noinline)) void improve(const Parameter& p, int64_t at, const F16* gradients, int64_t count,
+                                       const uint16_t* mask, const Step& s) {
+  for (int64_t i = 0; i < count; i++, at += 16) {
+    F16 w = load(p.values + at);
+    F16 g = fma(all(s.penalty), w, mask ? keep(gradients[i], mask[at / 16]) : gradients[i]);
+    w = w * all(s.shrink);
+    if (OPTIMIZER == Optimizer::ADAM) {
+      F16 m = load(p.first + at), v = load(p.second + at);
+      m = fma(all(static_cast<float>(1 - 0.9)), g - m, m);
+      v = fma(all(static_cast<float>(1 - 0.999)) * g, g, v * all(0.999f));
+      store(p.first + at, m), store(p.second + at, v);
+      w = w - all(s.rate) * m / fma(root(v), all(s.root_scale), all(1e-8f));
+    } else {
+      if (OPTIMIZER == Optimizer::MOMENTUM) {
+        const F16 m = fma(all(s.momentum), load(p.first + at), g);
+        store(p.first + at, m);
+        g = s.nesterov ? fma(all(s.momentum), m, g) : m;
+      }
+      w = w - all(s.rate) * g;
     }
-    w = w - all(s.rate) * g;
-  }
-  store(p.values + at, w);
-  if (p.average) {
-    const F16 a = load(p.average + at);
-    // as torch.lerp does, so that either end is exact
-    store(p.average + at, s.follow < 0.5f ? fma(all(s.follow), w - a, a) : w - (w - a) * all(1.0f - s.follow));
+    store(p.values + at, w);
+    if (p.average) {  // as torch.lerp does, so that either end is exact
+      const F16 a = load(p.average + at);
+      store(p.average + at, s.follow < 0.5f ? fma(all(s.follow), w - a, a) : w - (w - a) * all(1.0f - s.follow));
+    }
   }
 }
-template <class Body>
-inline void with_optimizer(int64_t optimizer, const Body& body) {
-  if (optimizer == Optimizer::ADAM)
-    body.template operator()<Optimizer::ADAM>();
-  else if (optimizer == Optimizer::MOMENTUM)
-    body.template operator()<Optimizer::MOMENTUM>();
-  else
-    body.template operator()<Optimizer::SGD>();
+inline Improve improver(const Step& s) {
+  return s.optimizer == Optimizer::ADAM       ? improve<Optimizer::ADAM>
+         : s.optimizer == Optimizer::MOMENTUM ? improve<Optimizer::MOMENTUM>
+                                              : improve<Optimizer::SGD>;
 }

@@ -51,23 +51,14 @@ struct ConvPanel {
   }
 };
 
-struct ConvUpdate {
-  const ConvGradient& k;
-  const Step& s;
-  Range outputs;
-
-  template <int OPTIMIZER>
-  void operator()() const {
-    for (int64_t at = outputs.begin * k.distance; at < outputs.end * k.distance; at += 16) {
-      const F16 gradient = load(k.scratch + at);
-      improve<OPTIMIZER>(k.parameter, at, k.mask ? keep(gradient, k.mask[at / 16]) : gradient, s);
-    }
-  }
-};
-
 void conv_gradient(const ConvGradient& k, const Step& s, Share share) {
   const Range outputs = part(k.outputs, share);
+  for (int64_t o = outputs.begin; o < outputs.end; o++)
+    for (int64_t i = k.taps; i < k.distance; i++) k.scratch[o * k.distance + i] = 0.0f;
   const Tiles tiles(k.taps, MOST_COLS);
   for (int64_t i = 0; i < tiles.count; i++) with_constant<MOST_COLS>(tiles.size(i), ConvPanel{k, tiles.begin(i), outputs});
-  with_optimizer(s.optimizer, ConvUpdate{k, s, outputs});
+  for (int64_t at = outputs.begin * k.distance; at < outputs.end * k.distance; at += 16) {
+    const F16 gradient = load(k.scratch + at);
+    improver(s)(k.parameter, at, &gradient, 1, k.mask, s);
+  }
 }

@@ -1,10 +1,11 @@
 // The gradient of a dense linear layer, and the optimizer with it: a tile of M outputs by N vectors of inputs stays in registers
 // while examples pass, and its weights and what the optimizer knows of them are fetched meanwhile.
 
-template <int OPTIMIZER, int N>
+template <int N>
 struct LinearTile {
   const LinearGradient& k;
   const Step& s;
+  Improve improve;
   int64_t output, column;
 
   template <int M>
@@ -17,8 +18,8 @@ struct LinearTile {
       for (int n = 0; n < N; n++) {
         const int64_t at = place + m * k.distance + 16 * n;
         __builtin_prefetch(k.parameter.values + at, 1);
-        if (OPTIMIZER != Optimizer::SGD) __builtin_prefetch(k.parameter.first + at, 1);
-        if (OPTIMIZER == Optimizer::ADAM) __builtin_prefetch(k.parameter.second + at, 1);
+        if (k.parameter.first) __builtin_prefetch(k.parameter.first + at, 1);
+        if (k.parameter.second) __builtin_prefetch(k.parameter.second + at, 1);
       }
     }
     _Pragma("GCC unroll 12") for (int m = 0; m < M; m++)
@@ -35,15 +36,10 @@ struct LinearTile {
         }
       }
     }
-    for (int m = 0; m < M; m++)
-      for (int n = 0; n < N; n++) {
-        const int64_t at = place + m * k.distance + 16 * n;
-        improve<OPTIMIZER>(k.parameter, at, k.mask ? keep(sums[m][n], k.mask[at / 16]) : sums[m][n], s);
-      }
+    for (int m = 0; m < M; m++) improve(k.parameter, place + m * k.distance, sums[m], N, k.mask, s);
   }
 };
 
-template <int OPTIMIZER>
 struct LinearPanel {
   const LinearGradient& k;
   const Step& s;
@@ -55,24 +51,13 @@ struct LinearPanel {
     constexpr int M = DENSE_SUMS / N < MOST_OUTPUTS ? DENSE_SUMS / N : MOST_OUTPUTS;
     const Tiles tiles(outputs.end - outputs.begin, M);
     for (int64_t i = 0; i < tiles.count; i++)
-      with_constant<M>(tiles.size(i), LinearTile<OPTIMIZER, N>{k, s, outputs.begin + tiles.begin(i), column});
-  }
-};
-
-struct LinearGradients {
-  const LinearGradient& k;
-  const Step& s;
-  Range outputs;
-
-  template <int OPTIMIZER>
-  void operator()() const {
-    constexpr int N = DENSE_SUMS >= 24 ? 4 : MOST_COLS;
-    const Tiles tiles((k.features + 15) / 16, N);
-    for (int64_t i = 0; i < tiles.count; i++)
-      with_constant<N>(tiles.size(i), LinearPanel<OPTIMIZER>{k, s, 16 * tiles.begin(i), outputs});
+      with_constant<M>(tiles.size(i), LinearTile<N>{k, s, improver(s), outputs.begin + tiles.begin(i), column});
   }
 };
 
 void linear_gradient(const LinearGradient& k, const Step& s, Share share) {
-  with_optimizer(s.optimizer, LinearGradients{k, s, part(k.outputs, share)});
+  constexpr int N = DENSE_SUMS >= 24 ? 4 : MOST_COLS;
+  const Tiles tiles((k.features + 15) / 16, N);
+  for (int64_t i = 0; i < tiles.count; i++)
+    with_constant<N>(tiles.size(i), LinearPanel{k, s, 16 * tiles.begin(i), part(k.outputs, share)});
 }

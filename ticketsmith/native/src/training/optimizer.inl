@@ -13,16 +13,10 @@ void plane_sums(const PlaneSums& k, const Step&, Share share) {
   }
 }
 
-struct Updates {
-  const Update& k;
-  const Step& s;
-  Range range;
-
-  template <int OPTIMIZER>
-  void operator()() const {
-    for (int64_t at = range.begin; at < range.end; at += 16) improve<OPTIMIZER>(k.parameter, at, load(k.gradient + at), s);
-  }
-};
 void update(const Update& k, const Step& s, Share share) {
-  with_optimizer(s.optimizer, Updates{k, s, part(k.count, share, 16)});
+  const Range range = part(k.count, share, 16);
+  for (int64_t at = range.begin; at < range.end; at += 16) {
+    const F16 gradient = load(k.gradient + at);
+    improver(s)(k.parameter, at, &gradient, 1, nullptr, s);
+  }
 }

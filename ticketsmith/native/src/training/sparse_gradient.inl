@@ -21,25 +21,17 @@ inline void correlate(const SparseGradient& k, const int32_t* offsets, const int
   _Pragma("GCC unroll 16") for (int i = 0; i < 4 * Q; i++) sums[i] = each[i];
 }
 
-struct SparseGradients {
-  const SparseGradient& k;
-  const Step& s;
-  Range groups;
-
-  template <int OPTIMIZER>
-  void operator()() const {
-    for (int64_t group = groups.begin; group < groups.end; group++) {
-      const int32_t *offsets = k.offsets + 16 * group, *rows = k.rows + 4 * group;
-      F16 each[16];
-      const bool same = rows[0] == rows[3];  // rows ascend
-      for (int q = 0; q < 4; q += QUADS)
-        same ? correlate<QUADS, true>(k, offsets + 4 * q, rows + q, each + 4 * q)
-             : correlate<QUADS, false>(k, offsets + 4 * q, rows + q, each + 4 * q);
-      improve<OPTIMIZER>(k.parameter, 16 * group, sums(each), s);
-    }
-  }
-};
-
 void sparse_gradient(const SparseGradient& k, const Step& s, Share share) {
-  with_optimizer(s.optimizer, SparseGradients{k, s, part(k.groups, share)});
+  const Improve improve = improver(s);
+  const Range groups = part(k.groups, share);
+  for (int64_t group = groups.begin; group < groups.end; group++) {
+    const int32_t *offsets = k.offsets + 16 * group, *rows = k.rows + 4 * group;
+    F16 each[16];
+    const bool same = rows[0] == rows[3];  // rows ascend
+    for (int q = 0; q < 4; q += QUADS)
+      same ? correlate<QUADS, true>(k, offsets + 4 * q, rows + q, each + 4 * q)
+           : correlate<QUADS, false>(k, offsets + 4 * q, rows + q, each + 4 * q);
+    const F16 gradient = sums(each);
+    improve(k.parameter, 16 * group, &gradient, 1, nullptr, s);
+  }
 }

@@ -39,7 +39,7 @@ Step step_of(const Job& job, int64_t index) {
   Step s{};
   s.data = job.data, s.targets = job.targets, s.indices = job.indices + index * job.samples;
   s.item = job.item, s.samples = job.samples, s.nesterov = job.nesterov;
-  s.optimizer = job.optimizer < ADAMW ? job.optimizer : Optimizer::ADAM;
+  s.optimizer = job.optimizer < ADAMW ? job.optimizer : int64_t{Optimizer::ADAM};
   s.outputs = job.outputs;
   if (!job.rates) return s;
   const double rate = job.rates[index], steps = static_cast<double>(job.before + index), number = steps + 1;
