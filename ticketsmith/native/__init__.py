@@ -52,6 +52,7 @@ def library() -> ctypes.CDLL:
     kernels.ts_set_more.argtypes = [pointer, pointer, number, pointer, number]
     kernels.ts_call.argtypes = [pointer, pointer, pointer, number, pointer, number, ctypes.c_int]
     kernels.ts_kernel.argtypes = [pointer, ctypes.c_int, pointer, number, number, ctypes.c_int, ctypes.c_int]
+    kernels.ts_train.argtypes = [pointer, number, ctypes.c_int, pointer, ctypes.c_int]
     return kernels
 
 
