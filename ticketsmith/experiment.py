@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith import collect, search
+from ticketsmith.candidates import shelf
 from ticketsmith.config import Recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
@@ -75,6 +76,12 @@ class ExperimentReader:
         if text is None:
             raise StoreError(f"{self.store.url}/{self.name}: recipe.yaml is missing; run the recipe again.")
         return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base)
+
+    def renew(self) -> None:
+        """Forgets what was read, but for the plan and the recipe: the store holds something new."""
+        for name in ("view", "index", "results", "path"):
+            self.__dict__.pop(name, None)
+        self._findings = None
 
     @cached_property
     def view(self) -> Snapshot:
@@ -165,6 +172,7 @@ class ExperimentReader:
             environment=collect.read_environment(self.index, self.plan),
             pods=pods,
             unreadable_pods=unreadable,
+            served=shelf.served(self.view, self.name),
         )
 
     @property
