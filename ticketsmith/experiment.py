@@ -17,6 +17,7 @@ from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.history import with_history
 from ticketsmith.evidence.looks import Record
+from ticketsmith.evidence.payoff import payoffs
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.search import Path as SearchPath
@@ -211,6 +212,21 @@ class ExperimentReader:
                 f"{self.store.url} --experiment {self.name}"
             )
         return card if machine is None else dataclasses.replace(card, rate=rate_of(machine))
+
+    def priced(self, machine: str | Rate | None = None) -> Findings:
+        """The findings, with what serving costs and what the candidates say at the price of ``machine``, where one is given.
+
+        Raises TicketSmithError when neither was measured.
+        """
+        findings, rate = self.findings, rate_of(machine)
+        card = None if findings.scorecard is None and findings.choice is not None else self.scorecard(rate)
+        choice = findings.choice
+        if choice is None or rate is None:
+            return dataclasses.replace(findings, scorecard=card)
+        choice = dataclasses.replace(choice, rate=rate)
+        return dataclasses.replace(
+            findings, scorecard=card, choice=choice, payoffs=tuple(payoffs(choice, findings.cost))
+        )
 
     def ticket(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> nn.Module:
         """A trained sparse model in evaluation mode, on the CPU: the first level at least as sparse as ``sparsity`` (0..1).

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketsmith import native
-from ticketsmith.engines import Arrays, CannotRunError, engine, need, onnx_runtime
+from ticketsmith import native, units
+from ticketsmith.engines import Arrays, CannotRunError, engine, onnx_runtime
 from ticketsmith.errors import RecipeError, in_a_line
 from ticketsmith.evidence.choice import FLOAT32
 from ticketsmith.inference import loaders
@@ -194,22 +194,22 @@ def forms(runtimes: Sequence[str] = (), precisions: Sequence[str] = ()) -> list[
 
     Raises RecipeError for a name that is not known, CannotRunError when one is asked for that is not installed.
     """
-    names = dict.fromkeys([form.runtime for form in _FORMS] + list(FORMS))
+    names = list(dict.fromkeys([*(form.runtime for form in FORMS.values()), *FORMS]))
     for name in runtimes:
         if name not in names:
-            raise RecipeError(f"--runtime {name!r}: no candidate is of this runtime.{nearest(name, list(names))}")
+            raise RecipeError(f"--runtime {name!r}: no candidate is of this runtime.{nearest(name, names)}")
     asked = [
         form
-        for form in _FORMS
+        for form in FORMS.values()
         if (not runtimes or {form.name, form.runtime} & set(runtimes))
         and (not precisions or form.precision in precisions)
     ]
     for form in asked:
         if form.name in runtimes and not form.installed:
-            need(*form.packages)
+            raise CannotRunError(f'{form.name} needs {units.listed(form.packages)}: pip install "ticketsmith[rivals]".')
     available = [form for form in asked if form.installed]
     if not available:
-        raise RecipeError("no form of a candidate is left: ask for other --runtime or --dtype.")
+        raise RecipeError("no form of a candidate is left: ask for another --runtime or --dtype.")
     return available
 
 

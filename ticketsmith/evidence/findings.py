@@ -17,6 +17,7 @@ from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.interaction import Square, squares
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
+from ticketsmith.evidence.payoff import Payoff, payoffs
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
@@ -40,7 +41,7 @@ class Findings:
     recorded of their machine and versions. ``scorecard``: what serving costs, None without a benchmark; ``paybacks``: one
     for each batch size at which a deployable level was measured. ``cluster``: what a cluster's pods took, None without any.
     ``choice``: what the candidates say that were written as files, judged and timed, None without any; ``squares``: how
-    pruning and quantising them go together.
+    pruning and quantising them go together; ``payoffs``: what each kind of choice costs to find.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Findings:
     cluster: ClusterBill | None = None
     choice: Choice | None = None
     squares: tuple[Square, ...] = ()
+    payoffs: tuple[Payoff, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -236,4 +238,5 @@ def conclude(
         cluster=cluster_bill(pods, runs, unreadable_pods),
         choice=choice,
         squares=tuple(squares(choice, served)) if choice and served else (),
+        payoffs=tuple(payoffs(choice, spent)) if choice else (),
     )
