@@ -104,7 +104,10 @@ def _read(store: Source, path: str) -> Judgement:
 
 
 def served(store: Source, experiment: str) -> Served | None:
-    """The last race, and the judgements that it names and that are there; None where candidates were never measured. Raises StoreError."""
+    """The last race, with the judgements that it names and that are there; None where candidates were never measured.
+
+    Raises StoreError.
+    """
     content = store.get(f"{experiment}/{RACE}")
     if content is None:
         return None
@@ -115,7 +118,9 @@ def served(store: Source, experiment: str) -> Served | None:
             f"{store.url}/{experiment}/{RACE} cannot be read ({error}). Delete it and measure again."
         ) from error
     paths = [check_path(f"{experiment}/{FOLDER}/{one}") for one in race.judgements]
-    own = [_read(store, path) for path in paths if store.get(path) is not None]  # without one, its candidate lacks a replicate
+    own = [
+        _read(store, path) for path in paths if store.get(path) is not None
+    ]  # without one, its candidate lacks a replicate
     outcomes = {one.outcomes: _outcomes(store, experiment, one.outcomes) for one in own if one.outcomes}
     return Served(tuple(own), race, outcomes)
 
