@@ -17,18 +17,19 @@ from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
+from ticketsmith.evidence.choice import Choice
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.search import Move
 from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
-from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.variants import DENSE, POST_TRAINING
 from ticketsmith.execute.executor import Event
 from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_workers
 from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Noted, WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
-from ticketsmith.inference.settings import BenchmarkSettings
+from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
 from ticketsmith.plan import Plan, PlannedRun, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate
@@ -384,6 +385,54 @@ class Experiment(ExperimentReader):
             quick=settings is None,
             progress=progress,
         )
+
+    def measure_candidates(
+        self,
+        settings: BenchmarkSettings | None = None,
+        *,
+        machine: str | Rate | None = None,
+        progress: Progress = lambda what, done, total: None,
+    ) -> Choice:
+        """Prune, quantise, both or neither? Writes each candidate as the file that would be served, judges it by running it
+        on validation and test for every replicate, and times the files of the first; all are kept in the store.
+
+        ``settings.runtimes`` are runtimes or forms by name, none: all that are installed; ``precisions`` limits them, and
+        float32 always runs. What was judged before on this machine is not judged again. ``machine`` says what an hour of it
+        costs. Raises TicketSmithError when there is no dense run, or no candidate can be judged.
+        """
+        from ticketsmith.candidates import measure
+        from ticketsmith.candidates.forms import forms
+        from ticketsmith.inference.onnx_file import noted
+
+        rate = rate_of(machine)
+        how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=PRECISIONS)
+        if how.device != "cpu":
+            raise RecipeError(f"--candidates are files for CPUs; --device {how.device} has none.")
+        runs = [r for r in self.results if not r.diverged and r.draw == 0 and r.final is not None]
+        seed = next((r.seed for r in runs if r.variant == DENSE), None)
+        if seed is None:
+            raise TicketSmithError(f"{self.name}: there is no sealed dense run to compare with.")
+        about = self.findings.subject
+        methods = {DENSE, about, POST_TRAINING}
+        spot = self.sweet_spot()
+        levels = sorted({r.level for r in runs if r.variant == about})
+        middle = spot.level if spot else min(levels, default=0)
+
+        def place(run: Result) -> tuple[bool, bool, int, int, int]:
+            """Dense first, then the levels of the subject, those near the sweet spot before others."""
+            return run.variant != DENSE, run.variant != about, abs(run.level - middle), run.level, run.seed
+
+        mine = sorted((r for r in runs if r.variant in methods), key=place)
+        own = forms(how.runtimes, tuple(dict.fromkeys(("float32", *how.precisions))))
+        wants = measure.wanted([(r.variant, r.level) for r in mine], (about, middle))
+        order = measure.Order(mine, own, wants, lambda run: noted(self.model(run), run), seed)
+        race = measure.measure(self.store, self.name, self.task, order, how, progress)
+        measure.put(self.store, self.name, dataclasses.replace(race, machine_rate=rate))
+        self.renew()
+        choice = self.findings.choice
+        if choice is None:
+            raise TicketSmithError(f"{self.name}: no candidate could be timed: {race.lacks[0].reason}")
+        return choice
 
     def report(self) -> str:
         """Writes the report into the store, ``<experiment>/report/``; gives the page's place."""

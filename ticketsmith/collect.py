@@ -28,7 +28,9 @@ from ticketsmith.store.contract import RunFolder, SealedRun, Store, to_json
 from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
 
-_AHEAD = re.compile(r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger|looks)/.")
+_AHEAD = re.compile(
+    r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger|looks)/.|/candidates/\w+/[^/]+\.json$"
+)
 """The files that results are read from."""
 
 _OUTCOMES = re.compile(rf"/{re.escape(OUTCOMES)}$")

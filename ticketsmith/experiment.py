@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith import collect, search
+from ticketsmith.candidates import shelf
 from ticketsmith.config import Recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.looks import Record, with_history
+from ticketsmith.evidence.payoff import payoffs
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.search import Path as SearchPath
@@ -79,6 +81,12 @@ class ExperimentReader:
         if text is None:
             raise StoreError(f"{self.store.url}/{self.name}: recipe.yaml is missing; run the recipe again.")
         return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base)
+
+    def renew(self) -> None:
+        """Forgets what was read, but for the plan and the recipe: the store holds something new."""
+        for name in ("view", "index", "results", "path"):
+            self.__dict__.pop(name, None)
+        self._findings = None
 
     @cached_property
     def view(self) -> Snapshot:
@@ -172,6 +180,7 @@ class ExperimentReader:
             environment=collect.read_environment(self.index, self.plan),
             pods=pods,
             unreadable_pods=unreadable,
+            served=shelf.served(self.view, self.name),
         )
 
     @property
@@ -210,6 +219,21 @@ class ExperimentReader:
                 f"{self.store.url} --experiment {self.name}"
             )
         return card if machine is None else dataclasses.replace(card, rate=rate_of(machine))
+
+    def priced(self, machine: str | Rate | None = None) -> Findings:
+        """The findings, with what serving costs and what the candidates say at the price of ``machine``, where one is given.
+
+        Raises TicketSmithError when neither was measured.
+        """
+        findings, rate = self.findings, rate_of(machine)
+        card = None if findings.scorecard is None and findings.choice is not None else self.scorecard(rate)
+        choice = findings.choice
+        if choice is None or rate is None:
+            return dataclasses.replace(findings, scorecard=card)
+        choice = dataclasses.replace(choice, rate=rate)
+        return dataclasses.replace(
+            findings, scorecard=card, choice=choice, payoffs=tuple(payoffs(choice, findings.cost))
+        )
 
     def ticket(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> nn.Module:
         """A trained sparse model in evaluation mode, on the CPU: the first level at least as sparse as ``sparsity`` (0..1).

@@ -10,7 +10,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.settings import ALL, RUNTIMES
+from ticketsmith.inference.settings import ALL, PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
@@ -55,6 +55,12 @@ Text = str | None
 @click.option(
     "--memory/--no-memory", default=True, help="Load times, memory, file sizes, each in a process of its own."
 )
+@click.option(
+    "--candidates",
+    is_flag=True,
+    help="Prune, quantise, both or neither: write each candidate as the file that would be served, judge it by the gates, "
+    "and time that file; --runtime and --dtype limit them.",
+)
 @click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
 @click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
 @click.option(
@@ -71,6 +77,7 @@ def benchmark(
     experiment: str | None,
     base: str,
     machine: str | None,
+    candidates: bool,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -85,6 +92,10 @@ def benchmark(
 
     source = {name: how.pop(name) for name in ("onnx", "model", "against", "weights", "shape")}
     _check_sources(checkpoint, **source)
+    if candidates:
+        _check_candidates(checkpoint, source, how)
+        _measure_candidates(_settings(how, PRECISIONS), runs_prefix, experiment, base, machine, as_json)
+        return
     settings = _settings(how)
     name = source["model"] if source["onnx"] is None else source["onnx"]
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
@@ -166,14 +177,47 @@ def _check_sources(checkpoint: Text, onnx: Text, model: Text, against: Text, wei
         raise RecipeError("--shape is for --onnx and --model; experiments know their inputs.")
 
 
-def _settings(how: dict[str, Any]) -> BenchmarkSettings:
+def _check_candidates(checkpoint: Text, source: dict[str, Text], how: dict[str, Any]) -> None:
+    if checkpoint is not None or any(value is not None for value in source.values()):
+        raise RecipeError("--candidates are those of an experiment, all replicates of it: --runs-prefix, --experiment.")
+    if how["layers"] or how["load"]:
+        raise RecipeError(
+            "--candidates are judged and timed as files: --layers and --load are for the benchmark without."
+        )
+
+
+def _measure_candidates(
+    settings: BenchmarkSettings, prefix: str, name: Text, base: str, machine: Text, as_json: bool
+) -> None:
+    from ticketsmith.cli.opened import experiments
+    from ticketsmith.cli.progress import rounds
+    from ticketsmith.cli.scorecard import say_choice
+    from ticketsmith.prices import lookup
+    from ticketsmith.report.candidates import document
+
+    rate = None if machine is None else lookup(machine)  # before minutes of measuring
+    opened = experiments(prefix, name, base)
+    with rounds() as progress:
+        for one in opened:
+            one.measure_candidates(settings, machine=rate, progress=progress)
+    documents = [{"name": one.name, **(document(one.findings) or {})} for one in opened]
+    if as_json:
+        click.echo(json.dumps({"candidates": documents}, allow_nan=False))
+        return
+    for one in opened:
+        say_choice(one.findings)
+    short = ("name", "verdict", "sentence")
+    click.echo(json.dumps({"candidates": [{key: one[key] for key in short} for one in documents]}, allow_nan=False))
+
+
+def _settings(how: dict[str, Any], precisions: tuple[str, ...] = ("float32",)) -> BenchmarkSettings:
     """The command's options, of which those that say nothing take their defaults."""
     from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, BenchmarkSettings, LoadSettings
 
     load, target_ms, percentile = (how.pop(name) for name in ("load", "target_ms", "percentile"))
     if not load and (target_ms is not None or percentile is not None):
         raise RecipeError("--target-ms and --percentile are those of --load.")
-    defaults = {"batch_sizes": BATCH_SIZES, "threads": (1,), "precisions": ("float32",), "runtimes": ()}
+    defaults = {"batch_sizes": BATCH_SIZES, "threads": (1,), "precisions": precisions, "runtimes": ()}
     for name, default in defaults.items():
         how[name] = tuple(dict.fromkeys(how[name])) or default
     how |= {"rounds": how["rounds"] or ROUNDS, "seconds": how["seconds"] or 0.0}
