@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from ticketsmith.models.state import load, snapshot
 from ticketsmith.pruning.weights import copied
 from ticketsmith.spec import Training
 from ticketsmith.tasks.task import Batch, Task
+from ticketsmith.training.compilation import compiled, compiling
 from ticketsmith.training.optimization import make_optimizer
+from ticketsmith.training.parts import parts
+from ticketsmith.training.recomputation import blocks, recomputed
 from ticketsmith.training.selection import Selection
 
 
@@ -55,6 +59,9 @@ class Learner:
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, training)
         self._mixed = training.dtype == "bfloat16"
+        self._accumulate = training.accumulate
+        self._blocks = blocks(model) if training.activation_checkpointing else []
+        self._called = compiled(model) if training.compile else model  # in training steps
         parameters = dict(model.named_parameters())
         pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
         self._masked = [(parameters[name], Selection(mask, parameters[name].dtype)) for name, mask in pruned.items()]
@@ -69,9 +76,7 @@ class Learner:
 
     def step(self, batch: Batch, lr: float, generator: torch.Generator) -> Tensor:
         """One iteration on ``batch``; returns the loss before it."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
-            loss = self.task.loss(self.model, batch, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(batch, generator)
         for parameter, survivors in self._masked:
             if parameter.grad is not None:
                 survivors.apply_(parameter.grad)
@@ -81,7 +86,20 @@ class Learner:
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.model)
-        return loss.detach()
+        return loss
+
+    def _backward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Leaves the gradients of the batch in the parameters, part by part; its loss."""
+        count = self._accumulate
+        losses = []
+        for part in parts(batch, count):
+            with compiling() if self._called is not self.model else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed), recomputed(self._blocks):
+                    loss = self.task.loss(self._called, part, generator)
+                loss = loss if count == 1 else loss / count
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if count == 1 else torch.stack(losses).sum()
 
     def state(self, raw: bool = False) -> dict[str, Tensor]:
         """What is sealed: a copy of the result's weights and buffers on the CPU, dense; ``raw``: of the model's, which a
