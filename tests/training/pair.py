@@ -53,12 +53,12 @@ class Drifting(nn.Module):
         return logits
 
 
-def run(recipe: Path, store: Path, every: int = 10**9) -> list[str]:
-    """What rank 0 and rank 1 printed; a run is stopped after each ``every`` steps, and begun again."""
+def run(recipe: Path, store: Path, every: int = 10**9, variant: str = "") -> list[str]:
+    """What rank 0 and rank 1 printed; a run is stopped after each ``every`` steps, and begun again. ``variant``: only that."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = ["-m", "tests.training.pair", port, str(recipe), str(store), str(every)]
+    command = ["-m", "tests.training.pair", port, str(recipe), str(store), str(every), variant]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ranks = [
         warm.start([*command, str(rank)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -67,7 +67,7 @@ def run(recipe: Path, store: Path, every: int = 10**9) -> list[str]:
     return [process.communicate(timeout=240)[0] for process in ranks]
 
 
-def _main(port: str, recipe: str, store: str, every: str, rank: str) -> None:
+def _main(port: str, recipe: str, store: str, every: str, variant: str, rank: str) -> None:
     os.environ |= {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     device = prepare("cpu")
     ranks = Ranks(device)
@@ -75,8 +75,8 @@ def _main(port: str, recipe: str, store: str, every: str, rank: str) -> None:
         if rank == "1":
             follow(ranks, device)
             return
-        for job in jobs(Path(recipe)).values():
-            outcome = ""
+        for (name, _, _), job in jobs(Path(recipe)).items():
+            outcome = "" if variant in ("", name) else "another variant"
             while not outcome:
                 steps = itertools.count(1)
                 hooks = Hooks(stop=lambda c=steps: next(c) % int(every) == 0)  # type: ignore[misc]

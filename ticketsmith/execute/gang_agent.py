@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from ticketsmith.execute.rank import ALONE, connect
 
@@ -28,7 +29,8 @@ def main(size: int, address: str) -> int:
         run(parse_args([*here, "-m", "ticketsmith.execute.rank", address]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         failures = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        executor.send({rank: code for rank, code in failures.items() if code != ALONE} or failures)
+        with suppress(OSError):  # the executor was killed, and so the ranks have ended
+            executor.send({rank: code for rank, code in failures.items() if code != ALONE} or failures)
         return 1
     except SignalException:
         return 1
