@@ -121,6 +121,21 @@ class Training(Frozen):
         lt=1,
         description="Decay a step of a moving average of the weights, which is what a run gives; 0 is off.",
     )
+    accumulate: int = Field(
+        1, ge=1, le=65_536, description="Parts of a batch that are computed one after another, their gradients summed."
+    )
+    ranks: int = Field(
+        1, ge=1, le=64, description="Processes that share each batch, of one run; on GPUs, one GPU each."
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Blocks of the model keep no activations, and are computed once more for the gradient."
+    )
+    compile: bool = Field(False, description="Training steps by `torch.compile`; needs a C++ compiler.")
+
+    @property
+    def parts(self) -> int:
+        """Equal parts that a batch is cut into, over all ranks."""
+        return self.accumulate * self.ranks
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -132,6 +147,15 @@ class Training(Frozen):
             raise ValueError("`nesterov` needs a `momentum` above 0")
         if float(self.evaluate_every[:-2]) <= 0:
             raise ValueError("`evaluate_every` must be more than zero")
+        if self.batch_size % self.parts:
+            raise ValueError(
+                f"`accumulate` {self.accumulate} x `ranks` {self.ranks} equal parts do not make a `batch_size` of "
+                f"{self.batch_size}: choose one that {self.parts} divides"
+            )
+        if self.compile and self.activation_checkpointing:
+            raise ValueError(
+                "`compile` decides by itself what is computed once more: leave out `activation_checkpointing`"
+            )
         return self
 
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from ticketsmith.errors import Exit
 from ticketsmith.execute.executor import BUSY_WAIT, Event, Scheduled
+from ticketsmith.execute.gang import Gang
 from ticketsmith.execute.processes import Process, Starter
 from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Ended, Maker
@@ -62,11 +63,12 @@ class LocalExecutor(Scheduled):
         todo = self.schedule.todo
         if not todo:
             return self.outcome.exit_status
-        count = min(self.count, len(todo))
-        if self.starter is None or count != self.starter.settings.side_by_side:
+        ranks = max(run.spec.training.ranks for run in todo.values())
+        count = min(max(1, self.count // ranks), len(todo))  # a rank takes the place of a worker
+        settings = replace(self.settings, side_by_side=count, ranks=ranks)
+        if self.starter is None or settings != self.starter.settings:
             self._close()
-            settings, first = replace(self.settings, side_by_side=count), next(iter(todo.values()))
-            self.starter = Starter(settings, self.job_of(first), self.loaded)
+            self.starter = Starter(settings, self.job_of(next(iter(todo.values()))), self.loaded)
         with _signals([signal.SIGTERM], signal.default_int_handler):
             try:
                 for _ in range(count):
@@ -110,7 +112,16 @@ class LocalExecutor(Scheduled):
     def _replace(self, worker: _Worker) -> None:
         """A worker died: killed by hand, or by the system when memory ran out. Its run is tried again, twice at most."""
         worker.process.join()
-        code, run = worker.process.exitcode, worker.run
+        process, run = worker.process, worker.run
+        code = process.exitcode
+        if isinstance(process, Gang) and run is not None:
+            why = f"{process.fault}, so all ranks have ended. The same command goes on from the last checkpoint"
+            self._give_up(run, why, Exit.INCOMPLETE)
+            self.schedule.ready()  # what waits for it is blocked
+            if not self.schedule.todo:
+                self.workers.remove(worker)
+                return
+            run = None
         assert self.starter is not None
         self.workers[self.workers.index(worker)] = _Worker(*self.starter.start())
         if run is None:
@@ -120,9 +131,12 @@ class LocalExecutor(Scheduled):
             killed = os.name == "posix" and code == -signal.SIGKILL  # what the system does when memory runs out
             why = "was killed (out of memory?)" if killed else "ended" if code is None else f"ended with status {code}"
             status = Exit.OUT_OF_MEMORY if killed else Exit.INCOMPLETE
-            event = Ended(run.key, "failed", 0.0, f"its process {why} {self.crashes[run.key]} times", status)
-            self.schedule.settle(event)
-            self.on_event(event)
+            self._give_up(run, f"its process {why} {self.crashes[run.key]} times", status)
+
+    def _give_up(self, run: PlannedRun, why: str, status: Exit) -> None:
+        event = Ended(run.key, "failed", 0.0, why, status)
+        self.schedule.settle(event)
+        self.on_event(event)
 
     def _end(self) -> None:
         """Idle workers end; working ones are asked to save a checkpoint, and waited for."""

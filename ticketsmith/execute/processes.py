@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Protocol
 
+from ticketsmith.execute.gang import Gang
 from ticketsmith.execute.server import Loaded, serve, threads
 from ticketsmith.execute.worker import WorkerSettings, work
 from ticketsmith.training.job import Job
@@ -62,7 +63,10 @@ class Starter:
         self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
 
     def start(self) -> tuple[Process, Connection]:
-        """A new worker, and our end of the pipe to it."""
+        """A new worker, and our end of the pipe to it. Raises GangError where several ranks cannot be started."""
+        if self.settings.ranks > 1:
+            gang = Gang(self.settings)
+            return gang, gang.pipe
         while self._server is not None or self._tries:
             if self._server is None:
                 self._tries -= 1

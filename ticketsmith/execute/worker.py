@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     import torch
 
     from ticketsmith.store.contract import Store
+    from ticketsmith.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``."""
+    """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``. ``ranks``:
+    processes that make each run together."""
 
     store: str | Mapping[str, Any]
     device: str
@@ -37,6 +39,7 @@ class WorkerSettings:
     import_from: tuple[str, ...]
     rate: Rate | None = None
     side_by_side: int = 1
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _serve(pipe: Connection, settings: WorkerSettings) -> None:
         try:
             event = maker.make(job)
         except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
-            event = _fault(job.spec.key, time.monotonic() - began, error)
+            event = fault(job.spec.key, time.monotonic() - began, error)
         pipe.send(event)
         if event.outcome == "interrupted":
             return
@@ -136,7 +139,9 @@ class Maker:
         device: torch.device,
         tell: Callable[[Any], None],
         stop: Callable[[], bool] = lambda: False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks
         self._settings, self._store, self._device, self._tell, self._stop = settings, store, device, tell, stop
         self._rate = settings.rate
 
@@ -159,7 +164,7 @@ class Maker:
             self._settings.side_by_side,
         )
         try:
-            outcome = produce(job, self._store, self._device, hooks)
+            outcome = produce(job, self._store, self._device, hooks, self._ranks)
         except Interrupted:
             return ended("interrupted")
         except DivergedError as error:
@@ -171,7 +176,8 @@ class Maker:
         return ended(outcome)
 
 
-def _fault(key: str, seconds: float, error: Exception) -> Ended:
+def fault(key: str, seconds: float, error: Exception) -> Ended:
+    """What came of a run whose code, a user's or ours, raised ``error``: where, and whose fault it is."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
     status = _whose_fault(error)

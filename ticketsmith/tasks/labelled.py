@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
+from ticketsmith.tasks.rows import Rows
 from ticketsmith.tasks.task import Evaluation
 
-Examples = tuple[Tensor, Tensor]
-"""Inputs and their labels."""
+Examples = tuple[Tensor | Rows, Tensor]
+"""Inputs, perhaps in a file, and their labels."""
 
 _CPU = torch.device("cpu")
 
@@ -44,7 +45,8 @@ class Labelled(ABC):
     ) -> Mapping[str, float]:
         inputs, labels = self._on(device, split)
         loss, right = 0.0, []
-        for part, target in zip(torch.split(inputs, self._at_once), torch.split(labels, self._at_once), strict=True):
+        for start in range(0, len(labels), self._at_once):
+            part, target = (whole[start : start + self._at_once].to(device) for whole in (inputs, labels))
             logits = self._answers(model, part).float()
             loss += float(F.cross_entropy(logits, target, reduction="sum"))
             right.append(logits.argmax(1) == target)

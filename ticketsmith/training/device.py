@@ -21,6 +21,23 @@ def check_device(device: str) -> str:
     return name
 
 
+def rank_device(device: str, local_rank: int, ranks: int) -> str:
+    """The device of one of several ranks on this machine: the CPU, or a GPU of its own. Raises RecipeError."""
+    if not torch.distributed.is_available():
+        raise RecipeError(
+            "training.ranks: this PyTorch has no torch.distributed; install one that has, or leave it out."
+        )
+    if not device.startswith("cuda"):
+        return device
+    if device != "cuda":
+        raise RecipeError(f"--device {device}: that is one GPU, and training.ranks is {ranks}: say `--device cuda`.")
+    if (here := torch.cuda.device_count()) < ranks:
+        raise RecipeError(
+            f"training.ranks: {ranks} ranks need a GPU each, and {here} can be seen here. Set it to {here}."
+        )
+    return f"cuda:{local_rank}"
+
+
 @contextmanager
 def prepared(device: str) -> Iterator[torch.device]:
     """``prepare`` for the time inside; after it, the process is as it was."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from ticketsmith import uncompiled
+from ticketsmith.errors import TaskError
 from ticketsmith.models.state import load, snapshot
 from ticketsmith.pruning.weights import copied
 from ticketsmith.spec import Training
 from ticketsmith.tasks.task import Batch, Task
+from ticketsmith.training.compilation import compiled, compiling
 from ticketsmith.training.optimization import make_optimizer
+from ticketsmith.training.parts import parts
+from ticketsmith.training.ranks import Exchange, Ranks
+from ticketsmith.training.recomputation import blocks, recomputed
 from ticketsmith.training.selection import Selection
 
 
@@ -50,14 +56,30 @@ class Learner:
     ``load`` alone, and by ``unfinished`` and ``resume``.
     """
 
-    def __init__(self, task: Task, model: nn.Module, masks: Mapping[str, Tensor], training: Training) -> None:
-        self.task, self.model = task, model
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        masks: Mapping[str, Tensor],
+        training: Training,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.task, self.model, self.ranks = task, model, ranks
+        if training.ranks != (1 if ranks is None else ranks.size):
+            raise TaskError(
+                f"training.ranks is {training.ranks}: such a run is made by that many processes, which the local executor and "
+                "pods start. Here is one: leave out `--executor debug`, or set `training.ranks: 1`, which is another run."
+            )
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, training)
         self._mixed = training.dtype == "bfloat16"
+        self._accumulate, self._parts = training.accumulate, training.parts
+        self._blocks = blocks(model) if training.activation_checkpointing else []
+        self._called = compiled(model) if training.compile else model  # in training steps
         parameters = dict(model.named_parameters())
         pruned = {name: mask.to(self.device) for name, mask in masks.items() if not bool(mask.all())}
         self._masked = [(parameters[name], Selection(mask, parameters[name].dtype)) for name, mask in pruned.items()]
+        self._exchange = None if ranks is None else Exchange(model, pruned, ranks)
         with torch.no_grad():
             for parameter, survivors in self._masked:
                 survivors.apply_(parameter)
@@ -69,9 +91,7 @@ class Learner:
 
     def step(self, batch: Batch, lr: float, generator: torch.Generator) -> Tensor:
         """One iteration on ``batch``; returns the loss before it."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
-            loss = self.task.loss(self.model, batch, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._backward(batch, generator)
         for parameter, survivors in self._masked:
             if parameter.grad is not None:
                 survivors.apply_(parameter.grad)
@@ -79,9 +99,25 @@ class Learner:
             group["lr"] = lr
         uncompiled.step(self.optimizer)
         self.optimizer.zero_grad()
+        if self._exchange is not None:
+            self._exchange.same_buffers()
         if self.average is not None:
             self.average.update(self.model)
-        return loss.detach()
+        return loss
+
+    def _backward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Leaves the gradients of the batch in the parameters, part by part and over all ranks; its loss."""
+        mine = batch if self.ranks is None else self.ranks.part(batch, generator)
+        losses = []
+        for part in parts(mine, self._accumulate):
+            with compiling() if self._called is not self.model else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed), recomputed(self._blocks):
+                    loss = self.task.loss(self._called, part, generator)
+                loss = loss if self._parts == 1 else loss / self._parts
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return loss if self._exchange is None else self._exchange.sum(loss)
 
     def state(self, raw: bool = False) -> dict[str, Tensor]:
         """What is sealed: a copy of the result's weights and buffers on the CPU, dense; ``raw``: of the model's, which a
@@ -91,6 +127,12 @@ class Learner:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Puts what ``state`` gave into the result."""
         load(self.result, state)
+
+    def agree(self, step: int) -> None:
+        """Raises TaskError when ranks do not have the same weights."""
+        if self.ranks is not None:
+            average = {} if self.average is None else self.state()
+            self.ranks.check({**self.state(raw=True), **{f"average/{n}": value for n, value in average.items()}}, step)
 
     def unfinished(self) -> dict[str, Tensor]:
         """All tensors that the next steps depend on, by name, on the CPU."""

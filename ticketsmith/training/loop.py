@@ -74,7 +74,7 @@ def train(
         progress.interval_loss = loss.double() + progress.interval_loss
         progress.step += 1
         if progress.step % every == 0 or progress.step == stop:
-            evaluate(learner, progress)
+            _evaluate_once(learner, progress)
         after_step(progress, loss)
 
 
@@ -83,6 +83,22 @@ def _seed_layers(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+def _evaluate_once(learner: Learner, progress: Progress) -> None:
+    """Of several ranks, with the same weights on all, rank 0 evaluates: whether the run goes on is known to each."""
+    ranks = learner.ranks
+    if ranks is None:
+        evaluate(learner, progress)
+        return
+    learner.agree(progress.step)
+    if ranks.rank == 0:
+        evaluate(learner, progress)
+    else:
+        progress.interval_loss, progress.interval_start = 0.0, progress.step
+    diverged = torch.tensor([progress.diverged], dtype=torch.uint8)
+    ranks.any_(diverged)
+    progress.diverged = bool(diverged)
 
 
 def evaluate(learner: Learner, progress: Progress) -> None:

@@ -34,6 +34,7 @@ from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.loop import Progress, train
+from ticketsmith.training.ranks import Beginning, Ranks
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
@@ -63,8 +64,8 @@ class Hooks:
     side_by_side: int = 1
 
 
-def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outcome:
-    """Makes one run and seals it, unless it is there already.
+def produce(job: Job, store: Store, device: torch.device, hooks: Hooks, ranks: Ranks | None = None) -> Outcome:
+    """Makes one run and seals it, unless it is there already; with the other ``ranks``, if it is rank 0 of several.
 
     ``busy``: another process is making it. ``reused``: it was in the store, perhaps under another experiment. Resumes from a
     checkpoint when there is one. Raises Interrupted, DivergedError when a run that this one needs has diverged, and the
@@ -85,8 +86,10 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
         parent = _parent(store, job.parents or {})
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
-        learner = Learner(task, model.to(device), masks, job.spec.training)
-        progress, spent = _train(job, store, learner, hooks)
+        learner = Learner(
+            task, model.to(device), masks, job.spec.training, ranks if job.spec.training.ranks > 1 else None
+        )
+        progress, spent = _train(job, store, learner, masks, hooks)
         files = _files(job, learner, progress, masks, flops)
         _tell(progress, hooks)
         status: Outcome = "diverged" if progress.diverged else "trained"
@@ -145,9 +148,9 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     return task, forward_flops(task)
 
 
-def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Progress, float]:
+def _train(job: Job, store: Store, learner: Learner, masks: Masks, hooks: Hooks) -> tuple[Progress, float]:
     """Where training ended, and the seconds that interrupted processes had spent on it before."""
-    spec, task = job.spec, learner.task
+    spec, task, ranks = job.spec, learner.task, learner.ranks
     stop = spec.end(task.train_size)
     check_batch(task, spec.training.batch_size)
     fresh = Progress(step=spec.begin, interval_start=spec.begin)
@@ -163,7 +166,7 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
         if now - reported > 0.2:
             reported = now
             hooks.report(progress.step, stop, float(loss))
-        stopping = hooks.stop()
+        stopping = hooks.stop() if ranks is None else ranks.stopping
         if stopping or now - saved > hooks.checkpoint_every:
             try:
                 checkpoint.save(store, spec.key, learner, progress, spent + now - started)
@@ -176,8 +179,17 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
             raise Interrupted
 
     hooks.report(progress.step, stop, float("nan"))
+    if ranks is not None:
+        ranks.asked = hooks.stop
+        ranks.begin(_beginning(job, learner, masks, progress))
     train(learner, spec.training, spec.seed, progress, stop, after_step)
     return progress, spent
+
+
+def _beginning(job: Job, learner: Learner, masks: Masks, progress: Progress) -> Beginning:
+    averaged = learner.average.updates if learner.average else 0
+    tensors = to_bytes(learner.unfinished())
+    return Beginning(job, masks_to_bytes(masks), tensors, averaged, progress.step, progress.interval_start)
 
 
 def _tell(progress: Progress, hooks: Hooks) -> None:

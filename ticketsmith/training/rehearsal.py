@@ -33,7 +33,7 @@ from ticketsmith.training.samples import sample_files
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
 EXAMPLES = 2
-"""Of a batch, and of each split of a task that can be cut (``abridged``) and measures as its class does."""
+"""Of a part of a batch, and of each split of a task that can be cut (``abridged``) and measures as its class does."""
 
 PATIENCE = 5.0
 """Seconds for each evaluation of a task that cannot be cut: then its next call of a layer ends it."""
@@ -47,7 +47,9 @@ def rehearse(task: Task, training: Training, include: tuple[str, ...] = ()) -> l
     Gives the parts that were ended after ``PATIENCE``. Raises TaskError, which names the part that fails.
     """
     task = _abridged(task)
-    training = training.model_copy(update={"batch_size": min(EXAMPLES, training.batch_size)})
+    parts = training.parts  # all of them here, one after another
+    batch = min(EXAMPLES, training.batch_size // parts) * parts
+    training = training.model_copy(update={"batch_size": batch, "accumulate": parts, "ranks": 1})
     cut: list[str] = []
     with prepared("cpu"):
         with _part("building the model"):
