@@ -13,7 +13,7 @@ VERSION    ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ticketsmith/versio
 COMMIT     ?= $(shell git rev-parse HEAD)$(if $(shell git status --porcelain --untracked-files=no),+changes)
 IMAGE      ?= ticketsmith:$(VERSION)
 
-.PHONY: help quickstart test coverage lint format docs image clean
+.PHONY: help quickstart test coverage lint format docs wheels release image clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -59,10 +59,16 @@ docs: $(BIN)/.installed-dev  ## Renew what is generated: the references of recip
 	$(BIN)/ticketsmith schema --of target > configs/target.schema.json
 	$(BIN)/python scripts/make_docs.py
 
+wheels: $(BIN)/.installed-dev  ## Build and check wheels and source distributions, in dist/
+	$(BIN)/python scripts/wheels.py
+
+release: $(BIN)/.installed-dev  ## Check, build and publish this version: make release REPOSITORY=pypi
+	$(BIN)/python scripts/release.py $(if $(REPOSITORY),--repository $(REPOSITORY))
+
 image:  ## Build the container image (docs/image.md)
 	$(BUILDER) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(BUILD_ARGS) --tag $(IMAGE) .
 
 include deploy/deploy.mk
 
 clean:  ## Remove the environment and caches (never runs)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*
