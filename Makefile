@@ -13,7 +13,7 @@ VERSION    ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ticketsmith/versio
 COMMIT     ?= $(shell git rev-parse HEAD)$(if $(shell git status --porcelain --untracked-files=no),+changes)
 IMAGE      ?= ticketsmith:$(VERSION)
 
-.PHONY: help quickstart test coverage lint format docs wheels release image clean
+.PHONY: help quickstart test test-trackers coverage lint format docs wheels release image clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -39,6 +39,9 @@ quickstart: $(BIN)/.installed  ## Install, run the MNIST experiment, print where
 test: $(BIN)/.installed-dev  ## Install what tests need, and run them
 	scripts/install_azurite.sh
 	PYTEST_ADDOPTS="$(PYTEST_ADDOPTS)" $(BIN)/python -m pytest
+
+test-trackers: $(BIN)/.installed-dev  ## The tests of MLflow, Weights & Biases and Trackio, in an environment of their own
+	VENV=$(VENV) scripts/test_trackers.sh
 
 coverage: $(BIN)/.installed-dev  ## The tests, and which lines they ran
 	PYTEST_ADDOPTS="--cov --cov-report=term $(PYTEST_ADDOPTS)" $(MAKE) test

@@ -166,7 +166,8 @@ def _children(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: s
         full = f"{path}.{field}" if path else field
         if "additionalProperties" in value and "$ref" in json.dumps(value["additionalProperties"]):
             full += ".<metric>"
-        for name in re.findall(r'"#/\$defs/(\w+)"', json.dumps({k: v for k, v in value.items() if k != "default"})):
+        names = re.findall(r'"#/\$defs/(\w+)"', json.dumps({k: v for k, v in value.items() if k != "default"}))
+        for name in dict.fromkeys(names):
             if name not in ("NamedComponent", "Plain"):
                 found.append((full, name))
     return [(full, name) for full, name in found if "properties" in definitions[name]]
@@ -214,7 +215,9 @@ def _type(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
             if any("pattern" in part for part in value[union]):
                 return "duration"
             kinds = [_type(part, definitions) for part in value[union]]
-            return " or ".join(dict.fromkeys(kind for kind in kinds if kind != "null"))
+            kinds = list(dict.fromkeys(kind for kind in kinds if kind != "null"))
+            others = f"list of {' or '.join(kinds[:-1])}"
+            return " or ".join("list of these" if kind == others else kind for kind in kinds)
     if "const" in value:
         return f"`{json.dumps(value['const']).strip(chr(34))}`"
     if "enum" in value:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
+from ticketsmith.config.track import Track
 from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.choice import Choice
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
     from ticketsmith.training.profile import Profile
+    from ticketsmith.track.send import Tally
 
 
 Progress = Callable[[str, int, int], None]
@@ -134,16 +136,28 @@ def run(
     ``workers``: processes side by side, by default one a core. ``device``: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     ``variants`` limits what is trained (with everything that it needs). ``machine`` says what an hour of this machine
     costs: a size of the price table, ``my-laptop=0.10``, or a Rate (see docs/costs.md). What went wrong with single runs
-    is told by ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError.
+    is told by ``Experiment.outcome``; mistakes in the recipe raise TicketSmithError. The recipe's trackers get the sealed
+    runs at the end; one that is down raises TrackError, with all the rest done.
     """
     if not isinstance(recipe, Recipe):
         recipe = load(recipe)
+    check_trackers(recipe)
     rate = rate_of(machine)
     experiment = train(
         prepare(recipe), workers=workers, device=device, variants=variants, on_event=on_event, machine=rate
     )
-    finish(experiment, benchmark, machine=rate)
+    if finish(experiment, benchmark, machine=rate) is not None:
+        for tracker in recipe.track:
+            experiment.track(tracker)
     return experiment
+
+
+def check_trackers(recipe: Recipe) -> None:
+    """Whether the recipe's trackers can be used, before hours of training. Raises NoTrackerError."""
+    from ticketsmith.track.sink import check
+
+    for tracker in recipe.track:
+        check(tracker)
 
 
 def finish(
@@ -307,6 +321,16 @@ class Experiment(ExperimentReader):
             looks.append(now)
         for before, look in enumerate(looks, start=recorded):
             self.store.put(*collect.look_file(self.name, look, before))
+
+    def track(self, tracker: Track | str, progress: Progress = lambda what, done, total: None) -> Tally:
+        """Brings a tracker (``mlflow``, ``wandb``, ``trackio``, ``tensorboard``, or one with options) up to date.
+
+        Only what is sealed is told, and only what the tracker has not; nothing is trained. Raises TrackError when it cannot
+        be reached or refuses, NoTrackerError when its library or address is missing.
+        """
+        from ticketsmith.track.send import send
+
+        return send(self, tracker if isinstance(tracker, Track) else Track.model_validate({"to": tracker}), progress)
 
     def time_inference(
         self,

@@ -21,6 +21,7 @@ from ticketsmith.cli.profile import profile
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.scorecard import scorecard
 from ticketsmith.cli.stores import ls, pull, push
+from ticketsmith.cli.track import track
 from ticketsmith.cli.training import prune, train
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.version import __version__
@@ -51,7 +52,7 @@ for _command in (init, validate, plan, profile, prune, train, status, gate, repo
     group.add_command(_command)
 for _command in (data, prices, schema):
     group.add_command(_command)
-for _command in (export, ticket, pull, push, ls, *CLUSTER):
+for _command in (export, ticket, track, pull, push, ls, *CLUSTER):
     group.add_command(_command)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.errors import RecipeError
+from ticketsmith.errors import RecipeError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
@@ -46,6 +46,7 @@ def prune(benchmark: bool, **how: Any) -> int:
     from ticketsmith.api import finish
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.cli.progress import note
+    from ticketsmith.cli.track import tell
 
     experiment = _train(None, **how)
     _say_outcome(experiment)
@@ -53,6 +54,8 @@ def prune(benchmark: bool, **how: Any) -> int:
     if page is not None:
         say_verdict(experiment)
         click.echo(f"report: {page}")
+        statuses = [tell(experiment, tracker) for tracker in experiment.recipe.track]
+        return int(gravest([experiment.exit_status, *statuses]))
     return int(experiment.exit_status)
 
 
@@ -87,6 +90,8 @@ def _train(
         raise RecipeError("--workers: the debug executor makes one run after the other; leave it out.")
     rate = None if machine is None else lookup(machine)
     recipe = options.read_recipe(config, overrides, store, search)
+    if variants is None:
+        api.check_trackers(recipe)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = api.prepare(recipe)
     plan = prepared.plan if variants is None else prepared.plan.only(variants)

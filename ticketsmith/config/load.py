@@ -12,6 +12,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from ticketsmith.config.schema import Recipe
 from ticketsmith.config.tasks import BUILTIN_TASKS
+from ticketsmith.config.track import has_secret
 from ticketsmith.config.yaml_lines import Dumper, Lines, parse
 from ticketsmith.errors import RecipeError
 from ticketsmith.plugins import make_importable, nearest
@@ -152,7 +153,8 @@ def _words(problem: Any, path: tuple[str | int, ...], model: type[BaseModel]) ->
         return f"is needed but not given. {_description(path, model)}".strip()
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     value = problem["input"]
-    shown = "" if isinstance(value, Mapping | BaseModel) else f" (got {value!r:.60})"
+    hidden = isinstance(value, Mapping | BaseModel) or (isinstance(value, str) and has_secret(value))
+    shown = "" if hidden else f" (got {value!r:.60})"
     return f"{message}{shown}."
 
 

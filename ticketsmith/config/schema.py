@@ -23,6 +23,7 @@ from ticketsmith.config.tasks import (
     component,
     task_kind,
 )
+from ticketsmith.config.track import Track, also_by_name, as_list
 from ticketsmith.evidence.looks import MOST
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Method
 from ticketsmith.spec import Duration, Frozen, Pattern, StructureName, Training, n_of_m
@@ -323,6 +324,14 @@ class Recipe(Frozen):
         description="Folder that holds all experiments, or a store of your own: `package.module:Class`, with options.",
     )
 
+    track: tuple[Track, ...] = Field(
+        (),
+        strict=False,
+        json_schema_extra=also_by_name,
+        description="Experiment trackers that get what is sealed, once the report is written: `mlflow`, `wandb`, `trackio`, "
+        "`tensorboard`, or one with options, or a list of these.",
+    )
+
     _base: Path = PrivateAttr(default_factory=Path.cwd)
     _source: str = PrivateAttr(default="")
 
@@ -344,6 +353,11 @@ class Recipe(Frozen):
                 "of these numbers"
             )
         return self
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _trackers(cls, value: Any) -> Any:
+        return as_list(value)
 
     @field_validator("search", mode="before")
     @classmethod
@@ -443,7 +457,7 @@ class Recipe(Frozen):
     def sha256(self) -> str:
         """Hash of what the recipe says, whatever its comments and layout; defaults that the hashes of earlier versions do not
         know are left out."""
-        plain = self.model_dump(mode="json", exclude={"store"})
+        plain = self.model_dump(mode="json", exclude={"store", "track"})
         if self.pruning.structure == "unstructured":
             del plain["pruning"]["structure"]
         if self.search is None:
