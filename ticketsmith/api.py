@@ -43,8 +43,8 @@ from ticketsmith.training.job import Job
 if TYPE_CHECKING:
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
-    from ticketsmith.training.profile import Profile
     from ticketsmith.track.send import Tally
+    from ticketsmith.training.profile import Profile
 
 
 Progress = Callable[[str, int, int], None]
