@@ -87,17 +87,17 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(recipe, facts, plan)
 
 
-def rehearse(prepared: Prepared) -> list[str]:
+def rehearse(prepared: Prepared, note: Callable[[str], None] = lambda text: None) -> list[str]:
     """Tries what every run does, in seconds, on the CPU: a training step, each kind of evaluation, samples, a checkpoint.
 
-    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. Raises
-    TaskError, which names what fails.
+    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. ``note``
+    hears what a run would tell. Raises TaskError, which names what fails.
     """
     from ticketsmith.tasks.task import create
     from ticketsmith.training.rehearsal import rehearse
 
     recipe = prepared.recipe
-    return rehearse(create(recipe.task_component, recipe.base), recipe.training, recipe.pruning.include)
+    return rehearse(create(recipe.task_component, recipe.base), recipe.training, recipe.pruning.include, note)
 
 
 def run(
@@ -172,9 +172,11 @@ def train(
     ``debug``, one run after the other in this process, where breakpoints work.
     """
     from ticketsmith.training.device import check_device  # torch
+    from ticketsmith.training.kernels import check_kernels
 
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
+    check_kernels(recipe.training, device)
     store = open_store(recipe.store_component)
     rate = rate_of(machine)
     if rate is None and recipe.search and recipe.search.budget and recipe.search.budget.money is not None:

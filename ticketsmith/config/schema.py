@@ -441,8 +441,8 @@ class Recipe(Frozen):
 
     @property
     def sha256(self) -> str:
-        """Hash of what the recipe says, whatever its comments and layout; defaults of ``structure`` and ``looks``, which the
-        hashes of earlier versions do not know, are left out."""
+        """Hash of what the recipe says, whatever its comments and layout; defaults that the hashes of earlier versions do not
+        know are left out."""
         plain = self.model_dump(mode="json", exclude={"store"})
         if self.pruning.structure == "unstructured":
             del plain["pruning"]["structure"]
@@ -450,5 +450,8 @@ class Recipe(Frozen):
             del plain["search"]
         if not self.gates.looks:
             del plain["gates"]["looks"]
+        for name in ("kernels",):
+            if plain["training"][name] == Training.model_fields[name].default:
+                del plain["training"][name]
         text = json.dumps(plain)
         return hashlib.sha256(text.encode()).hexdigest()
