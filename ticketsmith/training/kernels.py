@@ -35,7 +35,7 @@ def make_learner(
         try:
             graph, examples = recognise(model, task, training, masks)
         except NotFollowedError as error:
-            note(f"PyTorch trains it, since native kernels cannot: {error}")
+            note(f"PyTorch trains it, and no native kernels: {error}")
         else:
             return NativeLearner(task, model, masks, training, graph, examples)
     return TorchLearner(task, model.to(device), masks, training)

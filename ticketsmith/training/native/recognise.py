@@ -192,7 +192,7 @@ class _Trace(TorchFunctionMode):
         operation = _OPERATIONS.get(func)
         name = resolve_name(func) or getattr(func, "__name__", "an operation")
         if operation is None:
-            raise NotFollowedError(f"{name} is none of the operations that the kernels know")
+            raise NotFollowedError(f"{name} is none of the operations that they know")
         if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             raise NotFollowedError(f"{name} is called without a gradient, under one of its own, or under autocast")
         try:
