@@ -94,16 +94,16 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(recipe, facts, plan)
 
 
-def rehearse(prepared: Prepared) -> list[str]:
+def rehearse(prepared: Prepared, note: Callable[[str], None] = lambda text: None) -> list[str]:
     """Tries what every run does, in seconds, on the CPU: a training step, each kind of evaluation, samples, a checkpoint.
 
-    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. Raises
-    TaskError, which names what fails.
+    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. ``note``
+    hears what a run would tell. Raises TaskError, which names what fails.
     """
     from ticketsmith.training.rehearsal import rehearse
 
     recipe = prepared.recipe
-    return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include)
+    return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include, note)
 
 
 def profile(prepared: Prepared, *, sparsity: float = 0.9, steps: int | None = None, device: str = "auto") -> Profile:
@@ -205,9 +205,11 @@ def train(
     process, if it has no other threads; for a command, which holds nothing that a copy could disturb.
     """
     from ticketsmith.training.device import check_device  # torch
+    from ticketsmith.training.kernels import check_kernels
 
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
+    check_kernels(recipe.training, device)
     store = open_store(recipe.store_component)
     rate = rate_of(machine)
     if rate is None and recipe.search and recipe.search.budget and recipe.search.budget.money is not None:

@@ -58,18 +58,33 @@ def name_of(plan: Plan, key: str) -> str:
     return f"{node.variant} level {node.level} seed {node.seed}" + (f" draw {node.draw}" if node.draw else "")
 
 
+class _Notes:
+    """Lines for notes; one on all runs is told once, whichever of them find it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._told = plan, set[str]()
+
+    def line(self, event: Noted) -> str | None:
+        if not event.key and event.message in self._told:
+            return None
+        self._told.add(event.message)
+        return f"{name_of(self._plan, event.key)}: {event.message}"
+
+
 class Log:
     """One line a finished run, and now and then one of what is under way."""
 
     def __init__(self, plan: Plan, sealed: Mapping[str, str], growing: bool = False) -> None:
         self.plan, self.done, self.began = plan, len(sealed), time.monotonic()
         self.told: dict[str, float] = {}
+        self.notes = _Notes(plan)
         self.of = "" if growing else f"/{len(plan.by_key)}"  # nobody knows how many a search takes
         note(f"{'a search: at most ' if growing else ''}{len(plan.by_key)} runs, {self.done} of them cached")
 
     def show(self, event: Event) -> None:
         if isinstance(event, Noted):
-            note(f"{name_of(self.plan, event.key)}: {event.message}")
+            if line := self.notes.line(event):
+                note(line)
             return
         if not isinstance(event, Ended):
             self._under_way(event)
@@ -112,6 +127,7 @@ class _Live:
         steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
         self.steps, self.at = steps, {key: steps[key] for key in sealed if key in steps}
         self.count = len(self.at)
+        self.notes = _Notes(plan)
         self.growing = prepared.recipe.search is not None
         whole = None if self.growing else sum(steps.values())  # nobody knows how many a search takes
         self.total = self.runs.add_task("", total=whole, completed=sum(self.at.values()), loss="")
@@ -126,7 +142,8 @@ class _Live:
     def show(self, event: Event) -> None:
         key = event.key
         if isinstance(event, Noted):
-            self.runs.console.print(f"{name_of(self.plan, key)}: {event.message}", style="yellow", markup=False)
+            if line := self.notes.line(event):
+                self.runs.console.print(line, style="yellow", markup=False)
             return
         self.runs.start()
         if isinstance(event, Ended):

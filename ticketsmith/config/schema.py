@@ -464,7 +464,7 @@ class Recipe(Frozen):
             del plain["search"]
         if not self.gates.looks:
             del plain["gates"]["looks"]
-        for name in ("accumulate", "ranks", "activation_checkpointing", "compile"):
+        for name in ("accumulate", "ranks", "activation_checkpointing", "compile", "kernels"):
             if plain["training"][name] == Training.model_fields[name].default:
                 del plain["training"][name]
         text = json.dumps(plain)

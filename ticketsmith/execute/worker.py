@@ -54,7 +54,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a person should know of a run that goes on, or of why it ended."""
+    """What a person should know of a run that goes on, or of why it ended; of all runs, where ``key`` is empty."""
 
     key: str
     message: str
@@ -158,6 +158,7 @@ class Maker:
         hooks = Hooks(
             lambda step, steps, loss: self._tell(Stepped(key, step, steps, loss)),
             lambda text: self._tell(Noted(key, text)),
+            lambda text: self._tell(Noted("", text)),
             self._stop,
             self._settings.checkpoint_every,
             self._rate,
