@@ -18,6 +18,7 @@ from ticketsmith.report.sentences.verdicts import reservations
 def caveats(findings: Findings) -> list[str]:
     """One sentence or two for each reservation, the gravest first; empty when there is none."""
     return [
+        *_agreed(findings),
         *_selection(findings),
         *_luck(findings),
         *_worst(findings),
@@ -55,6 +56,21 @@ def against(findings: Findings, run: Result) -> list[str]:
             "nothing is claimed of this one."
         )
     return sentences
+
+
+def _agreed(findings: Findings) -> list[str]:
+    """Gates that were changed when their verdicts had been seen."""
+    gates = [
+        f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
+        for gate in findings.policy.agreed
+        if gate.metric in findings.metrics
+    ]
+    if not gates:
+        return []
+    return [
+        f"The gates were changed after verdicts had been shown (they were: {units.listed(gates)}): of a margin that was chosen "
+        "by results, the confidence is not what it says."
+    ]
 
 
 def _selection(findings: Findings) -> list[str]:
