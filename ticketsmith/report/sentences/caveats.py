@@ -164,9 +164,9 @@ def _rare(findings: Findings) -> str:
     hits, count = verdict.beyond
     share = units.percent(round(share_beyond(verdict, findings.policy), 2))
     return (
-        f"The mean is promised for seeds that scatter like these. Of one that fails now and then, {count} seeds show little: "
-        f"{hits or 'none'} of them {'is' if hits < 2 else 'are'} beyond the margin at the sweet spot, so that up to {share} of "
-        f"all seeds may be ({units.percent(findings.policy.confidence)} confidence, whatever way they scatter)."
+        "The mean is promised for seeds that scatter like these; some that fail now and then may have been missed. By itself "
+        f"{hits or 'none'} of {count} is beyond the margin at the sweet spot, which allows for up to {share} of all seeds "
+        f"({units.percent(findings.policy.confidence)} confidence, whatever way they scatter)."
     )
 
 
