@@ -344,8 +344,9 @@ def _table_note(findings: Findings) -> str:
             f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
             for gate in findings.policy.gates
         ]
+        beside = " and test examples" if any(verdict.split_error is not None for verdict in findings.test) else ""
         how = {
-            "non-inferiority": f"one-sided paired test over seeds at {level} confidence",
+            "non-inferiority": f"one-sided paired test over seeds{beside} at {level} confidence",
             "examples": f"one-sided paired test of one network over test examples at {level} confidence",
             "point": "comparison of means, without confidence",
         }[findings.policy.method]
