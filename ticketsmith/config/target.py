@@ -73,13 +73,22 @@ class Pool(Frozen):
         1.0, gt=0, le=1, description="Part of the machine that a pod pays for. 1: a pod may be alone on its node."
     )
     spot: bool = Field(False, description="Evictable nodes at a lower price; runs go on from their checkpoints.")
-    gpus: int = Field(0, ge=0, le=8, description="GPUs of a pod.")
+    gpus: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="GPUs of a pod; more than one make each run together, by as many ranks, unless the recipe has "
+        "`training.ranks`.",
+    )
     cpu: Quantity = Field("1", description="CPU of a pod, requested and limited.")
     memory: Quantity = Field("4Gi", description="Memory of a pod, requested and limited.")
     disk: Quantity = Field("10Gi", description="Scratch space of a pod.")
     shared_memory: Quantity = Field("1Gi", description="Size of /dev/shm; counts toward `memory`.")
     workers: int | None = Field(
-        None, ge=1, le=256, description="Runs side by side in a pod; by default one a GPU, or one a whole CPU."
+        None,
+        ge=1,
+        le=256,
+        description="Runs side by side in a pod, of one rank each; by default one a GPU, or one a whole CPU.",
     )
     parallelism: int = Field(4, ge=1, le=1000, description="Pods of one Job at the same time, at most.")
     idle_tail: Seconds = Field(

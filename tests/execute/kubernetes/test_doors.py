@@ -71,9 +71,26 @@ def test_the_shipped_targets_are_complete_but_for_what_is_yours(tmp_path: Path) 
             validate(job, "1.36", strict=True)
 
 
+def test_a_pod_of_several_gpus_makes_each_run_by_as_many_ranks(tmp_path: Path) -> None:
+    five = ("--target", TARGET, "--set-target", "train.gpus=5", "--dry-run")
+    code, out, err = door(tmp_path, *five)
+    assert code == 0, err
+    assert "each run is made by 5 ranks" in err
+    pods = [job["spec"]["template"]["spec"]["containers"][0] for job in yaml.safe_load_all(out) if job]
+    assert [pod["resources"]["limits"].get("nvidia.com/gpu") for pod in pods if pod["args"][0] == "work"] == ["5"] * 4
+    names = {job["metadata"]["name"] for job in yaml.safe_load_all(out) if job}
+    code, out, err = door(tmp_path, *five, "--set", "training.ranks=1")
+    assert (code, "ranks" in err) == (0, False)
+    assert not names & {
+        job["metadata"]["name"] for job in yaml.safe_load_all(out) if job and job["spec"].get("completions")
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--target", TARGET, "--set-target", "train.gpus=2", "--set", "training.ranks=5"), "Set train.gpus to 5"),
+        (("--target", TARGET, "--set-target", "train.gpus=4"), "parts do not make a `batch_size` of 50"),
         (("--target", "none.yaml"), "none.yaml: no such file"),
         (("--target", TARGET, "--set-target", "train.machine=Standard_X"), "no price is known of the machine"),
         (("--target", TARGET, "--set-target", "limits.dedline=1h"), "Did you mean 'deadline'?"),
