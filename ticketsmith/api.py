@@ -427,8 +427,9 @@ class Experiment(ExperimentReader):
         costs. Raises TicketSmithError when there is no dense run, or no candidate can be judged.
         """
         from ticketsmith.candidates import measure
-        from ticketsmith.candidates.forms import forms
+        from ticketsmith.candidates.forms import Network, forms
         from ticketsmith.inference.onnx_file import noted
+        from ticketsmith.tasks.build import single_example
 
         rate = rate_of(machine)
         how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=PRECISIONS)
@@ -451,7 +452,12 @@ class Experiment(ExperimentReader):
         mine = sorted((r for r in runs if r.variant in methods), key=place)
         own = forms(how.runtimes, tuple(dict.fromkeys(("float32", *how.precisions))))
         wants = measure.wanted([(r.variant, r.level) for r in mine], (about, middle))
-        order = measure.Order(mine, own, wants, lambda run: noted(self.model(run), run), seed)
+        example = single_example(self.task, 1)
+
+        def network(run: Result, folder: Path) -> Network:
+            return Network(noted(self.model(run), run), example, partial(measure.calibration, self.task), folder)
+
+        order = measure.Order(mine, own, wants, network, seed)
         race = measure.measure(self.store, self.name, self.task, order, how, progress)
         measure.put(self.store, self.name, dataclasses.replace(race, machine_rate=rate))
         self.renew()

@@ -150,7 +150,7 @@ def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None =
         refusals=_refusals(findings),
         bottom_line=bottom_line(findings),
         spending=spending(findings),
-        serving=serving(findings),
+        serving=Table() if findings.choice else serving(findings),  # those that were judged as files say when
         cluster_line=cluster_line(findings),
         cluster=cluster(findings),
         cost_notes=notes(findings),
@@ -316,6 +316,13 @@ def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
 
 def _payback(findings: Findings) -> str:
     """When the smallest batch size pays, in a few words; empty when it was not measured."""
+    if findings.choice is not None:
+        own = next((one for one in findings.payoffs if one.time is findings.choice.lead.choice), None)
+        if own is None or own.kind == "quantise":
+            return ""
+        return (
+            f"earned back after {units.count(max(0.0, own.units.middle))} {findings.choice.unit}s" if own.units else ""
+        )
     if not findings.paybacks:
         return ""
     payback = findings.paybacks[0]
