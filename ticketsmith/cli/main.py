@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -58,7 +61,22 @@ for _command in (export, ticket, track, pull, push, ls, *CLUSTER):
 
 def main() -> NoReturn:
     """Entry point of ``ticketsmith``."""
-    enter(group)
+    end(group)
+
+
+def end(command: click.Command) -> NoReturn:
+    """Runs a command in a process of its own, which is left at once: to take down PyTorch and what draws takes a second."""
+    status: object = Exit.INTERNAL
+    try:
+        enter(command)
+    except SystemExit as left:
+        status = left.code
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for all threads that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else Exit.OK)
 
 
 def enter(command: click.Command) -> NoReturn:

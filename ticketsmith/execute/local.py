@@ -86,8 +86,11 @@ class LocalExecutor(Scheduled):
         return self.outcome.exit_status
 
     def _assign(self) -> None:
-        ready = self.schedule.ready({worker.run.key for worker in self.workers if worker.run})
-        for worker, run in zip([w for w in self.workers if w.run is None], ready, strict=False):
+        idle = [worker for worker in self.workers if worker.run is None]
+        if not idle:
+            return
+        ready = self.schedule.ready({worker.run.key for worker in self.workers if worker.run}, len(idle))
+        for worker, run in zip(idle, ready, strict=False):
             job = self.job_of(run).located(self.index)
             self.schedule.begin(run)
             worker.run = run
@@ -118,7 +121,6 @@ class LocalExecutor(Scheduled):
         if isinstance(process, Gang) and run is not None:
             why = f"{process.fault}, so all ranks have ended. The same command goes on from the last checkpoint"
             self._give_up(run, why, Exit.INCOMPLETE)
-            self.schedule.ready()  # what waits for it is blocked
             if not self.schedule.todo:
                 self.workers.remove(worker)
                 return
@@ -185,7 +187,7 @@ class DebugExecutor(Scheduled):
         with _signals(numbers, stop), suppress(KeyboardInterrupt), prepared(self.settings.device) as device:
             maker = Maker(self.settings, self.store, device, self.on_event, lambda: outcome.interrupted)
             while self.schedule.todo and not (outcome.fatal or outcome.interrupted):
-                if ready := self.schedule.ready():
+                if ready := self.schedule.ready(most=1):
                     self.schedule.begin(ready[0])
                     event = maker.make(self.job_of(ready[0]).located(self.index))
                     self.schedule.settle(event)
