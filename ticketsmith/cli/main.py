@@ -15,7 +15,7 @@ from ticketsmith.cli.benchmark import benchmark
 from ticketsmith.cli.cluster import COMMANDS as CLUSTER
 from ticketsmith.cli.data import data
 from ticketsmith.cli.evidence import gate, report, status, verify
-from ticketsmith.cli.export import export, ticket
+from ticketsmith.cli.export import export, push_to_hub, ticket
 from ticketsmith.cli.prices import prices
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.scorecard import scorecard
@@ -51,7 +51,7 @@ for _command in (init, validate, plan, prune, train, status, gate, report, bench
     group.add_command(_command)
 for _command in (data, prices, schema):
     group.add_command(_command)
-for _command in (export, ticket, track, pull, push, ls, *CLUSTER):
+for _command in (export, push_to_hub, ticket, track, pull, push, ls, *CLUSTER):
     group.add_command(_command)
 
 
