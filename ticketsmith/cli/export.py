@@ -34,7 +34,7 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
 @click.option("--license", "licence", default="unknown", help="The model's licence, for its card: apache-2.0.")
 @click.option("--force", is_flag=True, help="Replace what is there; keep what the gates refuse.")
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
-@options.as_json
+@options.json_flag
 def export(
     address: str,
     formats: tuple[str, ...],
@@ -243,7 +243,7 @@ def import_(file: str, store: str, experiment: str | None) -> None:
 @click.argument("file")
 @click.option("--base", help="Folder with the recipe's own modules and data; naming it lets their code run.")
 @click.option("--output", metavar="FILE", help="Write the new weights there, as safetensors.")
-@options.as_json
+@options.json_flag
 def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> None:
     """Train a ticket FILE again from its start weights and its mask, and compare: the same bytes on the same machine."""
     from pathlib import Path

@@ -14,11 +14,12 @@ import click
 from ticketsmith.cli.benchmark import benchmark
 from ticketsmith.cli.cluster import COMMANDS as CLUSTER
 from ticketsmith.cli.data import data
-from ticketsmith.cli.evidence import gate, report, status, verify
+from ticketsmith.cli.evidence import gate, report, verify
 from ticketsmith.cli.export import export, push_to_hub, ticket
 from ticketsmith.cli.prices import prices
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.scorecard import scorecard
+from ticketsmith.cli.status import status
 from ticketsmith.cli.stores import ls, pull, push
 from ticketsmith.cli.track import track
 from ticketsmith.cli.training import prune, train
