@@ -277,6 +277,7 @@ class Experiment(ExperimentReader):
         precision: str = "float32",
         tuned: bool = True,
         start_weights: bool = False,
+        licence: str = "unknown",
         force: bool = False,
         note: Callable[[str], None] = lambda text: None,
     ) -> Export:
@@ -292,7 +293,7 @@ class Experiment(ExperimentReader):
 
         check_formats(formats, precision)
         result = self.find(sparsity, seed=seed, variant=variant) if key is None else self.result(key)
-        how = ExportSettings(precision, tuned, start_weights, force)
+        how = ExportSettings(precision, tuned, start_weights, force, licence)
         return export(subject_of(self, result), Path(output), formats, how, note)
 
     def judge(self) -> Findings:

@@ -17,12 +17,13 @@ import click
 from ticketsmith.cli.benchmark import benchmark
 from ticketsmith.cli.cluster import COMMANDS as CLUSTER
 from ticketsmith.cli.data import data
-from ticketsmith.cli.evidence import gate, report, status, verify
-from ticketsmith.cli.export import export, ticket
+from ticketsmith.cli.evidence import gate, report, verify
+from ticketsmith.cli.export import export, push_to_hub, ticket
 from ticketsmith.cli.prices import prices
 from ticketsmith.cli.profile import profile
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.scorecard import scorecard
+from ticketsmith.cli.status import status
 from ticketsmith.cli.stores import ls, pull, push
 from ticketsmith.cli.track import track
 from ticketsmith.cli.training import prune, train
@@ -55,7 +56,7 @@ for _command in (init, validate, plan, profile, prune, train, status, gate, repo
     group.add_command(_command)
 for _command in (data, prices, schema):
     group.add_command(_command)
-for _command in (export, ticket, track, pull, push, ls, *CLUSTER):
+for _command in (export, push_to_hub, ticket, track, pull, push, ls, *CLUSTER):
     group.add_command(_command)
 
 
