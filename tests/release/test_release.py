@@ -29,7 +29,7 @@ CHANGELOG = """# Changelog
 
 @pytest.fixture
 def refusal(tmp_path: Path) -> Callable[..., str]:
-    """What the command says of a clone with this changelog, which has this ``tag`` and this stray file; nothing where all is well."""
+    """What the command says of a clone with this changelog, this ``tag``, this stray file; nothing where all is well."""
 
     def release(changelog: str, tag: str = "", change: str = "") -> str:
         (tmp_path / "ticketsmith").mkdir()

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @options.runs_prefix
 @options.experiment
 @click.option(
-    "--target", metavar="FILE", help="A cluster: its Jobs too, and why one waits; runs are those of its store."
+    "--target",
+    type=options.file,
+    metavar="FILE",
+    help="A cluster: its Jobs too, and why one waits; runs are those of its store.",
 )
 @options.as_json
 def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
