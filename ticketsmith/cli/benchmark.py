@@ -23,13 +23,20 @@ Text = str | None
 
 
 @click.command()
-@click.option("--checkpoint", metavar="FOLDER", help="One sealed run: measured against the dense run of its replicate.")
+@click.option(
+    "--checkpoint",
+    type=options.file,
+    metavar="FOLDER",
+    help="One sealed run: measured against the dense run of its replicate.",
+)
 @options.runs_prefix
 @options.experiment
-@click.option("--onnx", metavar="FILE", help="An ONNX file of one input and one output.")
-@click.option("--against", metavar="FILE", help="With --onnx: the dense model that it is compared with.")
+@click.option("--onnx", type=options.file, metavar="FILE", help="An ONNX file of one input and one output.")
+@click.option(
+    "--against", type=options.file, metavar="FILE", help="With --onnx: the dense model that it is compared with."
+)
 @click.option("--model", metavar="MODULE:NET", help="A PyTorch model by its dotted name: a class or a function.")
-@click.option("--weights", metavar="FILE", help="With --model: its weights, as safetensors.")
+@click.option("--weights", type=options.file, metavar="FILE", help="With --model: its weights, as safetensors.")
 @click.option("--shape", metavar="SIZES", help="With --model or --onnx: one input without the batch, e.g. 1,28,28.")
 @click.option(
     "--batch-size",

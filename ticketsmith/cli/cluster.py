@@ -74,11 +74,13 @@ def submit(
     from ticketsmith.report.sentences.search import forecast
     from ticketsmith.search import hypotheses, part, path
 
-    destination = load_target(target, set_target)
+    destination = load_target(target, set_target, blanks=dry_run)
     recipe = _recipe_for(destination.train.gpus, config, overrides)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = prepare(recipe)
     if dry_run:
+        for field, value in destination.blanks.items():
+            note(f"warning: {target}: {field} is still {value!r}: put your own value there before you submit")
         plan = part(prepared.plan, path(recipe, [])) if recipe.search else prepared.plan
         print_manifests(propose(plan, destination, None))
         return Exit.OK
@@ -197,7 +199,9 @@ def logs(
 
 
 @click.command()
-@click.option("--target", metavar="FILE", help="The cluster whose store holds the runs; or --runs-prefix.")
+@click.option(
+    "--target", type=options.file, metavar="FILE", help="The cluster whose store holds the runs; or --runs-prefix."
+)
 @target_overrides
 @options.runs_prefix
 @options.experiment

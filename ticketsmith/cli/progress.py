@@ -168,6 +168,55 @@ class _Live:
         self.runs.update(self.total, completed=sum(self.at.values()), description=text)
 
 
+class OneLine:
+    """All that an experiment does as one line: rewritten on a terminal, and told now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._live, self._lines = sys.stderr.isatty(), NowAndThen()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> OneLine:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, text: str) -> None:
+        """What is done now."""
+        if self._live:
+            self._bar.reset(self._task, description=text, total=None)
+        else:
+            note(text)
+
+    @contextmanager
+    def view(self, prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> Iterator[Callable[[Event], None]]:
+        """As ``view``, of all runs together."""
+        steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
+        at, ended = {key: steps[key] for key in sealed if key in steps}, set(sealed)
+        whole = sum(steps.values())
+        began = time.monotonic()
+
+        def show(event: Event) -> None:
+            if isinstance(event, Stepped):
+                at[event.key] = event.step - (event.steps - steps[event.key])
+            elif isinstance(event, Noted):
+                self._bar.console.print(f"{name_of(plan, event.key)}: {event.message}", markup=False)
+            elif event.outcome in ("trained", "diverged", "reused"):
+                at[event.key] = steps[event.key]
+                ended.add(event.key)
+            text = f"{plan.experiment}: {len(ended)} of {len(steps)} networks trained"
+            if self._live:
+                self._bar.update(self._task, description=text, completed=sum(at.values()), total=whole)
+            else:
+                self._lines.tell(lambda: f"[{time.monotonic() - began:6.1f} s] {text}")
+
+        yield show
+
+
 @contextmanager
 def rounds() -> Iterator[Callable[[str, int, int], None]]:
     """Gives a function that shows what a benchmark does, and how far it is: a bar on a terminal, lines elsewhere."""

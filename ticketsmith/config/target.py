@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ticketsmith.config.load import parse_model, read_text
 from ticketsmith.spec import Frozen
@@ -201,8 +201,9 @@ class Target(Frozen):
 
     @field_validator("image", "account")
     @classmethod
-    def _filled_in(cls, value: str | None) -> str | None:
-        if value is not None and ("<" in value or value != value.strip()):
+    def _filled_in(cls, value: str | None, info: ValidationInfo) -> str | None:
+        may_be_blank = bool(info.context and info.context.get("blanks"))
+        if value is not None and (("<" in value and not may_be_blank) or value != value.strip()):
             raise ValueError("put your own value in the place of the <...>")
         return value
 
@@ -221,6 +222,11 @@ class Target(Frozen):
             )
         return self
 
+    @property
+    def blanks(self) -> dict[str, str]:
+        """Fields that are not filled in: `<...>` stands there."""
+        return {name: value for name in ("image", "account") if "<" in (value := getattr(self, name) or "")}
+
     def to_bytes(self) -> bytes:
         """Canonical JSON of what was set."""
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True).encode()
@@ -231,10 +237,13 @@ class Target(Frozen):
         return cls.model_validate_json(content)
 
 
-def load_target(path: str | Path, overrides: Sequence[str] = ()) -> Target:
-    """Reads a target file; ``overrides`` are ``field.path=value``. Raises RecipeError that names line, field and mend."""
-    place = Path(path)
-    return parse_model(Target, read_text(place), str(place), overrides, "a target", "image: <registry>/ticketsmith")[0]
+def load_target(path: str | Path, overrides: Sequence[str] = (), blanks: bool = False) -> Target:
+    """Reads a target file; ``overrides`` are ``field.path=value``. Raises RecipeError that names line, field and mend.
+
+    With ``blanks``, image and account may still be `<...>`: good for a look, and for nothing that begins.
+    """
+    place, first = Path(path), "image: <registry>/ticketsmith"
+    return parse_model(Target, read_text(place), str(place), overrides, "a target", first, {"blanks": blanks})[0]
 
 
 def _cores(quantity: str) -> float:

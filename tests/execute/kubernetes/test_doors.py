@@ -60,12 +60,17 @@ def test_a_dry_run_needs_no_cluster_and_prints_what_kubectl_takes_and_the_ceilin
 def test_the_shipped_targets_are_complete_but_for_what_is_yours(tmp_path: Path) -> None:
     for name in ("aks", "aks-spot"):
         target = str(ROOT / f"configs/targets/{name}.yaml")
-        code, _, err = door(tmp_path, "--target", target, "--dry-run")
+        code, out, err = door(tmp_path, "--target", target, "--dry-run")
+        assert code == 0, err
+        assert re.findall(r"warning: .*: (\w+) is still '<.*put your own value", err) == ["image", "account"]
+        assert "image: <registry>.azurecr.io" in out, "what is to be filled in can be seen in its place"
+        code, _, err = door(tmp_path, "--target", target)
         assert code == 2
         assert err.count("put your own value in the place of the <...>") == 2
         mine = ("--set-target", "image=me.azurecr.io/ticketsmith:1", "--set-target", "account=mystorage")
         code, out, err = door(tmp_path, "--target", target, "--dry-run", *mine)
         assert code == 0, err
+        assert "warning" not in err
         assert "GPU hours at most" in out
         for job in filter(None, yaml.safe_load_all(out)):
             validate(job, "1.36", strict=True)
