@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.training.native.graph import BatchNorm, Conv, Graph, Linear
-from ticketsmith.training.native.packing import VECTOR, distance, zeros
+from ticketsmith.training.native.packing import FEATURE, VECTOR, channels_a_part, distance, zeros
 from ticketsmith.training.native.pattern import Ints, Survivors
 
 Array = NDArray[Any]
@@ -57,7 +57,10 @@ class SparseWeight(Stored):
     """A matrix of which only ``survivors`` exist."""
 
     def __init__(self, weight: Array, mask: NDArray[np.bool_], settings: OptimizerSettings) -> None:
-        self.survivors = Survivors.of(mask.reshape(len(mask), -1))
+        self.density = float(mask.mean())
+        flat = mask.ndim == 2  # a convolution's gradient reads all channels at once
+        part = channels_a_part(FEATURE, self.density) if flat else mask[0].size
+        self.survivors = Survivors.of(mask.reshape(len(mask), -1), part)
         super().__init__(self.survivors.size, settings)
         self.shape = weight.shape
         self._tables: dict[Any, tuple[Ints, Ints]] = {}
@@ -80,7 +83,7 @@ class DenseWeight(Stored):
     def __init__(self, weight: Array, mask: NDArray[np.bool_] | None, settings: OptimizerSettings) -> None:
         matrix = weight.reshape(len(weight), -1)
         self.shape, self.taps = weight.shape, matrix.shape[1]
-        self.distance = distance(self.taps)
+        self.distance, self.density = distance(self.taps), 1.0
         super().__init__(len(weight) * self.distance, settings)
         for part in {"values", "average"} & set(self.arrays):
             self._matrix(part)[:] = matrix if mask is None else np.where(mask.reshape(matrix.shape), matrix, 0)
@@ -157,12 +160,14 @@ class Parameters:
                     self.buffers[name][: values[name].size] = values[name]
                 self.moments[node.name] = zeros(len(values[node.running_mean])), zeros(len(values[node.running_mean]))
                 self.counts[node.num_batches_tracked] = int(values[node.num_batches_tracked])
-        convolutions = [self.weights[node.weight] for node in graph.nodes if isinstance(node, Conv)]
-        self.scratch = zeros(
-            max((weight.size for weight in convolutions if isinstance(weight, DenseWeight)), default=0)
-        )
-        """Room for the gradient of one dense convolution."""
+        self._scratch = zeros(0)
         self._shapes = {name: np.shape(value) for name, value in values.items()}
+
+    def room(self, count: int) -> Array:
+        """So many floats for the gradient of one layer, while an operation runs."""
+        if self._scratch.size < count:
+            self._scratch = zeros(count)
+        return self._scratch
 
     def dense(self, averaged: bool, steps: int) -> dict[str, Array]:
         part = "average" if averaged and "average" in self.settings.parts else "values"
