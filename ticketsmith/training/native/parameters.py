@@ -70,6 +70,11 @@ class SparseWeight(Stored):
     def dense(self, part: str) -> Array:
         return self.survivors.matrix(self.arrays[part][self.survivors.slots]).reshape(self.shape)
 
+    def extras(self) -> list[Array]:
+        """What it holds beside the numbers."""
+        survivors = self.survivors
+        return [survivors.places, survivors.slots, survivors.columns, survivors.rows]
+
     def table(self, key: Any, build: Callable[[], tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
         """Taps of sums with this weight, which training and evaluation share."""
         if key not in self._tables:
@@ -92,6 +97,10 @@ class DenseWeight(Stored):
             bits = np.zeros((len(weight), self.distance), np.bool_)
             bits[:, : self.taps] = mask.reshape(matrix.shape)
             self.mask = np.packbits(bits, axis=None, bitorder="little").view(np.uint16)
+
+    def extras(self) -> list[Array]:
+        """What it holds beside the numbers."""
+        return [] if self.mask is None else [self.mask]
 
     def _matrix(self, part: str) -> Array:
         view: Array = self.arrays[part].reshape(-1, self.distance)[:, : self.taps]
@@ -185,6 +194,13 @@ class Parameters:
         for name, array in self._arrays():
             array[:] = state[name]
         self.counts = {name: int(state[f"counts/{name}"]) - steps for name in self.counts}
+
+    def held(self) -> int:
+        """Bytes of all of them."""
+        own = [self.gradient, self._scratch, *(array for _, array in self._arrays())]
+        for weight in self.weights.values():
+            own += weight.extras()
+        return sum(array.nbytes for array in own)
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:
         for name, weight in self.weights.items():
