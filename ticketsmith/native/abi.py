@@ -310,8 +310,9 @@ class Gradient(Operation):
 
 class SparseGradient(Gradient):
     """Of surviving weights: ``offsets`` of their inputs, [16 * groups]; ``rows`` of their outputs, [4 * groups]: four
-    neighbours have the same output. In ``vectors``, in is the input and out is the output's gradient."""
-    _fields_ = _fields("const int32_t* offsets; const int32_t* rows; int64_t groups;")
+    neighbours have the same output. In ``vectors``, in is the input and out is the output's gradient. ``band`` rows of all
+    blocks at a time; ``scratch`` [groups][16][16] is for the sums of more than one."""
+    _fields_ = _fields("const int32_t* offsets; const int32_t* rows; float* scratch; int64_t groups, band;")
 
 class LinearGradient(Gradient):
     """Of all weights of a linear layer, [outputs][distance]; ``in`` lies by examples, [samples][distance]. ``mask`` has a bit for

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.train.networks import Residual, arrays, graph, prune
 from tests.runtime.networks import ISAS
-from tests.training.native.networks import Residual, arrays, graph, prune
 from ticketsmith.training.learner import MovingAverage
 from ticketsmith.training.native.engine import Engine, Examples, Normalise, OptimizerSettings
 

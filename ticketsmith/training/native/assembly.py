@@ -60,6 +60,12 @@ class Assembly:
             self._evaluations[part] = self._addresses(self._forward(values, part, training=False))
         return self._evaluations[part], blocks * self._lanes
 
+    def held(self) -> int:
+        """Bytes of the tables of a step's operations."""
+        self.step()
+        tables = {id(array): array for one in self._alive[0] for array in one.arrays if array.dtype == np.int32}
+        return sum(array.nbytes for array in tables.values())
+
     def _addresses(self, operations: Operations) -> Any:
         self._alive.append(operations)
         return (ctypes.c_void_p * len(operations))(*map(ctypes.addressof, operations))

@@ -128,6 +128,10 @@ class Engine:
         self._steps = int(state["steps"])
         self._parameters.load(state, self._steps)
 
+    def held(self) -> int:
+        """Bytes of parameters, of what the optimizer remembers of them, of gradients, masks and tables; not of values."""
+        return self._parameters.held() + self._assembly.held()
+
     def _run(self, operations: Any, job: abi.Job) -> None:
         library().ts_train(operations, len(operations), int(self._isa), ctypes.byref(job), self._threads)
 

@@ -242,14 +242,14 @@ class Layer:
         channels = layout.shape[0] // self.groups
         return packing.taps_of(layout, np.arange(group * channels, (group + 1) * channels), self.kernel, self.padding)
 
-    def _part(self, kernel: Pair, stride: Pair, vectors: abi.Vectors) -> int:
-        """Of how many channels the inputs of one tile fit the first cache."""
+    def _part(self, kernel: Pair, stride: Pair, vectors: abi.Vectors, places: int) -> int:
+        """How many channels are summed at a time, whose windows have ``places`` of the kernel's."""
         sparse = isinstance(self.weight, SparseWeight)
-        if sparse and self.flat:
-            return 1 << 30  # few weights: to begin anew for each part would cost more
+        if self.flat:
+            return packing.channels_a_part(packing.FEATURE, self.weight.density)
         columns = min(_SPARSE_COLUMNS if sparse else _DENSE_COLUMNS, int(vectors.cols))
         floats = kernel[0] * (columns * stride[1] + kernel[1] - 1) * packing.VECTOR
-        return max(1, packing.CACHE // floats)
+        return packing.channels_a_part(floats, self.weight.density * places)
 
     def _work(self, taps: int, vectors: abi.Vectors) -> int:
         return int(taps * vectors.blocks * vectors.rows * vectors.cols * packing.VECTOR)
@@ -262,7 +262,7 @@ class Layer:
     def forward(self, part: str, with_relu: bool) -> Operations:
         node, weight, layout = self.node, self.weight, self.out.layout
         bias = self._parameters.vectors[node.bias].address(part) if node.bias else None
-        channels = self._part(self.kernel, self.stride, self.vectors)
+        channels = self._part(self.kernel, self.stride, self.vectors, self.area)
         shared = {"vectors": self.vectors, "in_": self.source.at, "out": self.out.at, "relu": with_relu}
         outs = layout.channels()
         if isinstance(weight, SparseWeight):
@@ -308,7 +308,7 @@ class Layer:
         first = phase.start[0] * source.layout.row + phase.start[1] * source.layout.lanes
         shifts = phase.offsets @ np.array([out.layout.row, out.layout.lanes])
         span = tuple(np.ptp(phase.offsets, axis=0) + 1) if phase.places.size else (1, 1)
-        channels = self._part((int(span[0]), int(span[1])), (1, 1), vectors)
+        channels = self._part((int(span[0]), int(span[1])), (1, 1), vectors, len(phase.places))
         shared = {
             "vectors": vectors, "in_": out.gradient, "out": source.gradient + 4 * first, "add": sink.add,
             "gate": source.at + 4 * first if sink.gated else None, "weights": weight.address(),
@@ -360,13 +360,15 @@ class Layer:
         if isinstance(weight, SparseWeight):
             survivors, each = weight.survivors, self.outputs // self.groups
             taps = np.stack([self._taps(group) for group in range(self.groups)])
-            owners = np.repeat(survivors.rows, 4)
+            owners, band = np.repeat(survivors.rows, 4), self._band()
+            groups = survivors.size // packing.VECTOR
+            scratch = self._parameters.room(groups * packing.VECTOR**2) if band < self._all_rows() else None
             return [
                 *operations,
                 make(abi.SparseGradient, self._work(survivors.size, self.vectors), parameter=weight.parameter(),
                      outputs=self.outputs,
                      offsets=taps[owners // each, survivors.columns], rows=outs[survivors.rows],
-                     groups=survivors.size // 16,
+                     groups=groups, band=band, scratch=scratch,
                      **shared),
             ]  # fmt: skip
         if rows is not None:
@@ -387,9 +389,19 @@ class Layer:
                      outs=outs[first:end],
                      parameter=weight.parameter(place),
                      mask=None if weight.mask is None else weight.mask[place // 16 :],
-                     offsets=taps, scratch=self._parameters.scratch, taps=len(taps), distance=weight.distance, **shared)
+                     offsets=taps, scratch=self._parameters.room(weight.size), taps=len(taps), distance=weight.distance, **shared)
             )  # fmt: skip
         return operations
+
+    def _all_rows(self) -> int:
+        return int(self.vectors.blocks * self.vectors.rows)
+
+    def _band(self) -> int:
+        """How many rows of all channels, of the input and of the output's gradient, fit the second cache."""
+        inside, outside = self.source.layout, self.out.layout
+        row = inside.shape[0] * inside.row * self.stride[0] + outside.shape[0] * outside.row
+        margin = inside.shape[0] * inside.row * (self.kernel[0] - 1)
+        return self._all_rows() if self.flat else max(1, (packing.SECOND_CACHE - margin) // row)
 
     def _bias_gradient(self) -> Operations:
         if not self.node.bias:

@@ -6,6 +6,7 @@ the distance, in floats, from where an output's window begins to the input that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +25,8 @@ VECTOR = 16
 _MOST_VECTORS = 8
 CACHE = 24 * 1024 // 4
 """Floats of a first cache that may be one operand's."""
+SECOND_CACHE = 640 * 1024 // 4
+_LEAST_TAPS = 16
 
 
 def lanes(batch_size: int, image: bool) -> tuple[int, int]:
@@ -170,6 +173,16 @@ def table(
     sizes = np.bincount(parts * count + outputs, minlength=(int(parts.max(initial=0)) + 1) * count)
     pairs = np.stack([offsets[order], places[order]], 1).astype(np.int32)
     return np.append(0, np.cumsum(sizes)).astype(np.int32), pairs
+
+
+def channels_a_part(floats: int, taps: float) -> int:
+    """How many channels are summed at a time, where a tile reads ``floats`` of each and an output has ``taps`` in each on
+    average: as many as fit the first cache, but enough of them that it pays to begin again."""
+    return max(1, CACHE // floats, math.ceil(min(_LEAST_TAPS / max(taps, 1e-9), 2**30)))
+
+
+FEATURE = 4 * VECTOR
+"""Floats that a tile of a linear layer reads of a feature."""
 
 
 def no_taps(count: int) -> tuple[Ints, Ints]:

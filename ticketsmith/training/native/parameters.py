@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.training.native.graph import BatchNorm, Conv, Graph, Linear
-from ticketsmith.training.native.packing import VECTOR, distance, zeros
+from ticketsmith.training.native.packing import FEATURE, VECTOR, channels_a_part, distance, zeros
 from ticketsmith.training.native.pattern import Ints, Survivors
 
 Array = NDArray[Any]
@@ -57,7 +57,10 @@ class SparseWeight(Stored):
     """A matrix of which only ``survivors`` exist."""
 
     def __init__(self, weight: Array, mask: NDArray[np.bool_], settings: OptimizerSettings) -> None:
-        self.survivors = Survivors.of(mask.reshape(len(mask), -1))
+        self.density = float(mask.mean())
+        flat = mask.ndim == 2  # a convolution's gradient reads all channels at once
+        part = channels_a_part(FEATURE, self.density) if flat else mask[0].size
+        self.survivors = Survivors.of(mask.reshape(len(mask), -1), part)
         super().__init__(self.survivors.size, settings)
         self.shape = weight.shape
         self._tables: dict[Any, tuple[Ints, Ints]] = {}
@@ -66,6 +69,11 @@ class SparseWeight(Stored):
 
     def dense(self, part: str) -> Array:
         return self.survivors.matrix(self.arrays[part][self.survivors.slots]).reshape(self.shape)
+
+    def extras(self) -> list[Array]:
+        """What it holds beside the numbers."""
+        survivors = self.survivors
+        return [survivors.places, survivors.slots, survivors.columns, survivors.rows]
 
     def table(self, key: Any, build: Callable[[], tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
         """Taps of sums with this weight, which training and evaluation share."""
@@ -80,7 +88,7 @@ class DenseWeight(Stored):
     def __init__(self, weight: Array, mask: NDArray[np.bool_] | None, settings: OptimizerSettings) -> None:
         matrix = weight.reshape(len(weight), -1)
         self.shape, self.taps = weight.shape, matrix.shape[1]
-        self.distance = distance(self.taps)
+        self.distance, self.density = distance(self.taps), 1.0
         super().__init__(len(weight) * self.distance, settings)
         for part in {"values", "average"} & set(self.arrays):
             self._matrix(part)[:] = matrix if mask is None else np.where(mask.reshape(matrix.shape), matrix, 0)
@@ -89,6 +97,10 @@ class DenseWeight(Stored):
             bits = np.zeros((len(weight), self.distance), np.bool_)
             bits[:, : self.taps] = mask.reshape(matrix.shape)
             self.mask = np.packbits(bits, axis=None, bitorder="little").view(np.uint16)
+
+    def extras(self) -> list[Array]:
+        """What it holds beside the numbers."""
+        return [] if self.mask is None else [self.mask]
 
     def _matrix(self, part: str) -> Array:
         view: Array = self.arrays[part].reshape(-1, self.distance)[:, : self.taps]
@@ -157,12 +169,14 @@ class Parameters:
                     self.buffers[name][: values[name].size] = values[name]
                 self.moments[node.name] = zeros(len(values[node.running_mean])), zeros(len(values[node.running_mean]))
                 self.counts[node.num_batches_tracked] = int(values[node.num_batches_tracked])
-        convolutions = [self.weights[node.weight] for node in graph.nodes if isinstance(node, Conv)]
-        self.scratch = zeros(
-            max((weight.size for weight in convolutions if isinstance(weight, DenseWeight)), default=0)
-        )
-        """Room for the gradient of one dense convolution."""
+        self._scratch = zeros(0)
         self._shapes = {name: np.shape(value) for name, value in values.items()}
+
+    def room(self, count: int) -> Array:
+        """So many floats for the gradient of one layer, while an operation runs."""
+        if self._scratch.size < count:
+            self._scratch = zeros(count)
+        return self._scratch
 
     def dense(self, averaged: bool, steps: int) -> dict[str, Array]:
         part = "average" if averaged and "average" in self.settings.parts else "values"
@@ -180,6 +194,13 @@ class Parameters:
         for name, array in self._arrays():
             array[:] = state[name]
         self.counts = {name: int(state[f"counts/{name}"]) - steps for name in self.counts}
+
+    def held(self) -> int:
+        """Bytes of all of them."""
+        own = [self.gradient, self._scratch, *(array for _, array in self._arrays())]
+        for weight in self.weights.values():
+            own += weight.extras()
+        return sum(array.nbytes for array in own)
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:
         for name, weight in self.weights.items():

@@ -16,8 +16,9 @@ _GROUP = 16
 
 @dataclass(frozen=True, eq=False)
 class Survivors:
-    """The weights that a mask [outputs, taps] leaves. They lie by outputs, and four neighbours have the same output: where an
-    output's number of weights is no multiple of four, its last weight is there more than once, and copies are never read."""
+    """The weights that a mask [outputs, taps] leaves. They lie by parts of the taps, then by outputs; and four neighbours have
+    the same output: where an output's number of weights is no multiple of four, its last weight is there more than once, and
+    copies are never read."""
 
     shape: tuple[int, int]
     places: Ints
@@ -30,26 +31,30 @@ class Survivors:
     """[size / 4]: the output of each four."""
 
     @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> Survivors:
+    def of(cls, mask: NDArray[np.bool_], part: int) -> Survivors:
+        """``part``: so many neighbouring taps are a part."""
         outputs, taps = mask.shape
         places = np.flatnonzero(mask)
         rows, columns = np.divmod(places, taps)
-        counts = np.bincount(rows, minlength=outputs)
+        segments = columns // part * outputs + rows
+        order = np.argsort(segments, kind="stable")
+        counts = np.bincount(segments, minlength=-(-taps // part) * outputs)
         fours = -(-counts // _FOUR)
-        starts = _FOUR * (np.cumsum(fours) - fours)
-        within = np.arange(places.size) - (np.cumsum(counts) - counts)[rows]
-        slots = starts[rows] + within
+        first, begin = np.cumsum(counts) - counts, _FOUR * (np.cumsum(fours) - fours)
+        slots = np.empty_like(places)
+        slots[order] = np.arange(places.size) + (begin - first)[segments[order]]
         size = -(-max(1, _FOUR * int(fours.sum())) // _GROUP) * _GROUP
-        last = np.zeros(size, np.int64)  # of each slot, the last weight that is there or before
-        last[slots] = np.arange(places.size)
+        last = np.zeros(size, np.int64)  # of each slot, how many weights there are up to it
+        last[slots[order]] = np.arange(places.size)
         last = np.maximum.accumulate(last)
-        owner = np.repeat(np.arange(outputs), fours)
+        owners = np.repeat(np.arange(counts.size) % outputs, fours)
+        owners = np.append(owners, np.full(size // _FOUR - owners.size, owners[-1] if owners.size else 0))
         return cls(
             (outputs, taps),
             places.astype(np.int32),
             slots.astype(np.int32),
-            (columns[last] if places.size else last).astype(np.int32),
-            np.append(owner, np.full(size // _FOUR - owner.size, owner[-1] if owner.size else 0)).astype(np.int32),
+            (columns[order][last] if places.size else last).astype(np.int32),
+            owners.astype(np.int32),
         )
 
     @property

@@ -161,6 +161,8 @@ inline void interleave(F16 even, F16 odd, F16& x, F16& y) {
   x = join(even.a, odd.a), y = join(even.b, odd.b);
 }
 
+#include "simd/across.inl"
+
 #include "table.inl"
 namespace training {
 #include "training/common.inl"

@@ -165,13 +165,3 @@ inline void with_constant(int64_t n, Body&& body) {
       with_constant<LIMIT - 1>(n, body);
   }
 }
-
-// Sixteen by sixteen: each round deals the array like a pack of cards into even and odd, which turns the eight bits of an
-// element's address by one; after four rounds row and column have changed places.
-inline void transpose(F16* r) {
-  F16 s[16];
-  for (int round = 0; round < 4; round++) {
-    for (int i = 0; i < 8; i++) deal(r[2 * i], r[2 * i + 1], s[i], s[i + 8]);
-    for (int i = 0; i < 16; i++) r[i] = s[i];
-  }
-}

@@ -95,6 +95,7 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
   }
 }
 #undef EACH
+#include "simd/across.inl"
 
 #include "table.inl"
 namespace training {

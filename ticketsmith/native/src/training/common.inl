@@ -26,17 +26,6 @@ inline Division division(const Vectors& v, int64_t outputs, Share share) {
   return {{0, rows}, part(outputs, share)};
 }
 
-// Sixteen vectors to one: lane i is the sum of vector i.
-inline F16 sums(F16* r) {
-  for (int n = 16; n > 1; n /= 2)
-    for (int i = 0; i < n / 2; i++) {
-      F16 even, odd;
-      deal(r[2 * i], r[2 * i + 1], even, odd);
-      r[i] = even + odd;
-    }
-  return r[0];
-}
-
 // One step of the optimizer for `count` vectors of weights from `at` on. The formulas are PyTorch's. A function of its own, called
 // by tiles of all shapes, whose code it would multiply.
 using Improve = void (*)(const Parameter&, int64_t at, const F16* gradients, int64_t count, const uint16_t* mask, const Step&);

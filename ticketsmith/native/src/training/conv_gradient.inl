@@ -30,7 +30,7 @@ struct ConvTile {
     for (int i = 0; i < (M * N + 15) / 16 * 16; i++) each[i] = i < M * N ? sums[i / N][i % N] : all(0.0f);
     for (int i = 0; i < M * N; i += 16) {
       float numbers[16];
-      store(numbers, training::sums(each + i));
+      store(numbers, add_up(each + i));
       for (int j = 0; j < 16 && i + j < M * N; j++)
         k.scratch[(output + (i + j) / N) * k.distance + tap + (i + j) % N] = numbers[j];
     }

@@ -28,6 +28,10 @@ inline void gather_of(const Gather& k, const Step& s, Share share) {
       transpose(x);
       for (int64_t i = 0; i < smaller(16, k.features - f); i++) store(out + k.offsets[f + i], x[i]);
     }
+    // Examples lie anywhere in main memory: those of the next step are on their way while this one is computed.
+    for (int64_t b = 16 * v; s.next && b < smaller(16 * v + 16, s.samples); b++)
+      for (int64_t f = 0; f < k.features; f += 64 / static_cast<int64_t>(sizeof(Number)))
+        __builtin_prefetch(data + s.next[b] * k.features + f, 0, 2);
   }
 }
 void gather(const Gather& k, const Step& s, Share share) {

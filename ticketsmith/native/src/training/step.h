@@ -5,7 +5,7 @@
 // What all operations of a step have in common. Numbers of the optimizer are ready to be multiplied with.
 struct Step {
   const void *data, *targets;
-  const int64_t* indices;
+  const int64_t *indices, *next;  // which examples; those of the next step, where there is one
   int64_t item, samples, optimizer, nesterov;
   uint64_t seed;
   double* loss;

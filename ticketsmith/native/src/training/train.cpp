@@ -38,6 +38,7 @@ constexpr int ADAMW = Optimizer::ADAM + 1;
 Step step_of(const Job& job, int64_t index) {
   Step s{};
   s.data = job.data, s.targets = job.targets, s.indices = job.indices + index * job.samples;
+  s.next = index + 1 < job.steps ? s.indices + job.samples : nullptr;
   s.item = job.item, s.samples = job.samples, s.nesterov = job.nesterov;
   s.optimizer = job.optimizer < ADAMW ? job.optimizer : int64_t{Optimizer::ADAM};
   s.outputs = job.outputs;

@@ -1,0 +1,158 @@
+"""Training by native kernels beside PyTorch: steps a second of CPU time of the process, rivals in turn in one process.
+
+    python -m benchmarks.train lenet            # LeNet-300-100, batch 60, Adam
+    python -m benchmarks.train cnn              # the network of configs/mnist_cnn.yaml, batch 64
+    python -m benchmarks.train conv2 --rounds 3 # and conv4
+    python -m benchmarks.train resnet --rounds 3 --levels 0.9
+    python -m benchmarks.train memory           # what an engine holds of LeNet and Conv-2, by level
+
+PyTorch has its examples as float tensors in memory, a fused optimizer and one thread; convolutions with channels last too.
+Masks are random, in all layers but the last. Examples are random bytes: no kernel's time depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.train import networks
+from ticketsmith.machine import cpu_name
+from ticketsmith.native import best_isa
+from ticketsmith.training.native.engine import Engine, Examples, Normalise, OptimizerSettings
+
+ADAM = OptimizerSettings("adam")
+ROWS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int], int, OptimizerSettings, int]] = {
+    "lenet": (networks.lenet, (1, 28, 28), 60, ADAM, 300),
+    "cnn": (networks.mnist_cnn, (1, 28, 28), 64, ADAM, 100),
+    "conv2": (lambda: networks.conv(64), (3, 32, 32), 60, ADAM, 3),
+    "conv4": (lambda: networks.conv(64, 128), (3, 32, 32), 60, ADAM, 3),
+    "resnet": (networks.residual_network, (3, 32, 32), 128, OptimizerSettings("sgd", 0.9, weight_decay=1e-4), 2),
+}
+"""Network, shape of an example, batch, optimizer, and steps of a round."""
+
+Rival = Callable[[int], float]
+
+
+def examples(shape: tuple[int, int, int]) -> Examples:
+    generator = np.random.default_rng(0)
+    return Examples(generator.integers(0, 256, (6000, *shape), dtype=np.uint8), generator.integers(0, 10, 6000))
+
+
+def pytorch(
+    model: nn.Sequential, data: Examples, batch: int, settings: OptimizerSettings, channels_last: bool
+) -> Rival:
+    inputs, targets = torch.from_numpy(data.inputs).float() / 255, torch.from_numpy(data.targets)
+    if channels_last:
+        model, inputs = (
+            model.to(memory_format=torch.channels_last),
+            inputs.contiguous(memory_format=torch.channels_last),
+        )  # type: ignore[call-overload]
+    optimizer: torch.optim.Optimizer
+    if settings.kind == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+    else:
+        decay = settings.weight_decay
+        optimizer = torch.optim.SGD(model.parameters(), 1e-3, settings.momentum, weight_decay=decay, fused=True)
+    generator = torch.Generator().manual_seed(0)
+
+    def run(steps: int) -> float:
+        order = torch.randint(0, len(inputs), (steps, batch), generator=generator)
+        begin = time.process_time()
+        for index in order:
+            loss = F.cross_entropy(model(inputs[index]), targets[index])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return steps / (time.process_time() - begin)
+
+    return run
+
+
+def engine(name: str, sparsity: float) -> Engine:
+    build, shape, batch, settings, _ = ROWS[name]
+    torch.manual_seed(0)
+    model = build()
+    masks = networks.prune(model, 1 - sparsity) if sparsity else {}
+    graph = networks.graph(model, shape, "cross_entropy")
+    return Engine(graph, networks.arrays(model), masks, set(masks), batch, settings, Normalise(1 / 255, 0.0))
+
+
+def native(name: str, sparsity: float, data: Examples) -> Rival:
+    trained, batch, generator = engine(name, sparsity), ROWS[name][2], np.random.default_rng(0)
+
+    def run(steps: int) -> float:
+        order = generator.integers(0, len(data.inputs), (steps, batch))
+        begin = time.process_time()
+        trained.train(data, order, np.full(steps, 1e-3), np.zeros(steps))
+        return steps / (time.process_time() - begin)
+
+    return run
+
+
+def race(name: str, levels: list[float], rounds: int) -> None:
+    build, shape, batch, settings, steps = ROWS[name]
+    data = examples(shape)
+    torch.manual_seed(0)
+    rivals = {"PyTorch": pytorch(build(), data, batch, settings, channels_last=False)}
+    if name != "lenet":
+        rivals["PyTorch, channels last"] = pytorch(build(), data, batch, settings, channels_last=True)
+    rivals |= {
+        f"native {level:.0%}" if level else "native dense": native(name, level, data) for level in [0.0, *levels]
+    }
+    rates: dict[str, list[float]] = {rival: [] for rival in rivals}
+    for turn in range(rounds + 1):
+        for rival, run in rivals.items():
+            rate = run(steps)
+            if turn:  # the first one warms up
+                rates[rival].append(rate)
+    best = max(
+        (rival for rival in rivals if rival.startswith("PyTorch")), key=lambda rival: statistics.median(rates[rival])
+    )
+    print(f"{'':24s} steps a CPU second (least to most)   x {best} (least to most)   time / dense time")
+    for rival, each in rates.items():
+        ratios = [rate / other for rate, other in zip(each, rates[best], strict=True)]
+        share = statistics.median(dense / rate for rate, dense in zip(each, rates["native dense"], strict=True))
+        print(
+            f"{rival:24s} {statistics.median(each):10.1f} ({min(each):.1f} to {max(each):.1f})"
+            f"   {statistics.median(ratios):8.2f} ({min(ratios):.2f} to {max(ratios):.2f})   {share:8.3f}"
+        )
+
+
+def memory(levels: list[float]) -> None:
+    """What an engine holds: parameters, moments, gradients, masks and tables of taps; without values of the batch."""
+    for name in ("lenet", "conv2"):
+        sizes = {level: engine(name, level).held() for level in [0.0, *levels]}
+        for level, size in sizes.items():
+            print(f"{name:8s} {level:5.0%} {size / 2**20:8.2f} MiB   {size / sizes[0.0]:.3f} of dense")
+
+
+def machine() -> str:
+    return f"{cpu_name()}, {best_isa().name}, torch {torch.__version__}, one thread"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=[*ROWS, "memory"])
+    parser.add_argument("--levels", type=float, nargs="*", default=[0.8, 0.9, 0.98])
+    parser.add_argument("--rounds", type=int, default=9)
+    options: Any = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    print(f"{machine()}\npython -m benchmarks.train {' '.join(arguments)}\n")
+    if options.row == "memory":
+        memory([*options.levels, 0.95])
+    else:
+        race(options.row, options.levels, options.rounds)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
