@@ -172,10 +172,10 @@ def _last_look(gates: bytes | None, results: Sequence[Result]) -> Record | None:
     """The look that ``gates.json`` shows, if its estimates are those of the first seeds of ``results``."""
     try:
         document = json.loads(gates or b"{}")
-        shown = [verdict for verdict in document["test"] if verdict["replicates"] > 1 and not verdict["missing"]]
-        count = max(verdict["seeds"] for verdict in shown)
+        shown = [verdict for verdict in document["test"] if verdict["replicates"] > 1 and not verdict.get("missing")]
+        count = max(_seeds(verdict) for verdict in shown)
         declared = tuple(document["policy"].get("looks") or (count,))
-        estimates = {(v["variant"], v["level"], v["gate"]["metric"]): (v["seeds"], v["estimate"]) for v in shown}
+        estimates = {(v["variant"], v["level"], v["gate"]["metric"]): (_seeds(v), v["estimate"]) for v in shown}
         policy = GatePolicy(
             tuple(Gate(**gate) for gate in document["policy"]["gates"]), method="point", at=document["policy"]["at"]
         )
@@ -192,6 +192,11 @@ def _last_look(gates: bytes | None, results: Sequence[Result]) -> Record | None:
     )
     dense = tuple(sorted(run.key for run in first if run.variant == DENSE))
     return Record(count, declared, dense, policy.gates) if same else None
+
+
+def _seeds(verdict: dict[str, Any]) -> int:
+    """How many seeds a written verdict compared; the first versions counted replicates alone."""
+    return int(verdict.get("seeds", verdict["replicates"]))
 
 
 def _bill(run: SealedRun) -> Bill | None:
