@@ -108,14 +108,14 @@ class ExperimentReader:
         if diverged:
             happened.append(Exit.DIVERGED)
         elif self.results:
-            target = self.findings.target
+            target = self._concluded().target
             status = target[1] if target else Status.PASS
-            if target is None and self.findings.policy.target_sparsity is not None:
+            if target is None and self._concluded().policy.target_sparsity is not None:
                 frontier = self.path.frontier if self.path is not None and self.path.over else None
                 if frontier is None:
                     happened.append(Exit.INCOMPLETE)
                 else:  # the search ended before the target, which is beyond what did not pass
-                    status = self.findings.statuses.get((TICKET, frontier), Status.INCONCLUSIVE)
+                    status = self._concluded().statuses.get((TICKET, frontier), Status.INCONCLUSIVE)
             judged = {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}
             happened.append(judged.get(status, Exit.OK))
         return gravest(happened)
@@ -136,7 +136,7 @@ class ExperimentReader:
 
         Where no level has all of its seeds yet, nothing can pass, but what there is has been seen: it is a look at so many.
         """
-        findings = self.findings
+        findings = self._concluded()
         own = [verdict for verdict in findings.test if verdict.variant == findings.subject]
         planned = len({node.seed for node in self.plan.results if node.variant == findings.subject})
         there = max((verdict.seeds for verdict in own), default=0)
@@ -149,6 +149,9 @@ class ExperimentReader:
     @property
     def findings(self) -> Findings:
         """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
+        return self._concluded()
+
+    def _concluded(self) -> Findings:
         if self._findings is None:
             self._findings = self._conclude()
         return self._findings

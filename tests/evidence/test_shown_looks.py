@@ -11,7 +11,7 @@ import pytest
 
 from ticketsmith.api import Experiment
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.errors import DamagedRunError
+from ticketsmith.errors import DamagedRunError, Exit
 from ticketsmith.evidence.verdicts import Status, Verdict
 from ticketsmith.plan import make_plan
 from ticketsmith.report.sentences.caveats import caveats
@@ -64,7 +64,10 @@ def test_who_asks_in_python_has_looked(tmp_path: Path) -> None:
 
 
 def test_what_an_unfinished_experiment_shows_is_a_look_that_its_plan_declared_otherwise(tmp_path: Path) -> None:
-    assert verdict(opened(tmp_path, 5, sealed=3)).status is Status.INCONCLUSIVE
+    stopped = opened(tmp_path, 5, sealed=3)
+    assert stopped.exit_status is Exit.INCOMPLETE
+    assert not (tmp_path / "exp/looks").exists(), "nobody has seen anything yet"
+    assert verdict(stopped).status is Status.INCONCLUSIVE
     shrunk = verdict(opened(tmp_path, 3, drops=(0.1, 0.4, 0.7)))
     assert (shrunk.status, shrunk.declared) == (Status.INCONCLUSIVE, False), "to stop where it looks well is a look"
     whole = verdict(opened(tmp_path, 5))
