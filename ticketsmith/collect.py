@@ -20,7 +20,7 @@ from ticketsmith.evidence.outcomes import FILE as OUTCOMES
 from ticketsmith.evidence.outcomes import SealedOutcomes
 from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
-from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.variants import DENSE, subject
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import cost_paths, parse_cost
@@ -153,6 +153,13 @@ def read_looks(store: Source, experiment: str, results: Sequence[Result]) -> lis
     ):
         records.append(last)
     return records
+
+
+def read_looks_elsewhere(store: Store, experiment: str, results: Sequence[Result]) -> list[Record]:
+    """The looks at experiments from which runs of this one's method were copied: the same networks under another name."""
+    about = subject(run.variant for run in results)
+    own = {run.bill.origin for run in results if run.bill and run.variant == about}
+    return [record for origin in sorted(own - {"", experiment}) for record in read_looks(store, origin, ())]
 
 
 _LOOK = re.compile(r"/(?P<number>\d+)-\d+-replicates(-(?P<digest>[0-9a-f]{8}))?\.json$")

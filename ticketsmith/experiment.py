@@ -125,10 +125,11 @@ class ExperimentReader:
         """What the store remembers of verdicts that were shown."""
         return collect.read_looks(self.view, self.name, self.results)
 
-    @property
+    @cached_property
     def policy(self) -> GatePolicy:
         """The recipe's gates, with the looks that were declared before the first verdict and those that were taken."""
-        return with_history(self.recipe.policy, self.looks, self.results)
+        elsewhere = [] if self.recipe.search else collect.read_looks_elsewhere(self.store, self.name, self.results)
+        return with_history(self.recipe.policy, [*elsewhere, *self.looks], self.results)
 
     @property
     def look(self) -> Record | None:

@@ -17,7 +17,7 @@ from ticketsmith.plan import make_plan
 from ticketsmith.report.sentences.caveats import caveats
 from ticketsmith.store.directory import DirectoryStore
 
-from .synthetic import result
+from .synthetic import priced, result
 
 RECIPE = """
 experiment: exp
@@ -91,6 +91,21 @@ def test_without_its_records_the_last_verdicts_that_were_written_are_a_look(tmp_
     assert verdict(late).status is Status.INCONCLUSIVE
     late.judge()
     assert opened(tmp_path, 5).policy.shown == (3, 5), "and it is on record now"
+
+
+def test_another_name_for_the_same_tickets_forgets_no_look(tmp_path: Path) -> None:
+    opened(tmp_path, 3).judge()
+    for copied, shown in (("ticket", (3,)), ("dense", ())):
+        again = opened(tmp_path, 5)
+        again.name = "again"
+        bills = priced(again.results)
+        again.__dict__["results"] = [
+            replace(run, bill=replace(run.bill, copied=True, origin="exp"))
+            if run.bill and run.variant == copied
+            else run
+            for run in bills
+        ]
+        assert again.policy.shown == shown, copied
 
 
 def test_a_margin_that_was_changed_when_verdicts_were_known_is_told(tmp_path: Path) -> None:
