@@ -265,6 +265,8 @@ def open_experiment(name: str, store: str | Path | Mapping[str, Any] = "runs", b
 class Experiment(ExperimentReader):
     """What a store holds of one experiment, read lazily; and what is made of it: gates, benchmark, report, exports."""
 
+    _remembered = False
+
     def export(
         self,
         output: str | Path,
@@ -310,17 +312,18 @@ class Experiment(ExperimentReader):
         The store remembers with how many replicates verdicts were shown, if it can be written: a later look has to hold what
         all of them promise.
         """
-        if self._findings is None:
-            self._findings = self._conclude()
+        findings = self._concluded()
+        if not self._remembered:
+            self._remembered = True
             with suppress(OSError, StoreError):
                 self._remember()
-        return self._findings
+        return findings
 
     def _remember(self) -> None:
         """Writes down the looks of which there is no record yet: this one, and what ``gates.json`` showed before."""
         recorded = len(self.view.files(f"{self.name}/looks"))
         looks, now = self.looks[recorded:], self.look
-        if now is not None and now.replicates not in self.findings.policy.shown:
+        if now is not None and now.replicates not in self._concluded().policy.shown:
             looks.append(now)
         for before, look in enumerate(looks, start=recorded):
             self.store.put(*collect.look_file(self.name, look, before))

@@ -20,7 +20,7 @@ from ticketsmith.evidence.outcomes import FILE as OUTCOMES
 from ticketsmith.evidence.outcomes import SealedOutcomes
 from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
-from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.variants import DENSE, subject
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import cost_paths, parse_cost
@@ -157,6 +157,13 @@ def read_looks(store: Source, experiment: str, results: Sequence[Result]) -> lis
     return records
 
 
+def read_looks_elsewhere(store: Store, experiment: str, results: Sequence[Result]) -> list[Record]:
+    """The looks at experiments from which runs of this one's method were copied: the same networks under another name."""
+    about = subject(run.variant for run in results)
+    own = {run.bill.origin for run in results if run.bill and run.variant == about}
+    return [record for origin in sorted(own - {"", experiment}) for record in read_looks(store, origin, ())]
+
+
 _LOOK = re.compile(r"/(?P<number>\d+)-\d+-replicates(-(?P<digest>[0-9a-f]{8}))?\.json$")
 
 
@@ -174,10 +181,10 @@ def _last_look(gates: bytes | None, results: Sequence[Result]) -> Record | None:
     """The look that ``gates.json`` shows, if its estimates are those of the first seeds of ``results``."""
     try:
         document = json.loads(gates or b"{}")
-        shown = [verdict for verdict in document["test"] if verdict["replicates"] > 1 and not verdict["missing"]]
-        count = max(verdict["seeds"] for verdict in shown)
+        shown = [verdict for verdict in document["test"] if verdict["replicates"] > 1 and not verdict.get("missing")]
+        count = max(_seeds(verdict) for verdict in shown)
         declared = tuple(document["policy"].get("looks") or (count,))
-        estimates = {(v["variant"], v["level"], v["gate"]["metric"]): (v["seeds"], v["estimate"]) for v in shown}
+        estimates = {(v["variant"], v["level"], v["gate"]["metric"]): (_seeds(v), v["estimate"]) for v in shown}
         policy = GatePolicy(
             tuple(Gate(**gate) for gate in document["policy"]["gates"]), method="point", at=document["policy"]["at"]
         )
@@ -194,6 +201,11 @@ def _last_look(gates: bytes | None, results: Sequence[Result]) -> Record | None:
     )
     dense = tuple(sorted(run.key for run in first if run.variant == DENSE))
     return Record(count, declared, dense, policy.gates) if same else None
+
+
+def _seeds(verdict: dict[str, Any]) -> int:
+    """How many seeds a written verdict compared; the first versions counted replicates alone."""
+    return int(verdict.get("seeds", verdict["replicates"]))
 
 
 def _bill(run: SealedRun) -> Bill | None:

@@ -121,14 +121,14 @@ class ExperimentReader:
         if diverged:
             happened.append(Exit.DIVERGED)
         elif self.results:
-            target = self.findings.target
+            target = self._concluded().target
             status = target[1] if target else Status.PASS
-            if target is None and self.findings.policy.target_sparsity is not None:
+            if target is None and self._concluded().policy.target_sparsity is not None:
                 frontier = self.path.frontier if self.path is not None and self.path.over else None
                 if frontier is None:
                     happened.append(Exit.INCOMPLETE)
                 else:  # the search ended before the target, which is beyond what did not pass
-                    status = self.findings.statuses.get((TICKET, frontier), Status.INCONCLUSIVE)
+                    status = self._concluded().statuses.get((TICKET, frontier), Status.INCONCLUSIVE)
             judged = {Status.FAIL: Exit.GATE_FAILED, Status.INCONCLUSIVE: Exit.INCONCLUSIVE}
             happened.append(judged.get(status, Exit.OK))
         return gravest(happened)
@@ -138,10 +138,11 @@ class ExperimentReader:
         """What the store remembers of verdicts that were shown."""
         return collect.read_looks(self.view, self.name, self.results)
 
-    @property
+    @cached_property
     def policy(self) -> GatePolicy:
         """The recipe's gates, with the looks that were declared before the first verdict and those that were taken."""
-        return with_history(self.recipe.policy, self.looks, self.results)
+        elsewhere = [] if self.recipe.search else collect.read_looks_elsewhere(self.store, self.name, self.results)
+        return with_history(self.recipe.policy, [*elsewhere, *self.looks], self.results)
 
     @property
     def look(self) -> Record | None:
@@ -149,7 +150,7 @@ class ExperimentReader:
 
         Where no level has all of its seeds yet, nothing can pass, but what there is has been seen: it is a look at so many.
         """
-        findings = self.findings
+        findings = self._concluded()
         own = [verdict for verdict in findings.test if verdict.variant == findings.subject]
         planned = len({node.seed for node in self.plan.results if node.variant == findings.subject})
         there = max((verdict.seeds for verdict in own), default=0)
@@ -162,6 +163,9 @@ class ExperimentReader:
     @property
     def findings(self) -> Findings:
         """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs."""
+        return self._concluded()
+
+    def _concluded(self) -> Findings:
         if self._findings is None:
             self._findings = self._conclude()
         return self._findings

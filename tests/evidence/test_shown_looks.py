@@ -11,13 +11,13 @@ import pytest
 
 from ticketsmith.api import Experiment
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.errors import DamagedRunError
+from ticketsmith.errors import DamagedRunError, Exit
 from ticketsmith.evidence.verdicts import Status, Verdict
 from ticketsmith.plan import make_plan
 from ticketsmith.report.sentences.caveats import caveats
 from ticketsmith.store.directory import DirectoryStore
 
-from .synthetic import result
+from .synthetic import priced, result
 
 RECIPE = """
 experiment: exp
@@ -27,6 +27,7 @@ pruning: {levels: 1, fraction: 0.5}
 variants: {random_reinit: false, random_ticket: false}
 gates: {metrics: {accuracy: {max_drop: 2.0}}}
 """
+OLD_FIELDS = ("variant", "level", "sparsity", "split", "gate", "status", "estimate", "bound", "replicates")
 DROPS = (0.1, 1.9, 0.3, 0.5, 0.4)
 """Of the ticket, by seed: three cannot tell, five can."""
 
@@ -63,7 +64,10 @@ def test_who_asks_in_python_has_looked(tmp_path: Path) -> None:
 
 
 def test_what_an_unfinished_experiment_shows_is_a_look_that_its_plan_declared_otherwise(tmp_path: Path) -> None:
-    assert verdict(opened(tmp_path, 5, sealed=3)).status is Status.INCONCLUSIVE
+    stopped = opened(tmp_path, 5, sealed=3)
+    assert stopped.exit_status is Exit.INCOMPLETE
+    assert not (tmp_path / "exp/looks").exists(), "nobody has seen anything yet"
+    assert verdict(stopped).status is Status.INCONCLUSIVE
     shrunk = verdict(opened(tmp_path, 3, drops=(0.1, 0.4, 0.7)))
     assert (shrunk.status, shrunk.declared) == (Status.INCONCLUSIVE, False), "to stop where it looks well is a look"
     whole = verdict(opened(tmp_path, 5))
@@ -77,7 +81,8 @@ def test_without_its_records_the_last_verdicts_that_were_written_are_a_look(tmp_
     if old:  # of a version that knew no looks
         file = tmp_path / "exp/gates.json"
         document = json.loads(file.read_text())
-        del document["policy"]["looks"], document["test"][0]["look"]
+        del document["policy"]["looks"], document["policy"]["shown"]
+        document["test"][0] = {name: document["test"][0][name] for name in OLD_FIELDS}
         file.write_text(json.dumps(document))
     elsewhere = opened(tmp_path, 5, drops=(0.25, 1.8, 0.3, 0.5, 0.4))
     assert elsewhere.policy.shown == (), "these are other networks"
@@ -86,6 +91,21 @@ def test_without_its_records_the_last_verdicts_that_were_written_are_a_look(tmp_
     assert verdict(late).status is Status.INCONCLUSIVE
     late.judge()
     assert opened(tmp_path, 5).policy.shown == (3, 5), "and it is on record now"
+
+
+def test_another_name_for_the_same_tickets_forgets_no_look(tmp_path: Path) -> None:
+    opened(tmp_path, 3).judge()
+    for copied, shown in (("ticket", (3,)), ("dense", ())):
+        again = opened(tmp_path, 5)
+        again.name = "again"
+        bills = priced(again.results)
+        again.__dict__["results"] = [
+            replace(run, bill=replace(run.bill, copied=True, origin="exp"))
+            if run.bill and run.variant == copied
+            else run
+            for run in bills
+        ]
+        assert again.policy.shown == shown, copied
 
 
 def test_a_margin_that_was_changed_when_verdicts_were_known_is_told(tmp_path: Path) -> None:

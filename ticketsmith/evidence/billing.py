@@ -129,6 +129,7 @@ def bill_from_json(document: Mapping[str, Any]) -> Bill | None:
             source=str(document.get("source") or ""),
             dated=str(document.get("dated") or ""),
             copied="copied_from" in document,
+            origin=str(document.get("copied_from", "")).partition("/")[0],
         )
     except (ValueError, TypeError):
         return None

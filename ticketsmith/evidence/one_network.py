@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.examples import Difference, difference, sampling
-from ticketsmith.evidence.outcomes import Outcomes
+from ticketsmith.evidence.outcomes import Outcomes, SealedOutcomes
 from ticketsmith.evidence.resolution import Resolution
 from ticketsmith.evidence.results import At, Result, Split
 from ticketsmith.evidence.statistics import Sampling
@@ -49,7 +50,7 @@ def worsening(
 
     Several draws are averaged example by example. None where a run that measures the metric has no outcomes of it.
     """
-    there, here = (measured_outcomes(side, gate.metric, split, policy.at) for side in (dense, runs))
+    there, here = (_measured_outcomes(side, gate.metric, split, policy.at) for side in (dense, runs))
     if not there or not here:
         return None
     own = there[0].metric if gate.relative else 1.0
@@ -84,19 +85,38 @@ def sampling_error(
     pairs = []
     for seed in seeds:
         there, here = (
-            measured_outcomes([run for run in side if run.seed == seed], gate.metric, split, policy.at)
+            tuple(
+                run.outcomes
+                for run in side
+                if run.seed == seed and measured_value(run, gate.metric, split, policy.at) is not None
+            )
             for side in (dense, runs)
         )
-        if not there or not here:
-            return None
         pairs.append((there, here))
     try:
-        return sampling(pairs, higher_is_better=finest.metric.higher_is_better, relative=gate.relative)
+        return _sampling(tuple(pairs), gate.metric, split, policy.at, finest.metric.higher_is_better, gate.relative)
     except ValueError as error:
         raise TicketSmithError(f"{runs[0].path} and others cannot be compared by {gate.metric}: {error}") from error
 
 
-def measured_outcomes(runs: Sequence[Result], metric: str, split: Split, at: At) -> list[Outcomes]:
+_Side = tuple[SealedOutcomes | None, ...]
+
+
+@lru_cache(maxsize=4096)  # a search asks again after each of its moves
+def _sampling(
+    pairs: tuple[tuple[_Side, _Side], ...], metric: str, split: Split, at: At, higher_is_better: bool, relative: bool
+) -> Sampling | None:
+    outcomes = []
+    for sides in pairs:
+        there, here = ([one.of(metric, split, at) if one else None for one in side] for side in sides)
+        kept = ([one for one in there if one], [one for one in here if one])
+        if not all(kept) or len(kept[0]) + len(kept[1]) < len(there) + len(here):
+            return None
+        outcomes.append(kept)
+    return sampling(outcomes, higher_is_better=higher_is_better, relative=relative)
+
+
+def _measured_outcomes(runs: Sequence[Result], metric: str, split: Split, at: At) -> list[Outcomes]:
     """Those of the runs that measured the metric; none at all where one of these has none."""
     measured = [_outcomes(run, metric, split, at) for run in runs if measured_value(run, metric, split, at) is not None]
     there = [one for one in measured if one is not None]

@@ -79,7 +79,7 @@ class Bill:
 
     ``seconds`` is wall-clock time; runs that were made ``side_by_side`` shared the machine. ``gpu_seconds``, ``price`` and
     the idle tail are this run's part. Money is None where the price of the machine was not known. ``device`` is ``cpu`` or
-    ``cuda``; ``copied``: made, and paid for, in another experiment.
+    ``cuda``; ``copied``: made, and paid for, in another experiment, ``origin``.
     """
 
     seconds: float
@@ -96,6 +96,7 @@ class Bill:
     source: str = ""
     dated: str = ""
     copied: bool = False
+    origin: str = ""
 
     @property
     def machine_seconds(self) -> float:
