@@ -18,7 +18,7 @@ from ticketsmith.errors import DataError
 from ticketsmith.spec import Training
 from ticketsmith.tasks.task import Task, create
 from ticketsmith.training.device import prepare
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, measure, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ def test_mapped_arrays_train_like_the_same_in_memory(tmp_path: Path, kind: Any, 
     for work in map(task, components):
         training = Training(optimizer="adam", lr=0.01, batch_size=16, duration="12it", evaluate_every="4it")
         torch.manual_seed(0)
-        learner = Learner(work, work.build_model(), {}, training)
+        learner = TorchLearner(work, work.build_model(), {}, training)
         train(learner, training, 0, Progress(), 12, lambda *_: None)
         states.append({name: value.tolist() for name, value in learner.state().items()})
         metrics.append(dict(measure(work, learner.result, "test", torch.device("cpu"))))
@@ -126,7 +126,7 @@ def _train_on(path: str) -> None:
     before = _memory("Anon"), _memory("File")
     work = task({"name": "npy", "path": path})
     training = Training(optimizer="sgd", lr=0.01, batch_size=250, duration="1ep", evaluate_every="1ep")
-    learner, progress, most = Learner(work, work.build_model(), {}, training), Progress(), 0
+    learner, progress, most = TorchLearner(work, work.build_model(), {}, training), Progress(), 0
 
     def after_step(*_: object) -> None:
         nonlocal most

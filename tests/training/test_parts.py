@@ -18,7 +18,7 @@ from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import RunSpec, Training
 from ticketsmith.tasks.task import Batch, Task, create
 from ticketsmith.training.device import prepare
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.parts import parts
 
@@ -59,13 +59,13 @@ def digits(model: Any = "mlp") -> Task:
     return create({"name": "classification", "data": "digits", "model": model, "validation": 200}, Path())
 
 
-def trained(task: Task, **how: Any) -> Learner:
+def trained(task: Task, **how: Any) -> TorchLearner:
     """A learner after 20 steps on weights of which half are masked."""
     training = Training(**{**PLAIN, **how})
     torch.manual_seed(0)
     model = task.build_model()
     masks = {name: torch.rand(weight.shape) < 0.5 for name, weight in prunable(model).items()}
-    learner, progress = Learner(task, model, masks, training), Progress()
+    learner, progress = TorchLearner(task, model, masks, training), Progress()
     train(learner, training, 0, progress, 20, lambda *_: None)
     assert progress.step == 20
     assert not progress.diverged
