@@ -139,6 +139,8 @@ def profile(
     ``steps`` are measured, in five repeats; by default as many as take a few seconds. Raises RecipeError where there is nothing
     to measure or a layer would be left empty, and the errors of the task.
     """
+    alone = spec.training.model_copy(update={"ranks": 1, "accumulate": spec.training.parts})
+    spec = spec.model_copy(update={"training": alone})  # the work of all ranks, by this process
     total = spec.end(task.train_size) - spec.begin
     if total < 1:
         raise RecipeError("training.duration: nothing is trained, so there is no step to profile.")
