@@ -10,10 +10,12 @@ taken as it is. ``_PYTHON_HOST_PLATFORM``, ``CXX`` and ``LDCXXSHARED``: for anot
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import runpy
 import shutil
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +43,7 @@ X86 = {
         "-Wno-uninitialized",  # what GCC 12 says of its own header
     ],
 }
+CACHE = Path("build/kernels")
 KERNELS = os.environ.get("TICKETSMITH_KERNELS", "")
 
 
@@ -58,13 +61,29 @@ class BuildNative(build_ext):
         if KERNELS not in ("", "required"):
             shutil.copyfile(KERNELS, target)
             return
+        cache = CACHE / self._digest(ext) / target.name
         try:
-            self._build(ext, target)
+            if not cache.exists():
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                self._build(ext, cache.with_suffix(".part"))
+                cache.with_suffix(".part").replace(cache)
+            shutil.copyfile(cache, target)
         except Exception as error:  # whatever a missing or strange compiler does; the extension is optional
             raise CompileError(
                 f"{error}. TicketSmith works without its kernel library, except for the sparse runtime. For that, install a "
                 "C++17 compiler (such as g++ or clang) and install TicketSmith again."
             ) from error
+
+    def _digest(self, ext: Extension) -> str:
+        """Of all that decides the library: one that was built is not built again."""
+        compiler = [*self.compiler.compiler_so_cxx, *self.compiler.linker_so_cxx]
+        flags = [*FLAGS, str(X86), *more_flags("TICKETSMITH_CXXFLAGS"), *more_flags("TICKETSMITH_LDFLAGS")]
+        digest = hashlib.sha256(
+            repr([compiler, flags, sysconfig.get_platform(), sysconfig.get_path("include")]).encode()
+        )
+        for file in ext.depends:
+            digest.update(f"{file}\n".encode() + Path(file).read_bytes())
+        return digest.hexdigest()[:16]
 
     def _build(self, ext: Extension, target: Path) -> None:
         machine = os.environ.get("_PYTHON_HOST_PLATFORM", "").partition("-")[2] or platform.machine().lower()

@@ -94,16 +94,16 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(recipe, facts, plan)
 
 
-def rehearse(prepared: Prepared) -> list[str]:
+def rehearse(prepared: Prepared, note: Callable[[str], None] = lambda text: None) -> list[str]:
     """Tries what every run does, in seconds, on the CPU: a training step, each kind of evaluation, samples, a checkpoint.
 
-    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. Raises
-    TaskError, which names what fails.
+    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. ``note``
+    hears what a run would tell. Raises TaskError, which names what fails.
     """
     from ticketsmith.training.rehearsal import rehearse
 
     recipe = prepared.recipe
-    return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include)
+    return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include, note)
 
 
 def profile(prepared: Prepared, *, sparsity: float = 0.9, steps: int | None = None, device: str = "auto") -> Profile:
@@ -205,9 +205,11 @@ def train(
     process, if it has no other threads; for a command, which holds nothing that a copy could disturb.
     """
     from ticketsmith.training.device import check_device  # torch
+    from ticketsmith.training.kernels import check_kernels
 
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
+    check_kernels(recipe.training, device)
     store = open_store(recipe.store_component)
     rate = rate_of(machine)
     if rate is None and recipe.search and recipe.search.budget and recipe.search.budget.money is not None:
@@ -275,6 +277,7 @@ class Experiment(ExperimentReader):
         precision: str = "float32",
         tuned: bool = True,
         start_weights: bool = False,
+        licence: str = "unknown",
         force: bool = False,
         note: Callable[[str], None] = lambda text: None,
     ) -> Export:
@@ -290,7 +293,7 @@ class Experiment(ExperimentReader):
 
         check_formats(formats, precision)
         result = self.find(sparsity, seed=seed, variant=variant) if key is None else self.result(key)
-        how = ExportSettings(precision, tuned, start_weights, force)
+        how = ExportSettings(precision, tuned, start_weights, force, licence)
         return export(subject_of(self, result), Path(output), formats, how, note)
 
     def judge(self) -> Findings:
@@ -425,8 +428,9 @@ class Experiment(ExperimentReader):
         costs. Raises TicketSmithError when there is no dense run, or no candidate can be judged.
         """
         from ticketsmith.candidates import measure
-        from ticketsmith.candidates.forms import forms
+        from ticketsmith.candidates.forms import Network, forms
         from ticketsmith.inference.onnx_file import noted
+        from ticketsmith.tasks.build import single_example
 
         rate = rate_of(machine)
         how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=PRECISIONS)
@@ -449,7 +453,12 @@ class Experiment(ExperimentReader):
         mine = sorted((r for r in runs if r.variant in methods), key=place)
         own = forms(how.runtimes, tuple(dict.fromkeys(("float32", *how.precisions))))
         wants = measure.wanted([(r.variant, r.level) for r in mine], (about, middle))
-        order = measure.Order(mine, own, wants, lambda run: noted(self.model(run), run), seed)
+        example = single_example(self.task, 1)
+
+        def network(run: Result, folder: Path) -> Network:
+            return Network(noted(self.model(run), run), example, partial(measure.calibration, self.task), folder)
+
+        order = measure.Order(mine, own, wants, network, seed)
         race = measure.measure(self.store, self.name, self.task, order, how, progress)
         measure.put(self.store, self.name, dataclasses.replace(race, machine_rate=rate))
         self.renew()

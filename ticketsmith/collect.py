@@ -140,7 +140,8 @@ def read_looks(store: Source, experiment: str, results: Sequence[Result]) -> lis
             what = "was changed"
         try:
             plain = json.loads(content)
-            records.append(Record(plain["replicates"], tuple(plain["declared"]), tuple(plain["dense"])))
+            gates = tuple(Gate(**gate) for gate in plain.get("gates", ()))
+            records.append(Record(plain["replicates"], tuple(plain["declared"]), tuple(plain["dense"]), gates))
         except (ValueError, TypeError, KeyError):
             what = "cannot be read"
         if what:
@@ -191,7 +192,8 @@ def _last_look(gates: bytes | None, results: Sequence[Result]) -> Record | None:
         for number, before in [estimates.get((verdict.variant, verdict.level, verdict.gate.metric), (0, None))]
         if verdict.estimate is not None and before is not None and verdict.seeds == number
     )
-    return Record(count, declared, tuple(sorted(run.key for run in first if run.variant == DENSE))) if same else None
+    dense = tuple(sorted(run.key for run in first if run.variant == DENSE))
+    return Record(count, declared, dense, policy.gates) if same else None
 
 
 def _bill(run: SealedRun) -> Bill | None:

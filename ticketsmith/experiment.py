@@ -157,7 +157,7 @@ class ExperimentReader:
         if count < 2 or findings.policy.method != "non-inferiority":
             return None
         dense = tuple(sorted(run.key for run in self.results if run.variant == DENSE))
-        return Record(count, findings.policy.looks or (planned,), dense)
+        return Record(count, findings.policy.looks or (planned,), dense, findings.policy.gates)
 
     @property
     def findings(self) -> Findings:

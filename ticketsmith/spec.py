@@ -29,6 +29,11 @@ SCIENCE_VERSION = 1
 """Raised by hand whenever the same spec would train to other weights; part of every key."""
 
 
+KERNELS_VERSION = 1
+"""The same for runs of ``kernels: native``: part of their keys alone. Raised whenever the native kernels, or the rule which
+layers they keep sparse, give other weights."""
+
+
 class Frozen(BaseModel):
     """Strict, immutable, no unknown fields."""
 
@@ -136,6 +141,11 @@ class Training(Frozen):
     def parts(self) -> int:
         """Equal parts that a batch is cut into, over all ranks."""
         return self.accumulate * self.ranks
+
+    kernels: Literal["torch", "native"] = Field(
+        "torch",
+        description="What computes: PyTorch, or on CPUs `native` kernels, whose step costs what its density costs.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -314,10 +324,22 @@ class RunSpec(Frozen):
         return RunSpec(**fields, stop_after=step)
 
 
-def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION) -> str:
-    """The key of a canonical spec, as it was or is under a version of the science."""
-    text = json.dumps({"science": science, **canonical}, sort_keys=True, separators=(",", ":"))
+def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION, kernels: int = KERNELS_VERSION) -> str:
+    """The key of a canonical spec, as it was or is under a version of the science, and of the kernels where they are native."""
+    versions = {"science": science} | ({"kernels": kernels} if _is_native(canonical) else {})
+    text = json.dumps({**versions, **canonical}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_key_of(key: str, canonical: Mapping[str, Any]) -> bool:
+    """Whether ``key`` is that of a spec, under these versions or earlier ones: what is sealed stays readable."""
+    kernels = range(1, KERNELS_VERSION + 1) if _is_native(canonical) else (1,)
+    return any(key == key_of(canonical, science, one) for science in range(1, SCIENCE_VERSION + 1) for one in kernels)
+
+
+def _is_native(canonical: Mapping[str, Any]) -> bool:
+    training = canonical.get("training")
+    return isinstance(training, Mapping) and training.get("kernels") == "native"
 
 
 def from_canonical(plain: dict[str, Any]) -> RunSpec:

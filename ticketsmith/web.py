@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import re
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -63,3 +65,12 @@ def patiently(ask: Callable[[], Answer], patience: Patience) -> Answer:
         return ask()
     except AgainError as error:
         raise AgainError(f"{error} ({patience.tries} tries)") from error
+
+
+def redacted(text: str) -> str:
+    """The text without users and passwords in addresses, and without any secret of the environment."""
+    text = re.sub(r"//[^/@\s]+@", "//***@", text)
+    for name, value in os.environ.items():
+        if re.search(r"TOKEN|PASSWORD|SECRET|KEY|CREDENTIAL", name) and len(value) >= 6:
+            text = text.replace(value, "***")
+    return text

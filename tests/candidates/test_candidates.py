@@ -26,7 +26,7 @@ from ticketsmith.candidates.forms import Form, Network
 from ticketsmith.candidates.judging import TIME_IS_OVER
 from ticketsmith.cli.main import group
 from ticketsmith.engines import onnx_runtime
-from ticketsmith.errors import DamagedRunError, RecipeError
+from ticketsmith.errors import DamagedRunError, RecipeError, TicketSmithError
 from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
 from ticketsmith.report.candidates import document
 
@@ -183,7 +183,7 @@ def test_the_commands_say_the_verdict_and_name_the_files(experiment: ticketsmith
     [
         (["--runtime", "onnxruntme"], "no candidate is of this runtime. Did you mean 'onnxruntime'"),
         (["--layers"], "--layers and --load are for the benchmark without"),
-        (["--onnx", "model.onnx"], "are those of an experiment"),
+        (["--model", "a.b:c", "--shape", "1"], "are those of an experiment"),
         (["--device", "cuda"], "are files for CPUs"),
     ],
 )
@@ -192,4 +192,61 @@ def test_what_makes_no_sense_is_told_in_a_line(
 ) -> None:
     command = ["benchmark", "--candidates", "--runs-prefix", experiment.store.url, *options]
     with pytest.raises(RecipeError, match=message):
+        CliRunner().invoke(group, command, catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def labelled(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dense network and a ticket as ONNX files, and the digits that they were trained on, normalised."""
+    folder, one = tmp_path_factory.mktemp("onnx"), ticketsmith.open_experiment("digits", store)
+    for variant, sparsity in (("dense", None), ("ticket", 0.4)):
+        one.export(folder / f"{variant}.onnx", ["onnx"], variant=variant, sparsity=sparsity)
+    cpu = torch.device("cpu")
+    arrays = {}
+    for split in ("train", "test"):
+        inputs, arrays[f"y_{split}"] = one.task._splits[cpu, split]
+        arrays[f"x_{split}"] = one.task._normal(inputs).numpy()
+    np.savez(folder / "digits.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    arrays |= {name: arrays[name][..., 2:] for name in ("x_train", "x_test")}
+    np.savez(folder / "narrow.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    return folder
+
+
+def test_a_model_of_others_is_judged_by_labelled_data(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        forms, "FORMS", {name: FORMS[name] for name in ("onnxruntime", "onnxruntime-int8-dynamic", "broken")}
+    )
+    monkeypatch.setattr(timing, "FORMS", FORMS)
+    monkeypatch.chdir(labelled)
+    command = ["benchmark", "--candidates", "--onnx", "ticket.onnx", "--against", "dense.onnx", "--data", "digits.npz"]
+    said = CliRunner().invoke(group, [*command, "--max-drop", "5", "--batch-size", "1", "--rounds", "10", "--json"])
+    assert said.exit_code == 0, said.output
+    plain = json.loads(said.stdout.splitlines()[-1])["candidates"][0]
+    rows = plain["settings"][0]["candidates"]
+    assert {(row["variant"], row["form"]) for row in rows} == {
+        (variant, form)
+        for variant in ("dense", "pruned")
+        for form in ("onnxruntime", "onnxruntime-int8-dynamic", "broken")
+    }
+    assert {row["gate"] for row in rows if row["form"] == "broken"} == {"FAIL"}
+    assert next(row["gate"] for row in rows if (row["variant"], row["form"]) == ("dense", "onnxruntime")) == "PASS"
+    assert next(row["sparsity"] for row in rows if row["variant"] == "pruned") > 0.4
+    for row in rows:
+        assert (labelled / "candidates/ticket" / row["files"][0]["path"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "say by which labelled data files are judged"),
+        (["--data", "narrow.npz"], r"inputs of \(1, 8, 6\) do not fit the model's, \(1, 8, 8\)"),
+        (["--data", "nothing.npz"], "nothing.npz"),
+    ],
+)
+def test_labelled_data_that_does_not_fit_is_told(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(labelled)
+    command = ["benchmark", "--candidates", "--onnx", "dense.onnx", *options]
+    with pytest.raises(TicketSmithError, match=message):
         CliRunner().invoke(group, command, catch_exceptions=False, standalone_mode=False)

@@ -14,6 +14,7 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import DamagedRunError
 from ticketsmith.evidence.verdicts import Status, Verdict
 from ticketsmith.plan import make_plan
+from ticketsmith.report.sentences.caveats import caveats
 from ticketsmith.store.directory import DirectoryStore
 
 from .synthetic import result
@@ -30,9 +31,12 @@ DROPS = (0.1, 1.9, 0.3, 0.5, 0.4)
 """Of the ticket, by seed: three cannot tell, five can."""
 
 
-def opened(folder: Path, planned: int, sealed: int = 5, drops: tuple[float, ...] = DROPS) -> Experiment:
+def opened(
+    folder: Path, planned: int, sealed: int = 5, drops: tuple[float, ...] = DROPS, margin: float = 2.0
+) -> Experiment:
     """The experiment with so many planned replicates, of which so many are sealed."""
-    recipe = parse_recipe(f"{RECIPE}replicates: {planned}\n", "recipe.yaml", Path())
+    text = RECIPE.replace("max_drop: 2.0", f"max_drop: {margin}")
+    recipe = parse_recipe(f"{text}replicates: {planned}\n", "recipe.yaml", Path())
     plan, store = make_plan(recipe, {"name": "classification"}, 1000), DirectoryStore(folder)
     experiment = Experiment(store, "exp", recipe)
     runs = [
@@ -82,6 +86,15 @@ def test_without_its_records_the_last_verdicts_that_were_written_are_a_look(tmp_
     assert verdict(late).status is Status.INCONCLUSIVE
     late.judge()
     assert opened(tmp_path, 5).policy.shown == (3, 5), "and it is on record now"
+
+
+def test_a_margin_that_was_changed_when_verdicts_were_known_is_told(tmp_path: Path) -> None:
+    assert "changed" not in " ".join(caveats(opened(tmp_path, 3).findings))
+    later = opened(tmp_path, 3, margin=4.0)
+    assert verdict(later).status is Status.PASS
+    assert caveats(later.findings)[0].startswith(
+        "The gates were changed after verdicts had been shown (they were: accuracy at most 2 points worse)"
+    )
 
 
 def test_a_record_that_was_changed_or_removed_is_told(tmp_path: Path) -> None:

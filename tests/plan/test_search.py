@@ -79,6 +79,7 @@ def test_the_first_runs_are_dense_and_the_first_coarse_level(recipe_file: Write)
     [
         (["search={coarse: 5}"], "5 rounds of 2", "at most 2"),
         (["search={budget: {runs: 4}}"], "4", "at least 6"),
+        (["search={budget: {runs: 10}}", "replicates=4", "gates.looks=[2, 4]"], "10", "no look beyond 3"),
         (["search={budget: {runs: 40, hours: 1}}"], "`runs`, `hours` or `money`", "one of the three"),
         (["search=sweet_spot", "variants={ticket: false, one_shot: {}}"], "ticket", "leave `variants.ticket` on"),
         (["search=sweet_spot", "gates.looks=[2, 4]"], "is 4", "set `replicates: 4`"),

@@ -49,8 +49,8 @@ CASES = ("full", "one seed", "diverged", "hostile", "priced")
 
 @lru_cache
 def findings_of(case: str) -> Findings:
-    """``full``: 5 seeds, 12 levels, a benchmark of format 1. ``priced``: made by a cluster, a benchmark of format 2, and
-    candidates. The others lack or break something.
+    """``full``: 5 seeds, 12 levels, a benchmark of format 1. ``priced``: made by a cluster, a benchmark of format 2.
+    The others lack or break something; ``diverged`` has candidates.
     """
     runs = {
         "full": lambda: experiment(cliff=0.083),
@@ -73,7 +73,7 @@ def findings_of(case: str) -> Findings:
         facts={"Data": "mnist", "Model": HOSTILE if case == "hostile" else "mnist_cnn"},
         environment={"Python": "3.11", "Git commit": "0123456789abcdef"},
         pods=PODS if case == "priced" else (),
-        served=candidates(runs) if case == "priced" else None,
+        served=candidates(runs) if case == "diverged" else None,
     )
 
 

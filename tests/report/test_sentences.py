@@ -126,8 +126,8 @@ def test_the_worst_of_all_seeds_is_part_of_an_answer_that_an_early_look_gave() -
     findings = found([*runs, result("ticket", 2, 4, 93.0)], declared)
     assert "(95 % confidence, look 1 of 3, mean of 3 seeds, the worst 6.00 points worse)" in headline(findings)
     spoken = " ".join(caveats(findings))
-    assert "1 of them is beyond the margin at the sweet spot, so that up to 75 % of all seeds may be" in spoken
-    assert "none of them is beyond" in " ".join(caveats(found(ladder([99, 98.9, 90]), declared)))
+    assert "By itself 1 of 5 is beyond the margin at the sweet spot, which allows for up to 75 % of all seeds" in spoken
+    assert "By itself none of 5 is beyond" in " ".join(caveats(found(ladder([99, 98.9, 90]), declared)))
 
 
 def test_a_look_that_nobody_declared_says_what_it_costs() -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from tests.training.runs import CPU, in_parts, jobs, sealed_bytes
 from ticketsmith.data import labelled, load_text, pretrained
 from ticketsmith.errors import DataError, RecipeError, TaskError, TicketSmithError
 from ticketsmith.evidence.sample_files import Sample
+from ticketsmith.export.hub import files_to_push
 from ticketsmith.inference.onnx_file import write_to_serve
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.pruning.weights import prunable
@@ -187,6 +189,14 @@ def from_export(experiment: ticketsmith.Experiment, folder: Path, automatic: str
     """The model and the tokenizer that transformers reads from an export of the pruned run; its outputs are the run's."""
     entry = experiment.export(folder, ["hf"], sparsity=0.5).document["files"][0]
     assert entry["max_error"] < 1e-5
+    card = huggingface_hub.ModelCard.load(folder / "huggingface/README.md")
+    language = automatic == "AutoModelForCausalLM"
+    assert card.data.pipeline_tag == ("text-generation" if language else "text-classification")
+    assert card.data.library_name == "transformers"
+    assert [result.dataset_split for result in card.data.eval_results][:1] == ["test"]
+    assert '.from_pretrained(".")' in card.text
+    assert "huggingface/README.md" in entry["sha256"]
+    assert set(files_to_push(folder)) >= {"README.md", "config.json", "model.safetensors", "ticketsmith/export.json"}
     assert entry["load"][-1] == 'tokenizer = AutoTokenizer.from_pretrained("huggingface")'
     assert str(folder.parent) not in (folder / "huggingface/config.json").read_text(), (
         "where it was is nobody's business"

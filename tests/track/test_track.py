@@ -20,7 +20,8 @@ from ticketsmith.errors import Exit, RecipeError
 from ticketsmith.track import sink as sinks
 from ticketsmith.track.records import records_of
 from ticketsmith.track.send import send
-from ticketsmith.track.sink import SINKS, TrackError, redacted
+from ticketsmith.track.sink import SINKS, TrackError
+from ticketsmith.web import redacted
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of other people's libraries
 SEALED = 8  # two of them under two names: what one-shot pruning makes at level 1 is the ticket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_activations_computed_once_more_give_the_same_bytes_from_less_memory() -
 def test_a_model_of_single_layers_has_nothing_to_compute_once_more() -> None:
     with pytest.raises(TaskError, match="activation_checkpointing: the model consists of single layers"):
         trained(digits(), activation_checkpointing=True)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+def test_compiled_steps_train_like_plain_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")  # pays for many models
+    task = digits({"name": "mlp", "widths": [8]})
+    plain, compiled = trained(task).state(), trained(task, compile=True).state()
+    for name, weight in plain.items():
+        torch.testing.assert_close(compiled[name], weight, rtol=1e-3, atol=1e-5)
+    again = trained(task, compile=True).state()
+    assert {name: value.tolist() for name, value in again.items()} == {n: v.tolist() for n, v in compiled.items()}
 
 
 def test_without_a_compiler_that_is_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

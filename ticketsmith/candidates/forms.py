@@ -36,12 +36,13 @@ CALIBRATION_BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """What is written: a module in evaluation mode on the CPU, one input ``[1, ...]``, and what quantisers calibrate with.
+    """What is written: a module in evaluation mode on the CPU, or None where a subclass has another source; one input
+    ``[1, ...]``; and what quantisers calibrate with.
 
     ``calibration()`` gives batches of training inputs. ``folder`` is scratch, where forms share what they make on their way.
     """
 
-    model: nn.Module
+    model: nn.Module | None
     example: Tensor
     calibration: Callable[[], Sequence[NDArray[Any]]]
     folder: Path
@@ -50,6 +51,7 @@ class Network:
     def onnx(self) -> Path:
         """The network as ONNX: the bytes of ``ticketsmith export``. Raises CannotRunError."""
         path = self.folder / "model.onnx"
+        assert self.model is not None
         if write_to_serve(self.model, self.example, path) is None:
             raise CannotRunError("the model computes with the size of a batch as with a constant: no file takes any.")
         return path
@@ -57,6 +59,7 @@ class Network:
     @cached_property
     def graph(self) -> Graph:
         """The network as our runtime reads it. Raises CannotRunError."""
+        assert self.model is not None
         try:
             native.library()
             return from_torch(self.model, self.example)
@@ -125,6 +128,8 @@ def _write_torch(network: Network, folder: Path) -> None:
     """The program of ``torch.export``, for batches of any size."""
     import copy
 
+    if network.model is None:
+        raise CannotRunError("PyTorch runs modules of its own alone.")
     low = copy.deepcopy(network.model).to(torch.bfloat16)
     example = torch.cat([network.example] * 2)
     inputs = example.bfloat16() if example.is_floating_point() else example

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ticketsmith.candidates import shelf
 from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
@@ -44,13 +44,13 @@ _JUDGING = 0.75
 class Order:
     """What is asked for: each run of ``runs`` in each of ``forms`` that ``wants(run, form)``, in this order.
 
-    ``model(run)`` gives its network, in evaluation mode on the CPU. ``seed`` is the replicate that is timed.
+    ``network(run, folder)`` gives what is written, with ``folder`` for scratch. ``seed`` is the replicate that is timed.
     """
 
     runs: Sequence[Result]
     forms: Sequence[Form]
     wants: Callable[[Result, Form], bool]
-    model: Callable[[Result], nn.Module]
+    network: Callable[[Result, Path], Network]
     seed: int
 
 
@@ -149,7 +149,7 @@ class _Bench:
                     try:
                         tell("writing", 0)
                         if network is None:
-                            network = self._network(order.model(run), Path(scratch))
+                            network = order.network(run, Path(scratch))
                         before = next((one for one in ready if one is not None), None)
                         own += self._made(run, form, network, missing, before, tell)
                     except TicketSmithError as error:
@@ -171,9 +171,6 @@ class _Bench:
         whole = count(self.task)
         part = f", {examples:,} of {whole:,} examples" if examples and whole else ""
         self.progress(f"{doing} {what}{part}", index, total)
-
-    def _network(self, model: nn.Module, folder: Path) -> Network:
-        return Network(model, single_example(self.task, 1), partial(_calibration, self.task), folder)
 
     def _made(
         self, run: Result, form: Form, network: Network, calls: Sequence[int], before: Judgement | None,
@@ -210,7 +207,7 @@ def _place(one: Judgement) -> tuple[str, str, str, int]:
     return one.key, one.form, one.place, one.calls
 
 
-def _calibration(task: Task) -> list[NDArray[Any]]:
+def calibration(task: Task) -> list[NDArray[Any]]:
     """Batches of training inputs, drawn at random, always the same ones. Raises CannotRunError where they are none."""
     generator = torch.Generator().manual_seed(derive(0, "calibration"))
     size = min(CALIBRATION, task.train_size)

@@ -14,6 +14,7 @@ from ticketsmith.inference.settings import ALL, PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+    from ticketsmith.evidence.findings import Findings
     from ticketsmith.evidence.serving import Benchmark
     from ticketsmith.inference.measuring.lineup import Candidate
     from ticketsmith.inference.settings import BenchmarkSettings
@@ -22,13 +23,20 @@ Text = str | None
 
 
 @click.command()
-@click.option("--checkpoint", metavar="FOLDER", help="One sealed run: measured against the dense run of its replicate.")
+@click.option(
+    "--checkpoint",
+    type=options.file,
+    metavar="FOLDER",
+    help="One sealed run: measured against the dense run of its replicate.",
+)
 @options.runs_prefix
 @options.experiment
-@click.option("--onnx", metavar="FILE", help="An ONNX file of one input and one output.")
-@click.option("--against", metavar="FILE", help="With --onnx: the dense model that it is compared with.")
+@click.option("--onnx", type=options.file, metavar="FILE", help="An ONNX file of one input and one output.")
+@click.option(
+    "--against", type=options.file, metavar="FILE", help="With --onnx: the dense model that it is compared with."
+)
 @click.option("--model", metavar="MODULE:NET", help="A PyTorch model by its dotted name: a class or a function.")
-@click.option("--weights", metavar="FILE", help="With --model: its weights, as safetensors.")
+@click.option("--weights", type=options.file, metavar="FILE", help="With --model: its weights, as safetensors.")
 @click.option("--shape", metavar="SIZES", help="With --model or --onnx: one input without the batch, e.g. 1,28,28.")
 @click.option(
     "--batch-size",
@@ -61,6 +69,9 @@ Text = str | None
     help="Prune, quantise, both or neither: write each candidate as the file that would be served, judge it by the gates, "
     "and time that file; --runtime and --dtype limit them.",
 )
+@click.option("--data", metavar="NAME|FILE.npz", help="With --candidates --onnx: labelled data to judge by.")
+@click.option("--max-drop", type=click.FloatRange(0.0), help="With --data: points of accuracy that may be lost. [1]")
+@click.option("--output", metavar="FOLDER", help="With --data: where the files are kept. [candidates]")
 @click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
 @click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
 @click.option(
@@ -92,9 +103,17 @@ def benchmark(
 
     source = {name: how.pop(name) for name in ("onnx", "model", "against", "weights", "shape")}
     _check_sources(checkpoint, **source)
+    labelled = {name: how.pop(name) for name in ("data", "max_drop", "output")}
+    if labelled["data"] is None and (labelled["max_drop"] is not None or labelled["output"] is not None):
+        raise RecipeError("--max-drop and --output are those of --data.")
+    if labelled["data"] is not None and not (candidates and source["onnx"]):
+        raise RecipeError("--data is for --candidates --onnx: what else is measured has data of its own.")
     if candidates:
-        _check_candidates(checkpoint, source, how)
-        _measure_candidates(_settings(how, PRECISIONS), runs_prefix, experiment, base, machine, as_json)
+        _check_candidates(checkpoint, source, labelled, how)
+        answers = _measure_candidates(
+            _settings(how, PRECISIONS), runs_prefix, experiment, base, machine, source, labelled
+        )
+        _show_candidates(answers, as_json)
         return
     settings = _settings(how)
     name = source["model"] if source["onnx"] is None else source["onnx"]
@@ -177,9 +196,13 @@ def _check_sources(checkpoint: Text, onnx: Text, model: Text, against: Text, wei
         raise RecipeError("--shape is for --onnx and --model; experiments know their inputs.")
 
 
-def _check_candidates(checkpoint: Text, source: dict[str, Text], how: dict[str, Any]) -> None:
-    if checkpoint is not None or any(value is not None for value in source.values()):
-        raise RecipeError("--candidates are those of an experiment, all replicates of it: --runs-prefix, --experiment.")
+def _check_candidates(checkpoint: Text, source: dict[str, Text], labelled: dict[str, Any], how: dict[str, Any]) -> None:
+    if checkpoint is not None or source["model"] is not None:
+        raise RecipeError("--candidates are those of an experiment (--runs-prefix), or of an ONNX file (--onnx).")
+    if source["onnx"] is not None and labelled["data"] is None:
+        raise RecipeError(
+            "--candidates --onnx: say by which labelled data files are judged, --data labelled.npz or --data mnist."
+        )
     if how["layers"] or how["load"]:
         raise RecipeError(
             "--candidates are judged and timed as files: --layers and --load are for the benchmark without."
@@ -187,25 +210,51 @@ def _check_candidates(checkpoint: Text, source: dict[str, Text], how: dict[str, 
 
 
 def _measure_candidates(
-    settings: BenchmarkSettings, prefix: str, name: Text, base: str, machine: Text, as_json: bool
-) -> None:
+    settings: BenchmarkSettings,
+    prefix: str,
+    name: Text,
+    base: str,
+    machine: Text,
+    source: dict[str, Text],
+    labelled: dict[str, Any],
+) -> list[Findings]:
+    from pathlib import Path
+
     from ticketsmith.cli.opened import experiments
     from ticketsmith.cli.progress import rounds
-    from ticketsmith.cli.scorecard import say_choice
     from ticketsmith.prices import lookup
-    from ticketsmith.report.candidates import document
 
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
+    if (onnx := source["onnx"]) is not None:
+        from ticketsmith.candidates.of_onnx import measure_onnx
+        from ticketsmith.inference.sources import shape_of
+
+        size = None if source["shape"] is None else shape_of(source["shape"])
+        drop = 1.0 if labelled["max_drop"] is None else labelled["max_drop"]
+        place = Path(labelled["output"] or "candidates")
+        with rounds() as progress:
+            findings = measure_onnx(
+                onnx, source["against"], labelled["data"], settings, place, shape=size, max_drop=drop, base=Path(base),
+                rate=rate, progress=progress,
+            )  # fmt: skip
+        return [findings]
     opened = experiments(prefix, name, base)
     with rounds() as progress:
         for one in opened:
             one.measure_candidates(settings, machine=rate, progress=progress)
-    documents = [{"name": one.name, **(document(one.findings) or {})} for one in opened]
+    return [one.findings for one in opened]
+
+
+def _show_candidates(measured: list[Findings], as_json: bool) -> None:
+    from ticketsmith.cli.scorecard import say_choice
+    from ticketsmith.report.candidates import document
+
+    documents = [{"name": one.name, **(document(one) or {})} for one in measured]
     if as_json:
         click.echo(json.dumps({"candidates": documents}, allow_nan=False))
         return
-    for one in opened:
-        say_choice(one.findings)
+    for one in measured:
+        say_choice(one)
     short = ("name", "verdict", "sentence")
     click.echo(json.dumps({"candidates": [{key: one[key] for key in short} for one in documents]}, allow_nan=False))
 

@@ -1,4 +1,4 @@
-"""Commands that read a store: status, gate, report, verify. Nothing here trains."""
+"""Commands that read a store: gate, report, verify. Nothing here trains."""
 
 from __future__ import annotations
 
@@ -13,75 +13,6 @@ from ticketsmith.errors import DamagedRunError, Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.store.contract import Store
-
-
-@click.command()
-@options.runs_prefix
-@options.experiment
-@click.option(
-    "--target", metavar="FILE", help="A cluster: its Jobs too, and why one waits; runs are those of its store."
-)
-@options.as_json
-def status(runs_prefix: str, experiment: str | None, target: str | None, as_json: bool) -> None:
-    """Show the runs of every experiment: sealed, in part, missing, diverged. With --target: the Jobs on a cluster too."""
-    from ticketsmith.cli.jobs import jobs_table
-    from ticketsmith.evidence.results import finite
-    from ticketsmith.evidence.size import size_of
-    from ticketsmith.execute.executor import statuses
-    from ticketsmith.report.sentences.search import progress
-
-    jobs: list[dict[str, object]] = []
-    if target is not None:
-        runs_prefix, experiment, jobs = jobs_table(target, experiment, as_json)
-    runs, searches = [], {}
-    for one in experiments(runs_prefix, experiment):
-        if one.path is not None:
-            searches[one.name] = one.path
-        states = statuses(one.plan, one.store, one.index)
-        results = {result.key: result for result in one.results}
-        for node in one.plan.results:
-            result = results.get(node.key)
-            runs.append(
-                {
-                    "experiment": one.name,
-                    "variant": node.variant,
-                    "level": node.level,
-                    "seed": node.seed,
-                    "draw": node.draw,
-                    "key": node.key,
-                    "status": states[node.key],
-                    "sparsity": result.sparsity if result else None,
-                    "network_sparsity": size_of([result]).network_sparsity if result else None,
-                    "test": finite(result.final.test) if result and result.final else None,
-                    "seconds": result.seconds if result else None,
-                }
-            )
-    if as_json:
-        options.print_json(runs if target is None else {"jobs": jobs, "runs": runs})
-        return
-    for name in dict.fromkeys(str(row["experiment"]) for row in runs):
-        rows = [row for row in runs if row["experiment"] == name]
-        sealed = sum(row["status"] in ("trained", "diverged") for row in rows)
-        shown = [
-            {
-                "variant": str(row["variant"]),
-                "level": str(row["level"]),
-                "seed": str(row["seed"]),
-                "key": str(row["key"])[:8],
-                "status": str(row["status"]),
-                "sparsity": "" if row["sparsity"] is None else f"{row['sparsity']:.2%}",
-                "of network": "" if row["network_sparsity"] is None else f"{row['network_sparsity']:.2%}",
-                "test": ", ".join(f"{k} {v:.4g}" if v is not None else f"{k} -" for k, v in row["test"].items())
-                if isinstance(row["test"], dict)
-                else "",
-                "seconds": "" if row["seconds"] is None else f"{row['seconds']:.1f}",
-            }
-            for row in rows
-        ]
-        options.print_table(shown, f"{name}: {sealed} of {len(rows)} runs sealed")
-        if name in searches:
-            for line in progress(searches[name]):
-                click.echo(line)
 
 
 @click.command()

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from ticketsmith.api import Experiment
     from ticketsmith.export.ticket import Ticket
 
-_FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, or all"
+_FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
 
 
 @click.command()
-@click.argument("address", default="runs")
+@click.argument("address", type=options.file, default="runs")
 @click.option("--format", "formats", metavar="FORMAT", multiple=True, required=True, help=f"{_FORMATS}; repeatable.")
-@click.option("--output", metavar="PLACE", help="A folder, or a file for a single format. [default: exports/<run>]")
+@click.option(
+    "--output",
+    type=options.file,
+    metavar="PLACE",
+    help="A folder, or a file for a single format. [default: exports/<run>]",
+)
 @options.experiment
 @click.option(
     "--sparsity",
@@ -31,9 +36,10 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, or all"
 @click.option("--precision", default="float32", show_default=True, help="Weights of tsk: float32, bfloat16 or int8.")
 @click.option("--no-tune", is_flag=True, help="Do not measure which formats of tsk are fastest on this machine.")
 @click.option("--start-weights", is_flag=True, help="Put the weights that training began with into the ticket, too.")
+@click.option("--license", "licence", default="unknown", help="The model's licence, for its card: apache-2.0.")
 @click.option("--force", is_flag=True, help="Replace what is there; keep what the gates refuse.")
 @click.option("--base", default=".", show_default=True, help="Folder with the recipe's own modules and data.")
-@options.as_json
+@options.json_flag
 def export(
     address: str,
     formats: tuple[str, ...],
@@ -45,6 +51,7 @@ def export(
     precision: str,
     no_tune: bool,
     start_weights: bool,
+    licence: str,
     force: bool,
     base: str,
     as_json: bool,
@@ -66,6 +73,7 @@ def export(
         precision=precision,
         tuned=not no_tune,
         start_weights=start_weights,
+        licence=licence,
         force=force,
         note=(lambda text: None) if as_json else note,
     )
@@ -150,13 +158,36 @@ def _removed(document: dict[str, Any]) -> str:
     return f"{document['removed']} removed{smaller}"
 
 
+@click.command(name="push-to-hub")
+@click.argument("folder")
+@click.option("--repo", metavar="NAME", required=True, help="The repository: <user or organisation>/<name>.")
+@click.option("--private", is_flag=True, help="Make it private, if it is made now.")
+@click.option("--revision", metavar="BRANCH", help="A branch that is there.  [default: main]")
+@options.as_json
+def push_to_hub(folder: str, repo: str, private: bool, revision: str | None, as_json: bool) -> None:
+    """Bring a FOLDER that `export` wrote to the Hugging Face Hub, with its model card, in one commit.
+
+    Every file is compared with export.json first. What is there already is not sent again. The token comes from HF_TOKEN
+    or from `hf auth login`, and is never printed.
+    """
+    from pathlib import Path
+
+    from ticketsmith.export.hub import push
+
+    pushed = push(Path(folder), repo, private=private, revision=revision)
+    if as_json:
+        options.print_json({"url": pushed.url, "commit": pushed.commit, "new": pushed.is_new})
+        return
+    click.echo(f"{pushed.url}" + ("" if pushed.is_new else " (was there already)"))
+
+
 @click.group()
 def ticket() -> None:
     """Look into a ticket file, put it back into a store, train it again."""
 
 
 @ticket.command()
-@click.argument("file")
+@click.argument("file", type=options.file)
 @options.as_json
 def show(file: str, as_json: bool) -> None:
     """Tell what a ticket FILE holds; every byte of it is checked."""
@@ -198,8 +229,10 @@ def _start_words(ticket_file: Ticket) -> str:
 
 
 @ticket.command(name="import")
-@click.argument("file")
-@click.option("--store", default="runs", show_default=True, metavar="STORE", help="A folder, or az://...")
+@click.argument("file", type=options.file)
+@click.option(
+    "--store", type=options.file, default="runs", show_default=True, metavar="STORE", help="A folder, or az://..."
+)
 @click.option("--experiment", metavar="NAME", help="Under another name than its own.")
 def import_(file: str, store: str, experiment: str | None) -> None:
     """Put a ticket FILE back into a store: the sealed run, byte for byte, so that every command works on it."""
@@ -214,10 +247,10 @@ def import_(file: str, store: str, experiment: str | None) -> None:
 
 
 @ticket.command()
-@click.argument("file")
+@click.argument("file", type=options.file)
 @click.option("--base", help="Folder with the recipe's own modules and data; naming it lets their code run.")
-@click.option("--output", metavar="FILE", help="Write the new weights there, as safetensors.")
-@options.as_json
+@click.option("--output", type=options.file, metavar="FILE", help="Write the new weights there, as safetensors.")
+@options.json_flag
 def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> None:
     """Train a ticket FILE again from its start weights and its mask, and compare: the same bytes on the same machine."""
     from pathlib import Path

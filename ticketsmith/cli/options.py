@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +18,16 @@ if TYPE_CHECKING:
 
     from ticketsmith.config import Recipe
 
-config = click.option("--config", "config", metavar="FILE", required=True, help="The recipe.")
+file = click.Path()
+"""Only so that a shell completes it: what is wrong with a path is told by whoever reads it."""
+
+config = click.option("--config", "config", type=file, metavar="FILE", required=True, help="The recipe.")
 overrides = click.option(
     "--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field, e.g. --set training.lr=0.05."
 )
 store = click.option(
     "--store",
+    type=file,
     metavar="STORE",
     help="Where experiments live, instead of the recipe's `store`: a folder, or az://<container>/<prefix>.",
 )
@@ -42,13 +50,50 @@ machine = click.option(
 )
 runs_prefix = click.option(
     "--runs-prefix",
+    type=file,
     default="runs",
     show_default=True,
     metavar="STORE",
     help="A folder of experiments, or az://<container>/<prefix>; or one experiment in it.",
 )
 experiment = click.option("--experiment", metavar="NAME", help="One experiment of the folder.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+_FORM = "ticketsmith.form"
+
+
+def _note_form(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_FORM] = value
+
+
+def _is_document(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    return value or context.meta.get(_FORM) in ("json", "yaml")
+
+
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+_document = click.option("--json", "as_json", is_flag=True, callback=_is_document, help="The same as -o json.")
+_form = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["json", "yaml", "wide"]),
+    is_eager=True,
+    expose_value=False,
+    callback=_note_form,
+    help="One document instead of tables; or tables as wide as they need to be, with all columns.",
+)
+
+
+def as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that prints tables: ``-o json|yaml|wide``, and ``--json``."""
+    return _form(_document(command))
+
+
+def _asked_form() -> str | None:
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_FORM)
+
+
+def is_wide() -> bool:
+    """Whether tables are asked for with all of their columns."""
+    return _asked_form() == "wide"
 
 
 search = click.option(
@@ -73,8 +118,14 @@ def read_recipe(config: str, overrides: Sequence[str], store: str | None, search
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    """One document on standard output: JSON, or YAML where that was asked for."""
+    if _asked_form() == "yaml":
+        import yaml
+
+        plain = json.loads(json.dumps(value, allow_nan=False))  # tuples are lists
+        click.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120).rstrip())
+    else:
+        click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 _WORDS = (
@@ -102,24 +153,116 @@ def print_columns(columns: Sequence[str], rows: Sequence[Sequence[str]], title: 
         print_table([dict(zip(columns, row, strict=True)) for row in rows], title)
 
 
-def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
-    """A table as wide as the terminal, or as wide as it needs to be elsewhere."""
-    import sys
+_FRAME: ContextVar[tuple[io.StringIO, Console] | None] = ContextVar("frame", default=None)
+_EVERYWHERE = 200
+"""Columns of text where there is no terminal."""
 
+
+@contextmanager
+def drawn_into(frame: io.StringIO, terminal: Console) -> Iterator[None]:
+    """What commands print goes into ``frame``, as it would look on a terminal."""
+    token = _FRAME.set((frame, terminal))
+    try:
+        with redirect_stdout(frame):
+            yield
+    finally:
+        _FRAME.reset(token)
+
+
+def height() -> int:
+    """Lines of the terminal."""
+    return _console().height
+
+
+def _console() -> Console:
+    """Colours on a terminal alone, and none where NO_COLOR is set; as wide as the terminal, or as tables need to be."""
     from rich.console import Console
+
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    if (inner := _FRAME.get()) is not None:
+        frame, terminal = inner
+        return Console(
+            file=frame,
+            width=terminal.width,
+            height=terminal.height,
+            force_terminal=True,
+            color_system=terminal.color_system,  # type: ignore[arg-type]
+            no_color=terminal.no_color,
+            **plain,
+        )
+    if is_wide() or not sys.stdout.isatty():
+        return Console(width=10_000 if is_wide() else _EVERYWHERE, **plain)
+    return Console(**plain)
+
+
+def name_of_run(row: Mapping[str, Any]) -> str:
+    """``ticket level 3 seed 0``."""
+    draw = f" draw {row['draw']}" if row["draw"] else ""
+    return f"{row['variant']} level {row['level']} seed {row['seed']}{draw}"
+
+
+def print_table(rows: Sequence[dict[str, str]], title: str = "") -> None:
+    """A table as wide as the terminal, or as wide as it needs to be elsewhere.
+
+    Where a terminal is narrow, cells wrap between words, then lines between columns go; numbers are never cut. Where that
+    is not enough, each row becomes a few lines.
+    """
     from rich.table import Table
 
-    console = (
-        Console(markup=False, emoji=False) if sys.stdout.isatty() else Console(width=200, markup=False, emoji=False)
-    )
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for heading in rows[0] if rows else ():
-        table.add_column(heading, justify="left" if heading in _WORDS else "right", overflow="fold")
-    if len(rows) > _FEW and _print_long(console, table, rows):
+    console = _console()
+    frame, plain = {}, {"box": None, "padding": (0, 1, 0, 0), "pad_edge": False}
+    widths = _widths(rows, console.width - 1, between=3)
+    if widths is None:
+        frame = plain
+        widths = _widths(rows, console.width, between=1)
+    if widths is None:
+        _print_upright(console, rows, title)
+        return
+    table = Table(title=title or None, title_justify="left", header_style="bold", **frame)  # type: ignore[arg-type]
+    for heading, width in widths.items():
+        table.add_column(heading, justify="left" if heading in _WORDS else "right", overflow="fold", width=width)
+    if not frame and len(rows) > _FEW and _print_long(console, table, rows):
         return
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
+
+
+_LEAST_WORD = 16
+"""Characters that a column of words keeps at least: longer words go over several lines."""
+
+
+def _widths(rows: Sequence[dict[str, str]], width: int, between: int) -> dict[str, int] | None:
+    """Widths of the columns by heading, the widest made narrower first; None where not even their words fit."""
+    from rich.cells import cell_len
+
+    widths, least = {}, {}
+    for heading in rows[0] if rows else ():
+        cells = [heading, *(row[heading] for row in rows)]
+        widths[heading] = max(cell_len(line) for cell in cells for line in cell.split("\n"))
+        longest = max((cell_len(word) for cell in cells for word in cell.split()), default=0)
+        least[heading] = min(longest, _LEAST_WORD) if heading in _WORDS else longest
+    if sum(least.values()) + between * len(least) > width:
+        return None
+    while sum(widths.values()) + between * len(widths) > width:
+        wide = max((one for one in widths if widths[one] > least[one]), key=widths.__getitem__)
+        widths[wide] -= 1
+    return widths
+
+
+def _print_upright(console: Console, rows: Sequence[dict[str, str]], title: str) -> None:
+    """Row by row, a line for each column that says something; long words wrap, numbers stand whole."""
+    from rich.text import Text
+
+    indent = "  "
+    if title:
+        console.print(Text(title, style="italic"))
+    for row in rows:
+        first, *rest = row.items()
+        console.print(Text(f"{first[0]}: {first[1]}", style="bold"), soft_wrap=False)
+        for heading, cell in rest:
+            if cell:
+                console.print(Text(f"{indent}{heading}: {cell}"), overflow="fold")
 
 
 _FEW = 200

@@ -53,9 +53,10 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     from ticketsmith.cli.power import powers_of, warning
 
     prepared = prepare(options.read_recipe(config, overrides, None))
-    cut = rehearse(prepared)
+    warnings: list[str] = []
+    cut = rehearse(prepared, warnings.append)
     facts, plan_ = prepared.facts, prepared.plan
-    warnings = [text for text in map(warning, powers_of(prepared)) if text]
+    warnings += [text for text in map(warning, powers_of(prepared)) if text]
     if as_json:
         options.print_json({"valid": True, "runs": len(plan_.by_key), "warnings": warnings, **what_is_pruned(facts)})
         return

@@ -55,6 +55,11 @@ def find(model: str, base: Path, revision: str | None = None) -> Path:
     return folder
 
 
+def is_hub_name(name: str, base: Path) -> bool:
+    """Whether a model or a data set goes by its name on the Hugging Face Hub, and not by a folder here."""
+    return not name.startswith(PACKAGE) and not Path(settle(name, base)).exists() and bool(_HUB_NAME.fullmatch(name))
+
+
 def content(folder: Path) -> dict[str, str]:
     """What a model is, wherever it lies: SHA-256 of its weights, its tokenizer, and its configuration."""
     return {

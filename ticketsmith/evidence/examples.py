@@ -78,8 +78,9 @@ def sampling(
     ``pairs`` are the outcomes of dense and sparse networks of each seed, all on the same examples. What a cluster of examples
     loses, averaged over seeds, varies by the cluster, and by what each seed makes of it; the latter is in the spread between
     seeds already, and taken out (the components of a crossed design without repetition, by their mean squares: Searle, Casella
-    & McCulloch 1992, *Variance Components*, section 4.3). None where there are fewer than two seeds or clusters, or a relative
-    change is not defined. Raises ValueError when they do not have the same examples.
+    & McCulloch 1992, *Variance Components*, section 4.3). The cluster that is the farthest from the mean counts once more: a
+    few hard ones make most of the variance, and one fewer may have been drawn. None where there are fewer than two seeds or
+    clusters, or a relative change is not defined. Raises ValueError when they do not have the same examples.
     """
     if len(pairs) < 2:
         return None
@@ -94,7 +95,8 @@ def sampling(
     seeds, clusters = table.shape
     own = float(table.var(axis=0, ddof=1).sum()) / (clusters - 1) / seeds
     losses = table.mean(axis=0)
-    error = math.sqrt(max(0.0, float(losses.var(ddof=1)) - own) / clusters)
+    whole = (float((losses**2).sum()) + float((losses**2).max())) / (clusters - 1)
+    error = math.sqrt(max(0.0, whole - own) / clusters)
     return Sampling(error, _skewness(losses), clusters)
 
 

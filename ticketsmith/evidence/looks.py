@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.evidence.verdicts import GatePolicy
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,24 +84,28 @@ def promise(confidence: float, declared: bool = True) -> float:
 @dataclass(frozen=True)
 class Record:
     """A look that was taken: what a store remembers of it. ``declared`` are the looks that were declared by then, ``dense``
-    the keys of the dense runs that it compared with: a look at other networks is another experiment's."""
+    the keys of the dense runs that it compared with: a look at other networks is another experiment's. ``gates`` are those
+    that were asked, none where that is not known."""
 
     replicates: int
     declared: tuple[int, ...]
     dense: tuple[str, ...]
+    gates: tuple[Gate, ...] = ()
 
 
 def with_history(policy: GatePolicy, records: Iterable[Record], results: Sequence[Result]) -> GatePolicy:
     """The policy with the looks that were declared before the first verdict on these networks, and those that were taken.
 
-    ``records`` are in the order of time. What is declared after a verdict was shown declares nothing.
+    ``records`` are in the order of time. What is declared after a verdict was shown declares nothing; of gates that were
+    changed since, those that were asked first are ``agreed``.
     """
     dense = {run.key for run in results if run.variant == DENSE}
     own = [record for record in records if dense & set(record.dense)]
     if not own:
         return replace(policy, shown=())
     shown = tuple(dict.fromkeys(record.replicates for record in own))
-    return replace(policy, looks=own[0].declared or policy.looks, shown=shown)
+    agreed = own[0].gates if set(own[0].gates) != set(policy.gates) else ()
+    return replace(policy, looks=own[0].declared or policy.looks, shown=shown, agreed=agreed)
 
 
 COARSE = 0.2

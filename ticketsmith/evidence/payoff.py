@@ -1,5 +1,6 @@
-"""What each choice costs to find, and after how many units it has paid for itself, against dense in float32.
+"""What each choice costs to find, and after how many units it has paid for itself.
 
+Rounding dense is held against dense in float32, pruning against the fastest dense candidate of any precision that passes.
 Pruning costs the training beyond dense. Every kind costs the writing and judging of all its candidates, of which nobody knew
 beforehand which would do: they count whole, for every replicate.
 """
@@ -19,7 +20,7 @@ from ticketsmith.evidence.rounds import Ratio
 class Payoff:
     """The fastest that passes of one kind in the setting that leads.
 
-    ``speedup`` is against dense in float32. ``trying_seconds`` were spent on writing and judging candidates of the kind,
+    ``speedup`` is against ``base``. ``trying_seconds`` were spent on writing and judging candidates of the kind,
     ``training_seconds`` of the machine on training beyond dense, None where that is not known. ``cost`` is both, in ``currency``
     or, where that is empty, in seconds of the machine. ``units`` is after how many served it is earned back; None where it
     is not surely faster, or the cost is not known.
@@ -27,6 +28,7 @@ class Payoff:
 
     kind: Kind
     time: Time
+    base: Time
     speedup: Ratio
     trying_seconds: float
     training_seconds: float | None
@@ -36,13 +38,14 @@ class Payoff:
 
 
 def payoffs(choice: Choice, cost: Cost) -> list[Payoff]:
-    """One for each kind that has a candidate that passes, beside dense in float32; none without that."""
-    lead = choice.lead
-    base = lead.best.get("neither")
-    if base is None:
-        return []
-    tries = _tries(choice)
-    return [_payoff(choice, cost, kind, base, lead.best[kind], tries[kind]) for kind in KINDS[1:] if kind in lead.best]
+    """One for each kind that has a candidate that passes, and something dense to be held against."""
+    lead, tries = choice.lead, _tries(choice)
+    bases = {kind: lead.best.get("neither") if kind == "quantise" else lead.rival for kind in KINDS[1:]}
+    return [
+        _payoff(choice, cost, kind, base, lead.best[kind], tries[kind])
+        for kind, base in bases.items()
+        if base is not None and kind in lead.best
+    ]
 
 
 def _tries(choice: Choice) -> Mapping[Kind, float]:
@@ -70,7 +73,7 @@ def _payoff(choice: Choice, cost: Cost, kind: Kind, base: Time, time: Time, tryi
         one = choice.seconds(choice.lead, base.median_ms)
         value = one if not currency or choice.rate is None else choice.rate.price(one)
         units = Span(*(amount / (value * (1 - 1 / bound)) for bound in (speedup.median, speedup.high, speedup.low)))
-    return Payoff(kind, time, speedup, trying, training, amount, currency, units)
+    return Payoff(kind, time, base, speedup, trying, training, amount, currency, units)
 
 
 def _money(cost: Cost, currency: str) -> float | None:

@@ -56,7 +56,7 @@ class Power:
 def powers(policy: GatePolicy, planned: int, examples: int, dense: Sequence[Result] = ()) -> list[Power]:
     """For each gate that is tested over seeds and whose spread can be known: from ``dense`` runs, else from the size of the test
     split (``examples``, 0 where it is not known). ``planned`` replicates are the look, where none is declared."""
-    if policy.method != "non-inferiority":
+    if policy.method != "non-inferiority" or (policy.looks or (planned,))[0] < 2:
         return []
     estimates = (_power(gate, policy, planned, examples, dense) for gate in policy.gates)
     return [power for power in estimates if power]

@@ -66,7 +66,8 @@ class GatePolicy:
 
     ``looks`` are the numbers of replicates at which it was declared, before the first of them, that gates are asked; without
     any, there is one look at what is planned. ``shown`` are those at which verdicts were shown, in order: the ones that were
-    not declared have to be paid for (see :mod:`ticketsmith.evidence.looks`). In a search, ``coarse`` is the number of rounds
+    not declared have to be paid for (see :mod:`ticketsmith.evidence.looks`). ``agreed`` are the gates of the first of them, where
+    these are others. In a search, ``coarse`` is the number of rounds
     that its coarse levels merge: these share the error with the levels between them. 0: there is one family, the grid.
     """
 
@@ -77,6 +78,7 @@ class GatePolicy:
     target_sparsity: float | None = None
     looks: tuple[int, ...] = ()
     shown: tuple[int, ...] = ()
+    agreed: tuple[Gate, ...] = ()
     coarse: int = 0
     fallback: Method | None = None
 

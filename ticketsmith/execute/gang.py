@@ -30,6 +30,10 @@ class Gang:
     """
 
     def __init__(self, settings: WorkerSettings) -> None:
+        if not hasattr(socket, "AF_UNIX"):
+            raise GangError(
+                "training.ranks: several processes for a run need Linux or macOS: set it to 1, which is another run."
+            )
         self._size = settings.ranks
         self._folder = Path(tempfile.mkdtemp(prefix="ticketsmith-"))  # nobody else may enter it
         self._ends: dict[str, Connection] = {}

@@ -27,6 +27,7 @@ _MAX_CRASHES = 2  # of one run, before it is given up
 class _Worker:
     process: Process
     pipe: Connection
+    slot: int
     run: PlannedRun | None = None
 
 
@@ -71,8 +72,8 @@ class LocalExecutor(Scheduled):
             self.starter = Starter(settings, self.job_of(next(iter(todo.values()))), self.loaded)
         with _signals([signal.SIGTERM], signal.default_int_handler):
             try:
-                for _ in range(count):
-                    self.workers.append(_Worker(*self.starter.start()))
+                for slot in range(count):
+                    self.workers.append(_Worker(*self.starter.start(slot), slot))
                 while todo and not self.outcome.fatal:
                     self._assign()
                     if not any(worker.run for worker in self.workers) and not self.schedule.is_waiting:
@@ -125,7 +126,7 @@ class LocalExecutor(Scheduled):
                 return
             run = None
         assert self.starter is not None
-        self.workers[self.workers.index(worker)] = _Worker(*self.starter.start())
+        self.workers[self.workers.index(worker)] = _Worker(*self.starter.start(worker.slot), worker.slot)
         if run is None:
             return
         self.crashes[run.key] = self.crashes.get(run.key, 0) + 1

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -62,10 +63,11 @@ class Starter:
         self._server: _Server | None = None
         self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
 
-    def start(self) -> tuple[Process, Connection]:
-        """A new worker, and our end of the pipe to it. Raises GangError where several ranks cannot be started."""
-        if self.settings.ranks > 1:
-            gang = Gang(self.settings)
+    def start(self, slot: int = 0) -> tuple[Process, Connection]:
+        """A new worker, number ``slot``, and our end of the pipe to it. Raises GangError where ranks cannot be started."""
+        settings = replace(self.settings, slot=slot)
+        if settings.ranks > 1:
+            gang = Gang(settings)
             return gang, gang.pipe
         while self._server is not None or self._tries:
             if self._server is None:
@@ -80,7 +82,7 @@ class Starter:
             except (EOFError, OSError):  # it was killed
                 self.close()
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=work, args=(theirs, self.settings), daemon=True)
+        process = _SPAWN.Process(target=work, args=(theirs, settings), daemon=True)
         _begin(process)
         theirs.close()
         return process, ours

@@ -50,12 +50,12 @@ def main(address: str) -> int:
     jobs = connect(address, "jobs") if rank == 0 else None
     settle(settings)
 
-    from ticketsmith.training.device import prepare, rank_device  # these import torch, and read what `settle` has set
+    from ticketsmith.training.device import device_of, prepare  # these import torch, and read what `settle` has set
     from ticketsmith.training.follow import follow
     from ticketsmith.training.ranks import RankLostError, Ranks
 
     try:
-        device = prepare(rank_device(settings.device, int(os.environ["LOCAL_RANK"]), size))
+        device = prepare(device_of(settings.device, settings.slot, int(os.environ["LOCAL_RANK"]), size))
     except TicketSmithError as error:  # the same on all ranks
         if jobs is not None:
             _refuse(jobs, error)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class WorkerSettings:
     """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``. ``ranks``:
-    processes that make each run together."""
+    processes that make each run together. ``slot``: which of the workers this is, 0 and up.
+    """
 
     store: str | Mapping[str, Any]
     device: str
@@ -40,6 +41,7 @@ class WorkerSettings:
     rate: Rate | None = None
     side_by_side: int = 1
     ranks: int = 1
+    slot: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a person should know of a run that goes on, or of why it ended."""
+    """What a person should know of a run that goes on, or of why it ended; of all runs, where ``key`` is empty."""
 
     key: str
     message: str
@@ -106,11 +108,11 @@ def _serve(pipe: Connection, settings: WorkerSettings) -> None:
     settle(settings)
 
     from ticketsmith.store import open_store  # these import torch, which takes seconds, and reads what `settle` has set
-    from ticketsmith.training.device import prepare
+    from ticketsmith.training.device import device_of, prepare
 
     try:
         store = open_store(settings.store)
-        device = prepare(settings.device)
+        device = prepare(device_of(settings.device, settings.slot))
     except TicketSmithError as error:
         pipe.send(Ended("", "failed", 0.0, f"a worker cannot start: {error}", int(error.exit_status), fatal=True))
         return
@@ -158,6 +160,7 @@ class Maker:
         hooks = Hooks(
             lambda step, steps, loss: self._tell(Stepped(key, step, steps, loss)),
             lambda text: self._tell(Noted(key, text)),
+            lambda text: self._tell(Noted("", text)),
             self._stop,
             self._settings.checkpoint_every,
             self._rate,

@@ -39,13 +39,34 @@ class QualityLostError(ExportError):
     exit_status = Exit.GATE_FAILED
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the experiment says of a run, in finished sentences and cells of text; whoever knows the findings fills it in.
+
+    ``gates`` has a sentence a gate, with interval and looks; ``speeds`` are rows under ``model_card.SPEED_HEAD``. ``pipeline``
+    is the Hub's name of the task, ``base_model`` and ``datasets`` are names there; all may be empty.
+    """
+
+    headline: str = ""
+    gates: Sequence[str] = ()
+    controls: str = ""
+    limits: Sequence[str] = ()
+    speeds: Sequence[Sequence[str]] = ()
+    machine: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    data: Sequence[tuple[str, str]] = ()
+    pipeline: str = ""
+    base_model: str = ""
+    datasets: Sequence[str] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """One sealed run. ``results`` are all of its experiment; ``model`` is in evaluation mode, on the CPU.
 
     ``verdict`` says what the gates say of its level on the test split: PASS, FAIL, INCONCLUSIVE, or None when not judged.
     ``parent`` finds a sealed run that this one came from, None when the store has it not. ``warnings`` say what speaks
-    against serving this very run.
+    against serving this very run; ``evidence`` gives what its experiment says, for a model card.
     """
 
     ticket: Ticket
@@ -57,6 +78,7 @@ class Subject:
     verdict: str | None
     parent: Callable[[str], SealedRun | None] = lambda key: None
     warnings: Sequence[str] = ()
+    evidence: Callable[[], Evidence] = Evidence
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -123,12 +145,14 @@ def _tensors(outputs: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """``precision`` and ``tuned`` are for .tsk files, ``start`` for tickets; ``force`` keeps what the gates refuse."""
+    """``precision`` and ``tuned`` are for .tsk files, ``start`` for tickets, ``licence`` for model cards; ``force`` keeps what
+    the gates refuse."""
 
     precision: str = "float32"
     tuned: bool = True
     start: bool = False
     force: bool = False
+    licence: str = "unknown"
 
 
 @dataclass(frozen=True)

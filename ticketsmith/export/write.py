@@ -18,6 +18,7 @@ from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.summarise import measured_value
 from ticketsmith.evidence.variants import DENSE
+from ticketsmith.export import model_card
 from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
 from ticketsmith.plugins import nearest
 from ticketsmith.runtime.model import PRECISIONS
@@ -45,7 +46,10 @@ FORMATS = {
     "onnx-compact": Format("model-compact.onnx", "ticketsmith.export.onnx_file:write_compact"),
     "tsk": Format("model.tsk", "ticketsmith.export.tsk_file:write"),
     "hf": Format("huggingface", "ticketsmith.export.hugging_face:write"),
+    "card": Format(model_card.FILE, ""),
 }
+CARD = "card"
+"""The model card, which tells of the other files: it is written last, and has no writer. A folder of ``hf`` has one too."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def export(
     try:
         entries, left_out = [], []
         for kind in kinds:
+            if kind == CARD:
+                continue
             note(f"{kind} ...")
             try:
                 written = _write(kind, subject, aside / names[kind], settings)
@@ -111,6 +117,7 @@ def export(
                 continue
             entries.append(_entry(kind, names[kind], aside / names[kind], written, subject))
         document = _document(subject, entries, left_out)
+        entries += _write_cards(subject, document, aside, names, settings)
         (aside / about).write_bytes(to_json(document))
         for name in (*(str(entry["name"]) for entry in entries), about):
             if settings.force:
@@ -145,20 +152,39 @@ def _write(kind: str, subject: Subject, path: Path, settings: ExportSettings) ->
 
 
 def _entry(kind: str, name: str, path: Path, written: Written, subject: Subject) -> dict[str, Any]:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files)
-    hashes = {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return {
         "format": kind,
-        "name": name,
-        "bytes": size,
-        "share_of_dense": size / _dense_bytes(subject),
-        "sha256": hashes,
+        **_of_files(name, path, subject),
         "checked": written.checked,
         "max_error": written.max_error,
         "load": [line.replace("{name}", name) for line in written.load],
         **written.more,
     }
+
+
+def _of_files(name: str, path: Path, subject: Subject) -> dict[str, Any]:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files)
+    hashes = {file.relative_to(path.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {"name": name, "bytes": size, "share_of_dense": size / _dense_bytes(subject), "sha256": hashes}
+
+
+def _write_cards(
+    subject: Subject, document: dict[str, Any], aside: Path, names: dict[str, str], settings: ExportSettings
+) -> list[dict[str, Any]]:
+    """The cards of a folder and of what ``hf`` wrote; gives the entries that are new, and renews that of ``hf``."""
+    for entry in document["files"]:
+        if entry["format"] == "hf":
+            folder = aside / entry["name"]
+            text = model_card.card_of(subject, document, settings.licence, f"{entry['name']}/")
+            (folder / model_card.FILE).write_text(text, encoding="utf-8")
+            entry |= _of_files(entry["name"], folder, subject)
+    if CARD not in names:
+        return []
+    path = aside / names[CARD]
+    path.write_text(model_card.card_of(subject, document, settings.licence), encoding="utf-8")
+    written = Written("its metadata is that of the Hugging Face Hub", ())
+    return [_entry(CARD, names[CARD], path, written, subject)]
 
 
 def _document(subject: Subject, entries: list[dict[str, Any]], left_out: list[dict[str, str]]) -> dict[str, Any]:

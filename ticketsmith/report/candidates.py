@@ -105,14 +105,14 @@ def payoffs(choice: Choice, every: Sequence[Payoff]) -> Table:
         rows.append(
             (
                 f"{_KIND[one.kind]}\n{words.named(one.time.candidate)}",
-                words.ratio(one.speedup),
+                f"{words.ratio(one.speedup)}\n{words.named(one.base.candidate)}",
                 spent,
                 NONE if price is None or choice.rate is None else units.money(price, choice.rate.currency),
                 _after(one, choice),
             )
         )
     return Table(
-        ("Network", "Against dense, float32", "Cost of finding it", "Per million", "Paid for itself after"), rows
+        ("Network", "Speed-up, and against what", "Cost of finding it", "Per million", "Paid for itself after"), rows
     )
 
 

@@ -150,7 +150,7 @@ def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None =
         refusals=_refusals(findings),
         bottom_line=bottom_line(findings),
         spending=spending(findings),
-        serving=serving(findings),
+        serving=Table() if findings.choice else serving(findings),  # those that were judged as files say when
         cluster_line=cluster_line(findings),
         cluster=cluster(findings),
         cost_notes=notes(findings),
@@ -316,6 +316,13 @@ def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
 
 def _payback(findings: Findings) -> str:
     """When the smallest batch size pays, in a few words; empty when it was not measured."""
+    if findings.choice is not None:
+        own = next((one for one in findings.payoffs if one.time is findings.choice.lead.choice), None)
+        if own is None or own.kind == "quantise":
+            return ""
+        return (
+            f"earned back after {units.count(max(0.0, own.units.middle))} {findings.choice.unit}s" if own.units else ""
+        )
     if not findings.paybacks:
         return ""
     payback = findings.paybacks[0]
@@ -344,8 +351,9 @@ def _table_note(findings: Findings) -> str:
             f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
             for gate in findings.policy.gates
         ]
+        beside = " and test examples" if any(verdict.split_error is not None for verdict in findings.test) else ""
         how = {
-            "non-inferiority": f"one-sided paired test over seeds at {level} confidence",
+            "non-inferiority": f"one-sided paired test over seeds{beside} at {level} confidence",
             "examples": f"one-sided paired test of one network over test examples at {level} confidence",
             "point": "comparison of means, without confidence",
         }[findings.policy.method]

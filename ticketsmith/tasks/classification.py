@@ -22,7 +22,7 @@ from ticketsmith.errors import TaskError
 from ticketsmith.streams import derive
 from ticketsmith.tasks.labelled import Examples, Labelled
 from ticketsmith.tasks.rows import examples
-from ticketsmith.tasks.task import Batch, split_component
+from ticketsmith.tasks.task import Batch, PlainExamples, TakesStored, inherits_with, split_component
 
 _EVALUATION_BATCH = 1000
 _SPLIT_SEED = (
@@ -86,6 +86,19 @@ class Classification(Labelled):
         inputs, labels = batch
         return F.cross_entropy(self._logits(model, inputs), labels)
 
+    def plain_examples(self) -> PlainExamples | None:
+        if not inherits_with(self, "plain_examples", "_normal", "_logits", "_on"):
+            return None
+        inputs, labels = self._on(torch.device("cpu"), "train")
+        if not isinstance(inputs, Tensor):  # they stay in their file
+            return None
+        plain = inputs.dtype in (torch.uint8, torch.float32) and labels.dtype == torch.int64
+        mean, std = (tuple(values.flatten().tolist()) for values in (self._mean, self._std))
+        augmented = self._augment != "none"
+        return (
+            PlainExamples(inputs, labels, mean, std, "cross_entropy", self._data.classes, augmented) if plain else None
+        )
+
     def example(self, batch_size: int) -> Tensor:
         return self._normal(self._examples(batch_size))
 
@@ -94,6 +107,8 @@ class Classification(Labelled):
         return (scaled - self._mean.to(inputs.device)) / self._std.to(inputs.device)
 
     def _answers(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        if isinstance(model, TakesStored):
+            return model.of_stored(inputs)
         return self._logits(model, self._normal(inputs))
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:

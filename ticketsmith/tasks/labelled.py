@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
@@ -25,7 +25,7 @@ _CPU = torch.device("cpu")
 class Labelled(ABC):
     """A task whose examples have one class each; it is measured on ``at_once`` of them at a time."""
 
-    metrics = (
+    metrics: Sequence[Metric] = (
         Metric("accuracy", higher_is_better=True, unit="%", decimals=2),
         Metric("loss", higher_is_better=False, decimals=4),
     )

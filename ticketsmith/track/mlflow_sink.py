@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from ticketsmith.config.track import Track
 from ticketsmith.track.records import EXPERIMENT, Record
-from ticketsmith.track.sink import NoTrackerError, redacted
+from ticketsmith.track.sink import NoTrackerError
+from ticketsmith.web import redacted
 
 _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; its own defaults take many minutes to say that nobody is there

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -13,6 +11,7 @@ from typing import Protocol
 from ticketsmith.config.track import Track
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.track.records import Record
+from ticketsmith.web import redacted
 
 
 class TrackError(TicketSmithError):
@@ -88,12 +87,3 @@ def faults(place: str) -> Iterator[None]:
             f"{place} did not take it ({redacted(f'{type(error).__name__}: {first}')[:300]}). What was sent is kept; the same "
             "command goes on."
         ) from None  # its traceback might hold a secret
-
-
-def redacted(text: str) -> str:
-    """The text without users and passwords in addresses, and without any secret of the environment."""
-    text = re.sub(r"//[^/@\s]+@", "//***@", text)
-    for name, value in os.environ.items():
-        if re.search(r"TOKEN|PASSWORD|SECRET|KEY|CREDENTIAL", name) and len(value) >= 6:
-            text = text.replace(value, "***")
-    return text

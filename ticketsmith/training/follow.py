@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ticketsmith.errors import StoreError
 from ticketsmith.spec import Init
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.produce import prepared
 from ticketsmith.training.ranks import Beginning, Ranks
@@ -35,16 +35,16 @@ def _follow(beginning: Beginning, ranks: Ranks, device: torch.device) -> None:
     fresh = spec if isinstance(spec.weights, Init) else spec.model_copy(update={"weights": Init()})
     model = starting_model(fresh, task, _no_store).to(device)
     masks = masks_from_bytes(beginning.masks, "the masks of rank 0")
-    learner = Learner(task, model, masks, spec.training, ranks)
+    learner = TorchLearner(task, model, masks, spec.training, ranks)
     learner.resume(from_bytes(beginning.tensors, "the weights of rank 0")[0], beginning.averaged)
     progress = Progress(step=beginning.step, interval_start=beginning.interval_start)
 
-    def after_step(progress: Progress, loss: Tensor) -> None:
+    def after_steps(progress: Progress, loss: float | Tensor) -> None:
         if ranks.stopping and not progress.diverged:
             raise _StopError
 
     with suppress(_StopError):
-        train(learner, spec.training, spec.seed, progress, spec.end(task.train_size), after_step)
+        train(learner, spec.training, spec.seed, progress, spec.end(task.train_size), after_steps)
 
 
 def _no_store(key: str) -> NoReturn:

@@ -32,6 +32,7 @@ from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
+from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.ranks import Beginning, Ranks
@@ -51,13 +52,15 @@ class Interrupted(Exception):
 class Hooks:
     """What an executor wants to know and do while a run is trained.
 
-    ``report(step, steps, loss)`` is called a few times a second; ``note(text)`` with what a person should know. ``stop()``
+    ``report(step, steps, loss)`` is called a few times a second; ``note(text)`` with what a person should know of this run,
+    ``note_on_all(text)`` of all runs of its recipe. ``stop()``
     True saves a checkpoint and raises Interrupted. ``checkpoint_every`` is in seconds. ``rate`` is the price of this machine,
     which ``side_by_side`` runs share.
     """
 
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None
     note: Callable[[str], None] = lambda text: None
+    note_on_all: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = 30.0
     rate: Rate | None = None
@@ -86,9 +89,7 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks, ranks: R
         parent = _parent(store, job.parents or {})
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
-        learner = Learner(
-            task, model.to(device), masks, job.spec.training, ranks if job.spec.training.ranks > 1 else None
-        )
+        learner = make_learner(task, model, masks, job.spec.training, device, hooks.note_on_all, ranks)
         progress, spent = _train(job, store, learner, masks, hooks)
         files = _files(job, learner, progress, masks, flops)
         _tell(progress, hooks)
@@ -157,7 +158,7 @@ def _train(job: Job, store: Store, learner: Learner, masks: Masks, hooks: Hooks)
     progress, spent = checkpoint.restore(store, spec.key, learner) or (fresh, 0.0)
     started = saved = reported = time.monotonic()
 
-    def after_step(progress: Progress, loss: Tensor) -> None:
+    def after_steps(progress: Progress, loss: float | Tensor) -> None:
         nonlocal saved, reported
         _tell(progress, hooks)
         if progress.diverged:
@@ -182,14 +183,13 @@ def _train(job: Job, store: Store, learner: Learner, masks: Masks, hooks: Hooks)
     if ranks is not None:
         ranks.asked = hooks.stop
         ranks.begin(_beginning(job, learner, masks, progress))
-    train(learner, spec.training, spec.seed, progress, stop, after_step)
+    train(learner, spec.training, spec.seed, progress, stop, after_steps)
     return progress, spent
 
 
 def _beginning(job: Job, learner: Learner, masks: Masks, progress: Progress) -> Beginning:
-    averaged = learner.average.updates if learner.average else 0
     tensors = to_bytes(learner.unfinished())
-    return Beginning(job, masks_to_bytes(masks), tensors, averaged, progress.step, progress.interval_start)
+    return Beginning(job, masks_to_bytes(masks), tensors, learner.updates, progress.step, progress.interval_start)
 
 
 def _tell(progress: Progress, hooks: Hooks) -> None:
@@ -206,7 +206,7 @@ def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: 
     files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:
         files |= {"model.safetensors": to_bytes(weights), **samples}
-    files["environment.json"] = to_json(describe(learner.device, job.recipe_hash))
+    files["environment.json"] = to_json(describe(learner.device, job.recipe_hash, learner.kernels))
     return files
 
 

@@ -35,7 +35,7 @@ from ticketsmith.tasks.flops import forward_flops, step_flops
 from ticketsmith.tasks.task import Task
 from ticketsmith.training.device import prepared
 from ticketsmith.training.environment import describe
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.loop import Progress, evaluate, train
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
@@ -338,7 +338,7 @@ def _start(
             raise RecipeError(
                 f"--sparsity {sparsity:g}: {why}. Choose less, or keep the layer dense by `pruning.exclude`."
             ) from error
-    return model, masks, Learner(task, copied(model).to(device), masks, spec.training)
+    return model, masks, TorchLearner(task, copied(model).to(device), masks, spec.training)
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ def _without(task: Task, model: nn.Module, masks: Masks, training: Training, dev
     everything = {name: torch.ones_like(mask) for name, mask in masks.items()}
     layers = tuple(name for module, name in mine.items() if module in called)
     uncounted = tuple(sorted(pruned - set(layers)))
-    return _Free(Learner(task, model, everything, training), layers, uncounted)
+    return _Free(TorchLearner(task, model, everything, training), layers, uncounted)
 
 
 def _zeros_of(
@@ -456,7 +456,7 @@ def _end(
         watch.restart()
         files["mask.safetensors"] = masks_to_bytes(masks)
         files["model.safetensors"] = to_bytes(learner.state())
-        files["environment.json"] = to_json(describe(learner.device, ""))
+        files["environment.json"] = to_json(describe(learner.device, "", learner.kernels))
         place = RunFolder("profile", "dense", 0, 0, spec.key[:8])
         store.publish(place, {**files, MANIFEST: manifest_of(spec.key, "trained", files)})
         return end, watch.since_start()

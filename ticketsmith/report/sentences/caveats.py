@@ -18,6 +18,7 @@ from ticketsmith.report.sentences.verdicts import reservations
 def caveats(findings: Findings) -> list[str]:
     """One sentence or two for each reservation, the gravest first; empty when there is none."""
     return [
+        *_agreed(findings),
         *_selection(findings),
         *_luck(findings),
         *_worst(findings),
@@ -55,6 +56,21 @@ def against(findings: Findings, run: Result) -> list[str]:
             "nothing is claimed of this one."
         )
     return sentences
+
+
+def _agreed(findings: Findings) -> list[str]:
+    """Gates that were changed when their verdicts had been seen."""
+    gates = [
+        f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
+        for gate in findings.policy.agreed
+        if gate.metric in findings.metrics
+    ]
+    if not gates:
+        return []
+    return [
+        f"The gates were changed after verdicts had been shown (they were: {units.listed(gates)}): of a margin that was chosen "
+        "by results, the confidence is not what it says."
+    ]
 
 
 def _selection(findings: Findings) -> list[str]:
@@ -148,9 +164,9 @@ def _rare(findings: Findings) -> str:
     hits, count = verdict.beyond
     share = units.percent(round(share_beyond(verdict, findings.policy), 2))
     return (
-        f"The mean is promised for seeds that scatter like these. Of one that fails now and then, {count} seeds show little: "
-        f"{hits or 'none'} of them {'is' if hits < 2 else 'are'} beyond the margin at the sweet spot, so that up to {share} of "
-        f"all seeds may be ({units.percent(findings.policy.confidence)} confidence, whatever way they scatter)."
+        "The mean is promised for seeds that scatter like these; some that fail now and then may have been missed. By itself "
+        f"{hits or 'none'} of {count} is beyond the margin at the sweet spot, which allows for up to {share} of all seeds "
+        f"({units.percent(findings.policy.confidence)} confidence, whatever way they scatter)."
     )
 
 

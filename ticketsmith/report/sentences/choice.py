@@ -93,6 +93,23 @@ def interaction(choice: Choice, square: Square) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def paid(findings: Findings, choice: Choice) -> str:
+    """When pruning has paid for itself against the fastest dense candidate, or that it does not; empty without a verdict."""
+    best = choice.lead.choice
+    if best is None:
+        return "No candidate passes its gates as it is served, so that nothing could earn it back yet."
+    if best.candidate.variant == DENSE:
+        return f"Pruning does not pay for itself here: {_no_sparse(choice.lead, best)} ({named(best.candidate)})."
+    own = next((one for one in findings.payoffs if one.time is best), None)
+    if own is None or own.units is None:
+        return "After how many units that pays for itself cannot be said: what finding it cost is not known."
+    low, middle, high = (units.count(max(0.0, bound)) for bound in (own.units.low, own.units.middle, own.units.high))
+    return (
+        f"Against {named(own.base.candidate)}, {named(best.candidate)} has paid for itself after {middle} {choice.unit}s "
+        f"({low} to {high}; {setting(choice.lead)})."
+    )
+
+
 def named(candidate: Candidate) -> str:
     """``dense in int8 (dynamic) on ONNX Runtime``, ``the ticket at 90.1 % sparsity in float32 on TicketSmith sparse``."""
     network = in_sentence(candidate.variant)
@@ -125,7 +142,9 @@ def took(time: Time) -> str:
 
 def _no_sparse(lead: Setting, best: Time) -> str:
     """What speaks against pruning: the fastest sparse candidate that passes, or that there is none."""
-    sparse = next((time for time in lead.passing if time.candidate.variant != DENSE), None)
+    own = [time for time in lead.passing if time.candidate.variant != DENSE]
+    # a dense runtime takes as long for zeros: it would say nothing of pruning
+    sparse = next((time for time in own if not time.candidate.judgements[0].dense), own[0] if own else None)
     if sparse is None:
         return "no sparse candidate that was timed passes its gates"
     against = lead.ratio(best, sparse)

@@ -74,8 +74,9 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         terms.append(
             (
                 "PASS, FAIL, INCONCLUSIVE",
-                f"PASS: with {confidence} confidence quality loses no more than the gate allows. FAIL: with the same "
-                "confidence it loses more. INCONCLUSIVE: the seeds differ too much, or are too few, to say either.",
+                f"PASS: with {confidence} confidence quality loses no more than the gate allows, on average over seeds. FAIL: "
+                "with the same confidence it loses more. INCONCLUSIVE: the seeds, or the test examples, differ too much, or "
+                "are too few, to say either.",
             )
         )
     else:
