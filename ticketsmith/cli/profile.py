@@ -56,7 +56,8 @@ def profile(
     )
     click.echo(
         f"peak: {rate(measured.peak / 1e9)} GFLOP/s, a product of two {measured.side:,} x {measured.side:,} matrices in "
-        f"{measured.dtype}; a step reaches {share(measured.of_peak)} of it ({rate(measured.flops / 1e6)} MFLOP, dense)"
+        f"{measured.dtype}; a step does the {rate(measured.flops / 1e6)} MFLOP of the dense network at "
+        f"{share(measured.of_peak)} of it"
     )
 
 
@@ -112,14 +113,19 @@ def sentences(measured: Profile) -> list[str]:
             )
         )
         lines.append(
-            f"The layers that are pruned take {share(bound.share)} of a step: if they cost nothing, a step would be "
+            f"The layers that are pruned take {share(bound.share)} of a dense step: if they cost nothing, a step would be "
             f"{times(bound.speedup())} as fast at most{at}."
+        )
+    if measured.sparsity > 0:
+        now = share(measured.step_seconds / measured.dense)
+        lines.append(
+            f"With the kernels of today ({measured.kernels}) a step of this sparsity takes {now} of a dense one."
         )
     if bound is not None and bound.uncounted:
         lines.append(
             f"Not counted among them, since no linear layer or convolution computes with it: {listed(bound.uncounted)}."
         )
-    return lines
+    return [*lines, *measured.notes]
 
 
 def _rows(measured: Profile) -> list[dict[str, str]]:
