@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.units import duration, latency, listed, percent, plural, rate, share, times
+from ticketsmith.units import duration, latency, listed, percent, rate, share, times
 
 if TYPE_CHECKING:
     from ticketsmith.training.profile import Profile
@@ -87,7 +87,8 @@ def sentences(measured: Profile) -> list[str]:
     busy = sum(work.values())
     most = sorted(work.items(), key=lambda part: part[1], reverse=True)[:3]
     shares = listed([f"{name} {share(seconds / busy)}" for name, seconds in most if seconds > 0.05 * busy])
-    takes = f"A run of {plural(measured.steps, 'step')} takes about {duration(measured.seconds)} on {_place(measured)}"
+    steps = "a step" if measured.steps == 1 else f"{measured.steps:,} steps"
+    takes = f"A run of {steps} takes about {duration(measured.seconds)} on {_place(measured)}"
     waits = 1.0 - busy / measured.seconds
     if waits > _MUCH:
         lines = [
