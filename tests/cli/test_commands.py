@@ -297,7 +297,7 @@ def test_where_the_time_of_a_run_goes(recipe_file: Write, capsys: pytest.Capture
     assert status == 0
     first, *_ = out.splitlines()
     assert re.match(r"A run of [\d,]+ steps takes about .* on one core", first)
-    for part in ("forward", "backward", "masks", "waiting", "peak: "):
+    for part in ("forward", "backward", "masks", "waiting", "peak: ", "With the kernels of today (torch)"):
         assert part in out
     status, out, _ = call(*command, "--sparsity", "0", "--json", capsys=capsys)
     document = json.loads(out)

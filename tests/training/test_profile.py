@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.training.runs import CPU, jobs
 from ticketsmith import api
@@ -16,7 +15,6 @@ from ticketsmith.config import load_recipe
 from ticketsmith.errors import RecipeError
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.training.device import prepare
-from ticketsmith.training.learner import Learner
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.profile import Profile
 
@@ -78,24 +76,14 @@ def test_sparsity_can_save_what_pruned_layers_take_and_no_more(recipe_file: Writ
     assert wide.of_peak > dear.of_peak
 
 
-def test_a_learner_whose_step_is_one_call_tells_its_own_parts(
-    recipe_file: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class OneCall(Learner):
-        def __init__(self, *how: Any) -> None:
-            super().__init__(*how)
-            self.parts: dict[str, float] = {}
-
-        def step(self, batch: Any, lr: float, generator: Any) -> torch.Tensor:
-            began = time.process_time()
-            torch.rand(400, 400) @ torch.rand(400, 400)
-            self.parts["products"] = self.parts.get("products", 0.0) + time.process_time() - began
-            return torch.zeros(())
-
-    monkeypatch.setattr("ticketsmith.training.profile.Learner", OneCall)
-    told = profiled(recipe_file(), "training.duration=20it", steps=10)
-    assert set(told.step) == {"products", "steps", "data", "optimizer"}
-    assert told.step["products"] > told.step["steps"]
+def test_native_kernels_tell_what_sparsity_saves_already(recipe_file: Write) -> None:
+    changes = ("training.batch_size=200", 'task.model={"name": "mlp", "widths": [700, 700]}', "training.kernels=native")
+    told = profiled(recipe_file(), *changes, sparsity=0.98, steps=25)
+    assert list(told.step) == ["steps"], "they tell no parts"
+    assert told.bound is not None
+    assert told.step_seconds < told.dense / 2
+    assert told.bound.share > 0.5
+    assert not told.notes
 
 
 def test_what_cannot_be_profiled_is_one_sentence(recipe_file: Write) -> None:

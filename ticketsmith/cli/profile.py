@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ticketsmith.cli import options
-from ticketsmith.units import duration, latency, listed, percent, plural, rate, share, times
+from ticketsmith.units import duration, latency, listed, percent, rate, share, times
 
 if TYPE_CHECKING:
     from ticketsmith.training.profile import Profile
@@ -56,7 +56,8 @@ def profile(
     )
     click.echo(
         f"peak: {rate(measured.peak / 1e9)} GFLOP/s, a product of two {measured.side:,} x {measured.side:,} matrices in "
-        f"{measured.dtype}; a step reaches {share(measured.of_peak)} of it ({rate(measured.flops / 1e6)} MFLOP, dense)"
+        f"{measured.dtype}; a step does the {rate(measured.flops / 1e6)} MFLOP of the dense network at "
+        f"{share(measured.of_peak)} of it"
     )
 
 
@@ -86,7 +87,8 @@ def sentences(measured: Profile) -> list[str]:
     busy = sum(work.values())
     most = sorted(work.items(), key=lambda part: part[1], reverse=True)[:3]
     shares = listed([f"{name} {share(seconds / busy)}" for name, seconds in most if seconds > 0.05 * busy])
-    takes = f"A run of {plural(measured.steps, 'step')} takes about {duration(measured.seconds)} on {_place(measured)}"
+    steps = "a step" if measured.steps == 1 else f"{measured.steps:,} steps"
+    takes = f"A run of {steps} takes about {duration(measured.seconds)} on {_place(measured)}"
     waits = 1.0 - busy / measured.seconds
     if waits > _MUCH:
         lines = [
@@ -112,14 +114,19 @@ def sentences(measured: Profile) -> list[str]:
             )
         )
         lines.append(
-            f"The layers that are pruned take {share(bound.share)} of a step: if they cost nothing, a step would be "
+            f"The layers that are pruned take {share(bound.share)} of a dense step: if they cost nothing, a step would be "
             f"{times(bound.speedup())} as fast at most{at}."
+        )
+    if measured.sparsity > 0:
+        now = share(measured.step_seconds / measured.dense)
+        lines.append(
+            f"With the kernels of today ({measured.kernels}) a step of this sparsity takes {now} of a dense one."
         )
     if bound is not None and bound.uncounted:
         lines.append(
             f"Not counted among them, since no linear layer or convolution computes with it: {listed(bound.uncounted)}."
         )
-    return lines
+    return [*lines, *measured.notes]
 
 
 def _rows(measured: Profile) -> list[dict[str, str]]:

@@ -4,8 +4,9 @@ Parts are seconds that the processor works (on a GPU: that pass until it has end
 them little. What passes beyond that is *waiting*: for a processor that others have, or for a disk. A stretch of steps adds up
 to itself: what no part accounts for is the loop's own.
 
-What sparsity could save at most is what a step takes less when the layers that are pruned compute nothing and give zeros of
-the same shapes: their products, the gradients of their weights, and their share of the masks and of the optimizer.
+What sparsity could save at most is what a dense step takes less when the layers that are pruned compute nothing and give zeros
+of the same shapes: their products, the gradients of their weights, and their share of the optimizer. Of native kernels, it is
+what a step takes less when these layers keep a thousandth of their weights.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ticketsmith.tasks.flops import forward_flops, step_flops
 from ticketsmith.tasks.task import Task
 from ticketsmith.training.device import prepared
 from ticketsmith.training.environment import describe
+from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.loop import Progress, evaluate, train
 from ticketsmith.training.record import measured_files
@@ -49,6 +51,8 @@ _SECONDS = 1.5
 """Of steps that a repeat takes, where nobody says how many."""
 _NEVER = 10**9
 """A step that none reaches."""
+_FEW = 0.001
+"""Of weights: so few that kernels whose steps cost what their density costs take next to nothing for them."""
 _SIDE = {"cpu": 1024, "cuda": 8192}
 """Of the square matrices whose product is the peak."""
 
@@ -57,8 +61,8 @@ _SIDE = {"cpu": 1024, "cuda": 8192}
 class Bound:
     """What sparsity could save of a step at most.
 
-    ``step``: seconds that a step takes, ``rest``: without the ``layers`` that are pruned. ``uncounted``: pruned weights that no
-    linear layer or convolution computes with, whose time is in the rest.
+    ``step``: seconds that a dense step takes, ``rest``: without the ``layers`` that are pruned. ``uncounted``: pruned weights
+    that no linear layer or convolution computes with, whose time is in the rest.
     """
 
     step: float
@@ -83,10 +87,12 @@ class Profile:
     ``step``: by part, without waiting; ``waits``: while a step passes. ``steps`` and ``evaluations``: of a run. Of work and of
     waiting: ``start``: model, mask and optimizer; ``evaluation``: one on validation; ``end``: the last ones, on validation and
     test; ``writing``: the files of a run, into a local folder. ``flops``: arithmetic of a dense step, forward and backward.
-    ``peak``: FLOP/s of the product of two square matrices of ``side`` in the recipe's ``dtype``.
+    ``peak``: FLOP/s of the product of two square matrices of ``side`` in the recipe's ``dtype``. ``dense``: seconds of a dense
+    step, by the same ``kernels``; ``notes``: what a run would tell.
     """
 
     device: str
+    kernels: str
     dtype: str
     batch_size: int
     sparsity: float
@@ -101,7 +107,9 @@ class Profile:
     flops: int
     peak: float
     side: int
+    dense: float
     bound: Bound | None
+    notes: tuple[str, ...]
 
     @property
     def parts(self) -> dict[str, float]:
@@ -139,21 +147,34 @@ def profile(
     ``steps`` are measured, in five repeats; by default as many as take a few seconds. Raises RecipeError where there is nothing
     to measure or a layer would be left empty, and the errors of the task.
     """
+    alone = spec.training.model_copy(update={"ranks": 1, "accumulate": spec.training.parts})
+    spec = spec.model_copy(update={"training": alone})  # the work of all ranks, by this process
     total = spec.end(task.train_size) - spec.begin
     if total < 1:
         raise RecipeError("training.duration: nothing is trained, so there is no step to profile.")
     with prepared(device) as place:
         watch = _Watch(place)
-        model, masks, learner = _start(task, spec, rule, sparsity, place)
+        notes: list[str] = []
+        model, masks, learner = _start(task, spec, rule, sparsity, place, notes.append)
         start = watch.since_start()
         stretch = _Stretch(task, spec)
         count = _count(stretch, learner, place, total, steps)
-        free = _without(task, model, masks, spec.training, place)
-        repeats, rests = [], []
+        native = not isinstance(learner, TorchLearner)
+        others = {}
+        if sparsity > 0:
+            whole = {name: torch.ones_like(mask) for name, mask in masks.items()}
+            others["dense"] = make_learner(task, copied(model), whole, spec.training, place)
+        free = (_nearly_without if native else _without)(task, model, masks, spec.training, place)
+        if free is not None:
+            others["rest"] = free.learner
+        for other in others.values():
+            stretch(other, place, count)  # what is made only once
+        repeats: list[tuple[dict[str, float], float]] = []
+        beside: dict[str, list[float]] = {name: [] for name in others}
         for _ in range(_REPEATS):
             repeats.append(stretch(learner, place, count))
-            if free is not None:
-                rests.append(sum(stretch(free.learner, place, count)[0].values()))
+            for name, other in others.items():
+                beside[name].append(sum(stretch(other, place, count)[0].values()))
         step = {
             name: statistics.median(parts.get(name, 0.0) for parts, _ in repeats)
             for name in dict.fromkeys(name for parts, _ in repeats for name in parts)
@@ -161,12 +182,14 @@ def profile(
         evaluation, progress = _evaluations(learner, watch)
         end, writing = _end(task, spec, learner, progress, masks, watch)
         side = _SIDE["cuda" if place.type == "cuda" else "cpu"]
-        bound = (
-            None if free is None else Bound(sum(step.values()), statistics.median(rests), free.layers, free.uncounted)
-        )
+        dense = statistics.median(beside["dense"]) if "dense" in beside else sum(step.values())
+        bound = None
+        if free is not None:
+            bound = Bound(dense, statistics.median(beside["rest"]), free.layers, free.uncounted)
         every = in_steps(spec.training.evaluate_every, task.train_size, spec.training.batch_size)
         return Profile(
             device=place.type,
+            kernels="native" if native else "torch",
             dtype=spec.training.dtype,
             batch_size=spec.training.batch_size,
             sparsity=sparsity,
@@ -181,7 +204,9 @@ def profile(
             flops=step_flops(task, spec.training.batch_size),
             peak=_peak(place, spec.training.dtype, side, watch),
             side=side,
+            dense=dense,
             bound=bound,
+            notes=tuple(notes),
         )
 
 
@@ -318,7 +343,7 @@ def _count(stretch: _Stretch, learner: Learner, device: torch.device, total: int
 
 
 def _start(
-    task: Task, spec: RunSpec, rule: PruneRule, sparsity: float, device: torch.device
+    task: Task, spec: RunSpec, rule: PruneRule, sparsity: float, device: torch.device, note: Callable[[str], None]
 ) -> tuple[nn.Module, Masks, Learner]:
     """A model, its masks, and the learner of another one with the same weights."""
     torch.manual_seed(0)
@@ -336,7 +361,7 @@ def _start(
             raise RecipeError(
                 f"--sparsity {sparsity:g}: {why}. Choose less, or keep the layer dense by `pruning.exclude`."
             ) from error
-    return model, masks, TorchLearner(task, copied(model).to(device), masks, spec.training)
+    return model, masks, make_learner(task, copied(model), masks, spec.training, device, note)
 
 
 @dataclass(frozen=True)
@@ -353,9 +378,9 @@ def _without(task: Task, model: nn.Module, masks: Masks, training: Training, dev
 
     None where none of them is called as a module in a step, or a step cannot be taken apart.
     """
-    if getattr(training, "compile", False):
+    if training.compile:
         return None
-    pruned = {name for name, mask in masks.items() if not bool(mask.all())} or set(masks)
+    pruned = _pruned(masks)
     model = copied(model).to(device)
     mine = {
         holder.module: weight.name
@@ -385,6 +410,20 @@ def _without(task: Task, model: nn.Module, masks: Masks, training: Training, dev
     layers = tuple(name for module, name in mine.items() if module in called)
     uncounted = tuple(sorted(pruned - set(layers)))
     return _Free(TorchLearner(task, model, everything, training), layers, uncounted)
+
+
+def _nearly_without(task: Task, model: nn.Module, masks: Masks, training: Training, device: torch.device) -> _Free:
+    """A learner of native kernels whose pruned layers keep a thousandth of their weights, and one at least."""
+    pruned, few = _pruned(masks), {name: torch.ones_like(mask) for name, mask in masks.items()}
+    for name in pruned:
+        few[name] = torch.rand(few[name].shape) < _FEW
+        few[name].view(-1)[0] = True
+    return _Free(make_learner(task, copied(model), few, training, device), tuple(few), ())
+
+
+def _pruned(masks: Masks) -> set[str]:
+    """The weights that ``masks`` prune; all, of a dense network."""
+    return {name for name, mask in masks.items() if not bool(mask.all())} or set(masks)
 
 
 def _zeros_of(
