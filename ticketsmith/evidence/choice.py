@@ -112,7 +112,7 @@ class Time:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What one batch size and number of threads says.
+    """What one phase, batch size and number of threads says.
 
     ``times`` are all candidates that were timed, the fastest first. ``best`` is the fastest of each kind that passes.
     ``rival`` is the fastest dense candidate of any precision that passes, ``choice`` what to deploy: the simplest kind that
@@ -127,6 +127,7 @@ class Setting:
     confidence: float
     times: tuple[Time, ...]
     subject: str
+    phase: str = ""
 
     @property
     def passing(self) -> tuple[Time, ...]:
@@ -251,7 +252,7 @@ def choose(
     race = served.race
     candidates = tuple(_judged(served, results, policy, metric))
     settings = [_setting(cell, candidates, race.confidence, subject) for cell in race.cells]
-    settings = sorted((one for one in settings if one.times), key=lambda one: (one.batch_size, one.threads))
+    settings = sorted((one for one in settings if one.times), key=_order)
     if not settings:
         return None
     finest = resolution([run for run in results if run.variant == DENSE], metric, "test")
@@ -322,4 +323,12 @@ def _setting(cell: RaceCell, candidates: Sequence[Candidate], confidence: float,
             if candidate and any(one.sha256 == entry.sha256 for one in candidate.judgements):
                 times.append(Time(candidate, entry))
     times.sort(key=lambda time: time.median_ms)
-    return Setting(cell.batch_size, cell.threads, cell.units, cell.resolution, confidence, tuple(times), subject)
+    return Setting(
+        cell.batch_size, cell.threads, cell.units, cell.resolution, confidence, tuple(times), subject, cell.phase
+    )
+
+
+def _order(one: Setting) -> tuple[int, int, int]:
+    """As cells of the benchmark: of a model that generates, the time of a token leads."""
+    phases = ("decode", "prefill", "")
+    return phases.index(one.phase) if one.phase in phases else len(phases), one.batch_size, one.threads

@@ -131,8 +131,9 @@ def ratio(value: Ratio) -> str:
 
 
 def setting(one: Setting) -> str:
-    """``batch size 1, 1 thread``."""
-    return f"batch size {one.batch_size}, {units.plural(one.threads, 'thread')}"
+    """``batch size 1, 1 thread``, with the phase before it."""
+    phase = f"{one.phase}, " if one.phase else ""
+    return f"{phase}batch size {one.batch_size}, {units.plural(one.threads, 'thread')}"
 
 
 def took(time: Time) -> str:
