@@ -72,6 +72,11 @@ class Candidate:
         return sum(one.bytes for one in self.judgements) / len(self.judgements)
 
     @property
+    def in_vain(self) -> bool:
+        """Whether it is a sparse network on a runtime that multiplies zeros: as fast as dense, and no better."""
+        return self.variant != DENSE and self.judgements[0].dense
+
+    @property
     def status(self) -> Status:
         """The conjunction of its gates on test."""
         return level_status(self.verdicts)
@@ -114,10 +119,10 @@ class Time:
 class Setting:
     """What one phase, batch size and number of threads says.
 
-    ``times`` are all candidates that were timed, the fastest first. ``best`` is the fastest of each kind that passes.
-    ``rival`` is the fastest dense candidate of any precision that passes, ``choice`` what to deploy: the simplest kind that
-    no other is surely faster than; None where none passes. ``break_even`` tells by form that skips zeros from which
-    sparsity of the subject on it is surely faster than the rival.
+    ``times`` are all candidates that were timed, the fastest first. ``best`` is the fastest of each kind that passes, but for
+    what is sparse in vain. ``rival`` is the fastest dense candidate of any precision that passes, ``choice`` what to deploy:
+    the simplest kind that no other is surely faster than; None where none passes. ``break_even`` tells by form that skips
+    zeros from which sparsity of the subject on it is surely faster than the rival.
     """
 
     batch_size: int
@@ -137,7 +142,8 @@ class Setting:
     def best(self) -> Mapping[Kind, Time]:
         best: dict[Kind, Time] = {}
         for time in self.passing:
-            best.setdefault(time.candidate.kind, time)
+            if not time.candidate.in_vain:
+                best.setdefault(time.candidate.kind, time)
         return best
 
     @property
