@@ -30,7 +30,7 @@ from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_work
 from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Noted, WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
-from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
+from ticketsmith.inference.settings import FILE_PRECISIONS, BenchmarkSettings
 from ticketsmith.plan import Plan, PlannedRun, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate
@@ -434,9 +434,10 @@ class Experiment(ExperimentReader):
         from ticketsmith.candidates.forms import Network, forms
         from ticketsmith.inference.onnx_file import noted
         from ticketsmith.tasks.build import single_example
+        from ticketsmith.tasks.task import serving as serving_of
 
         rate = rate_of(machine)
-        how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=PRECISIONS)
+        how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=FILE_PRECISIONS)
         if how.device != "cpu":
             raise RecipeError(f"--candidates are files for CPUs; --device {how.device} has none.")
         runs = [r for r in self.results if not r.diverged and r.draw == 0 and r.final is not None]
@@ -457,11 +458,13 @@ class Experiment(ExperimentReader):
         own = forms(how.runtimes, tuple(dict.fromkeys(("float32", *how.precisions))))
         wants = measure.wanted([(r.variant, r.level) for r in mine], (about, middle))
         example = single_example(self.task, 1)
+        decodes = bool(serving_of(self.task).phases) and hasattr(self.model(mine[0]), "stepper")
 
         def network(run: Result, folder: Path) -> Network:
-            return Network(noted(self.model(run), run), example, partial(measure.calibration, self.task), folder)
+            model, calibration = noted(self.model(run), run), partial(measure.calibration, self.task)
+            return Network(model=model, example=example, calibration=calibration, folder=folder, decodes=decodes)
 
-        order = measure.Order(mine, own, wants, network, seed)
+        order = measure.Order(mine, own, wants, network, seed, decodes)
         race = measure.measure(self.store, self.name, self.task, order, how, progress)
         measure.put(self.store, self.name, dataclasses.replace(race, machine_rate=rate))
         self.renew()

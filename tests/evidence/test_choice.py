@@ -166,8 +166,8 @@ def test_what_each_choice_costs_is_earned_back_at_the_measured_difference() -> N
     rate = Rate("here", 3.6)
     findings = conclude("x", runs, POLICY, served=replace(served, race=replace(served.race, machine_rate=rate)))
     assert findings.choice is not None
-    quantise, prune, both = findings.payoffs
-    assert (quantise.kind, prune.kind, both.kind) == ("quantise", "prune", "both")
+    quantise, prune = findings.payoffs  # a ticket as int8 on a dense runtime is as fast as dense: nobody deploys it
+    assert (quantise.kind, prune.kind) == ("quantise", "prune")
     # dense as int8, three replicates of two seconds each, at 3.6 an hour; a call of 0.2 ms on one of two cores is halved
     assert quantise.trying_seconds == pytest.approx(6.0)
     assert quantise.cost == pytest.approx(0.006)
@@ -176,8 +176,7 @@ def test_what_each_choice_costs_is_earned_back_at_the_measured_difference() -> N
     assert quantise.units.low < quantise.units.middle < quantise.units.high
     assert prune.cost is not None
     assert quantise.cost is not None
-    assert both.cost is not None
-    assert both.cost > prune.cost > quantise.cost
+    assert prune.cost > quantise.cost
 
 
 def test_without_gates_nobody_can_say() -> None:

@@ -11,6 +11,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from ticketsmith.errors import RecipeError, in_a_line
 from ticketsmith.evidence.choice import FLOAT32
 from ticketsmith.inference import loaders
 from ticketsmith.inference.onnx_file import write_to_serve
+from ticketsmith.inference.runtimes.decoding import Stepping, write_step
 from ticketsmith.machine import cpu_name, low_instructions
 from ticketsmith.plugins import nearest
 from ticketsmith.runtime import artifact
@@ -34,24 +36,28 @@ CALIBRATION = 512
 CALIBRATION_BATCH = 32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Network:
     """What is written: a module in evaluation mode on the CPU, or None where a subclass has another source; one input
     ``[1, ...]``; and what quantisers calibrate with.
 
     ``calibration()`` gives batches of training inputs. ``folder`` is scratch, where forms share what they make on their way.
+    ``decodes``: the model generates, so that its ONNX file is a step of it, with a cache that goes in and comes out.
     """
 
     model: nn.Module | None
     example: Tensor
     calibration: Callable[[], Sequence[NDArray[Any]]]
     folder: Path
+    decodes: bool = False
 
     @cached_property
     def onnx(self) -> Path:
         """The network as ONNX: the bytes of ``ticketsmith export``. Raises CannotRunError."""
         path = self.folder / "model.onnx"
         assert self.model is not None
+        if self.decodes:
+            return write_step(self.model, self.example, self.folder)[0]
         if write_to_serve(self.model, self.example, path) is None:
             raise CannotRunError("the model computes with the size of a batch as with a constant: no file takes any.")
         return path
@@ -72,6 +78,8 @@ class Form:
     """One way to serve. ``write(network, folder)`` writes ``files``, the first of which is what ``load(path, threads, batch)``
     opens; ``batch`` is the size of every call, None where sizes differ.
 
+    ``decoder(path, threads)`` opens it for sessions, where the runtime has any.
+
     ``packages`` are needed, the last of them being the runtime's. ``dense``: zeros are multiplied like any other number.
     ``by_call``: what an example gets may depend on the others in its call, so that it is judged in calls of the size that is
     timed.
@@ -84,6 +92,7 @@ class Form:
     files: tuple[str, ...]
     write: Callable[[Network, Path], None]
     load: Callable[[Path, int, int | None], Arrays]
+    decoder: Callable[[Path, int], Any] | None = None
     dense: bool = True
     by_call: bool = False
 
@@ -109,8 +118,17 @@ def _write_dynamic(network: Network, folder: Path) -> None:
 
 def _write_static(calibration: str, network: Network, folder: Path) -> None:
     target = network.folder / f"{calibration}.onnx"
-    onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration)
+    caches = empty_caches(network.onnx)
+    onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration, caches)
     target.rename(folder / "model.onnx")
+
+
+def _write_int4(network: Network, folder: Path) -> None:
+    onnx_runtime.quantise_weights(network.onnx, folder / "model.onnx")
+
+
+def _write_compressed(bits: int, network: Network, folder: Path) -> None:
+    engine("openvino").compress(network.onnx, folder / "model.xml", bits)
 
 
 def _write_nncf(network: Network, folder: Path) -> None:
@@ -144,8 +162,57 @@ def _write_torch(network: Network, folder: Path) -> None:
 def _load_engine(name: str, precision: str, path: Path, threads: int, batch: int | None) -> Arrays:
     opened = engine(name)
     opened.check(precision)
+    if (caches := _caches(path)) is not None:
+        step = opened.steps(path, threads, precision)()
+
+        def whole(tokens: NDArray[Any]) -> NDArray[Any]:
+            logits: NDArray[Any] = step([tokens, *caches(len(tokens))])[0]
+            return logits
+
+        return whole
     arrays: Arrays = opened.load(path, threads, precision, batch)
     return arrays
+
+
+def _decode_engine(name: str, precision: str, path: Path, threads: int) -> Stepping:
+    opened, caches = engine(name), _caches(path)
+    opened.check(precision)
+    if caches is None:
+        raise CannotRunError("the file is no step of a model: it has no cache.")
+    return Stepping(opened.steps(path, threads, precision), caches)
+
+
+def _decode_tsk(path: Path, threads: int) -> Any:
+    from ticketsmith.runtime import load
+
+    return load(path, threads=threads)
+
+
+def _caches(path: Path) -> Callable[[int], list[NDArray[Any]]] | None:
+    """What makes the empty cache of a step; None for a file of one input."""
+    shapes = _shapes_of_onnx(path) if path.suffix == ".onnx" else engine("openvino").input_shapes(path)
+    if len(shapes) < 2:
+        return None
+    return partial(_empty, shapes[1:])
+
+
+def empty_caches(path: Path) -> Callable[[int], list[NDArray[Any]]]:
+    """The same of an ONNX file, no caches where it has none."""
+    return partial(_empty, _shapes_of_onnx(path)[1:])
+
+
+def _empty(shapes: Sequence[Sequence[int | None]], batch: int) -> list[NDArray[Any]]:
+    """Caches ``[batch, ..., 0, ...]`` of so many sequences of which nothing was read: free sizes but the batch's are 0."""
+    return [np.zeros([batch, *(size or 0 for size in shape[1:])], np.float32) for shape in shapes]
+
+
+def _shapes_of_onnx(path: Path) -> list[list[int | None]]:
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    ports = [port.type.tensor_type.shape for port in graph.input if port.name not in constants]
+    return [[size.dim_value or None for size in shape.dim] for shape in ports]
 
 
 def _load_tsk(path: Path, threads: int, batch: int | None) -> Arrays:
@@ -158,37 +225,47 @@ def _load_torch(path: Path, threads: int, batch: int | None) -> Arrays:
     return loaders.torch_program(path, threads, precision="bfloat16")
 
 
-def _ort(method: str, write: Callable[[Network, Path], None], by_call: bool = False) -> Form:
-    name, precision = ("onnxruntime", FLOAT32) if not method else (f"onnxruntime-int8-{method}", "int8")
-    packages = ("onnx", "onnxruntime")
-    return Form(name, "onnxruntime", precision, packages, ("model.onnx",), write,
-                partial(_load_engine, "onnxruntime", FLOAT32), by_call=by_call)  # fmt: skip
+def _ort(name: str, precision: str, write: Callable[[Network, Path], None], by_call: bool = False) -> Form:
+    load, decoder = partial(_load_engine, "onnxruntime", FLOAT32), partial(_decode_engine, "onnxruntime", FLOAT32)
+    return Form(
+        name, "onnxruntime", precision, ("onnx", "onnxruntime"), ("model.onnx",), write, load, decoder, by_call=by_call
+    )
 
 
-def _sparse(precision: str) -> Form:
-    name = "sparse" if precision == FLOAT32 else f"sparse-{precision}"
-    return Form(name, "sparse", precision, (native.__name__,), ("model.tsk",), partial(_write_tsk, precision), _load_tsk,
-                dense=False, by_call=precision != FLOAT32)  # fmt: skip
+def _openvino(name: str, precision: str, write: Callable[[Network, Path], None], asked: str = FLOAT32) -> Form:
+    """Forms that NNCF rounds are files of OpenVINO's own."""
+    nncf = precision.startswith("int")
+    packages = ("onnx", "nncf", "openvino") if nncf else ("onnx", "openvino")
+    files = ("model.xml", "model.bin") if nncf else ("model.onnx",)
+    load, decoder = partial(_load_engine, "openvino", asked), partial(_decode_engine, "openvino", asked)
+    return Form(name, "openvino", precision, packages, files, write, load, decoder)
 
 
-def _openvino(name: str, precision: str, asked: str, packages: tuple[str, ...], files: tuple[str, ...],
-              write: Callable[[Network, Path], None]) -> Form:  # fmt: skip
-    return Form(name, "openvino", precision, packages, files, write, partial(_load_engine, "openvino", asked))
+def _sparse(name: str, precision: str) -> Form:
+    write, low = partial(_write_tsk, precision), precision != FLOAT32
+    packages = (native.__name__,)
+    return Form(
+        name, "sparse", precision, packages, ("model.tsk",), write, _load_tsk, _decode_tsk, dense=False, by_call=low
+    )
 
 
 _FORMS = (
-    _ort("", _write_onnx),
-    _ort("dynamic", _write_dynamic, by_call=True),
-    *(_ort(f"static-{name}", partial(_write_static, name)) for name in onnx_runtime.CALIBRATIONS),
-    _openvino("openvino", FLOAT32, FLOAT32, ("onnx", "openvino"), ("model.onnx",), _write_onnx),
-    _openvino("openvino-bfloat16", "bfloat16", "bfloat16", ("onnx", "openvino"), ("model.onnx",), _write_onnx),
-    _openvino(
-        "openvino-int8-nncf", "int8", FLOAT32, ("onnx", "nncf", "openvino"), ("model.xml", "model.bin"), _write_nncf
+    _ort("onnxruntime", FLOAT32, _write_onnx),
+    _ort("onnxruntime-int8-dynamic", "int8", _write_dynamic, by_call=True),
+    *(
+        _ort(f"onnxruntime-int8-static-{name}", "int8", partial(_write_static, name))
+        for name in onnx_runtime.CALIBRATIONS
     ),
+    _ort("onnxruntime-int4-weights", "int4", _write_int4),
+    _openvino("openvino", FLOAT32, _write_onnx),
+    _openvino("openvino-bfloat16", "bfloat16", _write_onnx, "bfloat16"),
+    _openvino("openvino-int8-nncf", "int8", _write_nncf),
+    _openvino("openvino-int8-weights", "int8", partial(_write_compressed, 8)),
+    _openvino("openvino-int4-weights", "int4", partial(_write_compressed, 4)),
     Form("torch-bfloat16", "torch", "bfloat16", ("torch",), ("model.pt2",), _write_torch, _load_torch),
-    _sparse(FLOAT32),
-    _sparse("bfloat16"),
-    _sparse("int8"),
+    _sparse("sparse", FLOAT32),
+    _sparse("sparse-bfloat16", "bfloat16"),
+    _sparse("sparse-int8", "int8"),
 )
 FORMS = {form.name: form for form in _FORMS}
 """By name, in the order in which they are told."""

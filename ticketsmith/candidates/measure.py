@@ -19,7 +19,7 @@ from torch import Tensor
 from ticketsmith.candidates import shelf
 from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
 from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, count, judge
-from ticketsmith.candidates.timing import timed
+from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.candidates import Judgement, Lack, Race, to_json
@@ -45,6 +45,7 @@ class Order:
     """What is asked for: each run of ``runs`` in each of ``forms`` that ``wants(run, form)``, in this order.
 
     ``network(run, folder)`` gives what is written, with ``folder`` for scratch. ``seed`` is the replicate that is timed.
+    ``decodes``: phases of decoding are timed, too.
     """
 
     runs: Sequence[Result]
@@ -52,6 +53,7 @@ class Order:
     wants: Callable[[Result, Form], bool]
     network: Callable[[Result, Path], Network]
     seed: int
+    decodes: bool = False
 
 
 def measure(
@@ -79,29 +81,20 @@ def measure(
     before, cells, noises, pins = around.state(), [], [], {}
     with tempfile.TemporaryDirectory(prefix="ticketsmith-") as scratch:
         files = list(bench.copied([one for one in own if one.seed == order.seed], Path(scratch)))
-        places = [(threads, size) for threads in settings.threads for size in settings.batch_sizes]
-        for index, (threads, size) in enumerate(places):
-            fitting = [(one, path) for one, path in files if one.calls in (0, size)]
-            allowance = None if end is None else max(0.0, end - clock()) / (len(places) - index)
-            tell = partial(_tell_rounds, progress, index * settings.rounds, len(places) * settings.rounds)
-            cell, lacking, signs_here, cores = timed(
-                fitting,
-                _array(single_example(task, size)),
-                threads,
-                kinds.units_per_input * size,
-                settings.rounds,
-                settings.seconds,
-                allowance,
-                Stopwatch(clock),
-                tell,
-            )
-            cells.append(cell)
-            lacks += lacking
-            noises += signs_here
-            pins[threads] = f"{threads}, on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
+        works = list(_works(task, settings, order.decodes))
+        for index, work in enumerate(works):
+            fitting = [(one, path) for one, path in files if one.calls in (0, len(work.inputs))]
+            allowance = None if end is None else max(0.0, end - clock()) / (len(works) - index)
+            tell = partial(_tell_rounds, progress, index * settings.rounds, len(works) * settings.rounds)
+            raced = timed(fitting, work, settings, allowance, Stopwatch(clock), tell)
+            cells.append(raced.cell)
+            lacks += raced.lacks
+            noises += raced.noises
+            cores = ", ".join(map(str, raced.cores))
+            pins[work.threads] = f"{work.threads}, on core{'s' if len(raced.cores) > 1 else ''} {cores}"
     machine = around.describe(torch.device("cpu")) | {"threads": "; ".join(pins.values())}
     machine["resolution"] = "Identical copies of a file differ by up to " + ", ".join(
-        f"{100 * (cell.resolution - 1):.1f} % at batch size {cell.batch_size}" for cell in cells
+        f"{100 * (cell.resolution - 1):.1f} % at {work}" for cell, work in zip(cells, works, strict=True)
     ) + "."  # fmt: skip
     machine["runtimes"] = "; ".join(dict.fromkeys(form.place for form in order.forms))
     if noises := noises + signs(before, around.state()):
@@ -197,6 +190,16 @@ class _Bench:
                 shelf.put_files(self.store, self.experiment, files)
                 shelf.put_judgement(self.store, self.experiment, one, scores.outcomes)
                 yield one
+
+
+def _works(task: Task, settings: BenchmarkSettings, decodes: bool) -> Iterator[Work]:
+    """One call as it is, and each phase of a model that generates, for each batch size and number of threads."""
+    kinds = serving(task)
+    for threads in settings.threads:
+        for size in settings.batch_sizes:
+            inputs = _array(single_example(task, size))
+            yield from (Work(inputs, threads, float(size * part.new), part) for part in kinds.phases if decodes)
+            yield Work(inputs, threads, kinds.units_per_input * size)
 
 
 def _tell_rounds(progress: Progress, start: int, total: int, what: str, rounds: int) -> None:

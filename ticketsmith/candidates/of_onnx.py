@@ -75,7 +75,7 @@ class OnnxTask(Labelled):
         return logits
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class OnnxNetwork(Network):
     """The file itself."""
 
@@ -144,7 +144,8 @@ def measure_onnx(
 
     def network(run: Result, folder: Path) -> Network:
         file = Path(places[run.variant, run.level])
-        return OnnxNetwork(None, task.example(1), partial(measure.calibration, task), folder, file)
+        calibration = partial(measure.calibration, task)
+        return OnnxNetwork(model=None, example=task.example(1), calibration=calibration, folder=folder, source=file)
 
     store, experiment = DirectoryStore(output), check_name(Path(path).stem, "the name of the file")
     own = forms(settings.runtimes, tuple(dict.fromkeys(("float32", *settings.precisions))))

@@ -10,7 +10,7 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.settings import ALL, PRECISIONS, RUNTIMES
+from ticketsmith.inference.settings import ALL, FILE_PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
@@ -47,7 +47,10 @@ Text = str | None
 )
 @click.option("--threads", type=click.IntRange(1, 1024), multiple=True, help="Cores a call may use; repeatable. [1]")
 @click.option(
-    "--dtype", "precisions", multiple=True, help="Of the weights: float32, bfloat16, int8; repeatable. [float32]"
+    "--dtype",
+    "precisions",
+    multiple=True,
+    help="Of the weights: float32, bfloat16, int8, for --candidates int4; repeatable. [float32; all]",
 )
 @click.option(
     "--runtime",
@@ -111,7 +114,7 @@ def benchmark(
     if candidates:
         _check_candidates(checkpoint, source, labelled, how)
         answers = _measure_candidates(
-            _settings(how, PRECISIONS), runs_prefix, experiment, base, machine, source, labelled
+            _settings(how, FILE_PRECISIONS), runs_prefix, experiment, base, machine, source, labelled
         )
         _show_candidates(answers, as_json)
         return

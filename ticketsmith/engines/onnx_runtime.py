@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,16 @@ CALIBRATIONS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percent
 """How static quantisation takes the range of activations from examples, by the names of its own ``CalibrationMethod``."""
 
 
-def quantise_static(path: Path, target: Path, examples: Sequence[NDArray[Any]], calibration: str) -> None:
+def quantise_static(
+    path: Path,
+    target: Path,
+    examples: Sequence[NDArray[Any]],
+    calibration: str,
+    beside: Callable[[int], Sequence[NDArray[Any]]] = lambda batch: (),
+) -> None:
     """Static int8 in QDQ form, as ONNX Runtime's documentation tells it: the graph is pre-processed, weights have a scale for
-    each output channel, activations the range that ``calibration`` takes from ``examples`` (batches ``[b, ...]``).
+    each output channel, activations the range that ``calibration`` takes from ``examples`` (batches ``[b, ...]``);
+    ``beside(b)`` are what further inputs the file has.
 
     Raises CannotRunError.
     """
@@ -70,8 +78,9 @@ def quantise_static(path: Path, target: Path, examples: Sequence[NDArray[Any]], 
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name, prepared = session(str(path), 1).get_inputs()[0].name, target.with_name(f"{target.stem}.prepared.onnx")
-    feed = iter([{name: example} for example in examples])
+    names = [port.name for port in session(str(path), 1).get_inputs()]
+    prepared = target.with_name(f"{target.stem}.prepared.onnx")
+    feed = iter([dict(zip(names, [one, *beside(len(one))], strict=True)) for one in examples])
 
     class Reader:
         def get_next(self) -> Any:
@@ -86,6 +95,22 @@ def quantise_static(path: Path, target: Path, examples: Sequence[NDArray[Any]], 
         )  # fmt: skip
 
 
+def quantise_weights(path: Path, target: Path) -> None:
+    """Weights of matrix products in 4 bits, a scale for each 32 of them (``MatMulNBits``). Raises CannotRunError."""
+    need("onnx")
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    model = onnx.load(str(path))
+    with _quantising():
+        quantiser = MatMulNBitsQuantizer(model, bits=4, block_size=32, is_symmetric=True)
+        quantiser.process()
+        low = quantiser.model.model
+    if not any(node.op_type == "MatMulNBits" for node in low.graph.node):
+        raise CannotRunError("it has no product that ONNX Runtime rounds to 4 bits (MatMul with constant weights).")
+    onnx.save(low, str(target))
+
+
 @contextlib.contextmanager
 def _quantising() -> Iterator[None]:
     """Without its advice, which it gives on the root logger and on the screen; its failures are CannotRunErrors."""
@@ -93,7 +118,8 @@ def _quantising() -> Iterator[None]:
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     except Exception as error:  # a library's own failures, of any kind
         raise CannotRunError(f"ONNX Runtime cannot quantise it ({in_a_line(error)}).") from error

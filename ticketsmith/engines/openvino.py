@@ -70,6 +70,33 @@ def quantise(path: Path, target: Path, examples: Sequence[NDArray[Any]]) -> None
         raise CannotRunError(f"NNCF cannot quantise it ({in_a_line(error)}).") from error
 
 
+def compress(path: Path, target: Path, bits: int) -> None:
+    """The weights alone in 8 or 4 bits, by NNCF; ``target`` as for ``quantise``. Raises CannotRunError."""
+    need("openvino", "nncf")
+    import logging
+
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    mode = nncf.CompressWeightsMode.INT8_ASYM if bits == 8 else nncf.CompressWeightsMode.INT4_SYM
+    how = {} if bits == 8 else {"group_size": 32}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            low = nncf.compress_weights(openvino.Core().read_model(str(path)), mode=mode, **how)
+        openvino.save_model(low, str(target), compress_to_fp16=False)
+    except Exception as error:  # a library's own failures, of any kind
+        raise CannotRunError(f"NNCF cannot compress its weights ({in_a_line(error)}).") from error
+
+
+def input_shapes(path: Path) -> list[list[int | None]]:
+    """The shapes of a file's inputs; None is a free size."""
+    import openvino
+
+    ports = openvino.Core().read_model(str(path)).inputs
+    return [[None if size.is_dynamic else size.get_length() for size in port.partial_shape] for port in ports]
+
+
 def load(path: Path, threads: int, precision: str = "float32", batch: int | None = None) -> Arrays:
     """A file of one input and one output."""
     request = compiled(str(path), threads, precision, batch).create_infer_request()

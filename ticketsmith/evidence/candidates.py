@@ -93,8 +93,9 @@ class Entry:
 class RaceCell:
     """Candidates that were timed in turn, round by round, at one batch size on so many threads.
 
-    ``units`` is what a call makes of what the task counts. ``resolution`` is the ratio, 1 or more, by which identical
-    copies of one candidate differ.
+    ``phase`` is empty for one call of a model as it is, ``prefill`` or ``decode`` where a model generates. ``units`` is what
+    a call makes of what the task counts. ``resolution`` is the ratio, 1 or more, by which identical copies of one candidate
+    differ.
     """
 
     batch_size: Count
@@ -102,6 +103,7 @@ class RaceCell:
     units: Number
     resolution: Number
     entries: tuple[Entry, ...]
+    phase: str = ""
 
 
 @with_config(STRICT)

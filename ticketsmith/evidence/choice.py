@@ -72,6 +72,11 @@ class Candidate:
         return sum(one.bytes for one in self.judgements) / len(self.judgements)
 
     @property
+    def in_vain(self) -> bool:
+        """Whether it is a sparse network on a runtime that multiplies zeros: as fast as dense, and no better."""
+        return self.variant != DENSE and self.judgements[0].dense
+
+    @property
     def status(self) -> Status:
         """The conjunction of its gates on test."""
         return level_status(self.verdicts)
@@ -112,12 +117,12 @@ class Time:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What one batch size and number of threads says.
+    """What one phase, batch size and number of threads says.
 
-    ``times`` are all candidates that were timed, the fastest first. ``best`` is the fastest of each kind that passes.
-    ``rival`` is the fastest dense candidate of any precision that passes, ``choice`` what to deploy: the simplest kind that
-    no other is surely faster than; None where none passes. ``break_even`` tells by form that skips zeros from which
-    sparsity of the subject on it is surely faster than the rival.
+    ``times`` are all candidates that were timed, the fastest first. ``best`` is the fastest of each kind that passes, but for
+    what is sparse in vain. ``rival`` is the fastest dense candidate of any precision that passes, ``choice`` what to deploy:
+    the simplest kind that no other is surely faster than; None where none passes. ``break_even`` tells by form that skips
+    zeros from which sparsity of the subject on it is surely faster than the rival.
     """
 
     batch_size: int
@@ -127,6 +132,7 @@ class Setting:
     confidence: float
     times: tuple[Time, ...]
     subject: str
+    phase: str = ""
 
     @property
     def passing(self) -> tuple[Time, ...]:
@@ -136,7 +142,8 @@ class Setting:
     def best(self) -> Mapping[Kind, Time]:
         best: dict[Kind, Time] = {}
         for time in self.passing:
-            best.setdefault(time.candidate.kind, time)
+            if not time.candidate.in_vain:
+                best.setdefault(time.candidate.kind, time)
         return best
 
     @property
@@ -251,7 +258,7 @@ def choose(
     race = served.race
     candidates = tuple(_judged(served, results, policy, metric))
     settings = [_setting(cell, candidates, race.confidence, subject) for cell in race.cells]
-    settings = sorted((one for one in settings if one.times), key=lambda one: (one.batch_size, one.threads))
+    settings = sorted((one for one in settings if one.times), key=_order)
     if not settings:
         return None
     finest = resolution([run for run in results if run.variant == DENSE], metric, "test")
@@ -322,4 +329,12 @@ def _setting(cell: RaceCell, candidates: Sequence[Candidate], confidence: float,
             if candidate and any(one.sha256 == entry.sha256 for one in candidate.judgements):
                 times.append(Time(candidate, entry))
     times.sort(key=lambda time: time.median_ms)
-    return Setting(cell.batch_size, cell.threads, cell.units, cell.resolution, confidence, tuple(times), subject)
+    return Setting(
+        cell.batch_size, cell.threads, cell.units, cell.resolution, confidence, tuple(times), subject, cell.phase
+    )
+
+
+def _order(one: Setting) -> tuple[int, int, int]:
+    """As cells of the benchmark: of a model that generates, the time of a token leads."""
+    phases = ("decode", "prefill", "")
+    return phases.index(one.phase) if one.phase in phases else len(phases), one.batch_size, one.threads

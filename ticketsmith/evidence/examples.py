@@ -62,7 +62,7 @@ def difference(
     """
     if _counts(dense, sparse, higher_is_better) is not None:
         return _of_bits(dense[0], sparse[0], confidence, higher_is_better, relative)
-    found = _influences(dense, sparse, higher_is_better, relative)
+    found = influences(dense, sparse, higher_is_better, relative)
     if found is None or len(found[0]) < 2:
         return None
     values, unit = found
@@ -167,7 +167,7 @@ def _counts(dense: Sequence[Outcomes], sparse: Sequence[Outcomes], higher_is_bet
     return (fewer, more) if better else (more, fewer)
 
 
-def _influences(
+def influences(
     dense: Sequence[Outcomes], sparse: Sequence[Outcomes], higher_is_better: bool, relative: bool
 ) -> tuple[Numbers, Unit] | None:
     """The worsening of each cluster ``[k]``, by the linear part of the metric; their mean is that of all examples."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from ticketsmith.evidence.candidates import Judgement, Served
 from ticketsmith.evidence.choice import FLOAT32, KINDS, Candidate, Choice, Kind, Time
+from ticketsmith.evidence.examples import Numbers, influences, mean_bounds
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
 from ticketsmith.evidence.rounds import Ratio
@@ -90,8 +91,8 @@ def _square(choice: Choice, served: Served, corners: Mapping[Kind, Candidate]) -
     seeds = sorted(set.intersection(*(set(one) for one in values.values())))
     if not seeds:
         return None
-    sign = -1.0 if choice.metric.higher_is_better else 1.0
-    level = choice.confidence
+    better, level = choice.metric.higher_is_better, choice.confidence
+    sign = -1.0 if better else 1.0
     rows = {kind: [values[kind][seed] for seed in seeds] for kind in KINDS}
     losses = {
         kind: [sign * (one - base) for one, base in zip(rows[kind], rows["neither"], strict=True)] for kind in KINDS
@@ -106,7 +107,7 @@ def _square(choice: Choice, served: Served, corners: Mapping[Kind, Candidate]) -
     whole = _paired(excess, choice, rows)
     if examples:
         per = {kind: _outcomes(corners[kind].judgements, seeds[0], choice.metric, served) for kind in KINDS}
-        if spread := _over_examples(per, sign, level):
+        if spread := _over_examples(per, better, level):
             spans, whole = spread
         examples = spread is not None
     times = {kind: time for kind, one in corners.items() for time in choice.lead.times if time.candidate is one}
@@ -139,25 +140,20 @@ def _outcomes(judgements: Iterable[Judgement], seed: int, metric: Metric, served
 
 
 def _over_examples(
-    outcomes: Mapping[Kind, Outcomes | None], sign: float, confidence: float
+    outcomes: Mapping[Kind, Outcomes | None], higher_is_better: bool, confidence: float
 ) -> tuple[dict[Kind, Interval], Interval] | None:
-    """The same with examples in the place of replicates; None where they have no outcomes, or are not independent."""
-    columns: dict[Kind, np.ndarray] = {}
+    """The same with examples, or their documents, in the place of replicates; None where there are no outcomes of them."""
+    base = outcomes["neither"]
+    losses = {}
     for kind, one in outcomes.items():
-        if one is None or one.documents is not None or one.sizes is not None or one.exponential:
+        change = None if base is None or one is None else influences([base], [one], higher_is_better, relative=False)
+        if change is None or len(change[0]) < 2:
             return None
-        columns[kind] = sign * one.scale * one.values.astype(np.float64)
-    if len({len(column) for column in columns.values()}) > 1:
-        return None
-    losses = {kind: columns[kind] - columns["neither"] for kind in KINDS}
+        losses[kind] = change[0]
     excess = losses["both"] - losses["prune"] - losses["quantise"]
-    return {kind: _normal(losses[kind], confidence) for kind in KINDS}, _normal(excess, confidence)
+    return {kind: _mean(losses[kind], confidence) for kind in KINDS}, _mean(excess, confidence)
 
 
-def _normal(values: Sequence[float] | np.ndarray, confidence: float) -> Interval:
-    """The mean of so many values that it is normal, with its two-sided interval."""
-    from scipy.special import ndtri
-
-    reach = float(ndtri(0.5 + confidence / 2)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    middle = float(np.mean(values))
-    return Interval(middle, middle - reach, middle + reach, len(values))
+def _mean(values: Numbers, confidence: float) -> Interval:
+    low, high = mean_bounds(values, 0.5 + confidence / 2)
+    return Interval(float(values.mean()), low, high, len(values))

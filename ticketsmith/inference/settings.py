@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ticketsmith.errors import RecipeError
 
 PRECISIONS = ("float32", "bfloat16", "int8")
+FILE_PRECISIONS = (*PRECISIONS, "int4")
+"""Those of candidates, which are files: weights of some may have 4 bits."""
+
 BATCH_SIZES = (1, 8, 32, 64)
 ROUNDS = 100
 ALL = "all"
@@ -88,8 +91,8 @@ class BenchmarkSettings:
 
     def __post_init__(self) -> None:
         for precision in self.precisions:
-            if precision not in PRECISIONS:
-                raise RecipeError(f"--dtype {precision!r} is not one of {', '.join(PRECISIONS)}.")
+            if precision not in FILE_PRECISIONS:
+                raise RecipeError(f"--dtype {precision!r} is not one of {', '.join(FILE_PRECISIONS)}.")
         if not self.precisions:
             raise RecipeError(f"a benchmark needs a precision: {', '.join(PRECISIONS)}.")
         if not self.batch_sizes or min(self.batch_sizes) < 1:

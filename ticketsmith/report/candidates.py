@@ -145,6 +145,7 @@ def document(findings: Findings) -> dict[str, Any] | None:
 
 def _setting(choice: Choice, one: Setting) -> dict[str, Any]:
     return {
+        "phase": one.phase,
         "batch_size": one.batch_size,
         "threads": one.threads,
         "verdict": one.choice.candidate.kind if one.choice else None,

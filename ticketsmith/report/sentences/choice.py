@@ -131,8 +131,9 @@ def ratio(value: Ratio) -> str:
 
 
 def setting(one: Setting) -> str:
-    """``batch size 1, 1 thread``."""
-    return f"batch size {one.batch_size}, {units.plural(one.threads, 'thread')}"
+    """``batch size 1, 1 thread``, with the phase before it."""
+    phase = f"{one.phase}, " if one.phase else ""
+    return f"{phase}batch size {one.batch_size}, {units.plural(one.threads, 'thread')}"
 
 
 def took(time: Time) -> str:
@@ -142,11 +143,10 @@ def took(time: Time) -> str:
 
 def _no_sparse(lead: Setting, best: Time) -> str:
     """What speaks against pruning: the fastest sparse candidate that passes, or that there is none."""
-    own = [time for time in lead.passing if time.candidate.variant != DENSE]
-    # a dense runtime takes as long for zeros: it would say nothing of pruning
-    sparse = next((time for time in own if not time.candidate.judgements[0].dense), own[0] if own else None)
+    own = (time for time in lead.passing if time.candidate.variant != DENSE)
+    sparse = next((time for time in own if not time.candidate.in_vain), None)
     if sparse is None:
-        return "no sparse candidate that was timed passes its gates"
+        return "no sparse candidate that skips zeros and was timed passes its gates"
     against = lead.ratio(best, sparse)
     doubt = "" if against.high < 1.0 else ", which is not surely faster"
     return f"the fastest sparse candidate that passes, {named(sparse.candidate)}, is {ratio(against)} as fast{doubt}"
