@@ -26,6 +26,7 @@ _DEFAULTS = {
 }
 _OURS = "ticketsmith."
 _ID, _SENT, _FILES = f"{_OURS}id", f"{_OURS}sent", f"{_OURS}files"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its pages MLflow shows
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # of one request
 
 Item = TypeVar("Item")
@@ -83,7 +84,7 @@ class MlflowSink:
         found = self._client.get_experiment_by_name(project)
         if found is None:
             try:
-                return str(self._client.create_experiment(project))
+                return str(self._client.create_experiment(project, tags=_KIND))
             except MlflowException:  # another process has, meanwhile
                 found = self._client.get_experiment_by_name(project)
                 if found is None:
@@ -105,7 +106,7 @@ class MlflowSink:
 
     def _tags(self, record: Record) -> dict[str, str]:
         tags = {f"{_OURS}{name}": value for name, value in record.tags.items() if value}
-        tags |= {_ID: record.id, f"{_OURS}store": record.link}
+        tags |= {_ID: record.id, f"{_OURS}store": record.link, "mlflow.source.name": "ticketsmith"}
         if not record.is_parent:
             tags["mlflow.parentRunId"] = self._runs[EXPERIMENT].info.run_id
         return tags

@@ -161,6 +161,7 @@ def _parent(experiment: ExperimentReader, findings: Findings, link: str) -> Reco
         link=link,
         about=headline(findings),
         files=tuple(_loose(experiment)),
+        seconds=sum(run.seconds or 0.0 for run in findings.results),
     )
 
 
