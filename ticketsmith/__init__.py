@@ -13,6 +13,7 @@ Importing this package is cheap: torch is imported when something is trained.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith import telemetry
@@ -33,7 +34,13 @@ def __getattr__(name: str) -> Any:
 
         return TicketSmithError
     if name in __all__:
-        from ticketsmith import api
-
+        try:
+            from ticketsmith import api
+        except ImportError as error:
+            if find_spec("ticketsmith.api"):
+                raise
+            raise ImportError(
+                f"ticketsmith.{name}: only ticketsmith-runtime is installed, which serves; all of it: pip install ticketsmith"
+            ) from error
         return getattr(api, name)
     raise AttributeError(f"module 'ticketsmith' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,18 +16,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from ticketsmith import collect
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.config.track import Track
-from ticketsmith.errors import RecipeError, TicketSmithError
+from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
 from ticketsmith.evidence import serving
+from ticketsmith.evidence.choice import Choice
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.search import Move
 from ticketsmith.evidence.search import Path as SearchPath
 from ticketsmith.evidence.serving import Benchmark, Refusal, Timing
+from ticketsmith.evidence.variants import DENSE, POST_TRAINING
 from ticketsmith.execute.executor import Event
 from ticketsmith.execute.local import DebugExecutor, LocalExecutor, default_workers
+from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Noted, WorkerSettings
 from ticketsmith.experiment import ExperimentReader, rate_of
-from ticketsmith.inference.settings import BenchmarkSettings
+from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
 from ticketsmith.plan import Plan, PlannedRun, check_schedule, criteria, criterion_name, make_plan, whole_rule
 from ticketsmith.plugins import nearest, source_fingerprint
 from ticketsmith.prices import Rate
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
     from ticketsmith.track.send import Tally
+    from ticketsmith.training.profile import Profile
 
 
 Progress = Callable[[str, int, int], None]
@@ -89,17 +94,29 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(recipe, facts, plan)
 
 
-def rehearse(prepared: Prepared) -> list[str]:
+def rehearse(prepared: Prepared, note: Callable[[str], None] = lambda text: None) -> list[str]:
     """Tries what every run does, in seconds, on the CPU: a training step, each kind of evaluation, samples, a checkpoint.
 
-    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. Raises
-    TaskError, which names what fails.
+    A task of your own is measured on whole splits, each for a few seconds at most; those that took longer are given. ``note``
+    hears what a run would tell. Raises TaskError, which names what fails.
     """
-    from ticketsmith.tasks.task import create
     from ticketsmith.training.rehearsal import rehearse
 
     recipe = prepared.recipe
-    return rehearse(create(recipe.task_component, recipe.base), recipe.training, recipe.pruning.include)
+    return rehearse(prepared.facts.task, recipe.training, recipe.pruning.include, note)
+
+
+def profile(prepared: Prepared, *, sparsity: float = 0.9, steps: int | None = None, device: str = "auto") -> Profile:
+    """Where the time of a run goes, measured here: its parts, and what sparsity could save at most. Nothing is kept.
+
+    ``steps`` are measured, by default those of a few seconds. Raises TicketSmithError.
+    """
+    from ticketsmith.training.device import check_device
+    from ticketsmith.training.profile import profile
+
+    recipe = prepared.recipe
+    dense = next(node.spec for node in prepared.plan.nodes if node.variant == DENSE)
+    return profile(prepared.facts.task, dense, whole_rule(recipe.pruning), sparsity, check_device(device), steps)
 
 
 def run(
@@ -179,16 +196,20 @@ def train(
     machine: str | Rate | None = None,
     index: Index | None = None,
     executor: Literal["local", "debug"] = "local",
+    forked: bool = False,
 ) -> Experiment:
     """The part of ``run`` that trains. ``checkpoint_every`` is in seconds. ``machine``: the price of this one.
 
     ``index``: what is sealed in the recipe's store, where somebody has looked already. ``executor``: ``local`` processes, or
-    ``debug``, one run after the other in this process, where breakpoints work.
+    ``debug``, one run after the other in this process, where breakpoints work. ``forked``: workers may begin as copies of this
+    process, if it has no other threads; for a command, which holds nothing that a copy could disturb.
     """
     from ticketsmith.training.device import check_device  # torch
+    from ticketsmith.training.kernels import check_kernels
 
     recipe, plan = prepared.recipe, prepared.plan
     device = check_device(device)
+    check_kernels(recipe.training, device)
     store = open_store(recipe.store_component)
     rate = rate_of(machine)
     if rate is None and recipe.search and recipe.search.budget and recipe.search.budget.money is not None:
@@ -202,19 +223,21 @@ def train(
     )
     index = index or Index(store)
     common = store, partial(_job, recipe), settings, on_event, index
+    facts = prepared.facts
+    loaded = Loaded(facts.task, facts.forward_flops) if forked else None
     local = executor == "local"
-    runner = LocalExecutor(*common, workers or default_workers(device)) if local else DebugExecutor(*common)
+    runner = LocalExecutor(*common, workers or default_workers(device), loaded) if local else DebugExecutor(*common)
     pursuit = Pursuit(recipe, plan, index) if recipe.search else None
     if pursuit is not None and variants is None:
         with runner:
             plan, outcome = follow(pursuit, runner, store, partial(_tell, on_event))
-        return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=outcome)
+        return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=outcome, task=facts.task)
     if pursuit is not None:
         _, plan = pursuit.look()
     store.put(f"{recipe.experiment}/plan.json", plan.to_bytes())
     runner.submit(plan if variants is None else plan.only(variants))
     runner.wait()
-    return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=runner.outcome)
+    return Experiment(store, recipe.experiment, recipe, plan=plan, outcome=runner.outcome, task=facts.task)
 
 
 def _tell(on_event: Callable[[Event], None], so_far: SearchPath, move: Move) -> None:
@@ -277,15 +300,30 @@ class Experiment(ExperimentReader):
         """Judges every level of every variant, and writes ``gates.json``; the store remembers that verdicts were shown."""
         from ticketsmith.report.gates import document
 
-        self.remember_look()
         self.store.put(f"{self.name}/gates.json", to_json(document(self.findings, self.path)))
         return self.findings
 
-    def remember_look(self) -> None:
-        """Writes down with how many replicates verdicts are shown: a later look has to hold what all of them promise."""
-        look = self.look
-        if look is not None and look.replicates not in self.findings.policy.shown:
-            self.store.put(*collect.look_file(self.name, look, len(self.looks)))
+    @property
+    def findings(self) -> Findings:
+        """All evidence: gates, sweet spot, statistics, cost. Raises TicketSmithError when there are no runs.
+
+        The store remembers with how many replicates verdicts were shown, if it can be written: a later look has to hold what
+        all of them promise.
+        """
+        if self._findings is None:
+            self._findings = self._conclude()
+            with suppress(OSError, StoreError):
+                self._remember()
+        return self._findings
+
+    def _remember(self) -> None:
+        """Writes down the looks of which there is no record yet: this one, and what ``gates.json`` showed before."""
+        recorded = len(self.view.files(f"{self.name}/looks"))
+        looks, now = self.looks[recorded:], self.look
+        if now is not None and now.replicates not in self.findings.policy.shown:
+            looks.append(now)
+        for before, look in enumerate(looks, start=recorded):
+            self.store.put(*collect.look_file(self.name, look, before))
 
     def track(self, tracker: Track | str, progress: Progress = lambda what, done, total: None) -> Tally:
         """Brings a tracker (``mlflow``, ``wandb``, ``trackio``, ``tensorboard``, or one with options) up to date.
@@ -295,7 +333,6 @@ class Experiment(ExperimentReader):
         """
         from ticketsmith.track.send import send
 
-        self.remember_look()  # a tracker shows verdicts
         return send(self, tracker if isinstance(tracker, Track) else Track.model_validate({"to": tracker}), progress)
 
     def time_inference(
@@ -375,6 +412,60 @@ class Experiment(ExperimentReader):
             quick=settings is None,
             progress=progress,
         )
+
+    def measure_candidates(
+        self,
+        settings: BenchmarkSettings | None = None,
+        *,
+        machine: str | Rate | None = None,
+        progress: Progress = lambda what, done, total: None,
+    ) -> Choice:
+        """Prune, quantise, both or neither? Writes each candidate as the file that would be served, judges it by running it
+        on validation and test for every replicate, and times the files of the first; all are kept in the store.
+
+        ``settings.runtimes`` are runtimes or forms by name, none: all that are installed; ``precisions`` limits them, and
+        float32 always runs. What was judged before on this machine is not judged again. ``machine`` says what an hour of it
+        costs. Raises TicketSmithError when there is no dense run, or no candidate can be judged.
+        """
+        from ticketsmith.candidates import measure
+        from ticketsmith.candidates.forms import Network, forms
+        from ticketsmith.inference.onnx_file import noted
+        from ticketsmith.tasks.build import single_example
+
+        rate = rate_of(machine)
+        how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=PRECISIONS)
+        if how.device != "cpu":
+            raise RecipeError(f"--candidates are files for CPUs; --device {how.device} has none.")
+        runs = [r for r in self.results if not r.diverged and r.draw == 0 and r.final is not None]
+        seed = next((r.seed for r in runs if r.variant == DENSE), None)
+        if seed is None:
+            raise TicketSmithError(f"{self.name}: there is no sealed dense run to compare with.")
+        about = self.findings.subject
+        methods = {DENSE, about, POST_TRAINING}
+        spot = self.sweet_spot()
+        levels = sorted({r.level for r in runs if r.variant == about})
+        middle = spot.level if spot else min(levels, default=0)
+
+        def place(run: Result) -> tuple[bool, bool, int, int, int]:
+            """Dense first, then the levels of the subject, those near the sweet spot before others."""
+            return run.variant != DENSE, run.variant != about, abs(run.level - middle), run.level, run.seed
+
+        mine = sorted((r for r in runs if r.variant in methods), key=place)
+        own = forms(how.runtimes, tuple(dict.fromkeys(("float32", *how.precisions))))
+        wants = measure.wanted([(r.variant, r.level) for r in mine], (about, middle))
+        example = single_example(self.task, 1)
+
+        def network(run: Result, folder: Path) -> Network:
+            return Network(noted(self.model(run), run), example, partial(measure.calibration, self.task), folder)
+
+        order = measure.Order(mine, own, wants, network, seed)
+        race = measure.measure(self.store, self.name, self.task, order, how, progress)
+        measure.put(self.store, self.name, dataclasses.replace(race, machine_rate=rate))
+        self.renew()
+        choice = self.findings.choice
+        if choice is None:
+            raise TicketSmithError(f"{self.name}: no candidate could be timed: {race.lacks[0].reason}")
+        return choice
 
     def report(self) -> str:
         """Writes the report into the store, ``<experiment>/report/``; gives the page's place."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -13,18 +14,23 @@ from typing import Any
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.billing import Pod, bill_from_json, pod_from_json
 from ticketsmith.evidence.curve import Curve
+from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.looks import Record
 from ticketsmith.evidence.outcomes import FILE as OUTCOMES
 from ticketsmith.evidence.outcomes import SealedOutcomes
 from ticketsmith.evidence.results import Bill, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.sample_files import PICTURE, TEXT, Sample, fault
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.plan import Plan
 from ticketsmith.prices.ledger import cost_paths, parse_cost
 from ticketsmith.store.contract import RunFolder, SealedRun, Store, to_json
 from ticketsmith.store.index import Index
 from ticketsmith.store.snapshot import Snapshot
 
-_AHEAD = re.compile(r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger|looks)/.")
+_AHEAD = re.compile(
+    r"(manifest|metrics|environment|cost)\.json$|curve\.csv$|^[^/]+/(jobs/[^/]+/pods|ledger|looks)/.|/candidates/\w+/[^/]+\.json$"
+)
 """The files that results are read from."""
 
 _OUTCOMES = re.compile(rf"/{re.escape(OUTCOMES)}$")
@@ -55,8 +61,8 @@ def view(store: Store, experiment: str) -> Snapshot:
 
 def read_results(index: Index, plan: Plan) -> list[Result]:
     """The sealed runs of a plan, in its order. Raises DamagedRunError when one was changed."""
-    if isinstance(index.store, Snapshot) and len({node.seed for node in plan.results}) == 1:
-        index.store.read_ahead(_OUTCOMES)  # by which the gates of one replicate are judged
+    if isinstance(index.store, Snapshot):
+        index.store.read_ahead(_OUTCOMES)  # by which gates are judged
     runs = index.runs((node.key for node in plan.results), plan.experiment)
     results = []
     for node in plan.results:
@@ -115,24 +121,79 @@ def read_pods(store: Source, experiment: str) -> tuple[list[Pod], int]:
     return pods, unreadable
 
 
-def read_looks(store: Source, experiment: str) -> list[Record]:
-    """The looks that were taken at an experiment, in order. Raises DamagedRunError when the record of one cannot be read."""
-    records = []
-    for file in store.files(f"{experiment}/looks"):
+def read_looks(store: Source, experiment: str, results: Sequence[Result]) -> list[Record]:
+    """The looks that were taken at an experiment, in order.
+
+    ``gates.json`` is a look too, if none is recorded at so many replicates and it judged these very results: that of a version
+    which kept no records, or of one that somebody deleted. Raises DamagedRunError when the record of a look was changed or
+    removed, as far as the others tell.
+    """
+    records: list[Record] = []
+    files = store.files(f"{experiment}/looks")
+    for place, file in enumerate(files, start=1):
+        content = store.get(file.path) or b""
+        name = _LOOK.search(file.path)
+        what = ""
+        if name is None or int(name["number"]) > place:
+            what = f"comes after one that is missing, look {place}"
+        elif name["digest"] and name["digest"] != _digest(content):
+            what = "was changed"
         try:
-            plain = json.loads(store.get(file.path) or b"")
-            records.append(Record(plain["replicates"], tuple(plain["declared"]), tuple(plain["dense"])))
-        except (ValueError, TypeError, KeyError) as error:
+            plain = json.loads(content)
+            gates = tuple(Gate(**gate) for gate in plain.get("gates", ()))
+            records.append(Record(plain["replicates"], tuple(plain["declared"]), tuple(plain["dense"]), gates))
+        except (ValueError, TypeError, KeyError):
+            what = "cannot be read"
+        if what:
             raise DamagedRunError(
-                f"{store.url}/{file.path} cannot be read: without it nobody knows what verdicts were shown before. "
-                "Restore it, or delete it if its look may be forgotten."
-            ) from error
+                f"{store.url}/{file.path} {what}: nobody knows what verdicts were shown before. Restore it; or delete the "
+                f"folder {experiment}/looks if all looks at this experiment may be forgotten."
+            )
+    last = _last_look(store.get(f"{experiment}/gates.json"), results)
+    if last is not None and not any(
+        record.replicates == last.replicates and set(record.dense) & set(last.dense) for record in records
+    ):
+        records.append(last)
     return records
+
+
+_LOOK = re.compile(r"/(?P<number>\d+)-\d+-replicates(-(?P<digest>[0-9a-f]{8}))?\.json$")
 
 
 def look_file(experiment: str, record: Record, before: int) -> tuple[str, bytes]:
     """Path and content of the record of a look that comes after ``before`` others."""
-    return f"{experiment}/looks/{before + 1:04d}-{record.replicates}-replicates.json", to_json(asdict(record))
+    content = to_json(asdict(record))
+    return f"{experiment}/looks/{before + 1:04d}-{record.replicates}-replicates-{_digest(content)}.json", content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _last_look(gates: bytes | None, results: Sequence[Result]) -> Record | None:
+    """The look that ``gates.json`` shows, if its estimates are those of the first seeds of ``results``."""
+    try:
+        document = json.loads(gates or b"{}")
+        shown = [verdict for verdict in document["test"] if verdict["replicates"] > 1 and not verdict["missing"]]
+        count = max(verdict["seeds"] for verdict in shown)
+        declared = tuple(document["policy"].get("looks") or (count,))
+        estimates = {(v["variant"], v["level"], v["gate"]["metric"]): (v["seeds"], v["estimate"]) for v in shown}
+        policy = GatePolicy(
+            tuple(Gate(**gate) for gate in document["policy"]["gates"]), method="point", at=document["policy"]["at"]
+        )
+        seeds = sorted({run.seed for run in results})[:count]
+        first = [run for run in results if run.seed in seeds]
+        verdicts = judge(first, policy, "test")
+    except (ValueError, TypeError, KeyError, AttributeError, TicketSmithError):
+        return None  # no verdicts of several replicates, or of other gates, or no document of this kind
+    same = any(
+        math.isclose(verdict.estimate, before, rel_tol=1e-9)
+        for verdict in verdicts
+        for number, before in [estimates.get((verdict.variant, verdict.level, verdict.gate.metric), (0, None))]
+        if verdict.estimate is not None and before is not None and verdict.seeds == number
+    )
+    dense = tuple(sorted(run.key for run in first if run.variant == DENSE))
+    return Record(count, declared, dense, policy.gates) if same else None
 
 
 def _bill(run: SealedRun) -> Bill | None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ticketsmith import collect, search
+from ticketsmith.candidates import shelf
 from ticketsmith.config import Recipe
 from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import Exit, StoreError, TicketSmithError, gravest
 from ticketsmith.evidence import serving
 from ticketsmith.evidence.findings import Findings, conclude
-from ticketsmith.evidence.history import with_history
-from ticketsmith.evidence.looks import Record
+from ticketsmith.evidence.looks import Record, with_history
+from ticketsmith.evidence.payoff import payoffs
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.scorecard import Scorecard
 from ticketsmith.evidence.search import Path as SearchPath
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 
 class ExperimentReader:
-    """One experiment of a store. ``outcome`` is what came of training it here; ``plan`` is read unless it is handed in."""
+    """One experiment of a store. ``outcome`` is what came of training it here; ``plan`` is read, and ``task`` built, unless they
+    are handed in.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class ExperimentReader:
         base: str | Path = ".",
         plan: Plan | None = None,
         outcome: Outcome | None = None,
+        task: Any = None,
     ) -> None:
         self.store, self.name, self._base = store, name, Path(base)
         self.outcome = outcome or Outcome()
@@ -52,6 +56,8 @@ class ExperimentReader:
         self._findings: Findings | None = None
         if plan is not None:
             self.plan = plan  # its own, whatever another process writes meanwhile
+        if task is not None:
+            self.task = task
 
     def __repr__(self) -> str:
         return (
@@ -75,6 +81,12 @@ class ExperimentReader:
         if text is None:
             raise StoreError(f"{self.store.url}/{self.name}: recipe.yaml is missing; run the recipe again.")
         return parse_recipe(text.decode(), f"{self.store.url}/{self.name}/recipe.yaml", self._base)
+
+    def renew(self) -> None:
+        """Forgets what was read, but for the plan and the recipe: the store holds something new."""
+        for name in ("view", "index", "results", "path"):
+            self.__dict__.pop(name, None)
+        self._findings = None
 
     @cached_property
     def view(self) -> Snapshot:
@@ -124,7 +136,7 @@ class ExperimentReader:
     @cached_property
     def looks(self) -> list[Record]:
         """What the store remembers of verdicts that were shown."""
-        return collect.read_looks(self.view, self.name)
+        return collect.read_looks(self.view, self.name, self.results)
 
     @property
     def policy(self) -> GatePolicy:
@@ -133,16 +145,19 @@ class ExperimentReader:
 
     @property
     def look(self) -> Record | None:
-        """The look that the findings are; None where no level was tested with as many seeds as its look needs."""
+        """The look that the findings are; None where fewer than two seeds were compared at every level.
+
+        Where no level has all of its seeds yet, nothing can pass, but what there is has been seen: it is a look at so many.
+        """
         findings = self.findings
-        tested = [
-            verdict for verdict in findings.test if verdict.variant == findings.subject and verdict.look is not None
-        ]
-        seeds = {node.seed for node in self.plan.results if node.variant == findings.subject}
-        if not tested or len(seeds) < 2 or findings.policy.method == "point":
+        own = [verdict for verdict in findings.test if verdict.variant == findings.subject]
+        planned = len({node.seed for node in self.plan.results if node.variant == findings.subject})
+        there = max((verdict.seeds for verdict in own), default=0)
+        count = planned if any(verdict.look is not None for verdict in own) else there
+        if count < 2 or findings.policy.method != "non-inferiority":
             return None
         dense = tuple(sorted(run.key for run in self.results if run.variant == DENSE))
-        return Record(len(seeds), findings.policy.looks or (len(seeds),), dense)
+        return Record(count, findings.policy.looks or (planned,), dense, findings.policy.gates)
 
     @property
     def findings(self) -> Findings:
@@ -165,6 +180,7 @@ class ExperimentReader:
             environment=collect.read_environment(self.index, self.plan),
             pods=pods,
             unreadable_pods=unreadable,
+            served=shelf.served(self.view, self.name),
         )
 
     @property
@@ -203,6 +219,21 @@ class ExperimentReader:
                 f"{self.store.url} --experiment {self.name}"
             )
         return card if machine is None else dataclasses.replace(card, rate=rate_of(machine))
+
+    def priced(self, machine: str | Rate | None = None) -> Findings:
+        """The findings, with what serving costs and what the candidates say at the price of ``machine``, where one is given.
+
+        Raises TicketSmithError when neither was measured.
+        """
+        findings, rate = self.findings, rate_of(machine)
+        card = None if findings.scorecard is None and findings.choice is not None else self.scorecard(rate)
+        choice = findings.choice
+        if choice is None or rate is None:
+            return dataclasses.replace(findings, scorecard=card)
+        choice = dataclasses.replace(choice, rate=rate)
+        return dataclasses.replace(
+            findings, scorecard=card, choice=choice, payoffs=tuple(payoffs(choice, findings.cost))
+        )
 
     def ticket(self, sparsity: float | None = None, *, seed: int = 0, variant: str = "ticket") -> nn.Module:
         """A trained sparse model in evaluation mode, on the CPU: the first level at least as sparse as ``sparsity`` (0..1).

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ticketsmith.errors import RecipeError, TicketSmithError
 
 _ROOT = Path("/")
-_SMALL = 2**26
+SMALL = 2**26
 """Bytes that nobody needs to be asked for."""
 
 
@@ -30,7 +30,7 @@ def available(root: Path = _ROOT) -> int | None:
 
 def require(size: int, what: str, mend: str, error: type[TicketSmithError] = RecipeError) -> None:
     """Raises ``error`` when ``size`` bytes are more than is free: ``what`` would take them, ``mend`` is a sentence."""
-    if size <= _SMALL:
+    if size <= SMALL:
         return
     free = available()
     if free is not None and size > free:

@@ -21,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -82,21 +83,27 @@ def resolve(kind: str, name: str, builtins: Builtins) -> Callable[..., Any]:
     return value  # type: ignore[no-any-return]
 
 
+@lru_cache(maxsize=64)
+def signature(target: Callable[..., Any]) -> inspect.Signature:
+    """Of a component, which is asked for each model that is built. Raises TypeError or ValueError where there is none."""
+    return inspect.signature(target)
+
+
 def check_options(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any], *own: str) -> None:
     """Refuses options that ``target`` does not take, or lacks, by its signature.
 
     ``own`` names the parameters that the caller itself will pass. Raises RecipeError.
     """
     try:
-        signature = inspect.signature(target)
+        every = signature(target).parameters.values()
     except (TypeError, ValueError):
         return
     parameters = {
         parameter.name: parameter
-        for parameter in signature.parameters.values()
+        for parameter in every
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     }
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in every)
     names = [parameter for parameter in parameters if parameter not in own]
     for option in options:
         if option in own or (option not in parameters and not open_ended):
@@ -118,6 +125,8 @@ def build(kind: str, name: str, builtins: Builtins, options: Mapping[str, Any], 
 
 def _typed(kind: str, name: str, target: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as the types that ``target`` is annotated with; where an annotation says nothing, as they are."""
+    if not options:
+        return {}
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read are the user's right

@@ -11,7 +11,7 @@ from typing import Protocol
 from ticketsmith import collect, search
 from ticketsmith.config import Recipe
 from ticketsmith.config.load import parse_recipe
-from ticketsmith.evidence.history import with_history
+from ticketsmith.evidence.looks import with_history
 from ticketsmith.evidence.results import Place, Result
 from ticketsmith.evidence.search import Move, Path
 from ticketsmith.execute.executor import Outcome
@@ -38,7 +38,7 @@ class Pursuit:
         ]
         fresh = collect.read_results(self.index, replace(self.whole, nodes=tuple(new)))
         results = [*self._results.values(), *fresh]
-        records = collect.read_looks(self.index.store, self.whole.experiment)
+        records = collect.read_looks(self.index.store, self.whole.experiment, results)
         so_far = search.path(self.recipe, results, with_history(self.recipe.policy, records, results))
         self._results |= {
             run.place: run for run in fresh if run.bill

@@ -41,13 +41,6 @@ def path(recipe: Recipe, results: Sequence[Result], policy: GatePolicy | None = 
     return search(terms(recipe), results, policy or recipe.policy)
 
 
-def next_runs(recipe: Recipe, whole: Plan, results: Sequence[Result]) -> tuple[PlannedRun, ...]:
-    """The runs to make now, parents first, sealed ones among them; none when the search is over."""
-    pending = path(recipe, results).pending
-    keys = {node.key for node in whole.nodes for move in pending if _place(node) in move.places}
-    return whole.needed_for(keys).nodes
-
-
 def part(whole: Plan, so_far: Path) -> Plan:
     """The runs that a path has asked for."""
     places = set(so_far.places)

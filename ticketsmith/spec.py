@@ -29,6 +29,11 @@ SCIENCE_VERSION = 1
 """Raised by hand whenever the same spec would train to other weights; part of every key."""
 
 
+KERNELS_VERSION = 1
+"""The same for runs of ``kernels: native``: part of their keys alone. Raised whenever the native kernels, or the rule which
+layers they keep sparse, give other weights."""
+
+
 class Frozen(BaseModel):
     """Strict, immutable, no unknown fields."""
 
@@ -121,6 +126,26 @@ class Training(Frozen):
         lt=1,
         description="Decay a step of a moving average of the weights, which is what a run gives; 0 is off.",
     )
+    accumulate: int = Field(
+        1, ge=1, le=65_536, description="Parts of a batch that are computed one after another, their gradients summed."
+    )
+    ranks: int = Field(
+        1, ge=1, le=64, description="Processes that share each batch, of one run; on GPUs, one GPU each."
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Blocks of the model keep no activations, and are computed once more for the gradient."
+    )
+    compile: bool = Field(False, description="Training steps by `torch.compile`; needs a C++ compiler.")
+
+    @property
+    def parts(self) -> int:
+        """Equal parts that a batch is cut into, over all ranks."""
+        return self.accumulate * self.ranks
+
+    kernels: Literal["torch", "native"] = Field(
+        "torch",
+        description="What computes: PyTorch, or on CPUs `native` kernels, whose step costs what its density costs.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Training:
@@ -132,6 +157,15 @@ class Training(Frozen):
             raise ValueError("`nesterov` needs a `momentum` above 0")
         if float(self.evaluate_every[:-2]) <= 0:
             raise ValueError("`evaluate_every` must be more than zero")
+        if self.batch_size % self.parts:
+            raise ValueError(
+                f"`accumulate` {self.accumulate} x `ranks` {self.ranks} equal parts do not make a `batch_size` of "
+                f"{self.batch_size}: choose one that {self.parts} divides"
+            )
+        if self.compile and self.activation_checkpointing:
+            raise ValueError(
+                "`compile` decides by itself what is computed once more: leave out `activation_checkpointing`"
+            )
         return self
 
 
@@ -290,10 +324,22 @@ class RunSpec(Frozen):
         return RunSpec(**fields, stop_after=step)
 
 
-def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION) -> str:
-    """The key of a canonical spec, as it was or is under a version of the science."""
-    text = json.dumps({"science": science, **canonical}, sort_keys=True, separators=(",", ":"))
+def key_of(canonical: Mapping[str, Any], science: int = SCIENCE_VERSION, kernels: int = KERNELS_VERSION) -> str:
+    """The key of a canonical spec, as it was or is under a version of the science, and of the kernels where they are native."""
+    versions = {"science": science} | ({"kernels": kernels} if _is_native(canonical) else {})
+    text = json.dumps({**versions, **canonical}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_key_of(key: str, canonical: Mapping[str, Any]) -> bool:
+    """Whether ``key`` is that of a spec, under these versions or earlier ones: what is sealed stays readable."""
+    kernels = range(1, KERNELS_VERSION + 1) if _is_native(canonical) else (1,)
+    return any(key == key_of(canonical, science, one) for science in range(1, SCIENCE_VERSION + 1) for one in kernels)
+
+
+def _is_native(canonical: Mapping[str, Any]) -> bool:
+    training = canonical.get("training")
+    return isinstance(training, Mapping) and training.get("kernels") == "native"
 
 
 def from_canonical(plain: dict[str, Any]) -> RunSpec:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -288,6 +289,23 @@ def test_listings_in_json(store: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert named == {"mnist", "fashion_mnist", "cifar10", "digits", "mnist1d", "pydocs"}
     code, out, _ = call("verify", *runs, capsys=capsys)
     assert (code, json.loads(out)) == (0, {"runs": 16, "damaged": []})
+
+
+def test_where_the_time_of_a_run_goes(recipe_file: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("profile", "--config", str(recipe_file()), "--steps", "5", "--device", "cpu")
+    status, out, _ = call(*command, capsys=capsys)
+    assert status == 0
+    first, *_ = out.splitlines()
+    assert re.match(r"A run of [\d,]+ steps takes about .* on one core", first)
+    for part in ("forward", "backward", "masks", "waiting", "peak: "):
+        assert part in out
+    status, out, _ = call(*command, "--sparsity", "0", "--json", capsys=capsys)
+    document = json.loads(out)
+    assert status == 0
+    assert sum(document["parts"].values()) == pytest.approx(document["seconds"])
+    assert document["bound"]["speedup_at_this_sparsity"] == pytest.approx(1.0)
+    status, _, err = call(*command, "--sparsity", "1", capsys=capsys)
+    assert (status, "--sparsity" in err) == (2, True)
 
 
 def test_the_scorecard(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from tests.docs.markdown import PAGES, ROOT, Block, blocks
 from tests.docs.shell import NOT_RUN, forget, run
+from ticketsmith.candidates.forms import FORMS
 from ticketsmith.execute.local import DebugExecutor
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -95,6 +96,8 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)
     monkeypatch.setattr("ticketsmith.inference.suite.defaults", lambda *_, **__: ("torch", "onnxruntime", "sparse"))
     monkeypatch.setattr("ticketsmith.inference.suite.footprint", lambda *given: None)
+    few = {name: FORMS[name] for name in ("onnxruntime", "onnxruntime-int8-dynamic", "sparse")}
+    monkeypatch.setattr("ticketsmith.candidates.forms.FORMS", few)
     monkeypatch.setattr("ticketsmith.inference.tables.layers.SPARSITIES", (0.0, 0.9))
     monkeypatch.setattr("ticketsmith.inference.tables.load.FEWEST_REQUESTS", 20)
     monkeypatch.setattr("ticketsmith.inference.tables.load.STEP_SECONDS", 0.02)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.markdown import PAGES, ROOT, anchors, blocks, links
+from ticketsmith.candidates.forms import FORMS
 from ticketsmith.cli.main import group
 from ticketsmith.config import json_schema, load_recipe
 from ticketsmith.config.load import parse_recipe
@@ -84,6 +85,14 @@ def test_tables_name_every_runtime_and_format() -> None:
     for name in {name for mode in ("vector", "planes", "lanes") for name in formats.candidates(mode)}:
         assert f"`{name}`" in table, name
         assert f"`{name}`" in glossary, name
+
+
+def test_the_page_on_candidates_names_every_form() -> None:
+    page = (ROOT / "docs" / "candidates.md").read_text(encoding="utf-8")
+    table = page.partition("## What is tried")[2].partition("\n## ")[0]
+    for form in FORMS.values():
+        calibration = f"-{form.name.rpartition('-')[2]}"
+        assert f"`{form.name}`" in table or ("static" in form.name and f"`{calibration}`" in table), form.name
 
 
 def test_report_sections_are_those_of_the_report() -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ticketsmith.evidence.billing import Pod
+from ticketsmith.evidence.candidates import Entry, FileFacts, Judgement, Lack, Race, RaceCell, Served
 from ticketsmith.evidence.results import Bill, CurvePoint, LayerDensity, Metric, Result, Scores
 from ticketsmith.evidence.serving import Benchmark, LayerSpeed, LoadStep, LoadTest, Peaks, Timing
 
@@ -291,3 +292,56 @@ def _curve(points: int, early: int, loss: float, until: int) -> list[CurvePoint]
         measured = {"loss": validation, "accuracy": max(10.0, 99 - 25 * validation)}
         rows.append(CurvePoint(int(step), train, measured))
     return rows
+
+
+SPEED = {"onnxruntime": 1.0, "onnxruntime-int8-dynamic": 2.0, "sparse": 0.5, "sparse-int8": 0.6}
+"""How many times as fast as dense in float32 on ONNX Runtime each form is with all weights."""
+
+
+def candidates(
+    results: Sequence[Result],
+    speed: Mapping[str, float] = SPEED,
+    losses: Mapping[tuple[str, str], float] | None = None,
+    batches: Sequence[int] = (1, 32),
+) -> Served:
+    """Dense and the ticket as files in the forms of ``speed``: dense runtimes take the first level alone, the sparse one all.
+
+    ``losses`` are points of accuracy by variant and form. The sparse forms are faster by the density to the power -0.8.
+    """
+    judgements, entries = [], []
+    for run in results:
+        if run.variant not in ("dense", "ticket") or run.final is None:
+            continue
+        for form, factor in speed.items():
+            runtime, _, rest = form.partition("-")
+            if runtime != "sparse" and run.level > 1:
+                continue
+            lost = (losses or {}).get((run.variant, form), 0.0)
+            sha256 = hashlib.sha256(f"{run.key} {form}".encode()).hexdigest()
+            validation, test = (
+                {**split, "accuracy": split["accuracy"] - lost} for split in (run.final.validation, run.final.test)
+            )
+            low = rest.partition("-")[0] or "float32"
+            size = round((run.total if runtime != "sparse" else 1.1 * run.kept) * (1 if low == "int8" else 4))
+            judgements.append(
+                Judgement(
+                    run.variant, run.level, run.seed, run.key, run.sparsity, form, runtime, low, runtime != "sparse",
+                    sha256, (FileFacts("model.onnx", size, sha256),), "here", 0, validation, test, 0.5, 1.5,
+                )
+            )  # fmt: skip
+            if run.seed == 0:
+                gain = factor * (run.density**-0.8 if runtime == "sparse" else 1.0)
+                entries.append((run, form, sha256, gain))
+    cells = []
+    for batch in batches:
+        random = np.random.default_rng(batch)
+        noise = 1 + 0.02 * random.random((len(entries), 40))
+        rows = tuple(
+            Entry(run.variant, run.level, run.seed, form, sha256, tuple(0.2 * batch**0.9 / gain * noise[index]))
+            for index, (run, form, sha256, gain) in enumerate(entries)
+        )
+        cells.append(RaceCell(batch, 1, float(batch), 1.01, rows))
+    machine = {"CPU": "2 cores, x86-64 with AVX-512", "cores": "2"}
+    lack = Lack("dense", 0, 0, "openvino-int8-nncf", "NNCF cannot quantise it (no such operator).")
+    names = tuple(one.sha256 for one in judgements)
+    return Served(tuple(judgements), Race(machine, 0.95, "image", names, tuple(cells), (lack,)))

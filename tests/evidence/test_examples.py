@@ -11,12 +11,15 @@ from scipy.stats import binom, norm
 
 from ticketsmith.errors import DamagedRunError, TicketSmithError
 from ticketsmith.evidence.examples import Difference, difference, mean_bounds, paired_shares
+from ticketsmith.evidence.findings import conclude
 from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.outcomes import OfStates, Outcomes, SealedOutcomes, from_bytes, to_bytes
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import GapCause, Gate, GatePolicy, Status, Verdict
+from ticketsmith.report.sentences.controls import special
+from ticketsmith.report.sentences.verdicts import reason
 
-from .synthetic import result
+from .synthetic import ACCURACY, result
 
 DROP = Gate("accuracy", max_drop=2.0)
 ONE = GatePolicy((DROP,), method="examples")
@@ -55,6 +58,70 @@ def test_a_share_at_the_margin_passes_and_fails_no_more_often_than_promised(
             passes, fails = passes + chance * (high <= margin), fails + chance * (low > margin)
     assert 0.005 < passes <= 0.05
     assert fails <= 0.05
+
+
+class Kept(SealedOutcomes):
+    """Outcomes that lie in memory."""
+
+    def __init__(self, right: np.ndarray) -> None:
+        self.right = right
+
+    def of(self, metric: str, split: str, at: str) -> Outcomes | None:
+        return Outcomes(self.right, scale=100.0)
+
+
+def seeds_on(random: np.random.Generator, seeds: int, examples: int, hard: float) -> list[Result]:
+    """Each ticket is wrong where dense is not on half of the ``hard`` examples, which are the same for all seeds."""
+    difficult, runs = random.random(examples) < hard, []
+    for seed in range(seeds):
+        for variant, level, lost in (("dense", 0, 0.005), ("ticket", 1, 0.005 + 0.5 * difficult)):
+            right = random.random(examples) >= lost
+            accuracy = 100 * float(right.mean())
+            runs.append(result(variant, level, seed, accuracy, examples={"test": examples}, outcomes=Kept(right)))
+    return runs
+
+
+def test_with_several_seeds_a_gate_holds_the_draw_of_the_examples_too() -> None:
+    """A ticket that is worse by the margin on data like these passes no more often than promised, though its seeds agree."""
+    random, gate = np.random.default_rng(4), GatePolicy((Gate("accuracy", max_drop=1.0),))
+    passes = {True: 0, False: 0}
+    for _ in range(250):
+        runs = seeds_on(random, 8, 600, 0.0201)
+        for kept in passes:
+            (verdict,) = judge(runs if kept else [replace(run, outcomes=None) for run in runs], gate, "test")
+            passes[kept] += verdict.status is Status.PASS
+            assert (verdict.split_error is not None) is kept
+    assert passes[True] < 250 * 0.05 + 3 * np.sqrt(250 * 0.05 * 0.95)
+    assert passes[False] > 250 * 0.12, "seeds alone cannot know"
+
+
+def test_with_one_seed_a_control_is_compared_example_by_example() -> None:
+    dense, ticket = bits(4, 2)
+    _, chance = bits(40, 5)
+    networks = {"dense": (0, dense), "ticket": (1, ticket), "random_ticket": (1, chance)}
+    runs = [
+        result(name, level, 0, one.metric, examples={"test": 360}, outcomes=Kept(one.values))
+        for name, (level, one) in networks.items()
+    ]
+    (comparison,) = conclude("x", runs, replace(ONE, fallback="point")).comparisons
+    assert comparison.examples is not None
+    assert comparison.significant
+    spoken = special(conclude("x", runs, replace(ONE, fallback="point")))
+    assert (
+        "loses 10.00 points against the ticket (95 % interval over 360 test examples: 7.07 to 13.69 points)" in spoken
+    )
+    assert spoken.endswith("of these very networks, and not of other seeds.")
+    without = [replace(run, outcomes=None) for run in runs]
+    assert "by one replicate (no confidence)" in special(conclude("x", without, replace(ONE, fallback="point")))
+
+
+def test_what_no_number_of_seeds_can_decide_is_said() -> None:
+    runs = seeds_on(np.random.default_rng(0), 8, 400, 0.02)
+    policy = GatePolicy((Gate("accuracy", max_drop=1.3),))
+    (verdict,) = judge(runs, policy, "test")
+    assert verdict.status is Status.INCONCLUSIVE
+    assert verdict.replicates_needed is None
+    assert "no number of replicates would decide it on so few test examples" in reason(verdict, ACCURACY, policy)
 
 
 def test_many_examples_give_the_interval_of_the_normal_distribution() -> None:

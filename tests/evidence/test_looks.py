@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ticketsmith.evidence.gates import judge
-from ticketsmith.evidence.looks import Record, history, later_error, nominal_error, promise, schedule
+from ticketsmith.evidence.looks import Record, later_error, nominal_error, promise, schedule, with_history
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Verdict
 
@@ -83,8 +83,13 @@ def test_a_look_that_was_not_declared_costs_power_and_says_so() -> None:
 
 def test_what_a_store_remembers_is_about_the_same_networks() -> None:
     records = [Record(3, (3,), ("a", "b", "c")), Record(5, (3,), ("a", "b", "c", "d", "e"))]
-    assert history(records, ["a", "x"]) == ((3,), (3, 5))
-    assert history(records, ["x"]) == ((), ()), "another experiment of the same name"
+
+    def looks(key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        policy = with_history(replace(POLICY, looks=(4, 6)), records, [replace(result("dense", 0, 0, 90.0), key=key)])
+        return policy.looks, policy.shown
+
+    assert looks("a") == ((3,), (3, 5)), "what is declared later declares nothing"
+    assert looks("x") == ((4, 6), ()), "another experiment of the same name"
 
 
 @pytest.mark.parametrize("extensions", [(3, 4, 5, 6), (2, 3, 4, 5, 6, 7, 8)])

@@ -177,14 +177,17 @@ def test_a_budget_of_runs_ends_it_with_the_interval_that_was_reached() -> None:
     assert (short.ending, short.cut) == (Ending.FAILED, True)
 
 
-@pytest.mark.parametrize("limit", [Limit(hours=30 / 3600), Limit(money=0.03)])
-def test_a_budget_of_hours_or_money_is_read_from_what_runs_cost(limit: Limit) -> None:
-    """Runs take 3 seconds, or 0.003 of money each; twelve are there when level 9 has failed."""
+@pytest.mark.parametrize(("limit", "tight"), [(Limit(hours=40 / 3600), 35 / 3600), (Limit(money=0.04), 0.035)])
+def test_a_budget_of_hours_or_money_is_not_spent_beyond_by_what_runs_have_cost(limit: Limit, tight: float) -> None:
+    """Runs take 3 seconds, or 0.003 of money each; twelve are there when level 9 has failed, and level 7 takes three more."""
     terms, drop = replace(TERMS, limit=limit), cliff(at=7)
     places = dict.fromkeys(place for level in (3, 6, 9) for place in TERMS.places("ticket", level, range(3)))
     runs = priced(runs_at(list(places), drop))
     path = search(terms, runs, POLICY)
     assert (path.ending, path.passes, path.fails) == (Ending.BUDGET, 6, 9)
+    less = Limit(hours=tight) if limit.hours else Limit(money=tight)
+    path = search(replace(terms, limit=less), runs, POLICY)
+    assert (path.ending, path.passes, path.fails) == (Ending.BUDGET, 6, None), "it would have paid for nine of twelve"
     elsewhere = [
         replace(run, bill=replace(run.bill, copied=True)) if run.bill and run.level == 3 else run for run in runs
     ]

@@ -122,7 +122,7 @@ def test_unknown_times_are_counted_not_guessed() -> None:
 def test_controls_are_compared_by_seed() -> None:
     runs = [result("ticket", 1, seed, 98.0 + 10 * seed) for seed in range(3)]
     runs += [result("random_reinit", 1, seed, 97.0 + 10 * seed) for seed in range(3)]
-    (comparison,) = compare(runs, ACCURACY, "test", "final")
+    (comparison,) = compare(runs, ACCURACY, "test", GatePolicy(()))
     assert comparison.advantage.mean == pytest.approx(1.0)
     assert comparison.significant  # the spread between seeds, ten times the difference, is gone
 
@@ -149,7 +149,7 @@ def test_a_control_that_diverged_is_no_control_that_fails() -> None:
     assert regimes(verdicts) == {1: Regime.UNDECIDED}
     undefined = [result(*r.place[:3], float("nan")) if (r.variant, r.seed) == ("random_ticket", 1) else r for r in runs]
     assert regimes(judge(undefined, policy, "test")) == {1: Regime.UNDECIDED}
-    (comparison,) = compare(runs, ACCURACY, "test", "final")
+    (comparison,) = compare(runs, ACCURACY, "test", GatePolicy(()))
     assert (comparison.diverged, comparison.advantage.n) == ((1,), 2)
 
 

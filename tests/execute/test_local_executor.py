@@ -176,14 +176,17 @@ def _workers(pid: int) -> list[int]:
 
 
 def _children(parent: int) -> list[int]:
-    children = []
+    """Copies of a process, and what it spawned."""
+    own, children = b"", []
+    with suppress(OSError):
+        own = Path(f"/proc/{parent}/cmdline").read_bytes()
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = entry.read_text().rsplit(")", 1)[1].split()
             command_line = (entry.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == parent and b"spawn_main" in command_line:
+        if int(fields[1]) == parent and (command_line == own or b"spawn_main" in command_line):
             children.append(int(entry.parent.name))
     return children
 

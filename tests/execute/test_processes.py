@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import ticketsmith
-from tests.training.runs import jobs, sealed_bytes
+from tests import warm
+from tests.training.runs import ROOT, jobs, sealed_bytes
 from ticketsmith.api import prepare, train
 from ticketsmith.errors import Exit, gravest
 from ticketsmith.execute.executor import Outcome
@@ -114,6 +115,22 @@ def test_what_may_not_be_forked_is_spawned(tmp_path: Path, recipe_file: Write) -
         assert loads.read_text().splitlines() == 2 * ["loaded"], "by what cannot be forked, and by the worker"
     finally:
         starter.close()
+
+
+@FORKS
+def test_a_command_reads_its_data_once(tmp_path: Path, recipe_file: Write) -> None:
+    """Its workers are copies of it, of which the first is there at once."""
+    (tmp_path / "own.py").write_text(
+        "from ticketsmith.data import load\n\n\n"
+        "def data():\n    print('read', file=open(__file__ + '.txt', 'a'))\n    return load('digits', {})\n"
+    )
+    recipe = recipe_file(("data: digits", "data: 'own:data'"))
+    command = ["train", "--config", str(recipe), "--store", str(tmp_path / "runs"), "--set", "training.duration=2it"]
+    done = warm.run(
+        ["-m", "ticketsmith", *command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=200
+    )
+    assert "2 trained" in done.stderr, done.stderr
+    assert (tmp_path / "own.py.txt").read_text().split() == ["read"]
 
 
 TRAINED = """

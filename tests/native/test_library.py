@@ -118,4 +118,4 @@ def test_without_a_compiler_the_package_says_what_is_missing(tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Install a C++17 compiler" in done.stdout
+    assert "With a C++17 compiler" in done.stdout

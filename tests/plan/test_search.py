@@ -13,7 +13,7 @@ from ticketsmith.errors import RecipeError
 from ticketsmith.plan import Plan, make_plan
 from ticketsmith.pruning.layout import Layout
 from ticketsmith.pruning.masks import prune
-from ticketsmith.search import hypotheses, next_runs, part, path
+from ticketsmith.search import hypotheses, part, path
 from ticketsmith.spec import Prune
 
 Write = Callable[..., Path]
@@ -69,9 +69,8 @@ def test_without_merging_a_search_trains_the_grids_own_runs(recipe_file: Write) 
 def test_the_first_runs_are_dense_and_the_first_coarse_level(recipe_file: Write) -> None:
     recipe = load_recipe(recipe_file(), ["pruning.levels=8", "search=sweet_spot"])
     whole = make_plan(recipe, TASK, 1000)
-    first = next_runs(recipe, whole, [])
+    first = part(whole, path(recipe, [])).nodes
     assert {(node.variant, node.level) for node in first} == {("dense", 0), ("rewind_point", 0), ("ticket", 2)}
-    assert [node.key for node in part(whole, path(recipe, [])).nodes] == [node.key for node in first]
     assert all(one.over for one in hypotheses(recipe))
 
 
@@ -80,6 +79,7 @@ def test_the_first_runs_are_dense_and_the_first_coarse_level(recipe_file: Write)
     [
         (["search={coarse: 5}"], "5 rounds of 2", "at most 2"),
         (["search={budget: {runs: 4}}"], "4", "at least 6"),
+        (["search={budget: {runs: 10}}", "replicates=4", "gates.looks=[2, 4]"], "10", "no look beyond 3"),
         (["search={budget: {runs: 40, hours: 1}}"], "`runs`, `hours` or `money`", "one of the three"),
         (["search=sweet_spot", "variants={ticket: false, one_shot: {}}"], "ticket", "leave `variants.ticket` on"),
         (["search=sweet_spot", "gates.looks=[2, 4]"], "is 4", "set `replicates: 4`"),

@@ -29,7 +29,7 @@ from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import create
 from ticketsmith.training.job import Job
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.start import read_weights
@@ -208,7 +208,7 @@ def test_masked_weights_are_zero_as_they_are_computed_with_at_every_step(norm: s
     model = work.build_model()
     masks = pruned(model, PruneRule(fraction=0.8, include=("fc.weight",)))
     training = Training(optimizer="adam", lr=0.01, weight_decay=0.01, batch_size=50, duration="5it", ema=0.5)
-    learner = Learner(work, model, masks, training)
+    learner = TorchLearner(work, model, masks, training)
     (name,) = [name for name in masks if name.startswith("fc")]
     seen = []
 

@@ -21,7 +21,7 @@ from ticketsmith.evidence.verdicts import Gate, GatePolicy
 from ticketsmith.prices import Rate
 from ticketsmith.report.render import render
 
-from ..evidence.synthetic import benchmark, experiment, pod, priced, served
+from ..evidence.synthetic import benchmark, candidates, experiment, pod, priced, served
 
 POLICY = GatePolicy((Gate("accuracy", max_drop=2.0),), target_sparsity=0.8)
 RECIPE = "experiment: imp_mnist\ntask:\n  data: mnist\n# </script><script>alert('recipe')</script> ```` & |\n"
@@ -49,8 +49,8 @@ CASES = ("full", "one seed", "diverged", "hostile", "priced")
 
 @lru_cache
 def findings_of(case: str) -> Findings:
-    """``full``: 5 seeds, 12 levels, a benchmark of format 1. ``priced``: made by a cluster, a benchmark of format 2. The
-    others lack or break something.
+    """``full``: 5 seeds, 12 levels, a benchmark of format 1. ``priced``: made by a cluster, a benchmark of format 2.
+    The others lack or break something; ``diverged`` has candidates.
     """
     runs = {
         "full": lambda: experiment(cliff=0.083),
@@ -73,6 +73,7 @@ def findings_of(case: str) -> Findings:
         facts={"Data": "mnist", "Model": HOSTILE if case == "hostile" else "mnist_cnn"},
         environment={"Python": "3.11", "Git commit": "0123456789abcdef"},
         pods=PODS if case == "priced" else (),
+        served=candidates(runs) if case == "diverged" else None,
     )
 
 

@@ -221,6 +221,32 @@ def test_the_scorecard_is_told_alike_in_page_markdown_and_csv(findings: Case, fi
     assert f"{float(lead['speedup']):.2f}\u00d7" in story.served
 
 
+def test_candidates_are_told_alike_in_page_and_markdown(findings: Case, files: Files) -> None:
+    told, text = tell(findings("diverged")), page(files("diverged")).text.replace("\u00a0", " ")
+    story, markdown = told.candidates, files("diverged")["report.md"].decode().replace("\\", "")
+    assert story is not None
+    assert story.verdict.startswith(
+        "Quantise, do not prune: dense in int8 (dynamic) on ONNX Runtime takes 101 \u00b5s a call"
+    )
+    assert "the fastest sparse candidate that passes, the ticket at 51.0 % sparsity in int8 on" in story.verdict
+    assert "Pruning does not pay for itself here" in told.bottom_line
+    assert text.index(story.verdict) < text.index(told.special), "the verdict stands above the controls"
+    assert [title for title, _ in story.tables] == [
+        "The candidates that decide",
+        "By setting",
+        "Prune \u00d7 quantise",
+        "What each costs to find, and when it pays",
+    ]
+    words = [story.verdict, *story.why, *story.together]
+    words += [line for _, one in story.tables for row in one.rows for cell in row for line in cell.split("\n")]
+    for line in words:
+        assert line in text
+        assert line in markdown
+    assert any("NNCF cannot quantise it" in line for line in story.why)
+    assert {figure.name for figure in told.figures} >= {"candidates-latency", "candidates-size"}
+    assert tell(findings("full")).candidates is None
+
+
 def test_nothing_is_invented_for_an_older_benchmark(findings: Case, files: Files) -> None:
     story = tell(findings("full"))
     assert story.scorecard.header == ("Network", "Latency p50", "Speed-up", "Requests/s", "Gates")

@@ -41,7 +41,7 @@ def test_a_report_of_a_search_tells_interval_path_and_saving() -> None:
     path, text, gates = story_of(TERMS)
     head = text.partition("## The result")[0]
     assert f"surely up to level {path.passes} (" in head
-    assert f"fails surely from level {path.fails} (" in head
+    assert f"fails surely at level {path.fails} (" in head
     assert f"The search took {len(path.places)} of the {5 * (2 + 12 * 3)} runs of the full grid" in text
     assert "of core time" in text
     assert "figures/search-path.png" in text

@@ -27,7 +27,7 @@ from ticketsmith.tasks.judge import Judge
 from ticketsmith.tasks.png import png, row
 from ticketsmith.tasks.task import create
 from ticketsmith.training.device import prepare
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, measure_final, train
 from ticketsmith.training.produce import Hooks, produce
 
@@ -88,7 +88,7 @@ def test_training_brings_what_is_made_nearer_to_real_images() -> None:
     model = task.build_model()
     training = Training(optimizer="adam", lr=0.005, batch_size=64, duration="150it", schedule="cosine")
     before, progress = measure_final(task, model, CPU), Progress()
-    train(Learner(task, model, {}, training), training, 0, progress, 150, lambda *_: None)
+    train(TorchLearner(task, model, {}, training), training, 0, progress, 150, lambda *_: None)
     after = measure_final(task, model, CPU)
     losses = [point.validation["loss"] for point in progress.curve]
     assert losses[-1] < 0.7 * losses[0]

@@ -18,7 +18,7 @@ from ticketsmith.store.contract import SealedRun
 from ticketsmith.store.directory import DirectoryStore
 from ticketsmith.training.device import prepare
 from ticketsmith.training.job import Job
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, measure, train
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
@@ -43,7 +43,7 @@ def test_the_average_is_that_of_every_step_and_masks_hold_in_it() -> None:
     parameters = prunable(model)
     masks = prune(full(parameters), {n: w.detach().abs() for n, w in parameters.items()}, PruneRule(fraction=0.9))
     training = Training(optimizer="adam", lr=0.01, batch_size=50, duration="40it", ema=0.8)
-    learner = Learner(task, model, masks, training)
+    learner = TorchLearner(task, model, masks, training)
     expected = {name: value.detach().double().clone() for name, value in model.named_parameters()}
 
     def follow(progress: Progress, loss: Tensor) -> None:

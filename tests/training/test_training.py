@@ -31,7 +31,7 @@ from ticketsmith.tasks.task import Task, create
 from ticketsmith.training import produce as production
 from ticketsmith.training.device import prepare
 from ticketsmith.training.job import Job
-from ticketsmith.training.learner import Learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, train
 from ticketsmith.training.optimization import learning_rate
 from ticketsmith.training.order import DataOrder
@@ -74,7 +74,7 @@ def test_masked_weights_are_zero_at_every_step_and_in_the_optimizer_too(
     model = task.build_model()
     weights = prunable(model)
     masks = prune(full(weights), {n: w.detach().abs() for n, w in weights.items()}, PruneRule(fraction=0.9))
-    learner = Learner(task, model, masks, Training(batch_size=50, duration="20it", ema=0.9, **options))
+    learner = TorchLearner(task, model, masks, Training(batch_size=50, duration="20it", ema=0.9, **options))
     if poison is not None:
         for name, mask in masks.items():
             model.get_parameter(name).register_hook(lambda gradient, mask=mask: gradient.masked_fill(~mask, poison))
@@ -104,7 +104,7 @@ def test_a_dense_mask_changes_nothing() -> None:
         torch.manual_seed(0)
         model = task.build_model()
         training = Training(optimizer="adam", lr=0.01, batch_size=50, duration="10it")
-        train(Learner(task, model, masks, training), training, 0, Progress(), 10, lambda *_: None)
+        train(TorchLearner(task, model, masks, training), training, 0, Progress(), 10, lambda *_: None)
         return model.state_dict()
 
     torch.manual_seed(0)
@@ -455,7 +455,7 @@ def test_bfloat16_trains_a_convolutional_network_with_batch_norm() -> None:
     assert isinstance(model, ResNet20)
     training = Training(optimizer="sgd", lr=0.05, momentum=0.9, batch_size=50, duration="60it", dtype="bfloat16")
     progress = Progress()
-    train(Learner(task, model, {}, training), training, 0, progress, 60, lambda *_: None)
+    train(TorchLearner(task, model, {}, training), training, 0, progress, 60, lambda *_: None)
     assert progress.curve[-1].validation["accuracy"] > 50
     assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
 

@@ -10,10 +10,11 @@ import click
 
 from ticketsmith.cli import options
 from ticketsmith.errors import RecipeError
-from ticketsmith.inference.settings import ALL, RUNTIMES
+from ticketsmith.inference.settings import ALL, PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+    from ticketsmith.evidence.findings import Findings
     from ticketsmith.evidence.serving import Benchmark
     from ticketsmith.inference.measuring.lineup import Candidate
     from ticketsmith.inference.settings import BenchmarkSettings
@@ -22,13 +23,20 @@ Text = str | None
 
 
 @click.command()
-@click.option("--checkpoint", metavar="FOLDER", help="One sealed run: measured against the dense run of its replicate.")
+@click.option(
+    "--checkpoint",
+    type=options.file,
+    metavar="FOLDER",
+    help="One sealed run: measured against the dense run of its replicate.",
+)
 @options.runs_prefix
 @options.experiment
-@click.option("--onnx", metavar="FILE", help="An ONNX file of one input and one output.")
-@click.option("--against", metavar="FILE", help="With --onnx: the dense model that it is compared with.")
+@click.option("--onnx", type=options.file, metavar="FILE", help="An ONNX file of one input and one output.")
+@click.option(
+    "--against", type=options.file, metavar="FILE", help="With --onnx: the dense model that it is compared with."
+)
 @click.option("--model", metavar="MODULE:NET", help="A PyTorch model by its dotted name: a class or a function.")
-@click.option("--weights", metavar="FILE", help="With --model: its weights, as safetensors.")
+@click.option("--weights", type=options.file, metavar="FILE", help="With --model: its weights, as safetensors.")
 @click.option("--shape", metavar="SIZES", help="With --model or --onnx: one input without the batch, e.g. 1,28,28.")
 @click.option(
     "--batch-size",
@@ -55,6 +63,15 @@ Text = str | None
 @click.option(
     "--memory/--no-memory", default=True, help="Load times, memory, file sizes, each in a process of its own."
 )
+@click.option(
+    "--candidates",
+    is_flag=True,
+    help="Prune, quantise, both or neither: write each candidate as the file that would be served, judge it by the gates, "
+    "and time that file; --runtime and --dtype limit them.",
+)
+@click.option("--data", metavar="NAME|FILE.npz", help="With --candidates --onnx: labelled data to judge by.")
+@click.option("--max-drop", type=click.FloatRange(0.0), help="With --data: points of accuracy that may be lost. [1]")
+@click.option("--output", metavar="FOLDER", help="With --data: where the files are kept. [candidates]")
 @click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
 @click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
 @click.option(
@@ -71,6 +88,7 @@ def benchmark(
     experiment: str | None,
     base: str,
     machine: str | None,
+    candidates: bool,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -85,6 +103,18 @@ def benchmark(
 
     source = {name: how.pop(name) for name in ("onnx", "model", "against", "weights", "shape")}
     _check_sources(checkpoint, **source)
+    labelled = {name: how.pop(name) for name in ("data", "max_drop", "output")}
+    if labelled["data"] is None and (labelled["max_drop"] is not None or labelled["output"] is not None):
+        raise RecipeError("--max-drop and --output are those of --data.")
+    if labelled["data"] is not None and not (candidates and source["onnx"]):
+        raise RecipeError("--data is for --candidates --onnx: what else is measured has data of its own.")
+    if candidates:
+        _check_candidates(checkpoint, source, labelled, how)
+        answers = _measure_candidates(
+            _settings(how, PRECISIONS), runs_prefix, experiment, base, machine, source, labelled
+        )
+        _show_candidates(answers, as_json)
+        return
     settings = _settings(how)
     name = source["model"] if source["onnx"] is None else source["onnx"]
     rate = None if machine is None else lookup(machine)  # before minutes of measuring
@@ -166,14 +196,77 @@ def _check_sources(checkpoint: Text, onnx: Text, model: Text, against: Text, wei
         raise RecipeError("--shape is for --onnx and --model; experiments know their inputs.")
 
 
-def _settings(how: dict[str, Any]) -> BenchmarkSettings:
+def _check_candidates(checkpoint: Text, source: dict[str, Text], labelled: dict[str, Any], how: dict[str, Any]) -> None:
+    if checkpoint is not None or source["model"] is not None:
+        raise RecipeError("--candidates are those of an experiment (--runs-prefix), or of an ONNX file (--onnx).")
+    if source["onnx"] is not None and labelled["data"] is None:
+        raise RecipeError(
+            "--candidates --onnx: say by which labelled data files are judged, --data labelled.npz or --data mnist."
+        )
+    if how["layers"] or how["load"]:
+        raise RecipeError(
+            "--candidates are judged and timed as files: --layers and --load are for the benchmark without."
+        )
+
+
+def _measure_candidates(
+    settings: BenchmarkSettings,
+    prefix: str,
+    name: Text,
+    base: str,
+    machine: Text,
+    source: dict[str, Text],
+    labelled: dict[str, Any],
+) -> list[Findings]:
+    from pathlib import Path
+
+    from ticketsmith.cli.opened import experiments
+    from ticketsmith.cli.progress import rounds
+    from ticketsmith.prices import lookup
+
+    rate = None if machine is None else lookup(machine)  # before minutes of measuring
+    if (onnx := source["onnx"]) is not None:
+        from ticketsmith.candidates.of_onnx import measure_onnx
+        from ticketsmith.inference.sources import shape_of
+
+        size = None if source["shape"] is None else shape_of(source["shape"])
+        drop = 1.0 if labelled["max_drop"] is None else labelled["max_drop"]
+        place = Path(labelled["output"] or "candidates")
+        with rounds() as progress:
+            findings = measure_onnx(
+                onnx, source["against"], labelled["data"], settings, place, shape=size, max_drop=drop, base=Path(base),
+                rate=rate, progress=progress,
+            )  # fmt: skip
+        return [findings]
+    opened = experiments(prefix, name, base)
+    with rounds() as progress:
+        for one in opened:
+            one.measure_candidates(settings, machine=rate, progress=progress)
+    return [one.findings for one in opened]
+
+
+def _show_candidates(measured: list[Findings], as_json: bool) -> None:
+    from ticketsmith.cli.scorecard import say_choice
+    from ticketsmith.report.candidates import document
+
+    documents = [{"name": one.name, **(document(one) or {})} for one in measured]
+    if as_json:
+        click.echo(json.dumps({"candidates": documents}, allow_nan=False))
+        return
+    for one in measured:
+        say_choice(one)
+    short = ("name", "verdict", "sentence")
+    click.echo(json.dumps({"candidates": [{key: one[key] for key in short} for one in documents]}, allow_nan=False))
+
+
+def _settings(how: dict[str, Any], precisions: tuple[str, ...] = ("float32",)) -> BenchmarkSettings:
     """The command's options, of which those that say nothing take their defaults."""
     from ticketsmith.inference.settings import BATCH_SIZES, ROUNDS, BenchmarkSettings, LoadSettings
 
     load, target_ms, percentile = (how.pop(name) for name in ("load", "target_ms", "percentile"))
     if not load and (target_ms is not None or percentile is not None):
         raise RecipeError("--target-ms and --percentile are those of --load.")
-    defaults = {"batch_sizes": BATCH_SIZES, "threads": (1,), "precisions": ("float32",), "runtimes": ()}
+    defaults = {"batch_sizes": BATCH_SIZES, "threads": (1,), "precisions": precisions, "runtimes": ()}
     for name, default in defaults.items():
         how[name] = tuple(dict.fromkeys(how[name])) or default
     how |= {"rounds": how["rounds"] or ROUNDS, "seconds": how["seconds"] or 0.0}

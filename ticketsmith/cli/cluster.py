@@ -25,6 +25,7 @@ from ticketsmith.cli.jobs import (
 from ticketsmith.errors import Exit, TicketSmithError, gravest
 
 if TYPE_CHECKING:
+    from ticketsmith.config import Recipe
     from ticketsmith.config.target import Target
     from ticketsmith.execute.kubernetes.executor import KubernetesExecutor
     from ticketsmith.execute.kubernetes.pod import Attended
@@ -73,11 +74,13 @@ def submit(
     from ticketsmith.report.sentences.search import forecast
     from ticketsmith.search import hypotheses, part, path
 
-    destination = load_target(target, set_target)
-    recipe = options.read_recipe(config, overrides, None)
+    destination = load_target(target, set_target, blanks=dry_run)
+    recipe = _recipe_for(destination.train.gpus, config, overrides)
     note(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = prepare(recipe)
     if dry_run:
+        for field, value in destination.blanks.items():
+            note(f"warning: {target}: {field} is still {value!r}: put your own value there before you submit")
         plan = part(prepared.plan, path(recipe, [])) if recipe.search else prepared.plan
         print_manifests(propose(plan, destination, None))
         return Exit.OK
@@ -103,6 +106,17 @@ def submit(
     _ask(yes, "submit: there is nobody to ask; give --yes to begin, or --dry-run to look.")
     executor.submit(prepared.plan)
     return _conduct(executor, wait, detach, target)
+
+
+def _recipe_for(gpus: int, config: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe as pods of so many GPUs make it: with a rank on each, unless it says itself how many ranks there are."""
+    from ticketsmith.cli.progress import note
+
+    recipe = options.read_recipe(config, overrides, None)
+    if gpus < 2 or "ranks" in recipe.training.model_fields_set:
+        return recipe
+    note(f"train.gpus is {gpus}: each run is made by {gpus} ranks, one a GPU, as with `--set training.ranks={gpus}`")
+    return options.read_recipe(config, [*overrides, f"training.ranks={gpus}"], None)
 
 
 @click.command()
@@ -185,7 +199,9 @@ def logs(
 
 
 @click.command()
-@click.option("--target", metavar="FILE", help="The cluster whose store holds the runs; or --runs-prefix.")
+@click.option(
+    "--target", type=options.file, metavar="FILE", help="The cluster whose store holds the runs; or --runs-prefix."
+)
 @target_overrides
 @options.runs_prefix
 @options.experiment

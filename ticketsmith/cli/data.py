@@ -38,7 +38,7 @@ def list_(as_json: bool) -> None:
     options.print_table(
         [{"name": e.card.name, "about": e.card.about, "licence": e.card.licence, "where": e.where} for e in entries]
     )
-    click.echo("Your own: npz, images, parquet, text, or package.module:function; see docs/data.md.")
+    click.echo("Your own: npz, npy, images, parquet, text, or package.module:function; see docs/data.md.")
 
 
 @data.command()
@@ -67,7 +67,7 @@ def fetch(name: str) -> None:
 
 @data.command()
 @click.argument("name")
-@click.option("--path", help="File or folder, for npz, images, parquet and text.")
+@click.option("--path", help="File or folder, for npz, npy, images, parquet and text.")
 def verify(name: str, path: str | None) -> None:
     """Read a whole data set and check its content."""
     from pathlib import Path

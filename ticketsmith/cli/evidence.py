@@ -31,8 +31,7 @@ def gate(runs_prefix: str, experiment: str | None, config: str | None, as_json: 
     statuses, documents = [], []
     for one in experiments(runs_prefix, experiment or (recipe.experiment if recipe else None)):
         judged = Experiment(one.store, one.name, recipe) if recipe else one
-        findings = judged.findings if recipe else judged.judge()  # gates that are only tried are not written down ...
-        judged.remember_look()  # ... but that they were tried is
+        findings = judged.findings if recipe else judged.judge()  # gates that are only tried are not written down
         statuses.append(judged.exit_status)
         rows = [
             {

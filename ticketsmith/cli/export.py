@@ -17,9 +17,14 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
 
 
 @click.command()
-@click.argument("address", default="runs")
+@click.argument("address", type=options.file, default="runs")
 @click.option("--format", "formats", metavar="FORMAT", multiple=True, required=True, help=f"{_FORMATS}; repeatable.")
-@click.option("--output", metavar="PLACE", help="A folder, or a file for a single format. [default: exports/<run>]")
+@click.option(
+    "--output",
+    type=options.file,
+    metavar="PLACE",
+    help="A folder, or a file for a single format. [default: exports/<run>]",
+)
 @options.experiment
 @click.option(
     "--sparsity",
@@ -182,7 +187,7 @@ def ticket() -> None:
 
 
 @ticket.command()
-@click.argument("file")
+@click.argument("file", type=options.file)
 @options.as_json
 def show(file: str, as_json: bool) -> None:
     """Tell what a ticket FILE holds; every byte of it is checked."""
@@ -224,8 +229,10 @@ def _start_words(ticket_file: Ticket) -> str:
 
 
 @ticket.command(name="import")
-@click.argument("file")
-@click.option("--store", default="runs", show_default=True, metavar="STORE", help="A folder, or az://...")
+@click.argument("file", type=options.file)
+@click.option(
+    "--store", type=options.file, default="runs", show_default=True, metavar="STORE", help="A folder, or az://..."
+)
 @click.option("--experiment", metavar="NAME", help="Under another name than its own.")
 def import_(file: str, store: str, experiment: str | None) -> None:
     """Put a ticket FILE back into a store: the sealed run, byte for byte, so that every command works on it."""
@@ -240,9 +247,9 @@ def import_(file: str, store: str, experiment: str | None) -> None:
 
 
 @ticket.command()
-@click.argument("file")
+@click.argument("file", type=options.file)
 @click.option("--base", help="Folder with the recipe's own modules and data; naming it lets their code run.")
-@click.option("--output", metavar="FILE", help="Write the new weights there, as safetensors.")
+@click.option("--output", type=options.file, metavar="FILE", help="Write the new weights there, as safetensors.")
 @options.json_flag
 def retrain(file: str, base: str | None, output: str | None, as_json: bool) -> None:
     """Train a ticket FILE again from its start weights and its mask, and compare: the same bytes on the same machine."""

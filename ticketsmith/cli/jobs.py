@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ticketsmith.execute.kubernetes.submit import Proposal
 
 
-target_option = click.option("--target", metavar="FILE", required=True, help="The cluster: configs/targets/aks.yaml.")
+target_option = click.option(
+    "--target", type=options.file, metavar="FILE", required=True, help="The cluster: configs/targets/aks.yaml."
+)
 target_overrides = click.option(
     "--set-target", metavar="FIELD=VALUE", multiple=True, help="Override a field of the target; repeatable."
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -13,16 +16,18 @@ import click
 
 from ticketsmith.cli.benchmark import benchmark
 from ticketsmith.cli.cluster import COMMANDS as CLUSTER
+from ticketsmith.cli.completion import completion
 from ticketsmith.cli.data import data
 from ticketsmith.cli.evidence import gate, report, verify
 from ticketsmith.cli.export import export, push_to_hub, ticket
 from ticketsmith.cli.prices import prices
+from ticketsmith.cli.profile import profile
 from ticketsmith.cli.recipe import init, plan, schema, validate
 from ticketsmith.cli.scorecard import scorecard
 from ticketsmith.cli.status import status
 from ticketsmith.cli.stores import ls, pull, push
 from ticketsmith.cli.track import track
-from ticketsmith.cli.training import prune, train
+from ticketsmith.cli.training import demo, prune, train
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.version import __version__
 
@@ -37,20 +42,34 @@ class _InOrder(click.Group):
         return list(self.commands)
 
 
+_WELCOME = f"""TicketSmith {__version__}: how sparse can a network be before its quality drops?
+
+  ticketsmith demo                          an answer and a report, in a minute
+  ticketsmith init recipe.yaml              a commented recipe of your own
+  ticketsmith prune --config recipe.yaml    train, judge, measure, report
+  ticketsmith --help                        all commands"""
+
+
 @click.group(
-    cls=_InOrder, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+    cls=_InOrder,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="ticketsmith")
-def group() -> None:
+@click.pass_context
+def group(context: click.Context) -> None:
     """At what sparsity does quality actually drop, and how much compute do we save?
 
     An experiment factory for the Lottery Ticket Hypothesis: a recipe (YAML) in, an executive report out.
     """
+    if context.invoked_subcommand is None:
+        click.echo(_WELCOME)
 
 
-for _command in (init, validate, plan, prune, train, status, gate, report, benchmark, scorecard, verify):
+for _command in (demo, init, validate, plan, profile, prune, train, status, gate, report, benchmark, scorecard, verify):
     group.add_command(_command)
-for _command in (data, prices, schema):
+for _command in (data, prices, schema, completion):
     group.add_command(_command)
 for _command in (export, push_to_hub, ticket, track, pull, push, ls, *CLUSTER):
     group.add_command(_command)
@@ -58,7 +77,22 @@ for _command in (export, push_to_hub, ticket, track, pull, push, ls, *CLUSTER):
 
 def main() -> NoReturn:
     """Entry point of ``ticketsmith``."""
-    enter(group)
+    end(group)
+
+
+def end(command: click.Command) -> NoReturn:
+    """Runs a command in a process of its own, which is left at once: to take down PyTorch and what draws takes a second."""
+    status: object = Exit.INTERNAL
+    try:
+        enter(command)
+    except SystemExit as left:
+        status = left.code
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for all threads that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status if isinstance(status, int) else Exit.OK)
 
 
 def enter(command: click.Command) -> NoReturn:

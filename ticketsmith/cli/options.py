@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
     from ticketsmith.config import Recipe
 
-config = click.option("--config", "config", metavar="FILE", required=True, help="The recipe.")
+file = click.Path()
+"""Only so that a shell completes it: what is wrong with a path is told by whoever reads it."""
+
+config = click.option("--config", "config", type=file, metavar="FILE", required=True, help="The recipe.")
 overrides = click.option(
     "--set", "overrides", metavar="FIELD=VALUE", multiple=True, help="Override a field, e.g. --set training.lr=0.05."
 )
 store = click.option(
     "--store",
+    type=file,
     metavar="STORE",
     help="Where experiments live, instead of the recipe's `store`: a folder, or az://<container>/<prefix>.",
 )
@@ -46,6 +50,7 @@ machine = click.option(
 )
 runs_prefix = click.option(
     "--runs-prefix",
+    type=file,
     default="runs",
     show_default=True,
     metavar="STORE",
@@ -124,6 +129,8 @@ def print_json(value: Any) -> None:
 
 
 _WORDS = (
+    "",
+    "part",
     "variant",
     "run",
     "name",

@@ -58,18 +58,33 @@ def name_of(plan: Plan, key: str) -> str:
     return f"{node.variant} level {node.level} seed {node.seed}" + (f" draw {node.draw}" if node.draw else "")
 
 
+class _Notes:
+    """Lines for notes; one on all runs is told once, whichever of them find it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._told = plan, set[str]()
+
+    def line(self, event: Noted) -> str | None:
+        if not event.key and event.message in self._told:
+            return None
+        self._told.add(event.message)
+        return f"{name_of(self._plan, event.key)}: {event.message}"
+
+
 class Log:
     """One line a finished run, and now and then one of what is under way."""
 
     def __init__(self, plan: Plan, sealed: Mapping[str, str], growing: bool = False) -> None:
         self.plan, self.done, self.began = plan, len(sealed), time.monotonic()
         self.told: dict[str, float] = {}
+        self.notes = _Notes(plan)
         self.of = "" if growing else f"/{len(plan.by_key)}"  # nobody knows how many a search takes
         note(f"{'a search: at most ' if growing else ''}{len(plan.by_key)} runs, {self.done} of them cached")
 
     def show(self, event: Event) -> None:
         if isinstance(event, Noted):
-            note(f"{name_of(self.plan, event.key)}: {event.message}")
+            if line := self.notes.line(event):
+                note(line)
             return
         if not isinstance(event, Ended):
             self._under_way(event)
@@ -92,7 +107,10 @@ class Log:
 
 
 class _Live:
-    """An overall bar in training steps, and one bar for each run that is under way."""
+    """An overall bar in training steps, and one bar for each run that is under way.
+
+    They appear when the first run begins: they take a thread, and workers are forked from a process that has none.
+    """
 
     def __init__(self, prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> None:
         self.prepared, self.plan = prepared, plan
@@ -109,14 +127,13 @@ class _Live:
         steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
         self.steps, self.at = steps, {key: steps[key] for key in sealed if key in steps}
         self.count = len(self.at)
+        self.notes = _Notes(plan)
         self.growing = prepared.recipe.search is not None
         whole = None if self.growing else sum(steps.values())  # nobody knows how many a search takes
         self.total = self.runs.add_task("", total=whole, completed=sum(self.at.values()), loss="")
         self.tasks: dict[str, object] = {}
 
     def __enter__(self) -> _Live:
-        self.runs.start()
-        self._overall()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,8 +142,10 @@ class _Live:
     def show(self, event: Event) -> None:
         key = event.key
         if isinstance(event, Noted):
-            self.runs.console.print(f"{name_of(self.plan, key)}: {event.message}", style="yellow", markup=False)
+            if line := self.notes.line(event):
+                self.runs.console.print(line, style="yellow", markup=False)
             return
+        self.runs.start()
         if isinstance(event, Ended):
             if (task := self.tasks.pop(key, None)) is not None:
                 self.runs.remove_task(task)  # type: ignore[arg-type]
@@ -147,6 +166,55 @@ class _Live:
         of = "" if self.growing else f"/{len(self.plan.by_key)}"
         text = f"{self.plan.experiment}: {self.count}{of} runs"
         self.runs.update(self.total, completed=sum(self.at.values()), description=text)
+
+
+class OneLine:
+    """All that an experiment does as one line: rewritten on a terminal, and told now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._live, self._lines = sys.stderr.isatty(), NowAndThen()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> OneLine:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, text: str) -> None:
+        """What is done now."""
+        if self._live:
+            self._bar.reset(self._task, description=text, total=None)
+        else:
+            note(text)
+
+    @contextmanager
+    def view(self, prepared: Prepared, plan: Plan, sealed: Mapping[str, str]) -> Iterator[Callable[[Event], None]]:
+        """As ``view``, of all runs together."""
+        steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
+        at, ended = {key: steps[key] for key in sealed if key in steps}, set(sealed)
+        whole = sum(steps.values())
+        began = time.monotonic()
+
+        def show(event: Event) -> None:
+            if isinstance(event, Stepped):
+                at[event.key] = event.step - (event.steps - steps[event.key])
+            elif isinstance(event, Noted):
+                self._bar.console.print(f"{name_of(plan, event.key)}: {event.message}", markup=False)
+            elif event.outcome in ("trained", "diverged", "reused"):
+                at[event.key] = steps[event.key]
+                ended.add(event.key)
+            text = f"{plan.experiment}: {len(ended)} of {len(steps)} networks trained"
+            if self._live:
+                self._bar.update(self._task, description=text, completed=sum(at.values()), total=whole)
+            else:
+                self._lines.tell(lambda: f"[{time.monotonic() - began:6.1f} s] {text}")
+
+        yield show
 
 
 @contextmanager

@@ -50,12 +50,13 @@ def init(path: str) -> None:
 def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     """Check a recipe, its data and its model: every part that a run calls is tried on two examples."""
     from ticketsmith.api import prepare, rehearse
-    from ticketsmith.cli.power import powers
+    from ticketsmith.cli.power import powers_of, warning
 
     prepared = prepare(options.read_recipe(config, overrides, None))
-    cut = rehearse(prepared)
+    warnings: list[str] = []
+    cut = rehearse(prepared, warnings.append)
     facts, plan_ = prepared.facts, prepared.plan
-    warnings = [power.warning for power in powers(prepared) if power.warning]
+    warnings += [text for text in map(warning, powers_of(prepared)) if text]
     if as_json:
         options.print_json({"valid": True, "runs": len(plan_.by_key), "warnings": warnings, **what_is_pruned(facts)})
         return
@@ -65,8 +66,8 @@ def validate(config: str, overrides: Sequence[str], as_json: bool) -> None:
     tell_what_is_pruned(facts)
     for part in cut:
         click.echo(f"{part} takes long: it was tried for a few seconds, and not to its end")
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+    for text in warnings:
+        click.echo(f"warning: {text}", err=True)
 
 
 @click.command()
@@ -82,7 +83,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, search: bool,
     """
     from ticketsmith import collect
     from ticketsmith.api import Prepared, prepare
-    from ticketsmith.cli.power import power_document, powers, tell_power
+    from ticketsmith.cli.power import power_document, powers_of, tell_power
     from ticketsmith.execute.executor import statuses
     from ticketsmith.pursuit import Pursuit
     from ticketsmith.report.sentences.search import forecast, progress
@@ -99,7 +100,7 @@ def plan(config: str, overrides: Sequence[str], store: str | None, search: bool,
         path, shown = Pursuit(recipe, prepared.plan, index).look()
         paths = hypotheses(recipe)
     states = statuses(shown, opened, index)
-    estimates = powers(prepared, collect.read_results(index, shown.only([DENSE])))
+    estimates = powers_of(prepared, collect.read_results(index, shown.only([DENSE])))
     rows: list[dict[str, Any]] = [
         {
             "variant": node.variant,

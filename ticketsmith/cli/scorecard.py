@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     "--csv", "as_csv", is_flag=True, help="Print every number that was measured against dense as CSV instead."
 )
 def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_json: bool, as_csv: bool) -> None:
-    """Say what serving costs at every sparsity, and the best that passes its gates: latency, memory, size, money.
+    """Say whether to prune, to quantise, both or neither, and what serving costs: latency, memory, size, money.
 
-    From what `ticketsmith benchmark` measured, always against dense on the best dense runtime. --machine prices it anew
-    and writes nothing.
+    From what `ticketsmith benchmark --candidates` judged and timed as files, and what `ticketsmith benchmark` measured at
+    every sparsity, always against dense on the best dense runtime. --machine prices it anew and writes nothing.
     """
     from ticketsmith.report.scorecard import document, scorecard_csv
 
@@ -36,7 +35,7 @@ def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_
     cards, missing = [], []
     for one in experiments(runs_prefix, experiment):
         try:
-            cards.append(dataclasses.replace(one.findings, scorecard=one.scorecard(machine)))
+            cards.append(one.priced(machine))
         except TicketSmithError as error:  # the others are told all the same
             missing.append(error)
     if not cards:
@@ -52,12 +51,45 @@ def scorecard(runs_prefix: str, experiment: str | None, machine: str | None, as_
             _say(findings)
 
 
+def say_choice(findings: Findings) -> None:
+    """The verdict on candidates, and the tables behind it."""
+    from ticketsmith.report import candidates as tables
+    from ticketsmith.report.sentences.choice import interaction, reasons, setting, verdict
+
+    choice = findings.choice
+    assert choice is not None
+    click.echo(f"{findings.name}: {verdict(findings, choice)}")
+    for line in reasons(choice):
+        click.echo(f"  {line}")
+    if "noise" in choice.machine:
+        click.echo(f"  {choice.machine['noise']}")
+    for title, table in (
+        (
+            f"Candidates that decide: {setting(choice.lead)}",
+            tables.table(choice, choice.lead, tables.shown(choice.lead)),
+        ),
+        ("By setting", tables.settings(choice)),
+        ("Prune \u00d7 quantise", tables.squares(choice, tables.telling(choice, findings.squares))),
+        ("What each costs to find, and when it pays", tables.payoffs(choice, findings.payoffs)),
+    ):
+        options.print_columns(table.header, table.rows, title)
+    for square in tables.telling(choice, findings.squares):
+        click.echo(f"  {interaction(choice, square)}")
+    click.echo(
+        "Each candidate is a file in the store, under candidates/ and the digits in the last column: it was judged by running "
+        "it on every replicate, and timed as it is. --json has all of them."
+    )
+
+
 def _say(findings: Findings) -> None:
     from ticketsmith.report import scorecard as tables
     from ticketsmith.report.sentences.deployment import answer, conditions, reasons
 
     card = findings.scorecard
-    assert card is not None
+    if findings.choice is not None:
+        say_choice(findings)
+    if card is None:
+        return
     click.echo(f"{findings.name}: {answer(findings)}")
     for line in reasons(findings):
         click.echo(f"  {line}")

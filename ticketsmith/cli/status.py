@@ -40,7 +40,10 @@ class View:
 @options.runs_prefix
 @options.experiment
 @click.option(
-    "--target", metavar="FILE", help="A cluster: its Jobs too, and why one waits; runs are those of its store."
+    "--target",
+    type=options.file,
+    metavar="FILE",
+    help="A cluster: its Jobs too, and why one waits; runs are those of its store.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Show it again as it changes, until every run is sealed.")
 @click.option(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source")
-@click.argument("folder", default="runs")
+@click.argument("source", type=options.file)
+@click.argument("folder", type=options.file, default="runs")
 def pull(source: str, folder: str) -> int:
     """Bring an experiment, or all of a store, to FOLDER (runs).
 
@@ -29,7 +29,7 @@ def pull(source: str, folder: str) -> int:
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=options.file)
 @click.argument("target")
 def push(source: str, target: str) -> int:
     """Bring an experiment, such as runs/imp_mnist, to the store TARGET, such as az://<container>/<prefix>.

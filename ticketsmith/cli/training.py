@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +13,17 @@ from ticketsmith.errors import RecipeError, gravest
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+    from ticketsmith.cli.progress import OneLine
+
+
+_benchmark = click.option("--benchmark/--no-benchmark", default=True, help="Measure inference speed at the end.")
 
 
 @click.command()
 @options.training
 def train(**how: Any) -> int:
     """Train the dense baselines only, one for each seed."""
+    _keep_to_one_thread()
     experiment = _train(("dense",), **how)
     _say_outcome(experiment)
     for result in (result for result in experiment.results if result.variant == "dense"):
@@ -32,14 +38,55 @@ def train(**how: Any) -> int:
 
 
 @click.command()
+@options.overrides
+@options.store
+@options.workers
+@_benchmark
+def demo(overrides: Sequence[str], store: str | None, workers: int | None, benchmark: bool) -> int:
+    """Run a whole experiment in a minute: tickets of a small network on MNIST, both controls, a report.
+
+    Its recipe is stored beside its runs, to begin one of your own from.
+    """
+    from importlib.resources import as_file, files
+
+    from ticketsmith.api import finish
+    from ticketsmith.cli.opened import say_verdict
+    from ticketsmith.cli.progress import OneLine
+
+    with as_file(files("ticketsmith.config").joinpath("demo.yaml")) as recipe, OneLine() as line:
+        experiment = _train(
+            None,
+            config=str(recipe),
+            overrides=overrides,
+            store=store,
+            search=False,
+            workers=workers,
+            device="auto",
+            checkpoint_every=30.0,
+            machine=None,
+            executor="local",
+            line=line,
+        )
+        page = finish(experiment, benchmark, line.tell)
+    if experiment.outcome.exit_status:
+        _say_outcome(experiment)
+    if page is not None:
+        say_verdict(experiment)
+        click.echo(f"report: {page}")
+        click.echo(f"recipe: {experiment.store.url}/{experiment.name}/recipe.yaml")
+    return int(experiment.exit_status)
+
+
+@click.command()
 @options.training
-@click.option("--benchmark/--no-benchmark", default=True, help="Measure inference speed at the end.")
+@_benchmark
 def prune(benchmark: bool, **how: Any) -> int:
     """Run a whole experiment: dense, tickets, controls, gates, benchmark, report.
 
     What is in the store already is not trained again; after an interruption the same command goes on. With --search, only
     what the sweet spot asks for is made.
     """
+    _keep_to_one_thread()
     from ticketsmith.api import finish
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.cli.progress import note
@@ -56,6 +103,14 @@ def prune(benchmark: bool, **how: Any) -> int:
     return int(experiment.exit_status)
 
 
+def _keep_to_one_thread() -> None:
+    """Before what starts threads is imported: a process of one can be forked, with all that it has loaded."""
+    from ticketsmith.execute.worker import THREADS
+
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
+
+
 def _train(
     variants: tuple[str, ...] | None,
     *,
@@ -68,6 +123,7 @@ def _train(
     checkpoint_every: float,
     machine: str | None,
     executor: Literal["local", "debug"],
+    line: OneLine | None = None,
 ) -> Experiment:
     from ticketsmith import api
     from ticketsmith.cli.progress import note, view
@@ -81,12 +137,13 @@ def _train(
     recipe = options.read_recipe(config, overrides, store, search)
     if variants is None:
         api.check_trackers(recipe)
-    note(f"{recipe.experiment}: reading data, checking the model ...")
+    (line.tell if line else note)(f"{recipe.experiment}: reading data, checking the model ...")
     prepared = api.prepare(recipe)
     plan = prepared.plan if variants is None else prepared.plan.only(variants)
     index = Index(open_store(recipe.store_component))
     sealed = index.statuses(plan.by_key, plan.experiment)
-    with view(prepared, plan, sealed, lines=executor == "debug") as on_event:  # a debugger needs the terminal
+    lines = executor == "debug"  # a debugger needs the terminal
+    with line.view(prepared, plan, sealed) if line else view(prepared, plan, sealed, lines) as on_event:
         return api.train(
             prepared,
             workers=workers,
@@ -97,6 +154,7 @@ def _train(
             machine=rate,
             index=index,
             executor=executor,
+            forked=True,
         )
 
 

@@ -64,10 +64,17 @@ def parse_recipe(text: str, name: str, base: Path, overrides: Sequence[str] = ()
 
 
 def parse_model(
-    model: type[Model], text: str, name: str, overrides: Sequence[str], what: str, first: str
+    model: type[Model],
+    text: str,
+    name: str,
+    overrides: Sequence[str],
+    what: str,
+    first: str,
+    context: Mapping[str, Any] | None = None,
 ) -> tuple[Model, dict[str, Any]]:
     """A checked model from YAML text, and the plain data that it was made of. ``what`` begins with, say, ``first``.
 
+    ``context`` is for the model's own validators.
     Raises RecipeError that names file, line, field and mend.
     """
     plain, lines = parse(text, name)
@@ -77,7 +84,7 @@ def parse_model(
     for override in overrides:
         origins[_override(plain, override)] = f"--set {override}"
     try:
-        return model.model_validate(plain), plain
+        return model.model_validate(plain, context=context), plain
     except ValidationError as error:
         raise RecipeError(_explain(error, model, name, lines, origins)) from error
 

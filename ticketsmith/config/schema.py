@@ -382,12 +382,14 @@ class Recipe(Frozen):
                 f"the last of `gates.looks` is {looks[-1]}, but `replicates`, the most that a search trains, is "
                 f"{self.replicates}: set `replicates: {looks[-1]}`"
             )
-        budget, least = self.search.budget, 3 * looks[0]
-        if budget is not None and budget.runs is not None and budget.runs < least:
-            raise ValueError(
-                f"`search.budget.runs: {budget.runs}` cannot pay {looks[0]} seeds of dense, of its rewind point and of the first "
-                f"level: give at least {least}"
-            )
+        budget = self.search.budget
+        for look in looks:
+            if budget is not None and budget.runs is not None and budget.runs < 3 * look:
+                fewer = "" if look == looks[0] else f", or declare no look beyond {budget.runs // 3}"
+                raise ValueError(
+                    f"`search.budget.runs: {budget.runs}` cannot pay {look} seeds of dense, of its rewind point and of a level: "
+                    f"give at least {3 * look}{fewer}"
+                )
         return self
 
     @field_validator("experiment")
@@ -455,8 +457,8 @@ class Recipe(Frozen):
 
     @property
     def sha256(self) -> str:
-        """Hash of what the recipe says, whatever its comments and layout; defaults of ``structure`` and ``looks``, which the
-        hashes of earlier versions do not know, are left out."""
+        """Hash of what the recipe says, whatever its comments and layout; defaults that the hashes of earlier versions do not
+        know are left out."""
         plain = self.model_dump(mode="json", exclude={"store", "track"})
         if self.pruning.structure == "unstructured":
             del plain["pruning"]["structure"]
@@ -464,5 +466,8 @@ class Recipe(Frozen):
             del plain["search"]
         if not self.gates.looks:
             del plain["gates"]["looks"]
+        for name in ("accumulate", "ranks", "activation_checkpointing", "compile", "kernels"):
+            if plain["training"][name] == Training.model_fields[name].default:
+                del plain["training"][name]
         text = json.dumps(plain)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from ticketsmith.config.load import parse_model, read_text
 from ticketsmith.spec import Frozen
@@ -73,13 +73,22 @@ class Pool(Frozen):
         1.0, gt=0, le=1, description="Part of the machine that a pod pays for. 1: a pod may be alone on its node."
     )
     spot: bool = Field(False, description="Evictable nodes at a lower price; runs go on from their checkpoints.")
-    gpus: int = Field(0, ge=0, le=8, description="GPUs of a pod.")
+    gpus: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="GPUs of a pod; more than one make each run together, by as many ranks, unless the recipe has "
+        "`training.ranks`.",
+    )
     cpu: Quantity = Field("1", description="CPU of a pod, requested and limited.")
     memory: Quantity = Field("4Gi", description="Memory of a pod, requested and limited.")
     disk: Quantity = Field("10Gi", description="Scratch space of a pod.")
     shared_memory: Quantity = Field("1Gi", description="Size of /dev/shm; counts toward `memory`.")
     workers: int | None = Field(
-        None, ge=1, le=256, description="Runs side by side in a pod; by default one a GPU, or one a whole CPU."
+        None,
+        ge=1,
+        le=256,
+        description="Runs side by side in a pod, of one rank each; by default one a GPU, or one a whole CPU.",
     )
     parallelism: int = Field(4, ge=1, le=1000, description="Pods of one Job at the same time, at most.")
     idle_tail: Seconds = Field(
@@ -192,8 +201,9 @@ class Target(Frozen):
 
     @field_validator("image", "account")
     @classmethod
-    def _filled_in(cls, value: str | None) -> str | None:
-        if value is not None and ("<" in value or value != value.strip()):
+    def _filled_in(cls, value: str | None, info: ValidationInfo) -> str | None:
+        may_be_blank = bool(info.context and info.context.get("blanks"))
+        if value is not None and (("<" in value and not may_be_blank) or value != value.strip()):
             raise ValueError("put your own value in the place of the <...>")
         return value
 
@@ -212,6 +222,11 @@ class Target(Frozen):
             )
         return self
 
+    @property
+    def blanks(self) -> dict[str, str]:
+        """Fields that are not filled in: `<...>` stands there."""
+        return {name: value for name in ("image", "account") if "<" in (value := getattr(self, name) or "")}
+
     def to_bytes(self) -> bytes:
         """Canonical JSON of what was set."""
         return json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True).encode()
@@ -222,10 +237,13 @@ class Target(Frozen):
         return cls.model_validate_json(content)
 
 
-def load_target(path: str | Path, overrides: Sequence[str] = ()) -> Target:
-    """Reads a target file; ``overrides`` are ``field.path=value``. Raises RecipeError that names line, field and mend."""
-    place = Path(path)
-    return parse_model(Target, read_text(place), str(place), overrides, "a target", "image: <registry>/ticketsmith")[0]
+def load_target(path: str | Path, overrides: Sequence[str] = (), blanks: bool = False) -> Target:
+    """Reads a target file; ``overrides`` are ``field.path=value``. Raises RecipeError that names line, field and mend.
+
+    With ``blanks``, image and account may still be `<...>`: good for a look, and for nothing that begins.
+    """
+    place, first = Path(path), "image: <registry>/ticketsmith"
+    return parse_model(Target, read_text(place), str(place), overrides, "a target", first, {"blanks": blanks})[0]
 
 
 def _cores(quantity: str) -> float:

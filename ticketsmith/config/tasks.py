@@ -49,7 +49,8 @@ class ClassificationTask(Frozen):
     name: Literal["classification"] = Field("classification", description="The built-in task, the default.")
     data: Component = Field(
         description="Data set: `mnist`, `fashion_mnist`, `cifar10`, `digits`, `mnist1d`; your own as `{name: npz, path: ...}`, "
-        "`{name: images, path: ...}`, `{name: parquet, path: ...}`, or a function `package.module:function`."
+        "`{name: npy, path: ...}`, `{name: images, path: ...}`, `{name: parquet, path: ...}`, or a function "
+        "`package.module:function`."
     )
     model: Component = Field(
         description="Network: `lenet_300_100`, `mlp`, `mnist_cnn`, `conv2`, `conv4`, `conv6`, `resnet20`, `vgg16`, or your own "

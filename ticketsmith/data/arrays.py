@@ -11,7 +11,8 @@ channels]`` or ``[n, channels, height, width]`` (images). Left to itself (``layo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from ticketsmith.errors import DataError
 Layout = Literal["auto", "HW", "HWC", "CHW", "L", "CL"]
 CHANNELS = (1, 3, 4)
 _DIMENSIONS = {"L": 2, "CL": 3, "HW": 3, "HWC": 4, "CHW": 4}
+_AT_ONCE = 2**24  # bytes of an array in a file that are looked at together
 
 
 def make_dataset(
@@ -99,6 +101,8 @@ def as_inputs(values: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]
         raise DataError(f"{name} is empty (shape {array.shape}): every split needs examples.")
     if array.dtype == np.uint8:
         return array
+    if is_mapped(array):
+        return _mapped_floats(array, name)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind in "iu":
@@ -115,8 +119,38 @@ def as_inputs(values: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]
     return floats
 
 
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array lies in a file, from where it comes into memory as it is looked at."""
+    base: Any = array
+    while base is not None and not isinstance(base, np.memmap):
+        base = getattr(base, "base", None)
+    return base is not None
+
+
+def in_pieces(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The examples of an array, a few at a time where it lies in a file."""
+    step = max(1, _AT_ONCE * len(array) // array.nbytes) if is_mapped(array) else len(array)
+    for start in range(0, len(array), step):
+        yield array[start : start + step]
+
+
+def _mapped_floats(array: NDArray[Any], name: str) -> NDArray[np.float32]:
+    if array.dtype != np.float32:
+        raise DataError(
+            f"{name} has the type {array.dtype}, and stays in its file: store what needs no conversion, uint8 or float32."
+        )
+    start = 0
+    for piece in in_pieces(array):
+        if not (finite := np.isfinite(piece)).all():
+            first = np.argwhere(~finite)[0]
+            place = (start + int(first[0]), *map(int, first[1:]))
+            raise DataError(f"{name} holds NaN or infinity (first at index {place}); drop or mend these examples.")
+        start += len(piece)
+    return array
+
+
 def channels_first(array: NDArray[Any], layout: Layout, name: str) -> NDArray[Any]:
-    """``array`` as ``[n, channels, ...]``, contiguous, by the rules at the top of this module; else DataError."""
+    """``array`` as ``[n, channels, ...]``, contiguous in memory, by the rules at the top of this module; else DataError."""
     axes = layout if layout != "auto" else _guess(array, name)
     if array.ndim != _DIMENSIONS[axes]:
         raise DataError(
@@ -126,7 +160,7 @@ def channels_first(array: NDArray[Any], layout: Layout, name: str) -> NDArray[An
         array = array[:, None]
     elif axes == "HWC":
         array = array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(array)
+    return array if is_mapped(array) else np.ascontiguousarray(array)
 
 
 def _guess(array: NDArray[Any], name: str) -> Layout:
@@ -208,10 +242,16 @@ def statistics(inputs: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ..
     for channel in range(inputs.shape[1]):
         values = inputs[:, channel]
         if values.dtype == np.uint8:
-            counts = np.bincount(values.ravel(), minlength=256)
+            counts = np.zeros(256, np.int64)
+            for piece in in_pieces(values):
+                counts += np.bincount(piece.ravel(), minlength=256)
             levels = np.arange(256) / 255
             mean = float(counts @ levels / counts.sum())
             deviation = float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
+        elif is_mapped(values):
+            mean = sum(float(piece.sum(dtype=np.float64)) for piece in in_pieces(values)) / values.size
+            squares = sum(float(np.square(piece - np.float64(mean)).sum()) for piece in in_pieces(values))
+            deviation = math.sqrt(squares / values.size)
         else:
             mean = float(values.mean(dtype=np.float64))
             deviation = float(values.std(dtype=np.float64))
@@ -250,5 +290,6 @@ def digest(dataset: Dataset) -> str:
     for split in (dataset.train, dataset.test):
         for array in (split.inputs, split.labels):
             sha.update(repr((array.shape, array.dtype.str)).encode())
-            sha.update(np.ascontiguousarray(array).data)
+            for piece in in_pieces(array):
+                sha.update(np.ascontiguousarray(piece).data)
     return sha.hexdigest()

@@ -26,6 +26,7 @@ BUILTINS = {"datasets": "ticketsmith.data.hub:load"} | {
         "digits",
         "mnist1d",
         "npz",
+        "npy",
         "images",
         "parquet",
         "pydocs",
@@ -33,12 +34,13 @@ BUILTINS = {"datasets": "ticketsmith.data.hub:load"} | {
     )
 }
 # Of a user's own files: what lists them. Their content, not their place, is what a run depends on.
-FILES = {name: f"ticketsmith.data.{name}:files" for name in ("npz", "images", "parquet", "text")}
+FILES = {name: f"ticketsmith.data.{name}:files" for name in ("npz", "npy", "images", "parquet", "text")}
 # Options that say where the files lie, as paths; they never change the content.
 PLACES = {
     "fashion_mnist": ("root",),
     "cifar10": ("root",),
     "npz": ("path",),
+    "npy": ("path",),
     "images": ("path",),
     "parquet": ("path", "train", "test"),
     "text": ("path",),
@@ -103,9 +105,9 @@ def read(name: str, options: Mapping[str, Any], base: Path | None = None) -> Dat
 def fingerprint(name: str, options: Mapping[str, Any], base: Path | None = None) -> str | None:
     """SHA-256 of what the content comes from, where the name alone does not fix it.
 
-    Of the user's files for ``npz``, ``images``, ``parquet`` and ``text``; of what a user's function gives; of the text of
-    ``datasets``, and of ``pydocs``, which is another text in another Python. None for the published sets, whose content is
-    fixed by their checksums.
+    Of the user's files for ``npz``, ``npy``, ``images``, ``parquet`` and ``text``; of what a user's function gives; of the
+    text of ``datasets``, and of ``pydocs``, which is another text in another Python. None for the published sets, whose
+    content is fixed by their checksums.
     """
     _check(name, options)
     if name in FILES:

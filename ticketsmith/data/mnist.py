@@ -22,17 +22,22 @@ MD5 = {
 TRAIN, TEST, SIDE = 60_000, 10_000, 28
 
 
-def load() -> Dataset:
-    """60,000 + 10,000 images ``[1, 28, 28]``, ``uint8``. Raises DataError if the packaged file is damaged."""
+def load(train: int = TRAIN) -> Dataset:
+    """``train`` (at most 60,000) + 10,000 images ``[1, 28, 28]``, ``uint8``; those to train on are the first ones.
+
+    Raises DataError if the packaged file is damaged, or has not as many.
+    """
+    if not 1 <= train <= TRAIN:
+        raise DataError(f"mnist has 60,000 images to train on: `train` lies between 1 and 60000, not {train}.")
     try:
         packed = resources.files("ticketsmith.data").joinpath("assets", ASSET).read_bytes()
     except OSError as error:
         raise DataError(f"the packaged file assets/{ASSET} is missing; install ticketsmith again.") from error
-    return from_packed(packed)
+    return from_packed(packed, train)
 
 
-def from_packed(packed: bytes) -> Dataset:
-    """MNIST from the bytes of the packaged file."""
+def from_packed(packed: bytes, train: int = TRAIN) -> Dataset:
+    """MNIST from the bytes of the packaged file, with the first ``train`` images to train on."""
     name = f"the packaged file assets/{ASSET}"
     images, labels = packing.unpack(packed, TRAIN + TEST, SIDE, name)
     parts = (images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:])
@@ -41,7 +46,7 @@ def from_packed(packed: bytes) -> Dataset:
             raise DataError(f"{name} is damaged: {file} has another md5; install ticketsmith again.")
     return make_dataset(
         "mnist",
-        (images[:TRAIN], labels[:TRAIN].astype(np.int64)),
+        (images[:train], labels[:train].astype(np.int64)),
         (images[TRAIN:], labels[TRAIN:].astype(np.int64)),
         mean=(0.1307,),
         std=(0.3081,),

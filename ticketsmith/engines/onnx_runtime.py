@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +50,55 @@ def convert(path: Path, precision: str, folder: Path, per_channel: bool = False)
     need("onnx")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target, root = folder / f"{path.stem}.int8.onnx", logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it advises to pre-process on the root logger, each time
-    try:
+    target = folder / f"{path.stem}.int8.onnx"
+    with _quantising():
         quantize_dynamic(str(path), str(target), weight_type=QuantType.QInt8, per_channel=per_channel)
+    return target
+
+
+CALIBRATIONS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+"""How static quantisation takes the range of activations from examples, by the names of its own ``CalibrationMethod``."""
+
+
+def quantise_static(path: Path, target: Path, examples: Sequence[NDArray[Any]], calibration: str) -> None:
+    """Static int8 in QDQ form, as ONNX Runtime's documentation tells it: the graph is pre-processed, weights have a scale for
+    each output channel, activations the range that ``calibration`` takes from ``examples`` (batches ``[b, ...]``).
+
+    Raises CannotRunError.
+    """
+    need("onnx")
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    name, prepared = session(str(path), 1).get_inputs()[0].name, target.with_name(f"{target.stem}.prepared.onnx")
+    feed = iter([{name: example} for example in examples])
+
+    class Reader:
+        def get_next(self) -> Any:
+            return next(feed, None)
+
+    with _quantising():
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared), str(target), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[CALIBRATIONS[calibration]],
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quantising() -> Iterator[None]:
+    """Without its advice, which it gives on the root logger and on the screen; its failures are CannotRunErrors."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     except Exception as error:  # a library's own failures, of any kind
         raise CannotRunError(f"ONNX Runtime cannot quantise it ({in_a_line(error)}).") from error
     finally:
         root.setLevel(level)
-    return target
 
 
 def load(path: Path, threads: int, precision: str = "float32", batch: int | None = None) -> Arrays:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import queue
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ticketsmith.engines import Arrays, Call, CannotRunError, Step, need
+from ticketsmith.errors import in_a_line
 
 BY_SIZE = True
 
@@ -45,6 +48,26 @@ def check(precision: str) -> None:
 def convert(path: Path, precision: str, folder: Path) -> Path:
     """The file itself: OpenVINO converts while it compiles."""
     return path
+
+
+def quantise(path: Path, target: Path, examples: Sequence[NDArray[Any]]) -> None:
+    """Int8 after training by NNCF, as OpenVINO's documentation tells it, from batches ``[b, ...]`` of ``examples``: ``target``
+    is an ``.xml``, beside which it writes the weights. Without accuracy control: the gates judge. Raises CannotRunError."""
+    need("openvino", "nncf")
+    import logging
+
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    network = openvino.Core().read_model(str(path))
+    singles = [example[index : index + 1] for example in examples for index in range(len(example))]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            low = nncf.quantize(network, nncf.Dataset(singles), subset_size=len(singles))
+        openvino.save_model(low, str(target), compress_to_fp16=False)
+    except Exception as error:  # a library's own failures, of any kind
+        raise CannotRunError(f"NNCF cannot quantise it ({in_a_line(error)}).") from error
 
 
 def load(path: Path, threads: int, precision: str = "float32", batch: int | None = None) -> Arrays:

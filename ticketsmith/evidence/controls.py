@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ticketsmith.evidence import one_network
+from ticketsmith.evidence.examples import Difference
 from ticketsmith.evidence.resolution import Resolution, resolution
-from ticketsmith.evidence.results import At, Metric, Result, Split
+from ticketsmith.evidence.results import Metric, Result, Split
 from ticketsmith.evidence.statistics import Interval, deviation, mean, t_interval
 from ticketsmith.evidence.summarise import distinct, grouped, replicate_values
 from ticketsmith.evidence.variants import TICKET, is_control, is_yardstick
-from ticketsmith.evidence.verdicts import Status, Verdict, by_place, level_status
+from ticketsmith.evidence.verdicts import Gate, GatePolicy, Status, Verdict, by_place, level_status
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Comparison:
     ``advantage`` is how much better the method is, in the metric's unit, paired by seed (positive: the method is better),
     with its two-sided interval. ``diverged`` are the control's seeds that have no quality and are left out; ``floor``:
     what the interval takes for their spread where their own is less than the metric can tell apart, or zero; else None.
+    ``examples``: with one seed, the two networks example by example, from which the interval is; None where outcomes were not
+    kept, or there are several seeds.
     """
 
     control: str
@@ -31,10 +35,11 @@ class Comparison:
     advantage: Interval
     diverged: tuple[int, ...] = ()
     floor: Resolution | None = None
+    examples: Difference | None = None
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero; never with one replicate."""
+        """Whether the interval excludes zero; without one, never."""
         low, high = self.advantage.low, self.advantage.high
         return low is not None and high is not None and (low > 0 or high < 0)
 
@@ -54,9 +59,13 @@ class Regime(StrEnum):
 
 
 def compare(
-    results: Sequence[Result], metric: Metric, split: Split, at: At, confidence: float = 0.95, variant: str = TICKET
+    results: Sequence[Result], metric: Metric, split: Split, policy: GatePolicy, variant: str = TICKET
 ) -> list[Comparison]:
-    """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first."""
+    """Every yardstick of ``variant`` at every level where the two share at least one seed; draws are averaged first.
+
+    With one seed, and a ``policy`` that judges one network, by its examples.
+    """
+    at = policy.at
     levels = grouped(results)
     finest = resolution(results, metric, split)
     sign = 1.0 if metric.higher_is_better else -1.0
@@ -71,6 +80,12 @@ def compare(
             continue
         gains = [sign * (ours[seed] - theirs[seed]) for seed in seeds]
         floor = finest.floor(gains, max(abs(value[seed]) for value in (ours, theirs) for seed in seeds))
+        interval, examples = t_interval(gains, policy.confidence, floor), None
+        if policy.method == "examples":
+            two_sided = replace(policy, confidence=(1 + policy.confidence) / 2)
+            examples = one_network.worsening(rivals, method, Gate(metric.name, max_drop=0.0), finest, two_sided, split)
+        if examples is not None:
+            interval = Interval(examples.estimate, examples.low, examples.high, 1)
         comparisons.append(
             Comparison(
                 control,
@@ -78,9 +93,10 @@ def compare(
                 mean([run.sparsity for run in rivals]),
                 metric.name,
                 split,
-                t_interval(gains, confidence, floor),
+                interval,
                 diverged=tuple(sorted({run.seed for run in rivals if run.diverged})),
                 floor=finest if len(gains) > 1 and deviation(gains) < floor else None,
+                examples=examples,
             )
         )
     return comparisons

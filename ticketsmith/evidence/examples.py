@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.evidence.outcomes import Outcomes
-from ticketsmith.evidence.statistics import t_quantile
+from ticketsmith.evidence.statistics import Sampling, skewed_reaches, t_quantile
 
 BLOCKS, FEWEST_BLOCKS, LENGTH = 20, 8, 25
 """A text is cut into so many parts, one after another, where there are fewer documents than that; into fewer, lest a part
@@ -70,6 +70,36 @@ def difference(
     return Difference(float(values.mean()), low, high, len(dense[0].values), len(values), unit)
 
 
+def sampling(
+    pairs: Sequence[tuple[Sequence[Outcomes], Sequence[Outcomes]]], *, higher_is_better: bool, relative: bool = False
+) -> Sampling | None:
+    """What the draw of the examples does to a worsening that is averaged over seeds.
+
+    ``pairs`` are the outcomes of dense and sparse networks of each seed, all on the same examples. What a cluster of examples
+    loses, averaged over seeds, varies by the cluster, and by what each seed makes of it; the latter is in the spread between
+    seeds already, and taken out (the components of a crossed design without repetition, by their mean squares: Searle, Casella
+    & McCulloch 1992, *Variance Components*, section 4.3). The cluster that is the farthest from the mean counts once more: a
+    few hard ones make most of the variance, and one fewer may have been drawn. None where there are fewer than two seeds or
+    clusters, or a relative change is not defined. Raises ValueError when they do not have the same examples.
+    """
+    if len(pairs) < 2:
+        return None
+    rows = []
+    for dense, sparse in pairs:
+        _same_examples(pairs[0][0][0], dense[0])
+        influences = _influences(dense, sparse, higher_is_better, relative)
+        if influences is None or len(influences[0]) < 2:
+            return None
+        rows.append(influences[0] - influences[0].mean())
+    table = np.stack(rows)
+    seeds, clusters = table.shape
+    own = float(table.var(axis=0, ddof=1).sum()) / (clusters - 1) / seeds
+    losses = table.mean(axis=0)
+    whole = (float((losses**2).sum()) + float((losses**2).max())) / (clusters - 1)
+    error = math.sqrt(max(0.0, whole - own) / clusters)
+    return Sampling(error, _skewness(losses), clusters)
+
+
 def paired_shares(lost: int, gained: int, count: int, confidence: float) -> tuple[float, float, float]:
     """The loss of a share, ``(lost - gained) / count``, with its lower and upper one-sided bound, in -1..1.
 
@@ -88,25 +118,23 @@ def paired_shares(lost: int, gained: int, count: int, confidence: float) -> tupl
 def mean_bounds(values: Numbers, confidence: float, resolution: float = 0.0) -> tuple[float, float]:
     """The lower and the upper one-sided bound of the mean of independent ``values`` ``[n]``, n at least 2.
 
-    Each is the more cautious of two: Student's, which is right for normal values and cautious for heavy tails, and Hall's
-    (1992, *Journal of the Royal Statistical Society B* 54, equation 2.4), whose monotone transformation of the studentised
-    mean takes skewness out to second order, as the bootstrap-t does, and draws nothing. Neither can see a tail that no value
-    came from: of 20 documents whose differences are as skewed as a lognormal of unit deviation, 10 % are wrong at 5 %, of 200
-    6.6 %. A spread of zero is taken to be ``resolution``.
+    By ``skewed_reaches``, which cannot see a tail that no value came from: of 20 documents whose differences are as skewed as a
+    lognormal of unit deviation, 10 % are wrong at 5 %, of 200 6.6 %. A spread of zero is taken to be ``resolution``.
     """
     n, mean, spread = len(values), float(values.mean()), float(values.std(ddof=1))
-    reach = t_quantile(confidence, n - 1) / math.sqrt(n)
     if spread <= 1e-12 * abs(mean):  # equal, but for rounding
-        return mean - reach * max(spread, resolution), mean + reach * max(spread, resolution)
-    skewness = float((((values - mean) / spread) ** 3).sum()) * n / ((n - 1) * (n - 2)) if n > 2 else 0.0
-    reaches = [max(reach, sign * _hall(sign * reach, skewness, n)) for sign in (1.0, -1.0)]
-    return mean - reaches[0] * spread, mean + reaches[1] * spread
+        reach = t_quantile(confidence, n - 1) / math.sqrt(n) * max(spread, resolution)
+        return mean - reach, mean + reach
+    low, high = skewed_reaches(confidence, _skewness(values), n)
+    return mean - low * spread / math.sqrt(n), mean + high * spread / math.sqrt(n)
 
 
-def _hall(target: float, skewness: float, n: int) -> float:
-    """The studentised mean over the root of n whose transformation is ``target`` over the root of n."""
-    slope, shifted = skewness / 3.0, target - skewness / (6.0 * n)
-    return shifted if abs(slope) < 1e-9 else (math.cbrt(1.0 + 3.0 * slope * shifted) - 1.0) / slope
+def _skewness(values: Numbers) -> float:
+    """Of a sample; 0 where it is too small, or does not vary."""
+    n, spread = len(values), float(values.std(ddof=1))
+    if n < 3 or not spread:
+        return 0.0
+    return float((((values - values.mean()) / spread) ** 3).sum()) * n / ((n - 1) * (n - 2))
 
 
 def _of_bits(

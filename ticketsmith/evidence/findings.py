@@ -9,11 +9,15 @@ from functools import cached_property
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence import one_network
 from ticketsmith.evidence.billing import ClusterBill, Pod, cluster_bill
+from ticketsmith.evidence.candidates import Served
+from ticketsmith.evidence.choice import Choice, choose
 from ticketsmith.evidence.controls import Comparison, Regime, compare, regimes
 from ticketsmith.evidence.cost import Cost, cost
 from ticketsmith.evidence.gates import judge
+from ticketsmith.evidence.interaction import Square, squares
 from ticketsmith.evidence.learning import EarlyStop, early_stops
 from ticketsmith.evidence.payback import Payback, paybacks
+from ticketsmith.evidence.payoff import Payoff, payoffs
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.scorecard import Scorecard, scorecard
 from ticketsmith.evidence.serving import Benchmark
@@ -36,6 +40,8 @@ class Findings:
     are lines for a reader, in order (``Data`` -> ``MNIST, 55,000 training images``); ``environment`` is what the runs
     recorded of their machine and versions. ``scorecard``: what serving costs, None without a benchmark; ``paybacks``: one
     for each batch size at which a deployable level was measured. ``cluster``: what a cluster's pods took, None without any.
+    ``choice``: what the candidates say that were written as files, judged and timed, None without any; ``squares``: how
+    pruning and quantising them go together; ``payoffs``: what each kind of choice costs to find.
     """
 
     name: str
@@ -66,6 +72,9 @@ class Findings:
     scorecard: Scorecard | None = None
     paybacks: tuple[Payback, ...] = ()
     cluster: ClusterBill | None = None
+    choice: Choice | None = None
+    squares: tuple[Square, ...] = ()
+    payoffs: tuple[Payoff, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -152,13 +161,14 @@ def conclude(
     environment: Mapping[str, str] | None = None,
     pods: Sequence[Pod] = (),
     unreadable_pods: int = 0,
+    served: Served | None = None,
 ) -> Findings:
     """Judge, summarise and count: all evidence from the sealed runs of one experiment.
 
     ``places`` are the runs that were planned: a level that lacks one of them is inconclusive. ``planned`` is their number
-    where they are not known one by one. ``pods`` are the records of a cluster's pods, if there are any. The order of
-    ``results`` does not matter. Raises TicketSmithError when there are none, or when a gate asks for a metric that they do
-    not hold.
+    where they are not known one by one. ``pods`` are the records of a cluster's pods, if there are any, ``served`` what
+    the store holds of candidates. The order of ``results`` does not matter. Raises TicketSmithError when there are none, or
+    when a gate asks for a metric that they do not hold.
     """
     if not results:
         raise TicketSmithError(f"experiment {name!r} has no runs yet: nothing to report. Train it first.")
@@ -196,6 +206,7 @@ def conclude(
     passing = {name: search.levels for name, search in walks.items()}
     points = tuple(speeds(benchmark))
     card = scorecard(benchmark, points, about, statuses, passing) if benchmark else None
+    choice = choose(served, runs, policy, metric, about)
     return Findings(
         name=name,
         recipe_text=recipe_text,
@@ -213,7 +224,7 @@ def conclude(
         target=target(test, policy, about),
         knee=knee(curve, metric.higher_is_better),
         learning=tuple(early_stops(runs, policy.confidence)),
-        comparisons=tuple(compare(runs, metric, "test", policy.at, policy.confidence, about)),
+        comparisons=tuple(compare(runs, metric, "test", policy, about)),
         regimes=regimes(test, about),
         cost=spent,
         planned=planned if planned is not None else len(runs if places is None else places),
@@ -225,4 +236,7 @@ def conclude(
         scorecard=card,
         paybacks=tuple(paybacks(spent, card)),
         cluster=cluster_bill(pods, runs, unreadable_pods),
+        choice=choice,
+        squares=tuple(squares(choice, served)) if choice and served else (),
+        payoffs=tuple(payoffs(choice, spent)) if choice else (),
     )

@@ -2,7 +2,8 @@
 
 Three methods. ``point`` compares the mean worsening with the margin and knows no uncertainty. ``non-inferiority`` is the
 paired one-sided t test used where "not worse by more than a margin" has to be shown rather than assumed: FAIL and PASS
-are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE. ``examples`` is the same
+are both claims at the policy's confidence, and what the replicates cannot decide is INCONCLUSIVE. Where runs kept outcomes,
+its bounds hold the draw of the test examples too. ``examples`` is the same
 for one network, whose examples take the place of replicates (``one_network``). INCONCLUSIVE is also a level that
 lacks a planned replicate, by any method; a replicate that diverged is no missing one: it fails its level, and all
 beyond. Where there are several looks, each level's verdict is that of the earliest one that decided.
@@ -21,7 +22,7 @@ from ticketsmith.evidence.looks import Look, error_of, later_error, schedule
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import At, Metric, Place, Result, Split
 from ticketsmith.evidence.size import Size, size_of
-from ticketsmith.evidence.statistics import deviation, mean, one_sided_bounds, replicates_needed
+from ticketsmith.evidence.statistics import Sampling, deviation, mean, one_sided_bounds, replicates_needed
 from ticketsmith.evidence.summarise import distinct, grouped, measured_value, replicate_values
 from ticketsmith.evidence.variants import DENSE, blocker, is_control, subject
 from ticketsmith.evidence.verdicts import Divergence, Gap, GapCause, Gate, GatePolicy, Status, Verdict
@@ -67,7 +68,8 @@ class _Pairs:
 
     ``alone`` are seeds without a dense run; ``gaps`` say what else of dense cannot be compared with.
     ``floor`` is the least spread that is believed, in the terms of the gate, and ``finest`` the same in the metric's unit.
-    ``examples`` compares one network example by example, where that is the method.
+    ``examples`` compares one network example by example, where that is the method; ``sampling`` is what the draw of the
+    test examples does to the mean over seeds, None where outcomes were not kept.
     """
 
     worsening: Mapping[int, float]
@@ -77,6 +79,7 @@ class _Pairs:
     alone: tuple[int, ...]
     gaps: tuple[Gap, ...]
     examples: Difference | None
+    sampling: Sampling | None
 
     @property
     def values(self) -> list[float]:
@@ -184,6 +187,9 @@ def _pair(
     examples = None
     if policy.method == "examples" and worsening:
         examples = one_network.worsening(runs, dense, gate, finest, policy, split)
+    sampling = None
+    if policy.method == "non-inferiority":
+        sampling = one_network.sampling_error(runs, dense, differing, gate, finest, policy, split)
     unkept = sorted(worsening) if policy.method == "examples" and examples is None else ()
     return _Pairs(
         worsening,
@@ -196,6 +202,7 @@ def _pair(
             *_gaps({GapCause.NO_OUTCOMES: unkept}),
         ),
         examples=examples,
+        sampling=sampling,
     )
 
 
@@ -248,14 +255,16 @@ class _Question:
             verdict, pairs, now = replace(latest, look=index if there else None, looks=numbers), its_pairs, look
             if not there or verdict.status is not Status.INCONCLUSIVE:
                 break
-        if verdict.status is Status.PASS and verdict.look is not None and verdict.look + 1 < len(looks):
-            whole, _ = self.at(replace(looks[-1], error=verdict.error))
-            if whole.divergences or whole.undefined or not whole.within:
+        if verdict.look is not None and now.replicates < count:
+            whole, _ = self.at(replace(now, replicates=count))
+            if verdict.status is Status.PASS and (whole.divergences or whole.undefined or not whole.within):
                 status = Status.INCONCLUSIVE if whole.status is Status.PASS else whole.status
                 return replace(whole, status=status, look=verdict.look, looks=numbers)
+            verdict = replace(verdict, worst=whole.worst, worst_seed=whole.worst_seed, beyond=whole.beyond)
         if verdict.bound is None or verdict.by_numbers is not Status.INCONCLUSIVE:
             return verdict
-        needed = replicates_needed(pairs.values, self.gate.margin, partial(self._later_error, now), pairs.floor)
+        later = partial(self._later_error, now)
+        needed = replicates_needed(pairs.values, self.gate.margin, later, pairs.floor, pairs.sampling)
         return replace(verdict, replicates_needed=needed)
 
     def _later_error(self, now: Look, replicates: int) -> float | None:
@@ -266,7 +275,9 @@ class _Question:
 def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split: Split, look: Look) -> Verdict:
     values = pairs.values
     tested = policy.method != "point"
-    bounds = one_sided_bounds(values, 1 - look.error, pairs.floor) if policy.method == "non-inferiority" else None
+    bounds = None
+    if policy.method == "non-inferiority":
+        bounds = one_sided_bounds(values, 1 - look.error, pairs.floor, pairs.sampling)
     if pairs.examples is not None:
         bounds = pairs.examples.low, pairs.examples.high
     sound = [run for run in level.runs if not run.diverged]
@@ -301,6 +312,7 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         worst=None if worst is None else pairs.worsening[worst],
         worst_seed=worst,
         compared=tuple(sorted(pairs.worsening)),
+        beyond=(sum(not gate.allows(value) for value in values), len(values)),
         floor=pairs.finest if tested and len(values) > 1 and deviation(values) < pairs.floor else None,
         divergences=tuple(Divergence(run.seed, run.draw, run.level, run.diverged_at) for run in level.fallen),
         absent=level.absent,
@@ -312,6 +324,7 @@ def _verdict(level: _Level, pairs: _Pairs, gate: Gate, policy: GatePolicy, split
         error=look.error,
         declared=look.declared,
         examples=pairs.examples,
+        split_error=pairs.sampling.error if pairs.sampling else None,
     )
 
 

@@ -9,12 +9,16 @@ differences. Looks that nobody declared have what is kept for them: a fifth of t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import sqrt
 from typing import TYPE_CHECKING, Any
+
+from ticketsmith.evidence.results import Result
+from ticketsmith.evidence.variants import DENSE
+from ticketsmith.evidence.verdicts import Gate, GatePolicy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +44,8 @@ def schedule(
     """The looks up to the one at ``replicates``, in the order in which they were or are taken.
 
     ``error`` is that of all declared ones. ``declared`` are increasing numbers of replicates; without any, ``replicates`` is
-    the one look. ``shown`` are the numbers of replicates at which verdicts were shown before, in order.
+    the one look. ``shown`` are the numbers of replicates at which verdicts were shown before, in order; at fewer than the first
+    that was declared, nothing was decided.
     """
     numbers = tuple(declared) or (replicates,)
     each = nominal_error(numbers, error)
@@ -49,7 +54,7 @@ def schedule(
     looks += [
         Look(number, _undeclared_error(error, k), declared=False)
         for k, number in enumerate(others, start=1)
-        if number <= replicates
+        if number == replicates or numbers[0] < number < replicates
     ]
     return tuple(looks)
 
@@ -79,20 +84,28 @@ def promise(confidence: float, declared: bool = True) -> float:
 @dataclass(frozen=True)
 class Record:
     """A look that was taken: what a store remembers of it. ``declared`` are the looks that were declared by then, ``dense``
-    the keys of the dense runs that it compared with: a look at other networks is another experiment's."""
+    the keys of the dense runs that it compared with: a look at other networks is another experiment's. ``gates`` are those
+    that were asked, none where that is not known."""
 
     replicates: int
     declared: tuple[int, ...]
     dense: tuple[str, ...]
+    gates: tuple[Gate, ...] = ()
 
 
-def history(records: Iterable[Record], dense: Collection[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What was declared when the first look at these networks was taken, and the numbers of replicates of all, in order.
+def with_history(policy: GatePolicy, records: Iterable[Record], results: Sequence[Result]) -> GatePolicy:
+    """The policy with the looks that were declared before the first verdict on these networks, and those that were taken.
 
-    ``records`` are in the order of time. What is declared after a verdict was shown declares nothing.
+    ``records`` are in the order of time. What is declared after a verdict was shown declares nothing; of gates that were
+    changed since, those that were asked first are ``agreed``.
     """
-    own = [record for record in records if set(dense) & set(record.dense)]
-    return (own[0].declared, tuple(dict.fromkeys(record.replicates for record in own))) if own else ((), ())
+    dense = {run.key for run in results if run.variant == DENSE}
+    own = [record for record in records if dense & set(record.dense)]
+    if not own:
+        return replace(policy, shown=())
+    shown = tuple(dict.fromkeys(record.replicates for record in own))
+    agreed = own[0].gates if set(own[0].gates) != set(policy.gates) else ()
+    return replace(policy, looks=own[0].declared or policy.looks, shown=shown, agreed=agreed)
 
 
 COARSE = 0.2

@@ -1,4 +1,5 @@
-"""Gates for one network: where there is one seed, examples take the place of replicates, if runs have kept theirs."""
+"""What single examples add to the gates: with one seed they take the place of replicates, with several they are a second
+source of chance beside them, if runs have kept their outcomes."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.examples import Difference, difference
+from ticketsmith.evidence.examples import Difference, difference, sampling
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.resolution import Resolution
 from ticketsmith.evidence.results import At, Result, Split
+from ticketsmith.evidence.statistics import Sampling
 from ticketsmith.evidence.summarise import measured_value
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
@@ -47,16 +49,8 @@ def worsening(
 
     Several draws are averaged example by example. None where a run that measures the metric has no outcomes of it.
     """
-    sides = [
-        [
-            _outcomes(run, gate.metric, split, policy.at)
-            for run in side
-            if measured_value(run, gate.metric, split, policy.at) is not None
-        ]
-        for side in (dense, runs)
-    ]
-    there, here = ([one for one in side if one is not None] for side in sides)
-    if not there or not here or len(there) + len(here) < sum(map(len, sides)):
+    there, here = (measured_outcomes(side, gate.metric, split, policy.at) for side in (dense, runs))
+    if not there or not here:
         return None
     own = there[0].metric if gate.relative else 1.0
     try:
@@ -72,6 +66,41 @@ def worsening(
         raise TicketSmithError(
             f"{runs[0].path} and {dense[0].path} cannot be compared by {gate.metric}: {error}"
         ) from error
+
+
+def sampling_error(
+    runs: Sequence[Result],
+    dense: Sequence[Result],
+    seeds: Sequence[int],
+    gate: Gate,
+    finest: Resolution,
+    policy: GatePolicy,
+    split: Split,
+) -> Sampling | None:
+    """What the draw of the examples does to a mean worsening over ``seeds``, in the terms of the gate.
+
+    None where a run that measures the metric has no outcomes of it.
+    """
+    pairs = []
+    for seed in seeds:
+        there, here = (
+            measured_outcomes([run for run in side if run.seed == seed], gate.metric, split, policy.at)
+            for side in (dense, runs)
+        )
+        if not there or not here:
+            return None
+        pairs.append((there, here))
+    try:
+        return sampling(pairs, higher_is_better=finest.metric.higher_is_better, relative=gate.relative)
+    except ValueError as error:
+        raise TicketSmithError(f"{runs[0].path} and others cannot be compared by {gate.metric}: {error}") from error
+
+
+def measured_outcomes(runs: Sequence[Result], metric: str, split: Split, at: At) -> list[Outcomes]:
+    """Those of the runs that measured the metric; none at all where one of these has none."""
+    measured = [_outcomes(run, metric, split, at) for run in runs if measured_value(run, metric, split, at) is not None]
+    there = [one for one in measured if one is not None]
+    return there if len(there) == len(measured) else []
 
 
 def _complete(policy: GatePolicy, results: Sequence[Result]) -> bool:

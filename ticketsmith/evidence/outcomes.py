@@ -182,6 +182,6 @@ class SealedOutcomes:
         return _states(self).get(at, {}).get(split, {}).get(metric)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=256)
 def _states(sealed: SealedOutcomes) -> OfStates:
     return from_bytes(sealed._read(), sealed._place)

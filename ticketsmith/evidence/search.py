@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ticketsmith.evidence.gates import judge
-from ticketsmith.evidence.results import Place, Result
+from ticketsmith.evidence.results import Bill, Place, Result
 from ticketsmith.evidence.variants import DENSE, TICKET, blocker
 from ticketsmith.evidence.verdicts import GatePolicy, Status, by_level, level_status
 
@@ -175,8 +175,8 @@ class Evidence(Protocol):
         """After a move, by these runs alone: the status of each level of its variant, and whether more seeds might change it."""
         ...
 
-    def exceeds(self, limit: Limit, places: Collection[Place]) -> bool:
-        """Whether these runs have spent what hours or money there are."""
+    def exceeds(self, limit: Limit, places: Collection[Place], new: Collection[Place]) -> bool:
+        """Whether ``new`` runs are likely to spend more than the hours or money that these leave."""
         ...
 
 
@@ -266,7 +266,7 @@ class _Walk:
         places = self.terms.places(variant, level, range(seeds))
         new = tuple(place for place in places if place not in self._places)
         over = limit.runs is not None and len(self._places) + len(new) > limit.runs
-        if new and (over or self.evidence.exceeds(limit, self._places)):
+        if new and (over or self.evidence.exceeds(limit, self._places, new)):
             self.cut = True
             return None
         self._places.update(dict.fromkeys(new))
@@ -313,20 +313,33 @@ class Verdicts:
         verdicts = by_level(judge(runs, self.policy, "test", planned), move.variant)
         return {level: (level_status(own), not any(one.gaps for one in own)) for level, own in verdicts.items()}
 
-    def exceeds(self, limit: Limit, places: Collection[Place]) -> bool:
-        """By the costs in the store. A run of another experiment was paid for there; one whose cost is lost took the mean."""
-        made = [run.bill for run in map(self.results.get, places) if run and not (run.bill and run.bill.copied)]
-        bills = [bill for bill in made if bill]
-        if not bills or (limit.hours is None and limit.money is None):
+    def exceeds(self, limit: Limit, places: Collection[Place], new: Collection[Place]) -> bool:
+        """By the costs in the store. A run of another experiment was paid for there; one whose cost is lost took the mean.
+
+        ``new`` ones are expected to cost what those before them did on average, each as its own variant did where that is
+        known. What they came to has no part in it, so that the path stays the same. Before any run there is nothing to go by.
+        """
+        made = [run for run in map(self.results.get, places) if run and not (run.bill and run.bill.copied)]
+        costs: dict[str, list[float]] = {}
+        for run in made:
+            if run.bill:
+                spent = run.bill.seconds / 3600 if limit.hours is not None else _paid(run.bill)
+                costs.setdefault(run.variant, []).append(spent)
+        every = [cost for own in costs.values() for cost in own]
+        most = limit.hours if limit.hours is not None else limit.money
+        if not every or most is None:
             return False
-        if limit.hours is not None:
-            spent, most = math.fsum(bill.seconds for bill in bills), 3600 * limit.hours
-        else:
-            spent, most = math.fsum((bill.price or 0.0) + bill.idle_price for bill in bills), limit.money or 0.0
-        return spent * len(made) / len(bills) >= most
+        expected = (costs.get(variant, every) for variant, *_ in new if variant != POINT)
+        return (
+            math.fsum(every) * len(made) / len(every) + math.fsum(math.fsum(own) / len(own) for own in expected) > most
+        )
 
     def _among(self, places: Collection[Place]) -> list[Result]:
         return [run for run in self._diverged if run.place in places]
+
+
+def _paid(bill: Bill) -> float:
+    return (bill.price or 0.0) + bill.idle_price
 
 
 @dataclass(frozen=True)
@@ -343,7 +356,7 @@ class Hypothesis:
         """By the level alone."""
         return {move.level: (Status.PASS if move.variant == TICKET and move.level <= self.cliff else Status.FAIL, True)}
 
-    def exceeds(self, limit: Limit, places: Collection[Place]) -> bool:
+    def exceeds(self, limit: Limit, places: Collection[Place], new: Collection[Place]) -> bool:
         """Never: nothing costs anything."""
         return False
 

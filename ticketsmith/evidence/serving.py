@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.prices.rate import Rate
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Number = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -23,7 +23,7 @@ FORMAT = 2
 """The version of the JSON document. Version 1 is read too: what it did not know is at its default."""
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Timing:
     """One model on one runtime in one **cell**: the same phase, precision, batch size and number of threads.
@@ -96,7 +96,7 @@ class Timing:
         return self.phase, self.precision, self.batch_size, self.threads
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Refusal:
     """A model that a runtime could not run, and why; it has no timing."""
@@ -109,7 +109,7 @@ class Refusal:
     reason: str
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class LoadStep:
     """Requests that arrived at random (Poisson) at ``rate`` a second, whether or not earlier ones were answered.
@@ -126,7 +126,7 @@ class LoadStep:
     kept: bool
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class LoadTest:
     """The highest rate of arrivals, requests a second, that one model on one runtime answers within a latency target.
@@ -150,7 +150,7 @@ class LoadTest:
     steps: tuple[LoadStep, ...] = ()
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class LayerSpeed:
     """One layer's shape alone: the sparse runtime at one sparsity against the best dense runtime that was measured.
@@ -168,7 +168,7 @@ class LayerSpeed:
     speedup_high: Number
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Peaks:
     """What this machine can do at most, measured beside the timings: float32 operations and bytes read, a second.
@@ -183,7 +183,7 @@ class Peaks:
     reads: tuple[tuple[Count, Number], ...] = ()
 
 
-@with_config(_STRICT)
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Benchmark:
     """A whole benchmark: where, how, and every timing.
@@ -235,7 +235,7 @@ def from_json(document: Any) -> Benchmark:
         content = json.dumps({name: value for name, value in document.items() if name != "format"})
         benchmark = _adapter().validate_json(content)
     except ValidationError as error:
-        raise DocumentError(f"benchmark: {_problem(error)}") from error
+        raise DocumentError(f"benchmark: {problem(error)}") from error
     except (TypeError, ValueError) as error:
         raise DocumentError(f"benchmark: the document is no JSON: {error}.") from error
     return benchmark
@@ -246,7 +246,7 @@ def _adapter() -> TypeAdapter[Benchmark]:
     return TypeAdapter(Benchmark)
 
 
-def _problem(error: ValidationError) -> str:
+def problem(error: ValidationError) -> str:
     """The first thing that is wrong: its place as a reader would write it, and what was expected."""
     first = error.errors(include_url=False)[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")

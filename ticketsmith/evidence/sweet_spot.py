@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
 
+from ticketsmith.evidence.statistics import largest_share
 from ticketsmith.evidence.variants import TICKET
 from ticketsmith.evidence.verdicts import (
     GatePolicy,
@@ -55,6 +56,15 @@ def find(search: Walk, verdicts: Iterable[Verdict]) -> SweetSpot | None:
         missing=search.missing,
         network_sparsity=own[0].network_sparsity,
     )
+
+
+def share_beyond(verdict: Verdict, policy: GatePolicy) -> float:
+    """The largest share of all seeds that may themselves be worse than the margin, at the policy's confidence.
+
+    By how many of those that were trained are, whatever way seeds scatter. Each look has an equal part of the error.
+    """
+    error = (1 - policy.confidence) / max(1, len(verdict.looks))
+    return largest_share(*verdict.beyond, 1 - error)
 
 
 def _step(level: int, verdicts: Sequence[Verdict]) -> Step:

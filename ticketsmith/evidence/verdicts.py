@@ -66,7 +66,8 @@ class GatePolicy:
 
     ``looks`` are the numbers of replicates at which it was declared, before the first of them, that gates are asked; without
     any, there is one look at what is planned. ``shown`` are those at which verdicts were shown, in order: the ones that were
-    not declared have to be paid for (see :mod:`ticketsmith.evidence.looks`). In a search, ``coarse`` is the number of rounds
+    not declared have to be paid for (see :mod:`ticketsmith.evidence.looks`). ``agreed`` are the gates of the first of them, where
+    these are others. In a search, ``coarse`` is the number of rounds
     that its coarse levels merge: these share the error with the levels between them. 0: there is one family, the grid.
     """
 
@@ -77,6 +78,7 @@ class GatePolicy:
     target_sparsity: float | None = None
     looks: tuple[int, ...] = ()
     shown: tuple[int, ...] = ()
+    agreed: tuple[Gate, ...] = ()
     coarse: int = 0
     fallback: Method | None = None
 
@@ -126,15 +128,18 @@ class Verdict:
     decided, else the last. ``look`` is its place among ``looks``, those that there were or are declared (their numbers of
     replicates), None where the first is not complete; ``error`` is the one-sided error of that look, ``declared`` whether it
     was. ``replicates_needed``: how many would decide it at a look to come, None where none is needed or it cannot be said.
-    ``worst`` is the worsening of the seed ``worst_seed``, the largest of all. ``compared`` are the seeds with a value, of
-    which ``replicates`` differ: seeds whose networks are bit for bit equal are one. ``floor`` is what was taken for their
-    spread where their own is less than the metric can tell apart, or zero; else None.
+    ``compared`` are the seeds with a value, of which ``replicates`` differ: seeds whose networks are bit for bit equal are one.
+    Of all seeds that were trained, whatever look the status rests on: ``worst`` is the worsening of the seed ``worst_seed``, the
+    largest, and ``beyond`` says how many are themselves worse than the margin, and of how many. ``floor`` is what was taken
+    for their spread where their own is less than the metric can tell apart, or zero; else None.
 
     ``divergences`` are runs of this level or, of a method, of a milder one. ``absent`` are planned seeds without a run,
     ``alone`` those without a dense run, ``undefined`` those whose value is no finite number, ``gaps`` what else cannot be
     compared. ``control``: it is no method, but what a method is held against. ``sparsity`` is that of the prunable weights,
     ``network_sparsity`` that of all parameters, None where those were not counted. ``examples``: the comparison of one network
-    example by example, from which the bounds are; None by another method.
+    example by example, from which the bounds are; None by another method. ``split_error``: the standard error that the draw of
+    the test examples gives the mean over seeds, which is in the bounds; None where no outcomes were kept, so that they are
+    for this split alone.
     """
 
     variant: str
@@ -152,6 +157,7 @@ class Verdict:
     worst: float | None = None
     worst_seed: int | None = None
     compared: tuple[int, ...] = ()
+    beyond: tuple[int, int] = (0, 0)
     floor: Resolution | None = None
     divergences: tuple[Divergence, ...] = ()
     absent: tuple[int, ...] = ()
@@ -165,6 +171,7 @@ class Verdict:
     error: float = 0.05
     declared: bool = True
     examples: Difference | None = None
+    split_error: float | None = None
 
     @property
     def seeds(self) -> int:

@@ -7,8 +7,10 @@ another one has stopped.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol, Self
 
 from ticketsmith.errors import Exit, TicketSmithError, gravest
@@ -83,25 +85,20 @@ class Schedule:
                 f"{plan.experiment}: its plan was made under another version of the science, which this version of TicketSmith "
                 "cannot train. What is sealed stays. Give the recipe again (`prune` or `submit`): all runs are planned anew."
             )
-        self._sealed, self._followers, self._not_before = set(sealed), _followers(plan), dict[str, float]()
+        followers, self._not_before = _followers(plan), dict[str, float]()
+        self._ranks = {key: (-followers[key], index, key) for index, key in enumerate(plan.by_key)}
+        self._needs = {key: {one for one in run.spec.parents if one not in sealed} for key, run in self.todo.items()}
+        self._children: dict[str, list[str]] = {}
+        for key, parents in self._needs.items():
+            for parent in parents:
+                self._children.setdefault(parent, []).append(key)
+        self._ready = sorted(self._ranks[key] for key, parents in self._needs.items() if not parents)
 
-    def ready(self, running: Collection[str] = ()) -> list[PlannedRun]:
-        """Runs whose parents are sealed, but for those under way; what waits for a run that is lost is blocked."""
-        lost = {*self.outcome.failed, *self.outcome.blocked}
-        for key, run in list(self.todo.items()):
-            if any(parent in lost for parent in run.spec.parents):
-                del self.todo[key]
-                lost.add(key)
-                self.outcome.blocked.append(key)
+    def ready(self, running: Collection[str] = (), most: int | None = None) -> list[PlannedRun]:
+        """Runs whose parents are sealed, but for those under way; the first of them where so many are enough."""
         now = time.monotonic()
-        runs = [
-            run
-            for key, run in self.todo.items()
-            if key not in running
-            and self._not_before.get(key, 0.0) <= now
-            and all(parent in self._sealed for parent in run.spec.parents)
-        ]
-        return sorted(runs, key=lambda run: self._followers[run.key], reverse=True)
+        keys = (key for *_, key in self._ready if key not in running and self._not_before.get(key, 0.0) <= now)
+        return [self.todo[key] for key in islice(keys, most)]
 
     def begin(self, run: PlannedRun) -> None:
         """A run is under way."""
@@ -121,19 +118,38 @@ class Schedule:
             return
         if event.outcome == "interrupted":
             return
-        self.todo.pop(key, None)
+        self._drop(key)
         if event.outcome == "failed":
             outcome.fail(key, event.message, event.exit_status)
             outcome.fatal |= event.fatal
+            self._block_what_needs(key)
         elif event.outcome == "blocked":
             outcome.blocked.append(key)
+            self._block_what_needs(key)
         else:
-            self._sealed.add(key)
+            for child in self._children.get(key, ()):
+                self._needs[child].discard(key)
+                if not self._needs[child] and child in self.todo:
+                    insort(self._ready, self._ranks[child])
             self.index.add(key, self.plan.by_key[key].folder(self.plan.experiment))
             outcome.trained += event.outcome in ("trained", "diverged")
             outcome.cached += event.outcome == "reused"
             if event.outcome == "diverged":
                 outcome.diverged.append(key)
+
+    def _drop(self, key: str) -> None:
+        if self.todo.pop(key, None) is not None and not self._needs[key]:
+            del self._ready[bisect_left(self._ready, self._ranks[key])]
+
+    def _block_what_needs(self, key: str) -> None:
+        """What waits for a run that is lost, directly or not, is not made."""
+        lost = [key]
+        while lost:
+            for child in self._children.get(lost.pop(), ()):
+                if child in self.todo:
+                    self._drop(child)
+                    self.outcome.blocked.append(child)
+                    lost.append(child)
 
 
 @dataclass

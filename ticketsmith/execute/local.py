@@ -13,7 +13,9 @@ from typing import Any, Self
 
 from ticketsmith.errors import Exit
 from ticketsmith.execute.executor import BUSY_WAIT, Event, Scheduled
+from ticketsmith.execute.gang import Gang
 from ticketsmith.execute.processes import Process, Starter
+from ticketsmith.execute.server import Loaded
 from ticketsmith.execute.worker import Ended, Maker
 from ticketsmith.machine import usable_cores
 from ticketsmith.plan import PlannedRun
@@ -25,6 +27,7 @@ _MAX_CRASHES = 2  # of one run, before it is given up
 class _Worker:
     process: Process
     pipe: Connection
+    slot: int
     run: PlannedRun | None = None
 
 
@@ -35,13 +38,14 @@ def default_workers(device: str) -> int:
 
 @dataclass
 class LocalExecutor(Scheduled):
-    """Processes of this machine, ``count`` at most.
+    """Processes of this machine, ``count`` at most. ``loaded``: the task, where they may begin as copies of this process.
 
     On Ctrl-C or SIGTERM every worker saves a checkpoint and ends; the same call goes on from there. Within ``with``, what
     workers are forked from stays for the next plan.
     """
 
     count: int
+    loaded: Loaded | None = None
     workers: list[_Worker] = field(default_factory=list, init=False)
     crashes: dict[str, int] = field(default_factory=dict, init=False)
     starter: Starter | None = field(default=None, init=False)
@@ -60,14 +64,16 @@ class LocalExecutor(Scheduled):
         todo = self.schedule.todo
         if not todo:
             return self.outcome.exit_status
-        count = min(self.count, len(todo))
-        if self.starter is None or count != self.starter.settings.side_by_side:
+        ranks = max(run.spec.training.ranks for run in todo.values())
+        count = min(max(1, self.count // ranks), len(todo))  # a rank takes the place of a worker
+        settings = replace(self.settings, side_by_side=count, ranks=ranks)
+        if self.starter is None or settings != self.starter.settings:
             self._close()
-            self.starter = Starter(replace(self.settings, side_by_side=count), self.job_of(next(iter(todo.values()))))
+            self.starter = Starter(settings, self.job_of(next(iter(todo.values()))), self.loaded)
         with _signals([signal.SIGTERM], signal.default_int_handler):
             try:
-                for _ in range(count):
-                    self.workers.append(_Worker(*self.starter.start()))
+                for slot in range(count):
+                    self.workers.append(_Worker(*self.starter.start(slot), slot))
                 while todo and not self.outcome.fatal:
                     self._assign()
                     if not any(worker.run for worker in self.workers) and not self.schedule.is_waiting:
@@ -80,8 +86,11 @@ class LocalExecutor(Scheduled):
         return self.outcome.exit_status
 
     def _assign(self) -> None:
-        ready = self.schedule.ready({worker.run.key for worker in self.workers if worker.run})
-        for worker, run in zip([w for w in self.workers if w.run is None], ready, strict=False):
+        idle = [worker for worker in self.workers if worker.run is None]
+        if not idle:
+            return
+        ready = self.schedule.ready({worker.run.key for worker in self.workers if worker.run}, len(idle))
+        for worker, run in zip(idle, ready, strict=False):
             job = self.job_of(run).located(self.index)
             self.schedule.begin(run)
             worker.run = run
@@ -107,9 +116,17 @@ class LocalExecutor(Scheduled):
     def _replace(self, worker: _Worker) -> None:
         """A worker died: killed by hand, or by the system when memory ran out. Its run is tried again, twice at most."""
         worker.process.join()
-        code, run = worker.process.exitcode, worker.run
+        process, run = worker.process, worker.run
+        code = process.exitcode
+        if isinstance(process, Gang) and run is not None:
+            why = f"{process.fault}, so all ranks have ended. The same command goes on from the last checkpoint"
+            self._give_up(run, why, Exit.INCOMPLETE)
+            if not self.schedule.todo:
+                self.workers.remove(worker)
+                return
+            run = None
         assert self.starter is not None
-        self.workers[self.workers.index(worker)] = _Worker(*self.starter.start())
+        self.workers[self.workers.index(worker)] = _Worker(*self.starter.start(worker.slot), worker.slot)
         if run is None:
             return
         self.crashes[run.key] = self.crashes.get(run.key, 0) + 1
@@ -117,9 +134,12 @@ class LocalExecutor(Scheduled):
             killed = os.name == "posix" and code == -signal.SIGKILL  # what the system does when memory runs out
             why = "was killed (out of memory?)" if killed else "ended" if code is None else f"ended with status {code}"
             status = Exit.OUT_OF_MEMORY if killed else Exit.INCOMPLETE
-            event = Ended(run.key, "failed", 0.0, f"its process {why} {self.crashes[run.key]} times", status)
-            self.schedule.settle(event)
-            self.on_event(event)
+            self._give_up(run, f"its process {why} {self.crashes[run.key]} times", status)
+
+    def _give_up(self, run: PlannedRun, why: str, status: Exit) -> None:
+        event = Ended(run.key, "failed", 0.0, why, status)
+        self.schedule.settle(event)
+        self.on_event(event)
 
     def _end(self) -> None:
         """Idle workers end; working ones are asked to save a checkpoint, and waited for."""
@@ -167,7 +187,7 @@ class DebugExecutor(Scheduled):
         with _signals(numbers, stop), suppress(KeyboardInterrupt), prepared(self.settings.device) as device:
             maker = Maker(self.settings, self.store, device, self.on_event, lambda: outcome.interrupted)
             while self.schedule.todo and not (outcome.fatal or outcome.interrupted):
-                if ready := self.schedule.ready():
+                if ready := self.schedule.ready(most=1):
                     self.schedule.begin(ready[0])
                     event = maker.make(self.job_of(ready[0]).located(self.index))
                     self.schedule.settle(event)

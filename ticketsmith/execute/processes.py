@@ -2,6 +2,8 @@
 
 A spawned worker loads torch and the data by itself: seconds, and hundreds of MiB. A forked one has them at once, and shares
 their memory with the others until it writes there. Forking is safe on Linux, without CUDA, and from a process of one thread.
+What they are forked from is itself a copy of this process, if that has loaded the task and is of one thread; else it is
+spawned.
 """
 
 from __future__ import annotations
@@ -13,17 +15,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Protocol
 
-from ticketsmith.execute.server import serve
+from ticketsmith.execute.gang import Gang
+from ticketsmith.execute.server import Loaded, serve, threads
 from ticketsmith.execute.worker import WorkerSettings, work
 from ticketsmith.training.job import Job
 
 _SPAWN = multiprocessing.get_context("spawn")
+_FORK = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
 
 
 class Process(Protocol):
@@ -48,19 +53,27 @@ class Process(Protocol):
 
 
 class Starter:
-    """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended."""
+    """Starts the workers of one execution, which train on the task of ``job``. ``close`` it when they have ended.
 
-    def __init__(self, settings: WorkerSettings, job: Job) -> None:
-        self.settings, self._job = settings, job
+    ``loaded``: that task, where what they are forked from may be a copy of this process.
+    """
+
+    def __init__(self, settings: WorkerSettings, job: Job, loaded: Loaded | None = None) -> None:
+        self.settings, self._job, self._loaded = settings, job, loaded
         self._server: _Server | None = None
         self._tries = 2 if sys.platform == "linux" and settings.device == "cpu" and hasattr(os, "pidfd_open") else 0
 
-    def start(self) -> tuple[Process, Connection]:
-        """A new worker, and our end of the pipe to it."""
+    def start(self, slot: int = 0) -> tuple[Process, Connection]:
+        """A new worker, number ``slot``, and our end of the pipe to it. Raises GangError where ranks cannot be started."""
+        settings = replace(self.settings, slot=slot)
+        if settings.ranks > 1:
+            gang = Gang(settings)
+            return gang, gang.pipe
         while self._server is not None or self._tries:
             if self._server is None:
                 self._tries -= 1
-                self._server = _Server(self.settings, self._job)
+                loaded, self._loaded = self._loaded, None  # once: a later copy would hold the pipes to workers open
+                self._server = _Server(self.settings, self._job, loaded)
             try:
                 return self._server.fork()
             except _CannotBeForkedError:  # another one could not be either
@@ -69,7 +82,7 @@ class Starter:
             except (EOFError, OSError):  # it was killed
                 self.close()
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=work, args=(theirs, self.settings), daemon=True)
+        process = _SPAWN.Process(target=work, args=(theirs, settings), daemon=True)
         _begin(process)
         theirs.close()
         return process, ours
@@ -88,9 +101,14 @@ class _CannotBeForkedError(Exception):
 class _Server:
     """Our side of ``server.serve``."""
 
-    def __init__(self, settings: WorkerSettings, job: Job) -> None:
+    def __init__(self, settings: WorkerSettings, job: Job, loaded: Loaded | None) -> None:
         self._control, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=serve, args=(theirs, settings, job), daemon=True)
+        self._process: BaseProcess
+        if _FORK is not None and loaded is not None and threads() == 1:
+            ours = self._control
+            self._process = _FORK.Process(target=serve, args=(theirs, settings, job, loaded, ours), daemon=True)
+        else:
+            self._process = _SPAWN.Process(target=serve, args=(theirs, settings, job), daemon=True)
         _begin(self._process)
         theirs.close()
         self._ready = False

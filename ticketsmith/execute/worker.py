@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     import torch
 
     from ticketsmith.store.contract import Store
+    from ticketsmith.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``."""
+    """What is the same for all jobs of a worker. ``rate``: the machine's price, shared by workers ``side_by_side``. ``ranks``:
+    processes that make each run together. ``slot``: which of the workers this is, 0 and up.
+    """
 
     store: str | Mapping[str, Any]
     device: str
@@ -37,6 +40,8 @@ class WorkerSettings:
     import_from: tuple[str, ...]
     rate: Rate | None = None
     side_by_side: int = 1
+    ranks: int = 1
+    slot: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Noted:
-    """What a person should know of a run that goes on, or of why it ended."""
+    """What a person should know of a run that goes on, or of why it ended; of all runs, where ``key`` is empty."""
 
     key: str
     message: str
@@ -72,6 +77,10 @@ class Ended:
     fatal: bool = False
 
 
+THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL"))
+"""Variables that libraries read when they are imported."""
+
+
 def work(pipe: Connection, settings: WorkerSettings) -> None:
     """The body of the process. It ends with its parent: nothing goes on unseen."""
     try:
@@ -82,8 +91,8 @@ def work(pipe: Connection, settings: WorkerSettings) -> None:
 
 def settle(settings: WorkerSettings) -> None:
     """What a process needs before it imports torch and a user's own modules."""
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ[f"{library}_NUM_THREADS"] = "1"  # read when they are imported
+    for name in THREADS:
+        os.environ[name] = "1"
     # pyarrow, which pandas and scikit-learn bring along, begins a thread at its import: then nothing could be forked.
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     for place in settings.import_from:
@@ -99,11 +108,11 @@ def _serve(pipe: Connection, settings: WorkerSettings) -> None:
     settle(settings)
 
     from ticketsmith.store import open_store  # these import torch, which takes seconds, and reads what `settle` has set
-    from ticketsmith.training.device import prepare
+    from ticketsmith.training.device import device_of, prepare
 
     try:
         store = open_store(settings.store)
-        device = prepare(settings.device)
+        device = prepare(device_of(settings.device, settings.slot))
     except TicketSmithError as error:
         pipe.send(Ended("", "failed", 0.0, f"a worker cannot start: {error}", int(error.exit_status), fatal=True))
         return
@@ -116,7 +125,7 @@ def _serve(pipe: Connection, settings: WorkerSettings) -> None:
         try:
             event = maker.make(job)
         except Exception as error:  # a fault in a user's component or in ours: this run fails, the others go on
-            event = _fault(job.spec.key, time.monotonic() - began, error)
+            event = fault(job.spec.key, time.monotonic() - began, error)
         pipe.send(event)
         if event.outcome == "interrupted":
             return
@@ -132,7 +141,9 @@ class Maker:
         device: torch.device,
         tell: Callable[[Any], None],
         stop: Callable[[], bool] = lambda: False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks
         self._settings, self._store, self._device, self._tell, self._stop = settings, store, device, tell, stop
         self._rate = settings.rate
 
@@ -149,13 +160,14 @@ class Maker:
         hooks = Hooks(
             lambda step, steps, loss: self._tell(Stepped(key, step, steps, loss)),
             lambda text: self._tell(Noted(key, text)),
+            lambda text: self._tell(Noted("", text)),
             self._stop,
             self._settings.checkpoint_every,
             self._rate,
             self._settings.side_by_side,
         )
         try:
-            outcome = produce(job, self._store, self._device, hooks)
+            outcome = produce(job, self._store, self._device, hooks, self._ranks)
         except Interrupted:
             return ended("interrupted")
         except DivergedError as error:
@@ -167,7 +179,8 @@ class Maker:
         return ended(outcome)
 
 
-def _fault(key: str, seconds: float, error: Exception) -> Ended:
+def fault(key: str, seconds: float, error: Exception) -> Ended:
+    """What came of a run whose code, a user's or ours, raised ``error``: where, and whose fault it is."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     message = f"{type(error).__name__}: {error} (in {where.name}, {where.filename}:{where.lineno})"
     status = _whose_fault(error)

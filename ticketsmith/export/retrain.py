@@ -16,7 +16,7 @@ from ticketsmith.config.load import parse_recipe
 from ticketsmith.errors import DivergedError, RecipeError
 from ticketsmith.export.masked_bytes import TicketFileError
 from ticketsmith.export.ticket import Ticket
-from ticketsmith.models.state import load, snapshot
+from ticketsmith.models.state import load
 from ticketsmith.plugins import is_dotted
 from ticketsmith.pruning.masks import Masks, full
 from ticketsmith.pruning.weights import pruned_by_default
@@ -24,6 +24,7 @@ from ticketsmith.spec import Continue, Init, Rewind, RunSpec, from_canonical
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.task import Task
+from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.loop import Progress, measure, train
 from ticketsmith.training.produce import prepared
@@ -78,8 +79,8 @@ def retrain(ticket: Ticket, task: Task, tell: Tell = lambda step, steps: None) -
     """
     model = start_model(ticket, task)
     masks = masks_from_bytes(ticket.files["mask.safetensors"], "the ticket's mask")
-    _trained(ticket.spec, task, model, masks, tell)
-    weights = snapshot(model)
+    learner = _trained(ticket.spec, task, model, masks, tell)
+    weights = learner.state()
     sealed = ticket.tensors()
     difference = max(
         float((weights[name].double() - sealed[name].double()).abs().max())
@@ -87,8 +88,10 @@ def retrain(ticket: Ticket, task: Task, tell: Tell = lambda step, steps: None) -
         if sealed[name].is_floating_point()
     )
     same = hashlib.sha256(to_bytes(weights)).digest() == hashlib.sha256(ticket.files["model.safetensors"]).digest()
-    test = measure(task, model, "test", torch.device("cpu"))
-    return Retrained(model.eval(), same, difference, test)
+    test = measure(task, learner.result, "test", learner.device)
+    trained = build_model(task)
+    load(trained, weights)
+    return Retrained(trained.eval(), same, difference, test)
 
 
 def start_model(ticket: Ticket, task: Task) -> nn.Module:
@@ -115,20 +118,24 @@ def _rewound(weights: Rewind, ticket: Ticket, task: Task) -> nn.Module:
     if point is None or not isinstance(point.weights, Init):
         raise TicketFileError("it does not hold the spec of the run that it was rewound to.")
     model = starting_model(point, task, _no_parent)
-    _trained(point, task, model, full(pruned_by_default(model)), lambda step, steps: None)
-    return model
+    learner = _trained(point, task, model, full(pruned_by_default(model)), lambda step, steps: None)
+    rewound = build_model(task)
+    load(rewound, learner.state(raw=True))
+    return rewound
 
 
-def _trained(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, tell: Tell) -> None:
+def _trained(spec: RunSpec, task: Task, model: nn.Module, masks: Masks, tell: Tell) -> Learner:
     stop = spec.end(task.train_size)
     progress = Progress(step=spec.begin, interval_start=spec.begin)
 
-    def after_step(progress: Progress, loss: Tensor) -> None:
+    def after_steps(progress: Progress, loss: float | Tensor) -> None:
         tell(progress.step, stop)
 
-    train(Learner(task, model, masks, spec.training), spec.training, spec.seed, progress, stop, after_step)
+    learner = make_learner(task, model, masks, spec.training, torch.device("cpu"))
+    train(learner, spec.training, spec.seed, progress, stop, after_steps)
     if progress.diverged:
         raise DivergedError(f"training diverged before step {progress.step}: this machine computes something else.")
+    return learner
 
 
 def _no_parent(key: str) -> SealedRun:

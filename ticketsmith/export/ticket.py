@@ -35,7 +35,7 @@ from ticketsmith.errors import TicketSmithError
 from ticketsmith.export import masked_bytes
 from ticketsmith.export.masked_bytes import Bits, TicketFileError
 from ticketsmith.memory import read_file
-from ticketsmith.spec import SCIENCE_VERSION, RunSpec, from_canonical, key_of
+from ticketsmith.spec import RunSpec, from_canonical, is_key_of
 from ticketsmith.store.contract import MANIFEST, RunFolder, check_name
 
 if TYPE_CHECKING:
@@ -238,21 +238,16 @@ def _check(ticket: Ticket) -> None:
         check_name(name, "file")
         if hashlib.sha256(ticket.files[name]).hexdigest() != entry["sha256"]:
             raise TicketFileError(f"{name} is not what was sealed.")
-    if not _is_key_of(ticket.key, json.loads(ticket.files["spec.json"])) or not ticket.key.startswith(folder.key8):
+    if not is_key_of(ticket.key, json.loads(ticket.files["spec.json"])) or not ticket.key.startswith(folder.key8):
         raise TicketFileError("its spec does not belong to its key: it was changed, or a newer TicketSmith made it.")
     if not 0.0 <= ticket.sparsity <= 1.0:
         raise TicketFileError("its weights are not counted as TicketSmith counts.")
     for node in ticket.chain:
         from_canonical(node["spec"])
-        if not _is_key_of(node["key"], node["spec"]):
+        if not is_key_of(node["key"], node["spec"]):
             raise TicketFileError("a spec that led to it does not belong to its key.")
     if not ticket.chain or ticket.chain[-1]["key"] != ticket.key:
         raise TicketFileError("the specs that led to it do not end with its own.")
-
-
-def _is_key_of(key: str, canonical: Mapping[str, Any]) -> bool:
-    """Under this version of the science or an earlier one: old tickets stay readable."""
-    return any(key == key_of(canonical, science) for science in range(1, SCIENCE_VERSION + 1))
 
 
 def _masks(content: bytes) -> dict[str, Bits]:

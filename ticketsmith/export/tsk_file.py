@@ -26,7 +26,7 @@ def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """Raises UnsupportedError for an operator that the sparse runtime does not know; QualityLostError."""
     precision = settings.precision
     graph = from_torch(subject.model, single_example(subject.task, 1))
-    tuned = _tuned(graph, precision) if settings.tuned else {}
+    tuned = tuned_choices(graph, precision) if settings.tuned else {}
     runtime.save(path, graph, {machine_key(): tuned} if tuned else None, precision)
     served = runtime.load(path)
     load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
@@ -43,7 +43,7 @@ def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     )
 
 
-def _tuned(graph: Graph, precision: str) -> dict[str, str]:
+def tuned_choices(graph: Graph, precision: str) -> dict[str, str]:
     """Formats, and dense libraries for calls on one thread and on all cores."""
     tuned = choices(tune(graph, precision=precision))
     if precision == "float32" and usable_cores() > 1:

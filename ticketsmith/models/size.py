@@ -20,7 +20,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, a tensor is made on the CPU only where it fits into memory; ``what`` asks for it, ``mend`` is a sentence.
 
     What runs within is computed as ever: each operator is asked for the shape that it is about to make, where that follows
-    from shapes alone. Raises TaskError.
+    from shapes alone. ``largest``: the bytes of the largest so far. Raises TaskError.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         mend: str = "Make the model smaller: its widths, or the inputs that they follow from.",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.what, self.mend = what, mend
+        self.what, self.mend, self.largest = what, mend, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -39,6 +39,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             shape = None
         if shape is not None:
             size = math.prod(shape) * _itemsize(func, args, kwargs)
+            self.largest = max(self.largest, size)
             memory.require(size, f"{self.what} of shape {shape}", self.mend, TaskError)
         return func(*args, **kwargs)
 

@@ -29,9 +29,9 @@ def library() -> ctypes.CDLL:
     files = sorted(Path(__file__).parent.glob("_library*"))
     if not files:
         raise NotBuiltError(
-            "the sparse runtime is not available: its kernels were not built. Install a C++17 compiler (such as g++ or "
-            "clang), then install TicketSmith again: pip install --force-reinstall --no-deps ticketsmith "
-            "(in a checkout: pip install -e .)."
+            "the sparse runtime is not available: this package has no kernels for this machine. With a C++17 compiler (such as "
+            "g++ or clang), build them: pip install --force-reinstall --no-deps --no-cache-dir "
+            "--no-binary ticketsmith-runtime ticketsmith-runtime (in a checkout: pip install -e .)."
         )
     try:
         kernels = ctypes.CDLL(str(files[0]))
@@ -52,6 +52,7 @@ def library() -> ctypes.CDLL:
     kernels.ts_set_more.argtypes = [pointer, pointer, number, pointer, number]
     kernels.ts_call.argtypes = [pointer, pointer, pointer, number, pointer, number, ctypes.c_int]
     kernels.ts_kernel.argtypes = [pointer, ctypes.c_int, pointer, number, number, ctypes.c_int, ctypes.c_int]
+    kernels.ts_train.argtypes = [pointer, number, ctypes.c_int, pointer, ctypes.c_int]
     return kernels
 
 

@@ -1,8 +1,8 @@
 """What crosses the border to the kernels: enums, structures, and the table of kernels, written once for both sides.
 
-``setup.py`` (or ``python ticketsmith/native/abi.py FOLDER``) writes the C++ side of this file, ``abi.h`` and ``table.inl``, and
-the kernels are compiled with it. So both sides cannot differ: C++ checks every offset, and a library that was built from
-another table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``,
+``setup.py`` (or ``python ticketsmith/native/abi.py FOLDER``) writes the C++ side of this file, ``abi.h``, ``table.inl`` and
+``training.inl``, and the kernels are compiled with it. So both sides cannot differ: C++ checks every offset, and a library that
+was built from another table is refused by its ``FINGERPRINT``. Names are the same on both sides: ``abi.Sell`` is ``abi::Sell``,
 ``abi.Dtype.INT8`` is ``abi::Dtype::INT8``. Only the standard library is needed.
 
 A program is a flat array of operations. Tensors lie in planes: plane p, row r, column c of a value is the float at
@@ -83,7 +83,7 @@ def _fields(declarations: str) -> list[tuple[str, Any]]:
     a name that Python reserves gets a ``_``."""
     fields = []
     for declaration in declarations.split(";")[:-1]:
-        c_type, names = re.fullmatch(r"\s*(const \w+\*|\w+)\s+(.*)", declaration, re.DOTALL).groups()  # type: ignore[union-attr]
+        c_type, names = re.fullmatch(r"\s*((?:const )?\w+\*|\w+)\s+(.*)", declaration, re.DOTALL).groups()  # type: ignore[union-attr]
         if c_type.endswith("*"):
             _TYPES.setdefault(c_type, type(c_type, (ctypes.c_void_p,), {}))
         for name in names.split(","):
@@ -255,6 +255,140 @@ class Attend(Operation):
     _fields_ = _fields("""Array query, key, value, out, mask, scratch;
         int64_t samples, heads, group, queries, keys, width, value_width, causal, has_mask, cached; double scale;""")
 
+class Vectors(ctypes.Structure):
+    """The vectors of sixteen examples that a value has for a channel: ``blocks`` x ``rows`` x ``cols`` of them, and how far
+    apart they lie in what is read and in what is written."""
+    _fields_ = _fields("int64_t blocks, rows, cols, in_block, in_row, in_col, out_block, out_row, out_col;")
+
+class Parameter(ctypes.Structure):
+    """Weights, and what the optimizer remembers of each; null where it remembers nothing or no average is asked for."""
+    _fields_ = _fields("float* values; float* first; float* second; float* average;")
+
+_NAMES |= {kind: kind.__name__ for kind in (Vectors, Parameter)}
+_TYPES |= {kind.__name__: kind for kind in (Vectors, Parameter)}
+
+class Job(ctypes.Structure):
+    """Steps of training, or one evaluation: the examples and which of them, [steps][samples]; ``before`` are the steps that
+    the optimizer has made already. ``item`` is the size of a number of ``data``: 1 or 4 bytes."""
+    _fields_ = _fields("""const void* data; const void* targets; const int64_t* indices; const double* rates;
+        const int64_t* seeds; double* losses; float* outputs;
+        int64_t item, samples, steps, before, optimizer, nesterov; double momentum, decay, average;""")
+
+class Gather(Operation):
+    """Examples into lanes: out[offsets[f]] of lane b is data[index[b]][f] * scale[f] + shift[f]; lanes without an example are
+    zero. ``rows`` [samples][row]: the same by examples, where it is wanted; else scratch for 16 of them."""
+    _fields_ = _fields("""const int32_t* offsets; const float* scale; const float* shift; float* rows; float* out;
+        int64_t features, row, keep, lanes, blocks, block;""")
+
+class Rows(Operation):
+    """A value by examples: rows[b][f] is in[offsets[f]] of lane b."""
+    _fields_ = _fields("""const float* in; const int32_t* offsets; float* rows;
+        int64_t features, row, lanes, blocks, block;""")
+
+class Outputs(Operation):
+    """The last value, by examples, where the job wants it."""
+    _fields_ = _fields("const float* in; const int32_t* offsets; int64_t features, lanes, block;")
+
+class Taps(Operation):
+    """What sums of taps have in common: out[outs[o]] is bias[o] and the sum of weight * in[offset] over the taps of o. With
+    ``gate`` an output is kept where the gate, which lies as ``out`` does, is positive; ``add``: onto what is there."""
+    _fields_ = _fields("""Vectors vectors; const float* in; const float* weights; const int32_t* outs; const float* bias;
+        const float* gate; float* out; int64_t outputs, relu, add;""")
+
+class DenseTaps(Taps):
+    """All outputs have the same taps: tap i reads in[offsets[i]] and weights[o * distance + places[i]]. ``part`` taps at a time,
+    so that what they read stays in the first cache."""
+    _fields_ = _fields("const int32_t* offsets; const int32_t* places; int64_t taps, part, distance;")
+
+class SparseTaps(Taps):
+    """``starts`` is [parts][outputs], then the end; ``taps`` are pairs of an offset and a place in ``weights``."""
+    _fields_ = _fields("const int32_t* starts; const int32_t* taps; int64_t parts;")
+
+class Gradient(Operation):
+    """The gradient of weights, and the step of the optimizer with it: of the input of a layer, and of its output's gradient."""
+    _fields_ = _fields("Vectors vectors; const float* in; const float* out; Parameter parameter; int64_t outputs;")
+
+class SparseGradient(Gradient):
+    """Of surviving weights: ``offsets`` of their inputs, [16 * groups]; ``rows`` of their outputs, [4 * groups]: four
+    neighbours have the same output. In ``vectors``, in is the input and out is the output's gradient."""
+    _fields_ = _fields("const int32_t* offsets; const int32_t* rows; int64_t groups;")
+
+class LinearGradient(Gradient):
+    """Of all weights of a linear layer, [outputs][distance]; ``in`` lies by examples, [samples][distance]. ``mask`` has a bit for
+    each weight, or is null."""
+    _fields_ = _fields("const int32_t* outs; const uint16_t* mask; int64_t features, distance, lanes;")
+
+class ConvGradient(Gradient):
+    """Of all weights of a convolution, [outputs][distance], of which ``taps`` are there; ``scratch`` holds as many."""
+    _fields_ = _fields("""const int32_t* outs; const int32_t* offsets; const uint16_t* mask; float* scratch;
+        int64_t taps, distance;""")
+
+class PlaneSums(Operation):
+    """The gradient of biases: sums[o] is the sum of all of in[outs[o]]."""
+    _fields_ = _fields("Vectors vectors; const float* in; const int32_t* outs; float* sums; int64_t outputs;")
+
+class Update(Operation):
+    """A step of the optimizer for ``count`` weights, a multiple of 16, whose gradient is known."""
+    _fields_ = _fields("Parameter parameter; const float* gradient; int64_t count;")
+
+class CrossEntropy(Operation):
+    """The mean over the examples of the cross entropy of ``in`` with a label (int64), and its gradient."""
+    _fields_ = _fields("const float* in; float* gradient; const int32_t* offsets; int64_t classes, lanes, blocks, block;")
+
+class SquaredError(Operation):
+    """The mean over examples and numbers of the squared difference to targets (float32), and its gradient."""
+    _fields_ = _fields("const float* in; float* gradient; const int32_t* offsets; int64_t features, lanes, blocks, block;")
+
+class Elementwise(Operation):
+    """What passes over the inside of ``outputs`` channels of a value have in common."""
+    _fields_ = _fields("""Vectors vectors; const int32_t* ins; const int32_t* outs; const float* in; float* out;
+        int64_t outputs, add;""")
+
+class Relu(Elementwise):
+    """out = max(0, in)."""
+
+class Gate(Elementwise):
+    """out = in where ``gate``, which lies as ``out`` does, is positive, else 0."""
+    _fields_ = _fields("const float* gate;")
+
+class Add(Elementwise):
+    """out = in + other, where there is another, which lies as ``out`` does."""
+    _fields_ = _fields("const float* other; int64_t relu;")
+
+class Drop(Elementwise):
+    """out = in / (1 - rate) or 0, by a draw for each example and number from the seed of the step and ``stream``; the same in
+    both directions."""
+    _fields_ = _fields("double rate; int64_t stream, lanes;")
+
+class Windows(Operation):
+    """What poolings have in common: ``in`` [height][width] is read by windows, of which ``vectors`` says how many. ``mean``, or
+    the maximum."""
+    _fields_ = _fields("""Vectors vectors; const int32_t* ins; const int32_t* outs; const float* in; float* out;
+        int64_t outputs, height, width, kernel[2], stride[2], padding[2], mean;""")
+
+class Pooling(Windows):
+    """out = the maximum or mean of each window of ``in``."""
+
+class PoolingGradient(Windows):
+    """Of the input, from that of the output. ``apart``: every pixel is in one window; ``relu``: only then, and the gradient is
+    kept where ``in`` is positive."""
+    _fields_ = _fields("const float* out_gradient; float* gradient; int64_t apart, relu, add;")
+
+class Moments(Operation):
+    """What batch norms have in common: the mean of each channel, and 1 / the deviation, in ``means`` and ``scales``."""
+    _fields_ = _fields("""Vectors vectors; const int32_t* ins; const int32_t* outs; const float* in; const float* weight;
+        float* means; float* scales; int64_t outputs, pixels, lanes, relu;""")
+
+class BatchNorm(Moments):
+    """Of a batch, which the running ones follow, or by these."""
+    _fields_ = _fields("""const float* bias; float* running_mean; float* running_variance; float* out;
+        double momentum, epsilon; int64_t training;""")
+
+class BatchNormGradient(Moments):
+    """Of weight and bias, and of the input; with ``relu`` where that is positive."""
+    _fields_ = _fields("""const float* out_gradient; float* gradient; float* weight_gradient; float* bias_gradient;
+        int64_t add;""")
+
 # fmt: on
 
 KERNELS: dict[type[Operation], str] = {
@@ -285,8 +419,35 @@ case. Its number (``Op.kind``) is its place here."""
 
 OPERATIONS = tuple(KERNELS)
 
+TRAINING: dict[type[Operation], str] = {
+    Gather: "training/rows.inl",
+    Rows: "training/rows.inl",
+    Outputs: "training/rows.inl",
+    DenseTaps: "training/dense_taps.inl",
+    SparseTaps: "training/sparse_taps.inl",
+    SparseGradient: "training/sparse_gradient.inl",
+    LinearGradient: "training/linear_gradient.inl",
+    ConvGradient: "training/conv_gradient.inl",
+    PlaneSums: "training/optimizer.inl",
+    Update: "training/optimizer.inl",
+    CrossEntropy: "training/losses.inl",
+    SquaredError: "training/losses.inl",
+    Relu: "training/elementwise.inl",
+    Gate: "training/elementwise.inl",
+    Add: "training/elementwise.inl",
+    Drop: "training/elementwise.inl",
+    Pooling: "training/pooling.inl",
+    PoolingGradient: "training/pooling.inl",
+    BatchNorm: "training/batch_norm.inl",
+    BatchNormGradient: "training/batch_norm.inl",
+}
+"""The same for operations of a step of training, whose kernels are told of the step instead of a call: pointers in them are
+addresses, since a trainer owns all that it works on."""
 
-_PARTS: tuple[type[ctypes.Structure], ...] = Value, Strided, Array, Tap, Stretch, Op
+STEPS = tuple(TRAINING)
+
+
+_PARTS: tuple[type[ctypes.Structure], ...] = Value, Strided, Array, Tap, Stretch, Op, Vectors, Parameter, Job
 
 
 def _declaration(name: str, kind: Any) -> str:
@@ -307,7 +468,13 @@ def _structure(kind: type[ctypes.Structure]) -> str:
 
 def header(operations: tuple[type[ctypes.Structure], ...] = OPERATIONS) -> str:
     """``abi.h``."""
-    constants = {"MORE": MORE, "SPACES": Space.MORE_OUTPUTS + MORE, "KINDS": len(operations), "VERSION": VERSION}
+    constants = {
+        "MORE": MORE,
+        "SPACES": Space.MORE_OUTPUTS + MORE,
+        "KINDS": len(operations),
+        "STEP_KINDS": len(STEPS),
+        "VERSION": VERSION,
+    }
     enums = (
         f"namespace {enum.__name__} {{ enum : int {{ {', '.join(f'{m.name} = {int(m)}' for m in enum)} }}; }}"
         for enum in ENUMS
@@ -317,7 +484,7 @@ def header(operations: tuple[type[ctypes.Structure], ...] = OPERATIONS) -> str:
         "#pragma once", "#include <stddef.h>", "#include <stdint.h>", "namespace abi {",
         *(f"constexpr int {name} = {int(number)};" for name, number in constants.items()),
         *enums,
-        *(_structure(kind) for kind in (*_PARTS, *operations)),
+        *(_structure(kind) for kind in (*_PARTS, *operations, *STEPS)),
         f"constexpr size_t SIZES[] = {{{', '.join(f'sizeof({kind.__name__})' for kind in operations)}}};",
         "}\n",
     ])  # fmt: skip
@@ -332,12 +499,12 @@ FINGERPRINT = fingerprint()
 """What ``ts_abi`` of a library must give that was built from this table."""
 
 
-def table() -> str:
-    """``table.inl``: all kernel files, and the function of each operation in order."""
-    names = [(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), kind.__name__) for kind in OPERATIONS]
-    calls = ",\n".join(f"    call<abi::{kind}, {name}>" for name, kind in names)
-    return "\n".join([*(f'#include "{file}"' for file in dict.fromkeys(KERNELS.values())),
-                      f"const Kernels TABLE = {{{{\n{calls},\n}}}};\n"])  # fmt: skip
+def table(kernels: dict[type[Operation], str] = KERNELS, name: str = "Kernels") -> str:
+    """``table.inl``, or ``training.inl``: all kernel files, and the function of each operation in order."""
+    names = [(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower(), kind.__name__) for kind in kernels]
+    calls = ",\n".join(f"    call<abi::{kind}, {function}>" for function, kind in names)
+    return "\n".join([*(f'#include "{file}"' for file in dict.fromkeys(kernels.values())),
+                      f"const {name} TABLE = {{{{\n{calls},\n}}}};\n"])  # fmt: skip
 
 
 def write(folder: Path) -> None:
@@ -345,6 +512,7 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "abi.h").write_text(f"{header()}#define ABI_FINGERPRINT {FINGERPRINT}\n", encoding="utf-8")
     (folder / "table.inl").write_text(table(), encoding="utf-8")
+    (folder / "training.inl").write_text(table(TRAINING, "StepKernels"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ticketsmith.report.sentences.verdicts import gaps, reason, reservations
 _FIELDS = (
     "variant", "level", "sparsity", "network_sparsity", "split", "status", "estimate", "bound", "replicates", "seeds",
     "worst", "worst_seed", "diverged", "missing", "undefined", "look", "looks", "declared", "error", "replicates_needed",
+    "beyond", "split_error",
 )  # fmt: skip
 
 

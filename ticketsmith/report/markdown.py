@@ -16,7 +16,7 @@ def report_markdown(story: Story) -> bytes:
     """CommonMark with tables; images are taken from ``figures/``."""
     parts = [
         f"# {escaped(story.headline)}",
-        escaped(story.served),
+        escaped(story.candidates.verdict if story.candidates else story.served),
         escaped(story.special),
         escaped(story.interval),
         f"*TicketSmith \u00b7 {escaped(story.name)}*",
@@ -33,11 +33,19 @@ def report_markdown(story: Story) -> bytes:
             parts.append(f"**{escaped(story.bottom_line)}**")
         if key == "search":
             parts.append(f"**{escaped(story.savings)}**")
+        if key == "candidates" and story.candidates:
+            parts += [f"**{escaped(story.candidates.verdict)}**", _lines(story.candidates.why)]
         if key == "speed":
             parts += _scorecard(story)
         for figure in figures:
             image = f"![{escaped(figure.alt)}](figures/{figure.name}.png)"
             parts += [f"### {escaped(figure.title)}", image, escaped(figure.caption)]
+        if key == "candidates" and story.candidates:
+            for name, one in story.candidates.tables:
+                parts += [f"### {name}", table(one.header, one.rows)]
+            parts.append(_lines(story.candidates.together))
+            for name, one in story.candidates.every:
+                parts += [f"### Every candidate: {name}", table(one.header, one.rows)]
         if key == "speed":
             parts += _measured(story)
         if key == "speed" and story.machine:
@@ -120,6 +128,10 @@ def _scorecard(story: Story) -> list[str]:
     if story.scorecard.rows:
         parts += [table(story.scorecard.header, story.scorecard.rows), escaped(story.scorecard_note)]
     return parts
+
+
+def _lines(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in sentences)
 
 
 def _measured(story: Story) -> list[str]:

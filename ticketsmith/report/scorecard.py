@@ -12,6 +12,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.scorecard import Group, Scorecard
 from ticketsmith.evidence.speed import Speed
 from ticketsmith.evidence.variants import DENSE
+from ticketsmith.report import candidates
 from ticketsmith.report.sentences.deployment import answer, break_even, conditions, reasons
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.tables import Table
@@ -156,6 +157,8 @@ def document(findings: Findings) -> dict[str, Any]:
     """The scorecard as plain data for ``json.dumps``. Raises nothing; without a benchmark ``groups`` is empty."""
     card = findings.scorecard
     named: dict[str, Any] = {"experiment": findings.name, "answer": answer(findings), "reasons": reasons(findings)}
+    if findings.choice is not None:
+        named["candidates"] = candidates.document(findings)
     if card is None:
         return {**named, "pays": None, "choice": None, "groups": []}
     choice = card.choice

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ticketsmith import units
+from ticketsmith.evidence.choice import Choice
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.sample_files import Sample
 from ticketsmith.evidence.search import Path
 from ticketsmith.evidence.size import Size
 from ticketsmith.evidence.variants import DENSE, TICKET
 from ticketsmith.evidence.verdicts import Status, Summary, SweetSpot
-from ticketsmith.report import scorecard
+from ticketsmith.report import candidates, scorecard
 from ticketsmith.report.figures import all_figures
 from ticketsmith.report.figures.parts import Figure
 from ticketsmith.report.figures.search import runs_of
 from ticketsmith.report.gallery import Gallery, gallery
+from ticketsmith.report.sentences import choice as choices
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, best_kind, bottom_line, cluster_line, notes
 from ticketsmith.report.sentences.caveats import caveats
@@ -31,6 +33,7 @@ from ticketsmith.report.tables import NOT_MEASURED, Row, Table, cluster, headlin
 SECTIONS = {
     "quality": "At what sparsity does quality drop?",
     "search": "How was it searched?",
+    "candidates": "Prune, quantise, both or neither?",
     "speed": "Does it run faster?",
     "learning": "Do sparse networks learn faster?",
     "loss": "How did training go?",
@@ -53,6 +56,18 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """What the candidates say: the verdict and what else to know of it, tables by title, and all of them for whoever looks."""
+
+    verdict: str
+    why: Sequence[str]
+    tables: Sequence[tuple[str, Table]]
+    together: Sequence[str]
+    every: Sequence[tuple[str, Table]]
+    machine: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Story:
     """Everything that a report shows."""
 
@@ -71,6 +86,7 @@ class Story:
     caveats: Sequence[str]
     savings: str
     moves: Table
+    candidates: Candidates | None
     served: str
     served_why: Sequence[str]
     scorecard: Table
@@ -121,6 +137,7 @@ def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None =
         caveats=[*caveats(findings), *noise],
         savings=savings(path, findings.results) if path else "",
         moves=_moves(path) if path else Table(),
+        candidates=_candidates(findings),
         served=answer(findings) if benchmark else "",
         served_why=reasons(findings),
         scorecard=scorecard.shown(findings),
@@ -133,7 +150,7 @@ def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None =
         refusals=_refusals(findings),
         bottom_line=bottom_line(findings),
         spending=spending(findings),
-        serving=serving(findings),
+        serving=Table() if findings.choice else serving(findings),  # those that were judged as files say when
         cluster_line=cluster_line(findings),
         cluster=cluster(findings),
         cost_notes=notes(findings),
@@ -143,6 +160,30 @@ def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None =
         keys=_keys(findings),
         definitions=definitions(findings),
         footer=f"Made by TicketSmith from {units.plural(len(findings.results), 'sealed run')}.",
+    )
+
+
+def _candidates(findings: Findings) -> Candidates | None:
+    choice = findings.choice
+    if choice is None:
+        return None
+    telling = candidates.telling(choice, findings.squares)
+    tables = (
+        ("The candidates that decide", candidates.table(choice, choice.lead, candidates.shown(choice.lead))),
+        ("By setting", candidates.settings(choice)),
+        ("Prune \u00d7 quantise", candidates.squares(choice, telling)),
+        ("What each costs to find, and when it pays", candidates.payoffs(choice, findings.payoffs)),
+    )
+    return Candidates(
+        verdict=choices.verdict(findings, choice),
+        why=choices.reasons(choice),
+        tables=[(title, table) for title, table in tables if table.rows],
+        together=[choices.interaction(choice, square) for square in telling],
+        every=[
+            *candidates.every(choice.settings, choice),
+            ("Prune \u00d7 quantise, on every runtime", candidates.squares(choice, findings.squares)),
+        ],
+        machine=tuple(choice.machine.items()),
     )
 
 
@@ -221,6 +262,8 @@ def _change(findings: Findings, spot: SweetSpot) -> str:
 
 def _speed_card(findings: Findings) -> Card:
     """The best choice that passes its gates, in the cell that leads; the dense runtime it is measured against."""
+    if findings.choice is not None:
+        return _choice_card(findings.choice)
     lead = findings.scorecard.lead if findings.scorecard else None
     point = lead.candidate if lead else None
     if lead is None or point is None:
@@ -231,6 +274,20 @@ def _speed_card(findings: Findings) -> Card:
     doubt = "" if lead.judged else "; its quality was not judged"
     return Card(
         "Measured speed-up", units.times(point.speedup), f"{runtime_name(point.runtime)} against {rival}{doubt}"
+    )
+
+
+def _choice_card(choice: Choice) -> Card:
+    """What to deploy, against the fastest dense candidate of any precision."""
+    best, rival = choice.lead.choice, choice.lead.rival
+    if best is None:
+        return Card("To deploy", "nothing yet", "no candidate passes its gates as it is served")
+    value = choice.verdict or ""
+    if rival is None or best is rival:
+        return Card("To deploy", value, f"{choices.named(best.candidate)}, {choices.setting(choice.lead)}")
+    speed = units.times(choice.lead.ratio(rival, best).median)
+    return Card(
+        "To deploy", value, f"{choices.named(best.candidate)}: {speed} as fast as {choices.named(rival.candidate)}"
     )
 
 
@@ -259,6 +316,13 @@ def _cost_card(findings: Findings, spot: SweetSpot | None) -> Card:
 
 def _payback(findings: Findings) -> str:
     """When the smallest batch size pays, in a few words; empty when it was not measured."""
+    if findings.choice is not None:
+        own = next((one for one in findings.payoffs if one.time is findings.choice.lead.choice), None)
+        if own is None or own.kind == "quantise":
+            return ""
+        return (
+            f"earned back after {units.count(max(0.0, own.units.middle))} {findings.choice.unit}s" if own.units else ""
+        )
     if not findings.paybacks:
         return ""
     payback = findings.paybacks[0]
@@ -287,8 +351,9 @@ def _table_note(findings: Findings) -> str:
             f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
             for gate in findings.policy.gates
         ]
+        beside = " and test examples" if any(verdict.split_error is not None for verdict in findings.test) else ""
         how = {
-            "non-inferiority": f"one-sided paired test over seeds at {level} confidence",
+            "non-inferiority": f"one-sided paired test over seeds{beside} at {level} confidence",
             "examples": f"one-sided paired test of one network over test examples at {level} confidence",
             "point": "comparison of means, without confidence",
         }[findings.policy.method]

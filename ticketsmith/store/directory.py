@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,12 +39,13 @@ class DirectoryStore:
     def put(self, path: str, content: bytes) -> None:
         place = self.root / check_path(path)
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(place.parent)
             scratch = self._scratch()
             handle, aside = tempfile.mkstemp(prefix=f"{place.name}-", dir=scratch)
             try:
                 with os.fdopen(handle, "wb") as file:
                     _write(file.fileno(), content)
+                    os.fsync(file.fileno())
                 os.chmod(aside, 0o666 & ~_UMASK)
                 os.replace(aside, place)
             except BaseException:
@@ -84,11 +85,14 @@ class DirectoryStore:
             aside = Path(tempfile.mkdtemp(prefix=f"{folder.key8}-", dir=self._scratch()))
             try:
                 os.chmod(aside, 0o777 & ~_UMASK)
-                for name, content in files.items():
-                    with open(aside / check_path(name), "wb") as file:
+                with ExitStack() as opened:
+                    written = [opened.enter_context(open(aside / check_path(name), "wb", 0)) for name in files]
+                    for file, content in zip(written, files.values(), strict=True):
                         _write(file.fileno(), content)
+                    for file in written:  # all at once: the first then waits for most of what the others need
+                        os.fsync(file.fileno())
                 _sync(aside)
-                place.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(place.parent)
                 return _rename_if_absent(aside, place)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -99,8 +103,7 @@ class DirectoryStore:
     def claim(self, key: str) -> Iterator[bool]:
         locks = self.root / SCRATCH / "locks"
         try:
-            self._scratch()
-            locks.mkdir(parents=True, exist_ok=True)
+            _make_folder(locks)
             lock = FileLock(locks / f"{key[:16]}.lock")
             lock.acquire(blocking=False)
         except Timeout:
@@ -109,8 +112,9 @@ class DirectoryStore:
         except OSError as error:
             raise disk_error(error, locks) from error
         try:
-            for leftover in (*self._scratch().glob(f"{key[:8]}-*"), *self._scratch().glob(f"{key}.*-*")):
-                _remove(leftover)  # a holder that was killed left it half written
+            for name in _names(str(locks.parent)):
+                if name.startswith(f"{key[:8]}-") or (name.startswith(f"{key}.") and "-" in name):
+                    _remove(locks.parent / name)  # a holder that was killed left it half written
             yield True
         finally:
             lock.release()
@@ -126,8 +130,13 @@ class DirectoryStore:
 
     def _scratch(self) -> Path:
         scratch = self.root / SCRATCH
-        scratch.mkdir(parents=True, exist_ok=True)
+        _make_folder(scratch)
         return scratch
+
+
+def _make_folder(place: Path) -> None:
+    if not place.is_dir():  # most often it is there: asking takes a tenth of what trying to make it does
+        place.mkdir(parents=True, exist_ok=True)
 
 
 def _rename_if_absent(aside: Path, place: Path) -> bool:
@@ -169,7 +178,6 @@ def _write(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
-    os.fsync(descriptor)
 
 
 def _sync(folder: Path) -> None:

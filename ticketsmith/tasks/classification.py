@@ -1,7 +1,7 @@
-"""Classification of images or signals that fit in memory: cross-entropy and accuracy.
+"""Classification of images or signals: cross-entropy and accuracy.
 
-Inputs stay in the device's memory in their stored type (one byte a pixel) and are normalised a batch at a time: no loader
-processes, no copy of the data set in floating point.
+Inputs stay in the device's memory in their stored type (one byte a pixel), or in their file where they are memory-mapped, and
+are normalised a batch at a time: no loader processes, no copy of the data set in floating point.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ticketsmith import models
 from ticketsmith.data import load as load_data
+from ticketsmith.data.dataset import Split
 from ticketsmith.errors import TaskError
 from ticketsmith.streams import derive
 from ticketsmith.tasks.labelled import Examples, Labelled
-from ticketsmith.tasks.task import Batch, split_component
+from ticketsmith.tasks.rows import examples
+from ticketsmith.tasks.task import Batch, PlainExamples, TakesStored, inherits_with, split_component
 
 _EVALUATION_BATCH = 1000
 _SPLIT_SEED = (
@@ -59,9 +62,9 @@ class Classification(Labelled):
         held_out, training = np.sort(order[:validation]), np.sort(order[validation:])
         train = self._data.train
         super().__init__(
-            _tensors(train.inputs[training], train.labels[training]),
-            _tensors(train.inputs[held_out], train.labels[held_out]),
-            _tensors(self._data.test.inputs, self._data.test.labels),
+            _examples(train, training),
+            _examples(train, held_out),
+            _examples(self._data.test, np.arange(len(self._data.test))),
             _EVALUATION_BATCH,
         )
         shape = (1, -1) + (1,) * (len(self._data.input_shape) - 1)
@@ -74,7 +77,7 @@ class Classification(Labelled):
     def batch(self, indices: Tensor, device: torch.device, generator: torch.Generator) -> Batch:
         inputs, labels = self._on(device, "train")
         indices = indices.to(device)
-        images = self._normal(inputs[indices])
+        images = self._normal(inputs[indices].to(device))
         if self._augment == "crop_flip":
             images = crop_flip(images, generator)
         return images, labels[indices]
@@ -82,6 +85,19 @@ class Classification(Labelled):
     def loss(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         inputs, labels = batch
         return F.cross_entropy(self._logits(model, inputs), labels)
+
+    def plain_examples(self) -> PlainExamples | None:
+        if not inherits_with(self, "plain_examples", "_normal", "_logits", "_on"):
+            return None
+        inputs, labels = self._on(torch.device("cpu"), "train")
+        if not isinstance(inputs, Tensor):  # they stay in their file
+            return None
+        plain = inputs.dtype in (torch.uint8, torch.float32) and labels.dtype == torch.int64
+        mean, std = (tuple(values.flatten().tolist()) for values in (self._mean, self._std))
+        augmented = self._augment != "none"
+        return (
+            PlainExamples(inputs, labels, mean, std, "cross_entropy", self._data.classes, augmented) if plain else None
+        )
 
     def example(self, batch_size: int) -> Tensor:
         return self._normal(self._examples(batch_size))
@@ -91,6 +107,8 @@ class Classification(Labelled):
         return (scaled - self._mean.to(inputs.device)) / self._std.to(inputs.device)
 
     def _answers(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        if isinstance(model, TakesStored):
+            return model.of_stored(inputs)
         return self._logits(model, self._normal(inputs))
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
@@ -117,5 +135,5 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2).contiguous()
 
 
-def _tensors(inputs: np.ndarray, labels: np.ndarray) -> Examples:
-    return torch.tensor(inputs), torch.tensor(labels)
+def _examples(split: Split, rows: NDArray[np.int64]) -> Examples:
+    return examples(split.inputs, rows), torch.tensor(split.labels[rows])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from ticketsmith.pruning.weights import layouts, prunable
 from ticketsmith.spec import PruneRule
 from ticketsmith.tasks.build import build_model
 from ticketsmith.tasks.flops import forward_flops
-from ticketsmith.tasks.task import create, final_metrics, identity
+from ticketsmith.tasks.task import Task, create, final_metrics, identity
 
 
 @dataclass(frozen=True)
 class TaskFacts:
     """``layers``: the prunable layers by name; ``unpruned``: the matrices that stay dense. ``layout``: that of rules for this
     model (see PruneRule). ``forward_flops``: of one example, dense. ``split_sizes``: examples by split, where the task tells.
+    ``task``: the one that was built, so that whoever trains or measures next need not load its data again.
     """
 
     identity: Mapping[str, Any]
@@ -39,6 +40,7 @@ class TaskFacts:
     parameters: int
     forward_flops: int
     split_sizes: Mapping[str, int]
+    task: Task = field(repr=False, compare=False)
 
 
 def examine(
@@ -90,6 +92,7 @@ def _examine(
         sum(parameter.numel() for parameter in model.parameters()),
         forward_flops(task),
         dict(getattr(task, "split_sizes", {})),
+        task,
     )
 
 

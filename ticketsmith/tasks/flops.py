@@ -26,6 +26,15 @@ def forward_flops(task: Task) -> int:
     return int(counter.get_total_flops())
 
 
+def step_flops(task: Task, batch_size: int) -> int:
+    """Of one dense training step, forward and backward; no optimizer. Counted on two examples, which every layer takes."""
+    model, generator = build_model(task), torch.Generator().manual_seed(0)
+    batch = task.batch(torch.arange(2) % task.train_size, torch.device("cpu"), generator)
+    with _plain_operators(), flop_counter.FlopCounterMode(display=False) as counter:
+        task.loss(model, batch, generator).backward()  # type: ignore[no-untyped-call]
+    return int(counter.get_total_flops()) * batch_size // 2
+
+
 @contextmanager
 def _plain_operators() -> Iterator[None]:
     """Recurrent and attention layers as the products that they consist of: the counter knows none that do all at once."""

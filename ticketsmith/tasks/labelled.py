@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import Metric
+from ticketsmith.tasks.rows import Rows
 from ticketsmith.tasks.task import Evaluation
 
-Examples = tuple[Tensor, Tensor]
-"""Inputs and their labels."""
+Examples = tuple[Tensor | Rows, Tensor]
+"""Inputs, perhaps in a file, and their labels."""
 
 _CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ _CPU = torch.device("cpu")
 class Labelled(ABC):
     """A task whose examples have one class each; it is measured on ``at_once`` of them at a time."""
 
-    metrics = (
+    metrics: Sequence[Metric] = (
         Metric("accuracy", higher_is_better=True, unit="%", decimals=2),
         Metric("loss", higher_is_better=False, decimals=4),
     )
@@ -44,7 +45,8 @@ class Labelled(ABC):
     ) -> Mapping[str, float]:
         inputs, labels = self._on(device, split)
         loss, right = 0.0, []
-        for part, target in zip(torch.split(inputs, self._at_once), torch.split(labels, self._at_once), strict=True):
+        for start in range(0, len(labels), self._at_once):
+            part, target = (whole[start : start + self._at_once].to(device) for whole in (inputs, labels))
             logits = self._answers(model, part).float()
             loss += float(F.cross_entropy(logits, target, reduction="sum"))
             right.append(logits.argmax(1) == target)

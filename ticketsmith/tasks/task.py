@@ -105,6 +105,46 @@ class CountedTask(Task, Protocol):
     """Examples by split: ``validation`` and ``test``."""
 
 
+@dataclass(frozen=True, eq=False)
+class PlainExamples:
+    """The training examples of a task as they are stored, and what is done with them: enough to train without Python.
+
+    ``inputs`` ``[n, ...]`` are ``uint8`` or ``float32``, on the CPU. The model is given ``(x - mean) / std``, where bytes are
+    divided by 255 before; ``mean`` and ``std`` have a number for each channel, the first axis of an example. ``targets`` are
+    labels ``[n]`` (``int64``), judged by the mean cross entropy over a batch, or vectors ``[n, outputs]`` (``float32``), judged
+    by the mean squared error. ``augmented``: ``batch`` gives other inputs than these, which only it can make.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    loss: Literal["cross_entropy", "squared_error"]
+    outputs: int
+    augmented: bool = False
+
+
+@runtime_checkable
+class TakesStored(Protocol):
+    """A model that can be given inputs as they are stored, too, and normalises them on its way."""
+
+    def of_stored(self, inputs: Tensor) -> Tensor:
+        """Its outputs."""
+        ...
+
+
+class PlainTask(Task, Protocol):
+    """A task whose batches and loss are plain data, so that native kernels can train its models. Optional.
+
+    Its ``loss`` is the named one, of ``model(inputs)``, and its ``evaluate`` uses a model by calling it on inputs alone. A class
+    that inherits ``plain_examples`` and writes a ``batch`` or ``loss`` of its own is not taken at this word.
+    """
+
+    def plain_examples(self) -> PlainExamples | None:
+        """What a batch is and how it is judged; None where no plain data says that."""
+        ...
+
+
 class PretrainedTask(Task, Protocol):
     """A task whose ``build_model`` gives pretrained weights. Optional."""
 
@@ -243,6 +283,22 @@ def serving(task: Task) -> Serving:
                 f"the task's phase {phase.name!r} reads {phase.new} tokens after {phase.past}: 1 or more after 0."
             )
     return Serving(unit, float(units), phases)
+
+
+def plain_examples(task: Task) -> PlainExamples | None:
+    """The plain data of a task that tells them; None where a method of a class below, or of this task alone, may differ."""
+    if not hasattr(task, "plain_examples") or not inherits_with(task, "plain_examples", "batch", "loss"):
+        return None
+    examples: PlainExamples | None = task.plain_examples()
+    return examples
+
+
+def inherits_with(task: object, method: str, *others: str) -> bool:
+    """Whether these ``others`` are as the class has them that wrote ``method``."""
+    owner = next((base for base in type(task).__mro__ if method in vars(base)), None)
+    return owner is not None and all(
+        getattr(type(task), name, None) is getattr(owner, name, None) and name not in vars(task) for name in others
+    )
 
 
 def final_metrics(task: Task) -> Sequence[Metric]:

@@ -36,7 +36,7 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
         "interval_loss": float(progress.interval_loss),
         "interval_start": progress.interval_start,
         "best_step": progress.best_step,
-        "averaged": learner.average.updates if learner.average else 0,
+        "averaged": learner.updates,
         "curve": [asdict(point) for point in progress.curve],
     }
     content = to_bytes(tensors, note)

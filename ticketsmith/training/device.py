@@ -21,6 +21,26 @@ def check_device(device: str) -> str:
     return name
 
 
+def device_of(device: str, slot: int, local_rank: int = 0, ranks: int = 1) -> str:
+    """The device of one process: worker number ``slot``, or a rank of it. On ``cuda``, the next GPU for each.
+
+    A rank has a GPU of its own; workers of one rank share those that there are. Raises RecipeError.
+    """
+    if ranks > 1 and not torch.distributed.is_available():
+        raise RecipeError(
+            "training.ranks: this PyTorch has no torch.distributed; install one that has, or leave it out."
+        )
+    if ranks > 1 and device.startswith("cuda:"):
+        raise RecipeError(f"--device {device}: that is one GPU, and training.ranks is {ranks}: say `--device cuda`.")
+    here = torch.cuda.device_count() if device == "cuda" else 0
+    if ranks > 1 and device == "cuda" and here < ranks:
+        raise RecipeError(
+            f"training.ranks: {ranks} ranks need a GPU each, and {here} can be seen here. Set it to {here}."
+        )
+    gangs = here // ranks
+    return device if gangs * ranks < 2 else f"cuda:{slot % gangs * ranks + local_rank}"
+
+
 @contextmanager
 def prepared(device: str) -> Iterator[torch.device]:
     """``prepare`` for the time inside; after it, the process is as it was."""
@@ -43,6 +63,8 @@ def prepare(device: str) -> torch.device:
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # should a model of the user's own be compiled
     torch.set_num_threads(1)
     torch_device = torch.device(check_device(device))
+    if torch_device.type == "cuda" and torch_device.index is not None:
+        torch.cuda.set_device(torch_device)  # the one that dropout is seeded on, and that ranks talk by
     # As torch.use_deterministic_algorithms, which imports the compiler only to tell it of this.
     torch.set_deterministic_debug_mode("error" if torch_device.type == "cpu" else "warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it costs time, and nothing here reads such memory

@@ -16,8 +16,11 @@ from ticketsmith.machine import cpu_name
 from ticketsmith.version import COMMIT, __version__
 
 
-def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
-    """The contents of ``environment.json``; the same on the same machine with the same software."""
+def describe(device: torch.device, recipe_hash: str, kernels: str = "torch") -> dict[str, Any]:
+    """The contents of ``environment.json``; the same on the same machine with the same software.
+
+    ``kernels``: the instruction set of native ones, or ``torch``.
+    """
     return {
         "ticketsmith": __version__,
         "git_commit": git_commit(),
@@ -28,6 +31,7 @@ def describe(device: torch.device, recipe_hash: str) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        **({} if kernels == "torch" else {"kernels": kernels}),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

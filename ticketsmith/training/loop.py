@@ -14,11 +14,9 @@ from ticketsmith.errors import TaskError
 from ticketsmith.evidence.outcomes import Outcomes
 from ticketsmith.evidence.results import CurvePoint, Metric
 from ticketsmith.spec import Training, in_steps
-from ticketsmith.streams import derive
 from ticketsmith.tasks.task import Evaluation, Task, final_metrics
+from ticketsmith.training.course import Course
 from ticketsmith.training.learner import Learner
-from ticketsmith.training.optimization import learning_rate
-from ticketsmith.training.order import DataOrder
 
 
 @dataclass
@@ -52,37 +50,44 @@ def train(
     seed: int,
     progress: Progress,
     stop: int,
-    after_step: Callable[[Progress, Tensor], None],
+    after_steps: Callable[[Progress, float | Tensor], None],
 ) -> None:
     """Trains from ``progress.step`` to ``stop``, in place; ends early when the loss is no longer finite.
 
     Everything that a step draws depends on ``seed`` and the step alone, so it does not matter where training began,
-    what ran before, or what runs beside it. ``after_step`` may save ``progress``, show it, or raise to interrupt.
+    what ran before, or what runs beside it. ``after_steps`` hears the last loss after each stretch of steps, which takes less
+    than a second or is one step; it may save ``progress``, show it, or raise to interrupt.
     """
-    task, model, device = learner.task, learner.model, learner.device
-    rate = learning_rate(training, task.train_size)
-    every = in_steps(training.evaluate_every, task.train_size, training.batch_size)
-    order = DataOrder(seed, task.train_size, training.batch_size)
-    generator = torch.Generator()
-    model.train()
+    size = learner.task.train_size
+    every = in_steps(training.evaluate_every, size, training.batch_size)
+    course = Course(training, seed, size)
+    learner.model.train()
     while progress.step < stop and not progress.diverged:
-        step = progress.step
-        generator.manual_seed(derive(seed, "augmentation", step))
-        _seed_layers(derive(seed, "dropout", step), device)
-        batch = task.batch(order.indices(step), device, generator)
-        loss = learner.step(batch, rate(step), generator)
-        progress.interval_loss = loss.double() + progress.interval_loss
-        progress.step += 1
-        if progress.step % every == 0 or progress.step == stop:
-            evaluate(learner, progress)
-        after_step(progress, loss)
+        evaluation = min(stop, (progress.step // every + 1) * every)
+        losses = learner.advance(course, progress.step, evaluation)
+        for loss in losses:
+            progress.interval_loss = loss + progress.interval_loss
+        progress.step += len(losses)
+        if progress.step == evaluation:
+            _evaluate_once(learner, progress)
+        after_steps(progress, losses[-1])
 
 
-def _seed_layers(seed: int, device: torch.device) -> None:
-    """Seeds what dropout and the like draw from. (``torch.manual_seed`` does the same, 60 times slower.)"""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+def _evaluate_once(learner: Learner, progress: Progress) -> None:
+    """Of several ranks, with the same weights on all, rank 0 evaluates: whether the run goes on is known to each."""
+    ranks = learner.ranks
+    if ranks is None:
+        evaluate(learner, progress)
+        return
+    average = learner.state() if learner.updates else {}
+    ranks.check({**learner.state(raw=True), **{f"average/{n}": value for n, value in average.items()}}, progress.step)
+    if ranks.rank == 0:
+        evaluate(learner, progress)
+    else:
+        progress.interval_loss, progress.interval_start = 0.0, progress.step
+    diverged = torch.tensor([progress.diverged], dtype=torch.uint8)
+    ranks.any_(diverged)
+    progress.diverged = bool(diverged)
 
 
 def evaluate(learner: Learner, progress: Progress) -> None:

@@ -18,13 +18,13 @@ class DataOrder:
         self._seed, self._size, self._batch = seed, size, batch_size
         self._epochs: dict[int, Tensor] = {}
 
-    def indices(self, step: int) -> Tensor:
-        """Indices of the examples of the batch of ``step``, ``[batch_size]``."""
-        start = step * self._batch
+    def indices(self, step: int, steps: int = 1) -> Tensor:
+        """Indices of the examples of the batch of ``step``, ``[batch_size]``; of ``steps`` batches, one after the other."""
+        start, stop = step * self._batch, (step + steps) * self._batch
         parts = []
-        while start < (step + 1) * self._batch:
+        while start < stop:
             epoch, offset = divmod(start, self._size)
-            part = self._epoch(epoch)[offset : offset + (step + 1) * self._batch - start]
+            part = self._epoch(epoch)[offset : offset + stop - start]
             parts.append(part)
             start += len(part)
         return torch.cat(parts) if len(parts) > 1 else parts[0]

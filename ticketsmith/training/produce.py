@@ -32,8 +32,10 @@ from ticketsmith.tasks.task import Task, create, identity
 from ticketsmith.training import checkpoint
 from ticketsmith.training.environment import describe
 from ticketsmith.training.job import Job
+from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.loop import Progress, train
+from ticketsmith.training.ranks import Beginning, Ranks
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.start import starting_masks, starting_model
@@ -50,21 +52,23 @@ class Interrupted(Exception):
 class Hooks:
     """What an executor wants to know and do while a run is trained.
 
-    ``report(step, steps, loss)`` is called a few times a second; ``note(text)`` with what a person should know. ``stop()``
+    ``report(step, steps, loss)`` is called a few times a second; ``note(text)`` with what a person should know of this run,
+    ``note_on_all(text)`` of all runs of its recipe. ``stop()``
     True saves a checkpoint and raises Interrupted. ``checkpoint_every`` is in seconds. ``rate`` is the price of this machine,
     which ``side_by_side`` runs share.
     """
 
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None
     note: Callable[[str], None] = lambda text: None
+    note_on_all: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = 30.0
     rate: Rate | None = None
     side_by_side: int = 1
 
 
-def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outcome:
-    """Makes one run and seals it, unless it is there already.
+def produce(job: Job, store: Store, device: torch.device, hooks: Hooks, ranks: Ranks | None = None) -> Outcome:
+    """Makes one run and seals it, unless it is there already; with the other ``ranks``, if it is rank 0 of several.
 
     ``busy``: another process is making it. ``reused``: it was in the store, perhaps under another experiment. Resumes from a
     checkpoint when there is one. Raises Interrupted, DivergedError when a run that this one needs has diverged, and the
@@ -85,8 +89,8 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks) -> Outco
         parent = _parent(store, job.parents or {})
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
-        learner = Learner(task, model.to(device), masks, job.spec.training)
-        progress, spent = _train(job, store, learner, hooks)
+        learner = make_learner(task, model, masks, job.spec.training, device, hooks.note_on_all, ranks)
+        progress, spent = _train(job, store, learner, masks, hooks)
         files = _files(job, learner, progress, masks, flops)
         _tell(progress, hooks)
         status: Outcome = "diverged" if progress.diverged else "trained"
@@ -122,6 +126,10 @@ def reuse(store: Store, job: Job) -> bool:
     return False
 
 
+at_hand: dict[tuple[str, Path, str], tuple[Task, int]] = {}
+"""What ``prepared`` gives without building it: tasks that this process has built and planned with, by its arguments."""
+
+
 @lru_cache(maxsize=2)
 def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     """The task of a component, and its forward FLOPs; kept, because a worker trains many runs on one task.
@@ -129,6 +137,8 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     ``component`` and the identity that was ``planned`` are JSON. Raises TaskError when data or code have changed since the
     plan was made: the key would no longer tell what was trained.
     """
+    if (component, base, planned) in at_hand:
+        return at_hand[component, base, planned]
     task = create(json.loads(component), base)
     now = json.dumps(identity(json.loads(component), base, task), sort_keys=True)
     if now != json.dumps(json.loads(planned), sort_keys=True):
@@ -139,16 +149,16 @@ def prepared(component: str, base: Path, planned: str) -> tuple[Task, int]:
     return task, forward_flops(task)
 
 
-def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Progress, float]:
+def _train(job: Job, store: Store, learner: Learner, masks: Masks, hooks: Hooks) -> tuple[Progress, float]:
     """Where training ended, and the seconds that interrupted processes had spent on it before."""
-    spec, task = job.spec, learner.task
+    spec, task, ranks = job.spec, learner.task, learner.ranks
     stop = spec.end(task.train_size)
     check_batch(task, spec.training.batch_size)
     fresh = Progress(step=spec.begin, interval_start=spec.begin)
     progress, spent = checkpoint.restore(store, spec.key, learner) or (fresh, 0.0)
     started = saved = reported = time.monotonic()
 
-    def after_step(progress: Progress, loss: Tensor) -> None:
+    def after_steps(progress: Progress, loss: float | Tensor) -> None:
         nonlocal saved, reported
         _tell(progress, hooks)
         if progress.diverged:
@@ -157,7 +167,7 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
         if now - reported > 0.2:
             reported = now
             hooks.report(progress.step, stop, float(loss))
-        stopping = hooks.stop()
+        stopping = hooks.stop() if ranks is None else ranks.stopping
         if stopping or now - saved > hooks.checkpoint_every:
             try:
                 checkpoint.save(store, spec.key, learner, progress, spent + now - started)
@@ -170,8 +180,16 @@ def _train(job: Job, store: Store, learner: Learner, hooks: Hooks) -> tuple[Prog
             raise Interrupted
 
     hooks.report(progress.step, stop, float("nan"))
-    train(learner, spec.training, spec.seed, progress, stop, after_step)
+    if ranks is not None:
+        ranks.asked = hooks.stop
+        ranks.begin(_beginning(job, learner, masks, progress))
+    train(learner, spec.training, spec.seed, progress, stop, after_steps)
     return progress, spent
+
+
+def _beginning(job: Job, learner: Learner, masks: Masks, progress: Progress) -> Beginning:
+    tensors = to_bytes(learner.unfinished())
+    return Beginning(job, masks_to_bytes(masks), tensors, learner.updates, progress.step, progress.interval_start)
 
 
 def _tell(progress: Progress, hooks: Hooks) -> None:
@@ -188,7 +206,7 @@ def _files(job: Job, learner: Learner, progress: Progress, masks: Masks, flops: 
     files["mask.safetensors"] = masks_to_bytes(masks)
     if not progress.diverged:
         files |= {"model.safetensors": to_bytes(weights), **samples}
-    files["environment.json"] = to_json(describe(learner.device, job.recipe_hash))
+    files["environment.json"] = to_json(describe(learner.device, job.recipe_hash, learner.kernels))
     return files
 
 

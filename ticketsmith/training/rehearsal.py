@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,16 @@ from ticketsmith.tasks.build import build_model, example
 from ticketsmith.tasks.flops import forward_flops
 from ticketsmith.tasks.task import Task, final_metrics, serving
 from ticketsmith.training import checkpoint
+from ticketsmith.training.course import Course
 from ticketsmith.training.device import prepared
+from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner
 from ticketsmith.training.loop import Progress, measure, measure_final
-from ticketsmith.training.order import DataOrder
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.tensors import from_bytes, to_bytes
 
 EXAMPLES = 2
-"""Of a batch, and of each split of a task that can be cut (``abridged``) and measures as its class does."""
+"""Of a part of a batch, and of each split of a task that can be cut (``abridged``) and measures as its class does."""
 
 PATIENCE = 5.0
 """Seconds for each evaluation of a task that cannot be cut: then its next call of a layer ends it."""
@@ -41,17 +42,25 @@ PATIENCE = 5.0
 CPU = torch.device("cpu")
 
 
-def rehearse(task: Task, training: Training, include: tuple[str, ...] = ()) -> list[str]:
+def rehearse(
+    task: Task,
+    training: Training,
+    include: tuple[str, ...] = (),
+    note: Callable[[str], None] = lambda text: None,
+) -> list[str]:
     """One step and one evaluation of each kind on the CPU, a checkpoint, and a run's tensors to bytes and back.
 
-    Gives the parts that were ended after ``PATIENCE``. Raises TaskError, which names the part that fails.
+    Gives the parts that were ended after ``PATIENCE``; ``note`` hears what a run would tell. Raises TaskError, which names the
+    part that fails.
     """
     task = _abridged(task)
-    training = training.model_copy(update={"batch_size": min(EXAMPLES, training.batch_size)})
+    parts = training.parts  # all of them here, one after another
+    batch = min(EXAMPLES, training.batch_size // parts) * parts
+    training = training.model_copy(update={"batch_size": batch, "accumulate": parts, "ranks": 1})
     cut: list[str] = []
     with prepared("cpu"):
         with _part("building the model"):
-            learner = _learner(task, training, include)
+            learner = _learner(task, training, include, note)
         with _part(f"a training step on a batch of {training.batch_size}"):
             _step(learner, training, 0)
         metrics: dict[str, float] = {}
@@ -87,20 +96,20 @@ def _abridged(task: Task) -> Task:
     return short
 
 
-def _learner(task: Task, training: Training, include: tuple[str, ...]) -> Learner:
+def _learner(
+    task: Task, training: Training, include: tuple[str, ...], note: Callable[[str], None] = lambda text: None
+) -> Learner:
     """One whose weights are pruned by half, at random."""
     torch.manual_seed(0)
     model: nn.Module = build_model(task)
     masks = {name: torch.rand(weight.shape) < 0.5 for name, weight in prunable(model, include).items()}
-    return Learner(task, model, masks, training)
+    return make_learner(task, model, masks, training, CPU, note)
 
 
 def _step(learner: Learner, training: Training, step: int) -> None:
-    task, generator = learner.task, torch.Generator().manual_seed(step)
     learner.model.train()
-    order = DataOrder(0, task.train_size, training.batch_size)
-    loss = learner.step(task.batch(order.indices(step), CPU, generator), training.lr, generator)
-    float(loss)  # what every run reads of it: one number
+    losses = learner.advance(Course(training, 0, learner.task.train_size), step, step + 1)
+    float(losses[0])  # what every run reads of it: one number
 
 
 def _kept(

@@ -398,4 +398,4 @@ def test_a_conductor_follows_a_search_from_job_to_job_whoever_it_is(light_lab: M
     tickets = [name for name in jobs_created(lab) if "-ticket-" in name]
     assert len(set(tickets)) == 3, "a Job for each move"
     shown = lab.run("status", "--experiment", lab.experiment)
-    assert "search: over; passes up to level 3, fails from level 4" in shown
+    assert "search: over; passes up to level 3, fails at level 4" in shown

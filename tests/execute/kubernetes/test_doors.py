@@ -60,20 +60,42 @@ def test_a_dry_run_needs_no_cluster_and_prints_what_kubectl_takes_and_the_ceilin
 def test_the_shipped_targets_are_complete_but_for_what_is_yours(tmp_path: Path) -> None:
     for name in ("aks", "aks-spot"):
         target = str(ROOT / f"configs/targets/{name}.yaml")
-        code, _, err = door(tmp_path, "--target", target, "--dry-run")
+        code, out, err = door(tmp_path, "--target", target, "--dry-run")
+        assert code == 0, err
+        assert re.findall(r"warning: .*: (\w+) is still '<.*put your own value", err) == ["image", "account"]
+        assert "image: <registry>.azurecr.io" in out, "what is to be filled in can be seen in its place"
+        code, _, err = door(tmp_path, "--target", target)
         assert code == 2
         assert err.count("put your own value in the place of the <...>") == 2
         mine = ("--set-target", "image=me.azurecr.io/ticketsmith:1", "--set-target", "account=mystorage")
         code, out, err = door(tmp_path, "--target", target, "--dry-run", *mine)
         assert code == 0, err
+        assert "warning" not in err
         assert "GPU hours at most" in out
         for job in filter(None, yaml.safe_load_all(out)):
             validate(job, "1.36", strict=True)
 
 
+def test_a_pod_of_several_gpus_makes_each_run_by_as_many_ranks(tmp_path: Path) -> None:
+    five = ("--target", TARGET, "--set-target", "train.gpus=5", "--dry-run")
+    code, out, err = door(tmp_path, *five)
+    assert code == 0, err
+    assert "each run is made by 5 ranks" in err
+    pods = [job["spec"]["template"]["spec"]["containers"][0] for job in yaml.safe_load_all(out) if job]
+    assert [pod["resources"]["limits"].get("nvidia.com/gpu") for pod in pods if pod["args"][0] == "work"] == ["5"] * 4
+    names = {job["metadata"]["name"] for job in yaml.safe_load_all(out) if job}
+    code, out, err = door(tmp_path, *five, "--set", "training.ranks=1")
+    assert (code, "ranks" in err) == (0, False)
+    assert not names & {
+        job["metadata"]["name"] for job in yaml.safe_load_all(out) if job and job["spec"].get("completions")
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--target", TARGET, "--set-target", "train.gpus=2", "--set", "training.ranks=5"), "Set train.gpus to 5"),
+        (("--target", TARGET, "--set-target", "train.gpus=4"), "parts do not make a `batch_size` of 50"),
         (("--target", "none.yaml"), "none.yaml: no such file"),
         (("--target", TARGET, "--set-target", "train.machine=Standard_X"), "no price is known of the machine"),
         (("--target", TARGET, "--set-target", "limits.dedline=1h"), "Did you mean 'deadline'?"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ticketsmith.config.target import Target
+from ticketsmith.errors import RecipeError
 from ticketsmith.execute.kubernetes import ceiling, diagnose, manifests
 from ticketsmith.execute.kubernetes.ceiling import Row
 from ticketsmith.execute.kubernetes.cluster import Cluster, Object
@@ -50,8 +51,9 @@ class Proposal:
 def propose(plan: Plan, target: Target, records: Records | None, again: bool = False) -> Proposal:
     """Looks at what is there; changes nothing. Without records (a dry run offline) nothing counts as made.
 
-    ``again``: as if what failed or was stopped were set aside.
+    ``again``: as if what failed or was stopped were set aside. Raises RecipeError when a pod has too few GPUs for a run.
     """
+    _check_ranks(plan, target)
     sealed: frozenset[str] = frozenset()
     outcomes: list[Outcome] = []
     if records is not None:
@@ -70,6 +72,15 @@ def propose(plan: Plan, target: Target, records: Records | None, again: bool = F
     assignments = tuple(expected(plan, Known(sealed, settled=settled, attempts=attempts)))
     lost = tuple(o for o in standing if o.status != "complete" and o.component != CONDUCTOR)
     return Proposal(plan, target, assignments, tuple(ceiling.table(assignments, sealed, target)), sealed, lost)
+
+
+def _check_ranks(plan: Plan, target: Target) -> None:
+    ranks = max((run.spec.training.ranks for run in plan.by_key.values()), default=1)
+    if 0 < target.train.gpus < ranks:
+        raise RecipeError(
+            f"training.ranks is {ranks}, and train.gpus {target.train.gpus}: each rank has a GPU of the same pod to itself. Set "
+            f"train.gpus to {ranks} (--set-target train.gpus={ranks}), or training.ranks to {target.train.gpus}."
+        )
 
 
 def submit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.search import Path
+from ticketsmith.report.figures.candidates import candidate_figures
 from ticketsmith.report.figures.cost import cost_figures
 from ticketsmith.report.figures.latency import latency_figures
 from ticketsmith.report.figures.layers import layer_figures
@@ -22,6 +23,7 @@ def all_figures(findings: Findings, path: Path | None = None) -> list[Figure]:
     return [
         *quality_figures(findings),
         *(search_figures(path) if path else []),
+        *candidate_figures(findings),
         *speed_figures(findings),
         *latency_figures(findings),
         *trade_figures(findings),

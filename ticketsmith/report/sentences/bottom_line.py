@@ -8,6 +8,7 @@ from ticketsmith.evidence.cost import Spend
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.payback import Payback
 from ticketsmith.evidence.variants import TICKET
+from ticketsmith.report.sentences.choice import paid
 from ticketsmith.report.sentences.names import runtime_name
 
 _DEVICES = {"cpu": "a CPU", "cuda": "a GPU"}
@@ -155,8 +156,10 @@ def _price(findings: Findings) -> str:
 
 
 def _return(findings: Findings) -> str:
-    if findings.sweet_spot is None:
+    if findings.sweet_spot is None and findings.choice is None:
         return "No level passed its gates: there is nothing yet that could earn it back."
+    if findings.choice is not None:
+        return paid(findings, findings.choice)
     if findings.benchmark is None:
         return "Inference was not measured, so nothing can be said of when that pays for itself."
     if not findings.paybacks:

@@ -7,7 +7,8 @@ from ticketsmith.evidence.controls import Regime
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.gates import own_worsening
 from ticketsmith.evidence.results import Result
-from ticketsmith.evidence.statistics import unseen
+from ticketsmith.evidence.statistics import largest_share
+from ticketsmith.evidence.sweet_spot import share_beyond
 from ticketsmith.evidence.variants import DENSE, POST_TRAINING, is_control
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import display, in_sentence
@@ -17,6 +18,7 @@ from ticketsmith.report.sentences.verdicts import reservations
 def caveats(findings: Findings) -> list[str]:
     """One sentence or two for each reservation, the gravest first; empty when there is none."""
     return [
+        *_agreed(findings),
         *_selection(findings),
         *_luck(findings),
         *_worst(findings),
@@ -54,6 +56,21 @@ def against(findings: Findings, run: Result) -> list[str]:
             "nothing is claimed of this one."
         )
     return sentences
+
+
+def _agreed(findings: Findings) -> list[str]:
+    """Gates that were changed when their verdicts had been seen."""
+    gates = [
+        f"{gate.metric.replace('_', ' ')} at most {measures.margin(gate, findings.metrics[gate.metric])} worse"
+        for gate in findings.policy.agreed
+        if gate.metric in findings.metrics
+    ]
+    if not gates:
+        return []
+    return [
+        f"The gates were changed after verdicts had been shown (they were: {units.listed(gates)}): of a margin that was chosen "
+        "by results, the confidence is not what it says."
+    ]
 
 
 def _selection(findings: Findings) -> list[str]:
@@ -129,14 +146,28 @@ def _replicates(findings: Findings) -> list[str]:
         return ["Only one seed was trained: another may give another answer, and nothing here says by how much."]
     if findings.policy.method == "point":
         return [f"The gate compares means of {seeds} without a test: it takes no account of their spread."]
-    share = units.percent(round(unseen(findings.replicates), 2))
-    rare = (
-        f"A failure that strikes {share} of all seeds would be missed by {findings.replicates} in one experiment of 20."
-    )
+    rare = _rare(findings)
     if findings.replicates < 5:
         few = f"{seeds} are few: the intervals take the seeds to scatter like a normal distribution, which so few cannot show."
         return [f"{few} {rare}"]
     return [rare]
+
+
+def _rare(findings: Findings) -> str:
+    """What holds of single seeds, whatever way they scatter: the mean is promised only where none fails now and then."""
+    spot = findings.sweet_spot
+    verdicts = [verdict for verdict in spot.verdicts if verdict.beyond[1] > 1] if spot else []
+    if not verdicts:
+        share = units.percent(round(largest_share(0, findings.replicates), 2))
+        return f"A failure that strikes {share} of all seeds would be missed by {findings.replicates} in one experiment of 20."
+    verdict = max(verdicts, key=lambda verdict: share_beyond(verdict, findings.policy))
+    hits, count = verdict.beyond
+    share = units.percent(round(share_beyond(verdict, findings.policy), 2))
+    return (
+        "The mean is promised for seeds that scatter like these; some that fail now and then may have been missed. By itself "
+        f"{hits or 'none'} of {count} is beyond the margin at the sweet spot, which allows for up to {share} of all seeds "
+        f"({units.percent(findings.policy.confidence)} confidence, whatever way they scatter)."
+    )
 
 
 def _equal(findings: Findings) -> list[str]:
@@ -178,13 +209,25 @@ def _partial(findings: Findings) -> list[str]:
 
 
 def _split(findings: Findings) -> list[str]:
-    """All seeds are measured on the same examples, so that no interval over seeds holds the luck of having drawn those."""
-    if findings.replicates < 2 or findings.policy.method == "point":
+    """All seeds are measured on the same examples: only gates whose outcomes were kept hold the luck of having drawn those."""
+    own = [verdict for verdict in findings.test if verdict.variant == findings.subject and verdict.replicates > 1]
+    if findings.replicates < 2 or findings.policy.method == "point" or not own:
         return []
-    return [
-        "Intervals and gates are over seeds, on this one test split: another draw of test examples may shift all seeds "
-        "together, and no interval here tells by how much."
-    ]
+    alone = sorted({verdict.gate.metric.replace("_", " ") for verdict in own if verdict.split_error is None})
+    both = len({verdict.gate.metric for verdict in own}) > len(alone)
+    sentences = []
+    if both:
+        sentences.append(
+            "Gates hold two sources of chance, which seeds were drawn and which test examples. Bands and other intervals are "
+            "over seeds, on this one test split."
+        )
+    if alone:
+        which = f"Gates on {units.listed(alone)}" if both else "Intervals and gates"
+        sentences.append(
+            f"{which} are over seeds, on this one test split: another draw of test examples may shift all seeds together, and "
+            "no interval here tells by how much."
+        )
+    return [" ".join(sentences)]
 
 
 def _controls(findings: Findings) -> list[str]:

@@ -8,6 +8,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, RANDOM_REINIT, RANDOM_TICKET
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import begun, in_sentence
+from ticketsmith.report.sentences.verdicts import sample
 
 
 def special(findings: Findings) -> str:
@@ -59,13 +60,15 @@ def _against(findings: Findings, comparison: Comparison) -> str:
     rival = "the recipe's criterion" if findings.subject == POST_TRAINING else in_sentence(findings.subject)
     if not comparison.significant:
         span = f"{measures.span(metric, gain.low, gain.high)}{_floor(comparison)}"
-        meaning = _meaning(comparison.control, None)
-        return f"{name} cannot be told apart from {rival} ({level} interval of the difference: {span}){meaning}"
+        meaning = _meaning(comparison, None)
+        whence = f"{level} interval of the difference{_about(comparison)}"
+        return f"{name} cannot be told apart from {rival} ({whence}: {span}){meaning}"
     nearest, farthest = sorted((abs(gain.low), abs(gain.high)))
-    span = f"{level} interval {measures.span(metric, nearest, farthest)}{_floor(comparison)}"
+    whence = f"{level} interval{_about(comparison)}{':' if comparison.examples else ''}"
+    span = f"{whence} {measures.span(metric, nearest, farthest)}{_floor(comparison)}"
     verb = "loses" if gain.mean > 0 else "wins"
     amount = measures.difference(metric, abs(gain.mean))
-    return f"{name} {verb} {amount} against {rival} ({span}){_meaning(comparison.control, gain.mean > 0)}"
+    return f"{name} {verb} {amount} against {rival} ({span}){_meaning(comparison, gain.mean > 0)}"
 
 
 def _floor(comparison: Comparison) -> str:
@@ -73,8 +76,16 @@ def _floor(comparison: Comparison) -> str:
     return "" if comparison.floor is None else f", the spread taken as {measures.resolution(comparison.floor)}"
 
 
-def _meaning(control: str, ticket_better: bool | None) -> str:
+def _about(comparison: Comparison) -> str:
+    """What the interval rests on, where that is no seeds: `` over 360 test examples``."""
+    return f" over {sample(comparison.split, comparison.examples)}" if comparison.examples else ""
+
+
+def _meaning(comparison: Comparison, ticket_better: bool | None) -> str:
     """What it means that the ticket is better (True), worse (False), or that neither could be shown (None)."""
+    if comparison.examples:
+        return ", of these very networks, and not of other seeds"
+    control = comparison.control
     if ticket_better is False:
         criterion = control.startswith("post_")
         return (

@@ -22,7 +22,18 @@ NO_RIVAL = (
 
 
 def answer(findings: Findings) -> str:
-    """One sentence: the best deployable choice with its interval, or that sparsity does not pay here."""
+    """One sentence: the best deployable choice with its interval, or that sparsity does not pay here.
+
+    Where candidates were judged as files, it says that it is of one precision alone: the verdict on them is another.
+    """
+    text = _answer(findings)
+    lead = findings.scorecard.lead if findings.scorecard else None
+    if findings.choice is None or lead is None:
+        return text
+    return f"Within {lead.cell.precision} alone: {text[:1].lower()}{text[1:]}"
+
+
+def _answer(findings: Findings) -> str:
     card = findings.scorecard
     if card is None or card.lead is None:
         return NO_RIVAL if findings.benchmark and findings.benchmark.timings else NOT_MEASURED

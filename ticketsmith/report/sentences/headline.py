@@ -30,8 +30,8 @@ def headline(findings: Findings) -> str:
 
 
 def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
-    """What a claim rests on: ``95 % confidence, look 2 of 3, 5 seeds``, ``95 % confidence over test examples, one network``,
-    or ``1 seed: a point estimate, no confidence``."""
+    """What a claim rests on: ``95 % confidence, look 2 of 3, mean of 5 seeds``, ``95 % confidence over test examples, one
+    network``, or ``1 seed: a point estimate, no confidence``."""
     fewest = min(verdicts, key=lambda verdict: verdict.replicates, default=None)
     replicates = fewest.replicates if fewest else 0
     seeds = units.replicates(fewest.seeds if fewest else 0, replicates)
@@ -39,7 +39,21 @@ def basis(findings: Findings, verdicts: Sequence[Verdict]) -> str:
         return f"{units.percent(findings.policy.confidence)} confidence over test examples, one network"
     if findings.policy.method == "point" or replicates < 2:
         return f"{seeds}: a point estimate, no confidence"
-    return f"{looks.confidence(findings, verdicts)}, {seeds}"
+    return f"{looks.confidence(findings, verdicts)}, mean of {seeds}"
+
+
+def _worst(findings: Findings, verdicts: Sequence[Verdict]) -> str:
+    """The seed that is the worst against its margin: a mean says nothing of those that fail now and then."""
+    known = [
+        (verdict.worst, verdict)
+        for verdict in verdicts
+        if verdict.worst is not None and verdict.beyond[1] > 1 and not verdict.examples
+    ]
+    if not known or findings.policy.method == "point":
+        return ""
+    amount, verdict = max(known, key=lambda one: one[0] - one[1].gate.margin)
+    where = f" in {verdict.gate.metric.replace('_', ' ')}" if len(verdicts) > 1 else ""
+    return f", the worst {measures.worse(verdict.gate, findings.metrics[verdict.gate.metric], amount)}{where}"
 
 
 def condition(findings: Findings, dropping: bool = False, split: str = "test ") -> str:
@@ -56,7 +70,7 @@ def condition(findings: Findings, dropping: bool = False, split: str = "test ") 
 def _passing(findings: Findings, spot: SweetSpot) -> str:
     """How far it goes, and what is there to show that it goes no farther."""
     removed = units.removed(findings.size)
-    grounds = basis(findings, spot.verdicts)
+    grounds = f"{basis(findings, spot.verdicts)}{_worst(findings, spot.verdicts)}"
     without = f"{removed} can go without {condition(findings, dropping=True)} ({grounds})"
     end = spot.end
     if end is None and spot.missing is not None:

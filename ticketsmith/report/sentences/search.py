@@ -14,7 +14,7 @@ from ticketsmith.report.sentences.names import in_sentence
 
 
 def interval(findings: Findings, path: Path) -> str:
-    """``It passes surely up to level 5 (83 % of the network removed), and fails surely from level 6 (...) on.``"""
+    """``It passes surely up to level 5 (83 % of the network removed), and fails surely at level 6 (...).``"""
     sure = "surely " if findings.policy.method == "non-inferiority" else "by the mean "
 
     def place(level: int) -> str:
@@ -23,7 +23,7 @@ def interval(findings: Findings, path: Path) -> str:
 
     upper = f"it passes {sure}up to {place(path.passes)}" if path.passes else f"no level {sure}passes"
     if path.fails is not None:
-        lower = f"fails {sure}from {place(path.fails)} on"
+        lower = f"fails {sure}at {place(path.fails)}"  # of sparser ones nothing is known
     elif path.ending is Ending.PASSED:
         lower = "no sparser level was asked for"
     else:
@@ -99,7 +99,7 @@ def announcement(path: Path, move: Move) -> str:
 def progress(path: Path) -> list[str]:
     """How far a search has come, for somebody who waits: the last levels that were judged, and what is to be made."""
     up_to = f"passes up to level {path.passes}" if path.passes else "no level passes yet"
-    fails = "" if path.fails is None else f", fails from level {path.fails}"
+    fails = "" if path.fails is None else f", fails at level {path.fails}"
     state = "over" if path.over else f"under way, {units.plural(len(path.places), 'run')} asked for so far"
     return [f"search: {state}; {up_to}{fails}", *(announcement(path, move) for move in path.pending)]
 

@@ -74,8 +74,9 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         terms.append(
             (
                 "PASS, FAIL, INCONCLUSIVE",
-                f"PASS: with {confidence} confidence quality loses no more than the gate allows. FAIL: with the same "
-                "confidence it loses more. INCONCLUSIVE: the seeds differ too much, or are too few, to say either.",
+                f"PASS: with {confidence} confidence quality loses no more than the gate allows, on average over seeds. FAIL: "
+                "with the same confidence it loses more. INCONCLUSIVE: the seeds, or the test examples, differ too much, or "
+                "are too few, to say either.",
             )
         )
     else:
@@ -100,8 +101,8 @@ def definitions(findings: Findings) -> list[tuple[str, str]]:
         (
             f"{confidence} confidence interval",
             f"From the scatter between seeds: in {confidence} of such experiments it holds the mean over all seeds, on this "
-            "very test split. What another draw of test examples would change is not in it. No scatter is taken to be smaller "
-            "than the metric can tell apart.",
+            "very test split. What another draw of test examples would change is not in it, but in the bounds of gates, where "
+            "runs kept the outcome of each example. No scatter is taken to be smaller than the metric can tell apart.",
         ),
         (
             "Early stop",

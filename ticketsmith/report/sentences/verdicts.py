@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 from ticketsmith import units
 from ticketsmith.evidence.examples import Difference
@@ -121,6 +122,10 @@ def _non_inferiority(verdict: Verdict, metric: Metric) -> str:
         more = f"the look at {needed} replicates would decide it if mean and spread stay"
     elif needed:
         more = f"about {needed} replicates would decide it if mean and spread stay"
+    elif verdict.split_error and NormalDist().inv_cdf(1 - verdict.error) * verdict.split_error >= abs(
+        gate.margin - verdict.estimate
+    ):
+        more = "no number of replicates would decide it on so few test examples, if the mean stays"
     return f"{lead} {span}, which holds the {margin}; {more}{floor}"
 
 

@@ -37,4 +37,8 @@ TS_API int ts_call(ts_program* program, const void* const* inputs, float* const*
 // -1 where the ISA is not there.
 TS_API int ts_kernel(const void* op, int isa, float* const* spaces, int64_t samples, int64_t position, int index, int count);
 
+// The operations of a step of training (native/abi.py: TRAINING), for each step of a Job, on at most `threads` threads. -1 where
+// the ISA is not there.
+TS_API int ts_train(const void* const* ops, int64_t count, int isa, const void* job, int threads);
+
 }  // extern "C"

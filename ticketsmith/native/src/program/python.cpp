@@ -7,6 +7,20 @@
 
 #include "api.h"
 
+// Whoever opens the library by ctypes needs none of these: it loads in any Python, also one without this ABI.
+#pragma weak PyBuffer_Release
+#pragma weak PyErr_Clear
+#pragma weak PyErr_Occurred
+#pragma weak PyErr_SetString
+#pragma weak PyEval_RestoreThread
+#pragma weak PyEval_SaveThread
+#pragma weak PyExc_TypeError
+#pragma weak PyLong_AsLong
+#pragma weak PyLong_AsVoidPtr
+#pragma weak PyLong_FromLong
+#pragma weak PyModule_Create2
+#pragma weak PyObject_GetBuffer
+
 namespace {
 
 // The format of the struct module: native float32 for inputs of 4 bytes, native int64 for those of 8.

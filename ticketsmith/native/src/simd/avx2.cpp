@@ -1,5 +1,5 @@
 // Sixteen floats in two registers of eight.
-#include "program/kernels.h"
+#include "training/step.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
@@ -9,6 +9,8 @@ namespace avx2 {
 constexpr int ACCUMULATORS = 5;  // of 16 registers: what is summed over all taps lies in memory meanwhile
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
+constexpr int DENSE_SUMS = 6, MOST_COLS = 2, MOST_OUTPUTS = 4;  // of a tile in training
+constexpr int QUADS = 1;         // fours of weights whose gradients are summed at once
 
 struct F16 {
   __m256 a, b;
@@ -52,6 +54,12 @@ inline void store_some(float* p, F16 x, uint16_t mask) {
   _mm256_maskstore_ps(p, lanes(mask & 255u), x.a);
   _mm256_maskstore_ps(p + 8, lanes(mask >> 8), x.b);
 }
+inline F16 root(F16 x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
+// `y` where x is positive, else 0.
+inline F16 where_positive(F16 x, F16 y) {
+  const __m256 zero = _mm256_setzero_ps();
+  return {_mm256_and_ps(_mm256_cmp_ps(x.a, zero, _CMP_GT_OQ), y.a), _mm256_and_ps(_mm256_cmp_ps(x.b, zero, _CMP_GT_OQ), y.b)};
+}
 inline float sum(F16 x) {
   const __m256 s = _mm256_add_ps(x.a, x.b);
   __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
@@ -79,6 +87,10 @@ inline __m256 widen_half(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 inline F16 widen(const int8_t* p) { return {widen_half(p), widen_half(p + 8)}; }
+inline __m256 widen_half(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline F16 widen(const uint8_t* p) { return {widen_half(p), widen_half(p + 8)}; }
 // For each byte, which of eight packed floats each of eight lanes has; 128 for none.
 struct Ranks {
   uint8_t rank[256][8];
@@ -150,9 +162,15 @@ inline void interleave(F16 even, F16 odd, F16& x, F16& y) {
 }
 
 #include "table.inl"
+namespace training {
+#include "training/common.inl"
+#include "training.inl"
+}  // namespace training
 
 }  // namespace avx2
 const Kernels* avx2_kernels() { return &avx2::TABLE; }
+const StepKernels* avx2_steps() { return &avx2::training::TABLE; }
 #else
 const Kernels* avx2_kernels() { return nullptr; }
+const StepKernels* avx2_steps() { return nullptr; }
 #endif

@@ -1,5 +1,5 @@
 // Sixteen floats in one register.
-#include "program/kernels.h"
+#include "training/step.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -9,6 +9,8 @@ namespace avx512 {
 constexpr int ACCUMULATORS = 16;  // of 32 registers; sums that are moved need as many again, so that with few taps 14 are faster
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
 constexpr int PIXELS = 14, PIXEL_VECTORS = 2;
+constexpr int DENSE_SUMS = 25, MOST_COLS = 5, MOST_OUTPUTS = 8;  // of a tile in training
+constexpr int QUADS = 4;          // fours of weights whose gradients are summed at once
 
 struct F16 {
   __m512 v;
@@ -29,6 +31,11 @@ inline F16 operator/(F16 a, F16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F16 maximum(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F16 minimum(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F16 keep(F16 a, uint16_t mask) { return {_mm512_maskz_mov_ps(mask, a.v)}; }
+inline F16 root(F16 a) { return {_mm512_sqrt_ps(a.v)}; }
+// `a` where x is positive, else 0.
+inline F16 where_positive(F16 x, F16 a) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_GT_OQ), a.v)};
+}
 inline float sum(F16 a) { return _mm512_reduce_add_ps(a.v); }
 inline float largest(F16 a) { return _mm512_reduce_max_ps(a.v); }
 inline F16 rounded(F16 a) { return {_mm512_roundscale_ps(a.v, 0)}; }
@@ -42,6 +49,9 @@ inline F16 widen(const uint16_t* p) {
 }
 inline F16 widen(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F16 widen(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 // The floats at p, one for each bit that is set, in the lanes of these bits. Whole vectors are read.
 template <class Weight>
@@ -100,9 +110,15 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
 }
 
 #include "table.inl"
+namespace training {
+#include "training/common.inl"
+#include "training.inl"
+}  // namespace training
 
 }  // namespace avx512
 const Kernels* avx512_kernels() { return &avx512::TABLE; }
+const StepKernels* avx512_steps() { return &avx512::training::TABLE; }
 #else
 const Kernels* avx512_kernels() { return nullptr; }
+const StepKernels* avx512_steps() { return nullptr; }
 #endif

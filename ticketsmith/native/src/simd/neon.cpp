@@ -1,5 +1,5 @@
 // Sixteen floats in four registers of four (aarch64, where NEON is always there).
-#include "program/kernels.h"
+#include "training/step.h"
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
@@ -9,6 +9,8 @@ namespace neon {
 constexpr int ACCUMULATORS = 6;  // 24 of 32 registers
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
+constexpr int DENSE_SUMS = 6, MOST_COLS = 2, MOST_OUTPUTS = 4;  // of a tile in training
+constexpr int QUADS = 1;         // fours of weights whose gradients are summed at once
 
 struct F16 {
   float32x4_t v[4];
@@ -45,6 +47,11 @@ inline F16 keep(F16 a, uint16_t mask) {
   const uint32x4_t bit = vld1q_u32(bits);
   EACH(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v[i]), vtstq_u32(vdupq_n_u32(mask >> (4 * i)), bit))))
 }
+inline F16 root(F16 a) { EACH(vsqrtq_f32(a.v[i])) }
+// `a` where x is positive, else 0.
+inline F16 where_positive(F16 x, F16 a) {
+  EACH(vreinterpretq_f32_u32(vandq_u32(vcgtzq_f32(x.v[i]), vreinterpretq_u32_f32(a.v[i]))))
+}
 inline float sum(F16 a) { return vaddvq_f32(vaddq_f32(vaddq_f32(a.v[0], a.v[1]), vaddq_f32(a.v[2], a.v[3]))); }
 inline float largest(F16 a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3]))); }
 inline F16 rounded(F16 a) { EACH(vrndnq_f32(a.v[i])) }
@@ -58,6 +65,12 @@ inline F16 widen(const int8_t* p) {
   const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
   return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))};
+}
+inline F16 widen(const uint8_t* p) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_u8(vget_high_u8(bytes));
+  return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
+          vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))};
 }
 // For each four bits, which of sixteen packed bytes each byte of four lanes has; 255 for none.
 struct Ranks {
@@ -110,9 +123,15 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
 #undef EACH
 
 #include "table.inl"
+namespace training {
+#include "training/common.inl"
+#include "training.inl"
+}  // namespace training
 
 }  // namespace neon
 const Kernels* neon_kernels() { return &neon::TABLE; }
+const StepKernels* neon_steps() { return &neon::training::TABLE; }
 #else
 const Kernels* neon_kernels() { return nullptr; }
+const StepKernels* neon_steps() { return nullptr; }
 #endif

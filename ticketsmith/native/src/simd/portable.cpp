@@ -1,11 +1,13 @@
 // Sixteen floats that any compiler makes the best of.
-#include "program/kernels.h"
+#include "training/step.h"
 
 namespace portable {
 
 constexpr int ACCUMULATORS = 3;
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 4, PIXEL_VECTORS = 1;
+constexpr int DENSE_SUMS = 4, MOST_COLS = 2, MOST_OUTPUTS = 2;  // of a tile in training
+constexpr int QUADS = 1;         // fours of weights whose gradients are summed at once
 
 struct F16 {
   float v[16];
@@ -32,6 +34,9 @@ inline F16 operator/(F16 a, F16 b) { EACH(a.v[i] / b.v[i]) }
 inline F16 maximum(F16 a, F16 b) { EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]) }
 inline F16 minimum(F16 a, F16 b) { EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]) }
 inline F16 keep(F16 a, uint16_t mask) { EACH((mask >> i) & 1 ? a.v[i] : 0.0f) }
+inline F16 root(F16 a) { EACH(__builtin_sqrtf(a.v[i])) }
+// `a` where x is positive, else 0.
+inline F16 where_positive(F16 x, F16 a) { EACH(x.v[i] > 0.0f ? a.v[i] : 0.0f) }
 inline float sum(F16 a) {
   float s = 0;
   for (int i = 0; i < 16; i++) s += a.v[i];
@@ -61,6 +66,7 @@ inline F16 widen(const uint16_t* p) {
   return r;
 }
 inline F16 widen(const int8_t* p) { EACH(static_cast<float>(p[i])) }
+inline F16 widen(const uint8_t* p) { EACH(static_cast<float>(p[i])) }
 // The floats at p, one for each bit that is set, in the lanes of these bits. Whole vectors are read.
 template <class Weight>
 inline F16 expand(const uint16_t* bits, const Weight* p) {
@@ -91,6 +97,11 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
 #undef EACH
 
 #include "table.inl"
+namespace training {
+#include "training/common.inl"
+#include "training.inl"
+}  // namespace training
 
 }  // namespace portable
 const Kernels* portable_kernels() { return &portable::TABLE; }
+const StepKernels* portable_steps() { return &portable::training::TABLE; }

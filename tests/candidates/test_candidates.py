@@ -1,0 +1,252 @@
+"""Candidates are files: what is timed, judged and recommended is that file, on real runtimes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+import ticketsmith
+from tests.conftest import DIGITS
+from ticketsmith import api, runtime
+from ticketsmith.candidates import forms, measure, timing
+from ticketsmith.candidates.forms import Form, Network
+from ticketsmith.candidates.judging import TIME_IS_OVER
+from ticketsmith.cli.main import group
+from ticketsmith.engines import onnx_runtime
+from ticketsmith.errors import DamagedRunError, RecipeError, TicketSmithError
+from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
+from ticketsmith.report.candidates import document
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+NAMES = ("onnxruntime", "onnxruntime-int8-dynamic", "onnxruntime-int8-static-minmax", "sparse", "sparse-int8")
+SETTINGS = BenchmarkSettings(precisions=PRECISIONS, batch_sizes=(1, 7), rounds=10)
+
+
+def _write_broken(network: Network, folder: Path) -> None:
+    """The network in less than a byte a weight, which is fast and wrong."""
+    model = onnx.load(str(network.onnx))
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(np.sign(values).astype(values.dtype)[::-1].copy(), tensor.name))
+    onnx.save(model, str(folder / "model.onnx"))
+
+
+def _load_broken(path: Path, threads: int, batch: int | None) -> Any:
+    return onnx_runtime.load(path, threads)
+
+
+BROKEN = Form("broken", "onnxruntime", "int8", ("onnxruntime",), ("model.onnx",), _write_broken, _load_broken)
+FORMS = {name: forms.FORMS[name] for name in NAMES} | {"broken": BROKEN}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("candidates")
+    (folder / "recipe.yaml").write_text(DIGITS)
+    recipe = api.load(folder / "recipe.yaml", [f"store={folder / 'runs'}"])
+    trained = api.train(api.prepare(recipe), executor="debug", variants=("ticket",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "FORMS", FORMS)
+        patch.setattr(timing, "FORMS", FORMS)
+        patch.setattr("ticketsmith.export.tsk_file.tuned_choices", lambda *_: {})  # takes seconds for each file
+        trained.measure_candidates(SETTINGS, machine="here=0.10")
+    return folder / "runs"
+
+
+@pytest.fixture
+def experiment(store: Path, monkeypatch: pytest.MonkeyPatch) -> ticketsmith.Experiment:
+    monkeypatch.setattr(forms, "FORMS", FORMS)
+    monkeypatch.setattr(timing, "FORMS", FORMS)
+    return ticketsmith.open_experiment("digits", store)
+
+
+def _rows(experiment: ticketsmith.Experiment) -> list[dict[str, Any]]:
+    plain = document(experiment.findings)
+    assert plain is not None
+    assert not plain["lacking"]
+    rows: list[dict[str, Any]] = plain["settings"][0]["candidates"]
+    return rows
+
+
+def _accuracy(path: Path, experiment: ticketsmith.Experiment) -> float:
+    """Of a file, by its own library, on the test split."""
+    import onnxruntime
+
+    inputs, labels = experiment.task._splits[torch.device("cpu"), "test"]
+    images = experiment.task._normal(inputs).numpy()
+    if path.suffix == ".tsk":
+        served = runtime.load(path)
+        outputs = [served(images[index : index + 1]) for index in range(len(images))]
+    else:
+        session = onnxruntime.InferenceSession(str(path))
+        outputs = [session.run(None, {"input": images[index : index + 1]})[0] for index in range(len(images))]
+    return 100.0 * float(np.mean(np.concatenate(outputs).argmax(1) == labels.numpy()))
+
+
+def test_every_number_is_found_again_by_loading_the_named_file(experiment: ticketsmith.Experiment) -> None:
+    rows = _rows(experiment)
+    # dense and the sweet spot in every form, the other level where zeros are skipped
+    assert len(rows) == 2 * len(FORMS) + 2
+    for row in rows:
+        path = Path(experiment.store.url, "digits", row["files"][0]["path"])
+        content = path.read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["sha256"] == row["files"][0]["sha256"]
+        assert len(content) == row["bytes"]
+        assert _accuracy(path, experiment) == pytest.approx(row["by_seed"]["0"], abs=1e-9), row["form"]
+        assert set(row["by_seed"]) == {"0", "1"}
+
+
+def test_what_computes_something_else_loses_its_gate_and_is_not_deployed(experiment: ticketsmith.Experiment) -> None:
+    rows = _rows(experiment)
+    broken = [row for row in rows if row["form"] == "broken"]
+    assert {row["gate"] for row in broken} == {"FAIL"}
+    choice = experiment.findings.choice
+    assert choice is not None
+    assert choice.lead.choice is not None
+    for setting in choice.settings:
+        assert "broken" in {time.candidate.form for time in setting.times}
+        assert "broken" not in {time.candidate.form for time in (*setting.best.values(), setting.rival) if time}
+
+
+def test_a_second_call_judges_nothing(experiment: ticketsmith.Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(experiment.store.url, "digits/candidates").rglob("*.*")}
+
+    def judge(*_: Any) -> Any:
+        raise AssertionError("judged again")
+
+    monkeypatch.setattr(measure, "judge", judge)
+    choice = experiment.measure_candidates(SETTINGS)
+    assert not choice.lacks
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert choice.rate is None
+
+
+def test_a_file_that_was_changed_is_neither_timed_nor_told(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
+    shutil.copytree(experiment.store.url, tmp_path / "runs")
+    other = ticketsmith.open_experiment("digits", tmp_path / "runs")
+    row = _rows(other)[0]
+    path = tmp_path / "runs/digits" / row["files"][0]["path"]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(DamagedRunError, match=rf"{row['sha256'][:16]}.*is not the file that was judged"):
+        other.measure_candidates(SETTINGS)
+
+
+def test_a_spent_budget_leaves_out_the_rest_and_the_next_call_goes_on(
+    experiment: ticketsmith.Experiment, tmp_path: Path
+) -> None:
+    shutil.copytree(experiment.store.url, tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs/digits/candidates")
+    other = ticketsmith.open_experiment("digits", tmp_path / "runs")
+    few = replace(SETTINGS, runtimes=("onnxruntime",), precisions=("float32",), batch_sizes=(1,), budget=12.0)
+    seconds = count()  # a clock that passes a second at every look
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "measure", partial(measure.measure, clock=lambda: float(next(seconds))))
+        short = other.measure_candidates(few)
+    assert {one.reason for one in short.lacks} == {TIME_IS_OVER}
+    judged = sum(len(one.judgements) for one in short.candidates)
+    whole = other.measure_candidates(replace(few, budget=None))
+    assert not whole.lacks
+    assert 0 < judged < sum(len(one.judgements) for one in whole.candidates) == 4
+
+
+def test_the_commands_say_the_verdict_and_name_the_files(experiment: ticketsmith.Experiment) -> None:
+    scorecard = ["scorecard", "--runs-prefix", experiment.store.url]
+    said = CliRunner().invoke(group, scorecard)
+    assert said.exit_code == 0, said.output
+    choice = experiment.findings.choice
+    assert choice is not None
+    assert choice.lead.choice is not None
+    words = {"neither": "Neither prune", "quantise": "Quantise, do", "prune": "Prune, do", "both": "Prune and quantise"}
+    assert choice.verdict is not None
+    assert f"digits: {words[choice.verdict]}" in said.output
+    assert choice.lead.choice.entry.sha256[:12] in said.output
+    plain = json.loads(CliRunner().invoke(group, [*scorecard, "--json", "--machine", "there=1.0"]).output)
+    assert plain[0]["candidates"]["rate"]["machine"] == "there"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--runtime", "onnxruntme"], "no candidate is of this runtime. Did you mean 'onnxruntime'"),
+        (["--layers"], "--layers and --load are for the benchmark without"),
+        (["--model", "a.b:c", "--shape", "1"], "are those of an experiment"),
+        (["--device", "cuda"], "are files for CPUs"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_line(
+    experiment: ticketsmith.Experiment, options: list[str], message: str
+) -> None:
+    command = ["benchmark", "--candidates", "--runs-prefix", experiment.store.url, *options]
+    with pytest.raises(RecipeError, match=message):
+        CliRunner().invoke(group, command, catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def labelled(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dense network and a ticket as ONNX files, and the digits that they were trained on, normalised."""
+    folder, one = tmp_path_factory.mktemp("onnx"), ticketsmith.open_experiment("digits", store)
+    for variant, sparsity in (("dense", None), ("ticket", 0.4)):
+        one.export(folder / f"{variant}.onnx", ["onnx"], variant=variant, sparsity=sparsity)
+    cpu = torch.device("cpu")
+    arrays = {}
+    for split in ("train", "test"):
+        inputs, arrays[f"y_{split}"] = one.task._splits[cpu, split]
+        arrays[f"x_{split}"] = one.task._normal(inputs).numpy()
+    np.savez(folder / "digits.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    arrays |= {name: arrays[name][..., 2:] for name in ("x_train", "x_test")}
+    np.savez(folder / "narrow.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    return folder
+
+
+def test_a_model_of_others_is_judged_by_labelled_data(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        forms, "FORMS", {name: FORMS[name] for name in ("onnxruntime", "onnxruntime-int8-dynamic", "broken")}
+    )
+    monkeypatch.setattr(timing, "FORMS", FORMS)
+    monkeypatch.chdir(labelled)
+    command = ["benchmark", "--candidates", "--onnx", "ticket.onnx", "--against", "dense.onnx", "--data", "digits.npz"]
+    said = CliRunner().invoke(group, [*command, "--max-drop", "5", "--batch-size", "1", "--rounds", "10", "--json"])
+    assert said.exit_code == 0, said.output
+    plain = json.loads(said.stdout.splitlines()[-1])["candidates"][0]
+    rows = plain["settings"][0]["candidates"]
+    assert {(row["variant"], row["form"]) for row in rows} == {
+        (variant, form)
+        for variant in ("dense", "pruned")
+        for form in ("onnxruntime", "onnxruntime-int8-dynamic", "broken")
+    }
+    assert {row["gate"] for row in rows if row["form"] == "broken"} == {"FAIL"}
+    assert next(row["gate"] for row in rows if (row["variant"], row["form"]) == ("dense", "onnxruntime")) == "PASS"
+    assert next(row["sparsity"] for row in rows if row["variant"] == "pruned") > 0.4
+    for row in rows:
+        assert (labelled / "candidates/ticket" / row["files"][0]["path"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "say by which labelled data files are judged"),
+        (["--data", "narrow.npz"], r"inputs of \(1, 8, 6\) do not fit the model's, \(1, 8, 8\)"),
+        (["--data", "nothing.npz"], "nothing.npz"),
+    ],
+)
+def test_labelled_data_that_does_not_fit_is_told(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(labelled)
+    command = ["benchmark", "--candidates", "--onnx", "dense.onnx", *options]
+    with pytest.raises(TicketSmithError, match=message):
+        CliRunner().invoke(group, command, catch_exceptions=False, standalone_mode=False)

@@ -1,0 +1,55 @@
+"""Which kernels train a run: those that its spec asks for, where they can follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ticketsmith.native import NotBuiltError, best_isa
+from ticketsmith.spec import Training
+from ticketsmith.tasks.task import Task
+from ticketsmith.training.learner import Learner, TorchLearner
+from ticketsmith.training.native.learner import NativeLearner
+from ticketsmith.training.native.recognise import NotFollowedError, recognise
+from ticketsmith.training.ranks import Ranks
+
+
+def make_learner(
+    task: Task,
+    model: nn.Module,
+    masks: Mapping[str, Tensor],
+    training: Training,
+    device: torch.device,
+    note: Callable[[str], None] = lambda text: None,
+    ranks: Ranks | None = None,
+) -> Learner:
+    """What trains ``model``, which is its own from now on; with the other ``ranks``, if there are several. ``note`` hears why
+    PyTorch does where native kernels were asked for.
+
+    Which kernels these are follows from the spec, the module, the masks and the kind of device, never from a measurement.
+    Raises NotBuiltError where native kernels are asked for, but were never built.
+    """
+    if training.kernels == "native" and device.type != "cpu":
+        note(f"PyTorch trains it: native kernels are for CPUs, and this run is on {device.type}")
+    elif training.kernels == "native":
+        check_kernels(training, device.type)
+        try:
+            graph, examples = recognise(model, task, training, masks)
+        except NotFollowedError as error:
+            note(f"PyTorch trains it, and no native kernels: {error}")
+        else:
+            return NativeLearner(task, model, masks, training, graph, examples)
+    return TorchLearner(task, model.to(device), masks, training, ranks if training.ranks > 1 else None)
+
+
+def check_kernels(training: Training, device: str) -> None:
+    """Raises NotBuiltError where native kernels are asked for that were never built here."""
+    if training.kernels == "native" and device == "cpu":
+        try:
+            best_isa()
+        except NotBuiltError as error:
+            raise NotBuiltError(
+                f"training.kernels: native: {error} Or let PyTorch train: --set training.kernels=torch."
+            ) from error
