@@ -81,19 +81,19 @@ class MlflowSink:
     def _experiment_id(self, project: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(project)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(project)
+        if experiment is None:
             try:
                 return str(self._client.create_experiment(project, tags=_KIND))
             except MlflowException:  # another process has, meanwhile
-                found = self._client.get_experiment_by_name(project)
-                if found is None:
+                experiment = self._client.get_experiment_by_name(project)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise NoTrackerError(
                 f"{self.place}: the experiment {project!r} was deleted there. Restore it, or name another project."
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _search(self, experiment: str) -> Iterator[Any]:
         mine, token = f"tags.`{_OURS}experiment` = '{experiment}'", None
