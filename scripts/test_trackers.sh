@@ -9,7 +9,7 @@ if [ ! -e "$own/.installed" ]; then
   "$base/bin/python" -m venv "$own"
   site=$("$own/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   "$base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$site/base.pth"
-  "$own/bin/python" -m pip install --quiet 'mlflow>=3.1,<4' 'wandb>=0.20,<1' 'trackio>=0.20,<1'
+  "$own/bin/python" -m pip install --quiet 'mlflow>=3.5,<4' 'wandb>=0.31,<1' 'trackio>=0.43,<1'
   touch "$own/.installed"
 fi
 TICKETSMITH_MLFLOW="$PWD/$own/bin/mlflow" PYTHONPATH="$PWD" exec "$own/bin/python" -m pytest tests/track "$@"

@@ -62,11 +62,11 @@ def _evidence(experiment: ExperimentReader, result: Result) -> Evidence:
     from ticketsmith.report.sentences.verdicts import reason
     from ticketsmith.units import latency, times
 
-    told = Evidence(**_about_data(experiment))
+    facts = Evidence(**_about_data(experiment))
     try:
         findings = experiment.findings
     except TicketSmithError:  # what cannot be judged can be exported
-        return told
+        return facts
     gates = [
         f"**{verdict.status.value}** at this level: {reason(verdict, findings.metrics[verdict.gate.metric], findings.policy)}."
         for verdict in findings.verdicts(result.variant, result.level)
@@ -86,7 +86,7 @@ def _evidence(experiment: ExperimentReader, result: Result) -> Evidence:
     ]
     machine = findings.benchmark.machine if findings.benchmark else {}
     return dataclasses.replace(
-        told,
+        facts,
         headline=f"The experiment that it is from: {headline(findings)}",
         gates=gates,
         controls=special(findings),
@@ -107,24 +107,24 @@ def _about_data(experiment: ExperimentReader) -> dict[str, Any]:
     data = task.get("data", "")
     name = data if isinstance(data, str) else str(data.get("name", ""))
     card = CARDS.get(name)
-    told: dict[str, Any] = {"data": [("Data set", name or "of its own"), ("Licence of the data", "not known here")]}
+    facts: dict[str, Any] = {"data": [("Data set", name or "of its own"), ("Licence of the data", "not known here")]}
     if card is not None:
-        told["data"] = [
+        facts["data"] = [
             ("Data set", card.name),
             ("What it is", f"{card.about}; {card.size}"),
             ("Licence of the data", card.licence),
             ("Source", card.citation),
         ]
     if task["name"] == "huggingface":
-        told["pipeline"] = _HEADS[task.get("head", "sequence_classification")]
+        facts["pipeline"] = _HEADS[task.get("head", "sequence_classification")]
         if pretrained.is_hub_name(task["model"], experiment.recipe.base):
-            told["base_model"] = task["model"]
+            facts["base_model"] = task["model"]
     elif task["name"] == "classification" and card is not None and "image" in card.size:
-        told["pipeline"] = "image-classification"
+        facts["pipeline"] = "image-classification"
     else:
-        told["pipeline"] = _PIPELINES.get(task["name"], "")
+        facts["pipeline"] = _PIPELINES.get(task["name"], "")
     if name == "datasets" and isinstance(data, dict):
-        told["datasets"] = [data["dataset"]] if pretrained.is_hub_name(data["dataset"], experiment.recipe.base) else []
-        told["data"] = [("Data set", "/".join(str(data[k]) for k in ("dataset", "subset") if data.get(k)))]
-        told["data"] += [("Licence of the data", "see its own card on the Hub")]
-    return told
+        facts["datasets"] = [data["dataset"]] if pretrained.is_hub_name(data["dataset"], experiment.recipe.base) else []
+        facts["data"] = [("Data set", "/".join(str(data[k]) for k in ("dataset", "subset") if data.get(k)))]
+        facts["data"] += [("Licence of the data", "see its own card on the Hub")]
+    return facts

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
@@ -409,3 +409,34 @@ def test_a_tracker_that_is_down_slow_or_refuses(
     assert "Traceback" not in err
     changed = {path for path, content in before.items() if path.read_bytes() != content}
     assert not changed, "sealed runs are read"
+
+
+def test_prune_tells_the_trackers_of_its_recipe_and_says_what_is_missing_before_it_trains(
+    recipe_file: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    undrawn: None,
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    short = ("duration: 120it", "duration: 40it"), ("replicates: 2", "replicates: 1"), ("levels: 2", "levels: 1")
+    recipe = recipe_file(*short, ("evaluate_every: 30it", "evaluate_every: 20it"))
+    prune = ("prune", "--config", str(recipe), "--no-benchmark", "--executor", "debug")
+    status, _, err = call(*prune, "--set", "track=[tensorboard, mlflow]", capsys=capsys)
+    assert status == Exit.BAD_INPUT
+    assert "mlflow" in err
+    assert not (tmp_path / "runs").exists(), "before hours of training, and not after"
+
+    (tmp_path / "file").write_text("")
+    status, out, err = call(*prune, "--set", "track={to: tensorboard, uri: file}", capsys=capsys)
+    assert status == Exit.INCOMPLETE
+    assert "report: runs/digits/report/index.html" in out
+    assert "error: digits: " in err
+    sealed = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("level-*/*")}
+    status, out, err = call(*prune, "--set", "track=tensorboard", capsys=capsys)
+    assert status in (Exit.OK, Exit.GATE_FAILED, Exit.INCONCLUSIVE), err
+    assert "0 trained" in err, "a tracker is no part of a run's key"
+    assert "digits: TensorBoard in tensorboard/digits: 5 new" in out
+    assert {path: path.read_bytes() for path in sealed} == sealed

@@ -163,7 +163,7 @@ def _removed(document: dict[str, Any]) -> str:
 @click.option("--repo", metavar="NAME", required=True, help="The repository: <user or organisation>/<name>.")
 @click.option("--private", is_flag=True, help="Make it private, if it is made now.")
 @click.option("--revision", metavar="BRANCH", help="A branch that is there.  [default: main]")
-@options.as_json
+@options.json_flag
 def push_to_hub(folder: str, repo: str, private: bool, revision: str | None, as_json: bool) -> None:
     """Bring a FOLDER that `export` wrote to the Hugging Face Hub, with its model card, in one commit.
 

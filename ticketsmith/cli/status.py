@@ -193,7 +193,7 @@ def _watch(look: Callable[[], View], interval: float) -> None:
 
 
 def _follow(look: Callable[[], View], interval: float) -> None:
-    told: dict[tuple[Any, ...], str] = {}
+    before: dict[tuple[Any, ...], str] = {}
     while True:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -204,11 +204,11 @@ def _follow(look: Callable[[], View], interval: float) -> None:
             continue
         for row in view.runs:
             place = tuple(row[name] for name in ("experiment", "variant", "level", "seed", "draw"))
-            if told.get(place) != row["status"] and (told or row["status"] != "missing"):
+            if before.get(place) != row["status"] and (before or row["status"] != "missing"):
                 click.echo(
                     f"{time.strftime('%H:%M:%S')} {row['experiment']}: {options.name_of_run(row)}: {row['status']}"
                 )
-            told[place] = row["status"]
+            before[place] = row["status"]
         if view.is_over:
             return
         time.sleep(interval)

@@ -46,14 +46,14 @@ def track(
     """
     from ticketsmith.cli.opened import experiments
 
-    asked = {
+    details = {
         name: value for name, value in (("project", project), ("uri", uri), ("models", models)) if value is not None
     }
-    if asked and not trackers:
+    if details and not trackers:
         raise RecipeError("--project, --uri and --models are of a tracker: name it by --to.")
     statuses, documents = [], []
     for one in experiments(runs_prefix, experiment):
-        settings = [_settings({"to": name, **asked}) for name in trackers] or one.recipe.track
+        settings = [_settings({"to": name, **details}) for name in trackers] or one.recipe.track
         if not settings:
             raise RecipeError(
                 f"{one.name}: its recipe names no tracker (`track:`); name one by --to {'|'.join(_TRACKERS)}."

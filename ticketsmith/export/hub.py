@@ -85,7 +85,7 @@ def push(folder: Path, repository: str, *, private: bool = False, revision: str 
     hub.utils.disable_progress_bars()
     try:
         api = hub.HfApi(library_name="ticketsmith")
-        made = api.create_repo(repository, private=private or None, exist_ok=True)
+        url = api.create_repo(repository, private=private or None, exist_ok=True)
         before = _head(api, repository, revision)
         operations = [hub.CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
         document = json.loads((folder / _ABOUT).read_bytes())
@@ -96,7 +96,7 @@ def push(folder: Path, repository: str, *, private: bool = False, revision: str 
             commit_description=f"Run {document['key']}",
             revision=revision,
         )
-        return Pushed(str(made), str(commit.oid), commit.oid != before)
+        return Pushed(str(url), str(commit.oid), commit.oid != before)
     except Exception as error:  # the library and its network may fail in any way
         raise _error(error, repository) from None  # its traceback might hold the token
     finally:
@@ -112,14 +112,14 @@ def _head(api: Any, repository: str, revision: str | None) -> str:
 def _error(error: Exception, repository: str) -> TicketSmithError:
     answer = getattr(error, "response", None)
     status = getattr(answer, "status_code", None)
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    said = redacted(said)[:300]
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    reason = redacted(reason)[:300]
     endpoint = redacted(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     if type(error).__name__ == "HFValidationError":
         return RecipeError(f"{repository!r} is no name of a repository: write <user or organisation>/<name>.")
     if status in (401, 403):
         return RecipeError(
-            f"{endpoint} refuses {repository!r} with this token ({said}). Take one that may write there, by HF_TOKEN or "
+            f"{endpoint} refuses {repository!r} with this token ({reason}). Take one that may write there, by HF_TOKEN or "
             "`hf auth login`."
         )
-    return HubError(f"{endpoint}: {repository!r} was not brought there ({said}). The same command goes on.")
+    return HubError(f"{endpoint}: {repository!r} was not brought there ({reason}). The same command goes on.")

@@ -26,6 +26,7 @@ _DEFAULTS = {
 }
 _OURS = "ticketsmith."
 _ID, _SENT, _FILES = f"{_OURS}id", f"{_OURS}sent", f"{_OURS}files"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # which of its pages MLflow shows
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # of one request
 
 Item = TypeVar("Item")
@@ -80,19 +81,19 @@ class MlflowSink:
     def _experiment_id(self, project: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(project)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(project)
+        if experiment is None:
             try:
-                return str(self._client.create_experiment(project))
+                return str(self._client.create_experiment(project, tags=_KIND))
             except MlflowException:  # another process has, meanwhile
-                found = self._client.get_experiment_by_name(project)
-                if found is None:
+                experiment = self._client.get_experiment_by_name(project)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise NoTrackerError(
                 f"{self.place}: the experiment {project!r} was deleted there. Restore it, or name another project."
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
     def _search(self, experiment: str) -> Iterator[Any]:
         mine, token = f"tags.`{_OURS}experiment` = '{experiment}'", None
@@ -105,7 +106,7 @@ class MlflowSink:
 
     def _tags(self, record: Record) -> dict[str, str]:
         tags = {f"{_OURS}{name}": value for name, value in record.tags.items() if value}
-        tags |= {_ID: record.id, f"{_OURS}store": record.link}
+        tags |= {_ID: record.id, f"{_OURS}store": record.link, "mlflow.source.name": "ticketsmith"}
         if not record.is_parent:
             tags["mlflow.parentRunId"] = self._runs[EXPERIMENT].info.run_id
         return tags

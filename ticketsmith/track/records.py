@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.variants import DENSE
-from ticketsmith.store.address import AZURE
 
 if TYPE_CHECKING:
     from ticketsmith.config.track import Models
@@ -161,6 +160,7 @@ def _parent(experiment: ExperimentReader, findings: Findings, link: str) -> Reco
         link=link,
         about=headline(findings),
         files=tuple(_loose(experiment)),
+        seconds=sum(run.seconds or 0.0 for run in findings.results),
     )
 
 
@@ -259,7 +259,7 @@ def _keys_with_model(findings: Findings, models: Models) -> set[str]:
 def _link(experiment: ExperimentReader) -> str:
     """Where the experiment lies, for a reader on this machine or, of a store in the cloud, on any."""
     url = experiment.store.url
-    return f"{url if url.startswith(AZURE) else Path(url).resolve()}/{experiment.name}"
+    return f"{url if '://' in url else Path(url).resolve()}/{experiment.name}"
 
 
 def _plain(name: str) -> str:

@@ -40,7 +40,7 @@ class WandbSink:
             self._there: dict[str, str] = {}
         else:
             self.place = f"Weights & Biases, project {self._project}"
-            if not wandb.api.api_key:
+            if not wandb.login(prompt=False):  # nobody may be there to be asked
                 raise NoTrackerError(
                     "tracking to wandb: nobody is signed in. Set WANDB_API_KEY, or sign in by `wandb login`, or set "
                     "WANDB_MODE=offline."
