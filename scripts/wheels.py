@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,18 @@ def check(files: Iterable[Path]) -> None:
                 f"{wheel.name} asks for newer systems than its name says (scripts/baseline.h):\n{policy}"
             )
         _tool("abi3audit", "--strict", "--assume-minimum-abi3", "3.11", wheel)
+        if needed := _needed_of_python(wheel):
+            raise ReleaseError(
+                f"{wheel.name} is for any Python, and loads in none without {needed}: python.cpp says #pragma weak"
+            )
+
+
+def _needed_of_python(wheel: Path) -> list[str]:
+    """Symbols of Python without which the libraries of a wheel do not load."""
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        libraries = [archive.extract(name, folder) for name in archive.namelist() if name.endswith(".so")]
+        symbols = "".join(_tool("readelf", "--wide", "--dyn-syms", library) for library in libraries)
+    return re.findall(r"GLOBAL +\S+ +UND +(_?Py\w+)", symbols)
 
 
 def _tool(name: str, *arguments: str | Path) -> str:

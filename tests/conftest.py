@@ -44,6 +44,7 @@ gates:
 
 SLOW = (
     "image/test_image.py",
+    "release/test_wheels.py",
     "docs/test_commands.py",
     "cli/test_commands.py",
     "execute/kubernetes/test_experiment.py",
