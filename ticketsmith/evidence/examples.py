@@ -62,10 +62,10 @@ def difference(
     """
     if _counts(dense, sparse, higher_is_better) is not None:
         return _of_bits(dense[0], sparse[0], confidence, higher_is_better, relative)
-    found = influences(dense, sparse, higher_is_better, relative)
-    if found is None or len(found[0]) < 2:
+    by_cluster = influences(dense, sparse, higher_is_better, relative)
+    if by_cluster is None or len(by_cluster[0]) < 2:
         return None
-    values, unit = found
+    values, unit = by_cluster
     low, high = mean_bounds(values, confidence, resolution)
     return Difference(float(values.mean()), low, high, len(dense[0].values), len(values), unit)
 
@@ -87,10 +87,10 @@ def sampling(
     rows = []
     for dense, sparse in pairs:
         _same_examples(pairs[0][0][0], dense[0])
-        influences = _influences(dense, sparse, higher_is_better, relative)
-        if influences is None or len(influences[0]) < 2:
+        by_cluster = influences(dense, sparse, higher_is_better, relative)
+        if by_cluster is None or len(by_cluster[0]) < 2:
             return None
-        rows.append(influences[0] - influences[0].mean())
+        rows.append(by_cluster[0] - by_cluster[0].mean())
     table = np.stack(rows)
     seeds, clusters = table.shape
     own = float(table.var(axis=0, ddof=1).sum()) / (clusters - 1) / seeds
