@@ -60,6 +60,7 @@ SLOW = (
     "report/test_browser.py",
     "tasks/test_huggingface.py",
     "tasks/test_minilm.py",
+    "pipelines/test_examples.py",
     "cli/test_stores.py",
     "inference/test_phases.py",
     "inference/test_measure.py",
