@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import Console
     from rich.table import Table
 
     from ticketsmith.config import Recipe
 
-file = click.Path()
-"""Only so that a shell completes it: what is wrong with a path is told by whoever reads it."""
+
+class _File(click.types.StringParamType):
+    """Text that a shell completes as a path: what is wrong with it is told by whoever reads it."""
+
+    name = "file"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+file = _File()
 
 config = click.option("--config", "config", type=file, metavar="FILE", required=True, help="The recipe.")
 overrides = click.option(
