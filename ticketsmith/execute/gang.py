@@ -46,10 +46,11 @@ class Gang:
                 door.listen(self._size + 2)
                 door.settimeout(0.2)
                 self._process = self._begin(address)
-                self._receive(door, settings)
-        except BaseException:
-            self._release()
-            raise
+                try:
+                    self._receive(door, settings)
+                except BaseException:
+                    self._give_up()
+                    raise
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -81,8 +82,9 @@ class Gang:
 
     def terminate(self) -> None:
         """Asks rank 0 to stop, and so all of them."""
-        with suppress(ProcessLookupError):
-            os.kill(self._pids["0"], signal.SIGTERM)
+        if self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self._pids["0"], signal.SIGTERM)
 
     def _begin(self, address: str) -> subprocess.Popen[bytes]:
         package = str(Path(__file__).resolve().parents[2])
@@ -109,10 +111,11 @@ class Gang:
                 continue
             theirs.setblocking(True)
             connection = Connection(theirs.detach())
-            role, pid = connection.recv()
-            self._ends[role], self._pids[role] = connection, pid
-            if role.isdigit():
-                connection.send(settings)
+            with suppress(EOFError, OSError):  # killed already: torchrun will say so
+                role, pid = connection.recv()
+                self._ends[role], self._pids[role] = connection, pid
+                if role.isdigit():
+                    connection.send(settings)
 
     def _explain(self) -> None:
         told = {role: _last(end) for role, end in self._ends.items() if role != "jobs"}
@@ -123,6 +126,16 @@ class Gang:
         words = told.get(str(rank))
         how = "was killed (out of memory?)" if code == -signal.SIGKILL else f"ended with status {code}"
         self._why = f"rank {rank} of {self._size} {how}" if words is None else f"rank {rank} of {self._size}: {words}"
+
+    def _give_up(self) -> None:
+        """Ends what has begun."""
+        self._release()
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _release(self) -> None:
         """Lets go of the ranks; those that are left end."""

@@ -30,11 +30,14 @@ ALONE = 75
 
 
 def connect(address: str, role: str) -> Connection:
-    """A connection to the executor, which is told who this is."""
+    """A connection to the executor, which is told who this is. Without an executor, the process ends."""
     ours = socket.socket(socket.AF_UNIX)
-    ours.connect(address)
-    connection = Connection(ours.detach())
-    connection.send((role, os.getpid()))
+    try:
+        ours.connect(address)
+        connection = Connection(ours.detach())
+        connection.send((role, os.getpid()))
+    except OSError:
+        sys.exit(ALONE)
     return connection
 
 
@@ -45,7 +48,10 @@ def main(address: str) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     executor = connect(address, str(rank))
-    settings: WorkerSettings = executor.recv()
+    try:
+        settings: WorkerSettings = executor.recv()
+    except (EOFError, OSError):
+        return ALONE
     threading.Thread(target=_end_with, args=(executor,), daemon=True).start()
     jobs = connect(address, "jobs") if rank == 0 else None
     settle(settings)
