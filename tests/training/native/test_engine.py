@@ -16,6 +16,7 @@ from benchmarks.train.networks import Residual, arrays, graph, prune
 from tests.runtime.networks import ISAS
 from ticketsmith.training.learner import MovingAverage
 from ticketsmith.training.native.engine import Engine, Examples, Normalise, OptimizerSettings
+from ticketsmith.training.native.graph import Dropout, Graph, Linear
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 
@@ -200,3 +201,16 @@ def test_the_average_is_that_of_a_learner() -> None:
         np.testing.assert_allclose(engine.parameters(averaged=True)[name], value, rtol=0, atol=1e-6, err_msg=name)
     outputs = average.model.eval()(torch.from_numpy(case.data.inputs[:5]).float() * SCALE + SHIFT).detach()
     np.testing.assert_allclose(engine.forward(case.data.inputs[:5], averaged=True), outputs, rtol=0, atol=1e-4)
+
+
+def test_dropout_is_drawn_anew_from_each_seed_and_absent_in_evaluation() -> None:
+    """Neighbouring seeds too share no draws; as many inputs survive as its rate says."""
+    drop, linear = Dropout("drop", ("input",), (200, 1, 1), 0.3), Linear("out", ("drop",), (1, 1, 1), "w", None)
+    network = Graph((200, 1, 1), (drop, linear), "squared_error")
+    inputs, targets = np.ones((160, 200), np.float32), np.zeros((160, 1), np.float32)
+    engine = Engine(network, {"w": np.ones((1, 200), np.float32)}, {}, (), 160, OptimizerSettings("sgd"))
+    losses = [engine.step(inputs, targets, 0.0, seed) for seed in (5, 6, 7, 5)]
+    assert len(set(losses)) == 3
+    assert losses[0] == losses[3]
+    np.testing.assert_allclose(losses, 200**2 + 200 * 0.3 / 0.7, rtol=0.02)
+    assert (engine.forward(inputs) == 200).all()

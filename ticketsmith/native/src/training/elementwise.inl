@@ -49,7 +49,7 @@ inline uint32_t drawn(uint32_t counter, uint32_t key, uint32_t key2) {
 
 void drop(const Drop& k, const Step& s, Share share) {
   const auto key = static_cast<uint32_t>(s.seed) + static_cast<uint32_t>(k.stream) * 0x9e3779b9u;
-  const auto key2 = static_cast<uint32_t>(s.seed >> 32) ^ static_cast<uint32_t>(k.stream);
+  const auto key2 = static_cast<uint32_t>(s.seed >> 32) ^ (key * 0x9e3779b9u);  // or neighbouring seeds would share draws
   const auto limit = static_cast<uint32_t>(k.rate * 4294967296.0);
   const float scale = static_cast<float>(1.0 / (1.0 - k.rate));
   const int64_t pixels = k.lanes > 16 ? 1 : k.vectors.rows * k.vectors.cols;
