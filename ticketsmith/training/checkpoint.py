@@ -37,6 +37,7 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
         "interval_start": progress.interval_start,
         "best_step": progress.best_step,
         "averaged": learner.updates,
+        "kernels": learner.kernels,
         "curve": [asdict(point) for point in progress.curve],
     }
     content = to_bytes(tensors, note)
@@ -46,7 +47,8 @@ def save(store: Store, key: str, learner: Learner, progress: Progress, seconds: 
 def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] | None:
     """Puts model and optimizer back where the last checkpoint was; progress and seconds, or None to begin anew.
 
-    A checkpoint that cannot be read is thrown away: it costs time, never a result.
+    A checkpoint that cannot be read is thrown away: it costs time, never a result. So is one by PyTorch of a run that native
+    kernels go on with, say since it was begun on a GPU, and the other way round.
     """
     try:
         stored = store.get(checkpoint_path(key))
@@ -59,6 +61,9 @@ def restore(store: Store, key: str, learner: Learner) -> tuple[Progress, float] 
         discard(store, key)
         return None
     tensors, note = from_bytes(content, checkpoint_path(key))
+    if (note.get("kernels", "torch") == "torch") != (learner.kernels == "torch"):
+        discard(store, key)
+        return None
     progress = _progress(note)
     progress.best = {name.removeprefix("best/"): value for name, value in tensors.items() if name.startswith("best/")}
     if _OUTCOMES in tensors:

@@ -26,9 +26,11 @@ from ticketsmith.pruning.weights import prunable
 from ticketsmith.spec import PruneRule, RunSpec, Training, from_canonical, is_key_of
 from ticketsmith.store.contract import SealedRun
 from ticketsmith.store.directory import DirectoryStore
+from ticketsmith.training import checkpoint
 from ticketsmith.training.device import prepare
 from ticketsmith.training.job import Job
 from ticketsmith.training.kernels import make_learner
+from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.loop import Progress, measure, train
 from ticketsmith.training.native import learner as native_learner
 from ticketsmith.training.native.learner import NativeLearner
@@ -130,6 +132,19 @@ def test_interrupted_or_not_and_beside_other_work_the_bytes_are_the_same(
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path, recipe_file: Write) -> None:
     recipe = recipe_file(OWN, ("rates: {output: 0.25}", "rates: {}"), ("lr: 0.003", "lr: 0.003\n  kernels: native"))
     goes_on_to_the_same_bytes(recipe, tmp_path, stretches=4)
+
+
+def test_a_checkpoint_by_pytorch_is_none_of_native_kernels(tmp_path: Path) -> None:
+    """A run that was begun on a GPU and goes on without one."""
+    task, store = Pictures(strided), DirectoryStore(tmp_path)
+    training = Training(optimizer="adam", lr=0.003, batch_size=20, duration="20it", kernels="native")
+    native = make_learner(task, task.build_model(), {}, training, CPU)
+    torch_s = TorchLearner(task, task.build_model(), {}, training)
+    for writer, reader in ((torch_s, native), (native, torch_s)):
+        checkpoint.save(store, "key", writer, Progress(step=3), 1.0)
+        assert checkpoint.restore(store, "key", reader) is None
+        checkpoint.save(store, "key", writer, Progress(step=3), 1.0)
+        assert checkpoint.restore(store, "key", writer) == (Progress(step=3), 1.0)
 
 
 def test_augmented_examples_are_python_s_and_the_rest_is_not(tmp_path: Path) -> None:
