@@ -9,6 +9,7 @@
 
 // What exists in an old and in a new version: the old one.
 __asm__(".symver pthread_mutex_trylock,pthread_mutex_trylock@" GLIBC_BASE);
+__asm__(".symver pow,pow@" GLIBC_BASE);
 __asm__(".symver " WAIT "," WAIT "@GLIBCXX_3.4.11");
 
 // What is new: what older libraries did in its place.
