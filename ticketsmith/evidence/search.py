@@ -13,7 +13,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import fmean
 from typing import Protocol
+
+import numpy as np
 
 from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.results import Bill, Place, Result
@@ -365,8 +368,10 @@ class Hypothesis:
 class Saving:
     """What a search took against the full grid at its last look.
 
-    ``seconds`` are core-seconds, None where some run does not know its time. Those of the grid are the mean of each
-    variant's runs for each of its runs; of a variant that was never made, the mean of all.
+    ``seconds`` are core-seconds, None where some run does not know its time. A level of the grid that was not made takes what
+    lies on the line between the tickets of its neighbours, dense being level 0, since a sparser one may take less; beyond the
+    sparsest that was made, what that one took. Another variant takes as many times that as its own runs took of the tickets
+    of their levels, or once where it was never made.
     """
 
     runs: int
@@ -380,19 +385,24 @@ def saving(path: Path, results: Sequence[Result]) -> Saving:
     terms, places = path.terms, set(path.places)
     made = [run for run in results if run.place in places]
     points = sum(variant == POINT for variant, *_ in places)
-    times: dict[str, list[float]] = {}
+    times: dict[str, dict[int, list[float]]] = {}
     for run in made:
         if run.seconds is not None:
-            times.setdefault(run.variant, []).append(run.seconds)
-    everything = [value for own in times.values() for value in own]
+            times.setdefault(run.variant, {}).setdefault(run.level, []).append(run.seconds)
+    everything = [value for own in times.values() for values in own.values() for value in values]
     if not made or len(everything) < len(made):
         return Saving(len(made) + points, terms.grid, None, None)
-    whole = 0.0
-    for variant, count in {
-        DENSE: 1,
-        TICKET: terms.levels,
-        **{k: terms.levels * n for k, n in terms.rivals.items()},
-    }.items():
-        own = times.get(variant, everything)
-        whole += terms.looks[-1] * count * math.fsum(own) / len(own)
+    line = {level: fmean(values) for level, values in (times.get(TICKET, {}) | times.get(DENSE, {})).items()}
+
+    levels = sorted(line)
+
+    def ticket(level: int) -> float:
+        return float(np.interp(level, levels, [line[one] for one in levels]))
+
+    whole = ticket(0)
+    for variant, count in {TICKET: 1, **terms.rivals}.items():
+        own = {level: fmean(values) / ticket(level) for level, values in times.get(variant, {}).items()}
+        factor = 1.0 if variant == TICKET or not own else fmean(own.values())
+        whole += count * factor * math.fsum(ticket(level) for level in range(1, terms.levels + 1))
+    whole *= terms.looks[-1]
     return Saving(len(made) + points, terms.grid, math.fsum(everything), whole)
