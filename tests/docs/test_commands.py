@@ -89,9 +89,7 @@ def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """For so little work, a second process, timing for long and every runtime take longer than the work itself."""
     monkeypatch.setattr("ticketsmith.api.BENCHMARK_SECONDS", 1.0)
-    monkeypatch.setattr(
-        "ticketsmith.api.LocalExecutor", lambda *common_and_count: DebugExecutor(*common_and_count[:-1])
-    )
+    monkeypatch.setattr("ticketsmith.api.LocalExecutor", lambda *arguments: DebugExecutor(*arguments[:5]))
     monkeypatch.setattr("ticketsmith.inference.settings.BATCH_SIZES", (1,))
     monkeypatch.setattr("ticketsmith.inference.settings.ROUNDS", 10)
     monkeypatch.setattr("ticketsmith.inference.suite.defaults", lambda *_, **__: ("torch", "onnxruntime", "sparse"))

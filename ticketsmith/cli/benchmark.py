@@ -74,7 +74,7 @@ Text = str | None
 )
 @click.option("--data", metavar="NAME|FILE.npz", help="With --candidates --onnx: labelled data to judge by.")
 @click.option("--max-drop", type=click.FloatRange(0.0), help="With --data: points of accuracy that may be lost. [1]")
-@click.option("--output", metavar="FOLDER", help="With --data: where the files are kept. [candidates]")
+@click.option("--folder", metavar="FOLDER", help="With --data: where the files are kept. [candidates]")
 @click.option("--layers", is_flag=True, help="From which sparsity on each kind of layer is faster than dense.")
 @click.option("--load", is_flag=True, help="An open-loop load test: the highest rate within a latency target.")
 @click.option(
@@ -106,9 +106,9 @@ def benchmark(
 
     source = {name: how.pop(name) for name in ("onnx", "model", "against", "weights", "shape")}
     _check_sources(checkpoint, **source)
-    labelled = {name: how.pop(name) for name in ("data", "max_drop", "output")}
-    if labelled["data"] is None and (labelled["max_drop"] is not None or labelled["output"] is not None):
-        raise RecipeError("--max-drop and --output are those of --data.")
+    labelled = {name: how.pop(name) for name in ("data", "max_drop", "folder")}
+    if labelled["data"] is None and (labelled["max_drop"] is not None or labelled["folder"] is not None):
+        raise RecipeError("--max-drop and --folder are those of --data.")
     if labelled["data"] is not None and not (candidates and source["onnx"]):
         raise RecipeError("--data is for --candidates --onnx: what else is measured has data of its own.")
     if candidates:
@@ -234,7 +234,7 @@ def _measure_candidates(
 
         size = None if source["shape"] is None else shape_of(source["shape"])
         drop = 1.0 if labelled["max_drop"] is None else labelled["max_drop"]
-        place = Path(labelled["output"] or "candidates")
+        place = Path(labelled["folder"] or "candidates")
         with rounds() as progress:
             findings = measure_onnx(
                 onnx, source["against"], labelled["data"], settings, place, shape=size, max_drop=drop, base=Path(base),
