@@ -2,6 +2,6 @@
 
 if __name__ == "__main__":
     from ticketsmith.cli.benchmark import benchmark
-    from ticketsmith.cli.main import end
+    from ticketsmith.cli.main import enter
 
-    end(benchmark)
+    enter(benchmark)

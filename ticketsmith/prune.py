@@ -1,7 +1,7 @@
 """``python -m ticketsmith.prune --config recipe.yaml``: a whole experiment."""
 
 if __name__ == "__main__":
-    from ticketsmith.cli.main import end
+    from ticketsmith.cli.main import enter
     from ticketsmith.cli.training import prune
 
-    end(prune)
+    enter(prune)

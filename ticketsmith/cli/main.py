@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import signal
 import sys
-import threading
-from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -77,22 +74,7 @@ for _command in (export, push_to_hub, ticket, track, pull, push, ls, *CLUSTER):
 
 def main() -> NoReturn:
     """Entry point of ``ticketsmith``."""
-    end(group)
-
-
-def end(command: click.Command) -> NoReturn:
-    """Runs a command in a process of its own, which is left at once: to take down PyTorch and what draws takes a second."""
-    status: object = Exit.INTERNAL
-    try:
-        enter(command)
-    except SystemExit as left:
-        status = left.code
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for all threads that are no daemons
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status if isinstance(status, int) else Exit.OK)
+    enter(group)
 
 
 def enter(command: click.Command) -> NoReturn:
@@ -113,6 +95,7 @@ def enter(command: click.Command) -> NoReturn:
     try:
         status_ = command.main(standalone_mode=False)
         sys.stdout.flush()
+        gc.freeze()  # nor is it looked through at the end
         sys.exit(status_ if isinstance(status_, int) else Exit.OK)
     except TicketSmithError as error:
         if asked_to_stop:  # a library's code turned the interruption into an error of its own
