@@ -2,6 +2,6 @@
 
 if __name__ == "__main__":
     from ticketsmith.cli.evidence import report
-    from ticketsmith.cli.main import end
+    from ticketsmith.cli.main import enter
 
-    end(report)
+    enter(report)
