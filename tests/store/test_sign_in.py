@@ -411,3 +411,18 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(nobody: pytest.Monkey
     with pytest.raises(StoreError, match=r"certificate of https://127\.0\.0\.1.* is not trusted"):
         open_store("az://tokens").get("exp/plan.json")
     assert time.monotonic() - began < 10
+
+
+def test_a_forked_process_has_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from a copy of the command, which has opened the store: on one socket they mix their answers up."""
+    key = base64.b64encode(b"key").decode()
+    monkeypatch.setenv(
+        CONNECTION_STRING,
+        f"DefaultEndpointsProtocol=http;AccountName=a;AccountKey={key};BlobEndpoint=http://127.0.0.1:1/a",
+    )
+    client = sign_in.sign_in()
+    assert sign_in.sign_in() is client
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if sign_in.sign_in() is not client else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

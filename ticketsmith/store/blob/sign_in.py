@@ -51,6 +51,11 @@ def _client(connection_string: str | None, account: str | None, token_file: str 
     )
 
 
+if hasattr(os, "register_at_fork"):
+    # Two processes that share a connection read each other's answers.
+    os.register_at_fork(after_in_child=_client.cache_clear)
+
+
 def scratch_container() -> str | None:
     """Another container for checkpoints and claims, by ``TICKETSMITH_SCRATCH_CONTAINER``; None: the store's own."""
     name = os.environ.get(SCRATCH)
