@@ -22,6 +22,7 @@ import torch
 
 from tests import warm
 from tests.sockets import watch
+from tests.terminal import read_all
 from ticketsmith.api import open_experiment
 from ticketsmith.cli.main import enter, group
 from ticketsmith.errors import Exit
@@ -620,18 +621,8 @@ def test_the_live_view_on_a_terminal(recipe_file: Write, tmp_path: Path) -> None
         stdout=subprocess.DEVNULL,
     )
     os.close(follower)
-    seen = b""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        seen += part
+    text = read_all(leader, 120)
     process.wait(timeout=60)
-    text = seen.decode(errors="replace")
     assert "dense level 0 seed 1" in text
     assert "loss 0." in text
     assert "/2000" in text

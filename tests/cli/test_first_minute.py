@@ -15,6 +15,7 @@ import pytest
 
 from tests import warm
 from tests.cli.test_commands import ROOT, call
+from tests.terminal import read_all
 from ticketsmith.config import load_recipe
 
 SMALL = (
@@ -24,21 +25,6 @@ SMALL = (
     "replicates=1",
     "gates.target_sparsity=0.3",
 )
-
-
-def on_a_terminal(process: subprocess.Popen[str], leader: int) -> str:
-    """What a process shows until it ends, or for a minute and a half."""
-    seen, deadline = b"", time.monotonic() + 90
-    while time.monotonic() < deadline:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        seen += part
-    process.wait(timeout=60)
-    return seen.decode(errors="replace")
 
 
 def test_without_arguments_it_says_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +45,8 @@ def test_the_demo_is_one_line_that_ends_with_the_answer_and_the_report(tmp_path:
         stderr=follower,
     )
     os.close(follower)
-    shown = on_a_terminal(process, leader)
+    shown = read_all(leader, 90)
+    process.wait(timeout=60)
     out = process.stdout.read() if process.stdout else ""
     out = out if isinstance(out, str) else out.decode()
     assert process.returncode in (0, 3, 6), shown

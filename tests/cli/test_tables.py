@@ -19,6 +19,7 @@ import yaml
 
 from tests import warm
 from tests.cli.test_commands import ROOT, call
+from tests.terminal import read_all
 from ticketsmith.api import open_experiment
 from ticketsmith.cli import options
 
@@ -111,19 +112,6 @@ def on_terminal(*arguments: str, cwd: Path, columns: int = 80) -> tuple[subproce
     process = warm.start(("-m", "ticketsmith", *arguments), cwd=cwd, env=variables, stdout=follower, stderr=follower)
     os.close(follower)
     return process, leader
-
-
-def read_all(leader: int, until: float = 60) -> str:
-    seen, deadline = b"", time.monotonic() + until
-    while time.monotonic() < deadline:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        seen += part
-    return seen.decode(errors="replace")
 
 
 def test_no_color_is_kept_to_and_a_terminal_is_filled(store: Path) -> None:

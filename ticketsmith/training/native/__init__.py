@@ -1,1 +1,1 @@
-"""Training by the kernel library: networks that it follows as a whole, and single layers of those that it does not."""
+"""Training by the kernel library, of networks that it follows as a whole."""
