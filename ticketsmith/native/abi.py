@@ -381,8 +381,9 @@ class Moments(Operation):
         float* means; float* scales; int64_t outputs, pixels, lanes, relu;""")
 
 class BatchNorm(Moments):
-    """Of a batch, which the running ones follow, or by these."""
-    _fields_ = _fields("""const float* bias; float* running_mean; float* running_variance; float* out;
+    """Of a batch, which the running ones follow, or by these. The sum with ``other``, where there is another, which lies as
+    ``out`` does."""
+    _fields_ = _fields("""const float* bias; float* running_mean; float* running_variance; float* out; const float* other;
         double momentum, epsilon; int64_t training;""")
 
 class BatchNormGradient(Moments):

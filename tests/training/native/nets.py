@@ -105,6 +105,30 @@ class Residual(nn.Module):
         return self.head(out.relu_().mean((2, 3)))  # type: ignore[no-any-return]
 
 
+class Sums(nn.Module):
+    """Sums of which both, one or neither value is read elsewhere, before or after what the other is made by; sums of sums, of a
+    dropout, of ReLUs and of the images themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, 3, 3, padding=1) for channels in (3,) * 7)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(3))
+        self.wide = nn.Conv2d(3, 8, 5, padding=2)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = F.relu(inputs + self.norms[0](self.convs[0](inputs)))
+        y = self.convs[1](x)
+        x = y + self.convs[2](x)  # one read elsewhere, by what is after the other
+        late = self.norms[1](self.convs[3](x))
+        z = x + F.dropout(late, 0.0, self.training)
+        z = z + F.relu(self.convs[4](x))
+        w = self.norms[2](z)
+        first = w + self.convs[5](F.relu(w))
+        second = (first + w) + F.relu(self.convs[6](first))
+        return self.head(F.relu(self.wide(second)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
 class Wrapped(nn.Module):
     """``inside`` called by ``forward``."""
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.native.nets import Deep, Pictures, Residual, strided
+from tests.training.native.nets import Deep, Pictures, Residual, Sums, strided
 from tests.training.runs import CPU, goes_on_to_the_same_bytes, in_parts, jobs, sealed_bytes
 from ticketsmith import api
 from ticketsmith.config import load_recipe
@@ -73,8 +73,10 @@ def trained(task: Any, training: Training, fraction: float, steps: int) -> tuple
         (strided, 0.8, {"optimizer": "adamw", "weight_decay": 0.1}),
         (strided, 0.0, {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "schedule": "cosine"}),
         (Residual, 0.7, {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01, "warmup": "9it"}),
+        (Sums, 0.6, {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9}),
+        (Sums, 0.0, {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True}),
     ],
-    ids=["linear", "strided", "dense", "residual"],
+    ids=["linear", "strided", "dense", "residual", "sums", "dense sums"],
 )
 def test_it_is_the_training_of_pytorch(build: Any, fraction: float, options: dict[str, Any]) -> None:
     training = Training(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ticketsmith.native.abi import Operation
 from ticketsmith.training.native import operations as ops
 from ticketsmith.training.native import packing
 from ticketsmith.training.native.graph import Add, BatchNorm, Conv, Dropout, Graph, Linear, Node, Pool, Relu, Shape
@@ -35,6 +37,9 @@ class Assembly:
             for name in node.inputs:
                 self._readers[name].append(node)
         self._relus = {node.name: relu for node in graph.nodes if (relu := self._relu_behind(node))}
+        self._norms = {
+            node.name: norm for node in graph.nodes if isinstance(node, Add) and (norm := self._norm_before(node))
+        }
         self._values = self._buffers(self._blocks, gradients=True)
         self._rows: dict[str, NDArray[np.float32]] = {}
         self._alive: list[Operations] = []
@@ -75,6 +80,31 @@ class Assembly:
         alone = isinstance(node, Linear | Conv | BatchNorm | Add) and len(readers) == 1 and isinstance(readers[0], Relu)
         return readers[0].name if alone else None
 
+    def _norm_before(self, node: Add) -> str | None:
+        """A batch norm that only this sum reads. It adds the other value to its own, which then lies nowhere."""
+        alone = (name for name in node.inputs if isinstance(self._nodes.get(name), BatchNorm))
+        return next((name for name in alone if len(self._readers[name]) == 1), None)
+
+    def _shared_gradients(self) -> dict[str, str]:
+        """Values whose gradient is that of a sum, by its name: what the sum alone reads; and one that others read, too, and all
+        of them before what the sum's other value is made by, since their gradients come on top when nobody needs the sum's."""
+        order = {node.name: place for place, node in enumerate(self._graph.nodes)}
+        shared: dict[str, str] = {}
+        for node in reversed(self._graph.nodes):
+            if not isinstance(node, Add) or node.inputs[0] == node.inputs[1]:
+                continue
+            for name in node.inputs:
+                if name != INPUT and len(self._readers[name]) == 1 and name not in self._relus.values():
+                    shared[name] = node.name
+            for name, other in (node.inputs, node.inputs[::-1]):
+                rest = [order[reader.name] for reader in self._readers[name] if reader is not node]
+                last = other not in shared or not isinstance(self._nodes[other], Add)
+                limit = order[other] if other in shared else order[node.name]
+                if name != INPUT and rest and max(rest) < limit and last and node.name not in shared:
+                    shared[name] = node.name
+                    break
+        return shared
+
     def _shape(self, name: str) -> Shape:
         shape = self._graph.input_shape if name == INPUT else self._nodes[name].shape
         return shape if self._image else (int(np.prod(shape)), 1, 1)
@@ -87,19 +117,36 @@ class Assembly:
                 image, outputs = self._shape(node.inputs[0])[1:], node.shape[1:]
                 reach = packing.reach(ops.kernel_of(node, self._parameters), node.stride, node.padding, image, outputs)
                 for name, needs in ((node.inputs[0], node.padding), (node.name, reach)):
-                    name = self._relus.get(name, name)
-                    borders[name] = max(borders[name][0], needs[0]), max(borders[name][1], needs[1])
+                    self._widen(borders, (name,), needs)
+        # What is added lies alike.
+        for _ in self._graph.nodes:
+            for node in self._graph.nodes:
+                if isinstance(node, Add | Dropout):
+                    for name in (*node.inputs, node.name):
+                        self._widen(borders, (*node.inputs, node.name), borders[self._relus.get(name, name)])
         return borders
 
+    def _widen(self, borders: dict[str, Pair], names: Iterable[str], needs: Pair) -> None:
+        for name in names:
+            name = self._relus.get(name, name)
+            borders[name] = max(borders[name][0], needs[0]), max(borders[name][1], needs[1])
+
     def _buffers(self, blocks: int, gradients: bool) -> dict[str, Value]:
-        borders = self._borders()
-        values = {}
-        for name in self._readers:
-            if name not in self._relus:
+        borders, shared = self._borders(), self._shared_gradients()
+        values: dict[str, Value] = {}
+        norms = {norm: name for name, norm in self._norms.items()}
+        for name in reversed(self._readers):
+            if name in self._relus:
+                values[name] = values[self._relus[name]]
+            elif name in norms:
+                values[name] = values[norms[name]]
+            else:
                 layout = Layout(self._shape(name), self._lanes, blocks, borders[name])
-                slopes = packing.zeros(layout.size) if gradients and name != INPUT else None
+                slopes = None
+                if gradients and name != INPUT:
+                    slopes = values[shared[name]].slopes if name in shared else packing.zeros(layout.size)
                 values[name] = Value(layout, packing.zeros(layout.size), slopes)
-        return values | {name: values[relu] for name, relu in self._relus.items()}
+        return values
 
     def _forward(self, values: dict[str, Value], part: str, training: bool) -> Operations:
         values = dict(values)
@@ -111,11 +158,12 @@ class Assembly:
             if isinstance(node, Linear | Conv):
                 operations += Layer(node, source, out, self._parameters).forward(part, with_relu)
             elif isinstance(node, BatchNorm):
-                operations.append(ops.batch_norm(node, source, out, self._parameters, part, training, with_relu))
+                if node.name not in self._norms.values():
+                    operations.append(ops.batch_norm(node, source, out, self._parameters, part, training, with_relu))
             elif isinstance(node, Pool):
                 operations.append(ops.pool(node, source, out))
             elif isinstance(node, Add):
-                operations += ops.add(source, values[node.inputs[1]], out, with_relu)
+                operations.append(self._sum(node, values, part, training, with_relu))
             elif isinstance(node, Dropout) and training:
                 operations.append(ops.drop(node, self._graph.nodes.index(node), source, out))
             elif isinstance(node, Dropout):
@@ -123,6 +171,15 @@ class Assembly:
             elif source is not out:
                 operations.append(ops.relu(source, out))
         return operations if training else [*operations, ops.outputs(values[self._graph.nodes[-1].name])]
+
+    def _sum(self, node: Add, values: dict[str, Value], part: str, training: bool, with_relu: bool) -> Operation:
+        out, name = values[node.name], self._norms.get(node.name)
+        if name is None:
+            return ops.add(values[node.inputs[0]], values[node.inputs[1]], out, with_relu)
+        norm, (other,) = self._nodes[name], [one for one in node.inputs if one != name]
+        assert isinstance(norm, BatchNorm)
+        source = values[norm.inputs[0]]
+        return ops.batch_norm(norm, source, out, self._parameters, part, training, with_relu, values[other])
 
     def _rows_of(self, name: str) -> NDArray[np.float32] | None:
         """Room for a value by examples, where a reader wants it."""
@@ -172,7 +229,8 @@ class Assembly:
             if isinstance(node, Dropout):
                 operations.append(ops.drop_gradient(node, self._graph.nodes.index(node), out, one))
             elif isinstance(node, Add):
-                operations.append(ops.add_gradient(out, one))
+                if one.value.slopes is not out.slopes:
+                    operations.append(ops.add_gradient(out, one))
             else:
                 operations.append(ops.relu_gradient(out, one))
             if one.gated:

@@ -135,10 +135,9 @@ def drop_gradient(node: Dropout, stream: int, out: Value, sink: Sink) -> abi.Ope
     return _pass(abi.Drop, out, to, out.gradient, to.gradient, rate=node.rate, stream=stream, lanes=lanes, add=sink.add)
 
 
-def add(left: Value, right: Value, out: Value, with_relu: bool) -> Operations:
-    """The sum of two values."""
-    first = _pass(abi.Add, left, out, left.at, out.at)
-    return [first, _pass(abi.Add, right, out, right.at, out.at, add=1, relu=with_relu)]
+def add(left: Value, right: Value, out: Value, with_relu: bool) -> abi.Operation:
+    """The sum of two values; ``right`` lies as ``out`` does."""
+    return _pass(abi.Add, left, out, left.at, out.at, other=right.at, relu=with_relu)
 
 
 def add_gradient(out: Value, sink: Sink) -> abi.Operation:
@@ -185,11 +184,19 @@ def _moments(node: BatchNorm, source: Value, out: Value, parameters: Parameters,
 
 
 def batch_norm(
-    node: BatchNorm, source: Value, out: Value, parameters: Parameters, part: str, training: bool, with_relu: bool
+    node: BatchNorm,
+    source: Value,
+    out: Value,
+    parameters: Parameters,
+    part: str,
+    training: bool,
+    with_relu: bool,
+    other: Value | None = None,
 ) -> abi.Operation:
-    """In training of the batch; in evaluation by the running moments."""
+    """In training of the batch; in evaluation by the running moments. With ``other``, which lies as ``out`` does, their sum."""
     return make(
         abi.BatchNorm, source.layout.size, bias=parameters.vectors[node.bias].address(part), out=out.at,
+        other=other.at if other else None,
         running_mean=parameters.buffers[node.running_mean], running_variance=parameters.buffers[node.running_var],
         momentum=node.momentum, epsilon=node.eps, training=training, relu=with_relu,
         **_moments(node, source, out, parameters, part),

@@ -50,7 +50,9 @@ void batch_norm(const BatchNorm& k, const Step& s, Share share) {
     const F16 slope = all(k.weight[c] * scale), shift = all(k.bias[c] - mean * k.weight[c] * scale);
     const F16 least = all(k.relu ? 0.0f : -__builtin_inff());
     each_of_channel(k, s, c, [&](int64_t in, int64_t out, uint16_t) {
-      store(k.out + out, maximum(least, fma(load(k.in + in), slope, shift)));
+      F16 x = fma(load(k.in + in), slope, shift);
+      if (k.other) x = x + load(k.other + out);
+      store(k.out + out, maximum(least, x));
     });
   }
 }

@@ -6,6 +6,13 @@ struct SparseTile {
   float* out;
   Range outputs;
 
+  // What the next output is written over lies far away where values are large.
+  template <int T>
+  void fetch(const float* next, int64_t step) const {
+    EACH_VECTOR __builtin_prefetch(next + t * step, 1);
+    if (k.gate) EACH_VECTOR __builtin_prefetch(k.gate + (next - k.out) + t * step);
+  }
+
   template <int T>
   void operator()() const {
     constexpr int CHAINS = T * 2 <= ACCUMULATORS ? 2 : 1;  // so that a sum need not wait for the one before
@@ -15,6 +22,7 @@ struct SparseTile {
       for (int64_t o = outputs.begin; o < outputs.end; o++) {
         F16 sums[CHAINS][T];
         float* to = out + k.outs[o];
+        if (o + 1 < outputs.end) fetch<T>(out + k.outs[o + 1], step);
         begin_sums<T>(sums[0], k, to, o, step, part == 0);
         if (CHAINS > 1) EACH_VECTOR sums[CHAINS - 1][t] = all(0.0f);
         const int32_t *tap = k.taps + 2 * int64_t{starts[o]}, *end = k.taps + 2 * int64_t{starts[o + 1]};
