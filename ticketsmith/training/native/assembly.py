@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from ticketsmith.training.native.packing import Layout, Pair
 from ticketsmith.training.native.parameters import Parameters
 
 INPUT = "input"
+_MOST_AT_ONCE = 2**20
+"""Floats of values up to which nodes take all examples at once."""
 
 
 class Assembly:
@@ -98,9 +101,9 @@ class Assembly:
                     shared[name] = node.name
             for name, other in (node.inputs, node.inputs[::-1]):
                 rest = [order[reader.name] for reader in self._readers[name] if reader is not node]
-                last = other not in shared or not isinstance(self._nodes[other], Add)
-                limit = order[other] if other in shared else order[node.name]
-                if name != INPUT and rest and max(rest) < limit and last and node.name not in shared:
+                copied, normal = other not in shared, isinstance(self._nodes.get(other), BatchNorm)
+                limit = order[node.name] if copied else order[other]
+                if name != INPUT and rest and max(rest) < limit and (copied or normal) and node.name not in shared:
                     shared[name] = node.name
                     break
         return shared
@@ -152,25 +155,50 @@ class Assembly:
         values = dict(values)
         scale, shift = self._affine
         operations = [ops.gather(values[INPUT], scale, shift, self._rows_of(INPUT) if training else None)]
-        for node in self._graph.nodes:
-            source, out = values[node.inputs[0]], values[node.name]
-            with_relu = node.name in self._relus
-            if isinstance(node, Linear | Conv):
-                operations += Layer(node, source, out, self._parameters).forward(part, with_relu)
-            elif isinstance(node, BatchNorm):
-                if node.name not in self._norms.values():
-                    operations.append(ops.batch_norm(node, source, out, self._parameters, part, training, with_relu))
-            elif isinstance(node, Pool):
-                operations.append(ops.pool(node, source, out))
-            elif isinstance(node, Add):
-                operations.append(self._sum(node, values, part, training, with_relu))
-            elif isinstance(node, Dropout) and training:
-                operations.append(ops.drop(node, self._graph.nodes.index(node), source, out))
-            elif isinstance(node, Dropout):
-                values[node.name] = source
-            elif source is not out:
-                operations.append(ops.relu(source, out))
+        for nodes in self._runs(self._graph.nodes):
+            for one in self._blocks_of(nodes, values):
+                for node in nodes:
+                    operations += self._forward_of(node, one, part, training)
         return operations if training else [*operations, ops.outputs(values[self._graph.nodes[-1].name])]
+
+    def _runs(self, nodes: Iterable[Node]) -> list[list[Node]]:
+        """Nodes in order; together those whose examples can be passed block by block."""
+        return [list(run) for _, run in groupby(nodes, key=lambda node: isinstance(node, Conv | Pool | Relu) or node.name)]
+
+    def _blocks_of(self, nodes: list[Node], values: dict[str, Value]) -> Iterable[dict[str, Value]]:
+        """Block by block, so that what one node writes is still in the cache when the next one reads it; and all at once, where
+        all of them stay there."""
+        names = {name for node in nodes for name in (node.name, *node.inputs)}
+        each = {id(values[name]): values[name] for name in names}
+        size = sum(value.layout.size for value in each.values())
+        if not all(isinstance(node, Conv | Pool | Relu) for node in nodes) or size < _MOST_AT_ONCE:
+            return [values]
+        blocks = []
+        for block in range(values[nodes[0].name].layout.blocks):
+            parts = {key: value.of_block(block) for key, value in each.items()}
+            blocks.append(values | {name: parts[id(values[name])] for name in names})
+        return blocks
+
+    def _forward_of(self, node: Node, values: dict[str, Value], part: str, training: bool) -> Operations:
+        source, out = values[node.inputs[0]], values[node.name]
+        with_relu = node.name in self._relus
+        if isinstance(node, Linear | Conv):
+            return Layer(node, source, out, self._parameters).forward(part, with_relu)
+        if isinstance(node, BatchNorm):
+            if node.name in self._norms.values():
+                return []
+            return [ops.batch_norm(node, source, out, self._parameters, part, training, with_relu)]
+        if isinstance(node, Pool):
+            return [ops.pool(node, source, out)]
+        if isinstance(node, Add):
+            return [self._sum(node, values, part, training, with_relu)]
+        if isinstance(node, Dropout) and training:
+            return [ops.drop(node, self._graph.nodes.index(node), source, out)]
+        if isinstance(node, Dropout):
+            values[node.name] = source
+        elif source is not out:
+            return [ops.relu(source, out)]
+        return []
 
     def _sum(self, node: Add, values: dict[str, Value], part: str, training: bool, with_relu: bool) -> Operation:
         out, name = values[node.name], self._norms.get(node.name)
@@ -195,29 +223,48 @@ class Assembly:
         operations = [*self._forward(values, "values", training=True), ops.loss(self._graph.loss, values[last])]
         if last in self._relus.values():
             operations.append(ops.gate(values[last]))
+        sinks = self._sinks()
+        for nodes in self._runs(reversed(self._graph.nodes)):
+            nodes = [node for node in nodes if node.name in sinks]
+            for one in self._blocks_of(nodes, values):
+                for node in nodes:
+                    operations += self._backward(node, one, sinks[node.name])
+            for node in nodes:
+                if isinstance(node, Linear | Conv):
+                    operations += self._weight_gradient(node)
+        return [*operations, *ops.update(self._parameters)]
+
+    def _sinks(self) -> dict[str, dict[str, tuple[bool, bool]]]:
+        """For each node, and each of its inputs: whether there is a gradient already, and whether it is gated afterwards. What
+        a ReLU follows has the ReLU's value, whose gradient is gated when it is complete."""
         written: set[str] = set()
         left = {name: len(readers) for name, readers in self._readers.items()}
+        sinks = {}
         for node in reversed(self._graph.nodes):
             if node.name in self._relus.values():
-                continue  # what it follows has the same value, whose gradient is gated when it is complete
-            sinks = {}
+                continue
+            sinks[node.name] = {}
             for name in node.inputs:
                 left[name] -= 1
                 if name != INPUT:
-                    sinks[name] = Sink(values[name], name in written, name in self._relus.values() and not left[name])
+                    sinks[node.name][name] = name in written, name in self._relus.values() and not left[name]
                     written.add(name)
-            operations += self._backward(node, sinks)
-        return [*operations, *ops.update(self._parameters)]
+        return sinks
 
-    def _backward(self, node: Node, sinks: dict[str, Sink]) -> Operations:
+    def _weight_gradient(self, node: Linear | Conv) -> Operations:
         source, out = self._values[node.inputs[0]], self._values[node.name]
+        wanted = ops.by_examples(node, self._parameters) is not None
+        rows = self._rows_of(node.inputs[0]) if wanted else None
+        before = [ops.rows(source, rows)] if rows is not None and node.inputs[0] != INPUT else []
+        return [*before, *Layer(node, source, out, self._parameters).weight_gradient(rows)]
+
+    def _backward(self, node: Node, values: dict[str, Value], wanted: dict[str, tuple[bool, bool]]) -> Operations:
+        """Of the inputs."""
+        source, out = values[node.inputs[0]], values[node.name]
+        sinks = {name: Sink(values[name], add, gated) for name, (add, gated) in wanted.items()}
         sink = sinks.get(node.inputs[0])
         if isinstance(node, Linear | Conv):
-            layer = Layer(node, source, out, self._parameters)
-            wanted = ops.by_examples(node, self._parameters) is not None
-            rows = self._rows_of(node.inputs[0]) if wanted else None
-            before = [ops.rows(source, rows)] if rows is not None and node.inputs[0] != INPUT else []
-            return [*(layer.input_gradient(sink) if sink else []), *before, *layer.weight_gradient(rows)]
+            return Layer(node, source, out, self._parameters).input_gradient(sink) if sink else []
         if isinstance(node, BatchNorm):
             return ops.batch_norm_gradient(node, source, out, self._parameters, sink)
         if sink is None and not isinstance(node, Add):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ticketsmith.training.native.pattern import Ints
 
 Operations = list[abi.Operation]
 
-_DENSE_COLUMNS, _SPARSE_COLUMNS = 5, 16
+_DENSE_COLUMNS, _SPARSE_COLUMNS = 5, 8
 """Columns that a tile of the kernels has at most."""
 
 
@@ -33,6 +33,13 @@ class Value:
     @property
     def at(self) -> int:
         return int(self.numbers.ctypes.data) + 4 * self.layout.origin
+
+    def of_block(self, block: int) -> Value:
+        """That of one block of examples."""
+        size = self.layout.block
+        parts = [None if one is None else one[block * size : (block + 1) * size] for one in (self.numbers, self.slopes)]
+        assert parts[0] is not None
+        return Value(replace(self.layout, blocks=1), parts[0], parts[1])
 
     @property
     def gradient(self) -> int:
