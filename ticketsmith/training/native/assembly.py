@@ -163,7 +163,9 @@ class Assembly:
 
     def _runs(self, nodes: Iterable[Node]) -> list[list[Node]]:
         """Nodes in order; together those whose examples can be passed block by block."""
-        return [list(run) for _, run in groupby(nodes, key=lambda node: isinstance(node, Conv | Pool | Relu) or node.name)]
+        return [
+            list(run) for _, run in groupby(nodes, key=lambda node: isinstance(node, Conv | Pool | Relu) or node.name)
+        ]
 
     def _blocks_of(self, nodes: list[Node], values: dict[str, Value]) -> Iterable[dict[str, Value]]:
         """Block by block, so that what one node writes is still in the cache when the next one reads it; and all at once, where
@@ -239,7 +241,7 @@ class Assembly:
         a ReLU follows has the ReLU's value, whose gradient is gated when it is complete."""
         written: set[str] = set()
         left = {name: len(readers) for name, readers in self._readers.items()}
-        sinks = {}
+        sinks: dict[str, dict[str, tuple[bool, bool]]] = {}
         for node in reversed(self._graph.nodes):
             if node.name in self._relus.values():
                 continue

@@ -49,7 +49,9 @@ struct SparseTile {
 void sparse_taps(const SparseTaps& k, const Step&, Share share) {
   const Vectors& v = k.vectors;
   const Division mine = division(v, k.outputs, share);
-  const Tiles tiles(v.cols, ACCUMULATORS);
+  // With many taps, a narrow tile: what it reads stays in the first cache.
+  const bool narrow = ACCUMULATORS > 8 && k.starts[k.parts * k.outputs] >= 32 * k.outputs;
+  const Tiles tiles(v.cols, narrow ? 8 : ACCUMULATORS);
   for (int64_t row = mine.rows.begin; row < mine.rows.end; row++)
     for (int64_t i = 0; i < tiles.count; i++) {
       const int64_t block = row / v.rows, y = row % v.rows, x = tiles.begin(i);
