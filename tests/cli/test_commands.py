@@ -25,6 +25,7 @@ from tests.sockets import watch
 from tests.terminal import read_all
 from ticketsmith.api import open_experiment
 from ticketsmith.cli.main import enter, group
+from ticketsmith.config import load_recipe
 from ticketsmith.errors import Exit
 from ticketsmith.evidence.serving import from_json
 
@@ -524,6 +525,16 @@ def test_init_writes_a_recipe_that_is_valid(tmp_path: Path, capsys: pytest.Captu
     code, out, _ = call("validate", "--config", str(tmp_path / "mine.yaml"), capsys=capsys)
     assert code == 0
     assert "valid" in out
+
+
+def test_init_asks_for_native_kernels_only_where_they_were_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for built, kernels in ((True, "native"), (False, "torch")):
+        monkeypatch.setattr("ticketsmith.native.is_built", lambda built=built: built)
+        place = tmp_path / f"{kernels}.yaml"
+        assert call("init", str(place), capsys=capsys)[0] == 0
+        assert load_recipe(place, ()).training.kernels == kernels
 
 
 def test_train_makes_the_dense_runs_only(recipe_file: Write, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_sparsity_can_save_what_pruned_layers_take_and_no_more(recipe_file: Writ
 def test_native_kernels_tell_what_sparsity_saves_already(recipe_file: Write) -> None:
     changes = ("training.batch_size=200", 'task.model={"name": "mlp", "widths": [700, 700]}', "training.kernels=native")
     told = profiled(recipe_file(), *changes, sparsity=0.98, steps=25)
-    assert list(told.step) == ["steps"], "they tell no parts"
+    assert list(told.step) == ["data", "forward", "backward", "weights", "loop"]
+    assert min(told.step.values()) > 0
     assert told.bound is not None
     assert told.step_seconds < told.dense / 2
     assert told.bound.share > 0.5

@@ -149,6 +149,7 @@ def _about(name: str, measured: Profile) -> str:
     return {
         "loop": "order, seeds, rates",
         "steps": "one call: the learner tells no parts",
+        "weights": "their gradients, with the optimizer's step in them",
         "optimizer": "with the average of weights, if any",
         "evaluation": f"{measured.evaluations} times {once}, and {latency(measured.end[0])} at the end",
         "start": "model, mask, optimizer",

@@ -27,9 +27,12 @@ def init(path: str) -> None:
 
     from ticketsmith.config.json_schema import recipe_schema
     from ticketsmith.errors import RecipeError, disk_error
+    from ticketsmith.native import is_built
 
     place = FilePath(path)
     template = files("ticketsmith.config").joinpath("template.yaml").read_text()
+    if not is_built():
+        template = template.replace("kernels: native ", "kernels: torch  ")
     try:
         with place.open("x") as file:
             file.write(template)

@@ -52,7 +52,10 @@ def demo(overrides: Sequence[str], store: str | None, workers: int | None, bench
     from ticketsmith.api import finish
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.cli.progress import OneLine
+    from ticketsmith.native import is_built
 
+    if not is_built():
+        overrides = ["training.kernels=torch", *overrides]
     with as_file(files("ticketsmith.config").joinpath("demo.yaml")) as recipe, OneLine() as line:
         experiment = _train(
             None,

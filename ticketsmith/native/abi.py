@@ -269,9 +269,10 @@ _TYPES |= {kind.__name__: kind for kind in (Vectors, Parameter)}
 
 class Job(ctypes.Structure):
     """Steps of training, or one evaluation: the examples and which of them, [steps][samples]; ``before`` are the steps that
-    the optimizer has made already. ``item`` is the size of a number of ``data``: 1 or 4 bytes."""
+    the optimizer has made already. ``item`` is the size of a number of ``data``: 1 or 4 bytes. ``seconds``: where they are to be
+    measured, of each operation, onto which its time on the processor is added."""
     _fields_ = _fields("""const void* data; const void* targets; const int64_t* indices; const double* rates;
-        const int64_t* seeds; double* losses; float* outputs;
+        const int64_t* seeds; double* losses; float* outputs; double* seconds;
         int64_t item, samples, steps, before, optimizer, nesterov; double momentum, decay, average;""")
 
 class Gather(Operation):

@@ -39,11 +39,12 @@ from ticketsmith.training.environment import describe
 from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.loop import Progress, evaluate, train
+from ticketsmith.training.native.learner import NativeLearner
 from ticketsmith.training.record import measured_files
 from ticketsmith.training.samples import sample_files
 from ticketsmith.training.tensors import masks_to_bytes, to_bytes
 
-STEP = ("data", "forward", "backward", "masks", "optimizer", "loop")
+STEP = ("data", "forward", "backward", "weights", "masks", "optimizer", "loop")
 """Parts of a step of PyTorch's, in the order in which they come. A learner whose steps are one call has its own, or ``steps``."""
 
 _REPEATS = 5
@@ -158,6 +159,8 @@ def profile(
         model, masks, learner = _start(task, spec, rule, sparsity, place, notes.append)
         start = watch.since_start()
         stretch = _Stretch(task, spec)
+        if isinstance(learner, NativeLearner):
+            learner.measure()
         count = _count(stretch, learner, place, total, steps)
         native = not isinstance(learner, TorchLearner)
         others = {}
@@ -271,7 +274,8 @@ class _Stretch:
         _, waits = watch.since_start()
         if "forward" not in parts:  # steps that are not PyTorch's: what the learner tells of them, if it does
             own = {name: seconds - reported.get(name, 0.0) for name, seconds in getattr(learner, "parts", {}).items()}
-            parts = {**own, "steps": max(0.0, parts.pop("loop") - sum(own.values())), **parts}
+            rest = max(0.0, parts.pop("loop") - sum(own.values()))
+            parts = {**own, "loop" if own else "steps": rest, **parts}
         if progress.diverged:
             raise TaskError(f"{progress.notes[-1]}: while it was profiled.")
         made = progress.step - spec.begin

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.native.abi import Operation
+from ticketsmith.native.abi import Gather, Operation
 from ticketsmith.training.native import operations as ops
 from ticketsmith.training.native import packing
 from ticketsmith.training.native.graph import Add, BatchNorm, Conv, Dropout, Graph, Linear, Node, Pool, Relu, Shape
@@ -46,6 +46,8 @@ class Assembly:
         self._values = self._buffers(self._blocks, gradients=True)
         self._rows: dict[str, NDArray[np.float32]] = {}
         self._alive: list[Operations] = []
+        self.parts: list[str] = []
+        """Of a step, to which each of its operations belongs: data, forward, backward or weights."""
         self._step: Any = None
         self._evaluations: dict[str, Any] = {}
         self._evaluation: tuple[int, dict[str, Value]] | None = None
@@ -222,19 +224,19 @@ class Assembly:
     def _training(self) -> Operations:
         values = self._values
         last = self._graph.nodes[-1].name
-        operations = [*self._forward(values, "values", training=True), ops.loss(self._graph.loss, values[last])]
+        parts: list[tuple[str, Operations]] = [("forward", self._forward(values, "values", training=True))]
+        parts.append(("backward", [ops.loss(self._graph.loss, values[last])]))
         if last in self._relus.values():
-            operations.append(ops.gate(values[last]))
+            parts.append(("backward", [ops.gate(values[last])]))
         sinks = self._sinks()
         for nodes in self._runs(reversed(self._graph.nodes)):
             nodes = [node for node in nodes if node.name in sinks]
             for one in self._blocks_of(nodes, values):
-                for node in nodes:
-                    operations += self._backward(node, one, sinks[node.name])
-            for node in nodes:
-                if isinstance(node, Linear | Conv):
-                    operations += self._weight_gradient(node)
-        return [*operations, *ops.update(self._parameters)]
+                parts += [("backward", self._backward(node, one, sinks[node.name])) for node in nodes]
+            parts += [("weights", self._weight_gradient(node)) for node in nodes if isinstance(node, Linear | Conv)]
+        parts.append(("weights", ops.update(self._parameters)))
+        self.parts = ["data" if isinstance(one, Gather) else part for part, each in parts for one in each]
+        return [one for _, each in parts for one in each]
 
     def _sinks(self) -> dict[str, dict[str, tuple[bool, bool]]]:
         """For each node, and each of its inputs: whether there is a gradient already, and whether it is gated afterwards. What

@@ -66,6 +66,7 @@ class Engine:
         self._parameters = Parameters(graph, parameters, masks, sparse, optimizer)
         self._assembly = Assembly(graph, self._parameters, batch_size, _affine(graph, normalise))
         self._steps = 0
+        self._seconds: NDArray[np.float64] | None = None
 
     @property
     def steps(self) -> int:
@@ -90,6 +91,7 @@ class Engine:
             seeds=seeds.ctypes.data, losses=losses.ctypes.data, item=inputs.itemsize, samples=self._batch, steps=steps,
             before=self._steps, optimizer=settings.number, nesterov=settings.nesterov, momentum=settings.momentum,
             decay=settings.weight_decay, average=settings.ema or 0.0,
+            seconds=None if self._seconds is None else self._seconds.ctypes.data,
         )  # fmt: skip
         self._run(self._assembly.step(), job)
         self._steps += steps
@@ -127,6 +129,17 @@ class Engine:
         """Goes on from what ``state`` gave."""
         self._steps = int(state["steps"])
         self._parameters.load(state, self._steps)
+
+    def measure(self) -> None:
+        """From now on the time of operations is measured, which takes some itself."""
+        self._seconds = np.zeros(len(self._assembly.step()), np.float64)
+
+    def seconds(self) -> dict[str, float]:
+        """On the processor, by part of a step, since ``measure``; ``weights`` holds the optimizer, too."""
+        parts = dict.fromkeys(self._assembly.parts, 0.0)
+        for part, seconds in zip(self._assembly.parts, () if self._seconds is None else self._seconds, strict=False):
+            parts[part] += float(seconds)
+        return parts
 
     def held(self) -> int:
         """Bytes of parameters, of what the optimizer remembers of them, of gradients, masks and tables; not of values."""

@@ -96,6 +96,15 @@ class NativeLearner:
         self._steps = max(1, min(int(steps * CALL / max(seconds, 1e-9)), _GROWTH * steps))
         return losses
 
+    def measure(self) -> None:
+        """From now on ``parts`` are measured."""
+        self._engine.measure()
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds of all steps by part, since they are measured."""
+        return self._engine.seconds()
+
     def _at_once(self, course: Course, begin: int, steps: int) -> list[float]:
         every = range(begin, begin + steps)
         indices = course.order.indices(begin, steps).numpy().reshape(steps, self._batch)

@@ -1,4 +1,6 @@
 // Steps of training: the operations of a step in order, as often as a job asks, without a return to Python in between.
+#include <time.h>
+
 #include <cmath>
 
 #include "program/api.h"
@@ -56,6 +58,12 @@ Step step_of(const Job& job, int64_t index) {
   return s;
 }
 
+double processor_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 }  // namespace
 
 extern "C" int ts_train(const void* const* ops, int64_t count, int isa, const void* description, int threads) {
@@ -69,7 +77,10 @@ extern "C" int ts_train(const void* const* ops, int64_t count, int isa, const vo
       for (int64_t j = 0; j < count; j++) {
         const auto* op = static_cast<const Op*>(ops[j]);
         const bool shared = op->work >= WORTH_SHARING;
+        const bool timed = job.seconds && thread == 0;
+        const double before = timed ? processor_seconds() : 0.0;
         if (shared || thread == 0) kernels.of[op->kind](op, step, shared ? Share{thread, parties} : Share{0, 1});
+        if (timed) job.seconds[j] += processor_seconds() - before;
         if (barrier) barrier->wait();
       }
     }
