@@ -201,6 +201,19 @@ def test_two_executions_at_once_share_the_work(tmp_path: Path, reference: Refere
     assert sum(trained) == len({name.rsplit("/", 1)[0] for name in expected})
 
 
+def test_a_run_that_is_alone_has_all_cores_and_the_same_bytes(tmp_path: Path, recipe_file: Write) -> None:
+    recipe = recipe_file(("widths: [32, 16]", "widths: [256, 64]"), ("levels: 2", "levels: 1"))
+    native = ("--set", "training.kernels=native", "--set", "replicates=1")
+    for workers in ("1", "3"):
+        code, output = finish(recipe, tmp_path / workers, *native, "--workers", workers)
+        assert code in (0, 3, 6), output
+    assert sealed(tmp_path / "1") == sealed(tmp_path / "3")
+    costs = [json.loads(path.read_text()) for path in (tmp_path / "3").glob("*/ledger/**/*.json")]
+    assert {cost["side_by_side"] for cost in costs if "/dense/" in cost["run"]} == {1}, (
+        "it is charged the whole machine"
+    )
+
+
 def test_one_diverged_run_fails_its_gate_and_the_others_go_on(tmp_path: Path, recipe_file: Write) -> None:
     recipe = recipe_file(
         ("optimizer: adam\n  lr: 0.003", "optimizer: sgd\n  lr: 0.05"),

@@ -90,8 +90,10 @@ class LocalExecutor(Scheduled):
         if not idle:
             return
         ready = self.schedule.ready({worker.run.key for worker in self.workers if worker.run}, len(idle))
+        under_way = [worker.run for worker in self.workers if worker.run] + ready
+        busy = max(1, sum(run.spec.stop_after != run.spec.begin for run in under_way))  # the others only copy weights
         for worker, run in zip(idle, ready, strict=False):
-            job = self.job_of(run).located(self.index)
+            job = replace(self.job_of(run).located(self.index), threads=max(1, self.count // busy))
             self.schedule.begin(run)
             worker.run = run
             try:

@@ -17,7 +17,8 @@ class Job:
     """One run to make. ``task`` and ``base`` say how to build the task here (paths); ``spec.task`` says what it is.
 
     ``parents`` says by key where the runs that it needs are sealed, ``twins`` where the same run may be sealed under another
-    experiment: whoever hands jobs out knows, so that no worker lists the store. None: nobody has looked yet.
+    experiment: whoever hands jobs out knows, so that no worker lists the store. None: nobody has looked yet. ``threads``: as many
+    as cores have nothing else to do; the bytes do not depend on it.
     """
 
     spec: RunSpec
@@ -27,6 +28,7 @@ class Job:
     recipe_hash: str
     parents: Mapping[str, RunFolder] | None = None
     twins: tuple[RunFolder, ...] | None = None
+    threads: int = 1
 
     def located(self, index: Index) -> Job:
         """The same job with what an index of the store knows. Raises StoreError."""

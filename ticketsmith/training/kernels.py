@@ -24,9 +24,10 @@ def make_learner(
     device: torch.device,
     note: Callable[[str], None] = lambda text: None,
     ranks: Ranks | None = None,
+    threads: int = 1,
 ) -> Learner:
     """What trains ``model``, which is its own from now on; with the other ``ranks``, if there are several. ``note`` hears why
-    PyTorch does where native kernels were asked for.
+    PyTorch does where native kernels were asked for. ``threads``: of native kernels, whose bytes do not depend on it.
 
     Which kernels these are follows from the spec, the module, the masks and the kind of device, never from a measurement.
     Raises NotBuiltError where native kernels are asked for, but were never built.
@@ -40,7 +41,7 @@ def make_learner(
         except NotFollowedError as error:
             note(f"PyTorch trains it, and no native kernels: {error}")
         else:
-            return NativeLearner(task, model, masks, training, graph, examples)
+            return NativeLearner(task, model, masks, training, graph, examples, threads)
     return TorchLearner(task, model.to(device), masks, training, ranks if training.ranks > 1 else None)
 
 

@@ -89,15 +89,14 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks, ranks: R
         parent = _parent(store, job.parents or {})
         model = starting_model(job.spec, task, parent)
         masks = starting_masks(job.spec, task, model, parent)
-        learner = make_learner(task, model, masks, job.spec.training, device, hooks.note_on_all, ranks)
+        learner = make_learner(task, model, masks, job.spec.training, device, hooks.note_on_all, ranks, job.threads)
         progress, spent = _train(job, store, learner, masks, hooks)
         files = _files(job, learner, progress, masks, flops)
         _tell(progress, hooks)
         status: Outcome = "diverged" if progress.diverged else "trained"
         # What it cost is no part of the sealed run: that is not a function of the spec.
-        cost = run_cost(
-            key, str(job.folder), spent + time.monotonic() - started, device.type, hooks.rate, hooks.side_by_side
-        )
+        seconds, beside = spent + time.monotonic() - started, max(1, hooks.side_by_side // job.threads)
+        cost = run_cost(key, str(job.folder), seconds, device.type, hooks.rate, beside)
         # After the run, and only if it is ours: what another process paid for its own is not overwritten.
         if store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)}):
             store.put(cost_path(str(job.folder)), to_json(cost))
