@@ -7,8 +7,8 @@
 For each variant and level: what native training loses in the gate's metric on the test split, as the mean over replicates of
 paired differences (mean over draws) with its one-sided 95 % bound. Below, the same of each replicate's mean over all levels,
 non-inferior where its bound stays below a tenth of the gate's margin; and of its mean over the places that lose no more than
-the margin by PyTorch, which is the answer: beyond, networks fall apart, each seed in its own way. What a store holds is not trained
-again.
+the margin by PyTorch, which is the answer: beyond, networks fall apart, each seed in its own way. What a store holds is not
+trained again.
 """
 
 from __future__ import annotations
