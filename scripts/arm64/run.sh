@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The kernels for ARM (NEON) on any Debian machine, as root: compiled across, and run in an emulated arm64 Python with NumPy
-# alone. The cases are those of test_operations.py and test_winograd.py in tests/runtime, with the answers that PyTorch gave here.
+# alone. The cases are those of test_operations.py and test_winograd.py in tests/runtime, with the answers that PyTorch gave here,
+# and trainings of tests/training/native/test_engine.py, with the weights that the kernels of this machine gave.
 #   scripts/arm64/run.sh [folder]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,7 +24,8 @@ for source in "$sources"/*/*.cpp; do
 done
 aarch64-linux-gnu-g++ -shared -pthread "$work"/objects/*.o -o "$work/package/ticketsmith/native/_library.abi3.so"
 
-CASES=$work/cases PYTHONPATH=scripts/arm64:. "$python" -m pytest -q -p record -p no:cacheprovider tests/runtime/test_operations.py tests/runtime/test_winograd.py
+CASES=$work/cases PYTHONPATH=scripts/arm64:. "$python" -m pytest -q -p record -p no:cacheprovider tests/runtime/test_operations.py tests/runtime/test_winograd.py \
+  tests/training/native/test_engine.py::test_twenty_steps_end_where_those_of_pytorch_end
 
 libraries=/usr/lib/aarch64-linux-gnu
 CASES=$work/cases qemu-aarch64 -L "$arm" \

@@ -48,11 +48,11 @@ void pooling(const Pooling& k, const Step&, Share share) {
   const bool mean = k.mean;
   each_window(k, share, [&](int64_t in, auto window, int64_t out) {
     F16 total = mean ? all(0.0f) : load(k.in + in);
-    _Pragma("GCC unroll 2") for (int64_t y = 0; y < window.rows(); y++)
-        _Pragma("GCC unroll 2") for (int64_t x = 0; x < window.cols(); x++) {
-          const F16 one = load(k.in + in + y * v.in_row + x * v.in_col);
-          total = mean ? total + one : maximum(total, one);
-        }
+    for (int64_t y = 0; y < window.rows(); y++)
+      for (int64_t x = 0; x < window.cols(); x++) {
+        const F16 one = load(k.in + in + y * v.in_row + x * v.in_col);
+        total = mean ? total + one : maximum(total, one);
+      }
     store(k.out + out, mean ? total * all(1.0f / static_cast<float>(window.rows() * window.cols())) : total);
   });
 }
@@ -74,16 +74,16 @@ void pooling_gradient(const PoolingGradient& k, const Step&, Share share) {
     F16 rest = load(k.out_gradient + out);
     const F16 most = load(k.out + out);
     if (mean) rest = rest * all(1.0f / static_cast<float>(window.rows() * window.cols()));
-    _Pragma("GCC unroll 2") for (int64_t y = 0; y < window.rows(); y++)
-        _Pragma("GCC unroll 2") for (int64_t x = 0; x < window.cols(); x++) {
-          const int64_t at = in + y * v.in_row + x * v.in_col;
-          F16 mine = rest;
-          if (!mean) {
-            const F16 others = where_positive(most - load(k.in + at), rest);  // this one is smaller, and leaves it to them
-            mine = rest - others, rest = others;
-          }
-          if (relu) mine = where_positive(load(k.in + at), mine);
-          store(k.gradient + at, add ? load(k.gradient + at) + mine : mine);
+    for (int64_t y = 0; y < window.rows(); y++)
+      for (int64_t x = 0; x < window.cols(); x++) {
+        const int64_t at = in + y * v.in_row + x * v.in_col;
+        F16 mine = rest;
+        if (!mean) {
+          const F16 others = where_positive(most - load(k.in + at), rest);  // this one is smaller, and leaves it to them
+          mine = rest - others, rest = others;
         }
+        if (relu) mine = where_positive(load(k.in + at), mine);
+        store(k.gradient + at, add ? load(k.gradient + at) + mine : mine);
+      }
   });
 }
