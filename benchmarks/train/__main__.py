@@ -1,6 +1,7 @@
 """Training by native kernels beside PyTorch: steps a second of CPU time of the process, rivals in turn in one process.
 
     python -m benchmarks.train lenet            # LeNet-300-100, batch 60, Adam
+    python -m benchmarks.train lenet --open-lth DIR --torchvision DIR --data DIR  # see benchmarks/train/open_lth.py
     python -m benchmarks.train cnn              # the network of configs/mnist_cnn.yaml, batch 64
     python -m benchmarks.train conv2 --rounds 3 # and conv4
     python -m benchmarks.train resnet --rounds 3 --levels 0.9
@@ -17,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.train import networks
+from benchmarks.train import networks, open_lth
 from ticketsmith.machine import cpu_name
 from ticketsmith.native import best_isa
 from ticketsmith.training.native.engine import Engine, Examples, Normalise, OptimizerSettings
@@ -98,7 +100,7 @@ def native(name: str, sparsity: float, data: Examples) -> Rival:
     return run
 
 
-def race(name: str, levels: list[float], rounds: int) -> None:
+def race(name: str, levels: list[float], rounds: int, others: dict[str, Rival]) -> None:
     build, shape, batch, settings, steps = ROWS[name]
     data = examples(shape)
     torch.manual_seed(0)
@@ -108,6 +110,7 @@ def race(name: str, levels: list[float], rounds: int) -> None:
     rivals |= {
         f"native {level:.0%}" if level else "native dense": native(name, level, data) for level in [0.0, *levels]
     }
+    rivals |= others
     rates: dict[str, list[float]] = {rival: [] for rival in rivals}
     for turn in range(rounds + 1):
         for rival, run in rivals.items():
@@ -117,13 +120,20 @@ def race(name: str, levels: list[float], rounds: int) -> None:
     best = max(
         (rival for rival in rivals if rival.startswith("PyTorch")), key=lambda rival: statistics.median(rates[rival])
     )
-    print(f"{'':24s} steps a CPU second (least to most)   x {best} (least to most)   time / dense time")
+    beside = " x open_lth of the same sparsity" if others else ""
+    print(f"{'':24s} steps a CPU second (least to most)   x {best} (least to most)   time / dense time{beside}")
     for rival, each in rates.items():
         ratios = [rate / other for rate, other in zip(each, rates[best], strict=True)]
+        same = rates.get(rival.replace("native", "open_lth"), [])
+        also = (
+            f"   {statistics.median(rate / other for rate, other in zip(each, same, strict=False)):8.1f}"
+            if same
+            else ""
+        )
         share = statistics.median(dense / rate for rate, dense in zip(each, rates["native dense"], strict=True))
         print(
             f"{rival:24s} {statistics.median(each):10.1f} ({min(each):.1f} to {max(each):.1f})"
-            f"   {statistics.median(ratios):8.2f} ({min(ratios):.2f} to {max(ratios):.2f})   {share:8.3f}"
+            f"   {statistics.median(ratios):8.2f} ({min(ratios):.2f} to {max(ratios):.2f})   {share:8.3f}{also}"
         )
 
 
@@ -144,6 +154,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("row", choices=[*ROWS, "memory"])
     parser.add_argument("--levels", type=float, nargs="*", default=[0.8, 0.9, 0.98])
     parser.add_argument("--rounds", type=int, default=9)
+    for name in ("open-lth", "torchvision", "data"):
+        parser.add_argument(f"--{name}", type=Path)
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -151,7 +163,15 @@ def main(arguments: list[str]) -> None:
     if options.row == "memory":
         memory([*options.levels, 0.95])
     else:
-        race(options.row, options.levels, options.rounds)
+        others = {}
+        if options.open_lth:
+            others = {
+                f"open_lth {level:.0%}" if level else "open_lth dense": open_lth.rival(
+                    options.open_lth, options.torchvision, options.data, level
+                )
+                for level in [0.0, *options.levels]
+            }
+        race(options.row, options.levels, options.rounds, others)
 
 
 if __name__ == "__main__":
