@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """Writes ``docs/recipe.md`` and ``docs/target.md``, the references of recipes and targets, from their JSON Schemas, and
-``docs/operators.md`` from the runtime's table of operators.
+``docs/internals/operators.md`` from the runtime's table of operators.
 
 python scripts/make_docs.py           # write them
 python scripts/make_docs.py --check   # exit status 1 when one is not current
@@ -79,12 +79,12 @@ OPERATORS_HEAD = """\
 
 <!-- Made by scripts/make_docs.py from ticketsmith/runtime/ops.py. Do not edit: run `make docs`. -->
 
-A network in [the sparse runtime](runtime.md), and in a `.tsk` file, is a graph of these operators. What PyTorch and
-ONNX have beside them is made of them. [How to add one](internals/adding.md#add-an-operator).
+A network in [the sparse runtime](../runtime.md), and in a `.tsk` file, is a graph of these operators. What PyTorch and
+ONNX have beside them is made of them. [How to add one](adding.md#add-an-operator).
 
 Shapes are those of one sample: `(features)`, `(tokens, features)`, `(channels, rows, columns)`, or any other of up to
 six axes. **By token**: each token's values come from that token alone (of causal attention, also from those before it),
-so that the operator can be part of a [session](runtime.md#decoding-sessions). **In lanes**: of vectors, or of small
+so that the operator can be part of a [session](../runtime.md#decoding-sessions). **In lanes**: of vectors, or of small
 images, of many samples at once. What is in brackets may be missing.
 """
 
@@ -246,7 +246,7 @@ def _range(value: Mapping[str, Any]) -> str:
 def main() -> int:
     """Writes the pages, or checks them."""
     stale = 0
-    pages = {"recipe.md": recipe_page(), "target.md": target_page(), "operators.md": operators_page()}
+    pages = {"recipe.md": recipe_page(), "target.md": target_page(), "internals/operators.md": operators_page()}
     for name, text in pages.items():
         place = DOCS / name
         if "--check" in sys.argv[1:]:
