@@ -13,7 +13,7 @@ VERSION    ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ticketsmith/versio
 COMMIT     ?= $(shell git rev-parse HEAD)$(if $(shell git status --porcelain --untracked-files=no),+changes)
 IMAGE      ?= ticketsmith:$(VERSION)
 
-.PHONY: help quickstart test test-trackers coverage lint format docs wheels release image clean
+.PHONY: help quickstart test test-trackers coverage lint format docs site wheels release image clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,6 +57,10 @@ docs: $(BIN)/.installed-dev  ## Renew what is generated: the references of recip
 	$(BIN)/ticketsmith schema > configs/recipe.schema.json
 	$(BIN)/ticketsmith schema --of target > configs/target.schema.json
 	$(BIN)/python scripts/make_docs.py
+
+site: $(BIN)/.installed-dev  ## Build the documentation as a site, in build/site/ (REPORT=... shows that report in it)
+	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 REPORT="$(REPORT)" $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html in a browser: it needs no server and no network."
 
 wheels: $(BIN)/.installed-dev  ## Build and check wheels and source distributions, in dist/
 	$(BIN)/python scripts/wheels.py
