@@ -64,7 +64,7 @@ def test_every_page_fits_a_phone(site: Path, phone: Any) -> None:
     pages = [site / page.with_name(page.name.replace("README", "index")) for page in ours]
     wide = []
     for path in [*pages, site / "source" / "index.html", site / "source" / "CHANGELOG.html"]:
-        phone.goto(path.as_uri(), wait_until="domcontentloaded")
+        phone.goto(path.as_uri())
         if phone.evaluate("document.documentElement.scrollWidth") > 360:
             wide.append(path.name)
     assert wide == []
