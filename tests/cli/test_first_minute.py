@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -60,49 +61,53 @@ def test_the_demo_is_one_line_that_ends_with_the_answer_and_the_report(tmp_path:
     assert load_recipe(tmp_path / "runs/demo/recipe.yaml").experiment == "demo"
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_the_completion_of_other_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call("completion", shell, capsys=capsys)
-    assert code == 0
-    assert f"_TICKETSMITH_COMPLETE={shell}_complete" in out
+SHELLS = {
+    "bash": (("--norc", "--noprofile", "-i"), 'eval "$(ticketsmith completion bash)"'),
+    "zsh": (("-f", "-i"), 'eval "$(ticketsmith completion zsh)"'),
+    "fish": (("--no-config", "-i"), "ticketsmith completion fish | source"),
+}
+_DRAWING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\(B|[\x00\x08]")
 
 
-def test_the_tab_key_in_bash(tmp_path: Path) -> None:
-    """A command, an option and a file, each completed from its beginning, in a real bash on a terminal."""
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_tab_key(shell: str, tmp_path: Path) -> None:
+    """A command, an option and a file, each completed from its beginning, in a real shell on a terminal of its own."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} on this machine")
+    options, setting_up = SHELLS[shell]
     (tmp_path / "my_recipe.yaml").touch()
     leader, follower = pty.openpty()
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "TERM": "dumb",
+        "TERM": "dumb" if shell == "bash" else "xterm",
         "PS1": "ready> ",
         "HOME": str(tmp_path),
     }
-    bash = subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"],
-        cwd=tmp_path, env=environment, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+    process = subprocess.Popen(
+        ["setsid", "--ctty", shell, *options],
+        cwd=tmp_path, env=environment, stdin=follower, stdout=follower, stderr=follower,
     )  # fmt: skip
     os.close(follower)
 
-    def wait_for(text: str) -> str:
+    def wait_for(text: str) -> None:
         seen, deadline = "", time.monotonic() + 60
-        while text not in seen and time.monotonic() < deadline:
+        while text not in _DRAWING.sub("", seen) and time.monotonic() < deadline:
             if select.select([leader], [], [], 1)[0]:
                 seen += os.read(leader, 4096).decode(errors="replace")
-        assert text in seen, seen
-        return seen
+        assert text in _DRAWING.sub("", seen), seen
 
     try:
-        wait_for("ready> ")
-        os.write(leader, b'eval "$(ticketsmith completion bash)"; echo "do""ne"\n')
-        wait_for("done")
-        os.write(leader, b"ticketsmith validat\t")
-        wait_for("validate ")
-        os.write(leader, b"--conf\t")
-        wait_for("--config ")
-        os.write(leader, b"my_\t")
-        wait_for("my_recipe.yaml")
+        os.write(leader, f'{setting_up}; echo "do""ne"\r'.encode())
+        wait_for("done\r\n")
+        for typed, completed in (
+            ("ticketsmith validat", "validate "),
+            ("--conf", "--config "),
+            ("my_", "my_recipe.yaml"),
+        ):
+            os.write(leader, f"{typed}\t".encode())
+            wait_for(completed)
     finally:
-        bash.kill()
-        bash.wait()
+        process.kill()
+        process.wait()
         os.close(leader)

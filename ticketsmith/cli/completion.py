@@ -27,4 +27,10 @@ def completion(context: click.Context, shell: str) -> None:
 
     kind = AnyBash if shell == "bash" else get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(context.find_root().command, {}, "ticketsmith", "_TICKETSMITH_COMPLETE").source())
+    script = kind(context.find_root().command, {}, "ticketsmith", "_TICKETSMITH_COMPLETE").source()
+    if shell == "zsh":  # which has no `compdef` until somebody asks for it
+        name, _, rest = script.partition("\n")
+        script = f"{name}\n(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit -i }}\n{rest}"
+    if shell == "fish":  # what a command does may have a comma in it
+        script = script.replace('string split ","', 'string split --max 1 ","')
+    click.echo(script)
