@@ -87,6 +87,12 @@ def test_native_kernels_tell_what_sparsity_saves_already(recipe_file: Write) -> 
     assert not told.notes
 
 
+def test_the_work_of_several_ranks_is_that_of_one_process(recipe_file: Write) -> None:
+    told = profiled(recipe_file(), "training.ranks=2", steps=1, sparsity=0.0)
+    assert [note.partition(",")[0] for note in told.notes] == ["training.ranks is 2"]
+    assert told.batch_size == 50
+
+
 def test_what_cannot_be_profiled_is_one_sentence(recipe_file: Write) -> None:
     with pytest.raises(RecipeError, match=r"^--sparsity 0.99999: .* layer 'fc1' without any weight. Choose less"):
         profiled(recipe_file(), sparsity=0.99999)

@@ -56,6 +56,10 @@ _FEW = 0.001
 """Of weights: so few that kernels whose steps cost what their density costs take next to nothing for them."""
 _SIDE = {"cpu": 1024, "cuda": 8192}
 """Of the square matrices whose product is the peak."""
+_ONE_FOR_ALL = (
+    "training.ranks is {ranks}, and one process did the work of all of them here, one part of each batch after another: "
+    "{ranks} ranks share it, and what they tell each other comes on top."
+)
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ def profile(
     ``steps`` are measured, in five repeats; by default as many as take a few seconds. Raises RecipeError where there is nothing
     to measure or a layer would be left empty, and the errors of the task.
     """
+    ranks = spec.training.ranks
     alone = spec.training.model_copy(update={"ranks": 1, "accumulate": spec.training.parts})
     spec = spec.model_copy(update={"training": alone})  # the work of all ranks, by this process
     total = spec.end(task.train_size) - spec.begin
@@ -155,7 +160,7 @@ def profile(
         raise RecipeError("training.duration: nothing is trained, so there is no step to profile.")
     with prepared(device) as place:
         watch = _Watch(place)
-        notes: list[str] = []
+        notes = [_ONE_FOR_ALL.format(ranks=ranks)] if ranks > 1 else []
         model, masks, learner = _start(task, spec, rule, sparsity, place, notes.append)
         start = watch.since_start()
         stretch = _Stretch(task, spec)
