@@ -58,6 +58,7 @@ SLOW = (
     "runtime/test_models.py",
     "report/test_render.py",
     "report/test_browser.py",
+    "docs/test_site.py",
     "tasks/test_huggingface.py",
     "tasks/test_minilm.py",
     "pipelines/test_examples.py",
