@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.inference.rivals import Clock, Clocked, Slow, Still, candidate, images, lenet, raced
+from ticketsmith import native
 from ticketsmith.errors import TaskError
 from ticketsmith.evidence.serving import Benchmark, Timing
 from ticketsmith.inference import suite
@@ -192,6 +193,21 @@ def test_a_model_without_sessions_has_one_call_and_a_note() -> None:
     )
     assert {timing.phase for timing in found.timings} == {""}
     assert "prefill and decode: the model has no method `session`" in found.machine["not offered"]
+
+
+def test_a_sparse_runtime_without_kernels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise native.NotBuiltError("the sparse runtime is not available: no kernels.")
+
+    monkeypatch.setattr(native, "library", absent)
+    found = suite.run(
+        Contest(Candidate("dense", 0, 0, "key", 0.0, nn.Sequential(nn.Embedding(SIZE, 8))), [], windows, TOKEN),
+        BenchmarkSettings(batch_sizes=(1,), rounds=10),
+        quick=True,
+        surroundings=Still(),
+    )
+    assert "sparse" not in {timing.runtime for timing in found.timings}
+    assert found.machine["not offered"].startswith("the sparse runtime is not available: no kernels; ")
 
 
 def test_windows_that_are_too_short_for_a_phase_are_refused() -> None:

@@ -75,6 +75,7 @@ def demo(overrides: Sequence[str], store: str | None, workers: int | None, bench
         _say_outcome(experiment)
     if page is not None:
         say_verdict(experiment)
+        _say_unmeasured(experiment, benchmark)
         click.echo(f"report: {page}")
         click.echo(f"recipe: {experiment.store.url}/{experiment.name}/recipe.yaml")
     return int(experiment.exit_status)
@@ -100,10 +101,18 @@ def prune(benchmark: bool, **how: Any) -> int:
     page = finish(experiment, benchmark, note, how["machine"])
     if page is not None:
         say_verdict(experiment)
+        _say_unmeasured(experiment, benchmark)
         click.echo(f"report: {page}")
         statuses = [tell(experiment, tracker) for tracker in experiment.recipe.track]
         return int(gravest([experiment.exit_status, *statuses]))
     return int(experiment.exit_status)
+
+
+def _say_unmeasured(experiment: Experiment, benchmark: bool) -> None:
+    """What speeds lack, the sparse runtime where it has no kernels: a report without it has another answer."""
+    measured = experiment.benchmark if benchmark else None
+    if measured is not None and (lacking := measured.machine.get("not offered")):
+        click.echo(f"not measured: {lacking}", err=True)
 
 
 def _keep_to_one_thread() -> None:

@@ -47,6 +47,8 @@ def run(
     runtimes, notes = lined_up(_names(settings, device, quick), settings.precisions)
     memory.check(contest.reference.model, contest.inputs_of, settings.batch_sizes, device)
     named = bool(settings.runtimes) and ALL not in settings.runtimes
+    if not named and device.type == "cpu":
+        notes += _without_kernels()
     benchmark = measure(
         contest,
         runtimes,
@@ -89,6 +91,15 @@ def _names(settings: BenchmarkSettings, device: torch.device, quick: bool) -> tu
 
 def _installed(package: str) -> bool:
     return native.available() if package == native.__name__ else importlib.util.find_spec(package) is not None
+
+
+def _without_kernels() -> list[str]:
+    """Why the sparse runtime is not among the runtimes that nobody named, if it is not."""
+    try:
+        native.library()
+    except native.NotBuiltError as error:
+        return [str(error).rstrip(".")]
+    return []
 
 
 def _by_name(runtimes: Sequence[Runtime]) -> dict[tuple[str, str], Runtime]:
