@@ -51,7 +51,7 @@ def test_the_demo_is_one_line_that_ends_with_the_answer_and_the_report(tmp_path:
     out = process.stdout.read() if process.stdout else ""
     out = out if isinstance(out, str) else out.decode()
     assert process.returncode in (0, 3, 6), shown
-    counts = {int(count) for count in re.findall(r"demo: (\d+) of 5 networks trained", shown)}
+    counts = {int(count) for count in re.findall(r"demo: (\d+) of 4 networks trained", shown)}
     assert counts, shown
     assert "writing the report" in shown
     assert shown.count("\n") == 1, "one line, written over itself"

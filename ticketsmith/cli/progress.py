@@ -198,6 +198,7 @@ class OneLine:
         steps = {node.key: prepared.steps(node) for node in plan.by_key.values()}
         at, ended = {key: steps[key] for key in sealed if key in steps}, set(sealed)
         whole = sum(steps.values())
+        trained = {key for key, count in steps.items() if count}  # a start from the initial weights takes no step
         began = time.monotonic()
 
         def show(event: Event) -> None:
@@ -208,7 +209,7 @@ class OneLine:
             elif event.outcome in ("trained", "diverged", "reused"):
                 at[event.key] = steps[event.key]
                 ended.add(event.key)
-            text = f"{plan.experiment}: {len(ended)} of {len(steps)} networks trained"
+            text = f"{plan.experiment}: {len(ended & trained)} of {len(trained)} networks trained"
             if self._live:
                 self._bar.update(self._task, description=text, completed=sum(at.values()), total=whole)
             else:
