@@ -13,7 +13,12 @@ from ticketsmith.tasks.task import Task
 from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.native.learner import NativeLearner
 from ticketsmith.training.native.recognise import NotFollowedError, recognise
+from ticketsmith.training.native.rule import SWAPPED
+from ticketsmith.training.native.swap import SwapLearner, swappable, worth_it
 from ticketsmith.training.ranks import Ranks
+
+_NAMED = 4
+"""Layers that a note names."""
 
 
 def make_learner(
@@ -39,10 +44,29 @@ def make_learner(
         try:
             graph, examples = recognise(model, task, training, masks)
         except NotFollowedError as error:
-            note(f"PyTorch trains it, and no native kernels: {error}")
+            rows = swappable(model, task, training, masks)
+            note(_told(str(error), list(rows)))
+            if names := worth_it(rows, masks):
+                return SwapLearner(task, model, masks, training, names)
         else:
             return NativeLearner(task, model, masks, training, graph, examples, threads)
     return TorchLearner(task, model.to(device), masks, training, ranks if training.ranks > 1 else None)
+
+
+def _told(why: str, names: list[str]) -> str:
+    """The same for all runs of a recipe, whatever their sparsity."""
+    if not names:
+        return f"PyTorch trains it, and no native kernels: {why}"
+    layers = [name.removesuffix(".weight") for name in names]
+    some = (
+        f"{', '.join(layers[:_NAMED])} and {len(layers) - _NAMED} more"
+        if len(layers) > _NAMED + 1
+        else ", ".join(layers)
+    )
+    return (
+        f"PyTorch trains it, and native kernels only its large linear layers where they have lost {SWAPPED:.0%} of their "
+        f"weights ({some}): {why}"
+    )
 
 
 def check_kernels(training: Training, device: str) -> None:

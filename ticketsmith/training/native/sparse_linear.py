@@ -1,0 +1,184 @@
+"""A linear layer of PyTorch whose parameter is its surviving weights: kernels for float32, and gradients by autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ticketsmith.native import abi
+from ticketsmith.training.native import packing
+from ticketsmith.training.native.calls import Call, address
+from ticketsmith.training.native.pattern import Survivors
+
+_LANES = 128
+"""Rows that a kernel computes with at a time."""
+_CACHE = 192 * 1024
+"""Numbers of inputs and outputs that stay in the caches while products are summed."""
+
+
+class Pattern:
+    """Which weights of a matrix [outputs, inputs] survive, and the tables that kernels need of it. Modules share it."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.shape = outputs, inputs = mask.shape
+        part = packing.channels_a_part(_LANES, float(mask.mean()))
+        survivors = Survivors.of(mask, part)
+        self.places = torch.from_numpy(survivors.places.astype(np.int64))
+        rows, columns = np.divmod(survivors.places.astype(np.int64), inputs)
+        every = np.arange(rows.size)
+        self._arrays = (
+            *packing.table(rows, columns // part, columns * _LANES, every, outputs),
+            *packing.table(columns, rows // part, rows * _LANES, every, inputs),
+            survivors.columns * np.int32(_LANES), survivors.rows * np.int32(_LANES), survivors.slots,
+            np.arange(max(outputs, inputs), dtype=np.int32) * np.int32(_LANES),
+        )  # fmt: skip
+        starts, taps, back_starts, back_taps, offsets, owners, slots, lanes = self._arrays
+        common = {"inputs": inputs, "outputs": outputs, "lanes": _LANES, "places": lanes}
+        self._output = Call(abi.LayerOutput, table=_table(starts, taps, outputs), **common)
+        self._groups = survivors.size // packing.VECTOR
+        self._gradients = Call(
+            abi.LayerGradients, table=_table(back_starts, back_taps, inputs), offsets=offsets, owners=owners, slots=slots,
+            groups=self._groups, survivors=rows.size, **common,
+        )  # fmt: skip
+
+    def __deepcopy__(self, memo: Any) -> Pattern:
+        return self
+
+    def dense(self, values: Tensor) -> Tensor:
+        """[outputs, inputs] of values [survivors], zeros elsewhere; a gradient finds its way back."""
+        flat = values.new_zeros(self.shape[0] * self.shape[1])
+        return flat.index_put((self.places,), values).view(self.shape)
+
+    def values(self, matrix: Tensor) -> Tensor:
+        """[survivors] of a matrix."""
+        return matrix.reshape(-1)[self.places]
+
+    def output(self, rows: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """[rows, outputs] of ``rows`` [rows, inputs], all in float32 and contiguous."""
+        outputs, inputs = self.shape
+        out = rows.new_empty(len(rows), outputs)
+        self._output(
+            scratch=_scratch(_LANES * (inputs + outputs)), rows=len(rows), in_=address(rows), weights=address(values),
+            bias=address(bias), out=address(out),
+        )  # fmt: skip
+        return out
+
+    def gradients(
+        self, rows: Tensor, values: Tensor, gradient: Tensor, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of input, values and bias, those that are ``wanted``; of the ``gradient`` of the output [rows, outputs]."""
+        outputs, inputs = self.shape
+        back, products, biases = (
+            torch.empty(shape) if want else None
+            for shape, want in zip((rows.shape, values.shape, (outputs,)), wanted, strict=True)
+        )
+        band = max(1, min(_CACHE // (_LANES * (inputs + outputs)), -(-len(rows) // _LANES)))
+        size = _LANES * (band * (inputs + outputs) + inputs) + 16 * outputs + 256 * self._groups
+        self._gradients(
+            scratch=_scratch(size), rows=len(rows), in_=address(rows), weights=address(values), band=band,
+            out_gradient=address(gradient), in_gradient=address(back), weight_gradient=address(products),
+            bias_gradient=address(biases),
+        )  # fmt: skip
+        return back, products, biases
+
+
+def _table(starts: NDArray[np.int32], taps: NDArray[np.int32], count: int) -> abi.LayerTable:
+    return abi.LayerTable(starts.ctypes.data, taps.ctypes.data, len(starts) // count)
+
+
+_room = packing.zeros(0)
+
+
+def _scratch(count: int) -> int:
+    """Where so many floats are free while a kernel runs."""
+    global _room
+    if _room.size < count:
+        _room = packing.zeros(count)
+    return int(_room.ctypes.data)
+
+
+class Product(torch.autograd.Function):
+    """``F.linear`` of a sparse matrix: of ``inputs`` [..., inputs], ``values`` [survivors], ``bias`` [outputs] or None.
+
+    The kernels compute in float32. Any other type, and the gradient of a gradient, goes by PyTorch's dense product.
+    """
+
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern) -> Tensor:
+        context.save_for_backward(inputs, values)
+        context.pattern = pattern
+        if inputs.dtype is torch.float32 is values.dtype:
+            out = pattern.output(_rows(inputs, pattern.shape[1]), values.contiguous(), bias)
+            return out.view(*inputs.shape[:-1], pattern.shape[0])
+        return F.linear(inputs, pattern.dense(values), bias)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        inputs, values = context.saved_tensors
+        pattern: Pattern = context.pattern
+        wanted = tuple(context.needs_input_grad[:3])
+        outputs, width = pattern.shape
+        if torch.is_grad_enabled() or gradient.dtype is not torch.float32 or inputs.dtype is not torch.float32:
+            rows, slope = inputs.reshape(-1, width), gradient.reshape(-1, outputs)
+            return (
+                (gradient @ pattern.dense(values)) if wanted[0] else None,
+                pattern.values(slope.t() @ rows) if wanted[1] else None,
+                slope.sum(0) if wanted[2] else None,
+                None,
+            )
+        back, products, biases = pattern.gradients(
+            _rows(inputs, width), values.contiguous(), _rows(gradient, outputs), wanted
+        )
+        return None if back is None else back.view(inputs.shape), products, biases, None
+
+
+def _rows(tensor: Tensor, width: int) -> Tensor:
+    return tensor.reshape(-1, width).contiguous()
+
+
+class SparseLinear(nn.Linear):
+    """What a linear layer becomes in place (``sparse``): the parameter ``values`` [survivors] instead of ``weight``.
+
+    Its state has the form of the layer that it was, zeros and all. Who reads ``weight`` gets it dense.
+    """
+
+    pattern: Pattern
+    values: nn.Parameter
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        return self.pattern.dense(self.values)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result: Tensor = Product.apply(inputs, self.values, self.bias, self.pattern)  # type: ignore[no-untyped-call]
+        return result
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        weight = self.weight
+        destination[f"{prefix}weight"] = weight if keep_vars else weight.detach()
+        if self.bias is not None:
+            destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        own = dict(state_dict)
+        if f"{prefix}weight" in own:
+            own[f"{prefix}values"] = self.pattern.values(own.pop(f"{prefix}weight"))
+        super()._load_from_state_dict(own, prefix, *rest)
+
+
+def sparse(layer: nn.Linear, mask: Tensor) -> None:
+    """Makes ``layer``, wherever it is held, one of the weights that ``mask`` leaves."""
+    pattern = Pattern(mask.numpy())
+    values = nn.Parameter(pattern.values(layer.weight.detach()))
+    bias = layer._parameters["bias"]
+    layer._parameters.clear()
+    layer.__class__ = SparseLinear
+    layer.pattern = pattern  # type: ignore[assignment]
+    layer.register_parameter("values", values)
+    layer.register_parameter("bias", bias)
