@@ -350,6 +350,28 @@ class LayerGradients(RowsLayer):
     _fields_ = _fields("""const float* out_gradient; float* in_gradient; float* weight_gradient; float* bias_gradient;
         const int32_t* offsets; const int32_t* owners; const int32_t* slots; int64_t groups, survivors, band;""")
 
+class Gelu(Operation):
+    """out = in * the normal distribution up to ``in``, or what ``tanh`` makes of it."""
+    _fields_ = _fields("const float* in; float* out; int64_t count, tanh;")
+
+class GeluGradient(Gelu):
+    """Of ``in``."""
+    _fields_ = _fields("const float* out_gradient; float* gradient;")
+
+class SelfAttention(Operation):
+    """softmax(scale * q k) v of ``heads`` of ``batch`` sequences of ``tokens``; a head's features, ``width`` of them, are
+    neighbours. Strides, of sequence, head and token, are alike for queries, keys and values. ``cosines`` and ``sines``
+    [tokens][width] turn queries and keys, where there are any; the first half of sines is negative, and ``width`` at most 128.
+    ``sums`` [batch * heads][tokens] are remembered. With tokens and width rounded up to 16, ``scratch`` holds
+    6 * tokens * width + 2 * tokens * tokens."""
+    _fields_ = _fields("""const float* query; const float* key; const float* value; const float* cosines; const float* sines;
+        float* out; float* sums; float* scratch;
+        int64_t batch, heads, tokens, width, in_stride[3], out_stride[3], causal; double scale;""")
+
+class SelfAttentionGradient(SelfAttention):
+    """Of queries, keys and values, which lie as they do; the output's lies as the output does."""
+    _fields_ = _fields("""const float* out_gradient; float* query_gradient; float* key_gradient; float* value_gradient;""")
+
 class PlaneSums(Operation):
     """The gradient of biases: sums[o] is the sum of all of in[outs[o]]."""
     _fields_ = _fields("Vectors vectors; const float* in; const int32_t* outs; float* sums; int64_t outputs;")
@@ -470,6 +492,10 @@ TRAINING: dict[type[Operation], str] = {
     BatchNormGradient: "training/batch_norm.inl",
     LayerOutput: "training/layer.inl",
     LayerGradients: "training/layer.inl",
+    Gelu: "training/gelu.inl",
+    GeluGradient: "training/gelu.inl",
+    SelfAttention: "training/attention.inl",
+    SelfAttentionGradient: "training/attention.inl",
 }
 """The same for operations of a step of training, whose kernels are told of the step instead of a call: pointers in them are
 addresses, since a trainer owns all that it works on."""

@@ -14,7 +14,7 @@ from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.native.learner import NativeLearner
 from ticketsmith.training.native.recognise import NotFollowedError, recognise
 from ticketsmith.training.native.rule import SWAPPED
-from ticketsmith.training.native.swap import SwapLearner, swappable, worth_it
+from ticketsmith.training.native.swap import Swap, SwapLearner, swappable
 from ticketsmith.training.ranks import Ranks
 
 _NAMED = 4
@@ -44,29 +44,25 @@ def make_learner(
         try:
             graph, examples = recognise(model, task, training, masks)
         except NotFollowedError as error:
-            rows = swappable(model, task, training, masks)
-            note(_told(str(error), list(rows)))
-            if names := worth_it(rows, masks):
-                return SwapLearner(task, model, masks, training, names)
+            swap = swappable(model, task, training, masks)
+            note(_told(str(error), swap))
+            names = swap.sparse(masks)
+            if names or swap.functions:
+                return SwapLearner(task, model, masks, training, names, bool(swap.functions))
         else:
             return NativeLearner(task, model, masks, training, graph, examples, threads)
     return TorchLearner(task, model.to(device), masks, training, ranks if training.ranks > 1 else None)
 
 
-def _told(why: str, names: list[str]) -> str:
+def _told(why: str, swap: Swap) -> str:
     """The same for all runs of a recipe, whatever their sparsity."""
-    if not names:
-        return f"PyTorch trains it, and no native kernels: {why}"
-    layers = [name.removesuffix(".weight") for name in names]
-    some = (
-        f"{', '.join(layers[:_NAMED])} and {len(layers) - _NAMED} more"
-        if len(layers) > _NAMED + 1
-        else ", ".join(layers)
-    )
-    return (
-        f"PyTorch trains it, and native kernels only its large linear layers where they have lost {SWAPPED:.0%} of their "
-        f"weights ({some}): {why}"
-    )
+    parts = [" and ".join(swap.functions)] if swap.functions else []
+    if layers := [name.removesuffix(".weight") for name in swap.rows]:
+        more = len(layers) - _NAMED
+        some = ", ".join(layers[:_NAMED]) + f" and {more} more" if more > 1 else ", ".join(layers)
+        parts.append(f"large linear layers that have lost {SWAPPED:.0%} of their weights ({some})")
+    kernels = f"native kernels only {', and '.join(parts)}" if parts else "no native kernels"
+    return f"PyTorch trains it, and {kernels}: {why}"
 
 
 def check_kernels(training: Training, device: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from tests.runtime.networks import ISAS
 from tests.training.native.nets import Pictures
 from tests.training.runs import CPU, goes_on_to_the_same_bytes, in_parts, jobs, sealed_bytes
+from ticketsmith.models.gpt import angles, attended
 from ticketsmith.models.state import snapshot
 from ticketsmith.pruning.masks import Masks, full, prune
 from ticketsmith.pruning.weights import prunable
@@ -27,7 +29,9 @@ from ticketsmith.training.device import prepare
 from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.loop import measure
-from ticketsmith.training.native import rule
+from ticketsmith.training.native import functions, rule
+from ticketsmith.training.native.calls import Call
+from ticketsmith.training.native.functions import Functions
 from ticketsmith.training.native.sparse_linear import SparseLinear, sparse
 from ticketsmith.training.native.swap import SwapLearner
 from ticketsmith.training.produce import Hooks, produce
@@ -357,3 +361,68 @@ def test_interrupted_or_killed_the_bytes_are_the_same(tmp_path: Path, recipe_fil
     weights = from_bytes(run.read("model.safetensors"), "")[0]
     masks = masks_from_bytes(run.read("mask.safetensors"), "")
     assert all(not bool(weights[layer][~mask].any()) for layer, mask in masks.items())
+
+
+TURN = angles(50, 30)
+
+
+def _attention(inputs: Tensor) -> Tensor:
+    return attended(inputs, 2, (TURN[0].to(inputs.dtype), TURN[1].to(inputs.dtype)), 0.0)
+
+
+def _own_attention(causal: bool) -> Callable[[Tensor], Tensor]:
+    """As a transformer of a user's own has it."""
+
+    def function(inputs: Tensor) -> Tensor:
+        query, key, value = (part.view(*part.shape[:2], 2, 30).transpose(1, 2) for part in inputs.split(60, dim=2))
+        result = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+        return result.transpose(1, 2).flatten(2)
+
+    return function
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "tanh": lambda inputs: F.gelu(inputs, approximate="tanh"),
+    "attention of the package": _attention,
+    "attention": _own_attention(False),
+    "causal attention": _own_attention(True),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_those_of_pytorch_with_their_gradients(
+    name: str, isa: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As near to float64 as PyTorch, times four at most; and gradients have gradients."""
+    monkeypatch.setenv("TICKETSMITH_ISA", isa.name)
+    calls: list[Any] = []
+
+    def counted(kind: Any) -> Call:
+        calls.append(kind)
+        return Call(kind)
+
+    monkeypatch.setattr(functions, "_call", counted)
+    function = FUNCTIONS[name]
+    torch.manual_seed(0)
+    base = torch.randn(6, 50, 180)
+
+    def slopes(native: bool, dtype: torch.dtype) -> list[Tensor]:
+        inputs = base.to(dtype).requires_grad_()
+        with Functions() if native else nullcontext():
+            out = function(inputs)
+        (slope,) = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
+        (again,) = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+        twice = name in ("gelu", "tanh")  # PyTorch's attention has no second derivative
+        second = torch.autograd.grad(again.square().sum(), inputs) if twice else ()
+        return [out.detach(), slope, again.detach(), *second]
+
+    ours = slopes(True, torch.float32)
+    assert (count := len(calls)) >= 2, "no kernel was called"
+    theirs, exact = slopes(False, torch.float32), slopes(True, torch.float64)
+    assert len(calls) == count
+    for mine, other, right in zip(ours, theirs, exact, strict=True):
+        assert float((mine - right).abs().max()) <= 4 * float((other - right).abs().max()) + 1e-6 * float(
+            right.abs().max()
+        )

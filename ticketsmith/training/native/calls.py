@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ticketsmith.native import abi, best_isa, library
+from ticketsmith.training.native import packing
 
 _ONE = abi.Job(steps=1)
 
@@ -31,6 +32,17 @@ class Call:
         for name, value in fields.items():
             setattr(operation, name, value)
         self._run(self._address, 1, self._isa, ctypes.byref(_ONE), 1)
+
+
+_room = packing.zeros(0)
+
+
+def scratch(count: int) -> int:
+    """Where so many floats are free while a kernel runs."""
+    global _room
+    if _room.size < count:
+        _room = packing.zeros(count)
+    return int(_room.ctypes.data)
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ticketsmith.native import abi
 from ticketsmith.training.native import packing
-from ticketsmith.training.native.calls import Call, address
+from ticketsmith.training.native.calls import Call, address, scratch
 from ticketsmith.training.native.pattern import Survivors
 
 _LANES = 128
@@ -62,9 +62,9 @@ class Pattern:
     def output(self, rows: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """[rows, outputs] of ``rows`` [rows, inputs], all in float32 and contiguous."""
         outputs, inputs = self.shape
-        out = rows.new_empty(len(rows), outputs)
+        out = rows.new_empty(rows.shape[0], outputs)
         self._output(
-            scratch=_scratch(_LANES * (inputs + outputs)), rows=len(rows), in_=address(rows), weights=address(values),
+            scratch=scratch(_LANES * (inputs + outputs)), rows=rows.shape[0], in_=address(rows), weights=address(values),
             bias=address(bias), out=address(out),
         )  # fmt: skip
         return out
@@ -78,10 +78,10 @@ class Pattern:
             torch.empty(shape) if want else None
             for shape, want in zip((rows.shape, values.shape, (outputs,)), wanted, strict=True)
         )
-        band = max(1, min(_CACHE // (_LANES * (inputs + outputs)), -(-len(rows) // _LANES)))
+        band = max(1, min(_CACHE // (_LANES * (inputs + outputs)), -(-rows.shape[0] // _LANES)))
         size = _LANES * (band * (inputs + outputs) + inputs) + 16 * outputs + 256 * self._groups
         self._gradients(
-            scratch=_scratch(size), rows=len(rows), in_=address(rows), weights=address(values), band=band,
+            scratch=scratch(size), rows=rows.shape[0], in_=address(rows), weights=address(values), band=band,
             out_gradient=address(gradient), in_gradient=address(back), weight_gradient=address(products),
             bias_gradient=address(biases),
         )  # fmt: skip
@@ -90,17 +90,6 @@ class Pattern:
 
 def _table(starts: NDArray[np.int32], taps: NDArray[np.int32], count: int) -> abi.LayerTable:
     return abi.LayerTable(starts.ctypes.data, taps.ctypes.data, len(starts) // count)
-
-
-_room = packing.zeros(0)
-
-
-def _scratch(count: int) -> int:
-    """Where so many floats are free while a kernel runs."""
-    global _room
-    if _room.size < count:
-        _room = packing.zeros(count)
-    return int(_room.ctypes.data)
 
 
 class Product(torch.autograd.Function):
@@ -156,7 +145,8 @@ class SparseLinear(nn.Linear):
         return self.pattern.dense(self.values)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        result: Tensor = Product.apply(inputs, self.values, self.bias, self.pattern)  # type: ignore[no-untyped-call]
+        with torch._C.DisableTorchFunction():  # nobody else is asked about what is inside
+            result: Tensor = Product.apply(inputs, self.values, self.bias, self.pattern)  # type: ignore[no-untyped-call]
         return result
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:

@@ -8,6 +8,7 @@ PyTorch computes of it passes by, whatever module or loss it came from.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ from ticketsmith.models.state import load, snapshot
 from ticketsmith.native import best_isa
 from ticketsmith.pruning.weights import copied
 from ticketsmith.spec import Training
-from ticketsmith.tasks.task import Task
+from ticketsmith.tasks.task import Batch, Task
 from ticketsmith.training.learner import TorchLearner
+from ticketsmith.training.native.functions import Functions, name_of
 from ticketsmith.training.native.recognise import has_hooks
 from ticketsmith.training.native.rule import swapped
 from ticketsmith.training.native.sparse_linear import sparse
@@ -31,18 +33,30 @@ _PYTORCHS = ("ranks", "compile", "dtype")
 """Fields that leave nothing to swap where they are not at their default."""
 
 
-def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """The weights in ``masks`` whose layers the kernels can compute, and how many rows such a layer is given in a step.
+@dataclass(frozen=True)
+class Swap:
+    """What of a network the kernels can compute: the weights of linear layers, with the number of rows that such a layer is given
+    in a step; and names of ``functions``."""
 
-    It follows from the arguments alone, and from the number of weights that are pruned in no way. The model stays as it is.
-    """
+    rows: Mapping[str, int]
+    functions: tuple[str, ...]
+
+    def sparse(self, masks: Mapping[str, Tensor]) -> list[str]:
+        """The weights that are sparse enough, by the rule."""
+        return [name for name, count in self.rows.items() if swapped(masks[name].numpy(), count)]
+
+
+_NOTHING = Swap({}, ())
+
+
+def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[str, Tensor]) -> Swap:
+    """Of the weights in ``masks``. It follows from the arguments alone, and not from how much is pruned. The model stays as it
+    is."""
     if any(getattr(training, name) != Training.model_fields[name].default for name in _PYTORCHS):
-        return {}
+        return _NOTHING
     names = [name for name, module in _linears(model).items() if name in masks and _is_plain(module)]
     every = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
     names = [name for name in names if every.count(id(model.get_parameter(name))) == 1]
-    if not names:
-        return {}
     twin = copied(model).train()
     examples = min(_EXAMPLES, task.train_size)
     uses = _Uses({name: module for name, module in _linears(twin).items() if name in names})
@@ -53,9 +67,10 @@ def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[s
             with uses:
                 task.loss(twin, batch, generator)
         except Exception:  # a task or a model of a user's own may not take so few examples
-            return {}
+            return _NOTHING
     share = training.batch_size / training.accumulate / examples
-    return {name: round(rows * share) for name, rows in uses.alone().items()}
+    rows = {name: round(count * share) for name, count in uses.alone().items()}
+    return Swap(rows, tuple(sorted(uses.functions)))
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -82,6 +97,7 @@ class _Uses(TorchFunctionMode):
         self._calls = dict.fromkeys(layers, 0)
         self._uses = dict.fromkeys(layers, 0)
         self._rows = dict.fromkeys(layers, 0)
+        self.functions: set[str] = set()
         for name, layer in layers.items():
             layer.register_forward_pre_hook(lambda *_, name=name: self._count(name))
 
@@ -94,6 +110,8 @@ class _Uses(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if name := name_of(function):
+            self.functions.add(name)
         mine = [name for leaf in tree_leaves((args, kwargs)) if (name := self._names.get(id(leaf)))]
         for name in mine:
             if function is F.linear and len(args) > 1 and self._names.get(id(args[1])) == name and len(mine) == 1:
@@ -105,10 +123,10 @@ class _Uses(TorchFunctionMode):
 
 
 class SwapLearner(TorchLearner):
-    """A learner by PyTorch, of whose layers those that ``names`` the weights of are computed by kernels.
+    """A learner by PyTorch, of whose layers kernels compute those whose weights ``names`` has, and ``functions`` that they know.
 
-    Their parameters are surviving weights, and so is what the optimizer and the average remember of them; the model's state has
-    the form that it had. A task that measures by means of its own is given a module of PyTorch with the weights in it.
+    The layers' parameters are surviving weights, and so is what the optimizer and the average remember of them; the model's
+    state has the form that it had. A task that measures by means of its own is given a module of PyTorch with the weights in it.
     """
 
     def __init__(
@@ -118,7 +136,9 @@ class SwapLearner(TorchLearner):
         masks: Mapping[str, Tensor],
         training: Training,
         names: Collection[str],
+        functions: bool,
     ) -> None:
+        self._functions = functions
         self._shown = None if _measured_here(task) else copied(model)
         for name in names:
             layer = model.get_submodule(name.rpartition(".")[0])
@@ -126,6 +146,12 @@ class SwapLearner(TorchLearner):
             sparse(layer, masks[name])
         super().__init__(task, model, {name: mask for name, mask in masks.items() if name not in names}, training)
         self.kernels = best_isa().name.lower()
+
+    def _loss(self, part: Batch, generator: torch.Generator) -> Tensor:
+        if not self._functions:
+            return super()._loss(part, generator)
+        with Functions():
+            return super()._loss(part, generator)
 
     @property
     def _result(self) -> nn.Module:
@@ -149,8 +175,3 @@ def _measured_here(task: Task) -> bool:
     """Whether all that measures a model is this package's, which looks at outputs alone."""
     measures = (getattr(task, name, None) for name in ("evaluate", "evaluate_final", "samples"))
     return all(one is None or str(getattr(one, "__module__", "")).startswith("ticketsmith.") for one in measures)
-
-
-def worth_it(rows: Mapping[str, int], masks: Mapping[str, Tensor]) -> list[str]:
-    """Those of the layers that are sparse enough, by the rule."""
-    return [name for name, count in rows.items() if swapped(masks[name].numpy(), count)]
