@@ -34,15 +34,16 @@ class Call:
         self._run(self._address, 1, self._isa, ctypes.byref(_ONE), 1)
 
 
-_room = packing.zeros(0)
+_room, _place = packing.zeros(0), 0
 
 
 def scratch(count: int) -> int:
     """Where so many floats are free while a kernel runs."""
-    global _room
+    global _room, _place
     if _room.size < count:
         _room = packing.zeros(count)
-    return int(_room.ctypes.data)
+        _place = int(_room.ctypes.data)
+    return _place
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -6,13 +6,19 @@ inline void rows_to_lanes(const float* rows, int64_t count, int64_t features, in
   for (int64_t first = 0; first < count; first += 16, out += 16)
     for (int64_t f = 0; f < features; f += 16) {
       F16 x[16];
-      const int64_t wide = smaller(16, features - f);
-      for (int64_t b = 0; b < 16; b++) {
-        const float* row = rows + (first + b) * features + f;
-        x[b] = first + b >= count ? all(0.0f) : wide == 16 ? load(row) : load_first(row, wide);
+      const float* row = rows + first * features + f;
+      const int64_t wide = smaller(16, features - f), tall = smaller(16, count - first);
+      if (wide == 16 && tall == 16) {
+        _Pragma("GCC unroll 16") for (int b = 0; b < 16; b++) x[b] = load(row + b * features);
+      } else {
+        for (int64_t b = 0; b < 16; b++) x[b] = b < tall ? load_first(row + b * features, wide) : all(0.0f);
       }
       transpose(x);
-      for (int64_t i = 0; i < wide; i++) store(out + (f + i) * lanes, x[i]);
+      if (wide == 16) {
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) store(out + (f + i) * lanes, x[i]);
+      } else {
+        for (int64_t i = 0; i < wide; i++) store(out + (f + i) * lanes, x[i]);
+      }
     }
 }
 
@@ -21,12 +27,18 @@ inline void lanes_to_rows(const float* in, int64_t count, int64_t features, int6
   for (int64_t first = 0; first < count; first += 16, in += 16)
     for (int64_t f = 0; f < features; f += 16) {
       F16 x[16];
-      const int64_t wide = smaller(16, features - f);
-      for (int64_t i = 0; i < 16; i++) x[i] = i < wide ? load(in + (f + i) * lanes) : all(0.0f);
+      float* row = rows + first * features + f;
+      const int64_t wide = smaller(16, features - f), tall = smaller(16, count - first);
+      if (wide == 16) {
+        _Pragma("GCC unroll 16") for (int i = 0; i < 16; i++) x[i] = load(in + (f + i) * lanes);
+      } else {
+        for (int64_t i = 0; i < 16; i++) x[i] = i < wide ? load(in + (f + i) * lanes) : all(0.0f);
+      }
       transpose(x);
-      for (int64_t b = 0; b < smaller(16, count - first); b++) {
-        float* row = rows + (first + b) * features + f;
-        wide == 16 ? store(row, x[b]) : store_first(row, x[b], wide);
+      if (wide == 16 && tall == 16) {
+        _Pragma("GCC unroll 16") for (int b = 0; b < 16; b++) store(row + b * features, x[b]);
+      } else {
+        for (int64_t b = 0; b < tall; b++) store_first(row + b * features, x[b], wide);
       }
     }
 }
