@@ -59,30 +59,30 @@ class Pattern:
         """[survivors] of a matrix."""
         return matrix.reshape(-1)[self.places]
 
-    def output(self, rows: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        """[rows, outputs] of ``rows`` [rows, inputs], all in float32 and contiguous."""
-        outputs, inputs = self.shape
-        out = rows.new_empty(rows.shape[0], outputs)
+    def output(self, inputs: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """[..., outputs] of ``inputs`` [..., inputs], all in float32 and contiguous."""
+        outputs, width = self.shape
+        out = inputs.new_empty((*inputs.shape[:-1], outputs))
         self._output(
-            scratch=scratch(_LANES * (inputs + outputs)), rows=rows.shape[0], in_=address(rows), weights=address(values),
-            bias=address(bias), out=address(out),
+            scratch=scratch(_LANES * (width + outputs)), rows=inputs.numel() // width, in_=inputs.data_ptr(),
+            weights=values.data_ptr(), bias=address(bias), out=out.data_ptr(),
         )  # fmt: skip
         return out
 
     def gradients(
-        self, rows: Tensor, values: Tensor, gradient: Tensor, wanted: tuple[bool, bool, bool]
+        self, inputs: Tensor, values: Tensor, gradient: Tensor, wanted: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of input, values and bias, those that are ``wanted``; of the ``gradient`` of the output [rows, outputs]."""
-        outputs, inputs = self.shape
-        back, products, biases = (
-            torch.empty(shape) if want else None
-            for shape, want in zip((rows.shape, values.shape, (outputs,)), wanted, strict=True)
-        )
-        band = max(1, min(_CACHE // (_LANES * (inputs + outputs)), -(-rows.shape[0] // _LANES)))
-        size = _LANES * (band * (inputs + outputs) + inputs) + 16 * outputs + 256 * self._groups
+        """Of inputs, values and bias, those that are ``wanted``; of the ``gradient`` of the output [..., outputs]."""
+        outputs, width = self.shape
+        rows = inputs.numel() // width
+        back = torch.empty_like(inputs) if wanted[0] else None
+        products = torch.empty_like(values) if wanted[1] else None
+        biases = inputs.new_empty(outputs) if wanted[2] else None
+        band = max(1, min(_CACHE // (_LANES * (width + outputs)), -(-rows // _LANES)))
+        size = _LANES * (band * (width + outputs) + width) + 16 * outputs + 256 * self._groups
         self._gradients(
-            scratch=scratch(size), rows=rows.shape[0], in_=address(rows), weights=address(values), band=band,
-            out_gradient=address(gradient), in_gradient=address(back), weight_gradient=address(products),
+            scratch=scratch(size), rows=rows, in_=inputs.data_ptr(), weights=values.data_ptr(), band=band,
+            out_gradient=gradient.data_ptr(), in_gradient=address(back), weight_gradient=address(products),
             bias_gradient=address(biases),
         )  # fmt: skip
         return back, products, biases
@@ -103,8 +103,7 @@ class Product(torch.autograd.Function):
         context.save_for_backward(inputs, values)
         context.pattern = pattern
         if inputs.dtype is torch.float32 is values.dtype:
-            out = pattern.output(_rows(inputs, pattern.shape[1]), values.contiguous(), bias)
-            return out.view(*inputs.shape[:-1], pattern.shape[0])
+            return pattern.output(inputs.contiguous(), values.contiguous(), bias)
         return F.linear(inputs, pattern.dense(values), bias)
 
     @staticmethod
@@ -121,14 +120,7 @@ class Product(torch.autograd.Function):
                 slope.sum(0) if wanted[2] else None,
                 None,
             )
-        back, products, biases = pattern.gradients(
-            _rows(inputs, width), values.contiguous(), _rows(gradient, outputs), wanted
-        )
-        return None if back is None else back.view(inputs.shape), products, biases, None
-
-
-def _rows(tensor: Tensor, width: int) -> Tensor:
-    return tensor.reshape(-1, width).contiguous()
+        return *pattern.gradients(inputs.contiguous(), values.contiguous(), gradient.contiguous(), wanted), None
 
 
 class SparseLinear(nn.Linear):
