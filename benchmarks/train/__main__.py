@@ -5,10 +5,13 @@
     python -m benchmarks.train cnn              # the network of configs/mnist_cnn.yaml, batch 64
     python -m benchmarks.train conv2 --rounds 3 # and conv4
     python -m benchmarks.train resnet --rounds 3 --levels 0.9
+    python -m benchmarks.train gpt              # that of configs/imp_gpt_pydocs.yaml; gpt256: of width 256
+    python -m benchmarks.train custom_mlp       # with SiLU, layer norm and a block of its own; squeezed_cnn: convolutions
     python -m benchmarks.train memory           # what an engine holds of LeNet and Conv-2, by level
 
 PyTorch has its examples as float tensors in memory, a fused optimizer and one thread; convolutions with channels last too.
-Masks are random, in all layers but the last. Examples are random bytes: no kernel's time depends on them.
+Masks are random, in all layers but the last. Examples are random bytes: no kernel's time depends on them. The networks that
+kernels do not follow as a whole are trained by a run's own learner, with PyTorch and with native kernels.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.train import networks, open_lth
+from benchmarks.train import learners, networks, open_lth
 from ticketsmith.machine import cpu_name
 from ticketsmith.native import best_isa
 from ticketsmith.training.native.engine import Engine, Examples, Normalise, OptimizerSettings
@@ -100,8 +103,8 @@ def native(name: str, sparsity: float, data: Examples) -> Rival:
     return run
 
 
-def race(name: str, levels: list[float], rounds: int, others: dict[str, Rival]) -> None:
-    build, shape, batch, settings, steps = ROWS[name]
+def followed(name: str, levels: list[float], others: dict[str, Rival]) -> dict[str, Rival]:
+    build, shape, batch, settings, _ = ROWS[name]
     data = examples(shape)
     torch.manual_seed(0)
     rivals = {"PyTorch": pytorch(build(), data, batch, settings, channels_last=False)}
@@ -110,7 +113,10 @@ def race(name: str, levels: list[float], rounds: int, others: dict[str, Rival]) 
     rivals |= {
         f"native {level:.0%}" if level else "native dense": native(name, level, data) for level in [0.0, *levels]
     }
-    rivals |= others
+    return rivals | others
+
+
+def race(rivals: dict[str, Rival], steps: int, rounds: int) -> None:
     rates: dict[str, list[float]] = {rival: [] for rival in rivals}
     for turn in range(rounds + 1):
         for rival, run in rivals.items():
@@ -151,7 +157,7 @@ def machine() -> str:
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=[*ROWS, "memory"])
+    parser.add_argument("row", choices=[*ROWS, *learners.ROWS, "memory"])
     parser.add_argument("--levels", type=float, nargs="*", default=[0.8, 0.9, 0.98])
     parser.add_argument("--rounds", type=int, default=9)
     for name in ("open-lth", "torchvision", "data"):
@@ -162,7 +168,7 @@ def main(arguments: list[str]) -> None:
     print(f"{machine()}\npython -m benchmarks.train {' '.join(arguments)}\n")
     if options.row == "memory":
         memory([*options.levels, 0.95])
-    else:
+    elif options.row in ROWS:
         others = {}
         if options.open_lth:
             others = {
@@ -171,7 +177,9 @@ def main(arguments: list[str]) -> None:
                 )
                 for level in [0.0, *options.levels]
             }
-        race(options.row, options.levels, options.rounds, others)
+        race(followed(options.row, options.levels, others), ROWS[options.row][-1], options.rounds)
+    else:
+        race(learners.rivals(options.row, options.levels), learners.ROWS[options.row][-1], options.rounds)
 
 
 if __name__ == "__main__":

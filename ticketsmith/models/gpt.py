@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ticketsmith.errors import TaskError
 
@@ -129,21 +130,15 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, turn: Turn | None, memory: Memory | Growing | None) -> Tensor:
-        batch, length, width = hidden.shape
-        query, key, value = (
-            part.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
-            for part in self.qkv(hidden).split(width, dim=-1)
-        )
-        if turn is not None:
-            query, key = rotated(query, turn), rotated(key, turn)
-        rate = self.rate if self.training else 0.0
+        projected = self.qkv(hidden)
         if memory is None:
-            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
+            mixed = attended(projected, self.heads, turn, self.rate if self.training else 0.0)
         else:
+            query, key, value = _parts(projected, self.heads, turn)
             key, value, mask = memory.add(key, value)
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed: Tensor = self.output(attended.transpose(1, 2).reshape(batch, length, width))
-        return mixed
+            mixed = _joined(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+        result: Tensor = self.output(mixed)
+        return result
 
 
 class Memory:
@@ -256,6 +251,35 @@ def angles(length: int, width: int) -> Turn:
     turns = torch.arange(length, dtype=torch.float64)[:, None] * speeds
     turns = torch.cat((turns, turns), dim=-1)
     return turns.cos().float(), turns.sin().float()
+
+
+def attended(projected: Tensor, heads: int, turn: Turn | None, rate: float) -> Tensor:
+    """Causal attention: queries, keys and values side by side ``[b, t, 3 * width]`` to ``[b, t, width]``. ``rate``: of dropout.
+
+    It can be overridden as functions of PyTorch can, by a ``TorchFunctionMode``.
+    """
+    if has_torch_function_unary(projected):
+        result: Tensor = handle_torch_function(attended, (projected,), projected, heads, turn, rate)
+        return result
+    query, key, value = _parts(projected, heads, turn)
+    return _joined(F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True))
+
+
+def _parts(projected: Tensor, heads: int, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each ``[b, heads, t, width of a head]``."""
+    batch, length, thrice = projected.shape
+    width = thrice // 3
+    query, key, value = (
+        part.view(batch, length, heads, width // heads).transpose(1, 2)
+        for part in projected.split(width, dim=-1)  # type: ignore[no-untyped-call]
+    )
+    return (query, key, value) if turn is None else (rotated(query, turn), rotated(key, turn), value)
+
+
+def _joined(heads: Tensor) -> Tensor:
+    """``[b, heads, t, width of a head]`` to ``[b, t, width]``."""
+    batch, count, length, width = heads.shape
+    return heads.transpose(1, 2).reshape(batch, length, count * width)
 
 
 def rotated(heads: Tensor, turn: Turn) -> Tensor:

@@ -325,6 +325,53 @@ class ConvGradient(Gradient):
     _fields_ = _fields("""const int32_t* outs; const int32_t* offsets; const uint16_t* mask; float* scratch;
         int64_t taps, distance;""")
 
+class LayerTable(ctypes.Structure):
+    """Taps of sparse sums by lanes: as those of SparseTaps."""
+    _fields_ = _fields("const int32_t* starts; const int32_t* taps; int64_t parts;")
+
+_NAMES[LayerTable] = "LayerTable"
+_TYPES["LayerTable"] = LayerTable
+
+class RowsLayer(Operation):
+    """A sparse linear layer between arrays [rows][inputs] and [rows][outputs], ``lanes`` rows at a time. ``table`` is that of
+    what is summed, whose numbers begin at ``places``."""
+    _fields_ = _fields("""LayerTable table; const int32_t* places; const float* in; const float* weights; float* scratch;
+        int64_t rows, inputs, outputs, lanes;""")
+
+class LayerOutput(RowsLayer):
+    """``scratch`` holds lanes * (inputs + outputs)."""
+    _fields_ = _fields("const float* bias; float* out;")
+
+class LayerGradients(RowsLayer):
+    """Of its input, surviving weights and bias, each where it is wanted; ``table`` is that of the transposed weights. Products
+    are summed for ``band`` times ``lanes`` rows at a time: ``offsets`` and ``owners`` as those of SparseGradient, with lanes in
+    place of planes; weight i is number slots[i] of them. ``scratch`` holds lanes * (band * (inputs + outputs) + inputs) +
+    16 * outputs + 256 * groups."""
+    _fields_ = _fields("""const float* out_gradient; float* in_gradient; float* weight_gradient; float* bias_gradient;
+        const int32_t* offsets; const int32_t* owners; const int32_t* slots; int64_t groups, survivors, band;""")
+
+class Gelu(Operation):
+    """out = in * the normal distribution up to ``in``, or what ``tanh`` makes of it."""
+    _fields_ = _fields("const float* in; float* out; int64_t count, tanh;")
+
+class GeluGradient(Gelu):
+    """Of ``in``."""
+    _fields_ = _fields("const float* out_gradient; float* gradient;")
+
+class SelfAttention(Operation):
+    """softmax(scale * q k) v of ``heads`` of ``batch`` sequences of ``tokens``; a head's features, ``width`` of them, are
+    neighbours. Strides, of sequence, head and token, are alike for queries, keys and values. ``cosines`` and ``sines``
+    [tokens][width] turn queries and keys, where there are any; the first half of sines is negative, and ``width`` at most 128.
+    ``sums`` [batch * heads][tokens] are remembered. With tokens and width rounded up to 16, ``scratch`` holds
+    6 * tokens * width + 2 * tokens * tokens."""
+    _fields_ = _fields("""const float* query; const float* key; const float* value; const float* cosines; const float* sines;
+        float* out; float* sums; float* scratch;
+        int64_t batch, heads, tokens, width, in_stride[3], out_stride[3], causal; double scale;""")
+
+class SelfAttentionGradient(SelfAttention):
+    """Of queries, keys and values, which lie as they do; the output's lies as the output does."""
+    _fields_ = _fields("""const float* out_gradient; float* query_gradient; float* key_gradient; float* value_gradient;""")
+
 class PlaneSums(Operation):
     """The gradient of biases: sums[o] is the sum of all of in[outs[o]]."""
     _fields_ = _fields("Vectors vectors; const float* in; const int32_t* outs; float* sums; int64_t outputs;")
@@ -443,6 +490,12 @@ TRAINING: dict[type[Operation], str] = {
     PoolingGradient: "training/pooling.inl",
     BatchNorm: "training/batch_norm.inl",
     BatchNormGradient: "training/batch_norm.inl",
+    LayerOutput: "training/layer.inl",
+    LayerGradients: "training/layer.inl",
+    Gelu: "training/gelu.inl",
+    GeluGradient: "training/gelu.inl",
+    SelfAttention: "training/attention.inl",
+    SelfAttentionGradient: "training/attention.inl",
 }
 """The same for operations of a step of training, whose kernels are told of the step instead of a call: pointers in them are
 addresses, since a trainer owns all that it works on."""
@@ -450,7 +503,18 @@ addresses, since a trainer owns all that it works on."""
 STEPS = tuple(TRAINING)
 
 
-_PARTS: tuple[type[ctypes.Structure], ...] = Value, Strided, Array, Tap, Stretch, Op, Vectors, Parameter, Job
+_PARTS: tuple[type[ctypes.Structure], ...] = (
+    Value,
+    Strided,
+    Array,
+    Tap,
+    Stretch,
+    Op,
+    Vectors,
+    Parameter,
+    Job,
+    LayerTable,
+)
 
 
 def _declaration(name: str, kind: Any) -> str:

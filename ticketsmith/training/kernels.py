@@ -13,7 +13,12 @@ from ticketsmith.tasks.task import Task
 from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.native.learner import NativeLearner
 from ticketsmith.training.native.recognise import NotFollowedError, recognise
+from ticketsmith.training.native.rule import SWAPPED
+from ticketsmith.training.native.swap import Swap, SwapLearner, swappable
 from ticketsmith.training.ranks import Ranks
+
+_NAMED = 4
+"""Layers that a note names."""
 
 
 def make_learner(
@@ -39,10 +44,25 @@ def make_learner(
         try:
             graph, examples = recognise(model, task, training, masks)
         except NotFollowedError as error:
-            note(f"PyTorch trains it, and no native kernels: {error}")
+            swap = swappable(model, task, training, masks)
+            note(_told(str(error), swap))
+            names = swap.sparse(masks)
+            if names or swap.functions:
+                return SwapLearner(task, model, masks, training, names, bool(swap.functions))
         else:
             return NativeLearner(task, model, masks, training, graph, examples, threads)
     return TorchLearner(task, model.to(device), masks, training, ranks if training.ranks > 1 else None)
+
+
+def _told(why: str, swap: Swap) -> str:
+    """The same for all runs of a recipe, whatever their sparsity."""
+    parts = [" and ".join(swap.functions)] if swap.functions else []
+    if layers := [name.removesuffix(".weight") for name in swap.rows]:
+        more = len(layers) - _NAMED
+        some = ", ".join(layers[:_NAMED]) + f" and {more} more" if more > 1 else ", ".join(layers)
+        parts.append(f"large linear layers that have lost {SWAPPED:.0%} of their weights ({some})")
+    kernels = f"native kernels only {', and '.join(parts)}" if parts else "no native kernels"
+    return f"PyTorch trains it, and {kernels}: {why}"
 
 
 def check_kernels(training: Training, device: str) -> None:

@@ -167,7 +167,7 @@ def profile(
         if isinstance(learner, NativeLearner):
             learner.measure()
         count = _count(stretch, learner, place, total, steps)
-        native = not isinstance(learner, TorchLearner)
+        native = learner.kernels != "torch"
         others = {}
         if sparsity > 0:
             whole = {name: torch.ones_like(mask) for name, mask in masks.items()}

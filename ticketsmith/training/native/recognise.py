@@ -82,9 +82,14 @@ def _parameters(model: nn.Module) -> Mapping[str, nn.Parameter]:
     if len({id(parameter) for parameter in every.values()}) < len(every):
         raise NotFollowedError("two layers share a weight")
     for path, module in model.named_modules():
-        if any(getattr(module, hooks) for hooks in _HOOKS):
+        if has_hooks(module):
             raise NotFollowedError(f"{path or 'the model'} has a hook")
     return every
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something is called with it that is no part of its ``forward``."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def _check_ends(nodes: tuple[Node, ...], examples: PlainExamples) -> None:

@@ -20,6 +20,19 @@ SMALL = 256
 """A layer of fewer weights is dense: its lists would cost as much as its arithmetic."""
 
 
+SWAPPED = 0.75
+"""Share of zeros from which a linear layer is swapped for a sparse one, in a network that PyTorch trains."""
+
+PRODUCTS = 2_000_000
+"""Multiplications of such a layer, forward and dense, from which it is: below, calling it costs as much as it saves."""
+
+
+def swapped(mask: np.ndarray, rows: int) -> bool:
+    """Whether the linear layer of ``mask`` [outputs, inputs], which is given so many rows in a step, is swapped."""
+    zeros = mask.size - int(np.count_nonzero(mask))
+    return rows * mask.size >= PRODUCTS and zeros >= SWAPPED * mask.size
+
+
 def sparse_weights(graph: Graph, masks: Mapping[str, np.ndarray]) -> frozenset[str]:
     """Names of the weights that take the sparse kernels; ``masks``, True survives, are those of pruned weights by name.
 

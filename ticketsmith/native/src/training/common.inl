@@ -26,6 +26,11 @@ inline Division division(const Vectors& v, int64_t outputs, Share share) {
   return {{0, rows}, part(outputs, share)};
 }
 
+// The lanes of the first `count`, as a mask.
+inline uint16_t seen(int64_t count) {
+  return count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<uint16_t>((1u << count) - 1);
+}
+
 // One step of the optimizer for `count` vectors of weights from `at` on. The formulas are PyTorch's. A function of its own, called
 // by tiles of all shapes, whose code it would multiply.
 using Improve = void (*)(const Parameter&, int64_t at, const F16* gradients, int64_t count, const uint16_t* mask, const Step&);
