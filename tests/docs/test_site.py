@@ -81,18 +81,13 @@ def test_search_answers_without_a_network(site: Path, phone: Any) -> None:
 
 
 def test_each_path_leads_on(site: Path, phone: Any) -> None:
-    phone.goto((site / "index.html").as_uri())
-    paths = phone.locator("article h2 + ul")
-    assert paths.count() == 3
-    for path in range(3):
-        links = paths.nth(path).locator("li")
-        for number in range(links.count()):
-            link = links.nth(number).locator("a").first
-            name = link.get_attribute("href")
-            link.click()
-            phone.wait_for_url(f"**/{name}")
-            assert phone.locator("article h1").is_visible()
-            phone.go_back()
+    """By its first link, on a phone; that all others lead somewhere is what the strict build says."""
+    for path, title in enumerate(("Prune, quantise, both or neither?", "The science", "Running on Kubernetes")):
+        phone.goto((site / "index.html").as_uri())
+        paths = phone.locator("article h2 + ul")
+        assert [paths.nth(each).locator("li").count() for each in range(paths.count())] == [3, 3, 3]
+        paths.nth(path).locator("a").first.click()
+        phone.locator("article h1", has_text=title).wait_for()
 
 
 def test_pages_show_docstrings_sources_and_the_report(site: Path, phone: Any) -> None:
