@@ -126,7 +126,7 @@ def race(rivals: dict[str, Rival], steps: int, rounds: int) -> None:
     best = max(
         (rival for rival in rivals if rival.startswith("PyTorch")), key=lambda rival: statistics.median(rates[rival])
     )
-    beside = " x open_lth of the same sparsity" if others else ""
+    beside = " x open_lth of the same sparsity" if any(rival.startswith("open_lth") for rival in rivals) else ""
     print(f"{'':24s} steps a CPU second (least to most)   x {best} (least to most)   time / dense time{beside}")
     for rival, each in rates.items():
         ratios = [rate / other for rate, other in zip(each, rates[best], strict=True)]
