@@ -531,7 +531,7 @@ def test_init_asks_for_native_kernels_only_where_they_were_built(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for built, kernels in ((True, "native"), (False, "torch")):
-        monkeypatch.setattr("ticketsmith.native.is_built", lambda built=built: built)
+        monkeypatch.setattr("ticketsmith.native.available", lambda built=built: built)
         place = tmp_path / f"{kernels}.yaml"
         assert call("init", str(place), capsys=capsys)[0] == 0
         assert load_recipe(place, ()).training.kernels == kernels

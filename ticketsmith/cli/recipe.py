@@ -27,11 +27,11 @@ def init(path: str) -> None:
 
     from ticketsmith.config.json_schema import recipe_schema
     from ticketsmith.errors import RecipeError, disk_error
-    from ticketsmith.native import is_built
+    from ticketsmith.native import available
 
     place = FilePath(path)
     template = files("ticketsmith.config").joinpath("template.yaml").read_text()
-    if not is_built():
+    if not available():
         template = template.replace("kernels: native ", "kernels: torch  ")
     try:
         with place.open("x") as file:

@@ -52,9 +52,9 @@ def demo(overrides: Sequence[str], store: str | None, workers: int | None, bench
     from ticketsmith.api import finish
     from ticketsmith.cli.opened import say_verdict
     from ticketsmith.cli.progress import OneLine
-    from ticketsmith.native import is_built
+    from ticketsmith.native import available
 
-    if not is_built():
+    if not available():
         overrides = ["training.kernels=torch", *overrides]
     with as_file(files("ticketsmith.config").joinpath("demo.yaml")) as recipe, OneLine() as line:
         experiment = _train(

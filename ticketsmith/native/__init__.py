@@ -68,15 +68,6 @@ def fast_run() -> Callable[[int, Any, Any, int], int] | None:
     return run
 
 
-def is_built() -> bool:
-    """Whether the kernels are here, and load."""
-    try:
-        library()
-    except NotBuiltError:
-        return False
-    return True
-
-
 def best_isa() -> Isa:
     """The best instruction set that this build and this machine both have; TICKETSMITH_ISA names another one.
 
