@@ -28,6 +28,7 @@ from ticketsmith.cli.main import group
 from ticketsmith.engines import onnx_runtime
 from ticketsmith.errors import DamagedRunError, RecipeError, TicketSmithError
 from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
+from ticketsmith.inference.tables.footprint import Footprint, footprint
 from ticketsmith.report.candidates import document
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -50,6 +51,7 @@ def _load_broken(path: Path, threads: int, batch: int | None) -> Any:
 
 
 BROKEN = Form("broken", "onnxruntime", "int8", ("onnxruntime",), ("model.onnx",), _write_broken, _load_broken)
+MEMORY = Footprint(1.5, 2.5, 30_000_000, 40_000_000, 1_000, 20_000_000)
 FORMS = {name: forms.FORMS[name] for name in NAMES} | {"broken": BROKEN}
 
 
@@ -63,8 +65,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(forms, "FORMS", FORMS)
         patch.setattr(timing, "FORMS", FORMS)
         patch.setattr("ticketsmith.export.tsk_file.tuned_choices", lambda *_: {})  # takes seconds for each file
+        patch.setattr(measure, "footprint", lambda *_: MEMORY)  # a process for each file
         trained.measure_candidates(SETTINGS, machine="here=0.10")
     return folder / "runs"
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "footprint", lambda *_: MEMORY)
 
 
 @pytest.fixture
@@ -108,6 +116,22 @@ def test_every_number_is_found_again_by_loading_the_named_file(experiment: ticke
         assert len(content) == row["bytes"]
         assert _accuracy(path, experiment) == pytest.approx(row["by_seed"]["0"], abs=1e-9), row["form"]
         assert set(row["by_seed"]) == {"0", "1"}
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "sparse"])
+def test_memory_is_that_of_a_process_which_serves_the_very_file(
+    name: str, experiment: ticketsmith.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = next(row for row in _rows(experiment) if row["form"] == name)
+    assert (row["private_bytes"], row["load_ms"], row["first_call_ms"]) == (20_000_000, 1.5, 2.5)
+    path, deploy = Path(experiment.store.url, "digits", row["files"][0]["path"]), FORMS[name].deploy
+    assert deploy is not None
+    shown = footprint(deploy(path, 1), np.zeros((1, *experiment.task.example(1).shape[1:]), np.float32), 1, path.parent)
+    (path.parent / "inputs.npy").unlink()
+    assert shown is not None
+    assert shown.private_bytes is not None
+    assert row["bytes"] < shown.private_bytes < shown.peak_bytes
+    assert shown.load_ms > 0
 
 
 def test_what_computes_something_else_loses_its_gate_and_is_not_deployed(experiment: ticketsmith.Experiment) -> None:

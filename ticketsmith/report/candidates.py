@@ -8,6 +8,7 @@ from typing import Any
 
 from ticketsmith import units
 from ticketsmith.evidence.break_even import BreakEven
+from ticketsmith.evidence.candidates import Memory
 from ticketsmith.evidence.choice import KINDS, Candidate, Choice, Setting, Time
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.interaction import Square
@@ -37,6 +38,8 @@ def table(choice: Choice, setting: Setting, times: Sequence[Time] | None = None)
         "Within its precision": [_ratio(setting, setting.within(time), time) for time in rows],
         choice.metric.name.replace("_", " ").capitalize(): [_quality(choice, time.candidate) for time in rows],
         "On disk": [units.size(time.candidate.bytes) for time in rows],
+        "Memory": [_memory(time) for time in rows],
+        "Load": [_load(time) for time in rows],
         "Per million": [_price(choice, setting, time) for time in rows],
         "Gates": [str(time.candidate.status) for time in rows],
         "File": [time.entry.sha256[:12] for time in rows],
@@ -171,8 +174,13 @@ def _row(choice: Choice, setting: Setting, time: Time) -> dict[str, Any]:
         "quality_high": one.quality.high if one.quality else None,
         "by_seed": {str(seed): value for seed, value in one.values(choice.metric.name).items()}, "bytes": timed.bytes,
         "files": [{**asdict(file), "path": f"candidates/{timed.sha256[:16]}/{file.name}"} for file in timed.files],
-        "sha256": timed.sha256, "judged_in_calls_of": one.calls or None,
+        **_weight(time.memory), "sha256": timed.sha256, "judged_in_calls_of": one.calls or None,
     }  # fmt: skip
+
+
+def _weight(memory: Memory | None) -> dict[str, float | None]:
+    names = ("private_bytes", "load_ms", "first_call_ms")
+    return {name: None if memory is None else getattr(memory, name) for name in names}
 
 
 def _plain(setting: Setting, rival: Time | None, time: Time) -> dict[str, float] | None:
@@ -221,6 +229,14 @@ def _ratio(setting: Setting, rival: Time | None, time: Time) -> str:
 
 def _quality(choice: Choice, one: Candidate) -> str:
     return measures.quality(choice.metric, one.quality) if one.quality else NONE
+
+
+def _memory(time: Time) -> str:
+    return NONE if time.memory is None else units.size(time.memory.private_bytes)
+
+
+def _load(time: Time) -> str:
+    return NONE if time.memory is None else units.latency(time.memory.load_ms / 1e3)
 
 
 def _price(choice: Choice, setting: Setting, time: Time) -> str:
