@@ -183,6 +183,12 @@ def finish(
             experiment.time_inference(machine=machine)
         except TicketSmithError as error:
             note(f"inference speed was not measured: {error}")
+        if experiment.recipe.benchmark.candidates and (outcome.trained or experiment.findings.choice is None):
+            note("judging and timing candidates ...")
+            try:
+                experiment.measure_candidates(machine=machine)
+            except TicketSmithError as error:
+                note(f"candidates were not measured: {error}")
     note("writing the report ...")
     return experiment.report()
 
@@ -462,7 +468,10 @@ class Experiment(ExperimentReader):
         from ticketsmith.tasks.task import serving as serving_of
 
         rate = rate_of(machine)
-        how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=FILE_PRECISIONS)
+        asked = self.recipe.benchmark
+        how = settings or BenchmarkSettings(
+            batch_sizes=asked.batch_sizes, rounds=asked.rounds, precisions=FILE_PRECISIONS
+        )
         if how.device != "cpu":
             raise RecipeError(f"--candidates are files for CPUs; --device {how.device} has none.")
         runs = [r for r in self.results if not r.diverged and r.draw == 0 and r.final is not None]

@@ -159,6 +159,29 @@ def test_a_second_call_judges_nothing(experiment: ticketsmith.Experiment, monkey
     assert choice.rate is None
 
 
+def test_a_recipe_asks_for_them_and_they_are_raced_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(store, tmp_path / "runs")
+    (own / "digits/candidates.json").unlink()
+    (tmp_path / "recipe.yaml").write_text(DIGITS)
+    more = ["benchmark={candidates: true, batch_sizes: [1], rounds: 10}"]
+    recipe = api.load(tmp_path / "recipe.yaml", [f"store={own}", *more])
+    monkeypatch.setattr(forms, "FORMS", {name: FORMS[name] for name in ("onnxruntime", "sparse")})
+    monkeypatch.setattr(timing, "FORMS", FORMS)
+    monkeypatch.setattr(api.Experiment, "time_inference", lambda *_, **__: None)
+    trained = api.train(api.prepare(recipe), executor="debug", variants=("ticket",))
+    report = api.finish(trained)
+    assert report is not None
+    choice = api.open_experiment("digits", own).findings.choice
+    assert choice is not None
+    assert {one.form for one in choice.candidates} == {"onnxruntime", "sparse"}
+    assert f"{choice.lead.times[0].entry.sha256[:12]}" in (Path(report).parent / "report.md").read_text()
+    before = (own / "digits/candidates.json").stat().st_mtime_ns
+    api.finish(api.train(api.prepare(recipe), executor="debug", variants=("ticket",)))
+    assert (own / "digits/candidates.json").stat().st_mtime_ns == before
+
+
 def test_a_file_that_was_changed_is_neither_timed_nor_told(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
     shutil.copytree(experiment.store.url, tmp_path / "runs")
     other = ticketsmith.open_experiment("digits", tmp_path / "runs")

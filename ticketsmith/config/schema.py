@@ -334,6 +334,11 @@ class BenchmarkSettings(Frozen):
         (1, 32), strict=False, min_length=1, description="Inputs a call."
     )
     rounds: int = Field(100, ge=10, le=100_000, description="Interleaved rounds over all models.")
+    candidates: bool = Field(
+        False,
+        description="Also whether to prune, quantise, both or neither, by the files that would be served, as "
+        "`ticketsmith benchmark --candidates` does: each is judged in every replicate, which takes minutes.",
+    )
 
 
 def _also_by_name(schema: dict[str, Any]) -> None:
@@ -523,6 +528,8 @@ class Recipe(Frozen):
             del plain["search"]
         if not self.gates.looks:
             del plain["gates"]["looks"]
+        if not self.benchmark.candidates:
+            del plain["benchmark"]["candidates"]
         if not self.variants.unstructured:
             del plain["variants"]["unstructured"]
         for name in ("accumulate", "ranks", "activation_checkpointing", "compile", "kernels"):
