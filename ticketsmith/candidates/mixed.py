@@ -31,7 +31,7 @@ from ticketsmith.evidence.rounds import Bootstrap, Ratio
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Verdict, level_status
-from ticketsmith.export.tsk_file import tuned_choices
+from ticketsmith.export.tsk_file import step_of, tuned_choices
 from ticketsmith.race import Runner, Stopwatch, race, warm_up
 from ticketsmith.runtime import artifact
 from ticketsmith.runtime.from_torch import from_torch
@@ -40,7 +40,7 @@ from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.runtime.precision import low_tensors
 from ticketsmith.runtime.tune import Measured, choices, tune
 from ticketsmith.tasks.build import single_example
-from ticketsmith.tasks.task import Task
+from ticketsmith.tasks.task import Phase, Task, serving
 
 FLOAT32 = "float32"
 LOW = tuple(precision for precision in PRECISIONS if precision != FLOAT32)
@@ -62,8 +62,8 @@ class NothingPassesError(TicketSmithError):
 
 @dataclass(frozen=True)
 class Move:
-    """One layer in one lower precision. ``saved`` is in seconds a call of one input; ``loss`` is what the metric loses on
-    validation by this alone, the mean over replicates, in its unit (positive: worse)."""
+    """One layer in one lower precision. ``saved`` is in seconds a call of one input, or a token of a model that decodes; ``loss``
+    is what the metric loses on validation by this alone, the mean over replicates, in its unit (positive: worse)."""
 
     tensor: str
     precision: str
@@ -141,10 +141,20 @@ class Question:
     metric: Metric
     note: Callable[[str], None] = lambda text: None
 
+    @property
+    def decode(self) -> Phase | None:
+        """How the model generates one token after another; None where it does not."""
+        generates = hasattr(self.models[0], "stepper")
+        return next((part for part in serving(self.task).phases if part.name == "decode" and generates), None)
+
 
 def measured(graph: Graph) -> dict[str, list[Measured]]:
-    """Products timed in every precision."""
-    return {precision: tune(graph, precision=precision, batches=()) for precision in PRECISIONS}
+    """Products timed in every precision, of one token too where it decodes."""
+    graphs = [one for one in (graph, step_of(graph)) if one is not None]
+    return {
+        precision: [one for graph in graphs for one in tune(graph, precision=precision, batches=())]
+        for precision in PRECISIONS
+    }
 
 
 def fastest(question: Question) -> Mixed:
@@ -215,7 +225,8 @@ class _Search:
             reasons |= dict.fromkeys(last.precisions, "the whole file was not surely faster with it")
             last, verdicts, scores, speedup = plain, begun[1], begun[0], None
         elif speedup is not None:
-            words.append(f"The file is {_times(speedup)} as fast as in float32, one input a call.")
+            how = "token by token" if question.decode else "one input a call"
+            words.append(f"The file is {_times(speedup)} as fast as in float32, {how}.")
         elif not ended:
             words.append("No layer is both faster in a lower precision and within the gates: the file is float32.")
         rows = tuple(
@@ -258,7 +269,7 @@ class _Search:
             if level_status(verdicts) is Status.PASS:
                 lowered[move.tensor] = move
                 chain.append(file)
-                reasons[move.tensor] = f"saves {1e6 * move.saved:.2g} µs a call"
+                reasons[move.tensor] = f"saves {1e6 * move.saved:.2g} µs"
             elif move.tensor not in lowered:
                 reasons[move.tensor] = f"as {move.precision} the gates were not shown to pass on validation"
         return chain, reasons
@@ -310,12 +321,14 @@ class _Search:
         }
 
     def seconds(self, precision: str) -> dict[str, float]:
-        """What each layer takes of a call of one input, in its best format: by tensor, those that share one together."""
+        """What each layer takes of a call of one input, or of a token, in its best format: by tensor, those that share one
+        together."""
         by_output = {node.output: node.weights["weight"] for node in self.graphs[0].nodes if node.op in PRODUCTS}
         totals: dict[str, float] = {}
         for one in self.times[precision]:
             mode, _, output = one.key.partition(":")
-            if mode != "lanes" and output in by_output:
+            counts = mode == "vector" if self.question.decode else mode != "lanes"
+            if counts and output in by_output:
                 name = by_output[output]
                 totals[name] = totals.get(name, 0.0) + one.seconds[one.choice]
         return totals
@@ -332,10 +345,12 @@ class _Search:
         )
 
     def raced(self, plain: _File, mixed: _File) -> Ratio:
-        """How many times as fast the exported file is, whole calls of one input, in turn; with its interval."""
+        """How many times as fast the exported file is, whole calls of one input, or tokens, in turn; with its interval."""
         self.question.note("racing the file against float32 ...")
         inputs: NDArray[Any] = np.ascontiguousarray(single_example(self.question.task, 1).numpy())
-        runners = [Runner(artifact.load(file.paths[0]), inputs) for file in (plain, mixed)]
+        models = [artifact.load(file.paths[0]) for file in (plain, mixed)]
+        part = self.question.decode
+        runners = [Runner(*part.begin(model, inputs)) if part else Runner(model, inputs) for model in models]
         stopwatch = Stopwatch()
         calls = [warm.calls for warm in warm_up(runners, stopwatch, None)]
         rounds = race(runners, calls, stopwatch, rounds=_ROUNDS)

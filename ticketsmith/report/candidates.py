@@ -37,9 +37,7 @@ def table(choice: Choice, setting: Setting, times: Sequence[Time] | None = None)
         against: [_ratio(setting, rival, time) for time in rows],
         "Within its precision": [_ratio(setting, setting.within(time), time) for time in rows],
         choice.metric.name.replace("_", " ").capitalize(): [_quality(choice, time.candidate) for time in rows],
-        "On disk": [units.size(time.candidate.bytes) for time in rows],
-        "Memory": [_memory(time) for time in rows],
-        "Load": [_load(time) for time in rows],
+        "On disk": [f"{units.size(time.candidate.bytes)}{_memory(time)}" for time in rows],
         "Per million": [_price(choice, setting, time) for time in rows],
         "Gates": [str(time.candidate.status) for time in rows],
         "File": [time.entry.sha256[:12] for time in rows],
@@ -69,7 +67,7 @@ def settings(choice: Choice) -> Table:
                 best.candidate.kind if best else NONE,
                 f"{words.took(rival)}\n{words.way(rival.candidate)}" if rival else NONE,
                 f"{words.took(best)}\n{words.named(best.candidate)}" if best else NONE,
-                words.ratio(one.ratio(rival, best)) if rival and best else NONE,
+                _interval(one.ratio(rival, best)) if rival and best else NONE,
                 "\n".join(f"{_even(even)}, {form}" for form, even in one.break_even.items()) or NONE,
             )
         )
@@ -224,19 +222,22 @@ def _ratio(setting: Setting, rival: Time | None, time: Time) -> str:
         return units.times(1.0)
     value: Ratio = setting.ratio(rival, time)
     doubt = "\nno clear difference" if value.low <= 1.0 <= value.high else ""
-    return f"{units.times(value.median)}\n{units.times(value.low)} to {units.times(value.high)}{doubt}"
+    return f"{_interval(value)}{doubt}"
 
 
 def _quality(choice: Choice, one: Candidate) -> str:
     return measures.quality(choice.metric, one.quality) if one.quality else NONE
 
 
+def _interval(value: Ratio) -> str:
+    return f"{units.times(value.median)}\n{units.times(value.low)} to {units.times(value.high)}"
+
+
 def _memory(time: Time) -> str:
-    return NONE if time.memory is None else units.size(time.memory.private_bytes)
-
-
-def _load(time: Time) -> str:
-    return NONE if time.memory is None else units.latency(time.memory.load_ms / 1e3)
+    """What serving takes, and loading, beneath the size of the file."""
+    if (memory := time.memory) is None:
+        return ""
+    return f"\n{units.size(memory.private_bytes)} in memory\nloads in {units.latency(memory.load_ms / 1e3)}"
 
 
 def _price(choice: Choice, setting: Setting, time: Time) -> str:
