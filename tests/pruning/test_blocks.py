@@ -138,6 +138,13 @@ def test_from_a_recipe_to_masks_and_what_the_pattern_costs(recipe_file: Callable
     assert free == {True}
     report = (Path(experiment.report()).parent / "report.md").read_text()
     assert "unstructured ticket" in report
+    rows = [
+        line.split("|")
+        for line in report.partition("### What the pattern costs")[2].partition("\n\n![")[0].splitlines()
+    ]
+    costs = {cells[1].strip(): cells[-2] for cells in rows if len(cells) == 6 and "%" in cells[1]}
+    assert list(costs) == ["50.0 %", "75.0 %"]
+    assert all("points" in cell for cell in costs.values())
     assert "pattern" in report.partition("unstructured ticket")[2].partition(".\n")[0]
 
 

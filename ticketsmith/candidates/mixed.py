@@ -119,7 +119,7 @@ class Mixed:
                 for row in self.rows
             ],
             "gates": [
-                {"gate": one.gate.metric, "status": one.status.value, "why": _said([one])} for one in self.verdicts
+                {"gate": one.gate.metric, "status": one.status.value, "why": _worse(one)} for one in self.verdicts
             ],
             "speedup_over_float32": None if speedup is None else [speedup.median, speedup.low, speedup.high],
             "said": list(self.words),
@@ -371,16 +371,20 @@ def _result(run: Result, scores: Scores, split: Split) -> Result:
 def _said(verdicts: Sequence[Verdict]) -> str:
     """What gates say in a clause each; of those that pass only where all do."""
     failing = [one for one in verdicts if one.status is not Status.PASS] or verdicts
-    return "; ".join(map(_clause, failing))
+    return "; ".join(f"{one.gate.metric} is {one.status.value}: {_worse(one)}" for one in failing)
 
 
-def _clause(one: Verdict) -> str:
-    scale, unit = (1.0, "") if one.gate.max_drop is not None else (100.0, " %")
+def _worse(one: Verdict) -> str:
+    """By how much it is worse, to the digits that matter beside its margin."""
     if one.estimate is None:
-        return f"{one.gate.metric} is {one.status.value}: nothing can be compared"
-    bound = "" if one.bound is None else f", at most {scale * one.bound:.3g}{unit}"
-    worse = f"{scale * one.estimate:.3g}{unit} worse{bound}, where {scale * one.gate.margin:.3g}{unit} may be lost"
-    return f"{one.gate.metric} is {one.status.value}: {worse}"
+        return "nothing can be compared"
+    scale, unit = (1.0, "") if one.gate.max_drop is not None else (100.0, " %")
+    decimals = max(0, 2 - math.floor(math.log10(scale * one.gate.margin)))
+    estimate, bound, margin = (
+        "" if value is None else f"{scale * value + 0.0:.{decimals}f}{unit}"
+        for value in (one.estimate, one.bound, one.gate.margin)
+    )
+    return f"{estimate} worse{f', at most {bound}' if bound else ''}, where {margin} may be lost"
 
 
 def _layer(tensor: str) -> str:
