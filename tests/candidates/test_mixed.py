@@ -18,10 +18,12 @@ from ticketsmith.errors import RecipeError
 from ticketsmith.evidence.rounds import Ratio
 from ticketsmith.evidence.verdicts import Gate
 from ticketsmith.runtime.artifact import open_artifact
+from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.model import PRECISIONS
-from ticketsmith.runtime.precision import from_int8, to_int8
+from ticketsmith.runtime.precision import rounded
 from ticketsmith.runtime.tune import Measured
+from ticketsmith.tasks.build import single_example
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -74,8 +76,10 @@ def test_layers_that_gain_are_lowered_and_the_very_file_is_judged(store: Path, t
     }
     assert entry["layers"][0]["validation_loss"].keys() == {"int8", "bfloat16"}
     file, run = open_artifact(place), experiment.find(0.0, variant="dense")
-    weight = experiment.model(run).state_dict()["fc1.weight"].numpy()
-    np.testing.assert_array_equal(file.graph.tensors["fc1.weight"], from_int8(*to_int8(weight)))
+    whole = rounded(from_torch(experiment.model(run), single_example(experiment.task, 1)), "int8")
+    for name in ("fc1.weight", "fc2.weight"):
+        np.testing.assert_array_equal(file.graph.tensors[name], whole.tensors[name])
+    assert not np.array_equal(file.graph.tensors["output.weight"], whole.tensors["output.weight"])
     assert file.precision == {"fc1.weight": "int8", "fc2.weight": "int8"}
     again = judge(experiment.task, runtime.load(place), 1, lambda count: None)
     assert again.test == entry["test"]

@@ -30,6 +30,7 @@ from ticketsmith.plugins import nearest
 from ticketsmith.runtime import artifact
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
+from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.version import __version__
 
 CALIBRATION = 512
@@ -245,13 +246,15 @@ def _torch(name: str, precision: str, write: Callable[[Network, Path], None], op
     return Form(name, "torch", precision, packages, ("model.pt2",), write, load, deploy)
 
 
-def _sparse(name: str, precision: str) -> Form:
+def _sparse(precision: str) -> Form:
+    """In a precision that our runtime has; those of one storage differ in what follows it."""
     write, low = partial(_write_tsk, precision), precision != FLOAT32
-    packages = (native.__name__,)
+    packages, stored = (native.__name__,), precision.partition("_")[0]
+    name = f"sparse-{precision.replace('_', '-')}" if low else "sparse"
     return Form(
         name,
         "sparse",
-        precision,
+        stored,
         packages,
         ("model.tsk",),
         write,
@@ -278,9 +281,7 @@ _FORMS = (
     _openvino("openvino-int4-weights", "int4", partial(_write_compressed, 4)),
     _torch("torch-bfloat16", "bfloat16", _write_torch, {"precision": "bfloat16"}),
     _torch("torch-int8-weights", "int8", _write_torchao, {"torchao": True}),
-    _sparse("sparse", FLOAT32),
-    _sparse("sparse-bfloat16", "bfloat16"),
-    _sparse("sparse-int8", "int8"),
+    *map(_sparse, PRECISIONS),
 )
 FORMS = {form.name: form for form in _FORMS}
 """By name, in the order in which they are told."""
