@@ -41,6 +41,8 @@ from ticketsmith.store.index import Index
 from ticketsmith.training.job import Job
 
 if TYPE_CHECKING:
+    from ticketsmith.evidence.verdicts import Gate
+    from ticketsmith.export.subject import Ready
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
     from ticketsmith.track.send import Tally
@@ -181,6 +183,12 @@ def finish(
             experiment.time_inference(machine=machine)
         except TicketSmithError as error:
             note(f"inference speed was not measured: {error}")
+        if experiment.recipe.benchmark.candidates and (outcome.trained or experiment.findings.choice is None):
+            note("judging and timing candidates ...")
+            try:
+                experiment.measure_candidates(machine=machine)
+            except TicketSmithError as error:
+                note(f"candidates were not measured: {error}")
     note("writing the report ...")
     return experiment.report()
 
@@ -281,22 +289,45 @@ class Experiment(ExperimentReader):
         start_weights: bool = False,
         licence: str = "unknown",
         force: bool = False,
+        gates: Sequence[Gate] = (),
         note: Callable[[str], None] = lambda text: None,
     ) -> Export:
         """Writes one run as files for others, checked against PyTorch; docs/export.md tells the formats.
 
-        The run is that of ``key``, or the one that ``find`` gives. Raises TicketSmithError when there is none, when it
+        The run is that of ``key``, or the one that ``find`` gives. ``precision`` of ``tsk`` may be ``auto``: that of each layer
+        with which the file is fastest here and passes its gates, judged by running it in every replicate. ``gates`` take the
+        place of the recipe's. Raises TicketSmithError when there is none, when it
         cannot be written in a format, when a file does not give the model's outputs, and when something is at ``output``
         already and ``force`` is not set.
         """
         from ticketsmith.export.subject import ExportSettings  # these import torch
-        from ticketsmith.export.write import check_formats, export
+        from ticketsmith.export.write import AUTO, check_formats, export
         from ticketsmith.exporter import subject_of
 
         check_formats(formats, precision)
         result = self.find(sparsity, seed=seed, variant=variant) if key is None else self.result(key)
         how = ExportSettings(precision, tuned, start_weights, force, licence)
-        return export(subject_of(self, result), Path(output), formats, how, note)
+        subject = subject_of(self, result)
+        if gates:
+            subject = dataclasses.replace(subject, policy=dataclasses.replace(subject.policy, gates=tuple(gates)))
+        if precision == AUTO:
+            how = dataclasses.replace(how, ready=self._mixed(result, gates, note))
+        return export(subject, Path(output), formats, how, note)
+
+    def _mixed(self, result: Result, gates: Sequence[Gate], note: Callable[[str], None]) -> Ready:
+        """The fastest .tsk file of a run that passes its gates, each layer in a precision of its own."""
+        from ticketsmith.candidates.mixed import Question, fastest
+        from ticketsmith.export.subject import Ready
+
+        place = result.variant, result.level, result.draw
+        others = [r for r in self.results if (r.variant, r.level, r.draw) == place and r.seed != result.seed]
+        runs = [result, *(r for r in others if not r.diverged and r.final is not None)]
+        policy = self.findings.policy
+        if gates:
+            policy = dataclasses.replace(policy, gates=tuple(gates))
+        models = [self.model(run) for run in runs]
+        mixed = fastest(Question(self.task, runs, models, self.results, policy, self.findings.metric, note))
+        return Ready(mixed.content, mixed.document)
 
     def judge(self) -> Findings:
         """Judges every level of every variant, and writes ``gates.json``; the store remembers that verdicts were shown."""
@@ -437,7 +468,10 @@ class Experiment(ExperimentReader):
         from ticketsmith.tasks.task import serving as serving_of
 
         rate = rate_of(machine)
-        how = settings or BenchmarkSettings(batch_sizes=self.recipe.benchmark.batch_sizes, precisions=FILE_PRECISIONS)
+        asked = self.recipe.benchmark
+        how = settings or BenchmarkSettings(
+            batch_sizes=asked.batch_sizes, rounds=asked.rounds, precisions=FILE_PRECISIONS
+        )
         if how.device != "cpu":
             raise RecipeError(f"--candidates are files for CPUs; --device {how.device} has none.")
         runs = [r for r in self.results if not r.diverged and r.draw == 0 and r.final is not None]

@@ -334,12 +334,14 @@ def _facts(recipe: Recipe) -> dict[str, str]:
     facts = {"Task": _named(task)}
     facts |= {part.capitalize(): _named(task[part]) for part in ("data", "model") if part in task}
     whole = "" if pruning.structure == "unstructured" else f", whole {pruning.structure}s"
+    if pruning.block:
+        whole = ", blocks of {} x {} (outputs x inputs)".format(*pruning.block)
     rounds = f"{pruning.scope} scope{whole}, {pruning.fraction:.0%} a round, {pruning.levels} rounds"
     return facts | {
         "Training": f"{training.optimizer}, learning rate {training.lr:g} ({training.schedule}), batch "
         f"{training.batch_size}, {training.duration}",
         "Pruning": f"{_named(recipe.criterion)}, "
-        + (f"{', '.join(pruning.pattern)} pattern" if pruning.pattern else rounds),
+        + (f"{', '.join(pruning.patterns)} pattern" if pruning.patterns else rounds),
         **({"Rewound to": recipe.rewind} if recipe.variants.ticket or recipe.variants.one_shot else {}),
         "Replicates": str(recipe.replicates),
     }

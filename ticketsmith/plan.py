@@ -233,7 +233,7 @@ def _replicate(
             **_schedule(recipe.pruning, level, rounds),
         )
 
-    tickets, finetuned, relearned = {0: dense}, {0: dense}, {0: dense}
+    tickets, free, finetuned, relearned = {0: dense}, {0: dense}, {0: dense}, {0: dense}
     step = recipe.search.step(recipe.pruning.levels) if recipe.search else 1
     for level in range(1, recipe.pruning.levels + 1):
         before = level_before(level, step, recipe.pruning.levels)
@@ -241,13 +241,21 @@ def _replicate(
         if variants.ticket:
             mask = Prune(run=tickets[before].key, rule=rule(level, rounds))
             ticket = tickets[level] = add("ticket", level, rewound, mask)
+        if variants.unstructured:
+            alike = rule(level, rounds).model_copy(update=_free(recipe.pruning, level, before))
+            free[level] = add("unstructured", level, rewound, Prune(run=free[before].key, rule=alike))
         if variants.random_reinit:
             for draw in _draws(variants.random_reinit):
                 add("random_reinit", level, Init(draw=draw + 1), Same(run=ticket.key), draw)
         if variants.random_ticket:
             for draw in _draws(variants.random_ticket):
-                groups, structure = _group_size(recipe.pruning), recipe.pruning.structure
-                shuffled = Shuffle(run=ticket.key, draw=draw, groups=groups, structure=structure)
+                shuffled = Shuffle(
+                    run=ticket.key,
+                    draw=draw,
+                    groups=_group_size(recipe.pruning),
+                    structure=recipe.pruning.structure,
+                    block=recipe.pruning.block,
+                )
                 add("random_ticket", level, rewound, shuffled, draw)
         if variants.random_pruning:
             for draw in _draws(variants.random_pruning):
@@ -285,15 +293,31 @@ def _nothing(training: Training) -> Training:
 def _schedule(pruning: Pruning, level: int, rounds: int) -> dict[str, Any]:
     """The fields of a rule that say how much goes, and where, in a level's round or in ``rounds`` at once."""
     common = {"exclude": pruning.exclude, "include": pruning.include}
-    if pruning.pattern:
-        n, m = n_of_m(pruning.pattern[level - 1])
-        return {**common, "pattern": pruning.pattern[level - 1], "fraction": 1 - n / m}
+    if pruning.patterns:
+        n, m = n_of_m(pruning.patterns[level - 1])
+        return {**common, "pattern": pruning.patterns[level - 1], "fraction": 1 - n / m}
     amounts = {"fraction": pruning.fraction, "rates": tuple(pruning.rates.items()), "rounds": rounds}
-    return {**common, **amounts, "scope": pruning.scope, "structure": pruning.structure}
+    return {
+        **common,
+        **amounts,
+        "scope": pruning.scope,
+        "structure": pruning.structure,
+        "block": pruning.block,
+    }
+
+
+def _free(pruning: Pruning, level: int, before: int) -> dict[str, Any]:
+    """What of a rule leaves single weights free to go, as many of them as with the recipe's pattern or structure."""
+    free: dict[str, Any] = {"pattern": None, "structure": "unstructured", "block": None}
+    if pruning.patterns:
+        n, m = n_of_m(pruning.patterns[level - 1])
+        of = n_of_m(pruning.patterns[before - 1])[0] if before else m
+        free["fraction"] = 1 - n / of
+    return free
 
 
 def _group_size(pruning: Pruning) -> int | None:
-    return n_of_m(pruning.pattern[0])[1] if pruning.pattern else None
+    return n_of_m(pruning.patterns[0])[1] if pruning.patterns else None
 
 
 def criterion_name(criterion: str | Mapping[str, Any]) -> str:

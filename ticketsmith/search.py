@@ -23,7 +23,7 @@ def terms(recipe: Recipe) -> Terms:
     variants, limit = recipe.variants, recipe.search.budget
     draws = ("random_reinit", "random_ticket", "random_pruning")
     rivals = {name: getattr(variants, name).draws for name in draws if getattr(variants, name)}
-    rivals |= {name: 1 for name in ("one_shot", "finetune", "lr_rewind") if getattr(variants, name)}
+    rivals |= {name: 1 for name in ("unstructured", "one_shot", "finetune", "lr_rewind") if getattr(variants, name)}
     if variants.post_training:
         rivals |= dict.fromkeys(("post_training", *variants.post_training.components), 1)
     return Terms(
@@ -31,7 +31,7 @@ def terms(recipe: Recipe) -> Terms:
         step=recipe.search.step(recipe.pruning.levels),
         looks=recipe.policy.looks or (recipe.replicates,),
         rivals=rivals,
-        chained=frozenset({"finetune", "lr_rewind"} & rivals.keys()),
+        chained=frozenset({"unstructured", "finetune", "lr_rewind"} & rivals.keys()),
         limit=Limit(limit.runs, limit.hours, limit.money) if limit else Limit(),
     )
 

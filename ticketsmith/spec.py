@@ -62,6 +62,30 @@ def n_of_m(pattern: str) -> tuple[int, int]:
     return int(n), int(m)
 
 
+def _block_shape(value: Any) -> tuple[int, int]:
+    sizes = value if isinstance(value, list | tuple) else ()
+    if len(sizes) != 2 or not all(type(size) is int and 1 <= size <= 256 for size in sizes):
+        raise ValueError("expected [outputs, inputs], two whole numbers from 1 to 256, for example [1, 4]")
+    if tuple(sizes) == (1, 1):
+        raise ValueError("a block of one output and one input is a single weight: leave `pattern` out")
+    return sizes[0], sizes[1]
+
+
+BlockShape = Annotated[
+    tuple[int, int],
+    BeforeValidator(_block_shape),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1, "maximum": 256},
+            "minItems": 2,
+            "maxItems": 2,
+        }
+    ),
+]
+"""``(1, 4)``: one output and four consecutive inputs, whose weights stay or go together."""
+
+
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*(it|ep)")
 
 
@@ -179,6 +203,8 @@ class PruneRule(Frozen):
     a layer (``scope: row``), or over all layers together (``scope: global``). With a ``pattern`` N:M, N of every M weights
     of an output that meet consecutive inputs stay: ``fraction`` is 1 - N/M. With a ``structure``, all weights of an output
     (``row``) or all that meet an input (``channel``) stay or go together, and ``fraction`` is that of outputs or inputs.
+    With a ``block`` (outputs, inputs), so do the weights between that many consecutive outputs and inputs; ``fraction`` is
+    that of blocks, and ``scope: row`` means the outputs of a row of blocks.
     ``rounds`` > 1 removes at once what that many rounds would remove. ``criterion_source`` is the fingerprint of a criterion
     of the user's own. ``rates`` are pairs of pattern and fraction; the last match counts. ``layout`` is 2 where the model
     has weights that earlier versions took together in another way (``pruning.layout_version``).
@@ -198,9 +224,12 @@ class PruneRule(Frozen):
     rounds: int = Field(1, ge=1)
     layout: int = Field(1, ge=1, le=2)
     structure: StructureName = "unstructured"
+    block: BlockShape | None = None
 
     @model_validator(mode="after")
     def _check(self) -> PruneRule:
+        if self.block is not None and (self.pattern is not None or self.structure != "unstructured"):
+            raise ValueError("a `block` goes without an N:M `pattern`, and without a `structure`")
         if self.structure != "unstructured" and (self.pattern is not None or self.scope == "row"):
             raise ValueError("a `structure` goes with `scope: layer` or `global`, and without a `pattern`")
         return self
@@ -254,7 +283,7 @@ class Shuffle(Frozen):
     """The mask of ``run``, shuffled within each layer: the same density, another place.
 
     With ``groups`` of M weights that meet consecutive inputs, within each group: an N:M pattern stays one. With a
-    ``structure``, whole outputs or inputs change places.
+    ``structure``, whole outputs or inputs change places; with a ``block``, whole blocks.
     """
 
     kind: Literal["shuffle"] = "shuffle"
@@ -262,6 +291,7 @@ class Shuffle(Frozen):
     draw: int = 0
     groups: int | None = None
     structure: StructureName = "unstructured"
+    block: BlockShape | None = None
 
 
 class AtInit(Frozen):

@@ -28,6 +28,7 @@ from ticketsmith.cli.main import group
 from ticketsmith.engines import onnx_runtime
 from ticketsmith.errors import DamagedRunError, RecipeError, TicketSmithError
 from ticketsmith.inference.settings import PRECISIONS, BenchmarkSettings
+from ticketsmith.inference.tables.footprint import Footprint, footprint
 from ticketsmith.report.candidates import document
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -50,6 +51,7 @@ def _load_broken(path: Path, threads: int, batch: int | None) -> Any:
 
 
 BROKEN = Form("broken", "onnxruntime", "int8", ("onnxruntime",), ("model.onnx",), _write_broken, _load_broken)
+MEMORY = Footprint(1.5, 2.5, 30_000_000, 40_000_000, 1_000, 20_000_000)
 FORMS = {name: forms.FORMS[name] for name in NAMES} | {"broken": BROKEN}
 
 
@@ -63,8 +65,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(forms, "FORMS", FORMS)
         patch.setattr(timing, "FORMS", FORMS)
         patch.setattr("ticketsmith.export.tsk_file.tuned_choices", lambda *_: {})  # takes seconds for each file
+        patch.setattr(measure, "footprint", lambda *_: MEMORY)  # a process for each file
         trained.measure_candidates(SETTINGS, machine="here=0.10")
     return folder / "runs"
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "footprint", lambda *_: MEMORY)
 
 
 @pytest.fixture
@@ -110,6 +118,22 @@ def test_every_number_is_found_again_by_loading_the_named_file(experiment: ticke
         assert set(row["by_seed"]) == {"0", "1"}
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "sparse"])
+def test_memory_is_that_of_a_process_which_serves_the_very_file(
+    name: str, experiment: ticketsmith.Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = next(row for row in _rows(experiment) if row["form"] == name)
+    assert (row["private_bytes"], row["load_ms"], row["first_call_ms"]) == (20_000_000, 1.5, 2.5)
+    path, deploy = Path(experiment.store.url, "digits", row["files"][0]["path"]), FORMS[name].deploy
+    assert deploy is not None
+    shown = footprint(deploy(path, 1), np.zeros((1, *experiment.task.example(1).shape[1:]), np.float32), 1, path.parent)
+    (path.parent / "inputs.npy").unlink()
+    assert shown is not None
+    assert shown.private_bytes is not None
+    assert row["bytes"] < shown.private_bytes < shown.peak_bytes
+    assert shown.load_ms > 0
+
+
 def test_what_computes_something_else_loses_its_gate_and_is_not_deployed(experiment: ticketsmith.Experiment) -> None:
     rows = _rows(experiment)
     broken = [row for row in rows if row["form"] == "broken"]
@@ -133,6 +157,29 @@ def test_a_second_call_judges_nothing(experiment: ticketsmith.Experiment, monkey
     assert not choice.lacks
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert choice.rate is None
+
+
+def test_a_recipe_asks_for_them_and_they_are_raced_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(store, tmp_path / "runs")
+    (own / "digits/candidates.json").unlink()
+    (tmp_path / "recipe.yaml").write_text(DIGITS)
+    more = ["benchmark={candidates: true, batch_sizes: [1], rounds: 10}"]
+    recipe = api.load(tmp_path / "recipe.yaml", [f"store={own}", *more])
+    monkeypatch.setattr(forms, "FORMS", {name: FORMS[name] for name in ("onnxruntime", "sparse")})
+    monkeypatch.setattr(timing, "FORMS", FORMS)
+    monkeypatch.setattr(api.Experiment, "time_inference", lambda *_, **__: None)
+    trained = api.train(api.prepare(recipe), executor="debug", variants=("ticket",))
+    report = api.finish(trained)
+    assert report is not None
+    choice = api.open_experiment("digits", own).findings.choice
+    assert choice is not None
+    assert {one.form for one in choice.candidates} == {"onnxruntime", "sparse"}
+    assert f"{choice.lead.times[0].entry.sha256[:12]}" in (Path(report).parent / "report.md").read_text()
+    before = (own / "digits/candidates.json").stat().st_mtime_ns
+    api.finish(api.train(api.prepare(recipe), executor="debug", variants=("ticket",)))
+    assert (own / "digits/candidates.json").stat().st_mtime_ns == before
 
 
 def test_a_file_that_was_changed_is_neither_timed_nor_told(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:

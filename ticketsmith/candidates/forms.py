@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ticketsmith import native, units
+from ticketsmith.candidates import loading
 from ticketsmith.engines import Arrays, CannotRunError, engine, onnx_runtime
 from ticketsmith.errors import RecipeError, in_a_line
 from ticketsmith.evidence.choice import FLOAT32
 from ticketsmith.inference import loaders
 from ticketsmith.inference.onnx_file import write_to_serve
+from ticketsmith.inference.runtimes import Deployment, eager
 from ticketsmith.inference.runtimes.decoding import Stepping, write_step
 from ticketsmith.machine import cpu_name, low_instructions
 from ticketsmith.plugins import nearest
 from ticketsmith.runtime import artifact
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
+from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.version import __version__
 
 CALIBRATION = 512
@@ -78,7 +81,8 @@ class Form:
     """One way to serve. ``write(network, folder)`` writes ``files``, the first of which is what ``load(path, threads, batch)``
     opens; ``batch`` is the size of every call, None where sizes differ.
 
-    ``decoder(path, threads)`` opens it for sessions, where the runtime has any.
+    ``decoder(path, threads)`` opens it for sessions, where the runtime has any. ``deploy(path, batch)`` says how a process of its
+    own opens it, for calls of that size; None where none can.
 
     ``packages`` are needed, the last of them being the runtime's. ``dense``: zeros are multiplied like any other number.
     ``by_call``: what an example gets may depend on the others in its call, so that it is judged in calls of the size that is
@@ -92,6 +96,7 @@ class Form:
     files: tuple[str, ...]
     write: Callable[[Network, Path], None]
     load: Callable[[Path, int, int | None], Arrays]
+    deploy: Callable[[Path, int], Deployment] | None = None
     decoder: Callable[[Path, int], Any] | None = None
     dense: bool = True
     by_call: bool = False
@@ -118,7 +123,7 @@ def _write_dynamic(network: Network, folder: Path) -> None:
 
 def _write_static(calibration: str, network: Network, folder: Path) -> None:
     target = network.folder / f"{calibration}.onnx"
-    caches = empty_caches(network.onnx)
+    caches = partial(loading.empty, loading.cache_shapes(network.onnx))
     onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration, caches)
     target.rename(folder / "model.onnx")
 
@@ -143,92 +148,84 @@ def _write_tsk(precision: str, network: Network, folder: Path) -> None:
 
 
 def _write_torch(network: Network, folder: Path) -> None:
-    """The program of ``torch.export``, for batches of any size."""
-    import copy
+    _save_program(_own(network).to(torch.bfloat16), network.example, torch.bfloat16, folder)
 
+
+def _write_torchao(network: Network, folder: Path) -> None:
+    """Weights of linear layers alone in int8, with a scale for each output. torchao's int4 has no format for CPUs."""
+    model = _own(network)
+    linear = {id(module) for module in model.modules() if isinstance(module, nn.Linear)}
+    if not linear:
+        raise CannotRunError("it has no linear layer: torchao rounds nothing else.")
+    try:
+        torchao = loaders.quiet_torchao()
+        torchao.quantize_(model, torchao.Int8WeightOnlyConfig(), filter_fn=lambda module, name: id(module) in linear)
+    except Exception as error:  # torchao may fail in any way
+        raise CannotRunError(f"torchao cannot round this model ({in_a_line(error)}).") from error
+    _save_program(model, network.example, torch.float32, folder)
+
+
+def _own(network: Network) -> nn.Module:
     if network.model is None:
         raise CannotRunError("PyTorch runs modules of its own alone.")
-    low = copy.deepcopy(network.model).to(torch.bfloat16)
-    example = torch.cat([network.example] * 2)
-    inputs = example.bfloat16() if example.is_floating_point() else example
+    return copy.deepcopy(network.model)
+
+
+def _save_program(model: nn.Module, example: Tensor, dtype: torch.dtype, folder: Path) -> None:
+    """The program of ``torch.export``, for batches of any size."""
+    inputs = torch.cat([example] * 2)
+    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
     try:
         with torch.no_grad():
-            program = torch.export.export(low, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            program = torch.export.export(model, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
             torch.export.save(program, str(folder / "model.pt2"))
     except Exception as error:  # torch.export may fail in any way
         raise CannotRunError(f"torch.export cannot write this model ({in_a_line(error)}).") from error
 
 
 def _load_engine(name: str, precision: str, path: Path, threads: int, batch: int | None) -> Arrays:
-    opened = engine(name)
-    opened.check(precision)
-    if (caches := _caches(path)) is not None:
-        step = opened.steps(path, threads, precision)()
+    return loading.engine_file(path, threads, name, precision, batch, loading.cache_shapes(path))
 
-        def whole(tokens: NDArray[Any]) -> NDArray[Any]:
-            logits: NDArray[Any] = step([tokens, *caches(len(tokens))])[0]
-            return logits
 
-        return whole
-    arrays: Arrays = opened.load(path, threads, precision, batch)
-    return arrays
+def _deploy_engine(name: str, precision: str, path: Path, batch: int) -> Deployment:
+    options = {"library": name, "precision": precision, "batch": batch, "caches": loading.cache_shapes(path)}
+    return Deployment(path, f"{loading.__name__}:engine_file", (name,), options)
 
 
 def _decode_engine(name: str, precision: str, path: Path, threads: int) -> Stepping:
-    opened, caches = engine(name), _caches(path)
+    opened, caches = engine(name), loading.cache_shapes(path)
     opened.check(precision)
-    if caches is None:
+    if not caches:
         raise CannotRunError("the file is no step of a model: it has no cache.")
-    return Stepping(opened.steps(path, threads, precision), caches)
-
-
-def _decode_tsk(path: Path, threads: int) -> Any:
-    from ticketsmith.runtime import load
-
-    return load(path, threads=threads)
-
-
-def _caches(path: Path) -> Callable[[int], list[NDArray[Any]]] | None:
-    """What makes the empty cache of a step; None for a file of one input."""
-    shapes = _shapes_of_onnx(path) if path.suffix == ".onnx" else engine("openvino").input_shapes(path)
-    if len(shapes) < 2:
-        return None
-    return partial(_empty, shapes[1:])
-
-
-def empty_caches(path: Path) -> Callable[[int], list[NDArray[Any]]]:
-    """The same of an ONNX file, no caches where it has none."""
-    return partial(_empty, _shapes_of_onnx(path)[1:])
-
-
-def _empty(shapes: Sequence[Sequence[int | None]], batch: int) -> list[NDArray[Any]]:
-    """Caches ``[batch, ..., 0, ...]`` of so many sequences of which nothing was read: free sizes but the batch's are 0."""
-    return [np.zeros([batch, *(size or 0 for size in shape[1:])], np.float32) for shape in shapes]
-
-
-def _shapes_of_onnx(path: Path) -> list[list[int | None]]:
-    import onnx
-
-    graph = onnx.load(str(path), load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    ports = [port.type.tensor_type.shape for port in graph.input if port.name not in constants]
-    return [[size.dim_value or None for size in shape.dim] for shape in ports]
+    return Stepping(opened.steps(path, threads, precision), partial(loading.empty, caches))
 
 
 def _load_tsk(path: Path, threads: int, batch: int | None) -> Arrays:
-    from ticketsmith.runtime import load
-
-    return load(path, threads=threads)
+    return loading.tsk_file(path, threads)
 
 
-def _load_torch(path: Path, threads: int, batch: int | None) -> Arrays:
-    return loaders.torch_program(path, threads, precision="bfloat16")
+def _deploy_tsk(path: Path, batch: int) -> Deployment:
+    return Deployment(path, f"{loading.__name__}:tsk_file", ("ticketsmith.runtime",))
+
+
+def _decode_tsk(path: Path, threads: int) -> Any:
+    return loading.tsk_file(path, threads)
+
+
+def _load_torch(options: Mapping[str, Any], path: Path, threads: int, batch: int | None) -> Arrays:
+    return loaders.torch_program(path, threads, **options)
+
+
+def _deploy_torch(options: Mapping[str, Any], path: Path, batch: int) -> Deployment:
+    return Deployment(path, eager.LOADER, eager.LIBRARIES, options)
 
 
 def _ort(name: str, precision: str, write: Callable[[Network, Path], None], by_call: bool = False) -> Form:
     load, decoder = partial(_load_engine, "onnxruntime", FLOAT32), partial(_decode_engine, "onnxruntime", FLOAT32)
+    deploy = partial(_deploy_engine, "onnxruntime", FLOAT32)
+    packages = ("onnx", "onnxruntime")
     return Form(
-        name, "onnxruntime", precision, ("onnx", "onnxruntime"), ("model.onnx",), write, load, decoder, by_call=by_call
+        name, "onnxruntime", precision, packages, ("model.onnx",), write, load, deploy, decoder, by_call=by_call
     )
 
 
@@ -238,14 +235,34 @@ def _openvino(name: str, precision: str, write: Callable[[Network, Path], None],
     packages = ("onnx", "nncf", "openvino") if nncf else ("onnx", "openvino")
     files = ("model.xml", "model.bin") if nncf else ("model.onnx",)
     load, decoder = partial(_load_engine, "openvino", asked), partial(_decode_engine, "openvino", asked)
-    return Form(name, "openvino", precision, packages, files, write, load, decoder)
-
-
-def _sparse(name: str, precision: str) -> Form:
-    write, low = partial(_write_tsk, precision), precision != FLOAT32
-    packages = (native.__name__,)
     return Form(
-        name, "sparse", precision, packages, ("model.tsk",), write, _load_tsk, _decode_tsk, dense=False, by_call=low
+        name, "openvino", precision, packages, files, write, load, partial(_deploy_engine, "openvino", asked), decoder
+    )
+
+
+def _torch(name: str, precision: str, write: Callable[[Network, Path], None], options: Mapping[str, Any]) -> Form:
+    packages = ("torchao", "torch") if options.get("torchao") else ("torch",)
+    load, deploy = partial(_load_torch, options), partial(_deploy_torch, options)
+    return Form(name, "torch", precision, packages, ("model.pt2",), write, load, deploy)
+
+
+def _sparse(precision: str) -> Form:
+    """In a precision that our runtime has; those of one storage differ in what follows it."""
+    write, low = partial(_write_tsk, precision), precision != FLOAT32
+    packages, stored = (native.__name__,), precision.partition("_")[0]
+    name = f"sparse-{precision.replace('_', '-')}" if low else "sparse"
+    return Form(
+        name,
+        "sparse",
+        stored,
+        packages,
+        ("model.tsk",),
+        write,
+        _load_tsk,
+        _deploy_tsk,
+        _decode_tsk,
+        dense=False,
+        by_call=low,
     )
 
 
@@ -262,10 +279,9 @@ _FORMS = (
     _openvino("openvino-int8-nncf", "int8", _write_nncf),
     _openvino("openvino-int8-weights", "int8", partial(_write_compressed, 8)),
     _openvino("openvino-int4-weights", "int4", partial(_write_compressed, 4)),
-    Form("torch-bfloat16", "torch", "bfloat16", ("torch",), ("model.pt2",), _write_torch, _load_torch),
-    _sparse("sparse", FLOAT32),
-    _sparse("sparse-bfloat16", "bfloat16"),
-    _sparse("sparse-int8", "int8"),
+    _torch("torch-bfloat16", "bfloat16", _write_torch, {"precision": "bfloat16"}),
+    _torch("torch-int8-weights", "int8", _write_torchao, {"torchao": True}),
+    *map(_sparse, PRECISIONS),
 )
 FORMS = {form.name: form for form in _FORMS}
 """By name, in the order in which they are told."""

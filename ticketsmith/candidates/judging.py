@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ticketsmith.engines import Arrays, CannotRunError
 from ticketsmith.errors import in_a_line
 from ticketsmith.evidence import outcomes
-from ticketsmith.evidence.results import finite
+from ticketsmith.evidence.results import Split, finite
 from ticketsmith.tasks.task import Task
 from ticketsmith.training.loop import measure, measure_final
 
@@ -54,21 +54,24 @@ class _Runs(nn.Module):
         return torch.from_numpy(np.concatenate(outputs))
 
 
-def judge(task: Task, arrays: Arrays, calls: int, tell: Callable[[int], None]) -> Scores:
-    """Every metric of the task on both splits, through ``arrays``. ``tell(count)`` is told how many examples were run, and may
-    raise TimeIsOverError. Raises CannotRunError when the task asks more of a model than to be called, or a call fails."""
+def judge(
+    task: Task, arrays: Arrays, calls: int, tell: Callable[[int], None], asked: Sequence[Split] = ("validation", "test")
+) -> Scores:
+    """Every metric of the task on both splits, or one, through ``arrays``. ``tell(count)`` is told how many examples were run,
+    and may raise TimeIsOverError. Raises CannotRunError when the task asks more of a model than to be called, or a call fails."""
     begin, cpu = time.perf_counter(), torch.device("cpu")
     model = _Runs(arrays, calls, tell)
     try:
         ends = measure_final(task, model, cpu)
-        splits = {split: measure(task, model, split, cpu) for split in ("validation", "test")}
+        splits = {split: measure(task, model, split, cpu) for split in asked}
     except CannotRunError:
         raise
     except Exception as error:  # a library's failures, or a task's
         raise CannotRunError(f"it cannot be judged by running it ({in_a_line(error)}).") from error
     single: Any = {"final": {split: one.outcomes for split, one in splits.items()}}
     kept = outcomes.to_bytes(single) if all(one.outcomes for one in splits.values()) else b""
-    validation, test = (finite({**splits[split], **ends[split]}) for split in ("validation", "test"))
+    both: tuple[Split, Split] = ("validation", "test")
+    validation, test = (finite({**splits[split], **ends[split]}) if split in splits else {} for split in both)
     return Scores(validation, test, kept, time.perf_counter() - begin)
 
 

@@ -22,11 +22,12 @@ from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, count,
 from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
-from ticketsmith.evidence.candidates import Judgement, Lack, Race, to_json
+from ticketsmith.evidence.candidates import Judgement, Lack, Memory, Race, to_json
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.inference.measuring.surroundings import Surroundings, signs
 from ticketsmith.inference.settings import BenchmarkSettings
+from ticketsmith.inference.tables.footprint import footprint
 from ticketsmith.race import Stopwatch
 from ticketsmith.store.contract import Store
 from ticketsmith.store.contract import to_json as as_bytes
@@ -81,6 +82,7 @@ def measure(
     before, cells, noises, pins = around.state(), [], [], {}
     with tempfile.TemporaryDirectory(prefix="ticketsmith-") as scratch:
         files = list(bench.copied([one for one in own if one.seed == order.seed], Path(scratch)))
+        memories = bench.weighed(files, order.forms)
         works = list(_works(task, settings, order.decodes))
         for index, work in enumerate(works):
             fitting = [(one, path) for one, path in files if one.calls in (0, len(work.inputs))]
@@ -100,7 +102,7 @@ def measure(
     if noises := noises + signs(before, around.state()):
         machine["noise"] = f"The machine was not quiet: {'; '.join(noises)}. Small differences may be its doing."
     names = tuple(shelf.name(one) for one in own)
-    return Race(machine, settings.confidence, kinds.unit, names, tuple(cells), tuple(lacks))
+    return Race(machine, settings.confidence, kinds.unit, names, tuple(cells), tuple(lacks), memories=memories)
 
 
 def put(store: Store, experiment: str, race: Race) -> None:
@@ -157,6 +159,24 @@ class _Bench:
             path = shelf.get_files(self.store, self.experiment, one, target)
             if path is not None:
                 yield one, path
+
+    def weighed(self, files: Sequence[tuple[Judgement, Path]], forms: Sequence[Form]) -> tuple[Memory, ...]:
+        """What each file takes to load and to serve, in a process of its own, as long as there is time."""
+        own, size = {form.name: form for form in forms}, min(self.settings.batch_sizes)
+        inputs = _array(single_example(self.task, size))
+        memories: dict[tuple[str, str], Memory] = {}
+        for index, (one, path) in enumerate(files, start=1):
+            deploy = own[one.form].deploy if one.form in own else None
+            if deploy is None or (one.form, one.sha256) in memories:
+                continue
+            if self.end is not None and self.clock() > self.end:
+                break
+            self.progress(f"loading {one.form} of {one.variant} level {one.level} alone", index, len(files))
+            found = footprint(deploy(path, size), inputs, 1, path.parent)
+            if found is not None and found.private_bytes is not None:
+                load, first = (float(f"{value:.3g}") for value in (found.load_ms, found.first_call_ms))
+                memories[one.form, one.sha256] = Memory(one.form, one.sha256, size, load, first, found.private_bytes)
+        return tuple(memories.values())
 
     def _tell(self, what: str, index: int, total: int, doing: str, examples: int) -> None:
         if self.end is not None and self.clock() > self.end:

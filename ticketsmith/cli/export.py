@@ -11,6 +11,7 @@ from ticketsmith.errors import RecipeError, TicketSmithError
 
 if TYPE_CHECKING:
     from ticketsmith.api import Experiment
+    from ticketsmith.evidence.verdicts import Gate
     from ticketsmith.export.ticket import Ticket
 
 _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
@@ -33,7 +34,19 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
 )
 @click.option("--variant", help="Which method's run.  [default: ticket]")
 @click.option("--seed", type=click.IntRange(0), help="Which replicate's run.  [default: 0]")
-@click.option("--precision", default="float32", show_default=True, help="Weights of tsk: float32, bfloat16 or int8.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help="Weights of tsk: float32, bfloat16, int8; auto: for each layer what is fastest here within the gates.",
+)
+@click.option(
+    "--gate",
+    "gates",
+    metavar="METRIC=LOSS",
+    multiple=True,
+    help="What may be lost in place of the recipe's gates: accuracy=0.5, or loss=2% of dense; repeatable.",
+)
 @click.option("--no-tune", is_flag=True, help="Do not measure which formats of tsk are fastest on this machine.")
 @click.option("--start-weights", is_flag=True, help="Put the weights that training began with into the ticket, too.")
 @click.option("--license", "licence", default="unknown", help="The model's licence, for its card: apache-2.0.")
@@ -49,6 +62,7 @@ def export(
     variant: str | None,
     seed: int | None,
     precision: str,
+    gates: tuple[str, ...],
     no_tune: bool,
     start_weights: bool,
     licence: str,
@@ -75,6 +89,7 @@ def export(
         start_weights=start_weights,
         licence=licence,
         force=force,
+        gates=[_gate(text) for text in gates],
         note=(lambda text: None) if as_json else note,
     )
     if as_json:
@@ -82,6 +97,21 @@ def export(
         return
     _show(written.document)
     click.echo(f"about them: {written.path}")
+
+
+def _gate(text: str) -> Gate:
+    """``accuracy=0.5``, or ``loss=2%``. Raises RecipeError."""
+    from ticketsmith.evidence.verdicts import Gate
+
+    name, _, loss = text.partition("=")
+    try:
+        value = float(loss.removesuffix("%"))
+    except ValueError:
+        value = 0.0
+    if not (name.strip() and 0 < value < float("inf")):
+        raise RecipeError(f"--gate {text}: expected METRIC=LOSS, such as accuracy=0.5, or loss=2% of what dense has.")
+    relative = loss.endswith("%")
+    return Gate(name.strip(), None if relative else value, value / 100 if relative else None)
 
 
 def _run_at(address: str, name: str | None, base: str, one: bool) -> tuple[Experiment, str | None]:
@@ -141,12 +171,34 @@ def _show(document: dict[str, Any]) -> None:
                 f"{entry['name']}: batches of about {call['batch_size']} on {call['threads']} "
                 f"thread{'s' if call['threads'] > 1 else ''} are computed by {call['to']} where that is installed: it was faster"
             )
+    for entry in document["files"]:
+        if entry.get("layers"):
+            _show_layers(entry)
     if document["gate"]:
         click.echo(f"gate at this sparsity: {document['gate']}")
     for warning in document["warnings"]:
         click.echo(f"warning: {warning}", err=True)
     for entry in document["left_out"]:
         click.echo(f"left out: {entry['format']}: {entry['why']}")
+
+
+def _show_layers(entry: dict[str, Any]) -> None:
+    """Which precision each layer has, and why."""
+    rows = [
+        {
+            "layer": layer["layer"],
+            "precision": layer["precision"],
+            "time": ", ".join(f"{name} {value:.3g} µs" for name, value in layer["microseconds"].items()),
+            "lost on validation": ", ".join(f"{name} {value:.3g}" for name, value in layer["validation_loss"].items()),
+            "why": layer["why"],
+        }
+        for layer in entry["layers"]
+    ]
+    options.print_table(rows, f"{entry['name']}: precision by layer")
+    for sentence in entry["said"]:
+        click.echo(sentence)
+    for gate in entry["gates"]:
+        click.echo(f"gate on {gate['gate']}, this file: {gate['status']}: {gate['why']}")
 
 
 def _removed(document: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ Model = TypeVar("Model", bound=BaseModel)
 _TAGS = {
     *BUILTIN_TASKS,
     "own",
+    "patterns",
+    "blocks",
     "NamedComponent",
     "Draws",
     "Plain",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,8 +27,26 @@ from ticketsmith.config.tasks import (
 from ticketsmith.config.track import Track, also_by_name, as_list
 from ticketsmith.evidence.looks import MOST
 from ticketsmith.evidence.verdicts import Gate, GatePolicy, Method
-from ticketsmith.spec import Duration, Frozen, Pattern, StructureName, Training, n_of_m
+from ticketsmith.spec import BlockShape, Duration, Frozen, Pattern, StructureName, Training, n_of_m
 from ticketsmith.store.contract import check_name
+
+
+class Blocks(Frozen):
+    """Weights that stay or go together: a block of consecutive outputs and inputs of a layer."""
+
+    block: BlockShape = Field(
+        description="Outputs and inputs of a block: `[1, 4]` is four consecutive inputs of an output, `[4, 1]` four consecutive "
+        "outputs at one input. Of a convolution inputs are channels, at the same place of the kernel."
+    )
+
+
+def _pattern_kind(value: Any) -> str:
+    return "blocks" if isinstance(value, Blocks | Mapping) else "patterns"
+
+
+def _also_one_pattern(schema: dict[str, Any]) -> None:
+    """`pattern: "2:4"` is a list of one."""
+    schema["oneOf"].insert(0, schema["oneOf"][0]["items"])
 
 
 class Pruning(Frozen):
@@ -40,11 +59,15 @@ class Pruning(Frozen):
         description="`layer`: the same part of every layer. `row`: the same part of every output of a layer, as Wanda asks. "
         "`global`: the smallest weights of all layers together.",
     )
-    pattern: tuple[Pattern, ...] = Field(
+    pattern: Annotated[
+        Annotated[tuple[Pattern, ...], Field(strict=False), Tag("patterns")] | Annotated[Blocks, Tag("blocks")],
+        Discriminator(_pattern_kind),
+    ] = Field(
         (),
-        strict=False,
+        json_schema_extra=_also_one_pattern,
         description='N:M pattern: `"2:4"` keeps 2 of every 4 weights that meet consecutive inputs; a list has one '
-        'pattern a level, such as `["6:8", "4:8"]`. In place of `fraction` and `scope`.',
+        'pattern a level, such as `["6:8", "4:8"]`, in place of `fraction` and `scope`. Or `{block: [1, 4]}`: blocks of one '
+        "output and four consecutive inputs stay or go as a whole, and `fraction` and `rates` count blocks.",
     )
     structure: StructureName = Field(
         "unstructured",
@@ -78,16 +101,20 @@ class Pruning(Frozen):
             raise ValueError(
                 "within an output, `scope: row`, single weights compete: leave out `structure`, or `scope`"
             )
-        if self.pattern:
-            self._check_pattern()
+        if self.block and self.structure != "unstructured":
+            raise ValueError(
+                "`structure` and a `pattern` of blocks both say what goes as a whole: leave out one of them"
+            )
+        if self.patterns:
+            self._check_patterns()
         return self
 
-    def _check_pattern(self) -> None:
+    def _check_patterns(self) -> None:
         if superfluous := {"fraction", "scope", "rates", "structure"} & self.model_fields_set:
             raise ValueError(f"`pattern` says how many weights stay, and where: leave out `{min(superfluous)}`")
-        if len(self.pattern) != self.levels:
-            raise ValueError(f"`pattern` names {len(self.pattern)} pattern(s), one a level: set `levels` to that")
-        numbers = [n_of_m(pattern) for pattern in self.pattern]
+        if len(self.patterns) != self.levels:
+            raise ValueError(f"`pattern` names {len(self.patterns)} pattern(s), one a level: set `levels` to that")
+        numbers = [n_of_m(pattern) for pattern in self.patterns]
         for (before, m), (n, same) in pairwise(numbers):
             if m != same or n >= before:
                 raise ValueError(
@@ -97,7 +124,22 @@ class Pruning(Frozen):
     @field_validator("pattern", mode="before")
     @classmethod
     def _one_pattern(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else [value]
+        return value if isinstance(value, list | tuple | Mapping | Blocks) else [value]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The N:M patterns, one a level; none where there are none."""
+        return self.pattern if isinstance(self.pattern, tuple) else ()
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Outputs and inputs of a block; None where single weights go, or a pattern or a structure."""
+        return self.pattern.block if isinstance(self.pattern, Blocks) else None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether each weight stays or goes by itself, wherever it lies."""
+        return not self.pattern and self.structure == "unstructured"
 
 
 class Draws(Frozen):
@@ -183,6 +225,11 @@ class Variants(Frozen):
         json_schema_extra=_also_true_or_empty,
         description="Prune, then the whole schedule again from the weights as they are (Renda et al. 2020).",
     )
+    unstructured: Plain | Literal[False] = Field(
+        False,
+        json_schema_extra=_also_true_or_empty,
+        description="The ticket without the recipe's `pattern` or `structure`, each weight free to go: what does it cost?",
+    )
     post_training: PostTraining | Literal[False] = Field(
         False,
         json_schema_extra=_also_true_or_empty,
@@ -205,6 +252,8 @@ class Variants(Frozen):
     def _check(self) -> Variants:
         if not self.ticket and (self.random_reinit or self.random_ticket):
             raise ValueError("`random_reinit` and `random_ticket` are controls of the ticket: they need `ticket`")
+        if not self.ticket and self.unstructured:
+            raise ValueError("`unstructured` is held against the ticket: it needs `ticket`")
         if not (self.ticket or self.post_training or self.one_shot or self.finetune or self.lr_rewind):
             raise ValueError("without `ticket`, switch on another method, such as `post_training: {}`")
         if self.post_training and len(self.post_training.components) < len(self.post_training.rivals):
@@ -285,6 +334,11 @@ class BenchmarkSettings(Frozen):
         (1, 32), strict=False, min_length=1, description="Inputs a call."
     )
     rounds: int = Field(100, ge=10, le=100_000, description="Interleaved rounds over all models.")
+    candidates: bool = Field(
+        False,
+        description="Also whether to prune, quantise, both or neither, by the files that would be served, as "
+        "`ticketsmith benchmark --candidates` does: each is judged in every replicate, which takes minutes.",
+    )
 
 
 def _also_by_name(schema: dict[str, Any]) -> None:
@@ -351,6 +405,14 @@ class Recipe(Frozen):
             raise ValueError(
                 f"`replicates` is {self.replicates}, and `gates.looks` are declared at {', '.join(map(str, looks))}: train one "
                 "of these numbers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_unstructured(self) -> Recipe:
+        if self.variants.unstructured and self.pruning.is_free:
+            raise ValueError(
+                "`variants.unstructured` is for a ticket of a `pruning.pattern` or `structure`; this one is unstructured itself"
             )
         return self
 
@@ -466,6 +528,10 @@ class Recipe(Frozen):
             del plain["search"]
         if not self.gates.looks:
             del plain["gates"]["looks"]
+        if not self.benchmark.candidates:
+            del plain["benchmark"]["candidates"]
+        if not self.variants.unstructured:
+            del plain["variants"]["unstructured"]
         for name in ("accumulate", "ranks", "activation_checkpointing", "compile", "kernels"):
             if plain["training"][name] == Training.model_fields[name].default:
                 del plain["training"][name]

@@ -108,6 +108,20 @@ class RaceCell:
 
 @with_config(STRICT)
 @dataclass(frozen=True)
+class Memory:
+    """What a process of its own took to load the files ``sha256`` as ``form`` says, and to answer its first call, on one thread,
+    of ``batch_size`` inputs. ``private_bytes`` is its memory at its peak, libraries not counted."""
+
+    form: str
+    sha256: str
+    batch_size: Count
+    load_ms: Number
+    first_call_ms: Number
+    private_bytes: Count
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
 class Lack:
     """A candidate that could not be written, judged or timed, and why."""
 
@@ -133,6 +147,7 @@ class Race:
     cells: tuple[RaceCell, ...]
     lacks: tuple[Lack, ...] = ()
     machine_rate: Rate | None = None
+    memories: tuple[Memory, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from ticketsmith.evidence.break_even import BreakEven, Point, break_even
-from ticketsmith.evidence.candidates import Entry, Judgement, Lack, RaceCell, Served
+from ticketsmith.evidence.candidates import Entry, Judgement, Lack, Memory, RaceCell, Served
 from ticketsmith.evidence.gates import judge
 from ticketsmith.evidence.resolution import Resolution, resolution
 from ticketsmith.evidence.results import Metric, Result, Scores, Split
@@ -96,10 +96,11 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Time:
-    """How long calls of a candidate took in one setting."""
+    """How long calls of a candidate took in one setting; ``memory`` is what its file takes to load and to serve, if known."""
 
     candidate: Candidate
     entry: Entry
+    memory: Memory | None = None
 
     @cached_property
     def rounds(self) -> Rounds:
@@ -257,7 +258,8 @@ def choose(
         return None
     race = served.race
     candidates = tuple(_judged(served, results, policy, metric))
-    settings = [_setting(cell, candidates, race.confidence, subject) for cell in race.cells]
+    memories = {(one.form, one.sha256): one for one in race.memories}
+    settings = [_setting(cell, candidates, race.confidence, subject, memories) for cell in race.cells]
     settings = sorted((one for one in settings if one.times), key=_order)
     if not settings:
         return None
@@ -320,14 +322,20 @@ def _result(one: Judgement, run: Result, name: str, served: Served) -> Result:
     )
 
 
-def _setting(cell: RaceCell, candidates: Sequence[Candidate], confidence: float, subject: str) -> Setting:
+def _setting(
+    cell: RaceCell,
+    candidates: Sequence[Candidate],
+    confidence: float,
+    subject: str,
+    memories: Mapping[tuple[str, str], Memory],
+) -> Setting:
     by_place = {(one.variant, one.level, one.form, one.calls): one for one in candidates}
     times = []
     for entry in cell.entries:
         for calls in (0, cell.batch_size):
             candidate = by_place.get((entry.variant, entry.level, entry.form, calls))
             if candidate and any(one.sha256 == entry.sha256 for one in candidate.judgements):
-                times.append(Time(candidate, entry))
+                times.append(Time(candidate, entry, memories.get((entry.form, entry.sha256))))
     times.sort(key=lambda time: time.median_ms)
     return Setting(
         cell.batch_size, cell.threads, cell.units, cell.resolution, confidence, tuple(times), subject, cell.phase

@@ -8,13 +8,14 @@ from ticketsmith.evidence.results import Place, Result
 
 DENSE = "dense"
 TICKET = "ticket"
+UNSTRUCTURED = "unstructured"
 RANDOM_REINIT = "random_reinit"
 RANDOM_TICKET = "random_ticket"
 RANDOM_PRUNING = "random_pruning"
 POST_TRAINING = "post_training"
 POST_RANDOM = "post_random"
 
-_METHODS = (DENSE, TICKET, "lr_rewind", "finetune", "one_shot", POST_TRAINING)
+_METHODS = (DENSE, TICKET, UNSTRUCTURED, "lr_rewind", "finetune", "one_shot", POST_TRAINING)
 """The methods that the field knows, in the order of the story."""
 
 # A control takes one ingredient of the ticket away: the initial weights, the places of the kept weights, or both.
@@ -27,8 +28,10 @@ def is_control(variant: str, subject: str = TICKET) -> bool:
 
 
 def is_yardstick(variant: str, subject: str = TICKET) -> bool:
-    """Whether ``subject`` is held against it: its controls, and for pruning after training the other criteria too."""
+    """Whether ``subject`` is held against it: its controls, of a ticket with a pattern also the one without, and for pruning
+    after training the other criteria."""
     other = subject == POST_TRAINING != variant and variant.startswith("post_")
+    other |= (subject, variant) == (TICKET, UNSTRUCTURED)
     return other or is_control(variant, subject)
 
 

@@ -144,15 +144,24 @@ def _tensors(outputs: Any) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A .tsk file that was written and judged before, and what to tell of it."""
+
+    content: bytes
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class ExportSettings:
-    """``precision`` and ``tuned`` are for .tsk files, ``start`` for tickets, ``licence`` for model cards; ``force`` keeps what
-    the gates refuse."""
+    """``precision`` and ``tuned`` are for .tsk files, unless one is ``ready``; ``start`` for tickets, ``licence`` for cards;
+    ``force`` keeps what the gates refuse."""
 
     precision: str = "float32"
     tuned: bool = True
     start: bool = False
     force: bool = False
     licence: str = "unknown"
+    ready: Ready | None = None
 
 
 @dataclass(frozen=True)

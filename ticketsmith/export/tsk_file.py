@@ -18,6 +18,7 @@ from ticketsmith.runtime.artifact import machine_key
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.steps import SessionError, step_graph
 from ticketsmith.runtime.tune import choices, tune, tune_network
 from ticketsmith.tasks.build import single_example
 
@@ -25,11 +26,17 @@ from ticketsmith.tasks.build import single_example
 def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
     """Raises UnsupportedError for an operator that the sparse runtime does not know; QualityLostError."""
     precision = settings.precision
+    load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
+    if settings.ready is not None:
+        path.write_bytes(settings.ready.content)
+        return Written(
+            "this very file run on validation and test, one input a call, and judged by its gates", load, None,
+            settings.ready.facts,
+        )  # fmt: skip
     graph = from_torch(subject.model, single_example(subject.task, 1))
     tuned = tuned_choices(graph, precision) if settings.tuned else {}
     runtime.save(path, graph, {machine_key(): tuned} if tuned else None, precision)
     served = runtime.load(path)
-    load = ("from ticketsmith import runtime", 'model = runtime.load("{name}")')
     if precision == "float32":
         error = subject.check("the .tsk file", lambda inputs: _answers(served, inputs))
         more = {"precision": precision, "handed_over": _handed_over(tuned)}
@@ -44,11 +51,23 @@ def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
 
 
 def tuned_choices(graph: Graph, precision: str) -> dict[str, str]:
-    """Formats, and dense libraries for calls on one thread and on all cores."""
+    """Formats, those of single tokens too where it decodes, and dense libraries for calls on one thread and on all cores."""
     tuned = choices(tune(graph, precision=precision))
+    if (step := step_of(graph)) is not None:
+        tuned |= choices(tune(step, precision=precision))
     if precision == "float32" and usable_cores() > 1:
         tuned |= choices(tune_network(graph, tuned, threads=usable_cores()))
     return tuned
+
+
+def step_of(graph: Graph) -> Graph | None:
+    """What a session computes for one token; None for what is no decoder."""
+    if any(port.dtype == "float32" for port in graph.inputs):
+        return None
+    try:
+        return step_graph(graph)
+    except SessionError:
+        return None
 
 
 def _handed_over(tuned: Mapping[str, str]) -> list[dict[str, object]]:

@@ -29,6 +29,8 @@ from ticketsmith.units import removed
 from ticketsmith.version import __version__
 
 ALL = "all"
+AUTO = "auto"
+"""The fastest precision of each layer with which a .tsk file passes its gates."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def check_formats(formats: Sequence[str], precision: str) -> list[str]:
     for name in formats:
         if name not in FORMATS and name != ALL:
             raise RecipeError(f"format {name!r} is unknown.{nearest(name, [*FORMATS, ALL])}")
-    if precision not in PRECISIONS:
-        raise RecipeError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
+    if precision not in (*PRECISIONS, AUTO):
+        raise RecipeError(f"precision {precision!r} is not one of {', '.join((*PRECISIONS, AUTO))}.")
     kinds = list(dict.fromkeys(FORMATS if ALL in formats else formats))
     if not kinds:
         raise RecipeError(f"name a format: {', '.join([*FORMATS, ALL])}.")

@@ -23,6 +23,7 @@ class Candidates:
     """The units of a layer: their scores and whether they are alive, ``[units]``; the layer's shape and layout.
 
     ``pattern``: groups of them, ``[groups, M]``, of which N stay whatever else competes (N:M); None without one.
+    ``block_rows``: rows of blocks, where units are blocks; None where they are not.
     """
 
     scores: Tensor
@@ -30,6 +31,14 @@ class Candidates:
     shape: torch.Size
     layout: Layout
     pattern: tuple[Tensor, int] | None
+    block_rows: int | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """The units of each output, or row of blocks: places ``[rows, units of a row]``."""
+        if self.block_rows is None:
+            return rows(self.shape, self.layout)
+        return torch.arange(len(self.scores)).view(self.block_rows, -1)
 
 
 Layers = Iterable[tuple[str, Candidates]]
@@ -54,7 +63,7 @@ def by_row(layers: Layers, rule: PruneRule) -> dict[str, Tensor]:
     itself."""
     stays = {}
     for name, units in layers:
-        groups = rows(units.shape, units.layout)
+        groups = units.rows
         alive: list[int] = units.alive[groups].sum(1).tolist()
         left = {count: survivors(count, rate(rule, name), rule.rounds) for count in set(alive)}
         counts = torch.tensor([left[count] for count in alive])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ticketsmith.pruning.schedule import check_inputs
 
@@ -65,6 +66,19 @@ def neighbours(name: str, shape: torch.Size, layout: Layout, m: int) -> Tensor:
     """
     check_inputs(name, layout.ends(shape)[1], m)
     return _by_input(shape, layout).movedim(1, -1).reshape(-1, m)
+
+
+def blocks(shape: torch.Size, layout: Layout, block: tuple[int, int]) -> Tensor:
+    """Flat indices of a parameter with inputs in blocks of ``(outputs, inputs)`` at one place of a kernel, row of blocks after
+    row: ``[rows of blocks, blocks of a row, weights of a block]``. A block at the edge is what is left of it: -1 beyond."""
+    height, width = block
+    index = _by_input(shape, layout)
+    index = index[None] if layout.inputs == 1 else index.movedim(1, 2)  # [groups, outputs, inputs, ...]
+    index = index.reshape(*index.shape[:3], -1)
+    index = F.pad(index, (0, 0, 0, -index.shape[2] % width, 0, -index.shape[1] % height), value=-1)
+    groups, outputs, inputs, taps = index.shape
+    index = index.view(groups, outputs // height, height, inputs // width, width, taps)
+    return index.permute(0, 1, 3, 5, 2, 4).reshape(groups * outputs // height, inputs // width * taps, height * width)
 
 
 def slices(shape: torch.Size, axis: int) -> Tensor:

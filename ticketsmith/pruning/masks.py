@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ticketsmith.errors import DamagedRunError
+from ticketsmith.pruning import structure as structures
 from ticketsmith.pruning.distribution import DISTRIBUTIONS, Candidates, by_layer, highest
 from ticketsmith.pruning.layout import PLAIN, Layout, Layouts, joined, neighbours, of_layers, slices, split
 from ticketsmith.pruning.names import pruned_layers, resolved
 from ticketsmith.pruning.schedule import refuse_empty
-from ticketsmith.pruning.structure import STRUCTURES
 from ticketsmith.spec import PruneRule, n_of_m
 
 Masks = dict[str, Tensor]
@@ -32,8 +32,8 @@ def prune(
     """Removes the lowest-scored surviving weights, exactly as many as the rule says.
 
     ``layouts`` (``weights.layouts``) say which layers a parameter consists of, each of which is pruned for itself, and where
-    its outputs and inputs lie, which ``scope: row`` and patterns need. Parameters without inputs (biases, norms) are compared
-    as a whole, and refused by a pattern.
+    its outputs and inputs lie, which ``scope: row``, patterns and blocks need. Parameters without inputs (biases, norms) are
+    compared as a whole, and refused by a pattern.
 
     Ties are broken by position (layer order, then flat index; the earlier one goes first), so the result is the same
     everywhere. Excluded layers pass as they are, and no fraction is taken of them. Raises PruningError when a layer would
@@ -44,7 +44,9 @@ def prune(
     rule = resolved(rule, {name: layout.names for name, layout in layers.items()})
     whole, scored = split(masks, layouts), split(scores, layouts)
     names = pruned_layers(rule, list(whole))
-    units = {name: STRUCTURES[rule.structure](name, whole[name].shape, layers[name]) for name in names}
+    units = {
+        name: structures.units(name, whole[name].shape, layers[name], rule.structure, rule.block) for name in names
+    }
     candidates = (
         (name, _candidates(rule, name, whole[name], scored[name], units[name], layers[name])) for name in names
     )
@@ -62,21 +64,24 @@ def _candidates(
 ) -> Candidates:
     """A unit is worth the mean of its weights' scores, and alive as long as one of them is."""
     guarded, pattern = _guarded(mask, scores if scores.is_floating_point() else scores.double(), layout.normed), None
+    rows_of_blocks = None
     if rule.pattern:
         n, m = n_of_m(rule.pattern)
         pattern = neighbours(name, mask.shape, layout, m), n
     worth, alive = guarded.flatten(), mask.flatten()
     if units is not None:
-        worth, alive = worth[units].mean(1), alive[units].any(1)
-    return Candidates(worth, alive, mask.shape, layout, pattern)
+        worth, alive = structures.worth(worth, units), structures.alive(alive, units)
+    if rule.block is not None:
+        rows_of_blocks = layout.groups * -(-layout.ends(mask.shape)[0] // layout.groups // rule.block[0])
+    return Candidates(worth, alive, mask.shape, layout, pattern, rows_of_blocks)
 
 
 def _mask(stays: Tensor, units: Tensor | None, mask: Tensor) -> Tensor:
     """``mask`` without the units that do not stay."""
     if units is None:
         return stays.view_as(mask)
-    flat = torch.zeros(mask.numel(), dtype=torch.bool)
-    flat[units[stays].flatten()] = True
+    flat, places = torch.zeros(mask.numel(), dtype=torch.bool), units[stays].flatten()
+    flat[places[places >= 0]] = True
     return flat.view_as(mask) & mask
 
 
@@ -105,11 +110,13 @@ def shuffle(
     groups: int | None = None,
     layouts: Layouts | None = None,
     structure: str = "unstructured",
+    block: tuple[int, int] | None = None,
 ) -> Masks:
     """A random ticket: each layer keeps its number of weights, at random places (Frankle & Carbin's layer-wise control).
 
     With ``groups``, weights move only among M neighbours (see ``ticketsmith.pruning.layout``), so that a pattern stays one;
-    with a ``structure``, whole units move. A layer of which nothing is gone stays as it is.
+    with a ``structure``, whole units move; with a ``block``, whole blocks, those at the edge among their like. A layer of which
+    nothing is gone stays as it is.
     """
     layouts = layouts or {}
     layers = of_layers(masks, layouts)
@@ -122,6 +129,8 @@ def shuffle(
             moved = torch.empty(mask.numel(), dtype=torch.bool)
             moved[index] = mask.flatten()[index].gather(1, places)
             shuffled[name] = moved.view_as(mask)
+        elif block is not None:
+            shuffled[name] = mask if bool(mask.all()) else _shuffled_blocks(name, mask, layout, block, generator)
         elif layout.normed is not None:
             everywhere, chance = torch.ones_like(mask), torch.rand(mask.shape, generator=generator)
             chance = _guarded(everywhere, chance, layout.normed).flatten()
@@ -130,12 +139,25 @@ def shuffle(
         elif structure != "unstructured" and bool(mask.all()):
             shuffled[name] = mask
         else:
-            units = STRUCTURES[structure](name, mask.shape, layout)
+            units = structures.units(name, mask.shape, layout, structure)
             places = torch.arange(mask.numel())[:, None] if units is None else units
             moved = mask.flatten().clone()
             moved[places] = mask.flatten()[places[torch.randperm(len(places), generator=generator)]]
             shuffled[name] = moved.view_as(mask)
     return joined(shuffled, masks, layouts)
+
+
+def _shuffled_blocks(
+    name: str, mask: Tensor, layout: Layout, block: tuple[int, int], generator: torch.Generator
+) -> Tensor:
+    """Blocks change places with those of as many weights, so that the layer keeps its number of weights."""
+    units = structures.units(name, mask.shape, layout, "unstructured", block)
+    assert units is not None
+    stays, sizes = structures.alive(mask.flatten(), units), (units >= 0).sum(1)
+    for size in sorted(set(sizes.tolist())):
+        places = (sizes == size).nonzero().squeeze(1)
+        stays[places] = stays[places[torch.randperm(len(places), generator=generator)]]
+    return _mask(stays, units, torch.ones_like(mask))
 
 
 Shapes = list[tuple[str, list[int]]]

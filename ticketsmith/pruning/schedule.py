@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ticketsmith.errors import PruningError
 from ticketsmith.pruning.names import layer_of, rate
@@ -17,7 +18,8 @@ from ticketsmith.spec import PruneRule, n_of_m
 @dataclass(frozen=True)
 class Layer:
     """What a schedule needs to know of a prunable layer. ``outputs`` and ``inputs`` of an output: of linear layers,
-    convolutions and the like. ``least``: weights that it must keep. ``names``: further names that patterns may use.
+    convolutions and the like. ``least``: weights that it must keep. ``names``: further names that patterns may use. ``groups``:
+    of a transposed convolution.
     """
 
     weights: int
@@ -25,6 +27,19 @@ class Layer:
     inputs: int = 0
     least: int = 1
     names: tuple[str, ...] = ()
+    groups: int = 1
+
+    def blocks(self, name: str, block: tuple[int, int]) -> tuple[int, int, int]:
+        """Rows of blocks, blocks of a row, and the weights of the largest block. Raises PruningError for a layer without
+        inputs, or under weight norm."""
+        check_inputs(name, self.inputs)
+        if self.least > 1:
+            refuse_normed(name, "pattern")
+        height, width = block
+        outputs = self.outputs // self.groups
+        taps = self.weights // (self.outputs * self.inputs)
+        rows, in_a_row = self.groups * -(-outputs // height), -(-self.inputs // width) * taps
+        return rows, in_a_row, min(height, outputs) * min(width, self.inputs)
 
 
 def survivors(count: int, fraction: float, rounds: int = 1) -> int:
@@ -37,9 +52,11 @@ def survivors(count: int, fraction: float, rounds: int = 1) -> int:
 def left(rule: PruneRule, layers: Mapping[str, Layer]) -> int:
     """How many weights the rule leaves of whole ``layers``, by name. Raises PruningError when one would be left empty.
 
-    Under ``scope: global`` only the count over all layers can be known beforehand; with whole rows or channels, which differ
-    in size, only the least.
+    Under ``scope: global`` only the count over all layers can be known beforehand; with whole rows, channels or blocks that
+    differ in size, only the least.
     """
+    if rule.block is not None and rule.scope == "global":
+        return _blocks_left(rule, layers)
     if rule.scope == "global" and rule.structure == "unstructured":
         return survivors(sum(layer.weights for layer in layers.values()), rule.fraction, rule.rounds)
     if rule.scope == "global":
@@ -50,8 +67,29 @@ def left(rule: PruneRule, layers: Mapping[str, Layer]) -> int:
     return sum(counts.values())
 
 
+def _blocks_left(rule: PruneRule, layers: Mapping[str, Layer]) -> int:
+    assert rule.block is not None
+    count, largest = 0, 1
+    for name, layer in layers.items():
+        rows, in_a_row, size = layer.blocks(name, rule.block)
+        count, largest = count + rows * in_a_row, max(largest, size)
+    return _at_least(
+        sum(layer.weights for layer in layers.values()), count, largest, survivors(count, rule.fraction, rule.rounds)
+    )
+
+
+def _at_least(weights: int, blocks: int, largest: int, left: int) -> int:
+    """Weights of the blocks that are ``left``: exact where all are alike, otherwise as few as it can be."""
+    return max(left, weights - (blocks - left) * largest)
+
+
 def _left_of(rule: PruneRule, name: str, layer: Layer) -> int:
     fraction, rounds = rate(rule, name), rule.rounds
+    if rule.block is not None:
+        rows, in_a_row, largest = layer.blocks(name, rule.block)
+        parts = rows if rule.scope == "row" else 1
+        blocks = rows * in_a_row
+        return _at_least(layer.weights, blocks, largest, parts * survivors(blocks // parts, fraction, rounds))
     if rule.pattern is not None:
         n, m = n_of_m(rule.pattern)
         check_inputs(name, layer.inputs, m)
@@ -59,19 +97,26 @@ def _left_of(rule: PruneRule, name: str, layer: Layer) -> int:
     if rule.structure == "unstructured":
         parts = layer.outputs if rule.scope == "row" else 1
         return parts * survivors(layer.weights // parts, fraction, rounds)
-    check_inputs(name, layer.inputs)
+    check_inputs(name, layer.inputs, field="structure")
     units = layer.outputs if rule.structure == "row" else layer.inputs
     return layer.weights // units * survivors(units, fraction, rounds)
 
 
-def check_inputs(name: str, inputs: int, m: int = 1) -> None:
+def check_inputs(name: str, inputs: int, m: int = 1, field: str = "pattern") -> None:
     """Raises PruningError when groups of ``m`` do not fit into the inputs of a layer (0: it has none)."""
     if inputs == 0 or inputs % m:
         what = f"has {inputs} input(s), no multiple of {m}" if inputs else "is no weight of a layer with inputs"
-        field = "pattern" if m > 1 else "structure"
         raise PruningError(
             f"pruning.{field}: {name!r} {what}. Keep it dense with `pruning.exclude: [{layer_of(name)}]`."
         )
+
+
+def refuse_normed(name: str, field: str) -> NoReturn:
+    """Raises PruningError: under weight norm nothing can go that may be all of an output."""
+    raise PruningError(
+        f"pruning.{field}: {name!r} is under weight norm, which divides by the norm of each output: none can go as a whole. "
+        "Keep it dense by `pruning.exclude`."
+    )
 
 
 def refuse_empty(name: str, count: int, least: int = 1) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ticketsmith import units
 from ticketsmith.evidence.break_even import BreakEven
+from ticketsmith.evidence.candidates import Memory
 from ticketsmith.evidence.choice import KINDS, Candidate, Choice, Setting, Time
 from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.interaction import Square
@@ -36,7 +37,7 @@ def table(choice: Choice, setting: Setting, times: Sequence[Time] | None = None)
         against: [_ratio(setting, rival, time) for time in rows],
         "Within its precision": [_ratio(setting, setting.within(time), time) for time in rows],
         choice.metric.name.replace("_", " ").capitalize(): [_quality(choice, time.candidate) for time in rows],
-        "On disk": [units.size(time.candidate.bytes) for time in rows],
+        "On disk": [f"{units.size(time.candidate.bytes)}{_memory(time)}" for time in rows],
         "Per million": [_price(choice, setting, time) for time in rows],
         "Gates": [str(time.candidate.status) for time in rows],
         "File": [time.entry.sha256[:12] for time in rows],
@@ -66,7 +67,7 @@ def settings(choice: Choice) -> Table:
                 best.candidate.kind if best else NONE,
                 f"{words.took(rival)}\n{words.way(rival.candidate)}" if rival else NONE,
                 f"{words.took(best)}\n{words.named(best.candidate)}" if best else NONE,
-                words.ratio(one.ratio(rival, best)) if rival and best else NONE,
+                _interval(one.ratio(rival, best)) if rival and best else NONE,
                 "\n".join(f"{_even(even)}, {form}" for form, even in one.break_even.items()) or NONE,
             )
         )
@@ -171,8 +172,13 @@ def _row(choice: Choice, setting: Setting, time: Time) -> dict[str, Any]:
         "quality_high": one.quality.high if one.quality else None,
         "by_seed": {str(seed): value for seed, value in one.values(choice.metric.name).items()}, "bytes": timed.bytes,
         "files": [{**asdict(file), "path": f"candidates/{timed.sha256[:16]}/{file.name}"} for file in timed.files],
-        "sha256": timed.sha256, "judged_in_calls_of": one.calls or None,
+        **_weight(time.memory), "sha256": timed.sha256, "judged_in_calls_of": one.calls or None,
     }  # fmt: skip
+
+
+def _weight(memory: Memory | None) -> dict[str, float | None]:
+    names = ("private_bytes", "load_ms", "first_call_ms")
+    return {name: None if memory is None else getattr(memory, name) for name in names}
 
 
 def _plain(setting: Setting, rival: Time | None, time: Time) -> dict[str, float] | None:
@@ -216,11 +222,22 @@ def _ratio(setting: Setting, rival: Time | None, time: Time) -> str:
         return units.times(1.0)
     value: Ratio = setting.ratio(rival, time)
     doubt = "\nno clear difference" if value.low <= 1.0 <= value.high else ""
-    return f"{units.times(value.median)}\n{units.times(value.low)} to {units.times(value.high)}{doubt}"
+    return f"{_interval(value)}{doubt}"
 
 
 def _quality(choice: Choice, one: Candidate) -> str:
     return measures.quality(choice.metric, one.quality) if one.quality else NONE
+
+
+def _interval(value: Ratio) -> str:
+    return f"{units.times(value.median)}\n{units.times(value.low)} to {units.times(value.high)}"
+
+
+def _memory(time: Time) -> str:
+    """What serving takes, and loading, beneath the size of the file."""
+    if (memory := time.memory) is None:
+        return ""
+    return f"\n{units.size(memory.private_bytes)} in memory\nloads in {units.latency(memory.load_ms / 1e3)}"
 
 
 def _price(choice: Choice, setting: Setting, time: Time) -> str:

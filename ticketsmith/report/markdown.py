@@ -40,6 +40,8 @@ def report_markdown(story: Story) -> bytes:
         for figure in figures:
             image = f"![{escaped(figure.alt)}](figures/{figure.name}.png)"
             parts += [f"### {escaped(figure.title)}", image, escaped(figure.caption)]
+        if key == "quality" and story.pattern_costs.rows:
+            parts += ["### What the pattern costs", table(story.pattern_costs.header, story.pattern_costs.rows)]
         if key == "candidates" and story.candidates:
             for name, one in story.candidates.tables:
                 parts += [f"### {name}", table(one.header, one.rows)]

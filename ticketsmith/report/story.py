@@ -28,7 +28,17 @@ from ticketsmith.report.sentences.headline import headline
 from ticketsmith.report.sentences.names import display, runtime_name
 from ticketsmith.report.sentences.search import interval, savings, why
 from ticketsmith.report.sentences.terms import definitions
-from ticketsmith.report.tables import NOT_MEASURED, Row, Table, cluster, headline_rows, mission_rows, serving, spending
+from ticketsmith.report.tables import (
+    NOT_MEASURED,
+    Row,
+    Table,
+    cluster,
+    headline_rows,
+    mission_rows,
+    pattern_costs,
+    serving,
+    spending,
+)
 
 SECTIONS = {
     "quality": "At what sparsity does quality drop?",
@@ -81,6 +91,7 @@ class Story:
     shown: Sequence[Row]
     rows: Sequence[Row]
     table_note: str
+    pattern_costs: Table
     samples: Gallery
     figures: Sequence[Figure]
     caveats: Sequence[str]
@@ -132,6 +143,7 @@ def tell(findings: Findings, samples: Sequence[Sample] = (), path: Path | None =
         shown=headline_rows(findings, rows),
         rows=rows,
         table_note=_table_note(findings),
+        pattern_costs=pattern_costs(findings),
         samples=gallery(findings, samples, rows),
         figures=all_figures(findings, path),
         caveats=[*caveats(findings), *noise],

@@ -12,7 +12,7 @@ from ticketsmith.evidence.findings import Findings
 from ticketsmith.evidence.size import size_of
 from ticketsmith.evidence.speed import best, lead, rival
 from ticketsmith.evidence.summarise import distinct
-from ticketsmith.evidence.variants import DENSE, TICKET
+from ticketsmith.evidence.variants import DENSE, TICKET, UNSTRUCTURED
 from ticketsmith.evidence.verdicts import Verdict
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.bottom_line import amount, pays_after
@@ -181,6 +181,25 @@ def frame(findings: Findings) -> pd.DataFrame:
         row["against"] = point.against if point else None
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def pattern_costs(findings: Findings) -> Table:
+    """One row a level: the ticket with the recipe's pattern or structure, the one without, and what is lost between them."""
+    metric, rows = findings.metric, []
+    for one in findings.comparisons:
+        ours = findings.summary(findings.subject, one.level)
+        free = findings.summary(UNSTRUCTURED, one.level)
+        if one.control != UNSTRUCTURED or ours is None or free is None:
+            continue
+        lines = [measures.difference(metric, -one.advantage.mean)]
+        if one.advantage.low is not None and one.advantage.high is not None:
+            lines.append(measures.span(metric, -one.advantage.high, -one.advantage.low))
+        if not one.significant:
+            lines.append("no clear difference")
+        sparsity = units.share(findings.size_at(findings.subject, one.level).sparsity)
+        rows.append((sparsity, measures.quality(metric, ours), measures.quality(metric, free), "\n".join(lines)))
+    header = ("Sparsity", display(findings.subject), display(UNSTRUCTURED), "Lost by the pattern")
+    return Table(header, rows) if rows else Table()
 
 
 def spending(findings: Findings) -> Table:

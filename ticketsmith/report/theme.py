@@ -29,6 +29,7 @@ PURPLE = Style("#CC79A7", "#9C4577", (8, 3, 2, 3), "diamond")
 GREEN = Style("#009E73", "#00734F", (10, 3), "cross")
 SKY = Style("#56B4E9", "#1F76A8", (4, 2), "triangle-down")
 OLIVE = Style("#A89B00", "#6E6600", (1, 2), "diamond")
+BROWN = Style("#8C564B", "#71453C", (4, 1, 1, 1), "square")
 GREY = Style("#4D4D4D", "#3D3D3D", (), "circle")
 
 _STYLES = {
@@ -40,6 +41,7 @@ _STYLES = {
     "one_shot": GREEN,
     "finetune": SKY,
     "lr_rewind": OLIVE,
+    "unstructured": BROWN,
 }
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE)
 

@@ -89,12 +89,13 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A graph with what was worked out about it. ``dtype`` is that of the weights of sparse products with one vector."""
+    """A graph with what was worked out about it. ``dtype`` is that of the weights of sparse products with one vector, of all or
+    by tensor."""
 
     graph: Graph
     lanes: int
     choices: Mapping[str, str]
-    dtype: str
+    dtype: str | Mapping[str, str]
     shapes: Mapping[str, Shape]
     batched: Set[str]
     """Values of a whole batch."""
@@ -104,6 +105,10 @@ class Analysis:
     """Of convolutions, by their outputs."""
     tilings: Mapping[str, Tiling | None]
     """Of convolutions, by their outputs; None where Winograd's filtering cannot compute them."""
+
+    def dtype_of(self, node: Node) -> str:
+        """That of a product's weights."""
+        return self.dtype if isinstance(self.dtype, str) else self.dtype.get(node.weights["weight"], "float32")
 
     def users(self, name: str) -> tuple[Node, ...]:
         """The nodes that read a value."""
@@ -123,7 +128,8 @@ class Analysis:
         return formats.default(mode, shared, self.graph.parameter(node, "weight"), self.cold, tiling)
 
 
-def analyse(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, dtype: str = "float32") -> Analysis:
+def analyse(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None,
+            dtype: str | Mapping[str, str] = "float32") -> Analysis:  # fmt: skip
     """With ``lanes``, the end of the network takes up to that many samples at once. Raises GraphError as ``shapes`` does."""
     shapes = graph.shapes()
     images = {node.output: (node, shapes[node.inputs[0]]) for node in graph.nodes if node.op == "conv2d"}

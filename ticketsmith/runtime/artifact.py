@@ -35,7 +35,7 @@ from ticketsmith.native import Isa, best_isa
 from ticketsmith.runtime.formats import FORMER_NAMES
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.precision import from_bfloat16, from_int8, low_tensors, to_int8
+from ticketsmith.runtime.precision import by_tensor, from_bfloat16, from_int8, to_int8
 from ticketsmith.sparse.values import to_bfloat16
 
 MAGIC = b"\x89TSK\r\n\x1a\n"
@@ -58,11 +58,12 @@ def machine_key() -> str:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a file holds. ``choices`` are formats by machine; tensors of low ``precision`` are rounded float32."""
+    """What a file holds. ``choices`` are formats by machine; tensors of low ``precision``, one for all or by name, are rounded
+    float32."""
 
     graph: Graph
     choices: Mapping[str, Mapping[str, str]]
-    precision: str
+    precision: str | Mapping[str, str]
 
 
 def load(path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = None, precision: str | None = None,
@@ -74,24 +75,24 @@ def load(path: str | os.PathLike[str], *, threads: int = 1, isa: Isa | None = No
     Raises ArtifactError when the file is missing, damaged or of another version, NotBuiltError when there are no kernels.
     """
     artifact = open_artifact(path)
-    choices, precision = artifact.choices.get(machine_key()), precision or artifact.precision
-    return Model(artifact.graph, choices, threads=threads, isa=isa, precision=precision, handover=handover)
+    choices, kind = artifact.choices.get(machine_key()), precision or artifact.precision
+    return Model(artifact.graph, choices, threads=threads, isa=isa, precision=kind, handover=handover)
 
 
 def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mapping[str, str]] | None = None,
-         precision: str = "float32") -> None:  # fmt: skip
+         precision: str | Mapping[str, str] = "float32") -> None:  # fmt: skip
     """Writes ``graph``; ``choices`` maps machines (``machine_key``) to formats. The file appears whole or not at all.
 
     With ``precision`` bfloat16 or int8 (a scale for each row) the weights of products take two bytes or one each, and are
-    rounded. Raises StoreError when the place cannot be written.
+    rounded; with precisions by name, those tensors alone are. Raises StoreError when the place cannot be written.
     """
-    low = low_tensors(graph, precision)
+    low = by_tensor(graph, precision)
     graph.shapes()
     places: dict[str, Any] = {}
     blobs: list[bytes] = []
     offset = 0
     for name, tensor in graph.tensors.items():
-        values = precision if name in low else "float32"
+        values = low.get(name, "float32")
         encoding, blob = _encode(tensor, values)
         places[name] = {
             "shape": tensor.shape, "encoding": encoding, "values": values, "offset": offset, "size": len(blob),
@@ -106,7 +107,7 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
                 {**vars(node), "weights": dict(node.weights), "attributes": dict(node.attributes)} for node in graph.nodes
             ],
         },
-        "tensors": places, "precision": precision,
+        "tensors": places, "precision": precision if isinstance(precision, str) else low,
         "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()}, "data": offset,
     }  # fmt: skip
     header = json.dumps(document, allow_nan=False).encode()
@@ -162,8 +163,9 @@ def _parse(data: bytes) -> Artifact:
     tensors = {name: _tensor(name, place, body) for name, place in places.items()}
     graph = _graph(_field(document, "graph", dict), tensors)
     graph.shapes()
-    precision = _field(document, "precision", str) if version > 1 else "float32"
-    if precision not in PRECISIONS:
+    precision = document.get("precision") if version > 1 else "float32"
+    kinds = list(precision.values()) if type(precision) is dict else [precision]
+    if not all(type(kind) is str and kind in PRECISIONS for kind in kinds):
         raise ArtifactError(f"its precision {precision!r} is not known.")
     return Artifact(graph, _choices(_field(document, "choices", dict)), precision)
 

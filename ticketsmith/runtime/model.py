@@ -38,18 +38,19 @@ class Model:
 
     Programs are made when a batch size first asks for one: ``prepare`` makes them before. ``threads`` is how many cores
     one call may use; calls that are too small to gain use one. ``precision`` is that of the weights of sparse products
-    with one vector: float32, bfloat16, or int8 with a scale for each row.
+    with one vector: float32, bfloat16, or int8 with a scale for each row; or of single ones, by the names of their tensors.
 
     Where ``choices`` say that a dense library is faster, and it is installed, calls in float32 are handed over to it;
     unless ``handover`` is False, or the instructions ``isa`` are asked for.
     """
 
     def __init__(self, graph: Graph, choices: Mapping[str, str] | None = None, *, threads: int = 1, isa: Isa | None = None,
-                 precision: str = "float32", handover: bool = True) -> None:  # fmt: skip
+                 precision: str | Mapping[str, str] = "float32", handover: bool = True) -> None:  # fmt: skip
         if threads < 1:
             raise RecipeError(f"a model runs on 1 thread or more, not {threads}.")
-        if precision not in PRECISIONS:
-            raise RecipeError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
+        for kind in (precision,) if isinstance(precision, str) else precision.values():
+            if kind not in PRECISIONS:
+                raise RecipeError(f"precision {kind!r} is not one of {', '.join(PRECISIONS)}.")
         self.graph, self.choices, self.precision = graph, dict(choices or {}), precision
         self.threads = threads
         self.isa = native.best_isa() if isa is None else isa

@@ -63,6 +63,17 @@ def low_tensors(graph: Graph, precision: str) -> set[str]:
     return names
 
 
+def by_tensor(graph: Graph, precision: str | Mapping[str, str]) -> dict[str, str]:
+    """The precision of each tensor that has fewer bits. ``precision`` is that of all which can have it, or of single ones by
+    name. Raises RecipeError for a precision that is not known, or a tensor that cannot have it."""
+    if isinstance(precision, str):
+        return dict.fromkeys(sorted(low_tensors(graph, precision)), precision)
+    for name, kind in precision.items():
+        if kind != "float32" and name not in low_tensors(graph, kind):
+            raise RecipeError(f"{name!r} is no tensor of this network that can be {kind}.")
+    return {name: kind for name, kind in precision.items() if kind != "float32"}
+
+
 def rounded(graph: Graph, precision: str) -> Graph:
     """``graph`` with the values that a file of this precision holds, as float32."""
     tensors = dict(graph.tensors)

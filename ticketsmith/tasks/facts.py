@@ -104,5 +104,5 @@ def _layers(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Layer]
     for name, weight in split(weights, by_parameter).items():
         layout = by_layer[name]
         least = 1 if layout.normed is None else weight.shape[layout.normed]
-        layers[name] = Layer(weight.numel(), *layout.ends(weight.shape), least, layout.names)
+        layers[name] = Layer(weight.numel(), *layout.ends(weight.shape), least, layout.names, layout.groups)
     return layers

@@ -63,7 +63,7 @@ def starting_masks(spec: RunSpec, task: Task, model: nn.Module, parent: Parent) 
         return masks
     if isinstance(mask, Shuffle):
         generator = torch.Generator().manual_seed(derive(spec.seed, "masks", mask.draw))
-        return shuffle(masks, generator, mask.groups, layouts(model), mask.structure)
+        return shuffle(masks, generator, mask.groups, layouts(model), mask.structure, mask.block)
     trained = build_model(task)
     load(trained, read_weights(source))
     everything = full(prunable(trained, mask.rule.include))  # the dense run's mask knows nothing of `include`

@@ -28,13 +28,15 @@ _SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Footprint:
-    """Milliseconds, and bytes of the whole process; ``file_bytes`` of the file that was loaded."""
+    """Milliseconds, and bytes of the whole process; ``file_bytes`` of the file that was loaded. ``private_bytes``: at its peak,
+    without the libraries, which processes share; None where the system does not tell."""
 
     load_ms: float
     first_call_ms: float
     resident_bytes: int
     peak_bytes: int
     file_bytes: int
+    private_bytes: int | None = None
 
 
 def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder: Path) -> Footprint | None:
@@ -80,6 +82,7 @@ def main() -> None:
         "first_call_ms": 1e3 * (called - loaded),
         "resident_bytes": _memory("VmRSS"),
         "peak_bytes": _memory("VmHWM"),
+        "private_bytes": _private(Path(order["path"]).parent),
     }
     print(json.dumps(measured))
 
@@ -92,6 +95,25 @@ def _memory(field: str) -> int:
     except (OSError, ValueError, IndexError, StopIteration):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _private(folder: Path) -> int | None:
+    """The peak in bytes less the pages of files that are mapped, but for those in ``folder``: weights are no library's."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        pages = Path("/proc/self/smaps").read_text().splitlines()
+    except OSError:
+        return None
+    if "RssFile" not in status:
+        return None
+    served, is_served = 0, False
+    for line in pages:
+        first = line.split(maxsplit=1)[0]
+        if not first.endswith(":"):
+            is_served = str(folder) in line
+        elif is_served and first == "Rss:":
+            served += 1024 * int(line.split()[1])
+    return max(0, _memory("VmHWM") - _memory("RssFile")) + served
 
 
 if __name__ == "__main__":

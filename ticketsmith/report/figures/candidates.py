@@ -1,4 +1,4 @@
-"""Prune, quantise, both or neither? Every candidate by its quality, and by its latency and its size."""
+"""Prune, quantise, both or neither? Every candidate by its quality, and by its latency, its size and its memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Cost:
     name: str
     title: str
     better: str
-    read: Callable[[Setting, Time], tuple[float, float, float]]
+    read: Callable[[Setting, Time], tuple[float, float, float] | None]
 
 
 def _latency(setting: Setting, time: Time) -> tuple[float, float, float]:
@@ -49,14 +49,22 @@ def _size(setting: Setting, time: Time) -> tuple[float, float, float]:
     return time.candidate.bytes / 1e3, min(sizes), max(sizes)
 
 
+def _memory(setting: Setting, time: Time) -> tuple[float, float, float] | None:
+    if time.memory is None:
+        return None
+    value = time.memory.private_bytes / 1e6
+    return value, value, value
+
+
 _COSTS = (
     _Cost("latency", "Time of a call, \u00b5s", "faster", _latency),
     _Cost("size", "Size of the file, kB", "smaller", _size),
+    _Cost("memory", "Memory of a process that serves it, MB", "less", _memory),
 )
 
 
 def candidate_figures(findings: Findings) -> list[Figure]:
-    """Quality against latency, and against size, in the setting that leads; none without candidates."""
+    """Quality against latency, size and memory, in the setting that leads; none without candidates."""
     choice = findings.choice
     if choice is None:
         return []
@@ -81,7 +89,7 @@ def _figure(findings: Findings, choice: Choice, cost: _Cost) -> Figure | None:
     y = frame.axis(choice.metric)
     series = [one for kind, one in _SERIES.items() if any(row["series"] == kind for row in rows)]
     passing = [row for row in rows if row["passes"]]
-    fields = ("Network", "Form", "Quality", "Interval", "Latency", "Size", "Gates", "File")
+    fields = ("Network", "Form", "Quality", "Interval", "Latency", "Size", "Memory", "Load", "Gates", "File")
     layers: list[alt.Chart] = []
     if limit is not None and gate is not None:
         dy = -9 if choice.metric.higher_is_better else 12
@@ -99,6 +107,7 @@ def _figure(findings: Findings, choice: Choice, cost: _Cost) -> Figure | None:
             f"{cost.better}. Hollow points did not pass their gates; the dashed line joins the passing ones that nothing else "
             f"beats in both (Pareto front). Bars are {units.percent(choice.confidence)} intervals"
             f"{' and the range over replicates of sizes' if cost.name == 'size' else ''}."
+            f"{' Memory is at its peak, without the libraries, which processes share.' if cost.name == 'memory' else ''}"
             f"{' The axis is cut: candidates beyond it leave it.' if frame.cut else ''}"
         ),
         alt=f"Test {parts.file_name(choice.metric.name)} against the {cost.name} of every candidate. {title}.",
@@ -109,9 +118,10 @@ def _figure(findings: Findings, choice: Choice, cost: _Cost) -> Figure | None:
 
 def _row(choice: Choice, setting: Setting, time: Time, cost: _Cost) -> Row | None:
     one = time.candidate
-    if one.quality is None:
+    costs = cost.read(setting, time)
+    if one.quality is None or costs is None:
         return None
-    value, low, high = cost.read(setting, time)
+    value, low, high = costs
     best, rival = setting.choice, setting.rival
     mark = "To deploy" if time is best else "Best dense" if time is rival else ""
     bounds = _bounds(choice, one)
@@ -134,6 +144,8 @@ def _row(choice: Choice, setting: Setting, time: Time, cost: _Cost) -> Row | Non
         else f"{measures.value(choice.metric, bounds[0])} to {measures.value(choice.metric, bounds[1])}",
         "Latency": f"{words.took(time)} a call",
         "Size": units.size(one.bytes),
+        "Memory": units.size(time.memory.private_bytes) if time.memory else "not measured",
+        "Load": units.latency(time.memory.load_ms / 1e3) if time.memory else "not measured",
         "Gates": str(one.status),
         "File": time.entry.sha256[:12],
     }
@@ -211,6 +223,13 @@ def _title(choice: Choice, cost: _Cost) -> str:
     if cost.name == "size":
         smallest = min(choice.lead.passing, key=lambda time: time.candidate.bytes).candidate
         return f"The smallest file that passes: {words.named(smallest)}, {units.size(smallest.bytes)}"
+    if cost.name == "memory":
+        weighed = [time for time in choice.lead.passing if time.memory]
+        if not weighed:
+            return "What it takes to serve each candidate"
+        least = min(weighed, key=lambda time: time.memory.private_bytes if time.memory else 0)
+        assert least.memory is not None
+        return f"The least memory that passes: {words.named(least.candidate)}, {units.size(least.memory.private_bytes)}"
     if rival is None or rival is best:
         return f"The fastest that passes: {name}"
     return (

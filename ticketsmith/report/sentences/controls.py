@@ -5,28 +5,43 @@ from __future__ import annotations
 from ticketsmith import units
 from ticketsmith.evidence.controls import Comparison
 from ticketsmith.evidence.findings import Findings
-from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, RANDOM_REINIT, RANDOM_TICKET
+from ticketsmith.evidence.variants import POST_RANDOM, POST_TRAINING, RANDOM_REINIT, RANDOM_TICKET, UNSTRUCTURED
 from ticketsmith.report.sentences import measures
 from ticketsmith.report.sentences.names import begun, in_sentence
 from ticketsmith.report.sentences.verdicts import sample
 
 
 def special(findings: Findings) -> str:
-    """One or two sentences on the controls: does the ticket beat them, and so prove anything?"""
-    if not findings.comparisons and findings.subject == POST_TRAINING:
+    """Some sentences on the controls: does the ticket beat them, and so prove anything? And what does its pattern cost?"""
+    return " ".join(text for text in (_of_controls(findings), _price(findings)) if text)
+
+
+def _of_controls(findings: Findings) -> str:
+    comparisons = [comparison for comparison in findings.comparisons if comparison.control != UNSTRUCTURED]
+    if not comparisons and findings.subject == POST_TRAINING:
         return (
             "No other criterion was tried, so that this result says nothing of whether this one is better than chance."
         )
-    if not findings.comparisons and not findings.controls:
+    if not comparisons and not findings.controls:
         return "No control was trained, so that this result says nothing of whether these weights are special."
     level = _level_of_interest(findings)
-    here = [comparison for comparison in findings.comparisons if comparison.level == level]
+    here = [comparison for comparison in comparisons if comparison.level == level]
     clauses = [_against(findings, comparison) for comparison in here]
     clauses += [_fallen(findings, control, level) for control in findings.controls if _lost(findings, control, level)]
     if level is None or not clauses:
         return "No control was trained at this sparsity, so that whether the ticket is special there is not known."
     lead = f"At {measures.sparsity(findings.size_at(findings.subject, level))},"
     return " ".join([f"{lead} {clauses[0]}.", *(f"{begun(text)}." for text in clauses[1:])])
+
+
+def _price(findings: Findings) -> str:
+    """What the recipe's pattern or structure costs: the ticket against the one without it; empty without such a rival."""
+    level = _level_of_interest(findings)
+    for comparison in findings.comparisons:
+        if (comparison.control, comparison.level) == (UNSTRUCTURED, level):
+            where = measures.sparsity(findings.size_at(findings.subject, comparison.level))
+            return f"At {where}, the {_against(findings, comparison)}."
+    return ""
 
 
 def _level_of_interest(findings: Findings) -> int | None:
@@ -86,6 +101,9 @@ def _meaning(comparison: Comparison, ticket_better: bool | None) -> str:
     if comparison.examples:
         return ", of these very networks, and not of other seeds"
     control = comparison.control
+    if control == UNSTRUCTURED:
+        prices = {False: ", which is what the pattern costs", None: ", so that no price of the pattern is shown"}
+        return prices.get(ticket_better, "")
     if ticket_better is False:
         criterion = control.startswith("post_")
         return (

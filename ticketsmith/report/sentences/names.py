@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from ticketsmith.evidence.variants import DENSE, POST_TRAINING, RANDOM_PRUNING, RANDOM_REINIT, RANDOM_TICKET, TICKET
+from ticketsmith.evidence.variants import (
+    DENSE,
+    POST_TRAINING,
+    RANDOM_PRUNING,
+    RANDOM_REINIT,
+    RANDOM_TICKET,
+    TICKET,
+    UNSTRUCTURED,
+)
 
 _VARIANTS = {
     DENSE: "Dense baseline",
     TICKET: "Winning ticket (IMP)",
+    UNSTRUCTURED: "Unstructured ticket",
     "lr_rewind": "Learning-rate rewinding",
     "finetune": "Fine-tuning",
     "one_shot": "One-shot",

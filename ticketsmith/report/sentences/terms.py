@@ -22,6 +22,10 @@ _VARIANTS = {
         "matter which weights are kept."
     ),
     "random_pruning": "A control: weights removed at random before training.",
+    "unstructured": (
+        "A ticket of the same sparsity without the recipe's pattern: single weights stay or go, wherever they are. What it is "
+        "better by is what the pattern costs."
+    ),
     "one_shot": "Pruned once to its final sparsity instead of step by step.",
     "finetune": "Pruned step by step; the remaining weights are kept as they are and trained on briefly.",
     "post_training": "Weights of the trained dense network are removed by the recipe's criterion; nothing is trained again.",

@@ -100,7 +100,7 @@ def _vector_product(node: Node, weight: Floats, source: Tensor, lowering: Loweri
         out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), abi.Space.OUTPUT)
     else:
         out = lowering.new(node)
-    dtype, common = lowering.analysis.dtype, product_fields(node, source, out, residual, lowering)
+    dtype, common = lowering.analysis.dtype_of(node), product_fields(node, source, out, residual, lowering)
     kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype)
     if fields.get("order") is not None:
         common["bias"] = padded(common["bias"][fields["order"]], len(common["bias"]))
