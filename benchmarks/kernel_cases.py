@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.native import abi
-from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
+from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv, pack_gemv_dot
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
@@ -188,6 +188,81 @@ def _gemvs(size: int) -> Iterator[Case]:
         weights, scales = (case.address(array) for array in pack_gemv(weight, dtype))
         kind = abi.Dtype[dtype.upper()]
         operation = abi.Gemv(**common, weights=weights, scales=scales, inputs=weight.shape[1], dtype=kind)
+        yield case.add(operation, expected, out, weight.size)
+
+
+def _range(x: NDArray[np.float32]) -> tuple[Any, Any]:
+    """What a step of ``x`` [..., inputs] in 8 bits is worth, and which byte is zero: of each row."""
+    low, high = np.minimum(x.min(axis=-1), 0), np.maximum(x.max(axis=-1), 0)
+    step = np.maximum((high - low) / np.float32(255), np.float32(1e-30))
+    return step, np.clip(np.rint(-low * (np.float32(1) / step)), 0, 255)
+
+
+def _bytes(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    step, zero = _range(x)
+    return np.clip(np.rint(x * (np.float32(1) / step)[..., None]) + zero[..., None], 0, 255)
+
+
+def _quantised(case: Case, x: NDArray[np.float32]) -> tuple[abi.Value, abi.Operation]:
+    source, floats = case.value(x), 32 + -(-len(x) // 256) * 64
+    out = abi.Value(case.room(floats), 1, 1, abi.Space.SAMPLE, floats, 1, 1)
+    return out, abi.QuantiseVector(in_=source, out=out)
+
+
+def _quantise_vectors(size: int) -> Iterator[Case]:
+    for name in ("of both signs", "not negative", "zeros"):
+        case = Case(name, size)
+        x = case.numbers(size) * np.float32(name != "zeros")
+        x = np.abs(x) if name == "not negative" else x
+        out, operation = _quantised(case, x)
+        step, zero = _range(x)
+        case.add(operation, np.array([step, zero, *_bytes(x)]), out, size)
+
+        def outputs(memory: NDArray[np.float32] = case.memory[out.base :], size: int = size) -> NDArray[Any]:
+            numbers = [memory[:1], memory[16:17].view(np.int32), memory[32:].view(np.uint8)[:size]]
+            return np.concatenate(numbers, dtype=np.float64)
+
+        case.outputs = outputs
+        yield case
+
+
+def _dot_product(case: Case, bits: int, dense: bool = False) -> tuple[Any, ...]:
+    """A product of whole numbers: weights, dtype, the fields that are not its own, and what comes out, and where."""
+    outputs, inputs, dtype = case.size, 3 * case.size + 7, f"int{bits}"
+    weight, x = (case.numbers if dense else case.sparse)(outputs, inputs), case.numbers(inputs)
+    source, operation = _quantised(case, x)
+    case.then(operation)
+    common, finish, out = _product(case, source, outputs, ())
+    step, zero = _range(x)
+    expected = finish(_rounded(weight, dtype) @ (float(step) * (_bytes(x).astype(np.float64) - zero)))
+    return weight, dtype, common, expected, out
+
+
+def _sell_dots(size: int) -> Iterator[Case]:
+    for width, bits in ((128, 8), (256, 8), (128, 4), (256, 4)):
+        case = Case(f"{width} columns, int{bits}", size)
+        weight, dtype, common, expected, out = _dot_product(case, bits)
+        p = Sell.of(Pattern.of(weight), width, four=4)
+        if p.order is not None:
+            bias = np.ctypeslib.as_array((ctypes.c_float * up(size)).from_address(common["bias"]))
+            common["bias"] = case.address(padded(bias[p.order], up(size)))
+        values, scales, totals = map(case.address, p.dots(weight, dtype))
+        indices = {name: case.address(getattr(p, name)) for name in ("first", "slots", "columns", "order")}
+        yield case.add(
+            abi.SellDot(
+                **common, **indices, values=values, scales=scales, totals=totals, slices=len(p.slots), blocks=p.slots.shape[1],
+                width=width, bits=bits,
+            ), expected, out, np.count_nonzero(weight),
+        )  # fmt: skip
+
+
+def _gemv_dots(size: int) -> Iterator[Case]:
+    for bits in (8, 4):
+        case = Case(f"int{bits}", size)
+        weight, dtype, common, expected, out = _dot_product(case, bits, dense=True)
+        weights, scales, totals = map(case.address, pack_gemv_dot(weight, dtype))
+        blocks = -(-weight.shape[1] // 64)
+        operation = abi.GemvDot(**common, weights=weights, scales=scales, totals=totals, blocks=blocks, bits=bits)
         yield case.add(operation, expected, out, weight.size)
 
 
@@ -483,5 +558,5 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Gemv: _gemvs, abi.DenseHx16: _hx16s, abi.DensePx32: _px32s, abi.Winograd: _winograds, abi.Pool: _pools,
     abi.Binary: _binaries, abi.Affine: _affines, abi.Norm: _norms, abi.Softmax: _softmaxes, abi.Embed: _embeds,
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
-    abi.Attend: _attends,
+    abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
 }  # fmt: skip

@@ -33,7 +33,12 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
 )
 @click.option("--variant", help="Which method's run.  [default: ticket]")
 @click.option("--seed", type=click.IntRange(0), help="Which replicate's run.  [default: 0]")
-@click.option("--precision", default="float32", show_default=True, help="Weights of tsk: float32, bfloat16 or int8.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help="Of tsk: float32, bfloat16, int8, int4, int8_dot, int4_dot.",
+)
 @click.option("--no-tune", is_flag=True, help="Do not measure which formats of tsk are fastest on this machine.")
 @click.option("--start-weights", is_flag=True, help="Put the weights that training began with into the ticket, too.")
 @click.option("--license", "licence", default="unknown", help="The model's licence, for its card: apache-2.0.")

@@ -89,12 +89,12 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A graph with what was worked out about it. ``dtype`` is that of the weights of sparse products with one vector."""
+    """A graph with what was worked out about it. ``precision`` is that of products, as ``Model`` has it."""
 
     graph: Graph
     lanes: int
     choices: Mapping[str, str]
-    dtype: str
+    precision: str
     shapes: Mapping[str, Shape]
     batched: Set[str]
     """Values of a whole batch."""
@@ -117,18 +117,30 @@ class Analysis:
         """In which format a product is computed: as measured, or by rule of thumb. ``mode`` is vector, planes or lanes."""
         reach, tiling = self.reaches.get(node.output), self.tilings.get(node.output)
         shared = reach is None or reach.groups == 1
-        choice = self.choices.get(f"{mode}:{node.output}")
-        if choice in formats.candidates(mode, shared, tiling is not None):
+        choice, weight = self.choices.get(f"{mode}:{node.output}"), self.graph.parameter(node, "weight")
+        dot = self.is_dot(weight)
+        if choice in formats.candidates(mode, shared, tiling is not None, dot):
             return choice
-        return formats.default(mode, shared, self.graph.parameter(node, "weight"), self.cold, tiling)
+        return formats.default(mode, shared, weight, self.cold, tiling, dot)
+
+    @property
+    def dtype(self) -> str:
+        """That of weights: float32, bfloat16, int8 or int4."""
+        return self.precision.removesuffix(formats.DOT)
+
+    def is_dot(self, weight: NDArray[np.float32]) -> bool:
+        """Whether a product with these weights is one of whole numbers."""
+        return self.precision.endswith(formats.DOT) and weight[0].size <= formats.MOST_INPUTS_OF_DOT
 
 
-def analyse(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, dtype: str = "float32") -> Analysis:
+def analyse(
+    graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, precision: str = "float32"
+) -> Analysis:
     """With ``lanes``, the end of the network takes up to that many samples at once. Raises GraphError as ``shapes`` does."""
     shapes = graph.shapes()
     images = {node.output: (node, shapes[node.inputs[0]]) for node in graph.nodes if node.op == "conv2d"}
     return Analysis(
-        graph, lanes, choices or {}, dtype, shapes,
+        graph, lanes, choices or {}, precision, shapes,
         batched=lane_nodes(graph) if lanes else frozenset(),
         cold=formats.cold(graph),
         reaches={name: Reach.of(graph, node, shape) for name, (node, shape) in images.items()},

@@ -65,13 +65,13 @@ def lower(analysis: Analysis, resolutions: Resolutions) -> Lowering:
 
 
 def compile_graph(
-    graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, dtype: str = "float32"
+    graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, precision: str = "float32"
 ) -> Assembly:
     """A program for ``graph``. With ``lanes``, the end of the network takes up to that many samples at once.
 
     ``choices`` maps products by their outputs to the formats that were measured to be fastest; others go by rules of
-    thumb. ``dtype`` is that of the weights of sparse products with one vector. Raises GraphError for what no kernel can
-    compute, or would need too much memory.
+    thumb. ``precision`` is that of products, as ``Model`` has it. Raises GraphError for what no kernel can compute, or would
+    need too much memory.
     """
-    analysis = analyse(graph, lanes, choices, dtype)
+    analysis = analyse(graph, lanes, choices, precision)
     return assemble(lower(analysis, resolve(analysis)))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
+from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv, pack_gemv_dot
 from ticketsmith.runtime.graph import GraphError, Node
 from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower.lowering import Lowering, activation
@@ -100,11 +100,17 @@ def _vector_product(node: Node, weight: Floats, source: Tensor, lowering: Loweri
         out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), abi.Space.OUTPUT)
     else:
         out = lowering.new(node)
-    dtype, common = lowering.analysis.dtype, product_fields(node, source, out, residual, lowering)
-    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype)
+    format_, dtype = lowering.analysis.format(node, "vector"), lowering.analysis.dtype
+    if lowering.analysis.is_dot(weight):
+        source = lowering.quantised_vector(node.inputs[0], source)
+        kind, work, fields = _DOT_FORMATS[format_](weight, dtype)
+    else:
+        kind, work, fields = _VECTOR_FORMATS[format_](weight, dtype)
+        fields["dtype"] = abi.Dtype["INT8" if dtype == "int4" else dtype.upper()]
+    common = product_fields(node, source, out, residual, lowering)
     if fields.get("order") is not None:
         common["bias"] = padded(common["bias"][fields["order"]], len(common["bias"]))
-    lowering.emit(kind, work=work, dtype=abi.Dtype[dtype.upper()], **common, **fields)
+    lowering.emit(kind, work=work, **common, **fields)
 
 
 _Packed = tuple[type[ctypes.Structure], int, dict[str, Any]]
@@ -138,6 +144,31 @@ _VECTOR_FORMATS: dict[str, Callable[[Floats, str], _Packed]] = {
     "sell_wide": partial(_sell, width=128),
     "bitmask": _bitmask,
     "gemv": _gemv,
+}
+
+
+def _sell_dot(weight: Floats, dtype: str, width: int = 128) -> _Packed:
+    view = Sell.of(Pattern.of(weight), width, four=4)
+    (values, scales, totals), (slices, blocks) = view.dots(weight, dtype), view.slots.shape
+    fields = {
+        "first": view.first, "slots": view.slots, "columns": view.columns, "values": values, "scales": scales,
+        "totals": totals, "order": view.order, "slices": slices, "blocks": blocks, "width": width, "bits": _BITS[dtype],
+    }  # fmt: skip
+    return abi.SellDot, int(view.first[-1]) * LANES, fields
+
+
+def _gemv_dot(weight: Floats, dtype: str) -> _Packed:
+    weights, scales, totals = pack_gemv_dot(weight, dtype)
+    blocks = -(-weight.shape[1] // 64)
+    fields = {"weights": weights, "scales": scales, "totals": totals, "blocks": blocks, "bits": _BITS[dtype]}
+    return abi.GemvDot, weight.size // 4, fields
+
+
+_BITS = {"int8": 8, "int4": 4}
+_DOT_FORMATS: dict[str, Callable[[Floats, str], _Packed]] = {
+    "sell": _sell_dot,
+    "sell_wide": partial(_sell_dot, width=256),
+    "gemv": _gemv_dot,
 }
 
 
