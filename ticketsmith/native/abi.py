@@ -206,6 +206,21 @@ class QuantiseVector(Operation):
     times the zero (int32), then the bytes, and zeros behind the last. ``out.planes`` counts it in floats, a multiple of 16."""
     _fields_ = _fields("Value in, out;")
 
+class QuantisePlanes(Operation):
+    """Planes as whole numbers of 8 bits: a plane of ``out`` has four of ``in``, a byte each, in every column. Both are laid out
+    alike; ``before`` floats of a plane lie before its first row, and all of it is written. What ``mask`` [plane / 16] keeps of
+    a plane's memory decides the range, for every ``period``-th vector together, and lane by lane, or of all lanes where they
+    are ``alike``. ``range`` is [period][step, zero][16], the first for the vector that the first row begins with."""
+    _fields_ = _fields("Value in, out, range; const uint16_t* mask; int64_t before, period, alike;")
+
+class SparseConvDot(Product):
+    """``SparseConv`` in whole numbers: ``in`` and ``range`` are what ``QuantisePlanes`` wrote. The weight of a tap is four of 8
+    bits, of four input channels; ``totals`` is their sum for each of what ``starts`` begins. ``scales`` is what a step of each
+    output's weights is worth."""
+    _fields_ = _fields("""Value range; const Tap* taps; const int32_t* starts; const int32_t* totals; const float* scales;
+        const uint16_t* mask; const int64_t* shifts; const uint16_t* keeps; const Stretch* stretches;
+        int64_t stretch_count, vectors, row_vectors, tile, blocks, groups, period;""")
+
 class SellDot(Product):
     """``Sell`` in whole numbers: ``in`` is what ``QuantiseVector`` wrote. A slot is four weights of each of 16 rows, the four of
     a row side by side, of 8 or 4 ``bits``; ``width`` is 128 or 256. ``scales`` is what a step of each row is worth, ``totals``
@@ -466,6 +481,8 @@ KERNELS: dict[type[Operation], str] = {
     Bitmask: "sparse/bitmask.inl",
     Gemv: "dense/gemv.inl",
     QuantiseVector: "dense/quantise.inl",
+    QuantisePlanes: "dense/quantise.inl",
+    SparseConvDot: "sparse/sparse_conv_dot.inl",
     SellDot: "sparse/sell_dot.inl",
     GemvDot: "dense/gemv_dot.inl",
     DenseHx16: "dense/hx16.inl",

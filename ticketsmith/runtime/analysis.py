@@ -89,12 +89,12 @@ class Reach:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A graph with what was worked out about it. ``precision`` is that of products, as ``Model`` has it."""
+    """A graph with what was worked out about it. ``dtype`` is that of the weights of sparse products with one vector."""
 
     graph: Graph
     lanes: int
     choices: Mapping[str, str]
-    precision: str
+    dtype: str
     shapes: Mapping[str, Shape]
     batched: Set[str]
     """Values of a whole batch."""
@@ -104,6 +104,10 @@ class Analysis:
     """Of convolutions, by their outputs."""
     tilings: Mapping[str, Tiling | None]
     """Of convolutions, by their outputs; None where Winograd's filtering cannot compute them."""
+
+    def dtype_of(self, node: Node) -> str:
+        """That of a product, as ``Model`` names precisions."""
+        return self.dtype
 
     def users(self, name: str) -> tuple[Node, ...]:
         """The nodes that read a value."""
@@ -118,29 +122,18 @@ class Analysis:
         reach, tiling = self.reaches.get(node.output), self.tilings.get(node.output)
         shared = reach is None or reach.groups == 1
         choice, weight = self.choices.get(f"{mode}:{node.output}"), self.graph.parameter(node, "weight")
-        dot = self.is_dot(weight)
+        dot = formats.dot_fits(self.dtype_of(node), weight)
         if choice in formats.candidates(mode, shared, tiling is not None, dot):
             return choice
         return formats.default(mode, shared, weight, self.cold, tiling, dot)
 
-    @property
-    def dtype(self) -> str:
-        """That of weights: float32, bfloat16, int8 or int4."""
-        return self.precision.removesuffix(formats.DOT)
 
-    def is_dot(self, weight: NDArray[np.float32]) -> bool:
-        """Whether a product with these weights is one of whole numbers."""
-        return self.precision.endswith(formats.DOT) and weight[0].size <= formats.MOST_INPUTS_OF_DOT
-
-
-def analyse(
-    graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, precision: str = "float32"
-) -> Analysis:
+def analyse(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, dtype: str = "float32") -> Analysis:
     """With ``lanes``, the end of the network takes up to that many samples at once. Raises GraphError as ``shapes`` does."""
     shapes = graph.shapes()
     images = {node.output: (node, shapes[node.inputs[0]]) for node in graph.nodes if node.op == "conv2d"}
     return Analysis(
-        graph, lanes, choices or {}, precision, shapes,
+        graph, lanes, choices or {}, dtype, shapes,
         batched=lane_nodes(graph) if lanes else frozenset(),
         cold=formats.cold(graph),
         reaches={name: Reach.of(graph, node, shape) for name, (node, shape) in images.items()},

@@ -32,10 +32,10 @@ from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.machine import cpu_name
 from ticketsmith.memory import read_file, require
 from ticketsmith.native import Isa, best_isa
-from ticketsmith.runtime.formats import FORMER_NAMES
+from ticketsmith.runtime.formats import FORMER_NAMES, stored
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.precision import from_bfloat16, from_whole, low_tensors, stored, to_whole
+from ticketsmith.runtime.precision import from_bfloat16, from_whole, low_tensors, to_whole
 from ticketsmith.sparse.values import LEVELS, from_pairs, pairs, to_bfloat16
 
 MAGIC = b"\x89TSK\r\n\x1a\n"

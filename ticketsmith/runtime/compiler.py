@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from ticketsmith.runtime.analysis import Analysis, analyse
 from ticketsmith.runtime.assembly import Assembly, assemble
 from ticketsmith.runtime.graph import BINARY, ELEMENTWISE, Graph, Node
-from ticketsmith.runtime.lower import arrays, convolutions, ends, planes, products
+from ticketsmith.runtime.lower import arrays, convolutions, ends, linear, planes
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.resolutions import Resolutions, resolve
 
 LOWERINGS: dict[str, Callable[[Node, Lowering], None]] = {
-    "linear": products.linear,
+    "linear": linear.linear,
     "conv2d": convolutions.conv2d,
     "max_pool": planes.pool,
     "avg_pool": planes.pool,
@@ -65,13 +65,13 @@ def lower(analysis: Analysis, resolutions: Resolutions) -> Lowering:
 
 
 def compile_graph(
-    graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, precision: str = "float32"
+    graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None, dtype: str = "float32"
 ) -> Assembly:
     """A program for ``graph``. With ``lanes``, the end of the network takes up to that many samples at once.
 
     ``choices`` maps products by their outputs to the formats that were measured to be fastest; others go by rules of
-    thumb. ``precision`` is that of products, as ``Model`` has it. Raises GraphError for what no kernel can compute, or would
-    need too much memory.
+    thumb. ``dtype`` is that of the weights of sparse products with one vector. Raises GraphError for what no kernel can
+    compute, or would need too much memory.
     """
-    analysis = analyse(graph, lanes, choices, precision)
+    analysis = analyse(graph, lanes, choices, dtype)
     return assemble(lower(analysis, resolve(analysis)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.errors import RecipeError
-from ticketsmith.runtime.formats import DOT
+from ticketsmith.runtime.formats import stored
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.model import PRECISIONS, Model
 from ticketsmith.sparse.values import LEVELS, steps, to_bfloat16, whole
@@ -71,11 +71,6 @@ def rounded(graph: Graph, precision: str) -> Graph:
         tensor = tensors[name]
         tensors[name] = from_whole(*to_whole(tensor, dtype)) if dtype in LEVELS else from_bfloat16(to_bfloat16(tensor))
     return replace(graph, tensors=tensors)
-
-
-def stored(precision: str) -> str:
-    """As what weights are stored: float32, bfloat16, int8 or int4."""
-    return precision.removesuffix(DOT)
 
 
 def from_bfloat16(values: NDArray[np.uint16]) -> Floats:

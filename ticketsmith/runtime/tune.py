@@ -183,7 +183,7 @@ class _Trial:
         shared = node.op == "linear" or node.number("groups", 1) == 1
         cold = self.elsewhere is not None
         tiling = Tiling.of(graph, alone, shape)
-        dot = self.precision.endswith(formats.DOT)
+        dot = formats.dot_fits(self.precision, weight)
         names = formats.sensible(mode, shared, cold, tiling, dot)
         inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
         how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision}

@@ -120,3 +120,18 @@ def whole_numbers(weight: Floats, dtype: str, rows: int) -> tuple[NDArray[np.int
     if dtype == "int4":
         scales, totals = scales / np.float32(16), totals * np.int32(16)
     return numbers, scales, totals
+
+
+def fours(numbers: NDArray[np.int8]) -> NDArray[np.int32]:
+    """[outputs, inner, ...] as [outputs, inner / 4, ...], four inner ones in one, with zeros where there are no more."""
+    outputs, inner, *rest = numbers.shape
+    full = np.zeros((outputs, -(-inner // 4) * 4, *rest), np.int8)
+    full[:, :inner] = numbers
+    apart = np.moveaxis(full.reshape(outputs, -1, 4, *rest), 2, -1)
+    together: NDArray[np.int32] = np.ascontiguousarray(apart).view(np.int32)[..., 0]
+    return together
+
+
+def each_of_four(numbers: NDArray[np.int32]) -> NDArray[np.int8]:
+    """[n] of ``fours`` as [n, 4]."""
+    return numbers.view(np.int8).reshape(-1, 4)

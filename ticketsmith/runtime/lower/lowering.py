@@ -54,7 +54,7 @@ class Lowering:
         self._lane_copies: dict[str, Tensor] = {}
         self._planes: dict[str, Tensor] = {}
         """Of constants."""
-        self._quantised: dict[str, Tensor] = {}
+        self.quantised: dict[str, Any] = {}
         """Values of 8 bits, once for all products that read them."""
 
     def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
@@ -125,11 +125,12 @@ class Lowering:
 
     def quantised_vector(self, name: str, source: Tensor) -> Tensor:
         """The vector ``name``, which lies in ``source``, for products of whole numbers."""
-        if name not in self._quantised:
+        if name not in self.quantised:
             floats = 2 * layout.LANES + layout.up(source.layout.planes, _MOST_PICKED) // 4
-            self._quantised[name] = Tensor.new(layout.vector(floats), abi.Space.SAMPLE)
-            self.emit(abi.QuantiseVector, in_=source, out=self._quantised[name])
-        return self._quantised[name]
+            self.quantised[name] = Tensor.new(layout.vector(floats), abi.Space.SAMPLE)
+            self.emit(abi.QuantiseVector, in_=source, out=self.quantised[name])
+        vector: Tensor = self.quantised[name]
+        return vector
 
     def constant(self, values: NDArray[Any]) -> View:
         """An array that is part of the program, as it is."""

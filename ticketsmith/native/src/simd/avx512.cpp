@@ -157,6 +157,12 @@ inline I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I16 operator-(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline F16 to_floats(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I16 to_ints(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
+inline void store_bytes(uint8_t* p, F16 a) {  // of whole numbers of 0 to 255
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+inline F16 as_floats(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline I16 as_ints(F16 a) { return {_mm512_castps_si512(a.v)}; }
 // Sums of four products, each lane's own four, by halves of 16 bits.
 struct ByteDots {
   using Bytes = __m512i;

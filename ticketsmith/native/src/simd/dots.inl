@@ -1,4 +1,5 @@
 // What products of bytes do by way of memory where there are no instructions for it; and sums of whole numbers as bits.
+#ifndef HAS_FAST_DOTS
 inline F16 as_floats(I16 a) {
   F16 r;
   __builtin_memcpy(&r, &a, 64);
@@ -15,6 +16,7 @@ inline void store_bytes(uint8_t* p, F16 a) {
   store(each, a);
   for (int i = 0; i < 16; i++) p[i] = each[i] > 0.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 0;
 }
+#endif
 
 // `Core` multiplies; here is what it multiplies.
 template <class Core>

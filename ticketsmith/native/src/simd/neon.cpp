@@ -145,6 +145,11 @@ inline F16 to_floats(I16 a) {
   for (int i = 0; i < 4; i++) r.v[i] = vcvtq_f32_s32(a.v[i]);
   return r;
 }
+inline I16 to_ints(F16 a) {  // of numbers without a fraction
+  I16 r;
+  for (int i = 0; i < 4; i++) r.v[i] = vcvtq_s32_f32(a.v[i]);
+  return r;
+}
 // Sums of four products, byte by byte: each lane's own four.
 struct ByteDots {
   struct Bytes {

@@ -119,6 +119,11 @@ inline F16 to_floats(I16 a) {
   for (int i = 0; i < 16; i++) r.v[i] = static_cast<float>(a.v[i]);
   return r;
 }
+inline I16 to_ints(F16 a) {  // of numbers without a fraction
+  I16 r;
+  for (int i = 0; i < 16; i++) r.v[i] = a.v[i] > 0.0f ? static_cast<int32_t>(a.v[i]) : 0;
+  return r;
+}
 // Sums of four products, byte by byte: each lane's own four.
 struct ByteDots {
   struct Bytes {
