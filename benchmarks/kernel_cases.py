@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.native import abi
-from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
+from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv, pack_gemv_dot
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
 from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv
-from ticketsmith.sparse.values import aligned, padded, quantized
+from ticketsmith.sparse.values import aligned, each_of_four, fours, padded, quantized
 
 _SLACK = 1024
 """Floats before and behind all values: kernels read whole vectors, as in a program's scratch memory."""
@@ -189,6 +189,164 @@ def _gemvs(size: int) -> Iterator[Case]:
         kind = abi.Dtype[dtype.upper()]
         operation = abi.Gemv(**common, weights=weights, scales=scales, inputs=weight.shape[1], dtype=kind)
         yield case.add(operation, expected, out, weight.size)
+
+
+def _range(x: NDArray[np.float32]) -> tuple[Any, Any]:
+    """What a step of ``x`` [..., inputs] in 8 bits is worth, and which byte is zero: of each row."""
+    low, high = np.minimum(x.min(axis=-1), 0), np.maximum(x.max(axis=-1), 0)
+    step = np.maximum((high - low) / np.float32(255), np.float32(1e-30))
+    return step, np.clip(np.rint(-low * (np.float32(1) / step)), 0, 255)
+
+
+def _bytes(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    step, zero = _range(x)
+    return np.clip(np.rint(x * (np.float32(1) / step)[..., None]) + zero[..., None], 0, 255)
+
+
+def _quantised(case: Case, x: NDArray[np.float32]) -> tuple[abi.Value, abi.Operation]:
+    source, floats = case.value(x), 32 + -(-len(x) // 256) * 64
+    out = abi.Value(case.room(floats), 1, 1, abi.Space.SAMPLE, floats, 1, 1)
+    return out, abi.QuantiseVector(in_=source, out=out)
+
+
+def _quantise_vectors(size: int) -> Iterator[Case]:
+    for name in ("of both signs", "not negative", "zeros"):
+        case = Case(name, size)
+        x = case.numbers(size) * np.float32(name != "zeros")
+        x = np.abs(x) if name == "not negative" else x
+        out, operation = _quantised(case, x)
+        step, zero = _range(x)
+        case.add(operation, np.array([step, zero, *_bytes(x)]), out, size)
+
+        def outputs(memory: NDArray[np.float32] = case.memory[out.base :], size: int = size) -> NDArray[Any]:
+            numbers = [memory[:1], memory[16:17].view(np.int32), memory[32:].view(np.uint8)[:size]]
+            return np.concatenate(numbers, dtype=np.float64)
+
+        case.outputs = outputs
+        yield case
+
+
+def _dot_product(case: Case, bits: int, dense: bool = False) -> tuple[Any, ...]:
+    """A product of whole numbers: weights, dtype, the fields that are not its own, and what comes out, and where."""
+    outputs, inputs, dtype = case.size, 3 * case.size + 7, f"int{bits}"
+    weight, x = (case.numbers if dense else case.sparse)(outputs, inputs), case.numbers(inputs)
+    source, operation = _quantised(case, x)
+    case.then(operation)
+    common, finish, out = _product(case, source, outputs, ())
+    step, zero = _range(x)
+    expected = finish(_rounded(weight, dtype) @ (float(step) * (_bytes(x).astype(np.float64) - zero)))
+    return weight, dtype, common, expected, out
+
+
+def _sell_dots(size: int) -> Iterator[Case]:
+    for width, bits in ((128, 8), (256, 8), (128, 4), (256, 4)):
+        case = Case(f"{width} columns, int{bits}", size)
+        weight, dtype, common, expected, out = _dot_product(case, bits)
+        p = Sell.of(Pattern.of(weight), width, four=4)
+        if p.order is not None:
+            bias = np.ctypeslib.as_array((ctypes.c_float * up(size)).from_address(common["bias"]))
+            common["bias"] = case.address(padded(bias[p.order], up(size)))
+        values, scales, totals = map(case.address, p.dots(weight, dtype))
+        indices = {name: case.address(getattr(p, name)) for name in ("first", "slots", "columns", "order")}
+        yield case.add(
+            abi.SellDot(
+                **common, **indices, values=values, scales=scales, totals=totals, slices=len(p.slots), blocks=p.slots.shape[1],
+                width=width, bits=bits,
+            ), expected, out, np.count_nonzero(weight),
+        )  # fmt: skip
+
+
+def _gemv_dots(size: int) -> Iterator[Case]:
+    for bits in (8, 4):
+        case = Case(f"int{bits}", size)
+        weight, dtype, common, expected, out = _dot_product(case, bits, dense=True)
+        weights, scales, totals = map(case.address, pack_gemv_dot(weight, dtype))
+        blocks = -(-weight.shape[1] // 64)
+        operation = abi.GemvDot(**common, weights=weights, scales=scales, totals=totals, blocks=blocks, bits=bits)
+        yield case.add(operation, expected, out, weight.size)
+
+
+def _planes_in_bytes(case: Case, x: NDArray[np.float32], alike: bool) -> tuple[Any, ...]:
+    """[planes, rows, columns] in whole numbers: the operation, where they and their ranges lie, and what they stand for."""
+    source = case.value(x)
+    planes, rows, cols = x.shape
+    period = 1 if alike else source.row // 16
+    out = abi.Value(
+        case.room(-(-planes // 4) * source.plane),
+        source.plane,
+        source.row,
+        abi.Space.SAMPLE,
+        -(-planes // 4),
+        rows,
+        cols,
+    )
+    range_ = abi.Value(case.room(32 * period), 1, 1, abi.Space.SAMPLE, 32 * period, 1, 1)
+    column = np.arange(source.plane) % source.row < cols
+    mask = (column.reshape(-1, 16) << np.arange(16)).sum(axis=-1).astype(np.uint16)
+    operation = abi.QuantisePlanes(
+        in_=source,
+        out=out,
+        range=range_,
+        mask=case.address(mask),
+        before=0,
+        vectors=len(mask),
+        period=period,
+        alike=alike,
+    )
+    together = x.reshape(1, -1) if alike else x.transpose(2, 0, 1).reshape(cols, -1)
+    step, zero = _range(together)
+    near = step.astype(np.float64)[:, None] * (_bytes(together).astype(np.float64) - zero[:, None])
+    near = near.reshape(x.shape) if alike else near.reshape(cols, planes, rows).transpose(1, 2, 0)
+    return operation, out, range_, near, period
+
+
+def _quantise_planes(size: int) -> Iterator[Case]:
+    for alike in (True, False):
+        case = Case("one range" if alike else "a range for each column", size)
+        x = case.numbers(6, 2, size) * np.arange(1, size + 1, dtype=np.float32)
+        operation, out, *_ = _planes_in_bytes(case, x, alike)
+        together = x.reshape(1, -1) if alike else x.transpose(2, 0, 1).reshape(size, -1)
+        numbers = _bytes(together)
+        numbers = numbers.reshape(x.shape) if alike else numbers.reshape(size, 6, 2).transpose(1, 2, 0)
+        case.add(operation, numbers, out, x.size)
+
+        def outputs(case: Case = case, out: abi.Value = out) -> NDArray[Any]:
+            each = np.ascontiguousarray(case.floats(out)).view(np.uint8).reshape(2, 2, -1, 4)
+            return each.transpose(0, 3, 1, 2).reshape(8, 2, -1)[:6].astype(np.float64)
+
+        case.outputs = outputs
+        yield case
+
+
+def _sparse_conv_dots(size: int) -> Iterator[Case]:
+    """A product with a range for each column, and a convolution of 1 by 3 whose sums are moved."""
+    cols, row = size, up(size)
+    for name, kernel, rows in (("product", 1, 1), ("moved sums", 3, 3)):
+        case, shifts = Case(name, size), np.arange(kernel) - kernel // 2
+        weight = case.sparse(11, 12, kernel) * (case.random.random((11, 12, 1)) < 0.5)
+        operation, source, range_, x, period = _planes_in_bytes(case, case.numbers(12, rows, cols), kernel > 1)
+        case.then(operation)
+        common, finish, out = _product(case, source, 11, (rows, cols))
+        numbers, scales = quantized(weight.reshape(11, -1), "int8", up(11))
+        four = fours(numbers.reshape(weight.shape)).reshape(11, -1)
+        planes, pattern = np.repeat(np.arange(3), kernel)[None], Pattern.of(four)
+        p = SparseConv.of(pattern, planes * rows * row, planes, np.tile(shifts, 3)[None], block_planes=2)
+        column = np.arange(rows * row) % row
+        inside = [(column >= max(0, -shift)) & (column < cols - max(0, shift)) for shift in p.shifts]
+        keeps = (np.reshape(inside, (len(inside), -1, 16)) << np.arange(16)).sum(axis=-1).astype(np.uint16)
+        moved = np.stack([np.pad(x, ((0, 0), (0, 0), (1, 1)))[:, :, 1 + s : 1 + s + cols] for s in shifts], axis=1)
+        exact = numbers * scales[:11, None].astype(np.float64)
+        sums = np.tensordot(exact, moved.reshape(12 * kernel, rows, cols), 1)
+        values, vectors = pattern.values(four), rows * row // 16
+        yield case.add(
+            abi.SparseConvDot(
+                **common, range=range_, taps=case.address(p.packed(values)), starts=case.address(p.starts),
+                totals=case.address(p.totals(each_of_four(values).sum(axis=-1))), scales=case.address(scales),
+                shifts=case.address(p.shifts), mask=case.address(keeps[0]), keeps=case.address(keeps),
+                stretches=case.address(np.array([(0, 0, vectors)], STRETCH)), stretch_count=1, vectors=vectors,
+                row_vectors=row // 16, tile=16, blocks=p.blocks, groups=len(p.shifts), period=period,
+            ), finish(sums), out, np.count_nonzero(weight) * rows * cols,
+        )  # fmt: skip
 
 
 def _sparse_convs(size: int) -> Iterator[Case]:
@@ -483,5 +641,6 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Gemv: _gemvs, abi.DenseHx16: _hx16s, abi.DensePx32: _px32s, abi.Winograd: _winograds, abi.Pool: _pools,
     abi.Binary: _binaries, abi.Affine: _affines, abi.Norm: _norms, abi.Softmax: _softmaxes, abi.Embed: _embeds,
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
-    abi.Attend: _attends,
+    abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
+    abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
 }  # fmt: skip

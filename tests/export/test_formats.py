@@ -111,8 +111,8 @@ def test_an_export_that_fails_leaves_nothing(experiment: ticketsmith.Experiment,
 def test_what_cannot_be_asked_for(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"format 'safetensor' is unknown. Did you mean 'safetensors'"):
         experiment.export(tmp_path, ["safetensor"])
-    with pytest.raises(RecipeError, match="precision 'int4' is not one of float32"):
-        experiment.export(tmp_path, ["tsk"], precision="int4")
+    with pytest.raises(RecipeError, match="precision 'int3' is not one of float32"):
+        experiment.export(tmp_path, ["tsk"], precision="int3")
     with pytest.raises(RecipeError, match="precision 'int8' is for the format tsk"):
         experiment.export(tmp_path, ["onnx"], precision="int8")
     with pytest.raises(
@@ -263,14 +263,17 @@ def test_a_missing_extra_is_told(subject: Subject, tmp_path: Path, monkeypatch: 
 
 
 @kernels
-def test_low_precision_is_judged_by_the_task_s_own_metrics(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
-    experiment.export(tmp_path / "int8", ["tsk"], sparsity=0.7, precision="int8", tuned=False)
-    entry = documents(tmp_path / "int8")["files"][0]
+@pytest.mark.parametrize("precision", ["int8", "int8_dot", "int4_dot"])
+def test_low_precision_is_judged_by_the_task_s_own_metrics(
+    experiment: ticketsmith.Experiment, precision: str, tmp_path: Path
+) -> None:
+    experiment.export(tmp_path / precision, ["tsk"], sparsity=0.7, precision=precision, tuned=False)
+    entry = documents(tmp_path / precision)["files"][0]
     result = experiment.find(0.7)
     assert result.final is not None
     assert entry["test"]["accuracy"] == pytest.approx(result.final.test["accuracy"], abs=2)
-    assert entry["test"]["loss"] != result.final.test["loss"]  # int8 rounds: it was measured, not copied
-    assert 'precision="int8"' in entry["load"][1] or entry["precision"] == "int8"
+    assert entry["test"]["loss"] != result.final.test["loss"]  # it rounds: it was measured, not copied
+    assert entry["precision"] == precision
 
 
 @kernels

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tests.runtime.networks import ISAS, Block, assert_same, sparse
 from ticketsmith.runtime import formats
 from ticketsmith.runtime.from_torch import from_torch
+from ticketsmith.runtime.model import Model
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 SOME = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -262,6 +263,43 @@ def test_low_precision_weights_are_near(precision: str, tolerance: float) -> Non
     model = sparse(nn.Sequential(nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 30)), 0.2)
     choices = each("vector", "relu", "linear_1")
     assert_same(model, images(1, 300), ISAS, choices, tolerance=tolerance, precision=precision)
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(30, 50), nn.Linear(50, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(F.gelu(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ([nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 9, 3, padding=1)], (8, 6, 7)),
+        ([nn.Conv2d(4, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 8, 5, padding=2)], (4, 9, 28)),
+        ([nn.Conv2d(4, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 9, 3)], (4, 5, 70)),
+        ([nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(12, 8, 1, stride=2)], (8, 33, 33)),
+        ([nn.Conv2d(8, 16, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(16, 6, 3, 2, groups=2)], (8, 12, 12)),
+        ([nn.Linear(45, 70), nn.ReLU(), nn.Linear(70, 10)], (45,)),
+        ([Tokens()], (19, 30)),
+    ],
+    ids=["small", "rows of two vectors", "longer rows", "strides", "groups", "features", "tokens"],
+)
+def test_planes_of_whole_numbers_are_near(layers: list[nn.Module], shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    model = sparse(nn.Sequential(*layers), 0.5)
+    graph = from_torch(model, images(1, *shape))
+    choices = {f"{mode}:{node.output}": formats.DOT_FORMAT for node in graph.nodes for mode in ("planes", "lanes")}
+    for batch in (1, 20):
+        inputs = images(batch, *shape)
+        last = assert_same(model, inputs, ISAS, [choices], (1, 2), 3e-2, "int8_dot", graph)
+        answers = last(inputs)
+        others = 100 * inputs
+        others[-1] = inputs[-1]
+        assert (last(others)[-1] == answers[-1]).all()  # what else is in a batch changes nothing
+        assert (answers != Model(graph)(inputs)).any()  # it was rounded
 
 
 @pytest.mark.parametrize("module", LAYERS, ids=str)

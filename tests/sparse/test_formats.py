@@ -12,6 +12,7 @@ from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
 from ticketsmith.sparse.sparse_conv import SparseConv
+from ticketsmith.sparse.values import from_pairs, pairs, quantized
 
 
 @st.composite
@@ -36,9 +37,9 @@ def test_a_pattern_gives_values_back_and_so_does_its_transpose(weight: NDArray[n
 
 
 @settings(max_examples=60, deadline=None)
-@given(matrices(), st.sampled_from((64, 128)))
-def test_sell_holds_every_weight_once(weight: NDArray[np.float32], width: int) -> None:
-    sell = Sell.of(Pattern.of(weight), width)
+@given(matrices(), st.sampled_from((64, 128, 256)), st.sampled_from((1, 4)))
+def test_sell_holds_every_weight_once(weight: NDArray[np.float32], width: int, four: int) -> None:
+    sell = Sell.of(Pattern.of(weight), width, four)
     values, _ = sell.weights(weight, "float32")
     slices, blocks = sell.slots.shape
     dense = np.zeros((16 * slices, blocks * width), np.float32)
@@ -48,9 +49,9 @@ def test_sell_holds_every_weight_once(weight: NDArray[np.float32], width: int) -
         assert slot == sell.first[s]
         for block in range(blocks):
             for _ in range(sell.slots[s, block]):
-                lanes = slice(16 * slot, 16 * slot + 16)
+                lanes = slice(16 * four * slot, 16 * four * (slot + 1))
                 columns = block * width + sell.columns[lanes].astype(np.int64)
-                np.add.at(dense, (order[16 * s : 16 * s + 16], columns), values[lanes])
+                np.add.at(dense, (np.repeat(order[16 * s : 16 * s + 16], four), columns), values[lanes])
                 slot += 1
     assert (dense[: weight.shape[0], : weight.shape[1]] == weight).all()
     assert np.count_nonzero(dense) == np.count_nonzero(weight)
@@ -110,3 +111,19 @@ def test_a_pattern_cannot_be_changed() -> None:
     for array in (pattern.mask, *pattern.places):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices())
+def test_numbers_of_4_bits_are_near_and_rounding_them_again_changes_nothing(weight: NDArray[np.float32]) -> None:
+    numbers, scales = quantized(weight, "int4", len(weight))
+    assert np.abs(numbers).max() <= 7
+    rounded = numbers * scales[:, None]
+    by_largest = np.abs(weight).max(axis=1, keepdims=True) / 7
+    plain = np.rint(weight / np.where(by_largest, by_largest, 1)) * by_largest
+    assert (((rounded - weight) ** 2).sum(axis=1) <= ((plain - weight) ** 2).sum(axis=1) + 1e-6).all()
+    again, other = quantized(rounded.astype(np.float32), "int4", len(weight))
+    assert (again == numbers).all()
+    np.testing.assert_allclose(other, scales, rtol=1e-6)
+    flat = np.append(numbers.ravel(), np.int8(0))[: numbers.size + numbers.size % 2]
+    assert (from_pairs(pairs(flat)) == flat).all()

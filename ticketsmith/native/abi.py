@@ -201,6 +201,38 @@ class Gemv(Product):
     """Dense matrix times vector; ``weights`` is [outputs / 8][inputs / 16][8][16], rounded up."""
     _fields_ = _fields("const void* weights; const float* scales; int64_t inputs, dtype;")
 
+class QuantiseVector(Operation):
+    """A vector as whole numbers of 8 bits, of which one stands for ``step * (byte - zero)``: ``out`` is 16 times the step, 16
+    times the zero (int32), then the bytes, and zeros behind the last. ``out.planes`` counts it in floats, a multiple of 16."""
+    _fields_ = _fields("Value in, out;")
+
+class QuantisePlanes(Operation):
+    """Planes as whole numbers of 8 bits: a plane of ``out`` has four of ``in``, a byte each, in every column. Both are laid out
+    alike; ``before`` floats of a plane lie before its first row, and all of it is written. What ``mask`` [plane / 16] keeps of
+    a plane's memory decides the range, for every ``period``-th vector together, and lane by lane, or of all lanes where they
+    are ``alike``. ``range`` is [period][step, zero][16], the first for the vector that the first row begins with."""
+    _fields_ = _fields("Value in, out, range; const uint16_t* mask; int64_t before, period, alike;")
+
+class SparseConvDot(Product):
+    """``SparseConv`` in whole numbers: ``in`` and ``range`` are what ``QuantisePlanes`` wrote. The weight of a tap is four of 8
+    bits, of four input channels; ``totals`` is their sum for each of what ``starts`` begins. ``scales`` is what a step of each
+    output's weights is worth."""
+    _fields_ = _fields("""Value range; const Tap* taps; const int32_t* starts; const int32_t* totals; const float* scales;
+        const uint16_t* mask; const int64_t* shifts; const uint16_t* keeps; const Stretch* stretches;
+        int64_t stretch_count, vectors, row_vectors, tile, blocks, groups, period;""")
+
+class SellDot(Product):
+    """``Sell`` in whole numbers: ``in`` is what ``QuantiseVector`` wrote. A slot is four weights of each of 16 rows, the four of
+    a row side by side, of 8 or 4 ``bits``; ``width`` is 128 or 256. ``scales`` is what a step of each row is worth, ``totals``
+    the sum of its weights; of 4 bits, both are for weights that are 16 times what they are, as the kernels have them."""
+    _fields_ = _fields("""const int64_t* first; const uint16_t* slots; const uint8_t* columns; const void* values;
+        const float* scales; const int32_t* totals; const int32_t* order; int64_t slices, blocks, width, bits;""")
+
+class GemvDot(Product):
+    """``Gemv`` in whole numbers; ``weights`` is [outputs / 8][inputs / 64][8][64], rounded up; ``scales`` and ``totals`` are
+    [outputs / 8][16]."""
+    _fields_ = _fields("const void* weights; const float* scales; const int32_t* totals; int64_t blocks, bits;")
+
 class Pool(Operation):
     """A maximum or mean over windows. ``lanes``: a column is so many floats, one for each sample; otherwise one."""
     _fields_ = _fields(
@@ -448,6 +480,11 @@ KERNELS: dict[type[Operation], str] = {
     Sell: "sparse/sell.inl",
     Bitmask: "sparse/bitmask.inl",
     Gemv: "dense/gemv.inl",
+    QuantiseVector: "dense/quantise.inl",
+    QuantisePlanes: "dense/quantise.inl",
+    SparseConvDot: "sparse/sparse_conv_dot.inl",
+    SellDot: "sparse/sell_dot.inl",
+    GemvDot: "dense/gemv_dot.inl",
     DenseHx16: "dense/hx16.inl",
     DensePx32: "dense/px32.inl",
     Winograd: "dense/winograd.inl",

@@ -107,7 +107,7 @@ class Analysis:
     """Of convolutions, by their outputs; None where Winograd's filtering cannot compute them."""
 
     def dtype_of(self, node: Node) -> str:
-        """That of a product's weights."""
+        """That of a product, as ``Model`` names precisions."""
         return self.dtype if isinstance(self.dtype, str) else self.dtype.get(node.weights["weight"], "float32")
 
     def users(self, name: str) -> tuple[Node, ...]:
@@ -122,10 +122,11 @@ class Analysis:
         """In which format a product is computed: as measured, or by rule of thumb. ``mode`` is vector, planes or lanes."""
         reach, tiling = self.reaches.get(node.output), self.tilings.get(node.output)
         shared = reach is None or reach.groups == 1
-        choice = self.choices.get(f"{mode}:{node.output}")
-        if choice in formats.candidates(mode, shared, tiling is not None):
+        choice, weight = self.choices.get(f"{mode}:{node.output}"), self.graph.parameter(node, "weight")
+        dot = formats.dot_fits(self.dtype_of(node), weight)
+        if choice in formats.candidates(mode, shared, tiling is not None, dot):
             return choice
-        return formats.default(mode, shared, self.graph.parameter(node, "weight"), self.cold, tiling)
+        return formats.default(mode, shared, weight, self.cold, tiling, dot)
 
 
 def analyse(graph: Graph, lanes: int = 0, choices: Mapping[str, str] | None = None,

@@ -1,7 +1,7 @@
 """The runtime's own file, ``.tsk``: a graph, its weights, and which formats were fastest on which machine.
 
 A file is read as what it is: bytes of a stranger. It holds no code, and no number that is used as an address: weights are
-stored plainly (a bit for each weight, then the values of those that are not zero, of 32, 16 or 8 bits), and everything that
+stored plainly (a bit for each weight, then the values of those that are not zero, of 32, 16, 8 or 4 bits), and everything that
 the kernels index with is computed here from shapes that were checked.
 
     8 bytes   magic
@@ -32,15 +32,18 @@ from ticketsmith.errors import TicketSmithError, disk_error
 from ticketsmith.machine import cpu_name
 from ticketsmith.memory import read_file, require
 from ticketsmith.native import Isa, best_isa
-from ticketsmith.runtime.formats import FORMER_NAMES
+from ticketsmith.runtime.formats import FORMER_NAMES, stored
 from ticketsmith.runtime.graph import MOST_AXES, Graph, GraphError, Node, Port
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.runtime.precision import by_tensor, from_bfloat16, from_int8, to_int8
-from ticketsmith.sparse.values import to_bfloat16
+from ticketsmith.runtime.precision import by_tensor, from_bfloat16, from_whole, to_whole
+from ticketsmith.sparse.values import LEVELS, from_pairs, pairs, to_bfloat16
 
 MAGIC = b"\x89TSK\r\n\x1a\n"
-VERSION = 2
-"""1 had one input and one output, and values of 32 bits; it is still read."""
+VERSION = 3
+"""1 had one input and one output, and values of 32 bits; 2 knew no int4, and no products of whole numbers. Both are read, and 2
+is written where nothing newer is in a file."""
+
+_PRECISIONS_OF_2 = ("float32", "bfloat16", "int8")
 
 _PREFIX = struct.Struct("<8sIIQ32s")
 _MOST_HEADER = 64 * 2**20
@@ -83,8 +86,9 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
          precision: str | Mapping[str, str] = "float32") -> None:  # fmt: skip
     """Writes ``graph``; ``choices`` maps machines (``machine_key``) to formats. The file appears whole or not at all.
 
-    With ``precision`` bfloat16 or int8 (a scale for each row) the weights of products take two bytes or one each, and are
-    rounded; with precisions by name, those tensors alone are. Raises StoreError when the place cannot be written.
+    With ``precision`` bfloat16, int8 or int4 (a scale for each row) the weights of products take two bytes, one or half of one
+    each, and are rounded; int8_dot and int4_dot are stored alike, and served in whole numbers; with precisions by name, those
+    tensors alone are. Raises StoreError when the place cannot be written.
     """
     low = by_tensor(graph, precision)
     graph.shapes()
@@ -92,7 +96,7 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
     blobs: list[bytes] = []
     offset = 0
     for name, tensor in graph.tensors.items():
-        values = low.get(name, "float32")
+        values = stored(low.get(name, "float32"))
         encoding, blob = _encode(tensor, values)
         places[name] = {
             "shape": tensor.shape, "encoding": encoding, "values": values, "offset": offset, "size": len(blob),
@@ -112,7 +116,8 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
     }  # fmt: skip
     header = json.dumps(document, allow_nan=False).encode()
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
-    prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(header), hashlib.sha256(header).digest())
+    version = 2 if precision in _PRECISIONS_OF_2 else VERSION
+    prefix = _PREFIX.pack(MAGIC, version, 0, len(header), hashlib.sha256(header).digest())
     target = Path(path)
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -234,23 +239,32 @@ def _encode(tensor: NDArray[np.float32], values: str) -> tuple[str, bytes]:
     """[a bit for each][a scale for each row][the values], without the bits where they would save nothing."""
     array = np.ascontiguousarray(tensor, np.float32)
     scales = b""
-    if values == "int8":
-        flat, steps = to_int8(array)
+    if values in LEVELS:
+        flat, steps = to_whole(array, values)
         scales = steps.astype("<f4").tobytes()
-        stored: NDArray[Any] = flat.ravel()
+        numbers: NDArray[Any] = flat.ravel()
     elif values == "bfloat16":
-        stored = to_bfloat16(array).ravel().astype("<u2")
-        stored[stored == 0x8000] = 0  # of two zeros one is enough
+        numbers = to_bfloat16(array).ravel().astype("<u2")
+        numbers[numbers == 0x8000] = 0  # of two zeros one is enough
     else:
-        stored = array.ravel().astype("<f4")
-    mask = stored != 0
-    size, count = stored.itemsize, int(np.count_nonzero(mask))
-    if size * count + -(-stored.size // 8) >= size * stored.size:
-        return "dense", scales + stored.tobytes()
-    return "bitmap", np.packbits(mask).tobytes() + scales + stored[mask].tobytes()
+        numbers = array.ravel().astype("<f4")
+    mask = numbers != 0
+    bits, count = _BITS[values], int(np.count_nonzero(mask))
+    if bits * count + numbers.size >= bits * numbers.size:
+        return "dense", scales + _bytes(numbers, values)
+    return "bitmap", np.packbits(mask).tobytes() + scales + _bytes(numbers[mask], values)
 
 
-_STORED = {"float32": "<f4", "bfloat16": "<u2", "int8": "i1"}
+def _bytes(numbers: NDArray[Any], values: str) -> bytes:
+    return (
+        pairs(np.append(numbers, np.int8(0))[: len(numbers) + len(numbers) % 2]).tobytes()
+        if values == "int4"
+        else numbers.tobytes()
+    )
+
+
+_BITS = {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 4}
+_STORED = {"float32": "<f4", "bfloat16": "<u2", "int8": "i1", "int4": "u1"}
 
 
 def _tensor(name: str, place: Any, body: memoryview) -> NDArray[np.float32]:
@@ -260,30 +274,34 @@ def _tensor(name: str, place: Any, body: memoryview) -> NDArray[np.float32]:
     kind = place.get("values", "float32")
     if not 1 <= len(shape) <= MOST_AXES or any(type(n) is not int or n < 1 for n in shape) or offset < 0 or size < 0:
         raise ArtifactError(f"tensor {name!r} has no valid place or shape.")
-    if kind not in PRECISIONS or encoding not in ("dense", "bitmap"):
+    if kind not in tuple(_STORED) or encoding not in ("dense", "bitmap"):
         raise ArtifactError(f"tensor {name!r} is stored in a way that is not known.")
     blob = body[offset : offset + size]
     if len(blob) != size:
         raise ArtifactError(f"tensor {name!r} lies outside of the file.")
     if hashlib.sha256(blob).hexdigest() != digest:
         raise ArtifactError(f"tensor {name!r} is damaged.")
-    count, stored = math.prod(shape), np.dtype(_STORED[kind])
+    count, dtype = math.prod(shape), np.dtype(_STORED[kind])
     bits = -(-count // 8) if encoding == "bitmap" else 0
-    scales = 4 * shape[0] if kind == "int8" else 0
+    scales = 4 * shape[0] if kind in LEVELS else 0
     rest = size - bits - scales
-    if rest < 0 or rest % stored.itemsize or (not bits and rest != stored.itemsize * count):
+    whole = -(-count * _BITS[kind] // 8)
+    if rest < 0 or rest % dtype.itemsize or (not bits and rest != whole):
         raise ArtifactError(f"tensor {name!r} does not have the bytes of its shape.")
-    values = np.frombuffer(blob[bits + scales :], stored)
-    if bits:
-        mask = np.unpackbits(np.frombuffer(blob[:bits], np.uint8), count=count).view(bool)
-        if int(np.count_nonzero(mask)) != len(values):
-            raise ArtifactError(f"tensor {name!r} does not have as many values as its mask says.")
-        full = np.zeros(count, stored)
+    values = np.frombuffer(blob[bits + scales :], dtype)
+    mask = np.unpackbits(np.frombuffer(blob[:bits], np.uint8), count=count).view(bool) if bits else None
+    there = count if mask is None else int(np.count_nonzero(mask))
+    if kind == "int4":
+        values = from_pairs(values)[: there if len(values) == -(-there // 2) else None]
+    if there != len(values):
+        raise ArtifactError(f"tensor {name!r} does not have as many values as its mask says.")
+    if mask is not None:
+        full = np.zeros(count, values.dtype)
         full[mask] = values
         values = full
     if kind == "bfloat16":
         return from_bfloat16(values).reshape(shape)
-    if kind == "int8":
+    if kind in LEVELS:
         steps = np.frombuffer(blob[bits : bits + scales], "<f4")
-        return from_int8(values.reshape(shape), steps)
+        return from_whole(values.reshape(shape), steps)
     return values.astype(np.float32, copy=False).reshape(shape)

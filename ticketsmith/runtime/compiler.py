@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from ticketsmith.runtime.analysis import Analysis, analyse
 from ticketsmith.runtime.assembly import Assembly, assemble
 from ticketsmith.runtime.graph import BINARY, ELEMENTWISE, Graph, Node
-from ticketsmith.runtime.lower import arrays, convolutions, ends, planes, products
+from ticketsmith.runtime.lower import arrays, convolutions, ends, linear, planes
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.resolutions import Resolutions, resolve
 
 LOWERINGS: dict[str, Callable[[Node, Lowering], None]] = {
-    "linear": products.linear,
+    "linear": linear.linear,
     "conv2d": convolutions.conv2d,
     "max_pool": planes.pool,
     "avg_pool": planes.pool,

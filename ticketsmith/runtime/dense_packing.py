@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.sparse.values import Floats, aligned, quantized
+from ticketsmith.sparse.values import Floats, aligned, pairs, quantized, whole_numbers
 
 
 def pack_dense_hx16(weight: Floats, height: int) -> Floats:
@@ -45,3 +45,20 @@ def pack_gemv(weight: Floats, dtype: str = "float32") -> tuple[NDArray[Any], Flo
     out = aligned((rows // 8, full.shape[1] // 16, 8, 16), values.dtype)
     out[:] = full.reshape(rows // 8, 8, -1, 16).transpose(0, 2, 1, 3)
     return out, scales
+
+
+def pack_gemv_dot(weight: Floats, dtype: str) -> tuple[NDArray[Any], Floats, NDArray[np.int32]]:
+    """``weight`` [outputs, inputs] as int8 or int4 [outputs / 8, inputs / 64, 8, 64], in the order in which it is read; what a
+    step of each row is worth, and the sum of its steps, [outputs / 8, 16]."""
+    outputs, inputs = weight.shape
+    groups, blocks = -(-outputs // 8), -(-inputs // 64)
+    numbers, *by_row = whole_numbers(weight, dtype, groups * 8)
+    full = np.zeros((groups * 8, blocks * 64), np.int8)
+    full[:outputs, :inputs] = numbers
+    ordered = full.reshape(groups, 8, blocks, 64).transpose(0, 2, 1, 3)
+    values = pairs(ordered.ravel()) if dtype == "int4" else ordered
+    out = aligned(values.shape, values.dtype)
+    out[:] = values
+    scales, totals = (aligned((groups, 16), one.dtype) for one in by_row)
+    scales[:, :8], totals[:, :8] = (one.reshape(groups, 8) for one in by_row)
+    return out, scales, totals

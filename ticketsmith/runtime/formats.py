@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling
+from ticketsmith.sparse.values import fours
 
 _CANDIDATES = {
     "vector": ("sell", "sell_wide", "bitmask", "gemv"),
@@ -28,8 +29,20 @@ FORMER_NAMES = {
 }
 """Names of formats in files that were written before the formats had those of the field."""
 
+DOT_FORMAT = "sparse_conv_dot"
+"""That of planes and lanes of whole numbers."""
+
+_WHOLE = {"vector": ("sell", "sell_wide", "gemv")}
+"""Those that also multiply whole numbers."""
+
+_ROUNDED_PLANE, _DOT_PAYS = 10, 0.92
+"""To round a plane of the input takes as long as so many taps; by how much less work whole numbers must be."""
+
 _DENSE_ABOVE = {"vector": 0.9, "planes": 0.7, "lanes": 0.35}
 """The density above which dense kernels won on the machines where this was measured."""
+
+_DENSE_DOT_ABOVE = 0.4
+"""The same for vectors of whole numbers."""
 
 _BITMASK_ABOVE = 0.25
 """The density above which a bit for each weight won over columns, where weights come from memory."""
@@ -44,16 +57,26 @@ _MOST_IN_CACHE = 3_000_000
 """Weights that are not zero; with their columns some 24 MB: what one can hope to have of a last cache."""
 
 
-def candidates(mode: str, shared: bool = True, tiled: bool = True) -> tuple[str, ...]:
+DOT = "_dot"
+"""How a precision ends in which products are of whole numbers."""
+
+MOST_INPUTS_OF_DOT = 2**16
+"""Of an output: its sum of products of bytes, 255 x 127 each, then fits 32 bits."""
+
+
+def candidates(mode: str, shared: bool = True, tiled: bool = True, dot: bool = False) -> tuple[str, ...]:
     """Formats of a product with one vector, with planes, or with lanes.
 
     ``shared``: all outputs read the same inputs; the dense kernels for planes need that. ``tiled``: it is a convolution that
-    Winograd's filtering can compute (``winograd.Tiling``).
+    Winograd's filtering can compute (``winograd.Tiling``). ``dot``: of whole numbers.
     """
+    if dot and mode in _WHOLE:
+        return _WHOLE[mode]
     wrong = {"dense_px32", "dense_hx16"} if not shared else set()
     if not (shared and tiled):
         wrong.add("winograd")
-    return tuple(name for name in _CANDIDATES[mode] if name not in wrong)
+    sparse, *others = [name for name in _CANDIDATES[mode] if name not in wrong]
+    return (sparse, DOT_FORMAT, *others) if dot else (sparse, *others)
 
 
 def cold(graph: Graph) -> bool:
@@ -75,23 +98,53 @@ def density(graph: Graph) -> float:
     return nonzero / max(1, total)
 
 
-def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None) -> tuple[str, ...]:
+def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None, dot: bool = False) -> tuple[str, ...]:
     """Candidates that are worth timing."""
-    wrong = {"sell"} if cold else {"sell_wide"}
+    wrong = set() if dot else {"sell"} if cold else {"sell_wide"}
     if cold and tiling and tiling.tiles < LANES:
         wrong.add("winograd")
-    return tuple(name for name in candidates(mode, shared, tiling is not None) if name not in wrong)
+    return tuple(name for name in candidates(mode, shared, tiling is not None, dot) if name not in wrong)
 
 
-def default(mode: str, shared: bool, weight: NDArray[np.float32], cold: bool, tiling: Tiling | None = None) -> str:
+def default(
+    mode: str,
+    shared: bool,
+    weight: NDArray[np.float32],
+    cold: bool,
+    tiling: Tiling | None = None,
+    dot: bool = False,
+) -> str:
     """What is usually fastest for this density."""
     density = np.count_nonzero(weight) / max(1, weight.size)
-    sparse, *others, dense = sensible(mode, shared, cold, tiling)
+    sparse, *others, dense = sensible(mode, shared, cold, tiling, dot)
+    if dot and mode == "vector":
+        return dense if density > _DENSE_DOT_ABOVE else "sell_wide" if cold else sparse
+    if dot and dot_pays(weight):
+        return DOT_FORMAT
     if tiling and "winograd" in others and density > _winograd_above(tiling, len(weight)):
         return "winograd"
     if shared and density > _DENSE_ABOVE[mode]:
         return dense
     return "bitmask" if mode == "vector" and cold and density > _BITMASK_ABOVE else sparse
+
+
+def stored(precision: str) -> str:
+    """As what the weights of a precision are stored: float32, bfloat16, int8 or int4."""
+    return precision.removesuffix(DOT)
+
+
+def dot_fits(precision: str, weight: NDArray[np.float32]) -> bool:
+    """Whether a product can be one of whole numbers, with no more inputs than a sum has bits for; of one vector it then is.
+    Channels of convolutions come in fours."""
+    few = weight[0].size <= MOST_INPUTS_OF_DOT
+    return precision.endswith(DOT) and few and (weight.ndim == 2 or weight.shape[1] % 4 == 0)
+
+
+def dot_pays(weight: NDArray[np.float32]) -> bool:
+    """Whether products of planes in whole numbers take less time: four input channels are multiplied at once, wherever one of
+    the four weights is not zero, so that needs blocks, or few zeros."""
+    together = np.count_nonzero(fours((weight != 0).view(np.int8)))
+    return bool(together + _ROUNDED_PLANE * weight.shape[1] < _DOT_PAYS * np.count_nonzero(weight))
 
 
 def _winograd_above(tiling: Tiling, outputs: int) -> float:

@@ -84,6 +84,13 @@ class Layout(NamedTuple):
         inside = self._inside(0, self.row if self.whole else self.cols)
         return None if inside.all() else bits(inside)
 
+    @property
+    def columns_mask(self) -> NDArray[np.uint16]:
+        """[plane / 16]: a bit for each float of a plane's memory that is a column of the value."""
+        mask: NDArray[np.uint16] = aligned(self.plane // LANES, np.uint16)
+        mask[self.origin // LANES :][: self.sweep[1]] = bits(self._inside(0, self.cols))
+        return mask
+
     def moved_masks(self, shifts: Sequence[int], cols: int, rows: bool = False) -> NDArray[np.uint16]:
         """[shifts, vectors of a plane]: what has one of the first ``cols`` columns of its row so many to the right; with
         ``rows``, a shift is by the nearest number of rows, and by columns for the rest."""

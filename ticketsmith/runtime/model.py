@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
-from ticketsmith.native.abi import Dtype, Isa, Status
+from ticketsmith.native.abi import Isa, Status
 from ticketsmith.runtime import formats
 from ticketsmith.runtime import handover as dense_libraries
 from ticketsmith.runtime.analysis import lane_nodes
@@ -30,15 +30,17 @@ _FEWEST_FOR_DENSE_IMAGES, _DENSE = 12, 0.3
 _MOST_HANDLES = 1024
 """Batch sizes that are remembered: without lanes there is no end of them."""
 
-PRECISIONS = tuple(dtype.name.lower() for dtype in Dtype)
+PRECISIONS = ("float32", "bfloat16", "int8", "int4", "int8_dot", "int4_dot")
+"""``_dot``: weights are stored so, and products compute with them and with inputs of 8 bits; otherwise in float32."""
 
 
 class Model:
     """A graph, ready to serve; any number of threads may call it at once.
 
     Programs are made when a batch size first asks for one: ``prepare`` makes them before. ``threads`` is how many cores
-    one call may use; calls that are too small to gain use one. ``precision`` is that of the weights of sparse products
-    with one vector: float32, bfloat16, or int8 with a scale for each row; or of single ones, by the names of their tensors.
+    one call may use; calls that are too small to gain use one. ``precision`` is that of the weights of products with one
+    vector: float32, bfloat16, int8 or int4 with a scale for each row; or int8_dot and int4_dot, which round their inputs to 8
+    bits too, and multiply whole numbers; or of single ones, by the names of their tensors.
 
     Where ``choices`` say that a dense library is faster, and it is installed, calls in float32 are handed over to it;
     unless ``handover`` is False, or the instructions ``isa`` are asked for.

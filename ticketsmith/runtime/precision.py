@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.errors import RecipeError
+from ticketsmith.runtime.formats import stored
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.model import PRECISIONS, Model
-from ticketsmith.sparse.values import int8_scales, to_bfloat16
+from ticketsmith.sparse.values import LEVELS, steps, to_bfloat16, whole
 
 Floats = NDArray[np.float32]
 
@@ -76,10 +77,10 @@ def by_tensor(graph: Graph, precision: str | Mapping[str, str]) -> dict[str, str
 
 def rounded(graph: Graph, precision: str) -> Graph:
     """``graph`` with the values that a file of this precision holds, as float32."""
-    tensors = dict(graph.tensors)
+    tensors, dtype = dict(graph.tensors), stored(precision)
     for name in low_tensors(graph, precision):
         tensor = tensors[name]
-        tensors[name] = from_int8(*to_int8(tensor)) if precision == "int8" else from_bfloat16(to_bfloat16(tensor))
+        tensors[name] = from_whole(*to_whole(tensor, dtype)) if dtype in LEVELS else from_bfloat16(to_bfloat16(tensor))
     return replace(graph, tensors=tensors)
 
 
@@ -89,15 +90,15 @@ def from_bfloat16(values: NDArray[np.uint16]) -> Floats:
     return wide
 
 
-def to_int8(tensor: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Whole numbers of the shape of ``tensor``, and what one of them is worth in each row (of the first axis)."""
-    scales = int8_scales(tensor)
-    steps = np.rint(tensor / scales.reshape(-1, *[1] * (tensor.ndim - 1)))
-    return np.clip(steps, -127, 127).astype(np.int8), scales
+def to_whole(tensor: Floats, dtype: str) -> tuple[NDArray[np.int8], Floats]:
+    """Whole numbers of 8 or 4 bits, of the shape of ``tensor``, and what one of them is worth in each row (of the first axis)."""
+    scales = steps(tensor, dtype)
+    numbers = whole(tensor, scales.reshape(-1, *[1] * (tensor.ndim - 1)), LEVELS[dtype])
+    return numbers.astype(np.int8), scales
 
 
-def from_int8(values: NDArray[np.int8], scales: Floats) -> Floats:
-    """What ``to_int8`` stands for."""
+def from_whole(values: NDArray[np.int8], scales: Floats) -> Floats:
+    """What ``to_whole`` stands for."""
     with np.errstate(all="ignore"):  # a stranger's scales may be anything
         wide: Floats = values.astype(np.float32) * scales.reshape(-1, *[1] * (values.ndim - 1))
     return wide

@@ -183,7 +183,8 @@ class _Trial:
         shared = node.op == "linear" or node.number("groups", 1) == 1
         cold = self.elsewhere is not None
         tiling = Tiling.of(graph, alone, shape)
-        names = formats.sensible(mode, shared, cold, tiling)
+        dot = formats.dot_fits(self.precision, weight)
+        names = formats.sensible(mode, shared, cold, tiling, dot)
         inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
         how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision}
         runners = [Runner(Model(graph, {f"{mode}:y": name}, **how), inputs) for name in names]
@@ -195,7 +196,7 @@ class _Trial:
             counts.append(stopwatch.calls(runner, SAMPLE_SECONDS, most=1 if cold else 1000))
         rounds = race(runners, counts, stopwatch, rounds=self.rounds)
         seconds = {name: float(column.min()) for name, column in zip(names, rounds.T, strict=True)}
-        usual = formats.default(mode, shared, weight, cold, tiling)
+        usual = formats.default(mode, shared, weight, cold, tiling, dot)
         best = min(seconds, key=lambda name: seconds[name])
         choice = best if seconds[best] < _CONVINCING * seconds[usual] else usual
         return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, choice)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, aligned, padded, quantized
+from ticketsmith.sparse.values import Floats, aligned, pairs, quantized, whole_numbers
 
 SLICE_ROWS = 16
 
@@ -38,8 +38,9 @@ class Sell:
     """[nnz]: where each value of the pattern lies."""
 
     @classmethod
-    def of(cls, pattern: Pattern, width: int = 64) -> Sell:
-        """``width`` columns (64 or 128) make a block."""
+    def of(cls, pattern: Pattern, width: int = 64, four: int = 1) -> Sell:
+        """``width`` columns (64 to 256) make a block. ``four``: weights of a row that lie side by side in a slot, which then has
+        16 times as many."""
         (row, column), (outputs, inputs) = pattern.places, pattern.mask.shape
         slices, blocks = -(-outputs // SLICE_ROWS), -(-inputs // width)
         cell = row * blocks + column // width  # ascending: rows by rows, and within a row by columns
@@ -49,12 +50,12 @@ class Sell:
         plain, order = np.arange(len(by_row)), _alike(by_row)
         is_ordered = _fullest(by_row, order).sum() <= _WORTH_ORDERING * _fullest(by_row, plain).sum()
         order = order if is_ordered else plain
-        slots, lane = _fullest(by_row, order), np.argsort(order)[row]
+        slots, lane = -(-_fullest(by_row, order) // four), np.argsort(order)[row]
         starts = cumulated(slots)
-        slot = starts[lane // SLICE_ROWS * blocks + column // width] + rank
-        places = slot * SLICE_ROWS + lane % SLICE_ROWS
+        slot = starts[lane // SLICE_ROWS * blocks + column // width] + rank // four
+        places = (slot * SLICE_ROWS + lane % SLICE_ROWS) * four + rank % four
         # the kernels read four slots at a time, never more than there are; 64 spare bytes let narrow loads be wide
-        columns = aligned(int(starts[-1]) * SLICE_ROWS + 64, np.uint8)
+        columns = aligned(int(starts[-1]) * SLICE_ROWS * four + 64, np.uint8)
         columns[places] = column % width
         return cls(
             pattern, starts[::blocks].copy(), slots.astype(np.uint16), columns,
@@ -71,9 +72,24 @@ class Sell:
         """``packed``, of ``matrix`` [rows, columns] and as ``dtype``: float32, bfloat16, or int8 with a scale for each row,
         in the order of the rows."""
         values, scales = quantized(matrix, dtype, len(self.slots) * SLICE_ROWS)
-        if scales is not None and self.order is not None:
-            scales = padded(scales[self.order], len(scales))
+        if scales is not None:
+            scales = self.ordered(scales)
         return self.packed(self.pattern.values(values)), scales
+
+    def ordered(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """A number for each row, in the order of the rows."""
+        if self.order is None:
+            return rows
+        out = aligned(len(rows), rows.dtype)
+        out[:] = rows[self.order]
+        return out
+
+    def dots(self, matrix: Floats, dtype: str) -> tuple[NDArray[Any], Floats, NDArray[np.int32]]:
+        """For ``SellDot``, of a view with ``four=4``: the values of ``matrix`` as int8 or int4, what a step of each row is worth,
+        and the sum of its steps."""
+        numbers, scales, totals = whole_numbers(matrix, dtype, len(self.slots) * SLICE_ROWS)
+        values = self.packed(self.pattern.values(numbers))
+        return pairs(values) if dtype == "int4" else values, self.ordered(scales), self.ordered(totals)
 
 
 def _fullest(weights: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:

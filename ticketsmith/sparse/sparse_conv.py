@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.native import abi
 from ticketsmith.sparse.pattern import Pattern, cumulated
-from ticketsmith.sparse.values import Floats, aligned
+from ticketsmith.sparse.values import aligned
 
 TAP = np.dtype(abi.Tap)
 STRETCH = np.dtype(abi.Stretch)
@@ -64,8 +64,13 @@ class SparseConv:
         conv = cls.of(pattern, offsets + moves, planes, moves, int(planes.max()) + 1)
         return replace(conv, starts=np.ascontiguousarray(conv.starts[:: len(conv.shifts)]))
 
-    def packed(self, values: Floats) -> NDArray[Any]:
-        """``values`` [nnz] with their offsets, in the order in which they are read."""
+    def packed(self, values: NDArray[Any]) -> NDArray[Any]:
+        """``values`` [nnz] with their offsets, in the order in which they are read: float32, or int32 of four weights."""
         taps = aligned(len(self.order) + _SPARE, TAP)
-        taps["offset"][:-_SPARE], taps["weight"][:-_SPARE] = self.offsets, values[self.order]
+        taps["offset"][:-_SPARE], taps["weight"][:-_SPARE] = self.offsets, values[self.order].view(np.float32)
         return taps
+
+    def totals(self, values: NDArray[Any]) -> NDArray[np.int32]:
+        """Sums of ``values`` [nnz], one for each of what ``starts`` begins."""
+        ends = cumulated(values[self.order])[self.starts]
+        return np.diff(ends).astype(np.int32)

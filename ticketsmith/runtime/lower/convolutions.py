@@ -6,6 +6,7 @@ In: a ``conv2d`` and its input. Out: where that cannot be read as it lies, copie
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
+from ticketsmith.runtime.formats import DOT_FORMAT
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
+from ticketsmith.runtime.lower import dots
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, plane_product, product_fields
 from ticketsmith.runtime.operands import Strided, Tensor
@@ -63,8 +66,10 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     """As a sum of moved planes: of the input itself, or of copies of its rows and columns."""
     weight, out = lowering.graph.parameter(node, "weight"), lowering.layout(lowering.shapes[node.output])
     outputs, inner, high, wide = weight.shape
-    flat, dense = weight.reshape(outputs, -1), format_ == "dense_hx16"
+    flat: NDArray[Any] = weight.reshape(outputs, -1)
+    dense = format_ == "dense_hx16"
     channels, (_, vectors) = lowering.shapes[node.inputs[0]][0], out.sweep
+    dot, source_key = format_ == DOT_FORMAT, node.inputs[0]
     phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
     in_row = moves = np.zeros(wide, np.int64)
     columns = min(-(-lowering.shapes[node.inputs[0]][2] // reach.stride[1]), out.cols + int(reach.shift_c.max()))
@@ -72,11 +77,21 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
         in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
     elif not dense and out.whole and columns <= out.row:  # what is read of each phase fits rows of the output
         source, phases = _deal_phases(node, source, lowering)
+        source_key = f"{source_key} dealt {reach.stride}"
         phase, moves = reach.places(phases), reach.shift_c
     else:
         source = _split(node, source, reach, lowering)
+        source_key = f"{source_key} split for {node.output}"
         phase = reach.phase_r[:, None] * wide + np.arange(wide)
     own = source.layout
+    if dot:
+        fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
+        planes, inner, channels = (
+            dots.quantised(source_key, source, 0, lowering, source_key != node.inputs[0]),
+            inner // 4,
+            channels // 4,
+        )
+        flat = fours.numbers.reshape(outputs, -1)
     plane = reach.planes(outputs, inner) + phase * channels
     count = np.count_nonzero(flat)
     taps_of_a_move = count / flat.size * high * min(inner, _PLANES_IN_CACHE)
@@ -93,7 +108,10 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     plane_bytes = (chunk * LANES + int(np.ptp(in_rows))) * 4
     cols = own.cols if reach.direct else own.row
     taps = Taps(offset, plane, move, cols, plane_bytes, tile=tile, moves_rows=moves_rows)
-    plane_product(node, flat, source, taps, format_, lowering)
+    if dot:
+        dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, lowering)
+    else:
+        plane_product(node, flat, source, taps, format_, lowering)
 
 
 def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -171,14 +189,27 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
         source = _deal_lane_phases(node, source, reach, lowering)
         phase = reach.places(reach.phases)
     own, out = source.layout, lowering.resolutions.lane_layout(lowering.shapes[node.output])
-    plane = reach.planes(outputs, inner) + phase * lowering.shapes[node.inputs[0]][0]
+    channels, format_ = lowering.shapes[node.inputs[0]][0], lowering.analysis.format(node, "lanes")
+    flat: NDArray[Any] = weight.reshape(outputs, -1)
+    if dot := format_ == DOT_FORMAT:
+        fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
+        key = node.inputs[0] if reach.stride == (1, 1) else f"{node.inputs[0]} dealt for {node.output}"
+        planes, inner, channels = (
+            dots.quantised(key, source, count, lowering, key != node.inputs[0]),
+            inner // 4,
+            channels // 4,
+        )
+        flat = fours.numbers.reshape(outputs, -1)
+    plane = reach.planes(outputs, inner) + phase * channels
     offset = plane * own.plane + (reach.shift_r * own.row)[:, None] + reach.shift_c * count
     offset, plane = (each.reshape(len(plane), -1) for each in (offset, plane))
     columns = min(out.cols, TILE * LANES) + (int(np.ptp(reach.shift_c)) + 1) * count
     plane_bytes = (int(np.ptp(reach.shift_r)) + 1) * columns * 4
     taps = Taps(offset, plane, np.zeros_like(offset), own.cols, plane_bytes, own.row)
-    format_ = lowering.analysis.format(node, "lanes")
-    plane_product(node, weight.reshape(outputs, -1), source, taps, format_, lowering)
+    if dot:
+        dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, lowering)
+    else:
+        plane_product(node, flat, source, taps, format_, lowering)
 
 
 def _deal_lane_phases(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> Tensor:

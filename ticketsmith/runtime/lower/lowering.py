@@ -19,6 +19,9 @@ from ticketsmith.runtime.operands import Operand, Strided, Tensor, View, compact
 from ticketsmith.runtime.resolutions import Resolutions
 from ticketsmith.sparse.values import aligned
 
+_MOST_PICKED = 256
+"""Inputs that ``SellDot`` picks from at once, and reads whole."""
+
 
 class Instruction(NamedTuple):
     """One operation, before memory is assigned: the fields of a structure of the ABI, of which operands and arrays (or
@@ -51,6 +54,8 @@ class Lowering:
         self._lane_copies: dict[str, Tensor] = {}
         self._planes: dict[str, Tensor] = {}
         """Of constants."""
+        self.quantised: dict[str, Any] = {}
+        """Values of 8 bits, once for all products that read them."""
 
     def emit(self, kind: type[ctypes.Structure], /, *, batch: bool = False, work: int = 0,
              uses: tuple[Operand, ...] | None = None, **fields: Any) -> None:  # fmt: skip
@@ -117,6 +122,15 @@ class Lowering:
     def read_residual(self, node: Node) -> Tensor | None:
         """What a product adds before its activation."""
         return None if node.residual is None else self.read(node.residual, node)
+
+    def quantised_vector(self, name: str, source: Tensor) -> Tensor:
+        """The vector ``name``, which lies in ``source``, for products of whole numbers."""
+        if name not in self.quantised:
+            floats = 2 * layout.LANES + layout.up(source.layout.planes, _MOST_PICKED) // 4
+            self.quantised[name] = Tensor.new(layout.vector(floats), abi.Space.SAMPLE)
+            self.emit(abi.QuantiseVector, in_=source, out=self.quantised[name])
+        vector: Tensor = self.quantised[name]
+        return vector
 
     def constant(self, values: NDArray[Any]) -> View:
         """An array that is part of the program, as it is."""

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv
+from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv, pack_gemv_dot
+from ticketsmith.runtime.formats import dot_fits, stored
 from ticketsmith.runtime.graph import GraphError, Node
-from ticketsmith.runtime.layout import LANES, up
+from ticketsmith.runtime.layout import LANES, Layout, up
 from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor
 from ticketsmith.sparse.bitmask import Bitmask
@@ -58,15 +59,23 @@ class Taps:
     tile: int = TILE
     moves_rows: bool = False
 
+    @property
+    def cached_planes(self) -> int:
+        """Of the input, that fit the first cache."""
+        return FIRST_CACHE // self.plane_bytes
 
-def linear(node: Node, lowering: Lowering) -> None:
-    """Features with one vector, or with each column of tokens or of samples."""
+
+def vector_product(node: Node, lowering: Lowering) -> None:
+    """Features with one vector."""
+    weight = lowering.graph.parameter(node, "weight")
+    _vector_product(node, weight, lowering.read(node.inputs[0], node), lowering)
+
+
+def planes_linear(node: Node, lowering: Lowering) -> None:
+    """Features with each column of tokens or of samples, in float32."""
     weight = lowering.graph.parameter(node, "weight")
     source = lowering.read(node.inputs[0], node)
     own = source.layout
-    if own.is_vector:
-        _vector_product(node, weight, source, lowering)
-        return
     inputs = np.arange(weight.shape[1], dtype=np.int64)
     batched = node.output in lowering.analysis.batched
     format_ = lowering.analysis.format(node, "lanes" if batched else "planes")
@@ -100,11 +109,18 @@ def _vector_product(node: Node, weight: Floats, source: Tensor, lowering: Loweri
         out = lowering.tensors[name] = Tensor.at(layout.vector(len(weight)), abi.Space.OUTPUT)
     else:
         out = lowering.new(node)
-    dtype, common = lowering.analysis.dtype_of(node), product_fields(node, source, out, residual, lowering)
-    kind, work, fields = _VECTOR_FORMATS[lowering.analysis.format(node, "vector")](weight, dtype)
+    format_, precision = lowering.analysis.format(node, "vector"), lowering.analysis.dtype_of(node)
+    dtype = stored(precision)
+    if dot_fits(precision, weight):
+        source = lowering.quantised_vector(node.inputs[0], source)
+        kind, work, fields = _DOT_FORMATS[format_](weight, dtype)
+    else:
+        kind, work, fields = _VECTOR_FORMATS[format_](weight, dtype)
+        fields["dtype"] = abi.Dtype["INT8" if dtype == "int4" else dtype.upper()]
+    common = product_fields(node, source, out, residual, lowering)
     if fields.get("order") is not None:
         common["bias"] = padded(common["bias"][fields["order"]], len(common["bias"]))
-    lowering.emit(kind, work=work, dtype=abi.Dtype[dtype.upper()], **common, **fields)
+    lowering.emit(kind, work=work, **common, **fields)
 
 
 _Packed = tuple[type[ctypes.Structure], int, dict[str, Any]]
@@ -141,6 +157,31 @@ _VECTOR_FORMATS: dict[str, Callable[[Floats, str], _Packed]] = {
 }
 
 
+def _sell_dot(weight: Floats, dtype: str, width: int = 128) -> _Packed:
+    view = Sell.of(Pattern.of(weight), width, four=4)
+    (values, scales, totals), (slices, blocks) = view.dots(weight, dtype), view.slots.shape
+    fields = {
+        "first": view.first, "slots": view.slots, "columns": view.columns, "values": values, "scales": scales,
+        "totals": totals, "order": view.order, "slices": slices, "blocks": blocks, "width": width, "bits": _BITS[dtype],
+    }  # fmt: skip
+    return abi.SellDot, int(view.first[-1]) * LANES, fields
+
+
+def _gemv_dot(weight: Floats, dtype: str) -> _Packed:
+    weights, scales, totals = pack_gemv_dot(weight, dtype)
+    blocks = -(-weight.shape[1] // 64)
+    fields = {"weights": weights, "scales": scales, "totals": totals, "blocks": blocks, "bits": _BITS[dtype]}
+    return abi.GemvDot, weight.size // 4, fields
+
+
+_BITS = {"int8": 8, "int4": 4}
+_DOT_FORMATS: dict[str, Callable[[Floats, str], _Packed]] = {
+    "sell": _sell_dot,
+    "sell_wide": partial(_sell_dot, width=256),
+    "gemv": _gemv_dot,
+}
+
+
 # ---- with planes
 
 
@@ -148,14 +189,8 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
     """``weight`` [outputs, taps] on shifted planes, in the format ``sparse_conv``, ``sparse_conv_whole`` or
     ``dense_hx16``."""
     residual, out = lowering.read_residual(node), lowering.new(node)
-    own, (_, vectors) = out.layout, out.layout.sweep
-    mask = own.mask
-    stretches = np.array([(0, 0, vectors)], STRETCH)
-    if taps.row and not taps.row == own.row == own.cols:  # row by row, and nothing between them
-        mask, row = None, np.arange(own.rows)
-        stretches = np.zeros(len(row), STRETCH)
-        stretches["in"], stretches["out"] = row * taps.row, row * own.row
-        stretches["vectors"] = own.cols // LANES
+    _, vectors = out.layout.sweep
+    mask, stretches = row_stretches(out.layout, taps)
     if format_ == "dense_hx16":
         kind, work, fields = _dense_hx16(weight, source, taps, stretches)
         work *= vectors * LANES
@@ -165,6 +200,17 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
         kind, **product_fields(node, source, out, residual, lowering), mask=mask, stretches=stretches,
         stretch_count=len(stretches), **fields, batch=out.batched, work=work,
     )  # fmt: skip
+
+
+def row_stretches(own: Layout, taps: Taps) -> tuple[NDArray[np.uint16] | None, NDArray[Any]]:
+    """What is computed of a plane of the output, and which of it must be kept zero."""
+    if not taps.row or taps.row == own.row == own.cols:
+        return own.mask, np.array([(0, 0, own.sweep[1])], STRETCH)
+    row = np.arange(own.rows)  # row by row, and nothing between them
+    stretches = np.zeros(len(row), STRETCH)
+    stretches["in"], stretches["out"] = row * taps.row, row * own.row
+    stretches["vectors"] = own.cols // LANES
+    return None, stretches
 
 
 def _dense_hx16(weight: Floats, source: Tensor, taps: Taps, stretches: NDArray[Any]) -> _Packed:
@@ -185,7 +231,7 @@ def _sparse_conv(weight: Floats, source: Tensor, out: Tensor, taps: Taps, blocke
         view = SparseConv.few(pattern, taps.offset, taps.plane, taps.move)
         groups, hides = 1, view.moves
     else:
-        count = -(-planes // max(4, FIRST_CACHE // taps.plane_bytes))
+        count = -(-planes // max(4, taps.cached_planes))
         even = -(-planes // count) if blocked else planes
         view = SparseConv.of(pattern, taps.offset, taps.plane, taps.move, even)
         groups, hides = len(view.shifts), None

@@ -163,6 +163,51 @@ inline void interleave(F16 even, F16 odd, F16& x, F16& y) {
 
 #include "simd/across.inl"
 
+// Sixteen whole numbers.
+struct I16 {
+  __m256i a, b;
+};
+inline const __m256i* ints(const void* p) { return static_cast<const __m256i*>(p); }
+inline I16 load_ints(const int32_t* p) { return {_mm256_loadu_si256(ints(p)), _mm256_loadu_si256(ints(p) + 1)}; }
+inline void store_ints(int32_t* p, I16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p) + 1, x.b);
+}
+inline I16 all_ints(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline I16 operator+(I16 x, I16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+inline I16 operator-(I16 x, I16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
+inline I16 operator*(I16 x, I16 y) { return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)}; }
+inline F16 to_floats(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+inline I16 to_ints(F16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+// Sums of four products, each lane's own four. By halves of 16 bits: an instruction for bytes would cut sums off.
+struct ByteDots {
+  struct Bytes {
+    __m256i a, b;
+  };
+  struct Weights {
+    __m256i even_a, odd_a, even_b, odd_b;
+  };
+  static inline Bytes bytes(const uint8_t* p) { return {_mm256_loadu_si256(ints(p)), _mm256_loadu_si256(ints(p) + 1)}; }
+  static inline __m256i even(__m256i w) { return _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8); }
+  static inline __m256i odd(__m256i w) { return _mm256_srai_epi16(w, 8); }
+  static inline Weights weights(const int8_t* p) {
+    const __m256i a = _mm256_loadu_si256(ints(p)), b = _mm256_loadu_si256(ints(p) + 1);
+    return {even(a), odd(a), even(b), odd(b)};
+  }
+  static inline Weights all(int32_t four) {
+    const __m256i a = _mm256_set1_epi32(four), e = even(a), o = odd(a);
+    return {e, o, e, o};
+  }
+  static inline __m256i add(__m256i sum, __m256i x, __m256i even, __m256i odd) {
+    const __m256i low = _mm256_and_si256(x, _mm256_set1_epi16(255)), high = _mm256_srli_epi16(x, 8);
+    return _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(low, even), _mm256_madd_epi16(high, odd)));
+  }
+  static inline I16 add(I16 sum, const Bytes& x, const Weights& w) {
+    return {add(sum.a, x.a, w.even_a, w.odd_a), add(sum.b, x.b, w.even_b, w.odd_b)};
+  }
+};
+#include "simd/dots.inl"
+
 #include "table.inl"
 namespace training {
 #include "training/common.inl"

@@ -3,6 +3,7 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
+#include <stdlib.h>
 
 namespace avx512 {
 
@@ -143,6 +144,92 @@ inline F16 add_up(const F16* r) {
     each[i] = fours(pairs(four[0].v, four[1].v), pairs(four[2].v, four[3].v));
   }
   return {quarters(quarters(each[0], each[1]), quarters(each[2], each[3]))};
+}
+
+// Sixteen whole numbers.
+struct I16 {
+  __m512i v;
+};
+inline I16 load_ints(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_ints(int32_t* p, I16 a) { _mm512_storeu_si512(p, a.v); }
+inline I16 all_ints(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I16 operator-(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+inline F16 to_floats(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I16 to_ints(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
+inline void store_bytes(uint8_t* p, F16 a) {  // of whole numbers of 0 to 255
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+inline F16 as_floats(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline I16 as_ints(F16 a) { return {_mm512_castps_si512(a.v)}; }
+// Sums of four products, each lane's own four, by halves of 16 bits.
+struct ByteDots {
+  using Bytes = __m512i;
+  struct Weights {
+    __m512i even, odd;
+  };
+  static inline Bytes bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static inline Weights halves(__m512i w) {
+    return {_mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8), _mm512_srai_epi16(w, 8)};
+  }
+  static inline Weights weights(const int8_t* p) { return halves(_mm512_loadu_si512(p)); }
+  static inline Weights all(int32_t four) { return halves(_mm512_set1_epi32(four)); }
+  static inline I16 add(I16 sum, Bytes x, Weights w) {
+    const __m512i low = _mm512_and_si512(x, _mm512_set1_epi16(255)), high = _mm512_srli_epi16(x, 8);
+    return {_mm512_add_epi32(sum.v, _mm512_add_epi32(_mm512_madd_epi16(low, w.even), _mm512_madd_epi16(high, w.odd)))};
+  }
+};
+#define HAS_FAST_DOTS
+#include "simd/dots.inl"
+// By VNNI and VBMI, which not all have that have AVX-512. Not intrinsics, since the file is compiled for all of them.
+struct FastDots {
+  using Bytes = __m512i;
+  using Weights = __m512i;
+  template <int WIDTH>
+  struct Block {
+    __m512i part[WIDTH / 64];
+  };
+  static inline Bytes bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static inline Weights weights(const int8_t* p) { return _mm512_loadu_si512(p); }
+  static inline Weights all(int32_t four) { return _mm512_set1_epi32(four); }
+  static inline I16 add(I16 sum, Bytes x, Weights w) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(x), "v"(w));
+    return sum;
+  }
+  template <int WIDTH>
+  static inline Block<WIDTH> block(const uint8_t* p) {
+    Block<WIDTH> r;
+    for (int i = 0; i < WIDTH / 64; i++) r.part[i] = _mm512_loadu_si512(p + 64 * i);
+    return r;
+  }
+  static inline Bytes pick(const __m512i* part, __m512i index) {
+    asm("vpermi2b %2, %1, %0" : "+v"(index) : "v"(part[0]), "v"(part[1]));
+    return index;
+  }
+  template <int WIDTH>
+  static inline Bytes pick(const Block<WIDTH>& block, const uint8_t* columns) {
+    const __m512i index = _mm512_loadu_si512(columns), low = pick(block.part, index);
+    if constexpr (WIDTH == 128) return low;
+    else return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, pick(block.part + 2, index));
+  }
+  // Byte i of each eight takes the bits 4i - 4 .. 4i + 4, of which the upper four are the weight.
+  static inline Weights nibbles(const uint8_t* p) {
+    const __m512i from = _mm512_set1_epi64(0x1814100c0804003c);
+    __m512i wide = _mm512_cvtepu32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    asm("vpmultishiftqb %1, %2, %0" : "=v"(wide) : "v"(wide), "v"(from));
+    return _mm512_and_si512(wide, _mm512_set1_epi8(static_cast<char>(0xf0)));
+  }
+};
+inline bool has_fast_dots() {
+  const char* asked = getenv("TICKETSMITH_VNNI");
+  return !(asked && asked[0] == '0') && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+}
+const bool FAST_DOTS = has_fast_dots();
+template <class Body>
+inline void with_dots(Body&& body) {
+  if (FAST_DOTS) body(FastDots{});
+  else body(PlainDots{});
 }
 
 #include "table.inl"

@@ -123,6 +123,77 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
 #undef EACH
 #include "simd/across.inl"
 
+// Sixteen whole numbers.
+struct I16 {
+  int32x4_t v[4];
+};
+#define EACH(expression)                    \
+  I16 r;                                    \
+  for (int i = 0; i < 4; i++) r.v[i] = expression; \
+  return r;
+inline I16 load_ints(const int32_t* p) { EACH(vld1q_s32(p + 4 * i)) }
+inline void store_ints(int32_t* p, I16 a) {
+  for (int i = 0; i < 4; i++) vst1q_s32(p + 4 * i, a.v[i]);
+}
+inline I16 all_ints(int32_t x) { EACH(vdupq_n_s32(x)) }
+inline I16 operator+(I16 a, I16 b) { EACH(vaddq_s32(a.v[i], b.v[i])) }
+inline I16 operator-(I16 a, I16 b) { EACH(vsubq_s32(a.v[i], b.v[i])) }
+inline I16 operator*(I16 a, I16 b) { EACH(vmulq_s32(a.v[i], b.v[i])) }
+#undef EACH
+inline F16 to_floats(I16 a) {
+  F16 r;
+  for (int i = 0; i < 4; i++) r.v[i] = vcvtq_f32_s32(a.v[i]);
+  return r;
+}
+inline I16 to_ints(F16 a) {  // of numbers without a fraction
+  I16 r;
+  for (int i = 0; i < 4; i++) r.v[i] = vcvtq_s32_f32(a.v[i]);
+  return r;
+}
+// Sums of four products, byte by byte: each lane's own four.
+struct ByteDots {
+  struct Bytes {
+    uint8x16_t v[4];
+  };
+  struct Weights {
+    int8x16_t v[4];
+  };
+  static inline Bytes bytes(const uint8_t* p) {
+    Bytes r;
+    for (int i = 0; i < 4; i++) r.v[i] = vld1q_u8(p + 16 * i);
+    return r;
+  }
+  static inline Weights weights(const int8_t* p) {
+    Weights r;
+    for (int i = 0; i < 4; i++) r.v[i] = vld1q_s8(p + 16 * i);
+    return r;
+  }
+  static inline Weights all(int32_t four) {
+    Weights r;
+    for (int i = 0; i < 4; i++) r.v[i] = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    return r;
+  }
+  static inline int32x4_t add(int32x4_t sum, uint8x16_t x, int8x16_t w) {
+#ifdef __ARM_FEATURE_DOTPROD
+    // both with a sign: x - 128, and 128 times the weights
+    const int8x16_t signed_x = vreinterpretq_s8_u8(veorq_u8(x, vdupq_n_u8(128)));
+    const int32x4_t weights = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(1), w);
+    return vaddq_s32(vdotq_s32(sum, signed_x, w), vshlq_n_s32(weights, 7));
+#else
+    const int16x8_t x0 = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(x))), x1 = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(x)));
+    const int16x8_t w0 = vmovl_s8(vget_low_s8(w)), w1 = vmovl_s8(vget_high_s8(w));
+    const int32x4_t a = vmull_s16(vget_low_s16(x0), vget_low_s16(w0)), b = vmull_high_s16(x0, w0);
+    const int32x4_t c = vmull_s16(vget_low_s16(x1), vget_low_s16(w1)), d = vmull_high_s16(x1, w1);
+    return vaddq_s32(sum, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+#endif
+  }
+  static inline I16 add(I16 sum, const Bytes& x, const Weights& w) {
+    for (int i = 0; i < 4; i++) sum.v[i] = add(sum.v[i], x.v[i], w.v[i]);
+    return sum;
+  }
+};
+#include "simd/dots.inl"
+
 #include "table.inl"
 namespace training {
 #include "training/common.inl"

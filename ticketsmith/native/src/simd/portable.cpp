@@ -97,6 +97,64 @@ inline void interleave(F16 even, F16 odd, F16& a, F16& b) {
 #undef EACH
 #include "simd/across.inl"
 
+// Sixteen whole numbers.
+struct I16 {
+  int32_t v[16];
+};
+#define EACH(expression)                              \
+  I16 r;                                              \
+  for (int i = 0; i < 16; i++) r.v[i] = (expression); \
+  return r;
+inline I16 load_ints(const int32_t* p) { EACH(p[i]) }
+inline void store_ints(int32_t* p, I16 a) {
+  for (int i = 0; i < 16; i++) p[i] = a.v[i];
+}
+inline I16 all_ints(int32_t x) { EACH(x) }
+inline I16 operator+(I16 a, I16 b) { EACH(a.v[i] + b.v[i]) }
+inline I16 operator-(I16 a, I16 b) { EACH(a.v[i] - b.v[i]) }
+inline I16 operator*(I16 a, I16 b) { EACH(a.v[i] * b.v[i]) }
+#undef EACH
+inline F16 to_floats(I16 a) {
+  F16 r;
+  for (int i = 0; i < 16; i++) r.v[i] = static_cast<float>(a.v[i]);
+  return r;
+}
+inline I16 to_ints(F16 a) {  // of numbers without a fraction
+  I16 r;
+  for (int i = 0; i < 16; i++) r.v[i] = a.v[i] > 0.0f ? static_cast<int32_t>(a.v[i]) : 0;
+  return r;
+}
+// Sums of four products, byte by byte: each lane's own four.
+struct ByteDots {
+  struct Bytes {
+    uint8_t v[64];
+  };
+  struct Weights {
+    int8_t v[64];
+  };
+  static inline Bytes bytes(const uint8_t* p) {
+    Bytes r;
+    __builtin_memcpy(r.v, p, 64);
+    return r;
+  }
+  static inline Weights weights(const int8_t* p) {
+    Weights r;
+    __builtin_memcpy(r.v, p, 64);
+    return r;
+  }
+  static inline Weights all(int32_t four) {
+    Weights r;
+    for (int i = 0; i < 64; i += 4) __builtin_memcpy(r.v + i, &four, 4);
+    return r;
+  }
+  static inline I16 add(I16 sum, const Bytes& x, const Weights& w) {
+    for (int i = 0; i < 16; i++)
+      for (int j = 0; j < 4; j++) sum.v[i] += x.v[4 * i + j] * w.v[4 * i + j];
+    return sum;
+  }
+};
+#include "simd/dots.inl"
+
 #include "table.inl"
 namespace training {
 #include "training/common.inl"

@@ -15,6 +15,17 @@ inline void scatter(const Epilogue& e, F16 sum, const int32_t* order) {
     if (order[i] < e.outputs) e.out[order[i]] = values[i];
 }
 
+// The end of slice s: its sums to outputs.
+inline void finish_slice(const Epilogue& e, F16 sum, const int32_t* order, int64_t s) {
+  if (order) {
+    scatter(e, sum, order + 16 * s);
+    return;
+  }
+  const int64_t left = e.outputs - 16 * s;
+  if (e.residual) sum = sum + load_first(e.residual + 16 * s, left);
+  store_first(e.out + 16 * s, activated(sum, e.activation), left);
+}
+
 struct SellIndices {
   const int64_t* first;
   const uint16_t* slots;
@@ -63,13 +74,7 @@ void sell_of(const SellIndices& indices, const Weight* values, const float* x, i
     }
     F16 sum = (a + b) + (c + d);
     if (e.scales) sum = fma(sum, load(e.scales + 16 * s), bias);
-    if (indices.order) {
-      scatter(e, sum, indices.order + 16 * s);
-      continue;
-    }
-    const int64_t left = e.outputs - 16 * s;
-    if (e.residual) sum = sum + load_first(e.residual + 16 * s, left);
-    store_first(e.out + 16 * s, activated(sum, e.activation), left);
+    finish_slice(e, sum, indices.order, s);
   }
 }
 

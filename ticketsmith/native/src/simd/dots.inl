@@ -1,0 +1,58 @@
+// What products of bytes do by way of memory where there are no instructions for it; and sums of whole numbers as bits.
+#ifndef HAS_FAST_DOTS
+inline F16 as_floats(I16 a) {
+  F16 r;
+  __builtin_memcpy(&r, &a, 64);
+  return r;
+}
+inline I16 as_ints(F16 a) {
+  I16 r;
+  __builtin_memcpy(&r, &a, 64);
+  return r;
+}
+// Whole numbers of 0 to 255 in floats as bytes; anything for NaN.
+inline void store_bytes(uint8_t* p, F16 a) {
+  float each[16];
+  store(each, a);
+  for (int i = 0; i < 16; i++) p[i] = each[i] > 0.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 0;
+}
+#endif
+
+// `Core` multiplies; here is what it multiplies.
+template <class Core>
+struct ByMemory : Core {
+  using typename Core::Bytes;
+  using typename Core::Weights;
+  // So many inputs, from which any 64 are picked.
+  template <int WIDTH>
+  struct Block {
+    const uint8_t* p;
+  };
+  template <int WIDTH>
+  static inline Block<WIDTH> block(const uint8_t* p) {
+    return {p};
+  }
+  template <int WIDTH>
+  static inline Bytes pick(Block<WIDTH> block, const uint8_t* columns) {
+    uint8_t picked[64];
+    for (int i = 0; i < 64; i++) picked[i] = block.p[columns[i]];
+    return Core::bytes(picked);
+  }
+  // 64 weights of 4 bits, each 16 times what it is.
+  static inline Weights nibbles(const uint8_t* p) {
+    int8_t wide[64];
+    for (int i = 0; i < 32; i++) {
+      wide[2 * i] = static_cast<int8_t>(p[i] << 4);
+      wide[2 * i + 1] = static_cast<int8_t>(p[i] & 0xf0);
+    }
+    return Core::weights(wide);
+  }
+};
+using PlainDots = ByMemory<ByteDots>;
+#ifndef HAS_FAST_DOTS
+// Calls body(dots) with the fastest way to multiply bytes that this machine has.
+template <class Body>
+inline void with_dots(Body&& body) {
+  body(PlainDots{});
+}
+#endif

@@ -1,0 +1,90 @@
+"""Products of whole numbers with planes: four input channels lie side by side, and so do an output's four weights for them.
+
+In: a node, its weights, planes of float32, and where taps read in planes of four channels. Out: the planes rounded to 8 bits,
+once for all that read them, and one instruction.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketsmith.native import abi
+from ticketsmith.runtime import layout
+from ticketsmith.runtime.formats import stored
+from ticketsmith.runtime.graph import Node
+from ticketsmith.runtime.layout import LANES, up
+from ticketsmith.runtime.lower.lowering import Lowering
+from ticketsmith.runtime.lower.products import TILE, Taps, product_fields, row_stretches
+from ticketsmith.runtime.operands import Tensor
+from ticketsmith.sparse.pattern import Pattern
+from ticketsmith.sparse.sparse_conv import SparseConv
+from ticketsmith.sparse.values import Floats, each_of_four, fours, padded, quantized
+
+
+class Fours(NamedTuple):
+    """Weights [outputs, inner, ...] as whole numbers, four inner ones in one: [outputs, inner / 4, ...]; what a step of each
+    output is worth."""
+
+    numbers: NDArray[np.int32]
+    scales: Floats
+
+    @classmethod
+    def of(cls, weight: Floats, precision: str) -> Fours:
+        flat, scales = quantized(weight.reshape(len(weight), -1), stored(precision), up(len(weight)))
+        assert scales is not None
+        return cls(fours(flat.reshape(weight.shape)), scales)
+
+
+class Bytes(NamedTuple):
+    """Planes of four channels, the range of what they stand for, and after how many vectors another range begins."""
+
+    planes: Tensor
+    range_: Tensor
+    period: int
+
+
+def quantised(key: str, source: Tensor, lanes: int, lowering: Lowering, dealt: bool = False) -> Bytes:
+    """``source``, once for all readers of ``key``. An image has one range; tokens, and with ``lanes`` samples, have one each.
+    Of planes that were ``dealt``, rows and columns beyond the value itself are read, too."""
+    name = f"{key} {source.layout.key}"
+    if name in lowering.quantised:
+        known: Bytes = lowering.quantised[name]
+        return known
+    own = source.layout
+    mask = np.full(own.plane // LANES, 0xFFFF, np.uint16) if dealt else own.columns_mask
+    is_image = own.key != "flat" and not lanes
+    period = 1 if is_image else lanes // LANES or own.plane // LANES
+    fours = own._replace(planes=-(-own.planes // 4), key=("fours", own.key, name))
+    space = abi.Space(source.space) if source.space == abi.Space.BATCH else abi.Space.SAMPLE
+    planes, range_ = Tensor.new(fours, space), Tensor.new(layout.vector(2 * LANES * period), space)
+    lowering.emit(
+        abi.QuantisePlanes, in_=source, out=planes, range=range_, mask=mask, before=own.origin, period=period,
+        alike=is_image, batch=source.batched, work=own.planes * own.plane,
+    )  # fmt: skip
+    result = lowering.quantised[name] = Bytes(planes, range_, period)
+    return result
+
+
+def plane_dots(node: Node, weight: Fours, source: Bytes, taps: Taps, lowering: Lowering) -> None:
+    """``weight`` [outputs, taps] on shifted planes."""
+    residual, out = lowering.read_residual(node), lowering.new(node)
+    (_, vectors), planes = out.layout.sweep, source.planes.layout.planes
+    mask, stretches = row_stretches(out.layout, taps)
+    pattern = Pattern.of(weight.numbers)
+    count = -(-planes // max(4, taps.cached_planes))
+    view = SparseConv.of(pattern, taps.offset, taps.plane, taps.move, -(-planes // count))
+    numbers = pattern.values(weight.numbers)
+    groups = len(view.shifts)
+    keeps = out.layout.moved_masks(view.shifts.tolist(), taps.cols, taps.moves_rows) if groups > 1 else None
+    row_vectors = vectors if taps.moves_rows else max(1, out.layout.row // LANES) if groups > 1 else 1
+    lowering.emit(
+        abi.SparseConvDot, **product_fields(node, source.planes, out, residual, lowering), range=source.range_,
+        taps=view.packed(numbers), starts=view.starts, totals=view.totals(each_of_four(numbers).sum(axis=-1)),
+        scales=padded(weight.scales, len(weight.scales)), mask=mask, shifts=view.shifts, keeps=keeps, stretches=stretches,
+        stretch_count=len(stretches), vectors=vectors, row_vectors=row_vectors, tile=taps.tile if groups > 1 else TILE,
+        blocks=view.blocks, groups=groups, period=source.period, batch=out.batched,
+        work=len(numbers) * vectors * LANES,
+    )  # fmt: skip
