@@ -60,7 +60,7 @@ def _told(why: str, swap: Swap) -> str:
     if layers := [name.removesuffix(".weight") for name in swap.rows]:
         more = len(layers) - _NAMED
         some = ", ".join(layers[:_NAMED]) + f" and {more} more" if more > 1 else ", ".join(layers)
-        parts.append(f"large linear layers that have lost {SWAPPED:.0%} of their weights ({some})")
+        parts.append(f"those of its linear layers ({some}) that are large and have lost {SWAPPED:.0%} of their weights")
     kernels = f"native kernels only {', and '.join(parts)}" if parts else "no native kernels"
     return f"PyTorch trains it, and {kernels}: {why}"
 

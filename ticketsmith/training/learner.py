@@ -174,15 +174,12 @@ class TorchLearner:
         for part in parts(mine, self._accumulate):
             with compiling() if self._called is not self.model else nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed), recomputed(self._blocks):
-                    loss = self._loss(part, generator)
+                    loss = self.task.loss(self._called, part, generator)
                 loss = loss if self._parts == 1 else loss / self._parts
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss if self._exchange is None else self._exchange.sum(loss)
-
-    def _loss(self, part: Batch, generator: torch.Generator) -> Tensor:
-        return self.task.loss(self._called, part, generator)
 
     def state(self, raw: bool = False) -> dict[str, Tensor]:
         return snapshot(self.model if raw else self.result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -111,6 +112,32 @@ def test_a_penalty_on_gradients_has_a_gradient_in_float32() -> None:
         (slope,) = torch.autograd.grad(layer(inputs).square().sum(), inputs, create_graph=True)
         slope.square().sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(swapped.values.grad, dense.weight.grad[mask], rtol=1e-4, atol=1e-3)  # type: ignore[union-attr,index]
+
+
+def test_under_autocast_of_a_users_own_it_computes_as_the_dense_layer_does() -> None:
+    dense, swapped, mask = pair(20, 10, 0.3)
+    x, slopes = torch.randn(9, 20), []
+    for layer in (dense, swapped):
+        inputs = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = layer(torch.sigmoid(inputs))
+        assert out.dtype == torch.bfloat16
+        out.sum().backward()
+        slopes.append(inputs.grad)
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=0.05, atol=0.02)
+    torch.testing.assert_close(swapped.values.grad, dense.weight.grad[mask], rtol=0.05, atol=0.02)  # type: ignore[union-attr,index]
+
+
+def test_activations_that_are_computed_anew_change_rounding_alone() -> None:
+    task, states = language(), []
+    for options in ({}, {"activation_checkpointing": True}):
+        model, masks = started(task, 0.9)
+        native = Training(**{"batch_size": 32, "duration": "9it", "kernels": "native", **ADAM, **options})
+        learner = make_learner(task, model, masks, native, CPU)
+        assert isinstance(learner, SwapLearner)
+        advanced(learner, native, 0, 3)
+        states.append(learner.state())
+    assert distance(states[1], states[0]) < 1e-5
 
 
 def test_it_shows_and_takes_the_state_that_the_dense_layer_has() -> None:
@@ -346,17 +373,17 @@ def test_interrupted_or_killed_the_bytes_are_the_same(tmp_path: Path, recipe_fil
         ("rates: {output: 0.25}", "rates: {}"),
         ("lr: 0.003", "lr: 0.003\n  kernels: native\n  ema: 0.9"),
         ("fraction: 0.5", "fraction: 0.9"),
+        ("duration: 120it", "duration: 60it"),
     )
     made, name = jobs(recipe), ("ticket", 1, 0)
-    stores = {folder: DirectoryStore(tmp_path / folder) for folder in ("whole", "broken", "killed")}
-    for store in stores.values():
-        for parent in (("rewind_point", 0, 0), ("dense", 0, 0)):
-            if parent in made:
-                produce(made[parent], store, CPU, Hooks())
+    for parent in ("rewind_point", "dense"):
+        produce(made[parent, 0, 0], DirectoryStore(tmp_path / "whole"), CPU, Hooks())
+    for folder in ("broken", "killed"):
+        shutil.copytree(tmp_path / "whole", tmp_path / folder)
     goes_on_to_the_same_bytes(recipe, tmp_path, name, stretches=5)
-    assert in_parts(made[name], stores["broken"], 50) == 2
+    assert in_parts(made[name], DirectoryStore(tmp_path / "broken"), 25) == 2
     assert sealed_bytes(tmp_path / "broken") == sealed_bytes(tmp_path / "whole")
-    run = SealedRun(stores["whole"], made[name].folder)
+    run = SealedRun(DirectoryStore(tmp_path / "whole"), made[name].folder)
     assert run.read_json("environment.json")["kernels"] in ("portable", "neon", "avx2", "avx512")
     weights = from_bytes(run.read("model.safetensors"), "")[0]
     masks = masks_from_bytes(run.read("mask.safetensors"), "")

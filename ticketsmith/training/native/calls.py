@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,12 @@ from ticketsmith.training.native import packing
 _ONE = abi.Job(steps=1)
 
 
+_lock = threading.Lock()
+_room, _place = packing.zeros(0), 0
+
+
 class Call:
-    """One operation, made once; each call says where its numbers lie this time. Not for two threads at once."""
+    """One operation, made once; each call says where its numbers lie this time, and how many floats of ``scratch`` it needs."""
 
     def __init__(self, kind: type[abi.Operation], **fields: Any) -> None:
         self._arrays = [value for value in fields.values() if isinstance(value, np.ndarray)]
@@ -27,17 +32,17 @@ class Call:
         self._isa = int(best_isa())
         self._run = library().ts_train
 
-    def __call__(self, **fields: Any) -> None:
+    def __call__(self, scratch: int = 0, **fields: Any) -> None:
         operation = self._operation
-        for name, value in fields.items():
-            setattr(operation, name, value)
-        self._run(self._address, 1, self._isa, ctypes.byref(_ONE), 1)
+        with _lock:  # for a model that several threads call
+            if scratch:
+                operation.scratch = _scratch(scratch)
+            for name, value in fields.items():
+                setattr(operation, name, value)
+            self._run(self._address, 1, self._isa, ctypes.byref(_ONE), 1)
 
 
-_room, _place = packing.zeros(0), 0
-
-
-def scratch(count: int) -> int:
+def _scratch(count: int) -> int:
     """Where so many floats are free while a kernel runs."""
     global _room, _place
     if _room.size < count:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from ticketsmith.models.gpt import Turn, attended
 from ticketsmith.native import abi
-from ticketsmith.training.native.calls import Call, address, scratch
+from ticketsmith.training.native.calls import Call, address
 
 _LEAST = 16_384
 """Numbers of an input from which a kernel is called: below, the call costs as much as it saves."""
@@ -46,6 +46,8 @@ def name_of(function: Any) -> str | None:
 
 
 def _fits(*tensors: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu") or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return False  # of a checkpoint, which would compute anew without the kernels
     return all(
         type(one) in (Tensor, torch.nn.Parameter)
         and one.dtype is torch.float32
@@ -162,9 +164,9 @@ def _projected(
     }  # fmt: skip
 
 
-def _sizes(batch: int, heads: int, tokens: int, width: int) -> dict[str, int]:
+def _sizes(batch: int, heads: int, tokens: int, width: int) -> dict[str, Any]:
     long_tokens, long_width = (-(-size // 16) * 16 for size in (tokens, width))
-    room = scratch(long_tokens * (6 * long_width + 2 * long_tokens))
+    room = long_tokens * (6 * long_width + 2 * long_tokens)
     return {"batch": batch, "heads": heads, "tokens": tokens, "width": width, "scratch": room}
 
 
@@ -213,10 +215,10 @@ class _Heads(torch.autograd.Function):
         by_tokens = gradient.transpose(1, 2).contiguous()
         slopes = [torch.empty_like(one) for one in parts]
         names = ("query_gradient", "key_gradient", "value_gradient")
+        places: dict[str, Any] = {name: address(slope) for name, slope in zip(names, slopes, strict=True)}
         _call(abi.SelfAttentionGradient)(
-            **_heads(parts, sums, causal, scale), out_gradient=address(by_tokens),
-            **{name: address(slope) for name, slope in zip(names, slopes, strict=True)},
-        )  # fmt: skip
+            **_heads(parts, sums, causal, scale), out_gradient=address(by_tokens), **places
+        )
         return *slopes, None, None
 
 

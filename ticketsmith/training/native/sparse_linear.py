@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ticketsmith.native import abi
 from ticketsmith.training.native import packing
-from ticketsmith.training.native.calls import Call, address, scratch
+from ticketsmith.training.native.calls import Call, address
 from ticketsmith.training.native.pattern import Survivors
 
 _LANES = 128
@@ -64,7 +64,7 @@ class Pattern:
         outputs, width = self.shape
         out = inputs.new_empty((*inputs.shape[:-1], outputs))
         self._output(
-            scratch=scratch(_LANES * (width + outputs)), rows=inputs.numel() // width, in_=inputs.data_ptr(),
+            scratch=_LANES * (width + outputs), rows=inputs.numel() // width, in_=inputs.data_ptr(),
             weights=values.data_ptr(), bias=address(bias), out=out.data_ptr(),
         )  # fmt: skip
         return out
@@ -81,7 +81,7 @@ class Pattern:
         band = max(1, min(_CACHE // (_LANES * (width + outputs)), -(-rows // _LANES)))
         size = _LANES * (band * (width + outputs) + width) + 16 * outputs + 256 * self._groups
         self._gradients(
-            scratch=scratch(size), rows=rows, in_=inputs.data_ptr(), weights=values.data_ptr(), band=band,
+            scratch=size, rows=rows, in_=inputs.data_ptr(), weights=values.data_ptr(), band=band,
             out_gradient=gradient.data_ptr(), in_gradient=address(back), weight_gradient=address(products),
             bias_gradient=address(biases),
         )  # fmt: skip
@@ -95,32 +95,32 @@ def _table(starts: NDArray[np.int32], taps: NDArray[np.int32], count: int) -> ab
 class Product(torch.autograd.Function):
     """``F.linear`` of a sparse matrix: of ``inputs`` [..., inputs], ``values`` [survivors], ``bias`` [outputs] or None.
 
-    The kernels compute in float32. Any other type, and the gradient of a gradient, goes by PyTorch's dense product.
+    The kernels compute in float32. Any other type, autocast, and the gradient of a gradient go by PyTorch's dense product.
     """
 
     @staticmethod
     def forward(context: Any, inputs: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern) -> Tensor:
         context.save_for_backward(inputs, values)
         context.pattern = pattern
-        if inputs.dtype is torch.float32 is values.dtype:
+        if inputs.dtype is torch.float32 is values.dtype and not torch.is_autocast_enabled("cpu"):
             return pattern.output(inputs.contiguous(), values.contiguous(), bias)
         return F.linear(inputs, pattern.dense(values), bias)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         inputs, values = context.saved_tensors
-        pattern: Pattern = context.pattern
-        wanted = tuple(context.needs_input_grad[:3])
+        pattern, wanted = context.pattern, context.needs_input_grad[:3]
+        if gradient.dtype is torch.float32 is inputs.dtype and not torch.is_grad_enabled():
+            return *pattern.gradients(inputs.contiguous(), values.contiguous(), gradient.contiguous(), wanted), None
         outputs, width = pattern.shape
-        if torch.is_grad_enabled() or gradient.dtype is not torch.float32 or inputs.dtype is not torch.float32:
-            rows, slope = inputs.reshape(-1, width), gradient.reshape(-1, outputs)
-            return (
-                (gradient @ pattern.dense(values)) if wanted[0] else None,
-                pattern.values(slope.t() @ rows) if wanted[1] else None,
-                slope.sum(0) if wanted[2] else None,
-                None,
-            )
-        return *pattern.gradients(inputs.contiguous(), values.contiguous(), gradient.contiguous(), wanted), None
+        slope = gradient.to(values.dtype)
+        rows, slopes = inputs.to(values.dtype).reshape(-1, width), slope.reshape(-1, outputs)
+        return (
+            (slope @ pattern.dense(values)).to(inputs.dtype) if wanted[0] else None,
+            pattern.values(slopes.t() @ rows) if wanted[1] else None,
+            slopes.sum(0) if wanted[2] else None,
+            None,
+        )
 
 
 class SparseLinear(nn.Linear):

@@ -8,6 +8,7 @@ PyTorch computes of it passes by, whatever module or loss it came from.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,11 +148,11 @@ class SwapLearner(TorchLearner):
         super().__init__(task, model, {name: mask for name, mask in masks.items() if name not in names}, training)
         self.kernels = best_isa().name.lower()
 
-    def _loss(self, part: Batch, generator: torch.Generator) -> Tensor:
-        if not self._functions:
-            return super()._loss(part, generator)
-        with Functions():
-            return super()._loss(part, generator)
+    def _backward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        with (
+            Functions() if self._functions else nullcontext()
+        ):  # backward too, for which activations may be computed anew
+            return super()._backward(batch, generator)
 
     @property
     def _result(self) -> nn.Module:
