@@ -1,7 +1,7 @@
 // Attention of short sequences, whose scores fit a cache: one head of one sequence at a time, forward, and backward from its
 // inputs and the logarithms of the sums of its exponentials. Rotary positions are turned on the way in, and back on the way out.
 
-constexpr int HEAD_ROWS = 8;                             // neighbours that are summed at once
+constexpr int HEAD_ROWS = ACCUMULATORS >= 16 ? 8 : 4;    // neighbours that are summed at once
 constexpr int SCORE_ROWS = ACCUMULATORS >= 16 ? 4 : 1;   // the same of scores,
 constexpr int SCORE_COLS = ACCUMULATORS >= 16 ? 4 : 2;   // by so many vectors of keys
 
