@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tests.runtime.networks import ISAS
 from tests.training.native.nets import Pictures
 from tests.training.runs import CPU, goes_on_to_the_same_bytes, in_parts, jobs, sealed_bytes
+from ticketsmith import uncompiled
 from ticketsmith.models.gpt import angles, attended
 from ticketsmith.models.state import snapshot
 from ticketsmith.pruning.masks import Masks, full, prune
@@ -33,8 +34,10 @@ from ticketsmith.training.loop import measure
 from ticketsmith.training.native import functions, rule
 from ticketsmith.training.native.calls import Call
 from ticketsmith.training.native.functions import Functions
+from ticketsmith.training.native.quick_adam import hasten
 from ticketsmith.training.native.sparse_linear import SparseLinear, sparse
 from ticketsmith.training.native.swap import SwapLearner
+from ticketsmith.training.optimization import make_optimizer
 from ticketsmith.training.produce import Hooks, produce
 from ticketsmith.training.tensors import from_bytes, masks_from_bytes
 
@@ -257,6 +260,29 @@ def test_what_the_optimizer_and_the_average_remember_is_of_surviving_weights() -
     assert sum(tensor.numel() for tensor in large) < 0.25 * 2 * sum(mask.numel() for mask in masks.values())
     assert isinstance(model[1], SparseLinear)
     assert model[1].values.numel() == int(masks["1.weight"].sum())
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_a_hastened_optimizer_makes_the_steps_of_pytorch_s(kind: str) -> None:
+    """Bit for bit, a parameter that some steps do not reach and a state that is loaded included."""
+    training = Training(optimizer=kind, lr=0.01, weight_decay=0.1, batch_size=2, duration="9it")  # type: ignore[arg-type]
+    ends = []
+    for quick in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(9, 7), nn.Linear(7, 5))
+        optimizer = make_optimizer(model, training)
+        if quick:
+            hasten(optimizer)
+            assert type(optimizer) is not getattr(torch.optim, {"adam": "Adam", "adamw": "AdamW"}[kind])
+        for step in range(6):
+            (model if step != 2 else model[0])(torch.randn(4, 9)).square().sum().backward()
+            optimizer.param_groups[0]["lr"] = 0.01 / (1 + step)
+            uncompiled.step(optimizer)
+            optimizer.zero_grad()
+            if step == 3:
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        ends.append([*model.parameters()])
+    assert all(torch.equal(one, two) for one, two in zip(*ends, strict=True))
 
 
 class Looking(Pictures):

@@ -25,6 +25,7 @@ from ticketsmith.spec import Training
 from ticketsmith.tasks.task import Batch, Task
 from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.native.functions import Functions, name_of
+from ticketsmith.training.native.quick_adam import hasten
 from ticketsmith.training.native.recognise import has_hooks
 from ticketsmith.training.native.rule import swapped
 from ticketsmith.training.native.sparse_linear import sparse
@@ -146,6 +147,7 @@ class SwapLearner(TorchLearner):
             assert isinstance(layer, nn.Linear)
             sparse(layer, masks[name])
         super().__init__(task, model, {name: mask for name, mask in masks.items() if name not in names}, training)
+        hasten(self.optimizer)
         self.kernels = best_isa().name.lower()
 
     def _backward(self, batch: Batch, generator: torch.Generator) -> Tensor:
