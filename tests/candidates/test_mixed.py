@@ -54,7 +54,7 @@ def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
     monkeypatch.setattr(mixed, "measured", measured)
-    monkeypatch.setattr(mixed, "tuned_choices", lambda *_: {})
+    monkeypatch.setattr(mixed, "network_choices", lambda *_: {})
     monkeypatch.setattr(mixed._Search, "raced", lambda *_: Ratio(1.5, 1.4, 1.6))
 
 

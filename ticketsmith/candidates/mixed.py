@@ -31,7 +31,7 @@ from ticketsmith.evidence.rounds import Bootstrap, Ratio
 from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Verdict, level_status
-from ticketsmith.export.tsk_file import step_of, tuned_choices
+from ticketsmith.export.tsk_file import network_choices, step_of
 from ticketsmith.race import Runner, Stopwatch, race, warm_up
 from ticketsmith.runtime import artifact
 from ticketsmith.runtime.from_torch import from_torch
@@ -304,7 +304,9 @@ class _Search:
     def write(self, precisions: Mapping[str, str]) -> _File:
         """The files as they would be served: formats as measured in each layer's own precision."""
         self._count[0] += 1
-        tuned = tuned_choices(self.graphs[0], FLOAT32) if not precisions else self.formats(precisions)
+        tuned = self.formats(precisions)
+        if not precisions:
+            tuned |= network_choices(self.graphs[0], tuned)
         paths = []
         for seed, graph in enumerate(self.graphs):
             paths.append(self.folder / f"{self._count[0]}-{seed}.tsk")
@@ -345,16 +347,18 @@ class _Search:
         )
 
     def raced(self, plain: _File, mixed: _File) -> Ratio:
-        """How many times as fast the exported file is, whole calls of one input, or tokens, in turn; with its interval."""
+        """How many times as fast the exported file is, whole calls of one input, or tokens, in turn; with its interval. In
+        float32 either our kernels or the library that it is handed over to, whichever is faster now."""
         self.question.note("racing the file against float32 ...")
         inputs: NDArray[Any] = np.ascontiguousarray(single_example(self.question.task, 1).numpy())
-        models = [artifact.load(file.paths[0]) for file in (plain, mixed)]
+        models = [artifact.load(mixed.paths[0]), *(artifact.load(plain.paths[0], handover=to) for to in (False, True))]
         part = self.question.decode
         runners = [Runner(*part.begin(model, inputs)) if part else Runner(model, inputs) for model in models]
         stopwatch = Stopwatch()
         calls = [warm.calls for warm in warm_up(runners, stopwatch, None)]
         rounds = race(runners, calls, stopwatch, rounds=_ROUNDS)
-        return Bootstrap(len(rounds), self.question.policy.confidence).ratio(rounds[:, 0], rounds[:, 1])
+        reference = min(rounds[:, 1:].T, key=np.median)
+        return Bootstrap(len(rounds), self.question.policy.confidence).ratio(reference, rounds[:, 0])
 
 
 def _result(run: Result, scores: Scores, split: Split) -> Result:

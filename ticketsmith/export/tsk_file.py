@@ -52,12 +52,18 @@ def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
 
 def tuned_choices(graph: Graph, precision: str) -> dict[str, str]:
     """Formats, those of single tokens too where it decodes, and dense libraries for calls on one thread and on all cores."""
-    tuned = choices(tune(graph, precision=precision))
+    tuned = choices(tune(graph, precision=precision, batches=()))
     if (step := step_of(graph)) is not None:
         tuned |= choices(tune(step, precision=precision))
-    if precision == "float32" and usable_cores() > 1:
-        tuned |= choices(tune_network(graph, tuned, threads=usable_cores()))
-    return tuned
+    return tuned | network_choices(graph, tuned) if precision == "float32" else tuned
+
+
+def network_choices(graph: Graph, formats: Mapping[str, str]) -> dict[str, str]:
+    """Which dense libraries are faster than our kernels with ``formats``, on one thread and on all cores; in float32."""
+    threads = sorted({1, usable_cores()})
+    return {
+        key: name for count in threads for key, name in choices(tune_network(graph, formats, threads=count)).items()
+    }
 
 
 def step_of(graph: Graph) -> Graph | None:
