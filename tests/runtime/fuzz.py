@@ -165,7 +165,7 @@ def bases(folder: Path) -> list[bytes]:
     torch.manual_seed(0)
     found = []
     for name, precision in (
-        ("rotary_shared", "float32"), ("unet", "int8"), ("encoder", "bfloat16"), ("mobile", "float32"), ("vit", "int8"),
+        ("rotary_shared", "float32"), ("unet", "int8"), ("encoder", "bfloat16"), ("mobile", "int8_dot"), ("vit", "int4_dot"),
         ("classic", "float32"), ("segmenter", "bfloat16"),
     ):  # fmt: skip
         file = folder / f"{name}.tsk"
