@@ -69,6 +69,25 @@ def test_pushed_listed_and_pulled_it_is_the_same(
     assert "0 runs moved, 10 were there; 0 loose files moved (0 B)" in out
 
 
+def test_watch_follows_a_store_far_away(
+    here: Path, container: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("runs", tmp_path / "part", ignore=shutil.ignore_patterns("ticket"))
+    call("push", str(tmp_path / "part/digits"), f"az://{container}", capsys=capsys)
+    process = warm.start(
+        ("-m", "ticketsmith", "status", "--runs-prefix", f"az://{container}", "--watch", "--interval", "0.5"),
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert "digits: dense level 0 seed 0: trained" in process.stdout.readline()
+    call("push", "runs/digits", f"az://{container}", capsys=capsys)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert rest.count("digits: ticket level 1 seed 0: trained") == 1
+
+
 def test_ls_tells_sizes_of_experiments_and_of_runs(
     here: Path, container: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
