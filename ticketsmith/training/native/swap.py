@@ -59,16 +59,16 @@ def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[s
     names = [name for name, module in _linears(model).items() if name in masks and _is_plain(module)]
     every = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
     names = [name for name in names if every.count(id(model.get_parameter(name))) == 1]
-    twin = copied(model).train()
     examples = min(_EXAMPLES, task.train_size)
-    uses = _Uses({name: module for name, module in _linears(twin).items() if name in names})
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         try:
+            twin = copied(model).train()
+            uses = _Uses({name: module for name, module in _linears(twin).items() if name in names})
             batch = task.batch(torch.arange(examples), torch.device("cpu"), generator)
             with uses:
                 task.loss(twin, batch, generator)
-        except Exception:  # a task or a model of a user's own may not take so few examples
+        except Exception:  # a task or a model of a user's own may not take so few examples, or not be copied
             return _NOTHING
     share = training.batch_size / training.accumulate / examples
     rows = {name: round(count * share) for name, count in uses.alone().items()}
