@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -329,7 +330,8 @@ def _own_instructions(runtime: str) -> tuple[str, ...]:
     """Those that our kernels use here, which an environment variable may limit; and which build of the kernels it is."""
     if runtime != "sparse" or not native.available():
         return ()
-    return native.best_isa().name, f"kernels {_kernels()}"
+    dots = () if os.environ.get("TICKETSMITH_VNNI") != "0" else ("without VNNI",)
+    return native.best_isa().name, *dots, f"kernels {_kernels()}"
 
 
 @cache
