@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import importlib.metadata
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
