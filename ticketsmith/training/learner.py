@@ -37,6 +37,8 @@ class Learner(Protocol):
     device: torch.device
     kernels: str
     """``torch``, or the instruction set of the native ones."""
+    threads: int
+    """On which it computes, of those that it may have."""
     ranks: Ranks | None
     """The other processes of this run, where it has several."""
 
@@ -106,6 +108,7 @@ class TorchLearner:
     """
 
     kernels = "torch"
+    threads = 1
 
     def __init__(
         self,

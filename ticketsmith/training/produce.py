@@ -95,7 +95,7 @@ def produce(job: Job, store: Store, device: torch.device, hooks: Hooks, ranks: R
         _tell(progress, hooks)
         status: Outcome = "diverged" if progress.diverged else "trained"
         # What it cost is no part of the sealed run: that is not a function of the spec.
-        seconds, beside = spent + time.monotonic() - started, max(1, hooks.side_by_side // job.threads)
+        seconds, beside = spent + time.monotonic() - started, max(1, hooks.side_by_side // learner.threads)
         cost = run_cost(key, str(job.folder), seconds, device.type, hooks.rate, beside)
         # After the run, and only if it is ours: what another process paid for its own is not overwritten.
         if store.publish(job.folder, {**files, MANIFEST: manifest_of(key, status, files)}):

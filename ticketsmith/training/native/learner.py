@@ -50,7 +50,7 @@ class NativeLearner:
     ) -> None:
         self.task, self.model, self.device = task, model, torch.device("cpu")
         self.updates = 0  # the engine counts its own
-        self._isa, self._threads = best_isa(), threads
+        self._isa, self.threads = best_isa(), threads
         self.kernels = self._isa.name.lower()
         state = snapshot(model)
         self._shapes = {name: (value.shape, value.dtype) for name, value in state.items()}
@@ -79,7 +79,7 @@ class NativeLearner:
     def _new(self, state: Mapping[str, Tensor], normalise: Normalise | None, optimizer: OptimizerSettings) -> Engine:
         weights = {name: value.numpy() for name, value in state.items()}
         return Engine(
-            self._graph, weights, self._masks, self._sparse, self._batch, optimizer, normalise, self._isa, self._threads
+            self._graph, weights, self._masks, self._sparse, self._batch, optimizer, normalise, self._isa, self.threads
         )
 
     @property
