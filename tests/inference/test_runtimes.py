@@ -146,7 +146,7 @@ def test_runtimes_are_named_with_options_and_taken_in_each_precision() -> None:
     ("texts", "precisions", "message"),
     [
         (("sparse,int8",), ("float32",), "NAME,OPTION=VALUE"),
-        (("sparse,precision=int4",), ("float32",), "precision 'int4' is not one of float32, bfloat16, int8"),
+        (("sparse,precision=int3",), ("float32",), "precision 'int3' is not one of float32, bfloat16, int8"),
         (("torch",), ("int8",), "no runtime is left to measure: torch has no int8"),
         (("spars",), ("float32",), "Did you mean 'sparse'"),
         (("compact,on=tpu",), ("float32",), "`on` is 'onnxruntime' or 'torch'"),

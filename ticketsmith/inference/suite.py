@@ -133,7 +133,8 @@ def _with_footprints(
             footprints[place] = _footprint(runtime, candidates[identity], inputs, timing.threads)
         measured = footprints[place]
         if measured is not None:
-            timing = replace(timing, **dataclasses.asdict(measured))
+            numbers = dataclasses.asdict(measured)
+            timing = replace(timing, **{name: numbers[name] for name in numbers if hasattr(timing, name)})
         timings.append(replace(timing, first_call_ms=None) if timing.phase else timing)
     return replace(benchmark, timings=tuple(timings))
 
