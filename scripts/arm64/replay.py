@@ -15,6 +15,8 @@ from ticketsmith.runtime.artifact import open_artifact
 from ticketsmith.runtime.model import Model
 from ticketsmith.training.native.engine import Engine
 
+if not hasattr(np, "_core"):  # arrays were written by a NumPy whose modules have other names than this one's
+    sys.modules |= {"numpy._core": np.core, "numpy._core.multiarray": np.core.multiarray}
 isas = [isa for isa in Isa if has_isa(isa)]
 wrong = 0
 places = sorted(Path(os.environ["CASES"]).glob("*.json"))
