@@ -130,7 +130,7 @@ def race(rivals: dict[str, Rival], steps: int, rounds: int) -> None:
     print(f"{'':24s} steps a CPU second (least to most)   x {best} (least to most)   time / dense time{beside}")
     for rival, each in rates.items():
         ratios = [rate / other for rate, other in zip(each, rates[best], strict=True)]
-        same = rates.get(rival.replace("native", "open_lth"), [])
+        same = rates.get(rival.replace("native", "open_lth"), []) if rival.startswith("native") else []
         also = (
             f"   {statistics.median(rate / other for rate, other in zip(each, same, strict=False)):8.1f}"
             if same
