@@ -13,7 +13,6 @@ import pytest
 
 from tests.docs.markdown import ROOT
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("mkdocs")
 
 REPORT = "<!doctype html><title>A report</title><h1>Up to 90 % of the weights can go</h1>"
@@ -34,14 +33,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     return folder / "site"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,18 +12,7 @@ from ticketsmith.report.render import render_comparison
 
 from .conftest import CASES, findings_of
 
-playwright = pytest.importorskip("playwright.sync_api")
-
 PHONE, DESK = (360, 780), (1280, 900)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    """One for all pages; each has a profile of its own."""
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
