@@ -19,6 +19,8 @@ from ticketsmith.training.native.packing import Layout, Pair
 from ticketsmith.training.native.parameters import Parameters
 
 INPUT = "input"
+_BY_BLOCK = Conv | Pool | Relu
+"""Nodes whose examples can be passed block by block."""
 _MOST_AT_ONCE = 2**20
 """Floats of values up to which nodes take all examples at once."""
 
@@ -123,12 +125,13 @@ class Assembly:
                 reach = packing.reach(ops.kernel_of(node, self._parameters), node.stride, node.padding, image, outputs)
                 for name, needs in ((node.inputs[0], node.padding), (node.name, reach)):
                     self._widen(borders, (name,), needs)
-        # What is added lies alike.
-        for _ in self._graph.nodes:
-            for node in self._graph.nodes:
-                if isinstance(node, Add | Dropout):
-                    for name in (*node.inputs, node.name):
-                        self._widen(borders, (*node.inputs, node.name), borders[self._relus.get(name, name)])
+        alike = [(*node.inputs, node.name) for node in self._graph.nodes if isinstance(node, Add | Dropout)]
+        before: dict[str, Pair] = {}
+        while borders != before:  # what is added lies alike, and so does what that is added to
+            before = dict(borders)
+            for names in alike:
+                for name in names:
+                    self._widen(borders, names, borders[self._relus.get(name, name)])
         return borders
 
     def _widen(self, borders: dict[str, Pair], names: Iterable[str], needs: Pair) -> None:
@@ -164,10 +167,8 @@ class Assembly:
         return operations if training else [*operations, ops.outputs(values[self._graph.nodes[-1].name])]
 
     def _runs(self, nodes: Iterable[Node]) -> list[list[Node]]:
-        """Nodes in order; together those whose examples can be passed block by block."""
-        return [
-            list(run) for _, run in groupby(nodes, key=lambda node: isinstance(node, Conv | Pool | Relu) or node.name)
-        ]
+        """Nodes in order, together those ``_BY_BLOCK``."""
+        return [list(run) for _, run in groupby(nodes, key=lambda node: isinstance(node, _BY_BLOCK) or node.name)]
 
     def _blocks_of(self, nodes: list[Node], values: dict[str, Value]) -> Iterable[dict[str, Value]]:
         """Block by block, so that what one node writes is still in the cache when the next one reads it; and all at once, where
@@ -175,7 +176,7 @@ class Assembly:
         names = {name for node in nodes for name in (node.name, *node.inputs)}
         each = {id(values[name]): values[name] for name in names}
         size = sum(value.layout.size for value in each.values())
-        if not all(isinstance(node, Conv | Pool | Relu) for node in nodes) or size < _MOST_AT_ONCE:
+        if not all(isinstance(node, _BY_BLOCK) for node in nodes) or size < _MOST_AT_ONCE:
             return [values]
         blocks = []
         for block in range(values[nodes[0].name].layout.blocks):
