@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
-from ticketsmith.sparse.sparse_conv import SparseConv
+from ticketsmith.sparse.sparse_conv import SparseConv, in_fours
 from ticketsmith.sparse.values import from_pairs, pairs, quantized
 
 
@@ -91,6 +91,21 @@ def test_sparse_conv_holds_every_weight_once(weight: NDArray[np.float32], block:
             assert planes[0, place] // block == index // len(conv.shifts) // outputs
             dense[output, place] = tap["weight"]
     assert (dense == weight).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrices())
+def test_fours_of_outputs_hold_every_weight_once(weight: NDArray[np.float32]) -> None:
+    outputs, taps = weight.shape
+    offsets = np.arange(taps)[None] * 100
+    pattern = in_fours(weight)
+    conv = SparseConv.of(pattern, offsets, offsets // 100, offsets * 0, taps)
+    places, weights = conv.fours(weight)
+    dense = np.zeros((4 * len(pattern.mask), taps), np.float32)
+    for four, (begin, end) in enumerate(zip(conv.starts[:-1], conv.starts[1:], strict=True)):
+        dense[4 * four : 4 * four + 4, places[begin:end] // 100] = weights[begin:end].T
+    assert (dense[:outputs] == weight).all()
+    assert not dense[outputs:].any()
 
 
 def test_new_values_need_no_new_indices() -> None:

@@ -154,6 +154,13 @@ class SparseConv(Product):
         const uint16_t* keeps; const uint8_t* hides; const Stretch* stretches;
         int64_t stretch_count, vectors, row_vectors, tile, blocks, groups;""")
 
+class SparseConvFours(Product):
+    """``SparseConv`` where four neighbouring outputs have the same taps, so that an input is read once for all of them:
+    ``offsets`` [taps], ``weights`` [taps][4], and ``starts`` [blocks][outputs / 4, rounded up][groups]. Nothing is moved: taps
+    are read where they lie, and a group has those of which a row of ``keeps`` says what counts; of the first group all does."""
+    _fields_ = _fields("""const int32_t* offsets; const float* weights; const int32_t* starts; const uint16_t* mask;
+        const uint16_t* keeps; const Stretch* stretches; int64_t stretch_count, vectors, blocks, groups;""")
+
 class DenseHx16(Product):
     """The same, dense: ``height`` output planes at a time, all with the same taps, in ``blocks`` parts. ``weights`` is
     [outputs / height][taps][height]."""
@@ -477,6 +484,7 @@ KERNELS: dict[type[Operation], str] = {
     Copy: "dense/copies.inl",
     Deal: "dense/copies.inl",
     SparseConv: "sparse/sparse_conv.inl",
+    SparseConvFours: "sparse/sparse_conv.inl",
     Sell: "sparse/sell.inl",
     Bitmask: "sparse/bitmask.inl",
     Gemv: "dense/gemv.inl",

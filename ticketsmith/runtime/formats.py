@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling
+from ticketsmith.sparse.sparse_conv import in_fours
 from ticketsmith.sparse.values import fours
 
 _CANDIDATES = {
     "vector": ("sell", "sell_wide", "bitmask", "gemv"),
-    "planes": ("sparse_conv", "sparse_conv_whole", "winograd", "dense_px32", "dense_hx16"),
-    "lanes": ("sparse_conv", "sparse_conv_whole", "dense_hx16"),
+    "planes": ("sparse_conv", "sparse_conv_whole", "sparse_conv_fours", "winograd", "dense_px32", "dense_hx16"),
+    "lanes": ("sparse_conv", "sparse_conv_whole", "sparse_conv_fours", "dense_hx16"),
 }
 FORMER_NAMES = {
     "slices": "sell",
@@ -50,6 +51,12 @@ _BITMASK_ABOVE = 0.25
 _WINOGRAD_ABOVE, _TRANSFORMS = 0.22, 1.7
 """The density above which Winograd's filtering won, where all of every tile is needed; what transforms add for each plane."""
 
+FOURS = "sparse_conv_fours"
+"""That of planes and lanes whose weights were pruned in blocks of four outputs."""
+
+_FULL_FOURS = 0.7
+"""The share of weights in blocks of four outputs that must not be zero for these to be worth a trial."""
+
 _MOST_FOR_FEW_TILES = 4_000_000
 """Transformed weights that can be read for fewer than 16 tiles: more do not come from the last cache in time."""
 
@@ -72,7 +79,7 @@ def candidates(mode: str, shared: bool = True, tiled: bool = True, dot: bool = F
     """
     if dot and mode in _WHOLE:
         return _WHOLE[mode]
-    wrong = {"dense_px32", "dense_hx16"} if not shared else set()
+    wrong = {"dense_px32", "dense_hx16", "sparse_conv_fours"} if not shared else set()
     if not (shared and tiled):
         wrong.add("winograd")
     sparse, *others = [name for name in _CANDIDATES[mode] if name not in wrong]
@@ -98,9 +105,18 @@ def density(graph: Graph) -> float:
     return nonzero / max(1, total)
 
 
-def sensible(mode: str, shared: bool, cold: bool, tiling: Tiling | None = None, dot: bool = False) -> tuple[str, ...]:
+def sensible(
+    mode: str,
+    shared: bool,
+    weight: NDArray[np.float32],
+    cold: bool,
+    tiling: Tiling | None = None,
+    dot: bool = False,
+) -> tuple[str, ...]:
     """Candidates that are worth timing."""
     wrong = set() if dot else {"sell"} if cold else {"sell_wide"}
+    if not in_blocks_of_four(weight):
+        wrong.add(FOURS)
     if cold and tiling and tiling.tiles < LANES:
         wrong.add("winograd")
     return tuple(name for name in candidates(mode, shared, tiling is not None, dot) if name not in wrong)
@@ -116,7 +132,7 @@ def default(
 ) -> str:
     """What is usually fastest for this density."""
     density = np.count_nonzero(weight) / max(1, weight.size)
-    sparse, *others, dense = sensible(mode, shared, cold, tiling, dot)
+    sparse, *others, dense = sensible(mode, shared, weight, cold, tiling, dot)
     if dot and mode == "vector":
         return dense if density > _DENSE_DOT_ABOVE else "sell_wide" if cold else sparse
     if dot and dot_pays(weight):
@@ -125,6 +141,8 @@ def default(
         return "winograd"
     if shared and density > _DENSE_ABOVE[mode]:
         return dense
+    if mode == "lanes" and FOURS in others:
+        return FOURS
     return "bitmask" if mode == "vector" and cold and density > _BITMASK_ABOVE else sparse
 
 
@@ -138,6 +156,12 @@ def dot_fits(precision: str, weight: NDArray[np.float32]) -> bool:
     Channels of convolutions come in fours."""
     few = weight[0].size <= MOST_INPUTS_OF_DOT
     return precision.endswith(DOT) and few and (weight.ndim == 2 or weight.shape[1] % 4 == 0)
+
+
+def in_blocks_of_four(weight: NDArray[np.float32]) -> bool:
+    """Whether four neighbouring outputs have nearly the same weights that are not zero."""
+    taps = in_fours(weight.reshape(len(weight), -1)).mask
+    return bool(np.count_nonzero(weight) >= _FULL_FOURS * 4 * np.count_nonzero(taps))
 
 
 def dot_pays(weight: NDArray[np.float32]) -> bool:

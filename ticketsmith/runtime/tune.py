@@ -184,7 +184,7 @@ class _Trial:
         cold = self.elsewhere is not None
         tiling = Tiling.of(graph, alone, shape)
         dot = formats.dot_fits(self.precision, weight)
-        names = formats.sensible(mode, shared, cold, tiling, dot)
+        names = formats.sensible(mode, shared, weight, cold, tiling, dot)
         inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
         how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision}
         runners = [Runner(Model(graph, {f"{mode}:y": name}, **how), inputs) for name in names]

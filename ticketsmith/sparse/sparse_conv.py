@@ -70,7 +70,25 @@ class SparseConv:
         taps["offset"][:-_SPARE], taps["weight"][:-_SPARE] = self.offsets, values[self.order].view(np.float32)
         return taps
 
+    def fours(self, matrix: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Of the pattern of ``in_fours``: where taps read from, [n], and the weights of ``matrix`` [outputs, taps], [n, 4]."""
+        offsets, weights = aligned(len(self.order), np.int32), aligned((len(self.order), 4), np.float32)
+        offsets[:] = self.offsets
+        weights[:] = _by_fours(matrix).transpose(0, 2, 1)[in_fours(matrix).mask][self.order]
+        return offsets, weights
+
     def totals(self, values: NDArray[Any]) -> NDArray[np.int32]:
         """Sums of ``values`` [nnz], one for each of what ``starts`` begins."""
         ends = cumulated(values[self.order])[self.starts]
         return np.diff(ends).astype(np.int32)
+
+
+def in_fours(weight: NDArray[Any]) -> Pattern:
+    """[outputs / 4, rounded up, taps]: the taps that any of four neighbouring outputs of ``weight`` [outputs, taps] has."""
+    return Pattern((_by_fours(weight) != 0).any(1))
+
+
+def _by_fours(weight: NDArray[Any]) -> NDArray[Any]:
+    whole = np.zeros((-(-len(weight) // 4) * 4, weight.shape[1]), weight.dtype)
+    whole[: len(weight)] = weight
+    return whole.reshape(-1, 4, weight.shape[1])

@@ -26,7 +26,7 @@ from ticketsmith.runtime.operands import Tensor
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
-from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv
+from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv, in_fours
 from ticketsmith.sparse.values import Floats, aligned, padded
 
 FIRST_CACHE = 39_000
@@ -194,6 +194,8 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
     if format_ == "dense_hx16":
         kind, work, fields = _dense_hx16(weight, source, taps, stretches)
         work *= vectors * LANES
+    elif format_ == "sparse_conv_fours":
+        kind, work, fields = _sparse_conv_fours(weight, source, out, taps)
     else:
         kind, work, fields = _sparse_conv(weight, source, out, taps, blocked=format_ == "sparse_conv")
     lowering.emit(
@@ -248,6 +250,18 @@ def _sparse_conv(weight: Floats, source: Tensor, out: Tensor, taps: Taps, blocke
         "blocks": view.blocks, "groups": groups,
     }  # fmt: skip
     return abi.SparseConv, len(packed) * vectors * LANES, fields
+
+
+def _sparse_conv_fours(weight: Floats, source: Tensor, out: Tensor, taps: Taps) -> _Packed:
+    planes, (_, vectors) = source.layout.planes, out.layout.sweep
+    blocks = -(-planes // max(4, taps.cached_planes))
+    view = SparseConv.of(in_fours(weight), taps.offset + taps.move, taps.plane, taps.move, -(-planes // blocks))
+    offsets, weights = view.fours(weight)
+    fields = {
+        "offsets": offsets, "weights": weights, "starts": view.starts, "vectors": vectors, "blocks": view.blocks,
+        "groups": len(view.shifts), "keeps": out.layout.moved_masks(view.shifts.tolist(), taps.cols, taps.moves_rows),
+    }  # fmt: skip
+    return abi.SparseConvFours, weights.size * vectors * LANES, fields
 
 
 def dense_px32(

@@ -7,6 +7,7 @@
 namespace avx2 {
 
 constexpr int ACCUMULATORS = 5;  // of 16 registers: what is summed over all taps lies in memory meanwhile
+constexpr int FOUR_OUTPUTS = 1;  // vectors of each of four outputs that are summed at once
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
 constexpr int DENSE_SUMS = 6, MOST_COLS = 2, MOST_OUTPUTS = 4;  // of a tile in training

@@ -8,6 +8,7 @@
 namespace avx512 {
 
 constexpr int ACCUMULATORS = 16;  // of 32 registers; sums that are moved need as many again, so that with few taps 14 are faster
+constexpr int FOUR_OUTPUTS = 6;    // vectors of each of four outputs that are summed at once
 constexpr int DENSE_SMALL = 6, DENSE_TALL = 3;
 constexpr int PIXELS = 14, PIXEL_VECTORS = 2;
 constexpr int DENSE_SUMS = 25, MOST_COLS = 5, MOST_OUTPUTS = 8;  // of a tile in training

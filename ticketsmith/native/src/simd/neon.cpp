@@ -7,6 +7,7 @@
 namespace neon {
 
 constexpr int ACCUMULATORS = 6;  // 24 of 32 registers
+constexpr int FOUR_OUTPUTS = 1;  // vectors of each of four outputs that are summed at once
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 6, PIXEL_VECTORS = 1;
 constexpr int DENSE_SUMS = 6, MOST_COLS = 2, MOST_OUTPUTS = 4;  // of a tile in training

@@ -4,6 +4,7 @@
 namespace portable {
 
 constexpr int ACCUMULATORS = 3;
+constexpr int FOUR_OUTPUTS = 1;  // vectors of each of four outputs that are summed at once
 constexpr int DENSE_SMALL = 1, DENSE_TALL = 1;
 constexpr int PIXELS = 4, PIXEL_VECTORS = 1;
 constexpr int DENSE_SUMS = 4, MOST_COLS = 2, MOST_OUTPUTS = 2;  // of a tile in training

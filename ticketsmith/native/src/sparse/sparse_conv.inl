@@ -189,3 +189,75 @@ int sparse_conv(const SparseConv& k, const Place& place, Share share) {
   }
   return Status::OK;
 }
+
+// T vectors of four output planes at a time, which have the same taps: an input is read once for all four, so that it may lie
+// anywhere, and nothing is moved.
+struct FourOutputsTile {
+  const SparseConvFours& k;
+  const float* x;
+  float* out;
+  const float* residual;
+  const uint16_t* mask;
+  const uint16_t* keeps;
+  Range fours;
+
+  template <int T>
+  void operator()() const {
+    for (int64_t b = 0; b < k.blocks; b++) {
+      const int32_t* starts = k.starts + (b * ((k.out.planes + 3) / 4) + fours.begin) * k.groups;
+      const bool last = b == k.blocks - 1;
+      for (int64_t f = fours.begin; f < fours.end; f++, starts += k.groups) {
+        if (b && starts[0] == starts[k.groups] && !last) continue;
+        F16 total[4 * T];
+        _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++) {
+          const F16 begin = all(b ? 0.0f : k.bias[4 * f + r]);
+          EACH_VECTOR total[T * r + t] = begin;
+        }
+        add<T, false>(total, starts[0], starts[1], nullptr);
+        for (int64_t g = 1; g < k.groups; g++) add<T, true>(total, starts[g], starts[g + 1], keeps + g * k.vectors);
+        for (int64_t o = 4 * f; o < smaller(4 * f + 4, k.out.planes); o++) {
+          float* target = out + o * k.out.plane;
+          F16* sums = total + T * (o - 4 * f);
+          if (b) EACH_VECTOR sums[t] = sums[t] + load(target + 16 * t);
+          if (last) {
+            finish<T>(target, sums, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
+          } else {
+            EACH_VECTOR store(target + 16 * t, sums[t]);
+          }
+        }
+      }
+    }
+  }
+
+  // Adds taps that are moved alike. `HIDES`: `kept` hides what lies beyond the ends of rows.
+  template <int T, bool HIDES>
+  inline __attribute__((always_inline)) void add(F16* total, int64_t begin, int64_t end, const uint16_t* kept) const {
+    const float* weights = k.weights + 4 * begin;
+    for (int64_t tap = begin; tap < end; tap++, weights += 4) {
+      const float* source = x + k.offsets[tap];
+      F16 weight[4];
+      _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++) weight[r] = all(weights[r]);
+      EACH_VECTOR {
+        const F16 input = HIDES ? keep(load(source + 16 * t), kept[t]) : load(source + 16 * t);
+        _Pragma("GCC unroll 4") for (int r = 0; r < 4; r++) total[T * r + t] = fma(weight[r], input, total[T * r + t]);
+      }
+    }
+  }
+};
+
+int sparse_conv_fours(const SparseConvFours& k, const Place& place, Share share) {
+  const Range fours = part((k.out.planes + 3) / 4, share);
+  for (int64_t s = 0; s < k.stretch_count; s++) {
+    const Stretch& stretch = k.stretches[s];
+    const int64_t chunks = (stretch.vectors + FOUR_OUTPUTS - 1) / FOUR_OUTPUTS;
+    for (int64_t c = 0; c < chunks; c++) {
+      const int64_t first = stretch.vectors * c / chunks, end = stretch.vectors * (c + 1) / chunks;
+      const int64_t begin = stretch.out + 16 * first, vector = begin / 16;
+      const FourOutputsTile body{k, at(k.in, place) + stretch.in + 16 * first, at(k.out, place) + begin,
+                                 k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
+                                 k.keeps + vector, fours};
+      with_constant<FOUR_OUTPUTS>(end - first, body);
+    }
+  }
+  return Status::OK;
+}
