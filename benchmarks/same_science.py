@@ -50,6 +50,13 @@ def _lost(results: list[Result], metric: str) -> dict[tuple[str, int], float]:
     return {place: dense - statistics.mean(numbers) for place, numbers in places.items()}
 
 
+def deciding_gate(config: Path, results: list[Result]) -> tuple[str, float]:
+    """The first metric that has a gate, and its margin; of a relative one in units of the metric, by the dense runs."""
+    name, gate = next(iter(load_recipe(config).gates.metrics.items()))
+    dense = [result.final.test[name] for result in results if result.variant == "dense" and result.final]
+    return name, gate.max_drop or (gate.max_relative_increase or 0.0) * statistics.mean(dense)
+
+
 def tell(label: str, losses: list[float], margin: float) -> None:
     bounds, spread = one_sided_bounds(losses), statistics.stdev(losses)
     most = bounds[1] if bounds else float("nan")
@@ -76,9 +83,8 @@ def main() -> None:
             f"{kernels}: {len(by[kernels])} runs, {seconds:.0f} s of work, {time.monotonic() - began:.0f} s here",
             flush=True,
         )
-    gates = load_recipe(arguments.config).gates.metrics
-    metric, margin = next((name, gate.max_drop) for name, gate in gates.items() if gate.max_drop)
     there = {result.place: result for result in by["torch"]}
+    metric, margin = deciding_gate(arguments.config, by["torch"])
     lost = _lost(by["torch"], metric)
     pairs: dict[tuple[str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in by["native"]:

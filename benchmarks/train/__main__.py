@@ -2,9 +2,10 @@
 
     python -m benchmarks.train lenet            # LeNet-300-100, batch 60, Adam
     python -m benchmarks.train lenet --open-lth DIR --torchvision DIR --data DIR  # see benchmarks/train/open_lth.py
-    python -m benchmarks.train cnn              # the network of configs/mnist_cnn.yaml, batch 64
+    python -m benchmarks.train lenet --sparseprop DIR --sparselab DIR  # layers of theirs; see sparse_layers.py
+    python -m benchmarks.train cnn              # the network of configs/imp_mnist.yaml, batch 64
     python -m benchmarks.train conv2 --rounds 3 # and conv4
-    python -m benchmarks.train resnet --rounds 3 --levels 0.9
+    python -m benchmarks.train resnet --rounds 3 --levels 0.9  # ResNet-20, batch 128; vgg: VGG-16
     python -m benchmarks.train gpt              # that of configs/imp_gpt_pydocs.yaml; gpt256: of width 256
     python -m benchmarks.train custom_mlp       # with SiLU, layer norm and a block of its own; squeezed_cnn: convolutions
     python -m benchmarks.train memory           # what an engine holds of LeNet and Conv-2, by level
@@ -20,7 +21,8 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.train import learners, networks, open_lth
+from benchmarks.train import learners, networks, open_lth, sparse_layers
+from ticketsmith import models
 from ticketsmith.machine import cpu_name
 from ticketsmith.native import best_isa
 from ticketsmith.training.native.engine import Engine, Examples, Normalise, OptimizerSettings
 
 ADAM = OptimizerSettings("adam")
-ROWS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, int, int], int, OptimizerSettings, int]] = {
-    "lenet": (networks.lenet, (1, 28, 28), 60, ADAM, 300),
-    "cnn": (networks.mnist_cnn, (1, 28, 28), 64, ADAM, 100),
-    "conv2": (lambda: networks.conv(64), (3, 32, 32), 60, ADAM, 3),
-    "conv4": (lambda: networks.conv(64, 128), (3, 32, 32), 60, ADAM, 3),
-    "resnet": (networks.residual_network, (3, 32, 32), 128, OptimizerSettings("sgd", 0.9, weight_decay=1e-4), 2),
+SGD = OptimizerSettings("sgd", 0.9, weight_decay=1e-4)
+ROWS: dict[str, tuple[str, tuple[int, int, int], int, OptimizerSettings, int]] = {
+    "lenet": ("lenet_300_100", (1, 28, 28), 60, ADAM, 300),
+    "cnn": ("mnist_cnn", (1, 28, 28), 64, ADAM, 100),
+    "conv2": ("conv2", (3, 32, 32), 60, ADAM, 3),
+    "conv4": ("conv4", (3, 32, 32), 60, ADAM, 3),
+    "resnet": ("resnet20", (3, 32, 32), 128, SGD, 2),
+    "vgg": ("vgg16", (3, 32, 32), 128, SGD, 1),
 }
-"""Network, shape of an example, batch, optimizer, and steps of a round."""
+"""Built-in model, shape of an example, batch, optimizer, and steps of a round."""
 
 Rival = Callable[[int], float]
 
@@ -52,9 +57,7 @@ def examples(shape: tuple[int, int, int]) -> Examples:
     return Examples(generator.integers(0, 256, (6000, *shape), dtype=np.uint8), generator.integers(0, 10, 6000))
 
 
-def pytorch(
-    model: nn.Sequential, data: Examples, batch: int, settings: OptimizerSettings, channels_last: bool
-) -> Rival:
+def pytorch(model: nn.Module, data: Examples, batch: int, settings: OptimizerSettings, channels_last: bool) -> Rival:
     inputs, targets = torch.from_numpy(data.inputs).float() / 255, torch.from_numpy(data.targets)
     if channels_last:
         model, inputs = (
@@ -82,10 +85,14 @@ def pytorch(
     return run
 
 
-def engine(name: str, sparsity: float) -> Engine:
-    build, shape, batch, settings, _ = ROWS[name]
+def network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model = build()
+    return models.create(ROWS[name][0], {}, ROWS[name][1], 10)
+
+
+def engine(name: str, sparsity: float) -> Engine:
+    _, shape, batch, settings, _ = ROWS[name]
+    model = network(name)
     masks = networks.prune(model, 1 - sparsity) if sparsity else {}
     graph = networks.graph(model, shape, "cross_entropy")
     return Engine(graph, networks.arrays(model), masks, set(masks), batch, settings, Normalise(1 / 255, 0.0))
@@ -103,13 +110,17 @@ def native(name: str, sparsity: float, data: Examples) -> Rival:
     return run
 
 
-def followed(name: str, levels: list[float], others: dict[str, Rival]) -> dict[str, Rival]:
-    build, shape, batch, settings, _ = ROWS[name]
+def followed(name: str, levels: list[float], others: dict[str, Rival], layers: Sequence[str]) -> dict[str, Rival]:
+    _, shape, batch, settings, _ = ROWS[name]
     data = examples(shape)
-    torch.manual_seed(0)
-    rivals = {"PyTorch": pytorch(build(), data, batch, settings, channels_last=False)}
+    rivals = {"PyTorch": pytorch(network(name), data, batch, settings, channels_last=False)}
     if name != "lenet":
-        rivals["PyTorch, channels last"] = pytorch(build(), data, batch, settings, channels_last=True)
+        rivals["PyTorch, channels last"] = pytorch(network(name), data, batch, settings, channels_last=True)
+    for library, level in product(layers, levels):
+        model = network(name)
+        networks.prune(model, 1 - level)
+        model = sparse_layers.LIBRARIES[library](model, (batch, *shape))
+        rivals[f"{library} {level:.0%}"] = pytorch(model, data, batch, settings, channels_last=False)
     rivals |= {
         f"native {level:.0%}" if level else "native dense": native(name, level, data) for level in [0.0, *levels]
     }
@@ -162,6 +173,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     for name in ("open-lth", "torchvision", "data"):
         parser.add_argument(f"--{name}", type=Path)
+    for name in sparse_layers.LIBRARIES:
+        parser.add_argument(f"--{name}", type=Path, help="the folder that `pip install --target` put it into")
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -177,7 +190,9 @@ def main(arguments: list[str]) -> None:
                 )
                 for level in [0.0, *options.levels]
             }
-        race(followed(options.row, options.levels, others), ROWS[options.row][-1], options.rounds)
+        layers = [name for name in sparse_layers.LIBRARIES if getattr(options, name)]
+        sys.path += [str(getattr(options, name)) for name in layers]
+        race(followed(options.row, options.levels, others, layers), ROWS[options.row][-1], options.rounds)
     else:
         race(learners.rivals(options.row, options.levels), learners.ROWS[options.row][-1], options.rounds)
 
