@@ -124,9 +124,13 @@ def _write_dynamic(network: Network, folder: Path) -> None:
 
 def _write_static(calibration: str, network: Network, folder: Path) -> None:
     target = network.folder / f"{calibration}.onnx"
-    caches = partial(loading.empty, loading.cache_shapes(network.onnx))
-    onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration, caches)
+    onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration, _caches(network))
     target.rename(folder / "model.onnx")
+
+
+def _caches(network: Network) -> Callable[[int], Sequence[NDArray[Any]]]:
+    """What a step takes beside tokens, of which nothing was read; nothing for a file of one input."""
+    return partial(loading.empty, loading.cache_shapes(network.onnx))
 
 
 def _write_int4(network: Network, folder: Path) -> None:
@@ -138,7 +142,7 @@ def _write_compressed(bits: int, network: Network, folder: Path) -> None:
 
 
 def _write_nncf(network: Network, folder: Path) -> None:
-    engine("openvino").quantise(network.onnx, folder / "model.xml", network.calibration())
+    engine("openvino").quantise(network.onnx, folder / "model.xml", network.calibration(), _caches(network))
 
 
 def _write_tsk(precision: str, network: Network, folder: Path) -> None:
