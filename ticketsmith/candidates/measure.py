@@ -37,7 +37,7 @@ from ticketsmith.tasks.task import Task, serving
 
 Progress = Callable[[str, int, int], None]
 
-_JUDGING = 0.75
+JUDGING = 0.75
 """The share of a budget that writing and judging may take."""
 
 
@@ -73,7 +73,7 @@ def measure(
     nothing could be judged.
     """
     end = None if settings.budget is None else clock() + settings.budget
-    judging_end = None if settings.budget is None else clock() + _JUDGING * settings.budget
+    judging_end = None if settings.budget is None else clock() + JUDGING * settings.budget
     bench = _Bench(store, experiment, task, settings, progress, clock, judging_end)
     own, lacks = bench.judged(order)
     if not own:
@@ -123,7 +123,11 @@ class _Bench:
     def judged(self, order: Order) -> tuple[list[Judgement], list[Lack]]:
         """Every judgement that is asked for, of the shelf or made now, and what is lacking."""
         on_shelf = {_place(one): one for one in shelf.judgements(self.store, self.experiment).values()}
-        jobs = [(run, [form for form in order.forms if order.wants(run, form)]) for run in order.runs]
+        jobs = [
+            (run, [form for form in order.forms if form.of_level is late and order.wants(run, form)])
+            for late in (False, True)  # what takes longest, last
+            for run in order.runs
+        ]
         total, index = sum(len(forms) for _, forms in jobs), 0
         own: list[Judgement] = []
         lacks: list[Lack] = []
@@ -203,9 +207,9 @@ class _Bench:
                 scores = judge(self.task, arrays, size, partial(tell, "judging"))
                 sums = hashlib.sha256(scores.outcomes).hexdigest() if scores.outcomes else ""
                 one = Judgement(
-                    run.variant, run.level, run.seed, run.key, run.sparsity, form.name, form.runtime, form.precision,
-                    form.dense, shelf.identity(files), shelf.facts(files), form.place, size, scores.validation, scores.test,
-                    seconds, scores.seconds, sums,
+                    run.variant, run.level, run.seed, run.key, run.sparsity, form.name, form.runtime,
+                    form.precision_of(path), form.dense, shelf.identity(files), shelf.facts(files), form.place, size,
+                    scores.validation, scores.test, seconds, scores.seconds, sums,
                 )  # fmt: skip
                 shelf.put_files(self.store, self.experiment, files)
                 shelf.put_judgement(self.store, self.experiment, one, scores.outcomes)
@@ -254,11 +258,12 @@ def _array(inputs: Tensor) -> NDArray[Any]:
 def wanted(levels: Sequence[tuple[str, int]], square: tuple[str, int] | None) -> Callable[[Result, Form], bool]:
     """Dense in every form; a level of ``levels`` where zeros are skipped, and that of ``square`` in every form.
 
-    A dense runtime takes as long for zeros as for other numbers, so that a sparse network on it only says what quality is.
+    A dense runtime takes as long for zeros as for other numbers, so that a sparse network on it only says what quality is. A
+    form that is looked for takes minutes a level.
     """
 
     def wants(run: Result, form: Form) -> bool:
         place = run.variant, run.level
-        return run.variant == DENSE or place == square or (place in levels and not form.dense)
+        return run.variant == DENSE or place == square or (place in levels and not form.dense and not form.of_level)
 
     return wants
