@@ -516,7 +516,8 @@ class Experiment(ExperimentReader):
             about = f"{run.variant} level {run.level} as sparse-auto"
             return self._fastest(run, (), left and left / 2, lambda text: progress(f"{about}: {text}", *at))
 
-        mixed = MixedFiles(self.store, self.name, search)
+        place_of_mixed = next((measure.place_of(form, decodes) for form in own if form.of_level), "")
+        mixed = MixedFiles(self.store, self.name, place_of_mixed, search)
 
         def network(run: Result, folder: Path) -> Network:
             model, calibration = noted(self.model(run), run), partial(measure.calibration, self.task)

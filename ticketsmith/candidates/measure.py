@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ticketsmith.candidates import shelf
 from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
-from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, count, judge
+from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, by_token, count, judge
 from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
@@ -137,7 +137,8 @@ class _Bench:
                 for form in forms:
                     index += 1
                     calls = self.settings.batch_sizes if form.by_call else (0,)
-                    ready = [on_shelf.get((run.key, form.name, form.place, size)) for size in calls]
+                    place = place_of(form, order.decodes)
+                    ready = [on_shelf.get((run.key, form.name, place, size)) for size in calls]
                     own += [one for one in ready if one is not None]
                     missing = [size for size, one in zip(calls, ready, strict=True) if one is None]
                     if not missing:
@@ -150,7 +151,7 @@ class _Bench:
                         if network is None:
                             network = order.network(run, Path(scratch))
                         before = next((one for one in ready if one is not None), None)
-                        own += self._made(run, form, network, missing, before, tell)
+                        own += self._made(run, form, place, network, missing, before, tell)
                     except TicketSmithError as error:
                         lacks.append(Lack(run.variant, run.level, run.seed, form.name, str(error)))
         return own, lacks
@@ -190,30 +191,43 @@ class _Bench:
         self.progress(f"{doing} {what}{part}", index, total)
 
     def _made(
-        self, run: Result, form: Form, network: Network, calls: Sequence[int], before: Judgement | None,
+        self, run: Result, form: Form, place: str, network: Network, calls: Sequence[int], before: Judgement | None,
         tell: Callable[[str, int], None],
     ) -> Iterator[Judgement]:  # fmt: skip
         """Writes the file, unless it was judged in calls of another size ``before``, and judges it."""
-        with tempfile.TemporaryDirectory(prefix="ticketsmith-", dir=network.folder) as place:
+        with tempfile.TemporaryDirectory(prefix="ticketsmith-", dir=network.folder) as folder:
             begin = time.perf_counter()
-            path = None if before is None else shelf.get_files(self.store, self.experiment, before, Path(place))
+            path = None if before is None else shelf.get_files(self.store, self.experiment, before, Path(folder))
             if path is None:
-                form.write(network, Path(place))
-                path = Path(place) / form.files[0]
+                form.write(network, Path(folder))
+                path = Path(folder) / form.files[0]
             seconds = time.perf_counter() - begin if before is None else before.making_seconds
-            files = {name: (Path(place) / name).read_bytes() for name in form.files}
+            files = {name: (Path(folder) / name).read_bytes() for name in form.files}
             for size in calls:
-                arrays = form.load(path, 1, None)  # the last call of a split may be a smaller one
+                if form.decoder is not None and _reads_tokens(form, network.decodes):
+                    arrays = by_token(form.decoder(path, 1))
+                else:
+                    arrays = form.load(path, 1, None)  # the last call of a split may be a smaller one
                 scores = judge(self.task, arrays, size, partial(tell, "judging"))
                 sums = hashlib.sha256(scores.outcomes).hexdigest() if scores.outcomes else ""
                 one = Judgement(
                     run.variant, run.level, run.seed, run.key, run.sparsity, form.name, form.runtime,
-                    form.precision_of(path), form.dense, shelf.identity(files), shelf.facts(files), form.place, size,
+                    form.precision_of(path), form.dense, shelf.identity(files), shelf.facts(files), place, size,
                     scores.validation, scores.test, seconds, scores.seconds, sums,
                 )  # fmt: skip
                 shelf.put_files(self.store, self.experiment, files)
                 shelf.put_judgement(self.store, self.experiment, one, scores.outcomes)
                 yield one
+
+
+def place_of(form: Form, decodes: bool) -> str:
+    """Runtime and machine, and how a form of a model that ``decodes`` is judged there."""
+    return form.place + (", token by token" if _reads_tokens(form, decodes) else "")
+
+
+def _reads_tokens(form: Form, decodes: bool) -> bool:
+    """Whether what is rounded by what else is in a call is judged by sessions, as decoding is served."""
+    return decodes and form.by_call and form.decoder is not None
 
 
 def _works(task: Task, settings: BenchmarkSettings, decodes: bool) -> Iterator[Work]:

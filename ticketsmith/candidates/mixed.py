@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ticketsmith import units
-from ticketsmith.candidates.judging import Scores, TimeIsOverError, judge
+from ticketsmith.candidates.judging import Scores, TimeIsOverError, by_token, judge
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence import results as evidence
 from ticketsmith.evidence.choice import FLOAT32, MIXED
@@ -335,13 +335,14 @@ class _Search:
         return mean(losses)
 
     def judged(self, file: _File, split: Split, share: float = 1.0) -> tuple[list[Scores], list[Verdict]]:
-        """What running the file of every replicate on a split gives, one input a call; and what its gates say. Raises
+        """What running the file of every replicate on a split gives, one input a call, or a token; and what its gates say. Raises
         TimeIsOverError when that share of the budget is spent before."""
         question = self.question
         scores = []
         for path in file.paths:
             served = artifact.load(path)
-            scores.append(judge(question.task, served, 1, lambda count: self.check_time(share), (split,)))
+            arrays = by_token(served) if question.decode else served
+            scores.append(judge(question.task, arrays, 1, lambda count: self.check_time(share), (split,)))
         runs = [_result(run, one, split) for run, one in zip(question.runs, scores, strict=True)]
         dense = [run for run in question.results if run.variant == DENSE]
         return scores, [

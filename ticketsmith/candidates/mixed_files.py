@@ -8,22 +8,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ticketsmith.candidates import shelf
-from ticketsmith.candidates.forms import FORMS
 from ticketsmith.candidates.mixed import Mixed, write_alike
 from ticketsmith.evidence.candidates import Judgement
 from ticketsmith.evidence.results import Result
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.store.contract import Store
 
-NAME = "sparse-auto"
+AUTO = "sparse-auto"
 
 
 @dataclass(frozen=True, eq=False)
 class MixedFiles:
-    """``search(run)`` finds the files of a run and its replicates; it is not asked where one of them was judged here before."""
+    """``search(run)`` finds the files of a run and its replicates; it is not asked where one of them was judged before, at
+    ``place``."""
 
     store: Store
     experiment: str
+    place: str
     search: Callable[[Result], Mixed]
     _contents: dict[str, bytes] = field(default_factory=dict)
 
@@ -41,6 +42,6 @@ class MixedFiles:
 
     def _other(self, run: Result) -> Judgement | None:
         """One of another replicate of the level, judged on this machine."""
-        place = NAME, FORMS[NAME].place, run.variant, run.level
+        place = AUTO, self.place, run.variant, run.level
         own = shelf.judgements(self.store, self.experiment).values()
         return next((one for one in own if (one.form, one.place, one.variant, one.level) == place), None)
