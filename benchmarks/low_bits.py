@@ -6,11 +6,11 @@
     python -m benchmarks.low_bits --models resnet20 --masks block --batches 32 --rounds 40
 
 Ours are tuned, in each of ``--precisions``, with random masks, or with random blocks of four inputs (``--masks block``).
-Rivals are what one would serve instead: the dense network in float32, in int8 (static in QDQ form, calibrated; dynamic; weights
-alone), and in int4 (weights alone, products in whole numbers), in ONNX Runtime and OpenVINO. A ratio is that of one round: the
-time of the rival that is usually fastest over ours; given are its median and, in brackets, its 10th and 90th percentile. Beside
-it stands how far our outputs are from float32, of the largest one: of random weights, which are harder on few bits than
-trained ones are. The last line is the same as JSON.
+Rivals are what one would serve instead: the dense network in float32, in int8 (static in QDQ form or by NNCF, calibrated;
+dynamic; weights alone), and in int4 (weights alone, products in whole numbers), in ONNX Runtime and OpenVINO. A ratio is that of
+one round: the time of the rival that is usually fastest over ours; given are its median and, in brackets, its 10th and 90th
+percentile. Beside it stands how far our outputs are from float32, of the largest one: of random weights, which are harder on
+few bits than trained ones are. The last line is the same as JSON.
 """
 
 from __future__ import annotations
@@ -68,12 +68,18 @@ def dense_rivals(name: str, inputs: np.ndarray, folder: Path) -> dict[str, Call]
         with contextlib.suppress(CannotRunError):
             rivals[rival] = make()
 
+    generator = np.random.default_rng(2)
+    examples = [generator.standard_normal(inputs.shape, dtype=np.float32) for _ in range(8)]
+
     def static() -> Path:
         target = folder / "static.onnx"
-        generator = np.random.default_rng(2)
-        examples = [generator.standard_normal(inputs.shape, dtype=np.float32) for _ in range(8)]
         if not target.exists():
             onnx_runtime.quantise_static(path, target, examples, "minmax")
+        return target
+
+    def nncf() -> Path:
+        target = folder / "nncf.xml"
+        openvino.quantise(path, target, examples)
         return target
 
     def int4() -> Path:
@@ -107,6 +113,7 @@ def dense_rivals(name: str, inputs: np.ndarray, folder: Path) -> dict[str, Call]
         add("openvino", lambda: openvino.load(path, 1, "float32", batch))
         add("openvino bfloat16", lambda: openvino.load(path, 1, "bfloat16", batch))
         add("openvino int8 static", lambda: openvino.load(static(), 1, "float32", batch))
+        add("openvino int8 nncf", lambda: openvino.load(nncf(), 1, "float32", batch))
         for bits in (8, 4):
             add(f"openvino int{bits} weights", lambda bits=bits: openvino.load(compressed(bits), 1, "float32", batch))
     return rivals

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,8 +43,8 @@ from ticketsmith.store.index import Index
 from ticketsmith.training.job import Job
 
 if TYPE_CHECKING:
+    from ticketsmith.candidates.mixed import Mixed
     from ticketsmith.evidence.verdicts import Gate
-    from ticketsmith.export.subject import Ready
     from ticketsmith.export.write import Export
     from ticketsmith.tasks.facts import TaskFacts
     from ticketsmith.track.send import Tally
@@ -290,34 +292,41 @@ class Experiment(ExperimentReader):
         licence: str = "unknown",
         force: bool = False,
         gates: Sequence[Gate] = (),
+        budget: float | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> Export:
         """Writes one run as files for others, checked against PyTorch; docs/export.md tells the formats.
 
         The run is that of ``key``, or the one that ``find`` gives. ``precision`` of ``tsk`` may be ``auto``: that of each layer
         with which the file is fastest here and passes its gates, judged by running it in every replicate. ``gates`` take the
-        place of the recipe's. Raises TicketSmithError when there is none, when it
+        place of the recipe's; ``budget`` is for that search, in seconds. Raises TicketSmithError when there is none, when it
         cannot be written in a format, when a file does not give the model's outputs, and when something is at ``output``
         already and ``force`` is not set.
         """
-        from ticketsmith.export.subject import ExportSettings  # these import torch
+        from ticketsmith.export.subject import ExportSettings, Ready  # these import torch
         from ticketsmith.export.write import AUTO, check_formats, export
         from ticketsmith.exporter import subject_of
 
         check_formats(formats, precision)
+        if budget is not None and not (precision == AUTO and 0 < budget < math.inf):
+            raise RecipeError(
+                f"--budget {budget:g}: some seconds for --precision {AUTO}; nothing else here has a budget."
+            )
         result = self.find(sparsity, seed=seed, variant=variant) if key is None else self.result(key)
         how = ExportSettings(precision, tuned, start_weights, force, licence)
         subject = subject_of(self, result)
         if gates:
             subject = dataclasses.replace(subject, policy=dataclasses.replace(subject.policy, gates=tuple(gates)))
         if precision == AUTO:
-            how = dataclasses.replace(how, ready=self._mixed(result, gates, note))
+            mixed = self._fastest(result, gates, budget, note)
+            how = dataclasses.replace(how, ready=Ready(mixed.contents[result.key], mixed.document))
         return export(subject, Path(output), formats, how, note)
 
-    def _mixed(self, result: Result, gates: Sequence[Gate], note: Callable[[str], None]) -> Ready:
-        """The fastest .tsk file of a run that passes its gates, each layer in a precision of its own."""
+    def _fastest(
+        self, result: Result, gates: Sequence[Gate], budget: float | None, note: Callable[[str], None]
+    ) -> Mixed:
+        """The fastest .tsk files of a run and its replicates that pass their gates, each layer in a precision of its own."""
         from ticketsmith.candidates.mixed import Question, fastest
-        from ticketsmith.export.subject import Ready
 
         place = result.variant, result.level, result.draw
         others = [r for r in self.results if (r.variant, r.level, r.draw) == place and r.seed != result.seed]
@@ -326,8 +335,7 @@ class Experiment(ExperimentReader):
         if gates:
             policy = dataclasses.replace(policy, gates=tuple(gates))
         models = [self.model(run) for run in runs]
-        mixed = fastest(Question(self.task, runs, models, self.results, policy, self.findings.metric, note))
-        return Ready(mixed.content, mixed.document)
+        return fastest(Question(self.task, runs, models, self.results, policy, self.findings.metric, budget, note))
 
     def judge(self) -> Findings:
         """Judges every level of every variant, and writes ``gates.json``; the store remembers that verdicts were shown."""
@@ -463,6 +471,7 @@ class Experiment(ExperimentReader):
         """
         from ticketsmith.candidates import measure
         from ticketsmith.candidates.forms import Network, forms
+        from ticketsmith.candidates.mixed_files import MixedFiles
         from ticketsmith.inference.onnx_file import noted
         from ticketsmith.tasks.build import single_example
         from ticketsmith.tasks.task import serving as serving_of
@@ -494,12 +503,31 @@ class Experiment(ExperimentReader):
         example = single_example(self.task, 1)
         decodes = bool(serving_of(self.task).phases) and hasattr(self.model(mine[0]), "stepper")
 
+        begin, at = time.perf_counter(), (0, 1)
+
+        def tell(what: str, count: int, total: int) -> None:
+            nonlocal at
+            at = count, total
+            progress(what, count, total)
+
+        def search(run: Result) -> Mixed:
+            """In half of the time that is left for writing and judging, if that is limited: its files are judged, too."""
+            left = None if how.budget is None else measure.JUDGING * how.budget - (time.perf_counter() - begin)
+            about = f"{run.variant} level {run.level} as sparse-auto"
+            return self._fastest(run, (), left and left / 2, lambda text: progress(f"{about}: {text}", *at))
+
+        place_of_mixed = next((measure.place_of(form, decodes) for form in own if form.of_level), "")
+        mixed = MixedFiles(self.store, self.name, place_of_mixed, search)
+
         def network(run: Result, folder: Path) -> Network:
             model, calibration = noted(self.model(run), run), partial(measure.calibration, self.task)
-            return Network(model=model, example=example, calibration=calibration, folder=folder, decodes=decodes)
+            return Network(
+                model=model, example=example, calibration=calibration, folder=folder, decodes=decodes,
+                mixed=partial(mixed.write, run),
+            )  # fmt: skip
 
         order = measure.Order(mine, own, wants, network, seed, decodes)
-        race = measure.measure(self.store, self.name, self.task, order, how, progress)
+        race = measure.measure(self.store, self.name, self.task, order, how, tell)
         measure.put(self.store, self.name, dataclasses.replace(race, machine_rate=rate))
         self.renew()
         choice = self.findings.choice

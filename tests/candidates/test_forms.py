@@ -20,6 +20,8 @@ from ticketsmith.candidates.timing import Work
         ("onnxruntime-int8-dynamic", 0.2),
         ("onnxruntime-int4-weights", 0.4),
         ("openvino", 1e-4),
+        ("openvino-int8-nncf", 0.2),
+        ("openvino-int4-weights", 0.4),
         ("sparse-int8", 0.1),
         ("torch-int8-weights", 0.1),
     ],

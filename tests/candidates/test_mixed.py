@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +14,17 @@ from click.testing import CliRunner
 import ticketsmith
 from tests.conftest import DIGITS
 from ticketsmith import api, runtime
-from ticketsmith.candidates import mixed
-from ticketsmith.candidates.judging import judge
+from ticketsmith.candidates import forms, measure, mixed, shelf
+from ticketsmith.candidates.judging import TimeIsOverError, judge
 from ticketsmith.cli.main import group
 from ticketsmith.errors import RecipeError
+from ticketsmith.evidence.candidates import Judgement
 from ticketsmith.evidence.rounds import Ratio
-from ticketsmith.evidence.verdicts import Gate
+from ticketsmith.evidence.verdicts import Gate, Status
+from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.runtime.artifact import open_artifact
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import PRODUCTS, Graph
-from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.runtime.precision import rounded
 from ticketsmith.runtime.tune import Measured
 from ticketsmith.tasks.build import single_example
@@ -42,20 +46,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(graph: Graph) -> dict[str, list[Measured]]:
-        products = [node for node in graph.nodes if node.op in PRODUCTS]
-        return {
-            precision: [
-                Measured(f"vector:{node.output}", 1.0, {"gemv": 1e-5 * share}, "gemv")
-                for node in products
-                for share in [SECONDS[node.weights["weight"].partition(".")[0]].get(precision, 1.0)]
-            ]
-            for precision in PRECISIONS
-        }
+    def measured(graph: Graph, precision: str) -> list[Measured]:
+        return [
+            Measured(f"vector:{node.output}", 1.0, {"gemv": 1e-5 * share}, "gemv")
+            for node in graph.nodes
+            if node.op in PRODUCTS
+            for share in [SECONDS[node.weights["weight"].partition(".")[0]].get(precision, 1.0)]
+        ]
 
     monkeypatch.setattr(mixed, "measured", measured)
     monkeypatch.setattr(mixed, "network_choices", lambda *_: {})
     monkeypatch.setattr(mixed._Search, "raced", lambda *_: Ratio(1.5, 1.4, 1.6))
+    monkeypatch.setattr(measure, "footprint", lambda *_: None)
 
 
 def open_(store: Path) -> ticketsmith.Experiment:
@@ -132,6 +134,62 @@ def test_where_not_even_float32_passes_nothing_is_written(store: Path, tmp_path:
     for wrong in ("accuracy", "accuracy=much", "=1", "accuracy=-1"):
         refused = CliRunner().invoke(group, ["export", str(store), *words, "--gate", wrong])
         assert "expected METRIC=LOSS" in str(refused.exception)
+
+
+def test_when_the_time_is_over_the_best_so_far_is_the_file(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, whole = open_(store), mixed.fastest
+    # a clock that passes a second at every look, of which each example that is judged is one
+    monkeypatch.setattr(mixed, "fastest", lambda question: whole(question, partial(next, count(0.0))))
+    result, gates = experiment.find(0.0, variant="dense"), [Gate("accuracy", 30.0)]
+
+    def within(seconds: float) -> mixed.Mixed:
+        return experiment._fastest(result, gates, seconds, lambda text: None)
+
+    short, long = within(4000.0), within(1e6)
+    assert 0 < len(short.precisions) <= len(long.precisions) == 2
+    assert "The time was over; not tried: " in " ".join(short.words)
+    assert "The time was over" not in " ".join(long.words)
+    assert {one.status for one in short.verdicts} == {Status.PASS}
+    with pytest.raises(TimeIsOverError, match="before the file in float32 was judged"):
+        within(1.0)
+    with pytest.raises(RecipeError, match="--budget 5: some seconds for --precision auto"):
+        experiment.export("nothing", ["tsk"], budget=5.0)
+
+
+def test_it_is_a_candidate_that_is_searched_once_a_level(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(store, tmp_path / "runs")
+    monkeypatch.setattr(forms, "FORMS", {name: forms.FORMS[name] for name in ("sparse", "sparse-auto")})
+    monkeypatch.setattr("ticketsmith.export.tsk_file.tuned_choices", lambda *_: {})
+    settings, experiment = (
+        BenchmarkSettings(precisions=("mixed",), batch_sizes=(1,), rounds=10),
+        open_(tmp_path / "runs"),
+    )
+    choice = experiment.measure_candidates(settings)
+    own = [one for one in choice.candidates if one.form == "sparse-auto"]
+    assert {one.variant for one in own} == {"dense", "ticket"}
+    assert {time.candidate.form for time in choice.lead.times} == {"sparse", "sparse-auto"}
+    kinds = {("dense", "mixed"): "quantise", ("ticket", "mixed"): "both", ("dense", "float32"): "neither"}
+    for one in own:
+        assert kinds.get((one.variant, one.precision), "prune") == one.kind
+        assert [judgement.seed for judgement in one.judgements] == [0, 1]
+        files = [open_artifact(_place(tmp_path / "runs", judgement)) for judgement in one.judgements]
+        assert len({str(file.precision) for file in files}) == 1  # what was chosen is the level's
+
+    def searched(question: mixed.Question) -> mixed.Mixed:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(mixed, "fastest", searched)
+    lost = next(one for one in own if one.variant == "dense").judgements[1]
+    shutil.rmtree(_place(tmp_path / "runs", lost).parent)
+    again = open_(tmp_path / "runs").measure_candidates(settings)
+    assert not again.lacks
+    assert lost.sha256 in {one.sha256 for candidate in again.candidates for one in candidate.judgements}
+
+
+def _place(runs: Path, one: Judgement) -> Path:
+    return runs / shelf.folder("digits", one.sha256) / one.files[0].name
 
 
 def test_a_number_of_precisions_by_name_is_read_back(store: Path, tmp_path: Path) -> None:

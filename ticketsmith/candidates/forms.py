@@ -21,7 +21,7 @@ from ticketsmith import native, units
 from ticketsmith.candidates import loading
 from ticketsmith.engines import Arrays, CannotRunError, engine, onnx_runtime
 from ticketsmith.errors import RecipeError, in_a_line
-from ticketsmith.evidence.choice import FLOAT32
+from ticketsmith.evidence.choice import FLOAT32, MIXED
 from ticketsmith.inference import loaders
 from ticketsmith.inference.onnx_file import write_to_serve
 from ticketsmith.inference.runtimes import Deployment, eager
@@ -54,6 +54,9 @@ class Network:
     calibration: Callable[[], Sequence[NDArray[Any]]]
     folder: Path
     decodes: bool = False
+    mixed: Callable[[Graph, Path], None] | None = None
+    """Writes the fastest ``.tsk`` file that passes its gates, each layer in a precision of its own, where there is more to ask
+    than a network: its replicates and their gates. Raises TicketSmithError."""
 
     @cached_property
     def onnx(self) -> Path:
@@ -87,7 +90,8 @@ class Form:
 
     ``packages`` are needed, the last of them being the runtime's. ``dense``: zeros are multiplied like any other number.
     ``by_call``: what an example gets may depend on the others in its call, so that it is judged in calls of the size that is
-    timed.
+    timed. ``of_level``: it is looked for among many files, which are judged in every replicate of a level; and nothing lower than
+    float32 may be found.
     """
 
     name: str
@@ -101,11 +105,17 @@ class Form:
     decoder: Callable[[Path, int], Any] | None = None
     dense: bool = True
     by_call: bool = False
+    of_level: bool = False
 
     @property
     def installed(self) -> bool:
         """Whether it can be tried here."""
         return all(map(_installed, self.packages))
+
+    def precision_of(self, path: Path) -> str:
+        """That of a file, as it is told."""
+        plain = self.of_level and artifact.open_artifact(path).precision == FLOAT32
+        return FLOAT32 if plain else self.precision
 
     @property
     def place(self) -> str:
@@ -124,9 +134,13 @@ def _write_dynamic(network: Network, folder: Path) -> None:
 
 def _write_static(calibration: str, network: Network, folder: Path) -> None:
     target = network.folder / f"{calibration}.onnx"
-    caches = partial(loading.empty, loading.cache_shapes(network.onnx))
-    onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration, caches)
+    onnx_runtime.quantise_static(network.onnx, target, network.calibration(), calibration, _caches(network))
     target.rename(folder / "model.onnx")
+
+
+def _caches(network: Network) -> Callable[[int], Sequence[NDArray[Any]]]:
+    """What a step takes beside tokens, of which nothing was read; nothing for a file of one input."""
+    return partial(loading.empty, loading.cache_shapes(network.onnx))
 
 
 def _write_int4(network: Network, folder: Path) -> None:
@@ -138,7 +152,7 @@ def _write_compressed(bits: int, network: Network, folder: Path) -> None:
 
 
 def _write_nncf(network: Network, folder: Path) -> None:
-    engine("openvino").quantise(network.onnx, folder / "model.xml", network.calibration())
+    engine("openvino").quantise(network.onnx, folder / "model.xml", network.calibration(), _caches(network))
 
 
 def _write_tsk(precision: str, network: Network, folder: Path) -> None:
@@ -146,6 +160,12 @@ def _write_tsk(precision: str, network: Network, folder: Path) -> None:
 
     choices = tuned_choices(network.graph, precision)
     artifact.save(folder / "model.tsk", network.graph, {artifact.machine_key(): choices}, precision)
+
+
+def _write_mixed(network: Network, folder: Path) -> None:
+    if network.mixed is None:
+        raise CannotRunError("layers are only lowered by the gates of an experiment.")
+    network.mixed(network.graph, folder / "model.tsk")
 
 
 def _write_torch(network: Network, folder: Path) -> None:
@@ -247,24 +267,18 @@ def _torch(name: str, precision: str, write: Callable[[Network, Path], None], op
     return Form(name, "torch", precision, packages, ("model.pt2",), write, load, deploy)
 
 
-def _sparse(precision: str) -> Form:
-    """In a precision that our runtime has; those of one storage differ in what follows it."""
-    write, low = partial(_write_tsk, precision), precision != FLOAT32
-    packages, stored = (native.__name__,), precision.partition("_")[0]
-    name = f"sparse-{precision.replace('_', '-')}" if low else "sparse"
+def _sparse(name: str, precision: str, write: Callable[[Network, Path], None], of_level: bool = False) -> Form:
+    packages, low = (native.__name__,), precision != FLOAT32
     return Form(
-        name,
-        "sparse",
-        stored,
-        packages,
-        ("model.tsk",),
-        write,
-        _load_tsk,
-        _deploy_tsk,
-        _decode_tsk,
-        dense=False,
-        by_call=low,
-    )
+        name, "sparse", precision, packages, ("model.tsk",), write, _load_tsk, _deploy_tsk, _decode_tsk, dense=False,
+        by_call=low, of_level=of_level,
+    )  # fmt: skip
+
+
+def _sparse_in(precision: str) -> Form:
+    """In a precision that our runtime has; those of one storage differ in what follows it."""
+    name = "sparse" if precision == FLOAT32 else f"sparse-{precision.replace('_', '-')}"
+    return _sparse(name, precision.partition("_")[0], partial(_write_tsk, precision))
 
 
 _FORMS = (
@@ -282,7 +296,8 @@ _FORMS = (
     _openvino("openvino-int4-weights", "int4", partial(_write_compressed, 4)),
     _torch("torch-bfloat16", "bfloat16", _write_torch, {"precision": "bfloat16"}),
     _torch("torch-int8-weights", "int8", _write_torchao, {"torchao": True}),
-    *map(_sparse, PRECISIONS),
+    *map(_sparse_in, PRECISIONS),
+    _sparse("sparse-auto", MIXED, _write_mixed, of_level=True),
 )
 FORMS = {form.name: form for form in _FORMS}
 """By name, in the order in which they are told."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ticketsmith.engines import Arrays, CannotRunError
 from ticketsmith.errors import in_a_line
 from ticketsmith.evidence import outcomes
 from ticketsmith.evidence.results import Split, finite
-from ticketsmith.tasks.task import Task
+from ticketsmith.tasks.task import Decoder, Task
 from ticketsmith.training.loop import measure, measure_final
 
 TIME_IS_OVER = "left out: the time for the candidates was over; give more of it by --budget."
@@ -73,6 +74,19 @@ def judge(
     both: tuple[Split, Split] = ("validation", "test")
     validation, test = (finite({**splits[split], **ends[split]}) if split in splits else {} for split in both)
     return Scores(validation, test, kept, time.perf_counter() - begin)
+
+
+def by_token(decoder: Decoder) -> Arrays:
+    """Windows ``[b, t]`` read token after token: what a session multiplies is rounded in other ways than a whole window is."""
+    sessions: dict[tuple[int, ...], Any] = {}
+
+    def read(windows: NDArray[Any]) -> NDArray[Any]:
+        batch, tokens = windows.shape
+        session = sessions.setdefault(windows.shape, sessions.get(windows.shape) or decoder.session(batch, tokens))
+        session.length = 0
+        return np.concatenate([np.array(session(windows[:, at : at + 1])) for at in range(tokens)], axis=1)
+
+    return read
 
 
 def count(task: Task) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ticketsmith.candidates import shelf
 from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
-from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, count, judge
+from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, by_token, count, judge
 from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
@@ -37,7 +37,7 @@ from ticketsmith.tasks.task import Task, serving
 
 Progress = Callable[[str, int, int], None]
 
-_JUDGING = 0.75
+JUDGING = 0.75
 """The share of a budget that writing and judging may take."""
 
 
@@ -73,7 +73,7 @@ def measure(
     nothing could be judged.
     """
     end = None if settings.budget is None else clock() + settings.budget
-    judging_end = None if settings.budget is None else clock() + _JUDGING * settings.budget
+    judging_end = None if settings.budget is None else clock() + JUDGING * settings.budget
     bench = _Bench(store, experiment, task, settings, progress, clock, judging_end)
     own, lacks = bench.judged(order)
     if not own:
@@ -123,7 +123,11 @@ class _Bench:
     def judged(self, order: Order) -> tuple[list[Judgement], list[Lack]]:
         """Every judgement that is asked for, of the shelf or made now, and what is lacking."""
         on_shelf = {_place(one): one for one in shelf.judgements(self.store, self.experiment).values()}
-        jobs = [(run, [form for form in order.forms if order.wants(run, form)]) for run in order.runs]
+        jobs = [
+            (run, [form for form in order.forms if form.of_level is late and order.wants(run, form)])
+            for late in (False, True)  # what takes longest, last
+            for run in order.runs
+        ]
         total, index = sum(len(forms) for _, forms in jobs), 0
         own: list[Judgement] = []
         lacks: list[Lack] = []
@@ -133,7 +137,8 @@ class _Bench:
                 for form in forms:
                     index += 1
                     calls = self.settings.batch_sizes if form.by_call else (0,)
-                    ready = [on_shelf.get((run.key, form.name, form.place, size)) for size in calls]
+                    place = place_of(form, order.decodes)
+                    ready = [on_shelf.get((run.key, form.name, place, size)) for size in calls]
                     own += [one for one in ready if one is not None]
                     missing = [size for size, one in zip(calls, ready, strict=True) if one is None]
                     if not missing:
@@ -146,7 +151,7 @@ class _Bench:
                         if network is None:
                             network = order.network(run, Path(scratch))
                         before = next((one for one in ready if one is not None), None)
-                        own += self._made(run, form, network, missing, before, tell)
+                        own += self._made(run, form, place, network, missing, before, tell)
                     except TicketSmithError as error:
                         lacks.append(Lack(run.variant, run.level, run.seed, form.name, str(error)))
         return own, lacks
@@ -186,30 +191,43 @@ class _Bench:
         self.progress(f"{doing} {what}{part}", index, total)
 
     def _made(
-        self, run: Result, form: Form, network: Network, calls: Sequence[int], before: Judgement | None,
+        self, run: Result, form: Form, place: str, network: Network, calls: Sequence[int], before: Judgement | None,
         tell: Callable[[str, int], None],
     ) -> Iterator[Judgement]:  # fmt: skip
         """Writes the file, unless it was judged in calls of another size ``before``, and judges it."""
-        with tempfile.TemporaryDirectory(prefix="ticketsmith-", dir=network.folder) as place:
+        with tempfile.TemporaryDirectory(prefix="ticketsmith-", dir=network.folder) as folder:
             begin = time.perf_counter()
-            path = None if before is None else shelf.get_files(self.store, self.experiment, before, Path(place))
+            path = None if before is None else shelf.get_files(self.store, self.experiment, before, Path(folder))
             if path is None:
-                form.write(network, Path(place))
-                path = Path(place) / form.files[0]
+                form.write(network, Path(folder))
+                path = Path(folder) / form.files[0]
             seconds = time.perf_counter() - begin if before is None else before.making_seconds
-            files = {name: (Path(place) / name).read_bytes() for name in form.files}
+            files = {name: (Path(folder) / name).read_bytes() for name in form.files}
             for size in calls:
-                arrays = form.load(path, 1, None)  # the last call of a split may be a smaller one
+                if form.decoder is not None and _reads_tokens(form, network.decodes):
+                    arrays = by_token(form.decoder(path, 1))
+                else:
+                    arrays = form.load(path, 1, None)  # the last call of a split may be a smaller one
                 scores = judge(self.task, arrays, size, partial(tell, "judging"))
                 sums = hashlib.sha256(scores.outcomes).hexdigest() if scores.outcomes else ""
                 one = Judgement(
-                    run.variant, run.level, run.seed, run.key, run.sparsity, form.name, form.runtime, form.precision,
-                    form.dense, shelf.identity(files), shelf.facts(files), form.place, size, scores.validation, scores.test,
-                    seconds, scores.seconds, sums,
+                    run.variant, run.level, run.seed, run.key, run.sparsity, form.name, form.runtime,
+                    form.precision_of(path), form.dense, shelf.identity(files), shelf.facts(files), place, size,
+                    scores.validation, scores.test, seconds, scores.seconds, sums,
                 )  # fmt: skip
                 shelf.put_files(self.store, self.experiment, files)
                 shelf.put_judgement(self.store, self.experiment, one, scores.outcomes)
                 yield one
+
+
+def place_of(form: Form, decodes: bool) -> str:
+    """Runtime and machine, and how a form of a model that ``decodes`` is judged there."""
+    return form.place + (", token by token" if _reads_tokens(form, decodes) else "")
+
+
+def _reads_tokens(form: Form, decodes: bool) -> bool:
+    """Whether what is rounded by what else is in a call is judged by sessions, as decoding is served."""
+    return decodes and form.by_call and form.decoder is not None
 
 
 def _works(task: Task, settings: BenchmarkSettings, decodes: bool) -> Iterator[Work]:
@@ -254,11 +272,12 @@ def _array(inputs: Tensor) -> NDArray[Any]:
 def wanted(levels: Sequence[tuple[str, int]], square: tuple[str, int] | None) -> Callable[[Result, Form], bool]:
     """Dense in every form; a level of ``levels`` where zeros are skipped, and that of ``square`` in every form.
 
-    A dense runtime takes as long for zeros as for other numbers, so that a sparse network on it only says what quality is.
+    A dense runtime takes as long for zeros as for other numbers, so that a sparse network on it only says what quality is. A
+    form that is looked for takes minutes a level.
     """
 
     def wants(run: Result, form: Form) -> bool:
         place = run.variant, run.level
-        return run.variant == DENSE or place == square or (place in levels and not form.dense)
+        return run.variant == DENSE or place == square or (place in levels and not form.dense and not form.of_level)
 
     return wants

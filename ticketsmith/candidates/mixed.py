@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ticketsmith.candidates.judging import Scores, judge
+from ticketsmith import units
+from ticketsmith.candidates.judging import Scores, TimeIsOverError, by_token, judge
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence import results as evidence
+from ticketsmith.evidence.choice import FLOAT32, MIXED
 from ticketsmith.evidence.gates import judge as verdicts_of
 from ticketsmith.evidence.outcomes import SealedOutcomes
 from ticketsmith.evidence.results import Metric, Result, Split
@@ -42,7 +45,6 @@ from ticketsmith.runtime.tune import Measured, choices, tune
 from ticketsmith.tasks.build import single_example
 from ticketsmith.tasks.task import Phase, Task, serving
 
-FLOAT32 = "float32"
 LOW = tuple(precision for precision in PRECISIONS if precision != FLOAT32)
 """Those that the runtime has, whatever they are."""
 
@@ -51,7 +53,8 @@ _CONVINCING = 0.97
 
 _ROUNDS = 40
 
-_NAME = "mixed"
+_TRYING, _LOWERING = 0.5, 0.75
+"""The shares of a budget after which no layer is tried alone any more, and after which none is lowered beside the others."""
 
 
 class NothingPassesError(TicketSmithError):
@@ -89,10 +92,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Mixed:
-    """The file, and how it came about. ``precisions`` are those of tensors below float32. ``speedup``: against the file in
-    float32, whole calls of one input; None where that file is the answer. ``words`` say so in sentences."""
+    """The file of every replicate, by the key of its run, and how it came about. ``precisions`` are those of tensors below
+    float32. ``speedup``: against the file in float32, whole calls of one input; None where that file is the answer. ``words``
+    say so in sentences."""
 
-    content: bytes
+    contents: Mapping[str, bytes]
     precisions: Mapping[str, str]
     rows: tuple[Row, ...]
     verdicts: tuple[Verdict, ...]
@@ -106,7 +110,7 @@ class Mixed:
         """As plain data, for ``export.json``."""
         speedup = self.speedup
         return {
-            "precision": _NAME if self.precisions else FLOAT32,
+            "precision": MIXED if self.precisions else FLOAT32,
             "precisions": dict(self.precisions),
             "layers": [
                 {
@@ -131,7 +135,7 @@ class Mixed:
 class Question:
     """What is asked for: replicates of one level as runs and modules in evaluation mode, the first of which is exported; all
     results of the experiment, among them the dense runs that gates compare with; the gates; the metric that layers are ordered
-    by. ``note`` is told what is being done."""
+    by. ``budget``: seconds for all of it, after which the best so far is the answer. ``note`` is told what is being done."""
 
     task: Task
     runs: Sequence[Result]
@@ -139,6 +143,7 @@ class Question:
     results: Sequence[Result]
     policy: GatePolicy
     metric: Metric
+    budget: float | None = None
     note: Callable[[str], None] = lambda text: None
 
     @property
@@ -148,19 +153,23 @@ class Question:
         return next((part for part in serving(self.task).phases if part.name == "decode" and generates), None)
 
 
-def measured(graph: Graph) -> dict[str, list[Measured]]:
-    """Products timed in every precision, of one token too where it decodes."""
+def measured(graph: Graph, precision: str) -> list[Measured]:
+    """Products timed in a precision, of one token too where it decodes."""
     graphs = [one for one in (graph, step_of(graph)) if one is not None]
-    return {
-        precision: [one for graph in graphs for one in tune(graph, precision=precision, batches=())]
-        for precision in PRECISIONS
-    }
+    return [one for graph in graphs for one in tune(graph, precision=precision, batches=())]
 
 
-def fastest(question: Question) -> Mixed:
-    """Raises NothingPassesError where not even float32 passes, UnsupportedError for what the runtime does not know."""
+def fastest(question: Question, clock: Callable[[], float] = time.perf_counter) -> Mixed:
+    """Raises NothingPassesError where not even float32 passes, UnsupportedError for what the runtime does not know, and
+    TimeIsOverError where the budget does not even allow to judge float32."""
     with tempfile.TemporaryDirectory(prefix="ticketsmith-") as scratch:
-        return _Search(question, Path(scratch)).answer()
+        return _Search(question, Path(scratch), clock).answer()
+
+
+def write_alike(graph: Graph, other: Path, target: Path) -> None:
+    """Writes ``graph`` in the precisions and formats of the file ``other`` of another replicate of its level."""
+    artifact_of_other = artifact.open_artifact(other)
+    artifact.save(target, graph, artifact_of_other.choices, artifact_of_other.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +184,11 @@ class _File:
 class _Search:
     question: Question
     folder: Path
+    clock: Callable[[], float]
     _count: list[int] = field(default_factory=lambda: [0])
+    _times: dict[str, list[Measured]] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
+    """What there was no time for, in words."""
 
     @cached_property
     def graphs(self) -> list[Graph]:
@@ -183,13 +196,27 @@ class _Search:
         return [from_torch(model, example) for model in self.question.models]
 
     @cached_property
-    def times(self) -> Mapping[str, list[Measured]]:
-        """Of the network that is exported."""
-        self.question.note("timing each layer in each precision ...")
-        return measured(self.graphs[0])
+    def begin(self) -> float:
+        return self.clock()
+
+    def check_time(self, share: float = 1.0) -> None:
+        """Raises TimeIsOverError when so much of the budget is spent."""
+        budget = self.question.budget
+        if budget is not None and self.clock() - self.begin > share * budget:
+            raise TimeIsOverError(
+                "the time was over before the file in float32 was judged: give more of it by --budget."
+            )
+
+    def times(self, precision: str) -> list[Measured]:
+        """Of the network that is exported, measured when somebody asks."""
+        if precision not in self._times:
+            self.question.note(f"timing each layer in {precision} ...")
+            self._times[precision] = measured(self.graphs[0], precision)
+        return self._times[precision]
 
     def answer(self) -> Mixed:
-        question, plain = self.question, self.write({})
+        question, _ = self.question, self.begin
+        plain = self.write({})
         question.note("judging float32 on validation and test ...")
         start, begun = self.judged(plain, "validation"), self.judged(plain, "test")
         status = level_status(begun[1])
@@ -205,7 +232,11 @@ class _Search:
         scores = begun[0]
         for number, file in enumerate(chain, start=1):
             question.note(f"test of file {number} of {len(chain)} ...")
-            tried, asked = self.judged(file, "test")
+            try:
+                tried, asked = self.judged(file, "test")
+            except TimeIsOverError:
+                self.late.append(f"files {number} to {len(chain)} of {len(chain)} on test")
+                break
             if level_status(asked) is not Status.PASS:
                 ended = (
                     f"The walk on test ended at file {number} of {len(chain)}, which is not shown to pass: "
@@ -217,7 +248,10 @@ class _Search:
                 break
             last, verdicts, scores = file, asked, tried
         speedup = self.raced(plain, last) if last.precisions else None
-        words = [ended] if ended else []
+        words = (
+            [f"The time was over; not tried: {'; '.join(self.late)}. Give more of it by --budget."] if self.late else []
+        )
+        words += [ended] if ended else []
         if speedup is not None and speedup.low <= 1.0:
             words.append(
                 f"The file of mixed precision passes, but is not surely faster than float32 ({_times(speedup)}): float32 is kept."
@@ -227,27 +261,37 @@ class _Search:
         elif speedup is not None:
             how = "token by token" if question.decode else "one input a call"
             words.append(f"The file is {_times(speedup)} as fast as in float32, {how}.")
-        elif not ended:
+        elif not ended and not self.late:
             words.append("No layer is both faster in a lower precision and within the gates: the file is float32.")
         rows = tuple(
             self.row(name, last.precisions.get(name, FLOAT32), losses, reasons) for name in self.seconds(FLOAT32)
         )
-        return Mixed(
-            last.paths[0].read_bytes(), last.precisions, rows, tuple(verdicts), speedup, tuple(words), scores[0].test
-        )
+        contents = {run.key: path.read_bytes() for run, path in zip(question.runs, last.paths, strict=True)}
+        return Mixed(contents, last.precisions, rows, tuple(verdicts), speedup, tuple(words), scores[0].test)
 
     def moves(self, plain: Sequence[Scores]) -> tuple[list[Move], dict[tuple[str, str], float]]:
-        """Every layer that is faster in a lower precision, the best first; and all losses that were measured."""
+        """Every layer that is faster in a lower precision, the best first; and all losses that were measured. Those that save
+        most are tried first, since the time may end."""
         moves, losses, before = [], {}, self.seconds(FLOAT32)
-        wanted = [
-            (name, precision, before[name] - seconds)
-            for precision in LOW
-            for name, seconds in self.seconds(precision).items()
-            if name in low_tensors(self.graphs[0], precision) and seconds < _CONVINCING * before[name]
-        ]
-        for index, (name, precision, saved) in enumerate(wanted, start=1):
+        wanted = []
+        for index, precision in enumerate(LOW):
+            try:
+                self.check_time(_TRYING)
+            except TimeIsOverError:
+                self.late.append(f"{units.listed(LOW[index:])} of every layer")
+                break
+            wanted += [
+                (before[name] - seconds, name, precision)
+                for name, seconds in self.seconds(precision).items()
+                if name in low_tensors(self.graphs[0], precision) and seconds < _CONVINCING * before[name]
+            ]
+        for index, (saved, name, precision) in enumerate(sorted(wanted, reverse=True), start=1):
             self.question.note(f"{_layer(name)} alone as {precision}, {index} of {len(wanted)} ...")
-            scores, _ = self.judged(self.write({name: precision}), "validation")
+            try:
+                scores, _ = self.judged(self.write({name: precision}), "validation", _TRYING)
+            except TimeIsOverError:
+                self.late.append(f"{1 + len(wanted) - index} of {len(wanted)} layers alone")
+                break
             loss = losses[name, precision] = self.loss(plain, scores)
             if math.isfinite(loss):
                 moves.append(Move(name, precision, saved, loss))
@@ -265,7 +309,11 @@ class _Search:
                 f"{_layer(move.tensor)} as {move.precision} beside the others, {index} of {len(moves)} ..."
             )
             file = self.write(trial)
-            _, verdicts = self.judged(file, "validation")
+            try:
+                _, verdicts = self.judged(file, "validation", _LOWERING)
+            except TimeIsOverError:
+                self.late.append(f"{1 + len(moves) - index} of {len(moves)} layers beside the others")
+                break
             if level_status(verdicts) is Status.PASS:
                 lowered[move.tensor] = move
                 chain.append(file)
@@ -286,19 +334,21 @@ class _Search:
             losses.append(sign * (values[0] - values[1]))
         return mean(losses)
 
-    def judged(self, file: _File, split: Split) -> tuple[list[Scores], list[Verdict]]:
-        """What running the file of every replicate on a split gives, one input a call; and what its gates say."""
+    def judged(self, file: _File, split: Split, share: float = 1.0) -> tuple[list[Scores], list[Verdict]]:
+        """What running the file of every replicate on a split gives, one input a call, or a token; and what its gates say. Raises
+        TimeIsOverError when that share of the budget is spent before."""
         question = self.question
         scores = []
         for path in file.paths:
             served = artifact.load(path)
-            scores.append(judge(question.task, served, 1, lambda count: None, (split,)))
+            arrays = by_token(served) if question.decode else served
+            scores.append(judge(question.task, arrays, 1, lambda count: self.check_time(share), (split,)))
         runs = [_result(run, one, split) for run, one in zip(question.runs, scores, strict=True)]
         dense = [run for run in question.results if run.variant == DENSE]
         return scores, [
             verdict
             for verdict in verdicts_of([*dense, *runs], replace(question.policy, at="final"), split)
-            if verdict.variant == _NAME
+            if verdict.variant == MIXED
         ]
 
     def write(self, precisions: Mapping[str, str]) -> _File:
@@ -315,7 +365,7 @@ class _Search:
 
     def formats(self, precisions: Mapping[str, str]) -> dict[str, str]:
         by_output = {node.output: node.weights["weight"] for node in self.graphs[0].nodes if node.op in PRODUCTS}
-        own = {precision: choices(list(self.times[precision])) for precision in {FLOAT32, *precisions.values()}}
+        own = {precision: choices(self.times(precision)) for precision in {FLOAT32, *precisions.values()}}
         return {
             key: own[precisions.get(by_output[output], FLOAT32)][key]
             for key in own[FLOAT32]
@@ -327,7 +377,7 @@ class _Search:
         together."""
         by_output = {node.output: node.weights["weight"] for node in self.graphs[0].nodes if node.op in PRODUCTS}
         totals: dict[str, float] = {}
-        for one in self.times[precision]:
+        for one in self.times(precision):
             mode, _, output = one.key.partition(":")
             counts = mode == "vector" if self.question.decode else mode != "lanes"
             if counts and output in by_output:
@@ -341,7 +391,7 @@ class _Search:
         return Row(
             _layer(name),
             precision,
-            {one: 1e6 * self.seconds(one)[name] for one in PRECISIONS},
+            {one: 1e6 * self.seconds(one)[name] for one in PRECISIONS if one in self._times},
             {one: losses[name, one] for one in LOW if (name, one) in losses},
             reasons.get(name, "no lower precision is faster here"),
         )
@@ -349,16 +399,18 @@ class _Search:
     def raced(self, plain: _File, mixed: _File) -> Ratio:
         """How many times as fast the exported file is, whole calls of one input, or tokens, in turn; with its interval. In
         float32 either our kernels or the library that it is handed over to, whichever is faster now."""
-        self.question.note("racing the file against float32 ...")
-        inputs: NDArray[Any] = np.ascontiguousarray(single_example(self.question.task, 1).numpy())
+        question = self.question
+        question.note("racing the file against float32 ...")
+        inputs: NDArray[Any] = np.ascontiguousarray(single_example(question.task, 1).numpy())
         models = [artifact.load(mixed.paths[0]), *(artifact.load(plain.paths[0], handover=to) for to in (False, True))]
-        part = self.question.decode
+        part = question.decode
         runners = [Runner(*part.begin(model, inputs)) if part else Runner(model, inputs) for model in models]
         stopwatch = Stopwatch()
         calls = [warm.calls for warm in warm_up(runners, stopwatch, None)]
-        rounds = race(runners, calls, stopwatch, rounds=_ROUNDS)
+        left = None if question.budget is None else question.budget - (self.clock() - self.begin)
+        rounds = race(runners, calls, stopwatch, rounds=_ROUNDS, allowance=left)
         reference = min(rounds[:, 1:].T, key=np.median)
-        return Bootstrap(len(rounds), self.question.policy.confidence).ratio(reference, rounds[:, 0])
+        return Bootstrap(len(rounds), question.policy.confidence).ratio(reference, rounds[:, 0])
 
 
 def _result(run: Result, scores: Scores, split: Split) -> Result:
@@ -368,7 +420,7 @@ def _result(run: Result, scores: Scores, split: Split) -> Result:
     outcomes = SealedOutcomes(lambda: scores.outcomes, sums) if scores.outcomes else None
     final = evidence.Scores(run.steps, *((values, {}) if split == "validation" else ({}, values)))
     return replace(
-        run, variant=_NAME, final=final, early_stop=None, curve=(), weights=f"{sums} {run.weights}", outcomes=outcomes
+        run, variant=MIXED, final=final, early_stop=None, curve=(), weights=f"{sums} {run.weights}", outcomes=outcomes
     )
 
 

@@ -149,7 +149,7 @@ def measure_onnx(
 
     store, experiment = DirectoryStore(output), check_name(Path(path).stem, "the name of the file")
     own = forms(settings.runtimes, tuple(dict.fromkeys(("float32", *settings.precisions))))
-    own = [form for form in own if form.runtime != "torch"]
+    own = [form for form in own if form.runtime != "torch" and not form.of_level]
     wants: Callable[..., bool] = measure.wanted([(PRUNED, 1)], (PRUNED, 1))
     race = measure.measure(store, experiment, task, measure.Order(runs, own, wants, network, 0), settings, progress)
     measure.put(store, experiment, replace(race, machine_rate=rate))

@@ -50,7 +50,7 @@ Text = str | None
     "--dtype",
     "precisions",
     multiple=True,
-    help="Of the weights: float32, bfloat16, int8, for --candidates int4; repeatable. [float32; all]",
+    help="Of the weights: float32, bfloat16, int8, for --candidates int4 and mixed; repeatable. [float32; all]",
 )
 @click.option(
     "--runtime",

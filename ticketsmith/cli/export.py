@@ -47,6 +47,9 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
     multiple=True,
     help="What may be lost in place of the recipe's gates: accuracy=0.5, or loss=2% of dense; repeatable.",
 )
+@click.option(
+    "--budget", type=float, help="Seconds at most for the search of --precision auto: the best so far is taken."
+)
 @click.option("--no-tune", is_flag=True, help="Do not measure which formats of tsk are fastest on this machine.")
 @click.option("--start-weights", is_flag=True, help="Put the weights that training began with into the ticket, too.")
 @click.option("--license", "licence", default="unknown", help="The model's licence, for its card: apache-2.0.")
@@ -63,6 +66,7 @@ def export(
     seed: int | None,
     precision: str,
     gates: tuple[str, ...],
+    budget: float | None,
     no_tune: bool,
     start_weights: bool,
     licence: str,
@@ -90,6 +94,7 @@ def export(
         licence=licence,
         force=force,
         gates=[_gate(text) for text in gates],
+        budget=budget,
         note=(lambda text: None) if as_json else note,
     )
     if as_json:

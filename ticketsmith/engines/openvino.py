@@ -50,9 +50,15 @@ def convert(path: Path, precision: str, folder: Path) -> Path:
     return path
 
 
-def quantise(path: Path, target: Path, examples: Sequence[NDArray[Any]]) -> None:
-    """Int8 after training by NNCF, as OpenVINO's documentation tells it, from batches ``[b, ...]`` of ``examples``: ``target``
-    is an ``.xml``, beside which it writes the weights. Without accuracy control: the gates judge. Raises CannotRunError."""
+def quantise(
+    path: Path,
+    target: Path,
+    examples: Sequence[NDArray[Any]],
+    beside: Callable[[int], Sequence[NDArray[Any]]] = lambda batch: (),
+) -> None:
+    """Int8 after training by NNCF, as OpenVINO's documentation tells it, from batches ``[b, ...]`` of ``examples``;
+    ``beside(b)`` are what further inputs the file has. ``target`` is an ``.xml``, beside which it writes the weights. Without
+    accuracy control: the gates judge. Raises CannotRunError."""
     need("openvino", "nncf")
     import logging
 
@@ -61,7 +67,11 @@ def quantise(path: Path, target: Path, examples: Sequence[NDArray[Any]]) -> None
 
     nncf.set_log_level(logging.ERROR)
     network = openvino.Core().read_model(str(path))
-    singles = [example[index : index + 1] for example in examples for index in range(len(example))]
+    singles = [
+        dict(enumerate((example[index : index + 1], *beside(1))))
+        for example in examples
+        for index in range(len(example))
+    ]
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             low = nncf.quantize(network, nncf.Dataset(singles), subset_size=len(singles))

@@ -32,6 +32,9 @@ KINDS: tuple[Kind, ...] = ("neither", "quantise", "prune", "both")
 """From the simplest to deploy on: the next is taken only where it is surely faster."""
 
 FLOAT32 = "float32"
+MIXED = "mixed"
+"""Of a file whose layers have precisions of their own."""
+
 MILLION = 1e6
 
 

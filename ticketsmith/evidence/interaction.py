@@ -53,7 +53,10 @@ def squares(choice: Choice, served: Served) -> list[Square]:
     The level is that of the choice where that is sparse, else the sparsest that passes in both precisions, else the mildest.
     """
     place = {(one.variant, one.level, one.form): one for one in choice.candidates if one.calls in _calls(choice)}
-    plain = {one.runtime: one.form for one in choice.candidates if one.precision == FLOAT32}
+    plain: dict[str, str] = {}
+    for one in choice.candidates:  # sorted: a form that is one of float32 always, then one that turned out so
+        if one.precision == FLOAT32:
+            plain.setdefault(one.runtime, one.form)
     result = []
     for form in sorted({one.form for one in choice.candidates if one.precision != FLOAT32}):
         runtime = next(one.runtime for one in choice.candidates if one.form == form)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ticketsmith.errors import RecipeError
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-FILE_PRECISIONS = (*PRECISIONS, "int4")
-"""Those of candidates, which are files: weights of some may have 4 bits."""
+FILE_PRECISIONS = (*PRECISIONS, "int4", "mixed")
+"""Those of candidates, which are files: weights of some may have 4 bits, layers of some precisions of their own."""
 
 BATCH_SIZES = (1, 8, 32, 64)
 ROUNDS = 100
