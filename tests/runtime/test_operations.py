@@ -284,8 +284,10 @@ class Tokens(nn.Module):
         ([nn.Conv2d(8, 16, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(16, 6, 3, 2, groups=2)], (8, 12, 12)),
         ([nn.Linear(45, 70), nn.ReLU(), nn.Linear(70, 10)], (45,)),
         ([Tokens()], (19, 30)),
+        ([nn.Conv2d(4, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(288, 9)], (4, 14, 14)),
+        ([nn.Conv2d(4, 9, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2754, 9), nn.ReLU()], (4, 17, 18)),
     ],
-    ids=["small", "rows of two vectors", "longer rows", "strides", "groups", "features", "tokens"],
+    ids=["small", "rows of two vectors", "longer rows", "strides", "groups", "features", "tokens", "pooled", "flattened"],
 )
 def test_planes_of_whole_numbers_are_near(layers: list[nn.Module], shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

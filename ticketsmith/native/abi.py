@@ -23,7 +23,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-VERSION = 9
+VERSION = 10
 """Raised whenever a function of ``src/program/api.h`` changes, or what a field means; the rest has its own fingerprint."""
 
 
@@ -203,14 +203,15 @@ class Gemv(Product):
 
 class QuantiseVector(Operation):
     """A vector as whole numbers of 8 bits, of which one stands for ``step * (byte - zero)``: ``out`` is 16 times the step, 16
-    times the zero (int32), then the bytes, and zeros behind the last. ``out.planes`` counts it in floats, a multiple of 16."""
-    _fields_ = _fields("Value in, out;")
+    times the zero (int32), then the bytes, and zeros behind the last 64. ``out.planes`` counts it in floats, a multiple of 16;
+    where ``out`` holds a batch, samples are ``sample`` floats apart."""
+    _fields_ = _fields("Value in, out; int64_t sample;")
 
 class QuantisePlanes(Operation):
     """Planes as whole numbers of 8 bits: a plane of ``out`` has four of ``in``, a byte each, in every column. Both are laid out
     alike; ``before`` floats of a plane lie before its first row, and all of it is written. What ``mask`` [plane / 16] keeps of
     a plane's memory decides the range, for every ``period``-th vector together, and lane by lane, or of all lanes where they
-    are ``alike``. ``range`` is [period][step, zero][16], the first for the vector that the first row begins with."""
+    are ``alike``. ``range`` is [step, zero][period][16], the first for the vector that the first row begins with."""
     _fields_ = _fields("Value in, out, range; const uint16_t* mask; int64_t before, period, alike;")
 
 class SparseConvDot(Product):

@@ -18,7 +18,7 @@ from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.lower.products import TILE, Taps, product_fields, row_stretches
-from ticketsmith.runtime.operands import Tensor
+from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sparse_conv import SparseConv
 from ticketsmith.sparse.values import Floats, each_of_four, fours, padded, quantized
@@ -65,6 +65,25 @@ def quantised(key: str, source: Tensor, lanes: int, lowering: Lowering, dealt: b
         alike=is_image, batch=source.batched, work=own.planes * own.plane,
     )  # fmt: skip
     result = lowering.quantised[name] = Bytes(planes, range_, period)
+    return result
+
+
+def quantised_samples(name: str, lowering: Lowering) -> Bytes:
+    """The vector ``name`` of each sample, and then what it has become into lanes: that is a quarter of what it was."""
+    if name not in lowering.quantised:
+        source, lanes = lowering.tensors[name], lowering.lanes
+        fours = -(-source.layout.planes // 4)
+        floats, period = 2 * LANES + up(fours), lanes // LANES
+        samples = Tensor.new(layout.vector(floats * lanes), abi.Space.BATCH)
+        planes = Tensor.new(layout.columns(fours, lanes), abi.Space.BATCH)
+        range_ = Tensor.new(layout.vector(2 * LANES * period), abi.Space.BATCH)
+        of_one = samples.as_layout(layout.vector(floats))
+        lowering.emit(abi.QuantiseVector, in_=source, out=of_one, sample=floats)
+        ends, bytes_ = (Strided(samples, LANES, 1, 1, floats, offset) for offset in (0, 2 * LANES))
+        lowering.copy(ends, Strided(range_, period * LANES, 1, 1, 1), (2, 1, 1), lanes=True)
+        lowering.copy(bytes_, lowering.lane_side(planes), (1, 1, fours), lanes=True)
+        lowering.quantised[name] = Bytes(planes, range_, period)
+    result: Bytes = lowering.quantised[name]
     return result
 
 

@@ -14,16 +14,22 @@ from ticketsmith.runtime.lower.products import Taps, planes_linear, vector_produ
 
 def linear(node: Node, lowering: Lowering) -> None:
     """Features with one vector, or with each column of tokens or of samples."""
-    source = lowering.read(node.inputs[0], node)
-    batched = node.output in lowering.analysis.batched
+    name, batched = node.inputs[0], node.output in lowering.analysis.batched
+    if batched and lowering.analysis.rounds_lanes(node) and not lowering.tensors[name].batched:
+        _dots(node, dots.quantised_samples(name, lowering), lowering)
+        return
+    source = lowering.read(name, node)
     if source.layout.is_vector:
         vector_product(node, lowering)
-    elif lowering.analysis.format(node, "lanes" if batched else "planes") != DOT_FORMAT:
-        planes_linear(node, lowering)
+    elif lowering.analysis.format(node, "lanes" if batched else "planes") == DOT_FORMAT:
+        _dots(node, dots.quantised(name, source, lowering.lanes if batched else 0, lowering), lowering)
     else:
-        weight = dots.Fours.of(lowering.graph.parameter(node, "weight"), lowering.analysis.dtype_of(node))
-        planes = dots.quantised(node.inputs[0], source, lowering.lanes if batched else 0, lowering)
-        own = source.layout
-        plane = np.arange(weight.numbers.shape[1], dtype=np.int64)[None]
-        taps = Taps(plane * own.plane, plane, np.zeros_like(plane), own.cols, own.sweep[1] * LANES * 4)
-        dots.plane_dots(node, weight, planes, taps, lowering)
+        planes_linear(node, lowering)
+
+
+def _dots(node: Node, planes: dots.Bytes, lowering: Lowering) -> None:
+    weight = dots.Fours.of(lowering.graph.parameter(node, "weight"), lowering.analysis.dtype_of(node))
+    own = planes.planes.layout
+    plane = np.arange(weight.numbers.shape[1], dtype=np.int64)[None]
+    taps = Taps(plane * own.plane, plane, np.zeros_like(plane), own.cols, own.sweep[1] * LANES * 4)
+    dots.plane_dots(node, weight, planes, taps, lowering)

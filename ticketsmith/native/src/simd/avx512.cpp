@@ -158,8 +158,19 @@ inline I16 operator-(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline F16 to_floats(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 to_ints(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
-inline void store_bytes(uint8_t* p, F16 a) {  // of whole numbers of 0 to 255
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+// 64 whole numbers, cut off at 0 and 255, as bytes: within quarters four of each vector.
+inline __m512i to_bytes(const F16* vectors) {
+  const __m512i low = _mm512_packs_epi32(to_ints(vectors[0]).v, to_ints(vectors[1]).v);
+  const __m512i high = _mm512_packs_epi32(to_ints(vectors[2]).v, to_ints(vectors[3]).v);
+  return _mm512_packus_epi16(low, high);
+}
+inline void store_bytes(uint8_t* p, const F16* vectors) {  // one vector behind the other
+  const __m512i turn = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(turn, to_bytes(vectors)));
+}
+inline void store_fours(uint8_t* p, const F16* vectors) {  // side by side
+  const __m512i turn = _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
+  _mm512_storeu_si512(p, _mm512_shuffle_epi8(to_bytes(vectors), turn));
 }
 inline F16 as_floats(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline I16 as_ints(F16 a) { return {_mm512_castps_si512(a.v)}; }

@@ -10,11 +10,20 @@ inline I16 as_ints(F16 a) {
   __builtin_memcpy(&r, &a, 64);
   return r;
 }
-// Whole numbers of 0 to 255 in floats as bytes; anything for NaN.
-inline void store_bytes(uint8_t* p, F16 a) {
-  float each[16];
-  store(each, a);
-  for (int i = 0; i < 16; i++) p[i] = each[i] > 0.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 0;
+// 64 whole numbers, cut off at 0 and 255, as bytes: one vector behind the other, and side by side.
+inline void store_bytes(uint8_t* p, const F16* vectors) {
+  for (int c = 0; c < 4; c++) {
+    float each[16];
+    store(each, vectors[c]);
+    for (int i = 0; i < 16; i++)
+      p[16 * c + i] = each[i] > 0.0f ? each[i] < 255.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 255 : 0;
+  }
+}
+inline void store_fours(uint8_t* p, const F16* vectors) {
+  F16 each[4];
+  for (int c = 0; c < 4; c++) each[c] = minimum(all(255.0f), maximum(all(0.0f), vectors[c]));
+  const I16 low = to_ints(fma(each[1], all(256.0f), each[0])), high = to_ints(fma(each[3], all(256.0f), each[2]));
+  store_ints(reinterpret_cast<int32_t*>(p), low + high * all_ints(65536));
 }
 #endif
 
