@@ -120,7 +120,8 @@ class Analysis:
 
     def rounds_lanes(self, node: Node) -> bool:
         """Whether a node multiplies whole numbers in lanes: vectors are then rounded before they are put there."""
-        return node.op == "linear" and node.output in self.batched and self.format(node, "lanes") == formats.DOT_FORMAT
+        multiplies = node.op == "linear" and node.output in self.batched
+        return multiplies and self.format(node, "lanes") in formats.WHOLE_FORMATS
 
     def format(self, node: Node, mode: str) -> str:
         """In which format a product is computed: as measured, or by rule of thumb. ``mode`` is vector, planes or lanes."""

@@ -101,22 +101,25 @@ inline Steps plane_steps(const QuantisePlanes& k, const float* memory, int64_t f
   return extremes.steps_of(k.alike);
 }
 
-// Four planes to one of four bytes, from vector `first` of their memory on: what lies around the images, zeros, is done alike.
+// Four planes to one of four bytes, or to four of bytes, from vector `first` of their memory on: what lies around the images,
+// zeros, is done alike.
 template <bool ZERO>
-inline void pack_planes(const QuantisePlanes& k, const float* from, float* to, int64_t planes, int64_t first, const Steps& s) {
+inline void pack_planes(const QuantisePlanes& k, const float* from, uint8_t* to, int64_t planes, int64_t first, const Steps& s) {
   for (int64_t i = first; i < k.in.plane / 16; i += k.period) {
     F16 each[4];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++)
       each[c] = c < planes ? in_steps<ZERO>(load(from + c * k.in.plane + 16 * i), s) : all(0.0f);
-    store_fours(reinterpret_cast<uint8_t*>(to + 16 * i), each);
+    if (k.apart) store_apart(to + 16 * i, 4 * k.out.plane, planes, each);
+    else store_fours(to + 64 * i, each);
   }
 }
 
 int quantise_planes(const QuantisePlanes& k, const Place& place, Share share) {
   const float* memory = at(k.in, place) - k.before;
-  float *out = at(k.out, place) - k.before, *range = at(k.range, place);
-  const Range fours = part(k.out.planes, share);
+  auto* out = reinterpret_cast<uint8_t*>(at(k.out, place)) - (k.apart ? 1 : 4) * k.before;
+  float* range = at(k.range, place);
+  const Range fours = part((k.in.planes + 3) / 4, share);
   const int64_t before = k.before / 16;
   for (int64_t v = 0; v < k.period; v++) {
     const int64_t first = (v + before) % k.period;
@@ -125,7 +128,7 @@ int quantise_planes(const QuantisePlanes& k, const Place& place, Share share) {
     const bool zero = largest(s.zero) > 0.0f;
     for (int64_t q = fours.begin; q < fours.end; q++) {
       const float* from = memory + 4 * q * k.in.plane;
-      float* to = out + q * k.out.plane;
+      uint8_t* to = out + (k.apart ? 4 : 1) * q * 4 * k.out.plane;
       const int64_t planes = smaller(4, k.in.planes - 4 * q);
       if (zero) pack_planes<true>(k, from, to, planes, first, s);
       else pack_planes<false>(k, from, to, planes, first, s);
