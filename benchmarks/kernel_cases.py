@@ -7,6 +7,7 @@ answers, and ``benchmarks/kernels.py`` times them.
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
-from ticketsmith.sparse.sparse_conv import STRETCH, SparseConv
+from ticketsmith.sparse.sparse_conv import STRETCH, Quads, SparseConv
 from ticketsmith.sparse.values import aligned, each_of_four, fours, padded, quantized
 
 _SLACK = 1024
@@ -266,20 +267,13 @@ def _gemv_dots(size: int) -> Iterator[Case]:
         yield case.add(operation, expected, out, weight.size)
 
 
-def _planes_in_bytes(case: Case, x: NDArray[np.float32], alike: bool) -> tuple[Any, ...]:
+def _planes_in_bytes(case: Case, x: NDArray[np.float32], alike: bool, apart: bool = False) -> tuple[Any, ...]:
     """[planes, rows, columns] in whole numbers: the operation, where they and their ranges lie, and what they stand for."""
     source = case.value(x)
     planes, rows, cols = x.shape
     period = 1 if alike else source.row // 16
-    out = abi.Value(
-        case.room(-(-planes // 4) * source.plane),
-        source.plane,
-        source.row,
-        abi.Space.SAMPLE,
-        -(-planes // 4),
-        rows,
-        cols,
-    )
+    plane, count = (source.plane // 4, planes) if apart else (source.plane, -(-planes // 4))
+    out = abi.Value(case.room(count * plane + 16), plane, source.row, abi.Space.SAMPLE, count, rows, cols)
     range_ = abi.Value(case.room(32 * period), 1, 1, abi.Space.SAMPLE, 32 * period, 1, 1)
     column = np.arange(source.plane) % source.row < cols
     mask = (column.reshape(-1, 16) << np.arange(16)).sum(axis=-1).astype(np.uint16)
@@ -292,6 +286,7 @@ def _planes_in_bytes(case: Case, x: NDArray[np.float32], alike: bool) -> tuple[A
         vectors=len(mask),
         period=period,
         alike=alike,
+        apart=apart,
     )
     together = x.reshape(1, -1) if alike else x.transpose(2, 0, 1).reshape(cols, -1)
     step, zero = _range(together)
@@ -301,21 +296,69 @@ def _planes_in_bytes(case: Case, x: NDArray[np.float32], alike: bool) -> tuple[A
 
 
 def _quantise_planes(size: int) -> Iterator[Case]:
-    for alike in (True, False):
-        case = Case("one range" if alike else "a range for each column", size)
+    for alike, apart in itertools.product((True, False), (True, False)):
+        case = Case(("one range" if alike else "a range for each column") + (", apart" if apart else ""), size)
         x = case.numbers(6, 2, size) * np.arange(1, size + 1, dtype=np.float32)
-        operation, out, *_ = _planes_in_bytes(case, x, alike)
+        operation, out, *_ = _planes_in_bytes(case, x, alike, apart)
         together = x.reshape(1, -1) if alike else x.transpose(2, 0, 1).reshape(size, -1)
         numbers = _bytes(together)
         numbers = numbers.reshape(x.shape) if alike else numbers.reshape(size, 6, 2).transpose(1, 2, 0)
         case.add(operation, numbers, out, x.size)
 
-        def outputs(case: Case = case, out: abi.Value = out) -> NDArray[Any]:
-            each = np.ascontiguousarray(case.floats(out)).view(np.uint8).reshape(2, 2, -1, 4)
-            return each.transpose(0, 3, 1, 2).reshape(8, 2, -1)[:6].astype(np.float64)
+        def outputs(case: Case = case, out: abi.Value = out, apart: bool = apart, row: int = up(size)) -> NDArray[Any]:
+            each = case.memory[out.base : out.base + out.planes * out.plane].view(np.uint8)
+            each = (
+                each.reshape(6, 2, row)
+                if apart
+                else each.reshape(2, 2, row, 4).transpose(0, 3, 1, 2).reshape(8, 2, row)
+            )
+            return each[:6, :, : out.cols].astype(np.float64)
 
         case.outputs = outputs
         yield case
+
+
+def _splits(size: int) -> Iterator[Case]:
+    for columns in (16, 32):
+        case = Case(f"{columns} columns", size)
+        each = case.random.integers(0, 256, (size, columns, 4)).astype(np.uint8)
+        source, out = (case.value(numbers) for numbers in (each.view(np.float32)[..., 0], np.zeros((size, columns))))
+        sides = [abi.Strided(one.base, columns, columns, 1, 0, abi.Space.SAMPLE) for one in (source, out)]
+        case.then(abi.Copy(in_=sides[0], out=sides[1], planes=size, rows=1, cols=columns))
+        case.add(abi.SplitFours(in_=out), each.transpose(0, 2, 1).reshape(size, -1), out, size)
+        memory = case.memory[out.base :][: size * columns].view(np.uint8).reshape(size, -1)
+        case.outputs = lambda memory=memory: memory.astype(np.float64)
+        yield case
+
+
+def _sparse_conv_bytes(size: int) -> Iterator[Case]:
+    """A product with a range for each column, and a convolution of 3 by 1, in two blocks."""
+    for name, kernel, rows in (("product", 1, 1), ("convolution", 3, 4)):
+        case, row = Case(name, size), up(size)
+        weight = case.sparse(11, 12 * kernel)
+        operation, source, range_, x, period = _planes_in_bytes(
+            case, case.numbers(12, rows, size), kernel > 1, apart=True
+        )
+        case.then(operation)
+        high = rows - kernel + 1
+        common, finish, out = _product(case, source, 11, (high, size))
+        numbers, scales = quantized(weight, "int8", up(11))
+        planes, pattern = np.repeat(np.arange(12), kernel)[None], Pattern.of(numbers)
+        offsets = planes * rows * row + np.tile(np.arange(kernel) * row, 12)[None]
+        p = Quads.of(pattern, offsets, planes, block_planes=7)
+        moved = np.stack([x[:, r : r + high] for r in range(kernel)], axis=1).reshape(12 * kernel, high, size)
+        totals = padded(None, 11).view(np.int32)
+        totals[:] = numbers.sum(axis=1, dtype=np.int32)
+        vectors = high * row // 16
+        mask = ((np.arange(high * row) % row < size).reshape(-1, 16) << np.arange(16)).sum(axis=-1).astype(np.uint16)
+        yield case.add(
+            abi.SparseConvBytes(
+                **common, range=range_, quads=case.address(p.packed(pattern.values(numbers))), starts=case.address(p.starts),
+                totals=case.address(totals), scales=case.address(scales), mask=case.address(mask),
+                stretches=case.address(np.array([(0, 0, vectors)], STRETCH)), stretch_count=1, blocks=p.blocks, period=period,
+            ), finish(np.tensordot(numbers * scales[:11, None].astype(np.float64), moved, 1)), out,
+            np.count_nonzero(weight) * high * size,
+        )  # fmt: skip
 
 
 def _sparse_conv_dots(size: int) -> Iterator[Case]:
@@ -643,4 +686,5 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
     abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
+    abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
 }  # fmt: skip

@@ -284,17 +284,32 @@ class Tokens(nn.Module):
         ([nn.Conv2d(8, 16, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(16, 6, 3, 2, groups=2)], (8, 12, 12)),
         ([nn.Linear(45, 70), nn.ReLU(), nn.Linear(70, 10)], (45,)),
         ([Tokens()], (19, 30)),
+        ([nn.Conv2d(4, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(288, 9)], (4, 14, 14)),
+        ([nn.Conv2d(4, 9, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2754, 9), nn.ReLU()], (4, 17, 18)),
     ],
-    ids=["small", "rows of two vectors", "longer rows", "strides", "groups", "features", "tokens"],
+    ids=[
+        "small",
+        "rows of two vectors",
+        "longer rows",
+        "strides",
+        "groups",
+        "features",
+        "tokens",
+        "pooled",
+        "flattened",
+    ],
 )
 def test_planes_of_whole_numbers_are_near(layers: list[nn.Module], shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     model = sparse(nn.Sequential(*layers), 0.5)
     graph = from_torch(model, images(1, *shape))
-    choices = {f"{mode}:{node.output}": formats.DOT_FORMAT for node in graph.nodes for mode in ("planes", "lanes")}
+    choices = [
+        {f"{mode}:{node.output}": name for node in graph.nodes for mode in ("planes", "lanes")}
+        for name in formats.WHOLE_FORMATS
+    ]
     for batch in (1, 20):
         inputs = images(batch, *shape)
-        last = assert_same(model, inputs, ISAS, [choices], (1, 2), 3e-2, "int8_dot", graph)
+        last = assert_same(model, inputs, ISAS, choices, (1, 2), 3e-2, "int8_dot", graph)
         answers = last(inputs)
         others = 100 * inputs
         others[-1] = inputs[-1]

@@ -23,7 +23,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-VERSION = 9
+VERSION = 10
 """Raised whenever a function of ``src/program/api.h`` changes, or what a field means; the rest has its own fingerprint."""
 
 
@@ -111,6 +111,10 @@ class Array(ctypes.Structure):
 class Tap(ctypes.Structure):
     """A weight, and how many floats from where its output lies its input lies."""
     _fields_ = [("offset", ctypes.c_int32), ("weight", ctypes.c_float)]
+
+class Quad(ctypes.Structure):
+    """Four weights of 8 bits, and how many bytes from where their output lies their inputs lie."""
+    _fields_ = [("offset", ctypes.c_int32 * 4), ("weights", ctypes.c_int32)]
 
 class Stretch(ctypes.Structure):
     """Vectors that follow each other in both input and output, from these offsets on."""
@@ -210,15 +214,21 @@ class Gemv(Product):
 
 class QuantiseVector(Operation):
     """A vector as whole numbers of 8 bits, of which one stands for ``step * (byte - zero)``: ``out`` is 16 times the step, 16
-    times the zero (int32), then the bytes, and zeros behind the last. ``out.planes`` counts it in floats, a multiple of 16."""
-    _fields_ = _fields("Value in, out;")
+    times the zero (int32), then the bytes, and zeros behind the last 64. ``out.planes`` counts it in floats, a multiple of 16;
+    where ``out`` holds a batch, samples are ``sample`` floats apart."""
+    _fields_ = _fields("Value in, out; int64_t sample;")
 
 class QuantisePlanes(Operation):
     """Planes as whole numbers of 8 bits: a plane of ``out`` has four of ``in``, a byte each, in every column. Both are laid out
     alike; ``before`` floats of a plane lie before its first row, and all of it is written. What ``mask`` [plane / 16] keeps of
     a plane's memory decides the range, for every ``period``-th vector together, and lane by lane, or of all lanes where they
-    are ``alike``. ``range`` is [period][step, zero][16], the first for the vector that the first row begins with."""
-    _fields_ = _fields("Value in, out, range; const uint16_t* mask; int64_t before, period, alike;")
+    are ``alike``. ``range`` is [step, zero][period][16], the first for the vector that the first row begins with. ``apart``: a
+    plane of ``out`` has one of ``in``, byte by byte."""
+    _fields_ = _fields("Value in, out, range; const uint16_t* mask; int64_t before, period, alike, apart;")
+
+class SplitFours(Operation):
+    """Planes of four bytes in each of 16 or 32 columns, to four of one byte each, where they lie."""
+    _fields_ = _fields("Value in;")
 
 class SparseConvDot(Product):
     """``SparseConv`` in whole numbers: ``in`` and ``range`` are what ``QuantisePlanes`` wrote. The weight of a tap is four of 8
@@ -227,6 +237,13 @@ class SparseConvDot(Product):
     _fields_ = _fields("""Value range; const Tap* taps; const int32_t* starts; const int32_t* totals; const float* scales;
         const uint16_t* mask; const int64_t* shifts; const uint16_t* keeps; const Stretch* stretches;
         int64_t stretch_count, vectors, row_vectors, tile, blocks, groups, period;""")
+
+class SparseConvBytes(Product):
+    """``SparseConv`` in whole numbers, with any mask: ``in`` is what ``QuantisePlanes`` wrote ``apart``. A quad is four weights
+    of an output; ``starts`` is [blocks][outputs], then the end, by blocks of input planes that fit the first cache.
+    ``totals`` is the sum of each output's weights, ``scales`` what a step of them is worth. Nothing is moved."""
+    _fields_ = _fields("""Value range; const Quad* quads; const int32_t* starts; const int32_t* totals; const float* scales;
+        const uint16_t* mask; const Stretch* stretches; int64_t stretch_count, blocks, period;""")
 
 class SellDot(Product):
     """``Sell`` in whole numbers: ``in`` is what ``QuantiseVector`` wrote. A slot is four weights of each of 16 rows, the four of
@@ -491,6 +508,8 @@ KERNELS: dict[type[Operation], str] = {
     QuantiseVector: "dense/quantise.inl",
     QuantisePlanes: "dense/quantise.inl",
     SparseConvDot: "sparse/sparse_conv_dot.inl",
+    SparseConvBytes: "sparse/sparse_conv_bytes.inl",
+    SplitFours: "sparse/sparse_conv_bytes.inl",
     SellDot: "sparse/sell_dot.inl",
     GemvDot: "dense/gemv_dot.inl",
     DenseHx16: "dense/hx16.inl",
@@ -553,6 +572,7 @@ _PARTS: tuple[type[ctypes.Structure], ...] = (
     Strided,
     Array,
     Tap,
+    Quad,
     Stretch,
     Op,
     Vectors,

@@ -118,6 +118,11 @@ class Analysis:
         """Whether a node makes a vector of whatever it reads."""
         return node.op in ("flatten", "reshape") and len(self.shapes[node.output]) == 1
 
+    def rounds_lanes(self, node: Node) -> bool:
+        """Whether a node multiplies whole numbers in lanes: vectors are then rounded before they are put there."""
+        multiplies = node.op == "linear" and node.output in self.batched
+        return multiplies and self.format(node, "lanes") in formats.WHOLE_FORMATS
+
     def format(self, node: Node, mode: str) -> str:
         """In which format a product is computed: as measured, or by rule of thumb. ``mode`` is vector, planes or lanes."""
         reach, tiling = self.reaches.get(node.output), self.tilings.get(node.output)

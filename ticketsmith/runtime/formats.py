@@ -30,8 +30,8 @@ FORMER_NAMES = {
 }
 """Names of formats in files that were written before the formats had those of the field."""
 
-DOT_FORMAT = "sparse_conv_dot"
-"""That of planes and lanes of whole numbers."""
+DOT_FORMAT, BYTES_FORMAT = WHOLE_FORMATS = ("sparse_conv_dot", "sparse_conv_bytes")
+"""Those of planes and lanes of whole numbers: weights of four channels together, and of any four inputs."""
 
 _WHOLE = {"vector": ("sell", "sell_wide", "gemv")}
 """Those that also multiply whole numbers."""
@@ -83,7 +83,7 @@ def candidates(mode: str, shared: bool = True, tiled: bool = True, dot: bool = F
     if not (shared and tiled):
         wrong.add("winograd")
     sparse, *others = [name for name in _CANDIDATES[mode] if name not in wrong]
-    return (sparse, DOT_FORMAT, *others) if dot else (sparse, *others)
+    return (sparse, *WHOLE_FORMATS, *others) if dot else (sparse, *others)
 
 
 def cold(graph: Graph) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Analysis
+from ticketsmith.runtime.formats import BYTES_FORMAT
 from ticketsmith.runtime.graph import Shape
 from ticketsmith.runtime.layout import Halo, Layout
 
@@ -84,7 +85,8 @@ def resolve(analysis: Analysis) -> Resolutions:
         halos[size] = halos[size].union(reach.halo if reach.direct else Halo())
         if np.any(reach.shift_r) or np.any(reach.shift_c):
             farthest[size] = max(farthest.get(size, 0), int(np.abs(reach.shift_c).max()))
-            sparse[size] += -weight.size if name == "dense_hx16" else int(np.count_nonzero(weight))
+            count = int(np.count_nonzero(weight))
+            sparse[size] += -weight.size if name == "dense_hx16" else -count if name == BYTES_FORMAT else count
     whole = {
         size for size, far in farthest.items()
         if layout.whole_row(size[1]) <= _MOST_WASTE * size[1] and far < layout.LANES and sparse[size] > 0

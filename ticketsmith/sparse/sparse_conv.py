@@ -15,6 +15,7 @@ from ticketsmith.sparse.pattern import Pattern, cumulated
 from ticketsmith.sparse.values import aligned
 
 TAP = np.dtype(abi.Tap)
+QUAD = np.dtype(abi.Quad)
 STRETCH = np.dtype(abi.Stretch)
 _SPARE = 2
 """Taps behind the last one: the kernels know where they read from two taps before."""
@@ -81,6 +82,49 @@ class SparseConv:
         """Sums of ``values`` [nnz], one for each of what ``starts`` begins."""
         ends = cumulated(values[self.order])[self.starts]
         return np.diff(ends).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Quads:
+    """Four taps of an output together, whatever they read, by block of input planes and output plane: ``starts`` is [blocks *
+    outputs + 1]. Of the last of each, taps may be missing: their weights are 0."""
+
+    offsets: NDArray[np.int32]
+    """[quads, 4]"""
+    starts: NDArray[np.int32]
+    blocks: int
+    places: NDArray[np.intp]
+    """[nnz]: where each value of the pattern lies in quads."""
+
+    @classmethod
+    def of(cls, pattern: Pattern, offsets: NDArray[np.int64], planes: NDArray[np.int64], block_planes: int) -> Quads:
+        """As ``SparseConv.of``, without moves."""
+        (row, column), outputs = pattern.places, len(pattern.mask)
+        where = row if len(offsets) > 1 else 0
+        offset, plane = offsets[where, column], planes[where, column]
+        if offset.size and (offset.max() >= 2**31 or offset.min() < -(2**31)):
+            raise TicketSmithError("a layer is too large: its input does not fit 32-bit offsets.")
+        blocks = max(1, -(-(int(planes.max()) + 1) // block_planes))
+        key = plane // block_planes * outputs + row
+        order, counts = np.argsort(key, kind="stable"), np.bincount(key, minlength=blocks * outputs)
+        starts = cumulated(-(-counts // 4))
+        within = np.arange(len(order)) - np.repeat(cumulated(counts)[:-1], counts)
+        slots = np.repeat(4 * starts[:-1], counts) + within
+        places = np.empty_like(order)
+        places[order] = slots
+        first = np.zeros(int(starts[-1]), np.int64)
+        begins = slots % 4 == 0
+        first[slots[begins] // 4] = offset[order][begins]
+        each: NDArray[np.int32] = np.repeat(first, 4).astype(np.int32)
+        each[slots] = offset[order]
+        return cls(each.reshape(-1, 4), starts.astype(np.int32), blocks, places)
+
+    def packed(self, values: NDArray[np.int8]) -> NDArray[Any]:
+        """``values`` [nnz] with their offsets, in the order in which they are read."""
+        quads, weights = aligned(max(1, len(self.offsets)), QUAD), np.zeros((len(self.offsets), 4), np.int8)
+        weights.reshape(-1)[self.places] = values
+        quads["offset"][: len(weights)], quads["weights"][: len(weights)] = self.offsets, weights.view(np.int32)[:, 0]
+        return quads
 
 
 def in_fours(weight: NDArray[Any]) -> Pattern:

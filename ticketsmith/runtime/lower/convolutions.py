@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
-from ticketsmith.runtime.formats import DOT_FORMAT
+from ticketsmith.runtime.formats import BYTES_FORMAT, DOT_FORMAT
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
 from ticketsmith.runtime.lower import dots
@@ -84,6 +84,8 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
         source_key = f"{source_key} split for {node.output}"
         phase = reach.phase_r[:, None] * wide + np.arange(wide)
     own = source.layout
+    if format_ == BYTES_FORMAT and np.any(moves):  # rows are whole here, so that nothing lies beside them
+        format_ = "sparse_conv"
     if dot:
         fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
         planes, inner, channels = (
@@ -110,6 +112,9 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     taps = Taps(offset, plane, move, cols, plane_bytes, tile=tile, moves_rows=moves_rows)
     if dot:
         dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, lowering)
+    elif format_ == BYTES_FORMAT:
+        planes = dots.quantised(source_key, source, 0, lowering, source_key != node.inputs[0], apart=True)
+        dots.plane_bytes(node, flat, planes, taps, lowering)
     else:
         plane_product(node, flat, source, taps, format_, lowering)
 
@@ -191,9 +196,9 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
     own, out = source.layout, lowering.resolutions.lane_layout(lowering.shapes[node.output])
     channels, format_ = lowering.shapes[node.inputs[0]][0], lowering.analysis.format(node, "lanes")
     flat: NDArray[Any] = weight.reshape(outputs, -1)
+    key = node.inputs[0] if reach.stride == (1, 1) else f"{node.inputs[0]} dealt for {node.output}"
     if dot := format_ == DOT_FORMAT:
         fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
-        key = node.inputs[0] if reach.stride == (1, 1) else f"{node.inputs[0]} dealt for {node.output}"
         planes, inner, channels = (
             dots.quantised(key, source, count, lowering, key != node.inputs[0]),
             inner // 4,
@@ -208,6 +213,9 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
     taps = Taps(offset, plane, np.zeros_like(offset), own.cols, plane_bytes, own.row)
     if dot:
         dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, lowering)
+    elif format_ == BYTES_FORMAT:
+        planes = dots.quantised(key, source, count, lowering, key != node.inputs[0], apart=True)
+        dots.plane_bytes(node, flat, planes, taps, lowering)
     else:
         plane_product(node, flat, source, taps, format_, lowering)
 

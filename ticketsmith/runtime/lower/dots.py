@@ -18,10 +18,10 @@ from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.lower.products import TILE, Taps, product_fields, row_stretches
-from ticketsmith.runtime.operands import Tensor
+from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.sparse.pattern import Pattern
-from ticketsmith.sparse.sparse_conv import SparseConv
-from ticketsmith.sparse.values import Floats, each_of_four, fours, padded, quantized
+from ticketsmith.sparse.sparse_conv import Quads, SparseConv
+from ticketsmith.sparse.values import Floats, aligned, each_of_four, fours, padded, quantized
 
 
 class Fours(NamedTuple):
@@ -39,17 +39,20 @@ class Fours(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """Planes of four channels, the range of what they stand for, and after how many vectors another range begins."""
+    """Planes of bytes, of four channels side by side or of one, the range of what they stand for, and after how many vectors
+    another range begins."""
 
     planes: Tensor
     range_: Tensor
     period: int
 
 
-def quantised(key: str, source: Tensor, lanes: int, lowering: Lowering, dealt: bool = False) -> Bytes:
+def quantised(
+    key: str, source: Tensor, lanes: int, lowering: Lowering, dealt: bool = False, apart: bool = False
+) -> Bytes:
     """``source``, once for all readers of ``key``. An image has one range; tokens, and with ``lanes`` samples, have one each.
-    Of planes that were ``dealt``, rows and columns beyond the value itself are read, too."""
-    name = f"{key} {source.layout.key}"
+    Of planes that were ``dealt``, rows and columns beyond the value itself are read, too. ``apart``: not by four channels."""
+    name = f"{key} {source.layout.key} {apart}"
     if name in lowering.quantised:
         known: Bytes = lowering.quantised[name]
         return known
@@ -57,15 +60,58 @@ def quantised(key: str, source: Tensor, lanes: int, lowering: Lowering, dealt: b
     mask = np.full(own.plane // LANES, 0xFFFF, np.uint16) if dealt else own.columns_mask
     is_image = own.key != "flat" and not lanes
     period = 1 if is_image else lanes // LANES or own.plane // LANES
-    fours = own._replace(planes=-(-own.planes // 4), key=("fours", own.key, name))
+    low = own._replace(planes=-(-own.planes // 4), key=("fours", own.key, name))
+    if apart:  # byte by byte as it is float by float
+        low = own._replace(plane=own.plane // 4, origin=own.origin // 4, key=("bytes", own.key, name))
     space = abi.Space(source.space) if source.space == abi.Space.BATCH else abi.Space.SAMPLE
-    planes, range_ = Tensor.new(fours, space), Tensor.new(layout.vector(2 * LANES * period), space)
+    planes, range_ = Tensor.new(low, space), Tensor.new(layout.vector(2 * LANES * period), space)
     lowering.emit(
         abi.QuantisePlanes, in_=source, out=planes, range=range_, mask=mask, before=own.origin, period=period,
-        alike=is_image, batch=source.batched, work=own.planes * own.plane,
+        alike=is_image, apart=apart, batch=source.batched, work=own.planes * own.plane,
     )  # fmt: skip
     result = lowering.quantised[name] = Bytes(planes, range_, period)
     return result
+
+
+def quantised_samples(key: str, lowering: Lowering, apart: bool) -> Bytes:
+    """The vector ``key`` of each sample, and then what it has become into lanes: that is a quarter of what it was."""
+    name = f"{key} by sample {apart}"
+    if name not in lowering.quantised:
+        source, lanes = lowering.tensors[key], lowering.lanes
+        fours = -(-source.layout.planes // 4)
+        floats, period = 2 * LANES + up(fours), lanes // LANES
+        samples = Tensor.new(layout.vector(floats * lanes), abi.Space.BATCH)
+        planes = Tensor.new(layout.columns(fours, lanes), abi.Space.BATCH)
+        range_ = Tensor.new(layout.vector(2 * LANES * period), abi.Space.BATCH)
+        of_one = samples.as_layout(layout.vector(floats))
+        lowering.emit(abi.QuantiseVector, in_=source, out=of_one, sample=floats)
+        ends, bytes_ = (Strided(samples, LANES, 1, 1, floats, offset) for offset in (0, 2 * LANES))
+        lowering.copy(ends, Strided(range_, period * LANES, 1, 1, 1), (2, 1, 1), lanes=True)
+        lowering.copy(bytes_, lowering.lane_side(planes), (1, 1, fours), lanes=True)
+        if apart:
+            lowering.emit(abi.SplitFours, in_=planes, batch=True, work=fours * lanes)
+            planes = planes.as_layout(planes.layout._replace(planes=4 * fours, plane=lanes // 4))
+        lowering.quantised[name] = Bytes(planes, range_, period)
+    result: Bytes = lowering.quantised[name]
+    return result
+
+
+def plane_bytes(node: Node, weight: Floats, source: Bytes, taps: Taps, lowering: Lowering) -> None:
+    """``weight`` [outputs, taps] on planes of bytes; taps read in them where they would in planes of floats."""
+    residual, out = lowering.read_residual(node), lowering.new(node)
+    numbers, scales = quantized(weight, stored(lowering.analysis.dtype_of(node)), up(len(weight)))
+    assert scales is not None
+    mask, stretches = row_stretches(out.layout, taps)
+    pattern = Pattern.of(numbers)
+    view = Quads.of(pattern, taps.offset, taps.plane, max(4, 4 * taps.cached_planes))
+    totals = aligned(len(weight), np.int32)
+    totals[:] = numbers.sum(axis=1, dtype=np.int32)
+    lowering.emit(
+        abi.SparseConvBytes, **product_fields(node, source.planes, out, residual, lowering), range=source.range_,
+        quads=view.packed(pattern.values(numbers)), starts=view.starts, totals=totals, scales=scales, mask=mask,
+        stretches=stretches, stretch_count=len(stretches), blocks=view.blocks, period=source.period, batch=out.batched,
+        work=len(view.offsets) * out.layout.sweep[1] * LANES,
+    )  # fmt: skip
 
 
 def plane_dots(node: Node, weight: Fours, source: Bytes, taps: Taps, lowering: Lowering) -> None:

@@ -59,8 +59,14 @@ def reshape(node: Node, lowering: Lowering) -> None:
 
 
 def _flatten(node: Node, lowering: Lowering) -> None:
-    shape, source = lowering.shapes[node.inputs[0]], lowering.read_view(node.inputs[0], node).tensor
-    if node.output in lowering.analysis.batched:
+    shape, source = lowering.shapes[node.inputs[0]], lowering.tensors[node.inputs[0]]
+    users = lowering.analysis.users(node.output)
+    one_by_one = (
+        source.space in (Space.SAMPLE, Space.INPUT) and users and all(map(lowering.analysis.rounds_lanes, users))
+    )
+    if not one_by_one:
+        source = lowering.read_view(node.inputs[0], node).tensor
+    if node.output in lowering.analysis.batched and not one_by_one:
         lanes, (planes, rows, cols) = lowering.lanes, lowering.lane_extent(source, shape)
         if planes == 1:
             lowering.tensors[node.output] = source.as_layout(layout.columns(math.prod(shape), lanes))
@@ -74,7 +80,7 @@ def _flatten(node: Node, lowering: Lowering) -> None:
     if dense and not (outside and not _only_multiplied(node.output, lowering)):
         lowering.tensors[node.output] = source.as_layout(flat)
         return
-    out = lowering.new(node)
+    out = lowering.tensors[node.output] = Tensor.new(flat, Space.SAMPLE)
     if dense:
         _move(source.as_layout(flat), out, lowering)
     elif len(shape) == 3:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ticketsmith.runtime.formats import DOT_FORMAT
+from ticketsmith.runtime.formats import BYTES_FORMAT, WHOLE_FORMATS
 from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.lower import dots
@@ -14,16 +14,29 @@ from ticketsmith.runtime.lower.products import Taps, planes_linear, vector_produ
 
 def linear(node: Node, lowering: Lowering) -> None:
     """Features with one vector, or with each column of tokens or of samples."""
-    source = lowering.read(node.inputs[0], node)
-    batched = node.output in lowering.analysis.batched
+    name, batched = node.inputs[0], node.output in lowering.analysis.batched
+    if batched and lowering.analysis.rounds_lanes(node) and not lowering.tensors[name].batched:
+        apart = lowering.analysis.format(node, "lanes") == BYTES_FORMAT
+        _dots(node, dots.quantised_samples(name, lowering, apart), lowering.lanes, apart, lowering)
+        return
+    source = lowering.read(name, node)
     if source.layout.is_vector:
         vector_product(node, lowering)
-    elif lowering.analysis.format(node, "lanes" if batched else "planes") != DOT_FORMAT:
-        planes_linear(node, lowering)
+    elif (format_ := lowering.analysis.format(node, "lanes" if batched else "planes")) in WHOLE_FORMATS:
+        apart = format_ == BYTES_FORMAT
+        planes = dots.quantised(name, source, lowering.lanes if batched else 0, lowering, apart=apart)
+        _dots(node, planes, source.layout.plane, apart, lowering)
     else:
-        weight = dots.Fours.of(lowering.graph.parameter(node, "weight"), lowering.analysis.dtype_of(node))
-        planes = dots.quantised(node.inputs[0], source, lowering.lanes if batched else 0, lowering)
-        own = source.layout
-        plane = np.arange(weight.numbers.shape[1], dtype=np.int64)[None]
-        taps = Taps(plane * own.plane, plane, np.zeros_like(plane), own.cols, own.sweep[1] * LANES * 4)
-        dots.plane_dots(node, weight, planes, taps, lowering)
+        planes_linear(node, lowering)
+
+
+def _dots(node: Node, planes: dots.Bytes, distance: int, apart: bool, lowering: Lowering) -> None:
+    """``distance``: columns of a plane's memory."""
+    weight, own = lowering.graph.parameter(node, "weight"), planes.planes.layout
+    fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
+    plane = np.arange(weight.shape[1] if apart else fours.numbers.shape[1], dtype=np.int64)[None]
+    taps = Taps(plane * distance, plane, np.zeros_like(plane), own.cols, own.sweep[1] * LANES * 4)
+    if apart:
+        dots.plane_bytes(node, weight, planes, taps, lowering)
+    else:
+        dots.plane_dots(node, fours, planes, taps, lowering)

@@ -12,75 +12,126 @@ inline Steps steps(F16 low, F16 high, F16 bad) {
   const F16 step = maximum((high - low) / most, tiny) + bad, inverse = all(1.0f) / step;
   return {step, inverse, minimum(most, maximum(all(0.0f), rounded((all(0.0f) - low) * inverse)))};
 }
-inline F16 quantised(F16 x, const Steps& s) {
-  return minimum(all(255.0f), maximum(all(0.0f), rounded(x * s.inverse) + s.zero));
+// As whole numbers, which may lie beyond 0 to 255 where `x` was not between the ends of the range.
+template <bool ZERO>
+inline F16 in_steps(F16 x, const Steps& s) {
+  return ZERO ? rounded(x * s.inverse) + s.zero : rounded(x * s.inverse);
 }
-inline void store_steps(float* range, const Steps& s) {
-  store(range, s.step);
-  float zero[16];
-  store(zero, s.zero);
-  auto* whole = reinterpret_cast<int32_t*>(range + 16);
-  for (int i = 0; i < 16; i++) whole[i] = zero[i] > 0.0f ? static_cast<int32_t>(zero[i]) : 0;
+// A vector of what one step is worth, and of the bytes that stand for 0.
+inline void store_steps(float* step, float* zero, const Steps& s) {
+  store(step, s.step);
+  float each[16];
+  store(each, s.zero);
+  auto* whole = reinterpret_cast<int32_t*>(zero);
+  for (int i = 0; i < 16; i++) whole[i] = each[i] > 0.0f ? static_cast<int32_t>(each[i]) : 0;
+}
+
+// Of some vectors; in four parts, since each waits for the last.
+struct Extremes {
+  F16 low[4], high[4], bad[4];
+  Extremes() {
+    for (int i = 0; i < 4; i++) low[i] = high[i] = bad[i] = all(0.0f);
+  }
+  inline void add(int i, F16 x) {
+    low[i] = minimum(low[i], x), high[i] = maximum(high[i], x), bad[i] = fma(x, all(0.0f), bad[i]);
+  }
+  // The steps of each lane, or of all together.
+  inline Steps steps_of(bool alike) const {
+    const F16 least = minimum(minimum(low[0], low[1]), minimum(low[2], low[3]));
+    const F16 most = maximum(maximum(high[0], high[1]), maximum(high[2], high[3]));
+    const F16 nan = (bad[0] + bad[1]) + (bad[2] + bad[3]);
+    if (!alike) return steps(least, most, nan);
+    return steps(all(-largest(all(0.0f) - least)), all(largest(most)), all(sum(nan)));
+  }
+};
+
+// By 64, with whatever behind the last.
+template <bool ZERO>
+inline void pack_vector(const float* x, uint8_t* bytes, int64_t inputs, const Steps& s) {
+  int64_t i = 0;
+  F16 each[4];
+  for (; i + 64 <= inputs; i += 64) {
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; part++) each[part] = in_steps<ZERO>(load(x + i + 16 * part), s);
+    store_bytes(bytes + i, each);
+  }
+  if (i == inputs) return;
+  for (int64_t part = 0; part < 4; part++) {
+    const int64_t left = inputs - i - 16 * part;
+    each[part] = in_steps<ZERO>(left > 0 ? load_first(x + i + 16 * part, left) : all(0.0f), s);
+  }
+  store_bytes(bytes + i, each);
 }
 
 int quantise_vector(const QuantiseVector& k, const Place& place, Share share) {
   if (share.index) return Status::OK;
   const float* x = at(k.in, place);
-  float* out = at(k.out, place);
+  float* out = at(k.out, place) + k.sample * place.sample;
   const int64_t inputs = k.in.planes;
-  F16 low = all(0.0f), high = low, bad = low;
-  for (int64_t i = 0; i < inputs; i += 16) {
-    const F16 each = inputs - i >= 16 ? load(x + i) : load_first(x + i, inputs - i);
-    low = minimum(low, each), high = maximum(high, each), bad = fma(each, all(0.0f), bad);
-  }
-  const float most = largest(high), least = largest(all(0.0f) - low), nan = sum(bad);
-  const Steps s = steps(all(-least), all(most), all(nan));
-  store_steps(out, s);
-  auto* bytes = reinterpret_cast<uint8_t*>(out + 32);
-  const int64_t vectors = k.out.planes / 4 - 8;  // in all, without the range
+  Extremes extremes;
   int64_t i = 0;
-  for (; i < inputs / 16; i++) store_bytes(bytes + 16 * i, quantised(load(x + 16 * i), s));
-  if (inputs % 16) store_bytes(bytes + 16 * i, quantised(load_first(x + 16 * i, inputs % 16), s)), i++;
-  for (; i < vectors; i++) store_bytes(bytes + 16 * i, all(0.0f));
+  for (; i + 64 <= inputs; i += 64)
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; part++) extremes.add(part, load(x + i + 16 * part));
+  for (; i < inputs; i += 16) extremes.add(0, inputs - i >= 16 ? load(x + i) : load_first(x + i, inputs - i));
+  const Steps s = extremes.steps_of(true);
+  store_steps(out, out + 16, s);
+  auto* bytes = reinterpret_cast<uint8_t*>(out + 32);
+  if (largest(s.zero) > 0.0f) pack_vector<true>(x, bytes, inputs, s);
+  else pack_vector<false>(x, bytes, inputs, s);
+  for (i = (inputs + 63) / 64 * 16; i < k.out.planes - 32; i += 16) store(out + 32 + i, all(0.0f));
   return Status::OK;
 }
 
 // Of vector `first` of each plane's memory, and of every `period`-th.
 inline Steps plane_steps(const QuantisePlanes& k, const float* memory, int64_t first) {
-  F16 low = all(0.0f), high = low, bad = low;
-  for (int64_t p = 0; p < k.in.planes; p++)
+  Extremes extremes;
+  for (int64_t p = 0; p < k.in.planes; p += 4) {
+    const int64_t planes = smaller(4, k.in.planes - p);
+    const float* from = memory + p * k.in.plane;
     for (int64_t i = first; i < k.in.plane / 16; i += k.period) {
-      if (!k.mask[i]) continue;
-      const F16 each = keep(load(memory + p * k.in.plane + 16 * i), k.mask[i]);
-      low = minimum(low, each), high = maximum(high, each), bad = fma(each, all(0.0f), bad);
+      if (k.mask[i] == 0xffff && planes == 4) {
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; c++) extremes.add(c, load(from + c * k.in.plane + 16 * i));
+      } else if (k.mask[i]) {
+        for (int c = 0; c < planes; c++) extremes.add(c, keep(load(from + c * k.in.plane + 16 * i), k.mask[i]));
+      }
     }
-  if (k.alike) {
-    const float most = largest(high), least = largest(all(0.0f) - low), nan = sum(bad);
-    low = all(-least), high = all(most), bad = all(nan);
   }
-  return steps(low, high, bad);
+  return extremes.steps_of(k.alike);
 }
 
-// Four planes to one of four bytes: what lies around the images, zeros, is done alike.
+// Four planes to one of four bytes, or to four of bytes, from vector `first` of their memory on: what lies around the images,
+// zeros, is done alike.
+template <bool ZERO>
+inline void pack_planes(const QuantisePlanes& k, const float* from, uint8_t* to, int64_t planes, int64_t first, const Steps& s) {
+  for (int64_t i = first; i < k.in.plane / 16; i += k.period) {
+    F16 each[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++)
+      each[c] = c < planes ? in_steps<ZERO>(load(from + c * k.in.plane + 16 * i), s) : all(0.0f);
+    if (k.apart) store_apart(to + 16 * i, 4 * k.out.plane, planes, each);
+    else store_fours(to + 64 * i, each);
+  }
+}
+
 int quantise_planes(const QuantisePlanes& k, const Place& place, Share share) {
   const float* memory = at(k.in, place) - k.before;
-  float *out = at(k.out, place) - k.before, *range = at(k.range, place);
-  const Range fours = part(k.out.planes, share);
-  const int64_t before = k.before / 16, all_vectors = k.in.plane / 16;
+  auto* out = reinterpret_cast<uint8_t*>(at(k.out, place)) - (k.apart ? 1 : 4) * k.before;
+  float* range = at(k.range, place);
+  const Range fours = part((k.in.planes + 3) / 4, share);
+  const int64_t before = k.before / 16;
   for (int64_t v = 0; v < k.period; v++) {
     const int64_t first = (v + before) % k.period;
     const Steps s = plane_steps(k, memory, first);
-    if (!share.index) store_steps(range + 32 * v, s);
+    if (!share.index) store_steps(range + 16 * v, range + 16 * (k.period + v), s);
+    const bool zero = largest(s.zero) > 0.0f;
     for (int64_t q = fours.begin; q < fours.end; q++) {
       const float* from = memory + 4 * q * k.in.plane;
-      float* to = out + q * k.out.plane;
+      uint8_t* to = out + (k.apart ? 4 : 1) * q * 4 * k.out.plane;
       const int64_t planes = smaller(4, k.in.planes - 4 * q);
-      for (int64_t i = first; i < all_vectors; i += k.period) {
-        F16 each[4];
-        for (int c = 0; c < 4; c++) each[c] = c < planes ? quantised(load(from + c * k.in.plane + 16 * i), s) : all(0.0f);
-        const I16 low = to_ints(fma(each[1], all(256.0f), each[0])), high = to_ints(fma(each[3], all(256.0f), each[2]));
-        store_ints(reinterpret_cast<int32_t*>(to + 16 * i), low + high * all_ints(65536));
-      }
+      if (zero) pack_planes<true>(k, from, to, planes, first, s);
+      else pack_planes<false>(k, from, to, planes, first, s);
     }
   }
   return Status::OK;

@@ -159,8 +159,41 @@ inline I16 operator-(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline F16 to_floats(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 to_ints(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
-inline void store_bytes(uint8_t* p, F16 a) {  // of whole numbers of 0 to 255
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+// 64 whole numbers, cut off at 0 and 255, as bytes: within quarters four of each vector.
+inline __m512i to_bytes(const F16* vectors) {
+  const __m512i low = _mm512_packs_epi32(to_ints(vectors[0]).v, to_ints(vectors[1]).v);
+  const __m512i high = _mm512_packs_epi32(to_ints(vectors[2]).v, to_ints(vectors[3]).v);
+  return _mm512_packus_epi16(low, high);
+}
+inline __m512i by_vectors(__m512i bytes) {
+  return _mm512_permutexvar_epi32(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), bytes);
+}
+inline void store_bytes(uint8_t* p, const F16* vectors) {  // one vector behind the other
+  _mm512_storeu_si512(p, by_vectors(to_bytes(vectors)));
+}
+inline void store_apart(uint8_t* p, int64_t distance, int64_t count, const F16* vectors) {  // the first `count` alone
+  const __m512i bytes = by_vectors(to_bytes(vectors));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(bytes));
+  if (count > 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + distance), _mm512_extracti32x4_epi32(bytes, 1));
+  if (count > 2) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 2 * distance), _mm512_extracti32x4_epi32(bytes, 2));
+  if (count > 3) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 3 * distance), _mm512_extracti32x4_epi32(bytes, 3));
+}
+inline __m512i turned_fours(__m512i bytes) {  // four by four in each quarter
+  const __m512i turn = _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
+  return _mm512_shuffle_epi8(bytes, turn);
+}
+inline void store_fours(uint8_t* p, const F16* vectors) {  // side by side
+  _mm512_storeu_si512(p, turned_fours(to_bytes(vectors)));
+}
+inline void split_bytes(uint8_t* p, int64_t columns) {
+  const __m512i a = by_vectors(turned_fours(_mm512_loadu_si512(p)));
+  if (columns == 16) {
+    _mm512_storeu_si512(p, a);
+    return;
+  }
+  const __m512i b = by_vectors(turned_fours(_mm512_loadu_si512(p + 64))), first = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);
+  _mm512_storeu_si512(p, _mm512_permutex2var_epi64(a, first, b));
+  _mm512_storeu_si512(p + 64, _mm512_permutex2var_epi64(a, _mm512_add_epi64(first, _mm512_set1_epi64(4)), b));
 }
 inline F16 as_floats(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
 inline I16 as_ints(F16 a) { return {_mm512_castps_si512(a.v)}; }
@@ -213,6 +246,18 @@ struct FastDots {
     const __m512i index = _mm512_loadu_si512(columns), low = pick(block.part, index);
     if constexpr (WIDTH == 128) return low;
     else return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, pick(block.part + 2, index));
+  }
+  static inline void gather(const uint8_t* p, const int32_t* offset, Bytes& low, Bytes& high) {
+    const auto pair = [&](int c) {
+      const auto at = [&](int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + offset[c + i])); };
+      return _mm512_inserti64x4(_mm512_castsi256_si512(at(0)), at(1), 1);
+    };
+    const __m512i step = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i first = _mm512_add_epi32(_mm512_mullo_epi32(step, _mm512_set1_epi32(0x01010101)), _mm512_set1_epi32(0x60402000));
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(0x10101010)), b = pair(2);
+    low = high = pair(0);
+    asm("vpermt2b %2, %1, %0" : "+v"(low) : "v"(first), "v"(b));
+    asm("vpermt2b %2, %1, %0" : "+v"(high) : "v"(second), "v"(b));
   }
   // Byte i of each eight takes the bits 4i - 4 .. 4i + 4, of which the upper four are the weight.
   static inline Weights nibbles(const uint8_t* p) {

@@ -10,11 +10,33 @@ inline I16 as_ints(F16 a) {
   __builtin_memcpy(&r, &a, 64);
   return r;
 }
-// Whole numbers of 0 to 255 in floats as bytes; anything for NaN.
-inline void store_bytes(uint8_t* p, F16 a) {
-  float each[16];
-  store(each, a);
-  for (int i = 0; i < 16; i++) p[i] = each[i] > 0.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 0;
+// 64 whole numbers, cut off at 0 and 255, as bytes: one vector behind the other, and side by side.
+inline void store_bytes(uint8_t* p, const F16* vectors) {
+  for (int c = 0; c < 4; c++) {
+    float each[16];
+    store(each, vectors[c]);
+    for (int i = 0; i < 16; i++)
+      p[16 * c + i] = each[i] > 0.0f ? each[i] < 255.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 255 : 0;
+  }
+}
+inline void store_fours(uint8_t* p, const F16* vectors) {
+  F16 each[4];
+  for (int c = 0; c < 4; c++) each[c] = minimum(all(255.0f), maximum(all(0.0f), vectors[c]));
+  const I16 low = to_ints(fma(each[1], all(256.0f), each[0])), high = to_ints(fma(each[3], all(256.0f), each[2]));
+  store_ints(reinterpret_cast<int32_t*>(p), low + high * all_ints(65536));
+}
+// The inverse of `store_fours` for 16 or 32 columns, where they lie: four rows of bytes.
+inline void split_bytes(uint8_t* p, int64_t columns) {
+  uint8_t split[128];
+  for (int64_t i = 0; i < columns; i++)
+    for (int64_t c = 0; c < 4; c++) split[columns * c + i] = p[4 * i + c];
+  __builtin_memcpy(p, split, static_cast<size_t>(4 * columns));
+}
+// 16 bytes each, `distance` apart; of the first `count` alone.
+inline void store_apart(uint8_t* p, int64_t distance, int64_t count, const F16* vectors) {
+  uint8_t bytes[64];
+  store_bytes(bytes, vectors);
+  for (int64_t c = 0; c < count; c++) __builtin_memcpy(p + c * distance, bytes + 16 * c, 16);
 }
 #endif
 
@@ -37,6 +59,13 @@ struct ByMemory : Core {
     uint8_t picked[64];
     for (int i = 0; i < 64; i++) picked[i] = block.p[columns[i]];
     return Core::bytes(picked);
+  }
+  // Bytes of 32 columns from four places, side by side.
+  static inline void gather(const uint8_t* p, const int32_t* offset, Bytes& low, Bytes& high) {
+    uint8_t each[128];
+    for (int c = 0; c < 4; c++)
+      for (int i = 0; i < 32; i++) each[4 * i + c] = p[offset[c] + i];
+    low = Core::bytes(each), high = Core::bytes(each + 64);
   }
   // 64 weights of 4 bits, each 16 times what it is.
   static inline Weights nibbles(const uint8_t* p) {

@@ -44,8 +44,8 @@ struct SparseConvDotTile {
 
   // What the zeros of the inputs add to a sum of weights, taken off before.
   inline I16 begin(int64_t t, int32_t total) const {
-    const float* own = range + 32 * (k.period == 1 ? 0 : (vector + t) % k.period);
-    return all_ints(0) - load_ints(reinterpret_cast<const int32_t*>(own + 16)) * all_ints(total);
+    const float* zero = range + 16 * (k.period + (k.period == 1 ? 0 : (vector + t) % k.period));
+    return all_ints(0) - load_ints(reinterpret_cast<const int32_t*>(zero)) * all_ints(total);
   }
   template <int T>
   inline void begin_all(I16* sums, int32_t total) const {
@@ -85,7 +85,7 @@ struct SparseConvDotTile {
         F16 sums[T];
         const F16 bias = all(k.bias[o]), scale = all(k.scales[o]);
         EACH_VECTOR {
-          const F16 step = load(range + 32 * (k.period == 1 ? 0 : (vector + t) % k.period));
+          const F16 step = load(range + 16 * (k.period == 1 ? 0 : (vector + t) % k.period));
           sums[t] = fma(to_floats(total[t]), scale * step, bias);
         }
         finish<T>(target, sums, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
