@@ -566,14 +566,14 @@ def _attended(q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], scale: float, c
 def _attentions(size: int) -> Iterator[Case]:
     for causal in (0, 1):
         case = Case("causal" if causal else "whole", size)
-        x = case.numbers(3, 2, 5, size)  # [query, key or value; heads; width; tokens]
-        expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2).reshape(10, size)
-        query, key, value, out = (case.value(one.reshape(10, size)) for one in (*x, np.zeros_like(x[0])))
+        x = case.numbers(3, 2, 13, size)  # [query, key or value; heads; width; tokens]
+        expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2).reshape(26, size)
+        query, key, value, out = (case.value(one.reshape(26, size)) for one in (*x, np.zeros_like(x[0])))
         scratch = case.value(np.zeros((2 * size, size)))
         operation = abi.Attention(
             query=query, key=key, value=value, out=out, scratch=scratch, heads=2, causal=causal, scale=0.4
         )
-        yield case.add(operation, expected, out, 20 * size * size)
+        yield case.add(operation, expected, out, 52 * size * size)
 
 
 def _copies(size: int) -> Iterator[Case]:

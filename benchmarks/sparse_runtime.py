@@ -123,6 +123,53 @@ class MobileNet(nn.Module):
         return self.output(F.adaptive_avg_pool2d(self.layers(x), 1).flatten(1))
 
 
+class Encoder(nn.Module):
+    """A block of an encoder. Norms stand before attention and MLP, as in ViT, or behind their residuals, as in BERT
+    (``post``)."""
+
+    def __init__(self, width: int, heads: int, post: bool) -> None:
+        super().__init__()
+        self.heads, self.post = heads, post
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.proj = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def attend(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        parts = (
+            layer(x).view(batch, tokens, self.heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(*parts)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+    def expand(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.post:
+            x = self.norm1(x + self.attend(x))
+            return self.norm2(x + self.expand(x))
+        x = x + self.attend(self.norm1(x))
+        return x + self.expand(self.norm2(x))
+
+
+class Vit(nn.Module):
+    """A vision transformer of the width of DeiT-Tiny: patches of 4x4 of images of 32x32 and a class token, 6 blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 192, 4, 4)
+        self.token, self.positions = nn.Parameter(torch.zeros(192)), nn.Parameter(0.02 * torch.randn(65 * 192))
+        self.blocks = nn.Sequential(*(Encoder(192, 3, post=False) for _ in range(6)))
+        self.norm, self.output = nn.LayerNorm(192), nn.Linear(192, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), 1, -1), patches], 1) + self.positions.view(65, 192)
+        return self.output(self.norm(self.blocks(x))[:, 0])
+
+
 def wide(kernel: int) -> nn.Module:
     """AlexNet-like: large kernels and strides on images of 64x64."""
     return nn.Sequential(
@@ -146,9 +193,11 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mobilenet": (MobileNet, (3, 32, 32)),
     "wide": (lambda: wide(5), (3, 64, 64)),
     "mlp": (mlp, (784,)),
+    "vit": (Vit, (3, 32, 32)),
+    "minilm": (lambda: nn.Sequential(*(Encoder(384, 12, post=True) for _ in range(6))), (128, 384)),
     "gpt": (lambda: nn.Sequential(*(Block(768, 12) for _ in range(12))), (1, 768)),
 }
-TABLE = ["lenet", "cnn", "resnet20", "vgg", "gpt"]
+TABLE = ["lenet", "cnn", "resnet20", "vgg", "vit", "minilm", "gpt"]
 
 
 def sparse_model(name: str, sparsity: float) -> nn.Module:

@@ -32,6 +32,10 @@ from ticketsmith.sparse.values import Floats, aligned, padded
 FIRST_CACHE = 39_000
 """Bytes of inputs that a tile of a convolution may take: a first cache of 48 KiB, less what weights and outputs need."""
 
+_TWO_CACHES = 62_000
+"""The same of a product with tokens or samples, which reads whole planes and little else: where half of what it reads lies in
+the first cache, the second brings the rest in time, and fewer blocks mean fewer sums that are stored and read again."""
+
 TILE = 16
 """Vectors of a plane that are computed at once, at most: as many sums as registers hold beside a weight and inputs."""
 
@@ -48,7 +52,7 @@ class Taps:
     """What taps read [outputs, or 1 if all read the same; taps]: the offset, the input plane that it lies in, and by how many
     columns what was read is moved afterwards. Of a row of the input, the first ``cols`` columns count. ``plane_bytes`` of
     each input plane feed a tile of ``tile`` vectors. With ``row``, rows of the input lie so far apart, and each row of the
-    output is computed by itself. ``moves_rows``: a move is by rows, too."""
+    output is computed by itself. ``moves_rows``: a move is by rows, too. Parts of the input take ``cache`` bytes."""
 
     offset: NDArray[np.int64]
     plane: NDArray[np.int64]
@@ -58,11 +62,12 @@ class Taps:
     row: int = 0
     tile: int = TILE
     moves_rows: bool = False
+    cache: int = FIRST_CACHE
 
     @property
     def cached_planes(self) -> int:
-        """Of the input, that fit the first cache."""
-        return FIRST_CACHE // self.plane_bytes
+        """Of the input, that are read together."""
+        return self.cache // self.plane_bytes
 
 
 def vector_product(node: Node, lowering: Lowering) -> None:
@@ -84,7 +89,9 @@ def planes_linear(node: Node, lowering: Lowering) -> None:
         dense_px32(node, weight, source, inputs * own.plane, np.arange(own.cols, dtype=np.int64), lowering)
         return
     offset, move = (inputs * own.plane)[None], np.zeros_like(inputs)[None]
-    taps = Taps(offset, inputs[None], move, own.cols, own.sweep[1] * LANES * 4)
+    _, vectors = own.sweep
+    together = -(-vectors // -(-vectors // TILE))
+    taps = Taps(offset, inputs[None], move, own.cols, together * LANES * 4, cache=_TWO_CACHES)
     plane_product(node, weight, source, taps, format_, lowering)
 
 

@@ -2,57 +2,101 @@
 #pragma once
 #include "simd/common.inl"
 
-// Columns are queries: a vector holds one score of sixteen queries, and nothing is ever summed across lanes.
+// Sums that stay in registers: so many rows (keys, or features of values) by so many vectors of queries.
+constexpr int ATTENTION_ROWS = ACCUMULATORS >= 16 ? 8 : 4;
+constexpr int ATTENTION_VECTORS = ACCUMULATORS >= 16 ? 3 : 1;
+
+// sums[r][t] = sum over i < count of rows[r * row + i * step] * columns[i * column + 16 * t]
+template <int ROWS, int T>
+inline void attention_tile(const float* rows, int64_t row, int64_t step, const float* columns, int64_t column, int64_t count,
+                           F16 (*sums)[T]) {
+  F16 each[ROWS][T];
+  _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) EACH_VECTOR each[r][t] = all(0.0f);
+  for (int64_t i = 0; i < count; i++) {
+    F16 x[T];
+    EACH_VECTOR x[t] = load(columns + i * column + 16 * t);
+    _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) {
+      const F16 weight = all(rows[r * row + i * step]);
+      EACH_VECTOR each[r][t] = fma(weight, x[t], each[r][t]);
+    }
+  }
+  _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) EACH_VECTOR sums[r][t] = each[r][t];
+}
+
+// Calls take(r, sums) for each of `total` rows; for some of the last ones twice, so that tiles are whole.
+template <int T, class Take>
+inline void attention_rows(int64_t total, const float* rows, int64_t row, int64_t step, const float* columns, int64_t column,
+                           int64_t count, Take&& take) {
+  constexpr int ROWS = ATTENTION_ROWS;
+  F16 sums[ROWS][T];
+  if (total < ROWS)
+    for (int64_t r = 0; r < total; r++) {
+      attention_tile<1, T>(rows + r * row, row, step, columns, column, count, sums);
+      take(r, sums[0]);
+    }
+  else
+    for (int64_t begin = 0; begin < total; begin += ROWS) {
+      const int64_t first = smaller(begin, total - ROWS);
+      attention_tile<ROWS, T>(rows + first * row, row, step, columns, column, count, sums);
+      for (int r = 0; r < ROWS; r++) take(first + r, sums[r]);
+    }
+}
+
+struct AttentionTile {
+  const float *query, *key, *value;  // of a head
+  float *out, *scores;               // [keys][T vectors of queries]
+  int64_t query_plane, key_plane, value_plane, out_plane, width, tokens, begin;
+  bool causal;
+  float scale;
+
+  // T vectors of queries, from `begin` on. A vector holds one score of sixteen queries: nothing is summed across lanes.
+  template <int T>
+  void operator()() const {
+    const int64_t seen = causal ? smaller(tokens, begin + 16 * T) : tokens;
+    F16 most[T], total[T];
+    EACH_VECTOR most[t] = all(-__builtin_inff()), total[t] = all(0.0f);
+    attention_rows<T>(seen, key, 1, key_plane, query + begin, query_plane, width, [&](int64_t j, const F16* sums) {
+      EACH_VECTOR {
+        F16 score = sums[t] * all(scale);
+        const int64_t before = j - begin - 16 * t;  // so many of these queries must not see token j
+        if (causal && before > 0) {
+          const auto future = static_cast<uint16_t>(before >= 16 ? 0xffff : (1u << before) - 1);
+          score = keep(score, static_cast<uint16_t>(~future)) - keep(all(1e30f), future);
+        }
+        store(scores + 16 * (j * T + t), score);
+        most[t] = maximum(most[t], score);
+      }
+    });
+    for (int64_t j = 0; j < seen; j++) EACH_VECTOR {
+        const F16 e = exponential(load(scores + 16 * (j * T + t)) - most[t]);
+        store(scores + 16 * (j * T + t), e);
+        total[t] = total[t] + e;
+      }
+    EACH_VECTOR total[t] = all(1.0f) / total[t];
+    attention_rows<T>(width, value, value_plane, 1, scores, 16 * T, seen, [&](int64_t d, const F16* sums) {
+      EACH_VECTOR store(out + d * out_plane + begin + 16 * t, sums[t] * total[t]);
+    });
+  }
+};
+
 int attention(const Attention& k, const Place& place, Share share) {
-  const int64_t tokens = k.out.cols, width = k.out.planes / k.heads, stride = (tokens + 15) / 16 * 16;
+  const int64_t tokens = k.out.cols, width = k.out.planes / k.heads, vectors = (tokens + 15) / 16;
+  const int64_t chunks = (vectors + ATTENTION_VECTORS - 1) / ATTENTION_VECTORS;
   const Range heads = part(k.heads, share);
   for (int64_t h = heads.begin; h < heads.end; h++) {
-    const float* query = at(k.query, place) + h * width * k.query.plane;
-    const float* key = at(k.key, place) + h * width * k.key.plane;
     const float* value = at(k.value, place) + h * width * k.value.plane;
     float* out = at(k.out, place) + h * width * k.out.plane;
     if (k.out.plane == 1) {  // one token attends to itself
       for (int64_t d = 0; d < width; d++) out[d] = value[d];
       continue;
     }
-    float* scores = at(k.scratch, place) + h * tokens * stride;
-    for (int64_t c = 0; c < tokens; c += 16) {
-      const int64_t seen = k.causal ? smaller(tokens, c + 16) : tokens;
-      F16 most = all(-__builtin_inff());
-      for (int64_t j = 0; j < seen; j++) {
-        F16 even = all(0.0f), odd = all(0.0f);
-        int64_t d = 0;
-        for (; d + 2 <= width; d += 2) {
-          even = fma(all(key[d * k.key.plane + j]), load(query + d * k.query.plane + c), even);
-          odd = fma(all(key[(d + 1) * k.key.plane + j]), load(query + (d + 1) * k.query.plane + c), odd);
-        }
-        if (d < width) even = fma(all(key[d * k.key.plane + j]), load(query + d * k.query.plane + c), even);
-        F16 score = (even + odd) * all(static_cast<float>(k.scale));
-        if (k.causal && j > c) {  // queries c .. j-1 must not see token j
-          const uint16_t future = static_cast<uint16_t>((1u << (j - c)) - 1);
-          score = keep(score, static_cast<uint16_t>(~future)) - keep(all(1e30f), future);
-        }
-        store(scores + j * stride + c, score);
-        most = maximum(most, score);
-      }
-      F16 total = all(0.0f);
-      for (int64_t j = 0; j < seen; j++) {
-        const F16 e = exponential(load(scores + j * stride + c) - most);
-        store(scores + j * stride + c, e);
-        total = total + e;
-      }
-      const F16 each = all(1.0f) / total;
-      for (int64_t d = 0; d < width; d++) {
-        const float* v = value + d * k.value.plane;
-        F16 even = all(0.0f), odd = all(0.0f);
-        int64_t j = 0;
-        for (; j + 2 <= seen; j += 2) {
-          even = fma(all(v[j]), load(scores + j * stride + c), even);
-          odd = fma(all(v[j + 1]), load(scores + (j + 1) * stride + c), odd);
-        }
-        if (j < seen) even = fma(all(v[j]), load(scores + j * stride + c), even);
-        store(out + d * k.out.plane + c, (even + odd) * each);
-      }
+    AttentionTile tile{at(k.query, place) + h * width * k.query.plane, at(k.key, place) + h * width * k.key.plane, value, out,
+                       at(k.scratch, place) + h * tokens * 16 * vectors, k.query.plane, k.key.plane, k.value.plane, k.out.plane,
+                       width, tokens, 0, k.causal != 0, static_cast<float>(k.scale)};
+    for (int64_t c = 0; c < chunks; c++) {
+      const int64_t first = vectors * c / chunks;
+      tile.begin = 16 * first;
+      with_constant<ATTENTION_VECTORS>(vectors * (c + 1) / chunks - first, tile);
     }
   }
   return Status::OK;

@@ -56,6 +56,22 @@ inline F16 error_function(F16 x) {  // Abramowitz and Stegun 7.1.26: 1.5e-7
   return value * (x / maximum(size, all(1e-30f)));
 }
 
+// A rational minimax approximation of the normal distribution up to 5.2, where it is 1 in float32. The error is below 3e-7 of x,
+// or of 1 where x is smaller.
+inline F16 gelu(F16 x) {
+  const F16 most = all(5.23259f), no_less = maximum(all(-5.23259f), x), y = minimum(most, no_less), square = y * y;
+  F16 p = all(5.97171993e-6f), q = all(5.10449922e-7f);
+  q = fma(q, square, all(1.15782357e-4f));
+  p = fma(p, square, all(3.22783511e-4f)), q = fma(q, square, all(2.75355298e-3f));
+  p = fma(p, square, all(5.57508925e-3f)), q = fma(q, square, all(3.78049202e-2f));
+  p = fma(p, square, all(5.03669269e-2f)), q = fma(q, square, all(2.92911500e-1f));
+  p = fma(p, square, all(3.98941904e-1f)), q = fma(q, square, all(1.0f));
+  return no_less * (all(0.5f) + y * p / q);
+}
+inline F16 gelu_tanh(F16 x) {  // half of 1 + tanh(z) is sigmoid(2 z)
+  return x * sigmoid(all(1.59576912f) * fma(x * x * x, all(0.044715f), x));
+}
+
 inline F16 one_by_one(F16 x, int64_t function) {  // rare ones
   float each[16];
   store(each, x);
@@ -72,8 +88,8 @@ inline F16 activated(F16 x, int64_t activation) {
   switch (activation) {
     case Activation::RELU: return maximum(zero, x);  // in this order NaN stays NaN
     case Activation::RELU6: return minimum(all(6.0f), maximum(zero, x));
-    case Activation::GELU: return half * x * (one + error_function(x * all(0.70710678f)));
-    case Activation::GELU_TANH: return half * x * (one + tangent(all(0.79788456f) * fma(x * x * x, all(0.044715f), x)));
+    case Activation::GELU: return gelu(x);
+    case Activation::GELU_TANH: return gelu_tanh(x);
     case Activation::SILU: return x * sigmoid(x);
     case Activation::SIGMOID: return sigmoid(x);
     case Activation::TANH: return tangent(x);
