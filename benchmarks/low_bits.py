@@ -5,7 +5,8 @@
     python -m benchmarks.low_bits --models gpt --sparsities 0.8 0.9 0.95
     python -m benchmarks.low_bits --models resnet20 --masks block --batches 32 --rounds 40
 
-Ours are tuned, in each of ``--precisions``, with random masks, or with random blocks of four inputs (``--masks block``).
+Ours are tuned, in each of ``--precisions``, with random masks, or with random blocks of four inputs (``--masks block``) or of
+four outputs (``block_outputs``).
 Rivals are what one would serve instead: the dense network in float32, in int8 (static in QDQ form or by NNCF, calibrated;
 dynamic; weights alone), and in int4 (weights alone, products in whole numbers), in ONNX Runtime and OpenVINO. A ratio is that of
 one round: the time of the rival that is usually fastest over ours; given are its median and, in brackets, its 10th and 90th
@@ -39,22 +40,21 @@ from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import PRECISIONS, Model
 from ticketsmith.runtime.tune import choices, tune
 
-MASKS = ("random", "block")
-FOUR = 4
+MASKS = {"random": (1, 1), "block": (1, 4), "block_outputs": (4, 1)}
 WHOLE_NUMBERS = 4
 """What ONNX Runtime calls products of ``MatMulNBits`` in int8 (accuracy_level): twice as fast as its default."""
 
 
-def block_model(name: str, sparsity: float) -> nn.Module:
-    """``sparse_model`` with masks of whole blocks of four inputs, where a layer's inputs come in fours."""
+def block_model(name: str, sparsity: float, block: tuple[int, int]) -> nn.Module:
+    """``sparse_model`` with masks of whole blocks of outputs and inputs, in layers with a multiple of them."""
     torch.manual_seed(0)
     model = MODELS[name][0]().eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
-                four = FOUR if weight.shape[1] % FOUR == 0 else 1
-                mask = torch.rand(weight.shape[0], weight.shape[1] // four, *weight.shape[2:]) >= sparsity
-                weight.mul_(mask.repeat_interleave(four, 1)).div_((1 - sparsity) ** 0.5)
+                high, wide = (one if size % one == 0 else 1 for one, size in zip(block, weight.shape, strict=False))
+                mask = torch.rand(weight.shape[0] // high, weight.shape[1] // wide, *weight.shape[2:]) >= sparsity
+                weight.mul_(mask.repeat_interleave(high, 0).repeat_interleave(wide, 1)).div_((1 - sparsity) ** 0.5)
     return model
 
 
@@ -141,9 +141,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             dense = dense_rivals(name, inputs, Path(folder))
             for mask, sparsity in itertools.product(options.masks, options.sparsities):
-                graph = from_torch(
-                    (sparse_model if mask == "random" else block_model)(name, sparsity), torch.from_numpy(inputs)
-                )
+                graph = from_torch(block_model(name, sparsity, MASKS[mask]), torch.from_numpy(inputs))
                 exact = Model(graph, handover=False)(inputs)
                 ours: dict[str, Call] = {}
                 errors = {}
@@ -175,7 +173,7 @@ def main() -> None:
                         told = f"{ratio:5.2f}x [{low:.2f}, {high:.2f}] of {best}"
                     results.append(row)
                     print(
-                        f"{name:10s} batch {batch:2d} {mask:6s} {sparsity:4.0%} {precision:8s} {micro:9.1f} us  {told}  "
+                        f"{name:10s} batch {batch:2d} {mask:13s} {sparsity:4.0%} {precision:8s} {micro:9.1f} us  {told}  "
                         f"error {errors[precision]:.3f}",
                         flush=True,
                     )
