@@ -15,12 +15,15 @@ import numpy as np
 
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Analysis
-from ticketsmith.runtime.formats import BYTES_FORMAT
+from ticketsmith.runtime.formats import BYTES_FORMAT, FOURS
 from ticketsmith.runtime.graph import Shape
 from ticketsmith.runtime.layout import Halo, Layout
 
 _MOST_WASTE = 1.4
 """How much longer rows may get so that reads are of whole cache lines."""
+
+_MOST_ZEROS = 1.04
+"""How much longer than with whole rows planes may be that have zero columns between their rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +60,8 @@ class Resolutions:
 def resolve(analysis: Analysis) -> Resolutions:
     """Rows are whole at resolutions where most is computed sparsely.
 
-    Dense kernels read an input once for several outputs, so that what lies across two cache lines costs them little,
-    and copies of planes would cost them more.
+    Dense kernels, and those of blocks, read an input once for several outputs, so that what lies across two cache lines
+    costs them little, and copies of planes would cost them more.
     """
     halos: dict[Shape, Halo] = defaultdict(Halo)
     lane_halos: dict[Shape, Halo] = defaultdict(Halo)
@@ -86,9 +89,16 @@ def resolve(analysis: Analysis) -> Resolutions:
         if np.any(reach.shift_r) or np.any(reach.shift_c):
             farthest[size] = max(farthest.get(size, 0), int(np.abs(reach.shift_c).max()))
             count = int(np.count_nonzero(weight))
-            sparse[size] += -weight.size if name == "dense_hx16" else -count if name == BYTES_FORMAT else count
+            anywhere = name == BYTES_FORMAT or (name == FOURS and _no_longer(size))
+            sparse[size] += -weight.size if name == "dense_hx16" else -count if anywhere else count
     whole = {
         size for size, far in farthest.items()
         if layout.whole_row(size[1]) <= _MOST_WASTE * size[1] and far < layout.LANES and sparse[size] > 0
     }  # fmt: skip
     return Resolutions(analysis.lanes, halos, lane_halos, whole)
+
+
+def _no_longer(size: Shape) -> bool:
+    """Whether images with zero columns between the rows are about as long as those with whole rows."""
+    rows, cols = size
+    return (rows - 1) * (cols + 1) + cols <= _MOST_ZEROS * rows * layout.whole_row(cols)

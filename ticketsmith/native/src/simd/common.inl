@@ -114,9 +114,10 @@ void activate(float* out, int64_t vectors, int64_t activation, const uint16_t* m
   }
 }
 
-// What follows every product: residual, activation, and zeros where the layout has its padding columns.
+// What follows every product: residual, activation, and zeros where the layout has its padding columns. Inlined, or sums would
+// be written to memory for it.
 template <int T>
-inline void finish(float* out, F16* sums, const float* residual, int64_t activation, const uint16_t* mask) {
+inline __attribute__((always_inline)) void finish(float* out, F16* sums, const float* residual, int64_t activation, const uint16_t* mask) {
   if (residual) EACH_VECTOR sums[t] = sums[t] + load(residual + 16 * t);
   const bool relu = activation == Activation::RELU || activation == Activation::RELU6;
   if (relu) {  // the common cases, in registers

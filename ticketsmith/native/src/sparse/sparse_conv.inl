@@ -20,7 +20,7 @@ struct Sources {
 // Adds weight times input for each tap to T vectors of sums. Few vectors would leave the adders waiting for each other, so
 // the sums are then kept in several parts.
 template <int T>
-inline void accumulate(F16* sums, const float* x, const Tap* tap, const Tap* end) {
+inline __attribute__((always_inline)) void accumulate(F16* sums, const float* x, const Tap* tap, const Tap* end) {
   constexpr int PARTS = T >= 8 ? 1 : T >= 4 ? 2 : T >= 2 ? 4 : 6;
   Sources sources(x, tap);
   if constexpr (PARTS > 1) {
@@ -96,7 +96,7 @@ struct SparseConvTile {
   // `NEIGHBOUR`: rows go on in other tiles, so that the vector beside this one must be known too. `ROW`: vectors of a row, where
   // all rows are alike.
   template <int T, bool NEIGHBOUR, int ROW>
-  inline void add_moved(F16* total, const Tap* tap, const Tap* end, int64_t group) const {
+  inline __attribute__((always_inline)) void add_moved(F16* total, const Tap* tap, const Tap* end, int64_t group) const {
     const F16 zero = all(0.0f);
     F16 sums[T + NEIGHBOUR];
     EACH_VECTOR sums[t] = zero;

@@ -2,12 +2,12 @@
 
 // What the first or a later part of a sum begins with, and what its last part ends with.
 template <int T, class Taps>
-inline void begin_sums(F16* sums, const Taps& k, const float* out, int64_t o, int64_t step, bool first) {
+inline __attribute__((always_inline)) void begin_sums(F16* sums, const Taps& k, const float* out, int64_t o, int64_t step, bool first) {
   const F16 bias = all(k.bias ? k.bias[o] : 0.0f);
   EACH_VECTOR sums[t] = !first || k.add ? load(out + t * step) : bias;
 }
 template <int T, class Taps>
-inline void end_sums(const F16* sums, const Taps& k, float* out, int64_t step, bool last) {
+inline __attribute__((always_inline)) void end_sums(const F16* sums, const Taps& k, float* out, int64_t step, bool last) {
   if (!last) {
     EACH_VECTOR store(out + t * step, sums[t]);
   } else if (k.gate) {
