@@ -453,6 +453,27 @@ def _px32s(size: int) -> Iterator[Case]:
     yield case.add(operation, expected, out, weight.size * size)
 
 
+def _px32_dots(size: int) -> Iterator[Case]:
+    """A product with a range for each column, and one of an image."""
+    for name, rows in (("product", 1), ("image", 3)):
+        case = Case(name, size)
+        weight, x = case.numbers(37, 13), case.numbers(13, rows, size)
+        operation, source, range_, near, period = _planes_in_bytes(case, x, rows > 1)
+        case.then(operation)
+        common, finish, out = _product(case, source, 37, (rows, size))
+        numbers, scales = quantized(weight, "int8", up(37))
+        four, totals = fours(numbers), padded(None, up(37)).view(np.int32)
+        totals[:37] = numbers.sum(axis=1, dtype=np.int32)
+        places = case.address((np.arange(rows)[:, None] * source.row + np.arange(size)).astype(np.int32))
+        operation = abi.DenseDotPx32(
+            **common, range=range_, offsets=case.address(np.arange(4, dtype=np.int32) * source.plane), from_=places, to=places,
+            weights=case.address(pack_dense_px32(four)), totals=case.address(totals), scales=case.address(scales),
+            pixels=rows * size, taps=4, period=period,
+        )  # fmt: skip
+        exact = numbers * scales[:37, None].astype(np.float64)
+        yield case.add(operation, finish(np.tensordot(exact, near, 1)), out, weight.size * rows * size)
+
+
 def _winograds(size: int) -> Iterator[Case]:
     case, side, inputs, outputs = Case("3x3", size), min(size, 21), 5, 19
     x, weight = case.numbers(inputs, side, side), case.numbers(outputs, inputs, 3, 3)
@@ -686,5 +707,5 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
     abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
-    abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
+    abi.DenseDotPx32: _px32_dots, abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
 }  # fmt: skip

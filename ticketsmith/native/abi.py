@@ -177,6 +177,12 @@ class DensePx32(Product):
     [outputs / 32][taps][32]; the last group has 16 where no more are left."""
     _fields_ = _fields("const int32_t* offsets, from, to; const float* weights; int64_t pixels, taps;")
 
+class DenseDotPx32(Product):
+    """``DensePx32`` in whole numbers: ``in`` and ``range`` are what ``QuantisePlanes`` wrote, a tap and a weight are four.
+    ``totals`` is the sum of each output's weights, ``scales`` what a step of them is worth."""
+    _fields_ = _fields("""Value range; const int32_t* offsets, from, to, weights, totals; const float* scales;
+        int64_t pixels, taps, period;""")
+
 class Winograd(Product):
     """Dense convolution of 3 by 3 by F(4x4, 3x3), some rows of tiles of it: ``tile_rows`` from ``first`` on, of ``tile_cols``
     tiles each.
@@ -514,6 +520,7 @@ KERNELS: dict[type[Operation], str] = {
     GemvDot: "dense/gemv_dot.inl",
     DenseHx16: "dense/hx16.inl",
     DensePx32: "dense/px32.inl",
+    DenseDotPx32: "dense/px32.inl",
     Winograd: "dense/winograd.inl",
     Pool: "dense/pool.inl",
     Binary: "dense/elementwise.inl",

@@ -21,13 +21,13 @@ def pack_dense_hx16(weight: Floats, height: int) -> Floats:
     return out
 
 
-def pack_dense_px32(weight: Floats) -> Floats:
+def pack_dense_px32(weight: NDArray[Any]) -> NDArray[Any]:
     """``weight`` [outputs, taps] as [outputs / 32, taps, 32]; of the last group only 16 where no more are left."""
     outputs, taps = weight.shape
     rows = -(-outputs // 16) * 16
-    full = np.zeros((rows, taps), np.float32)
+    full = np.zeros((rows, taps), weight.dtype)
     full[:outputs] = weight
-    out: Floats = aligned(rows * taps, np.float32)
+    out: NDArray[Any] = aligned(rows * taps, weight.dtype)
     for begin in range(0, rows, 32):
         group = full[begin : begin + 32].T
         out[begin * taps : begin * taps + group.size] = group.ravel()

@@ -30,8 +30,8 @@ FORMER_NAMES = {
 }
 """Names of formats in files that were written before the formats had those of the field."""
 
-DOT_FORMAT, BYTES_FORMAT = WHOLE_FORMATS = ("sparse_conv_dot", "sparse_conv_bytes")
-"""Those of planes and lanes of whole numbers: weights of four channels together, and of any four inputs."""
+DOT_FORMAT, BYTES_FORMAT, DENSE_DOT_FORMAT = WHOLE_FORMATS = ("sparse_conv_dot", "sparse_conv_bytes", "dense_dot_px32")
+"""Those of planes and lanes of whole numbers: weights of four channels together, of any four inputs, and all."""
 
 _WHOLE = {"vector": ("sell", "sell_wide", "gemv")}
 """Those that also multiply whole numbers."""
@@ -79,11 +79,12 @@ def candidates(mode: str, shared: bool = True, tiled: bool = True, dot: bool = F
     """
     if dot and mode in _WHOLE:
         return _WHOLE[mode]
-    wrong = {"dense_px32", "dense_hx16", "sparse_conv_fours"} if not shared else set()
+    wrong = {"dense_px32", "dense_hx16", "sparse_conv_fours", DENSE_DOT_FORMAT} if not shared else set()
     if not (shared and tiled):
         wrong.add("winograd")
-    sparse, *others = [name for name in _CANDIDATES[mode] if name not in wrong]
-    return (sparse, *WHOLE_FORMATS, *others) if dot else (sparse, *others)
+    sparse, *others = _CANDIDATES[mode]
+    names = (sparse, *(WHOLE_FORMATS if dot else ()), *others)
+    return tuple(name for name in names if name not in wrong)
 
 
 def cold(graph: Graph) -> bool:

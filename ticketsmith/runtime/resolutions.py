@@ -15,7 +15,7 @@ import numpy as np
 
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Analysis
-from ticketsmith.runtime.formats import BYTES_FORMAT, FOURS
+from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, FOURS
 from ticketsmith.runtime.graph import Shape
 from ticketsmith.runtime.layout import Halo, Layout
 
@@ -80,7 +80,7 @@ def resolve(analysis: Analysis) -> Resolutions:
         weight, name = analysis.graph.parameter(node, "weight"), analysis.format(node, "planes")
         if name == "winograd":  # reads no padding
             continue
-        if name == "dense_px32":
+        if name in ("dense_px32", DENSE_DOT_FORMAT):
             halos[inside] = halos[inside].union(reach.beyond)
             if reach.beyond.cols:
                 sparse[inside] -= weight.size

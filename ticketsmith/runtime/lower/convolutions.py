@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
-from ticketsmith.runtime.formats import BYTES_FORMAT, DOT_FORMAT
+from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, DOT_FORMAT
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
 from ticketsmith.runtime.lower import dots
@@ -36,6 +36,10 @@ _DENSE_TILE = 6
 """Vectors that are computed at once where there are few zeros: other registers hold several outputs."""
 
 
+_INSTEAD = {"dense_px32": "dense_hx16", DENSE_DOT_FORMAT: DOT_FORMAT}
+"""What computes the same where no zeros lie between rows, and in lanes."""
+
+
 def conv2d(node: Node, lowering: Lowering) -> None:
     """In the format that was chosen, if its input can be read so."""
     if node.output in lowering.analysis.batched:
@@ -46,20 +50,25 @@ def conv2d(node: Node, lowering: Lowering) -> None:
     reach, tiling = lowering.analysis.reaches[node.output], lowering.analysis.tilings[node.output]
     if format_ == "winograd" and tiling:
         _winograd(node, source, tiling, lowering)
-    elif format_ == "dense_px32" and not (source.layout.whole and reach.beyond.cols):  # needs zeros between rows
-        _dense_convolution(node, source, reach, lowering)
+    elif format_ in _INSTEAD and not (source.layout.whole and reach.beyond.cols):  # needs zeros between rows
+        _dense_convolution(node, source, reach, format_ == DENSE_DOT_FORMAT, lowering)
     else:
-        _plane_convolution(node, source, reach, "dense_hx16" if format_ == "dense_px32" else format_, lowering)
+        _plane_convolution(node, source, reach, _INSTEAD.get(format_, format_), lowering)
 
 
-def _dense_convolution(node: Node, source: Tensor, reach: Reach, lowering: Lowering) -> None:
+def _dense_convolution(node: Node, source: Tensor, reach: Reach, dot: bool, lowering: Lowering) -> None:
     """Every input is read where it lies, whatever the strides."""
     weight, own = lowering.graph.parameter(node, "weight"), source.layout
     _, rows, cols = lowering.shapes[node.output]
-    channel = np.arange(weight.shape[1])[:, None, None] * own.plane
+    channel = np.arange(weight.shape[1] // (4 if dot else 1))[:, None, None] * own.plane
     offset = channel + (reach.far_r * own.row)[:, None] + reach.far_c
     begin = (np.arange(rows) * reach.stride[0] * own.row)[:, None] + np.arange(cols) * reach.stride[1]
-    dense_px32(node, weight.reshape(len(weight), -1), source, offset.ravel(), begin.ravel(), lowering)
+    if dot:
+        fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
+        planes = dots.quantised(node.inputs[0], source, 0, lowering)
+        dots.dense_dots(node, fours, planes, offset.ravel(), begin.ravel(), lowering)
+    else:
+        dense_px32(node, weight.reshape(len(weight), -1), source, offset.ravel(), begin.ravel(), lowering)
 
 
 def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, lowering: Lowering) -> None:
@@ -195,6 +204,7 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
         phase = reach.places(reach.phases)
     own, out = source.layout, lowering.resolutions.lane_layout(lowering.shapes[node.output])
     channels, format_ = lowering.shapes[node.inputs[0]][0], lowering.analysis.format(node, "lanes")
+    format_ = _INSTEAD.get(format_, format_)
     flat: NDArray[Any] = weight.reshape(outputs, -1)
     key = node.inputs[0] if reach.stride == (1, 1) else f"{node.inputs[0]} dealt for {node.output}"
     if dot := format_ == DOT_FORMAT:

@@ -17,7 +17,7 @@ from ticketsmith.runtime.formats import stored
 from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import TILE, Taps, product_fields, row_stretches
+from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, product_fields, row_stretches
 from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sparse_conv import Quads, SparseConv
@@ -111,6 +111,19 @@ def plane_bytes(node: Node, weight: Floats, source: Bytes, taps: Taps, lowering:
         quads=view.packed(pattern.values(numbers)), starts=view.starts, totals=totals, scales=scales, mask=mask,
         stretches=stretches, stretch_count=len(stretches), blocks=view.blocks, period=source.period, batch=out.batched,
         work=len(view.offsets) * out.layout.sweep[1] * LANES,
+    )  # fmt: skip
+
+
+def dense_dots(
+    node: Node, weight: Fours, source: Bytes, offset: NDArray[np.int64], begin: NDArray[np.int64], lowering: Lowering
+) -> None:
+    """All of ``weight``, as ``dense_px32``."""
+    numbers = weight.numbers.reshape(len(weight.numbers), -1)
+    totals = aligned(up(len(numbers)), np.int32)
+    totals[: len(numbers)] = numbers.view(np.int8).sum(axis=1, dtype=np.int32)
+    dense_px32(
+        node, numbers, source.planes, offset, begin, lowering, abi.DenseDotPx32, range=source.range_, totals=totals,
+        scales=weight.scales, period=source.period,
     )  # fmt: skip
 
 

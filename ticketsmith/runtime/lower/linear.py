@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ticketsmith.runtime.formats import BYTES_FORMAT, WHOLE_FORMATS
+from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, WHOLE_FORMATS
 from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.lower import dots
@@ -16,27 +16,30 @@ def linear(node: Node, lowering: Lowering) -> None:
     """Features with one vector, or with each column of tokens or of samples."""
     name, batched = node.inputs[0], node.output in lowering.analysis.batched
     if batched and lowering.analysis.rounds_lanes(node) and not lowering.tensors[name].batched:
-        apart = lowering.analysis.format(node, "lanes") == BYTES_FORMAT
-        _dots(node, dots.quantised_samples(name, lowering, apart), lowering.lanes, apart, lowering)
+        format_ = lowering.analysis.format(node, "lanes")
+        planes = dots.quantised_samples(name, lowering, format_ == BYTES_FORMAT)
+        _dots(node, planes, lowering.lanes, format_, lowering)
         return
     source = lowering.read(name, node)
     if source.layout.is_vector:
         vector_product(node, lowering)
     elif (format_ := lowering.analysis.format(node, "lanes" if batched else "planes")) in WHOLE_FORMATS:
-        apart = format_ == BYTES_FORMAT
-        planes = dots.quantised(name, source, lowering.lanes if batched else 0, lowering, apart=apart)
-        _dots(node, planes, source.layout.plane, apart, lowering)
+        lanes = lowering.lanes if batched else 0
+        planes = dots.quantised(name, source, lanes, lowering, apart=format_ == BYTES_FORMAT)
+        _dots(node, planes, source.layout.plane, format_, lowering)
     else:
         planes_linear(node, lowering)
 
 
-def _dots(node: Node, planes: dots.Bytes, distance: int, apart: bool, lowering: Lowering) -> None:
+def _dots(node: Node, planes: dots.Bytes, distance: int, format_: str, lowering: Lowering) -> None:
     """``distance``: columns of a plane's memory."""
     weight, own = lowering.graph.parameter(node, "weight"), planes.planes.layout
     fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
-    plane = np.arange(weight.shape[1] if apart else fours.numbers.shape[1], dtype=np.int64)[None]
+    plane = np.arange(weight.shape[1] if format_ == BYTES_FORMAT else fours.numbers.shape[1], dtype=np.int64)[None]
     taps = Taps(plane * distance, plane, np.zeros_like(plane), own.cols, own.sweep[1] * LANES * 4)
-    if apart:
+    if format_ == BYTES_FORMAT:
         dots.plane_bytes(node, weight, planes, taps, lowering)
+    elif format_ == DENSE_DOT_FORMAT:
+        dots.dense_dots(node, fours, planes, taps.offset[0], np.arange(own.cols, dtype=np.int64), lowering)
     else:
         dots.plane_dots(node, fours, planes, taps, lowering)

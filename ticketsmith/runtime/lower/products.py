@@ -271,18 +271,18 @@ def _sparse_conv_fours(weight: Floats, source: Tensor, out: Tensor, taps: Taps) 
     return abi.SparseConvFours, weights.size * vectors * LANES, fields
 
 
-def dense_px32(
-    node: Node, weight: Floats, source: Tensor, offset: NDArray[np.int64], begin: NDArray[np.int64], lowering: Lowering
-) -> None:
-    """``weight`` [outputs, taps], dense: where each tap reads, from where each column of each row begins to read."""
+def dense_px32(node: Node, weight: NDArray[Any], source: Tensor, offset: NDArray[np.int64], begin: NDArray[np.int64],
+               lowering: Lowering, kind: type[ctypes.Structure] = abi.DensePx32, **fields: Any) -> None:  # fmt: skip
+    """``weight`` [outputs, taps], dense: where each tap reads, from where each column of each row begins to read. ``kind``: in
+    whole numbers, with ``fields`` of its own."""
     residual = lowering.read_residual(node)
     out = lowering.new(node) if residual else lowering.new_compact(node)
     own = out.layout
     to = (np.arange(own.rows) * own.row)[:, None] + np.arange(own.cols)
     lowering.emit(
-        abi.DensePx32, **product_fields(node, source, out, residual, lowering), offsets=_int32(offset),
-        from_=_int32(begin), to=_int32(to.ravel()), weights=pack_dense_px32(weight), pixels=len(begin),
-        taps=weight.shape[1], batch=out.batched, work=weight.size * len(begin),
+        kind, **product_fields(node, source, out, residual, lowering), offsets=_int32(offset), from_=_int32(begin),
+        to=_int32(to.ravel()), weights=pack_dense_px32(weight), pixels=len(begin), taps=weight.shape[1], batch=out.batched,
+        work=weight.size * len(begin), **fields,
     )  # fmt: skip
 
 

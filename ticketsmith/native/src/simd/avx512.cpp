@@ -247,6 +247,11 @@ struct FastDots {
     if constexpr (WIDTH == 128) return low;
     else return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, pick(block.part + 2, index));
   }
+  static inline Bytes every(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+  }
   static inline void gather(const uint8_t* p, const int32_t* offset, Bytes& low, Bytes& high) {
     const auto pair = [&](int c) {
       const auto at = [&](int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + offset[c + i])); };

@@ -60,6 +60,12 @@ struct ByMemory : Core {
     for (int i = 0; i < 64; i++) picked[i] = block.p[columns[i]];
     return Core::bytes(picked);
   }
+  // The same four bytes in each lane.
+  static inline Bytes every(const uint8_t* p) {
+    uint8_t each[64];
+    for (int i = 0; i < 64; i += 4) __builtin_memcpy(each + i, p, 4);
+    return Core::bytes(each);
+  }
   // Bytes of 32 columns from four places, side by side.
   static inline void gather(const uint8_t* p, const int32_t* offset, Bytes& low, Bytes& high) {
     uint8_t each[128];
