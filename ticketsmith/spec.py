@@ -29,7 +29,7 @@ SCIENCE_VERSION = 1
 """Raised by hand whenever the same spec would train to other weights; part of every key."""
 
 
-KERNELS_VERSION = 3
+KERNELS_VERSION = 4
 """The same for runs of ``kernels: native``: part of their keys alone. Raised whenever the native kernels, or the rule which
 layers they keep sparse, give other weights."""
 

@@ -68,16 +68,18 @@ class Images:
         return F.cross_entropy(model(batch[0]), batch[1])
 
 
-def _gpt(width: int) -> tuple[Task, dict[str, Any]]:
-    recipe = yaml.safe_load((_CONFIGS / "imp_gpt_pydocs.yaml").read_text())
+def _recipe(name: str, width: int) -> tuple[Task, dict[str, Any]]:
+    recipe = yaml.safe_load((_CONFIGS / f"{name}.yaml").read_text())
     recipe["task"]["model"]["width"] = width
     return create(recipe["task"], _CONFIGS), recipe["training"]
 
 
 _ADAM = {"optimizer": "adam", "lr": 1e-3, "batch_size": 64, "duration": "10000it"}
 ROWS: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], int]] = {
-    "gpt": (lambda: _gpt(64), 20),
-    "gpt256": (lambda: _gpt(256), 2),
+    "gpt": (lambda: _recipe("imp_gpt_pydocs", 64), 20),
+    "gpt256": (lambda: _recipe("imp_gpt_pydocs", 256), 2),
+    "unet": (lambda: _recipe("imp_flow_mnist", 8), 10),
+    "unet32": (lambda: _recipe("imp_flow_mnist", 32), 2),
     "custom_mlp": (lambda: (Images(custom_mlp), _ADAM), 100),
     "squeezed_cnn": (lambda: (Images(squeezed_cnn), _ADAM), 30),
 }

@@ -387,30 +387,14 @@ class ConvGradient(Gradient):
     _fields_ = _fields("""const int32_t* outs; const int32_t* offsets; const uint16_t* mask; float* scratch;
         int64_t taps, distance;""")
 
-class LayerTable(ctypes.Structure):
-    """Taps of sparse sums by lanes: as those of SparseTaps."""
-    _fields_ = _fields("const int32_t* starts; const int32_t* taps; int64_t parts;")
-
-_NAMES[LayerTable] = "LayerTable"
-_TYPES["LayerTable"] = LayerTable
-
-class RowsLayer(Operation):
-    """A sparse linear layer between arrays [rows][inputs] and [rows][outputs], ``lanes`` rows at a time. ``table`` is that of
-    what is summed, whose numbers begin at ``places``."""
-    _fields_ = _fields("""LayerTable table; const int32_t* places; const float* in; const float* weights; float* scratch;
-        int64_t rows, inputs, outputs, lanes;""")
-
-class LayerOutput(RowsLayer):
-    """``scratch`` holds lanes * (inputs + outputs)."""
-    _fields_ = _fields("const float* bias; float* out;")
-
-class LayerGradients(RowsLayer):
-    """Of its input, surviving weights and bias, each where it is wanted; ``table`` is that of the transposed weights. Products
-    are summed for ``band`` times ``lanes`` rows at a time: ``offsets`` and ``owners`` as those of SparseGradient, with lanes in
-    place of planes; weight i is number slots[i] of them. ``scratch`` holds lanes * (band * (inputs + outputs) + inputs) +
-    16 * outputs + 256 * groups."""
-    _fields_ = _fields("""const float* out_gradient; float* in_gradient; float* weight_gradient; float* bias_gradient;
-        const int32_t* offsets; const int32_t* owners; const int32_t* slots; int64_t groups, survivors, band;""")
+class ExampleTaps(Operation):
+    """Sums of ``count`` kinds of ``taps`` between arrays by examples, ``in`` [examples][in_features] and ``out``, ``lanes``
+    examples at a time: number f of an example lies at in_places[f] of ``in_lanes``, and around them, at ``edge_places``, are
+    zeros. Addresses in ``taps`` count from where a block begins, which ``keep`` keeps for each, or else there is one a thread;
+    weights and bias are those that are here. Without ``out`` nothing is summed."""
+    _fields_ = _fields("""const float* in; float* out; const float* weights; const float* bias; const SparseTaps* taps;
+        const int32_t* in_places; const int32_t* out_places; const int32_t* edge_places; float* in_lanes; float* out_lanes;
+        int64_t examples, lanes, blocks, in_features, out_features, in_block, out_block, count, edges, keep;""")
 
 class Gelu(Operation):
     """out = in * the normal distribution up to ``in``, or what ``tanh`` makes of it."""
@@ -561,8 +545,7 @@ TRAINING: dict[type[Operation], str] = {
     PoolingGradient: "training/pooling.inl",
     BatchNorm: "training/batch_norm.inl",
     BatchNormGradient: "training/batch_norm.inl",
-    LayerOutput: "training/layer.inl",
-    LayerGradients: "training/layer.inl",
+    ExampleTaps: "training/examples.inl",
     Gelu: "training/gelu.inl",
     GeluGradient: "training/gelu.inl",
     SelfAttention: "training/attention.inl",
@@ -585,7 +568,6 @@ _PARTS: tuple[type[ctypes.Structure], ...] = (
     Vectors,
     Parameter,
     Job,
-    LayerTable,
 )
 
 

@@ -57,10 +57,11 @@ def make_learner(
 def _told(why: str, swap: Swap) -> str:
     """The same for all runs of a recipe, whatever their sparsity."""
     parts = [" and ".join(swap.functions)] if swap.functions else []
-    if layers := [name.removesuffix(".weight") for name in swap.rows]:
+    for axes, kind in ((2, "linear layers"), (4, "convolutions")):
+        layers = [name.removesuffix(".weight") for name, shape in swap.weights.items() if len(shape) == axes]
         more = len(layers) - _NAMED
         some = ", ".join(layers[:_NAMED]) + f" and {more} more" if more > 1 else ", ".join(layers)
-        parts.append(f"those of its linear layers ({some}) that are large and have lost {SWAPPED:.0%} of their weights")
+        parts += [f"those of its {kind} ({some}) that have lost {SWAPPED[axes][0]:.0%} of their weights"] * bool(layers)
     kernels = f"native kernels only {', and '.join(parts)}" if parts else "no native kernels"
     return f"PyTorch trains it, and {kernels}: {why}"
 

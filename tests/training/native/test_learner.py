@@ -324,7 +324,7 @@ def test_the_rule_which_layers_are_sparse_is_that_of_its_version() -> None:
         }
         return set(sparse_weights(graph, masks))
 
-    assert KERNELS_VERSION == 3
+    assert KERNELS_VERSION == 4
     assert [sparse(density) for density in (0.6, 0.45, 0.35, 0.02)] == [
         set(),
         {"fc.weight"},

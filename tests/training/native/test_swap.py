@@ -32,10 +32,10 @@ from ticketsmith.training.kernels import make_learner
 from ticketsmith.training.learner import Learner, TorchLearner
 from ticketsmith.training.loop import measure
 from ticketsmith.training.native import functions, rule
-from ticketsmith.training.native.calls import Call
+from ticketsmith.training.native.calls import Call, set_threads
 from ticketsmith.training.native.functions import Functions
 from ticketsmith.training.native.quick_adam import hasten
-from ticketsmith.training.native.sparse_linear import SparseLinear, sparse
+from ticketsmith.training.native.sparse_layer import SparseConv2d, SparseLinear, sparse
 from ticketsmith.training.native.swap import SwapLearner
 from ticketsmith.training.optimization import make_optimizer
 from ticketsmith.training.produce import Hooks, produce
@@ -52,10 +52,12 @@ def _deterministic() -> None:
     prepare("cpu")
 
 
-def pair(inputs: int, outputs: int, density: float, bias: bool = True) -> tuple[nn.Linear, nn.Linear, Tensor]:
+Layer = nn.Linear | nn.Conv2d
+
+
+def pair(dense: Layer, density: float) -> tuple[Any, Any, Tensor]:
     """A layer, the same with surviving weights alone, and which they are."""
-    torch.manual_seed(inputs + outputs)
-    dense, mask = nn.Linear(inputs, outputs, bias), torch.rand(outputs, inputs) < density
+    mask = torch.rand(dense.weight.shape) < density
     with torch.no_grad():
         dense.weight.mul_(mask)
     swapped = copy.deepcopy(dense)
@@ -63,52 +65,89 @@ def pair(inputs: int, outputs: int, density: float, bias: bool = True) -> tuple[
     return dense, swapped, mask
 
 
+LAYERS: list[tuple[Callable[[], Layer], tuple[int, ...], float]] = [
+    (lambda: nn.Linear(5, 3), (1,), 0.5),
+    (lambda: nn.Linear(75, 67, bias=False), (7,), 0.3),
+    (lambda: nn.Linear(33, 20), (130,), 0.2),
+    (lambda: nn.Linear(64, 192), (10, 70), 0.1),
+    (lambda: nn.Linear(600, 40), (257,), 0.05),
+    (lambda: nn.Linear(16, 16), (16,), 1.0),
+    (lambda: nn.Linear(40, 30), (40,), 0.0),
+    (lambda: nn.Conv2d(3, 5, 3, padding=1), (1, 9, 9), 0.3),
+    (lambda: nn.Conv2d(8, 16, 5, stride=2, padding=2, groups=4), (37, 11, 14), 0.2),
+    (lambda: nn.Conv2d(6, 4, (3, 1), stride=(1, 3), padding=(0, 1), bias=False), (16, 10, 10), 0.4),
+    (lambda: nn.Conv2d(6, 40, 1), (20, 4, 3), 0.1),
+    (lambda: nn.Conv2d(24, 24, 5, padding="same"), (40, 12, 12), 0.1),
+    (lambda: nn.Conv2d(4, 4, 2, stride=3, padding="valid"), (17, 10, 10), 0.0),
+]
+
+
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
-@pytest.mark.parametrize(
-    ("rows", "inputs", "outputs", "density"),
-    [(1, 5, 3, 0.5), (7, 75, 67, 0.3), (130, 33, 20, 0.2), (700, 64, 192, 0.1), (257, 600, 40, 0.05), (16, 16, 16, 1.0),
-     (40, 40, 30, 0.0)],
-)  # fmt: skip
+@pytest.mark.parametrize(("build", "shape", "density"), LAYERS)
 def test_its_output_and_gradients_are_those_of_the_dense_layer(
-    isa: Any, rows: int, inputs: int, outputs: int, density: float, monkeypatch: pytest.MonkeyPatch
+    isa: Any, build: Any, shape: tuple[int, ...], density: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As near to float64 as PyTorch, times four at most."""
     monkeypatch.setenv("TICKETSMITH_ISA", isa.name)
-    for bias in (True, False):
-        dense, swapped, mask = pair(inputs, outputs, density, bias)
-        x = torch.randn(rows, inputs)
-        one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
-        expected, result = dense(one), swapped(two)
-        slope = torch.randn_like(expected)
-        expected.backward(slope)
-        result.backward(slope)
-        assert dense.weight.grad is not None
-        pairs = [
-            (result, expected),
-            (two.grad, one.grad),
-            (swapped.values.grad, dense.weight.grad[mask]),  # type: ignore[union-attr]
-        ]
-        pairs += [(swapped.bias.grad, dense.bias.grad)] if bias else []
-        for mine, theirs in pairs:
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-6 * (inputs + rows) ** 0.5 * 4)
-        assert swapped.values.numel() == int(mask.sum())
+    torch.manual_seed(len(shape))
+    dense, swapped, mask = pair(build(), density)
+    inside = (*shape, dense.in_features) if isinstance(dense, nn.Linear) else (shape[0], dense.in_channels, *shape[1:])
+    x = torch.randn(inside)
+    slope = torch.randn_like(dense(x))
+
+    def numbers(layer: Any, dtype: torch.dtype) -> list[Tensor]:
+        inputs = x.to(dtype, copy=True).requires_grad_()
+        out = layer(inputs)
+        slopes = torch.autograd.grad(out, [inputs, *layer.parameters()], slope.to(dtype))
+        return [out.detach(), *(one[mask] if one.shape == mask.shape else one for one in slopes)]
+
+    double = copy.deepcopy(dense).double()
+    every = numbers(swapped, torch.float32), numbers(dense, torch.float32), numbers(double, torch.float64)
+    for mine, other, right in zip(*every, strict=True):
+        assert mine.shape == right.shape
+        allowed = 4 * float((other - right).norm()) + 1e-6 * float(right.norm())
+        assert float((mine - right).norm()) <= allowed
+    assert swapped.values.numel() == int(mask.sum())
 
 
-def test_its_gradients_are_right_in_float64_and_so_are_theirs() -> None:
-    """By finite differences; the input has more axes than two, and another order in memory."""
-    _, layer, _ = pair(6, 5, 0.5)
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [(lambda: nn.Linear(6, 5), (3, 6, 2)), (lambda: nn.Conv2d(4, 6, 3, 2, 1, groups=2), (2, 5, 4, 6))],
+    ids=["linear", "convolution"],
+)
+def test_its_gradients_are_right_in_float64_and_so_are_theirs(build: Any, shape: tuple[int, ...]) -> None:
+    """By finite differences; the input has another order in memory."""
+    torch.manual_seed(0)
+    _, layer, _ = pair(build(), 0.5)
     layer.double()
-    inputs = torch.randn(3, 6, 2, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    inputs = torch.randn(shape, dtype=torch.float64).transpose(1, 2).requires_grad_()
 
     def product(x: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         return torch.func.functional_call(layer, {"values": values, "bias": bias}, (x,))  # type: ignore[no-any-return]
 
-    arguments = (inputs, layer.values.detach().requires_grad_(), layer.bias.detach().requires_grad_())  # type: ignore[union-attr]
+    arguments = (inputs, layer.values.detach().requires_grad_(), layer.bias.detach().requires_grad_())
     assert torch.autograd.gradcheck(product, arguments)
     assert torch.autograd.gradgradcheck(product, arguments)
 
 
+def test_its_bytes_depend_neither_on_threads_nor_on_the_layout_of_its_input() -> None:
+    torch.manual_seed(0)
+    dense, _, mask = pair(nn.Conv2d(32, 32, 3, padding=1), 0.2)
+    x, ends = torch.randn(90, 32, 12, 12), []
+    for threads, order in ((1, torch.contiguous_format), (2, torch.contiguous_format), (3, torch.channels_last)):
+        set_threads(threads)
+        layer, inputs = copy.deepcopy(dense), x.clone(memory_format=order).requires_grad_()
+        sparse(layer, mask)
+        out = layer(inputs)
+        out.square().sum().backward()
+        ends.append([out, inputs.grad, layer.values.grad, layer.bias.grad])
+    set_threads(1)
+    for other in ends[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(ends[0], other, strict=True))
+
+
 def test_a_penalty_on_gradients_has_a_gradient_in_float32() -> None:
-    dense, swapped, mask = pair(20, 10, 0.3)
+    dense, swapped, mask = pair(nn.Linear(20, 10), 0.3)
     x = torch.randn(9, 20)
     for layer in (dense, swapped):
         inputs = x.clone().requires_grad_()
@@ -118,7 +157,7 @@ def test_a_penalty_on_gradients_has_a_gradient_in_float32() -> None:
 
 
 def test_under_autocast_of_a_users_own_it_computes_as_the_dense_layer_does() -> None:
-    dense, swapped, mask = pair(20, 10, 0.3)
+    dense, swapped, mask = pair(nn.Linear(20, 10), 0.3)
     x, slopes = torch.randn(9, 20), []
     for layer in (dense, swapped):
         inputs = x.clone().requires_grad_()
@@ -143,8 +182,9 @@ def test_activations_that_are_computed_anew_change_rounding_alone() -> None:
     assert distance(states[1], states[0]) < 1e-5
 
 
-def test_it_shows_and_takes_the_state_that_the_dense_layer_has() -> None:
-    dense, swapped, mask = pair(30, 20, 0.2)
+@pytest.mark.parametrize("build", [lambda: nn.Linear(30, 20), lambda: nn.Conv2d(4, 6, 3)])
+def test_it_shows_and_takes_the_state_that_the_dense_layer_has(build: Any) -> None:
+    dense, swapped, mask = pair(build(), 0.2)
     assert list(swapped.state_dict()) == list(dense.state_dict())
     assert torch.equal(swapped.weight, dense.weight)
     other = {name: torch.randn_like(value) for name, value in dense.state_dict().items()}
@@ -173,6 +213,28 @@ class Custom(nn.Sequential):
         super().__init__(
             nn.Flatten(), nn.Linear(inputs, 200), nn.SiLU(), Squeeze(200), nn.Linear(200, 256), nn.BatchNorm1d(256),
             nn.SiLU(), nn.Dropout(dropout), nn.Linear(256, classes),
+        )  # fmt: skip
+
+
+class Gated(nn.Module):
+    """A block of a user's own, of convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner, self.gate = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + F.silu(self.inner(inputs)) * torch.sigmoid(self.gate(inputs))
+
+
+class Wavy(nn.Sequential):
+    """Strided and grouped convolutions around it."""
+
+    def __init__(self, channels: int = 3, classes: int = 4) -> None:
+        super().__init__(
+            nn.Conv2d(channels, 24, 5, stride=2, padding=2), nn.BatchNorm2d(24), nn.SiLU(), Gated(24),
+            nn.Conv2d(24, 32, 3, padding=1, groups=4), nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(128, classes),
         )  # fmt: skip
 
 
@@ -220,11 +282,11 @@ def distance(ours: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
     ("build", "batch", "options"),
     [
         (lambda: Pictures(Custom), 60, {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "nesterov": True, "ema": 0.9}),
-        (lambda: Pictures(Custom), 60, {"optimizer": "sgd", "lr": 0.02, "momentum": 0.5, "weight_decay": 0.01}),
+        (lambda: Pictures(Wavy), 60, {"optimizer": "sgd", "lr": 0.02, "momentum": 0.5, "weight_decay": 0.01}),
         (lambda: Pictures(Custom), 60, {**ADAM, "weight_decay": 0.001, "accumulate": 2, "schedule": "cosine"}),
         (language, 32, {"optimizer": "adamw", "lr": 0.002, "weight_decay": 0.1, "ema": 0.9}),
     ],
-    ids=["nesterov", "momentum", "adam", "gpt"],
+    ids=["nesterov", "convolutions", "adam", "gpt"],
 )
 def test_two_hundred_steps_end_where_those_of_pytorch_end(build: Any, batch: int, options: dict[str, Any]) -> None:
     """To rounding: as far from a training in float64 as PyTorch's own in float32, times four at most."""
@@ -330,9 +392,9 @@ class Many(Pictures):
         return super().loss(model, batch, generator)
 
 
-def changed(change: Callable[[Any], Any]) -> Callable[[], nn.Module]:
+def changed(change: Callable[[Any], Any], kind: type[nn.Module] = Custom) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        model = Custom()
+        model = kind()
         change(model)
         return model
 
@@ -347,6 +409,12 @@ def _shared(model: Any) -> None:
     ("task", "options", "layers"),
     [
         (Pictures(Custom), {}, ["1", "4"]),
+        (Pictures(Wavy), {}, ["0", "3.inner", "3.gate", "4"]),
+        (
+            Pictures(changed(lambda model: setattr(model[0], "padding_mode", "reflect"), Wavy)),
+            {},
+            ["3.inner", "3.gate", "4"],
+        ),
         (Pictures(Custom), {"batch_size": 20}, ["1"]),
         (Pictures(Custom), {"batch_size": 60, "accumulate": 3}, ["1"]),
         (Penalty(Custom), {}, ["4"]),
@@ -358,7 +426,21 @@ def _shared(model: Any) -> None:
         (Pictures(changed(lambda model: nn.utils.parametrizations.weight_norm(model[1]))), {}, ["4"]),
         (Pictures(changed(_shared)), {}, ["4"]),
     ],
-    ids=["all", "few rows", "parts", "penalty", "walking", "many", "bfloat16", "frozen", "hooked", "normed", "shared"],
+    ids=[
+        "all",
+        "convolutions",
+        "reflected",
+        "few rows",
+        "parts",
+        "penalty",
+        "walking",
+        "many",
+        "bfloat16",
+        "frozen",
+        "hooked",
+        "normed",
+        "shared",
+    ],
 )
 def test_layers_are_swapped_that_nobody_else_looks_into(task: Any, options: dict[str, Any], layers: list[str]) -> None:
     torch.manual_seed(0)
@@ -368,7 +450,9 @@ def test_layers_are_swapped_that_nobody_else_looks_into(task: Any, options: dict
     native = Training(**{"batch_size": 60, "duration": "9it", "kernels": "native", **ADAM, **options})
     told: list[str] = []
     learner = make_learner(task, model, masks, native, CPU, told.append)
-    assert [name for name, module in learner.model.named_modules() if isinstance(module, SparseLinear)] == layers
+    assert [
+        name for name, module in learner.model.named_modules() if isinstance(module, SparseLinear | SparseConv2d)
+    ] == layers
     assert (learner.kernels == "torch") == (not layers)
     state = learner.state()
     assert all(torch.equal(state[name], before[name] * mask) for name, mask in masks.items())
@@ -381,16 +465,18 @@ def test_layers_are_swapped_that_nobody_else_looks_into(task: Any, options: dict
 
 def test_the_rule_is_that_of_its_version() -> None:
     """If this fails, the same spec now trains to other weights: raise KERNELS_VERSION, then renew this."""
-    mask = torch.arange(4096).view(64, 64)
-    swapped = [rule.swapped((mask < left).numpy(), rows) for left, rows in ((1024, 512), (1025, 512), (1024, 480))]
-    assert swapped == [True, False, False]
+    mask = torch.arange(4096)
+    left = [(64, 64, 1024), (64, 64, 1025), (64, 16, 4, 1, 1638), (64, 16, 4, 1, 1639)]
+    assert [rule.swapped((mask < count).view(shape).numpy()) for *shape, count in left] == [True, False, True, False]
+    assert [rule.large((64, 64), rows) for rows in (489, 488)] == [True, False]
+    assert [rule.large((8, 8, 3, 3), pixels) for pixels in (435, 434)] == [True, False]
 
 
-class Smooth(Custom):
+class Smooth(nn.Sequential):
     """On digits."""
 
     def __init__(self, input_shape: tuple[int, ...], classes: int) -> None:
-        super().__init__(0.2, 64, classes)
+        super().__init__(nn.Dropout2d(0.1), Wavy(1, 32), Custom(0.2, 32, classes))
 
 
 def test_interrupted_or_killed_the_bytes_are_the_same(tmp_path: Path, recipe_file: Write) -> None:

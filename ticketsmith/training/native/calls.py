@@ -4,51 +4,74 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ticketsmith.native import abi, best_isa, library
 from ticketsmith.training.native import packing
 
 _ONE = abi.Job(steps=1)
+_WORTH = 1_000_000
+"""Multiply-adds from which other cores are woken for a call."""
 
-
-_lock = threading.Lock()
 _room, _place = packing.zeros(0), 0
+_threads = 1
 
 
-class Call:
-    """One operation, made once; each call says where its numbers lie this time, and how many floats of ``scratch`` it needs."""
+def set_threads(count: int) -> None:
+    """On how many threads calls of this process compute; their bytes do not depend on it."""
+    global _threads
+    _threads = count
 
-    def __init__(self, kind: type[abi.Operation], **fields: Any) -> None:
-        self._arrays = [value for value in fields.values() if isinstance(value, np.ndarray)]
-        addresses = {
-            name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in fields.items()
-        }
-        self._operation = kind(op=abi.Op(abi.STEPS.index(kind), 0, 0), **addresses)
-        self._address = (ctypes.c_void_p * 1)(ctypes.addressof(self._operation))
+
+def threads(work: int) -> int:
+    """On how many a call of so many multiply-adds computes."""
+    return _threads if work >= _WORTH else 1
+
+
+lock = threading.Lock()
+"""Held by whoever changes operations and runs them: several threads may call a model."""
+
+
+def room(floats: int) -> int:
+    """Where so many floats are free while the lock is held."""
+    global _room, _place
+    if _room.size < floats:
+        _room = packing.zeros(floats)
+        _place = int(_room.ctypes.data)
+    return _place
+
+
+class Calls:
+    """Operations, one after the other. With each call they are told where its numbers lie."""
+
+    def __init__(self, operations: Sequence[abi.Operation]) -> None:
+        self.operations = operations
+        self._addresses = (ctypes.c_void_p * len(operations))(*map(ctypes.addressof, operations))
         self._isa = int(best_isa())
         self._run = library().ts_train
 
+    def __call__(self, job: abi.Job = _ONE, threads: int = 1) -> None:
+        self._run(self._addresses, len(self._addresses), self._isa, ctypes.byref(job), threads)
+
+
+class Call:
+    """One operation, made once; each call says where its numbers lie, and how many floats of ``scratch`` it needs."""
+
+    def __init__(self, kind: type[abi.Operation]) -> None:
+        self._operation = kind(op=abi.Op(abi.STEPS.index(kind), 0, 0))
+        self._calls = Calls([self._operation])
+
     def __call__(self, scratch: int = 0, **fields: Any) -> None:
         operation = self._operation
-        with _lock:  # for a model that several threads call
+        with lock:
             if scratch:
-                operation.scratch = _scratch(scratch)
+                operation.scratch = room(scratch)
             for name, value in fields.items():
                 setattr(operation, name, value)
-            self._run(self._address, 1, self._isa, ctypes.byref(_ONE), 1)
-
-
-def _scratch(count: int) -> int:
-    """Where so many floats are free while a kernel runs."""
-    global _room, _place
-    if _room.size < count:
-        _room = packing.zeros(count)
-        _place = int(_room.ctypes.data)
-    return _place
+            self._calls()
 
 
 def address(tensor: Tensor | None) -> int | None:

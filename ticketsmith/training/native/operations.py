@@ -415,17 +415,20 @@ class Layer:
         inside, outside = self.source.layout, self.out.layout
         row = inside.shape[0] * inside.row * self.stride[0] + outside.shape[0] * outside.row
         margin = inside.shape[0] * inside.row * (self.kernel[0] - 1)
-        return self._all_rows() if self.flat else max(1, (packing.SECOND_CACHE - margin) // row)
+        return max(1, (packing.SECOND_CACHE - margin) // row)
 
     def _bias_gradient(self) -> Operations:
         if not self.node.bias:
             return []
-        layout, vector = self.out.layout, self._parameters.vectors[self.node.bias]
-        return [
-            make(abi.PlaneSums, layout.size, vectors=packing.vectors(layout, layout), in_=self.out.gradient,
-                 outs=layout.channels(),
-                 sums=self._parameters.gradient[vector.first :], outputs=self.outputs)
-        ]  # fmt: skip
+        return [self.bias_gradient(self._parameters.gradient[self._parameters.vectors[self.node.bias].first :])]
+
+    def bias_gradient(self, sums: NDArray[np.float32] | None) -> abi.Operation:
+        """To where ``sums`` are."""
+        layout = self.out.layout
+        return make(
+            abi.PlaneSums, layout.size, vectors=packing.vectors(layout, layout), in_=self.out.gradient,
+            outs=layout.channels(), sums=sums, outputs=self.outputs,
+        )  # fmt: skip
 
 
 def rows(value: Value, to: NDArray[np.float32]) -> abi.Operation:

@@ -4,6 +4,7 @@ order sums are taken: a change of it makes other weights, and raises ``spec.KERN
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,17 +21,21 @@ SMALL = 256
 """A layer of fewer weights is dense: its lists would cost as much as its arithmetic."""
 
 
-SWAPPED = 0.75
-"""Share of zeros from which a linear layer is swapped for a sparse one, in a network that PyTorch trains."""
+SWAPPED = {2: (0.75, 2_000_000), 4: (CONV, 250_000)}
+"""In a network that PyTorch trains, by the axes of a weight, of linear layers and of convolutions: the share of zeros from which
+a layer is swapped for a sparse one; and from how many multiplications, forward and dense. Below, calling it costs as much as it
+saves."""
 
-PRODUCTS = 2_000_000
-"""Multiplications of such a layer, forward and dense, from which it is: below, calling it costs as much as it saves."""
+
+def large(weight: tuple[int, ...], rows: int) -> bool:
+    """Whether the layer of a ``weight`` of that shape, which gives so many rows or pixels in a step, can be swapped."""
+    return rows * math.prod(weight) >= SWAPPED[len(weight)][1]
 
 
-def swapped(mask: np.ndarray, rows: int) -> bool:
-    """Whether the linear layer of ``mask`` [outputs, inputs], which is given so many rows in a step, is swapped."""
+def swapped(mask: np.ndarray) -> bool:
+    """Whether such a layer of which ``mask`` is left is swapped."""
     zeros = mask.size - int(np.count_nonzero(mask))
-    return rows * mask.size >= PRODUCTS and zeros >= SWAPPED * mask.size
+    return zeros >= SWAPPED[mask.ndim][0] * mask.size
 
 
 def sparse_weights(graph: Graph, masks: Mapping[str, np.ndarray]) -> frozenset[str]:

@@ -27,8 +27,8 @@ from ticketsmith.training.learner import TorchLearner
 from ticketsmith.training.native.functions import Functions, name_of
 from ticketsmith.training.native.quick_adam import hasten
 from ticketsmith.training.native.recognise import has_hooks
-from ticketsmith.training.native.rule import swapped
-from ticketsmith.training.native.sparse_linear import sparse
+from ticketsmith.training.native.rule import large, swapped
+from ticketsmith.training.native.sparse_layer import layer_of, sparse
 
 _EXAMPLES = 2
 _PYTORCHS = ("ranks", "compile", "dtype")
@@ -37,15 +37,15 @@ _PYTORCHS = ("ranks", "compile", "dtype")
 
 @dataclass(frozen=True)
 class Swap:
-    """What of a network the kernels can compute: the weights of linear layers, with the number of rows that such a layer is given
-    in a step; and names of ``functions``."""
+    """What of a network the kernels can compute: ``weights`` of large linear layers and convolutions, with their shapes; and
+    names of ``functions``."""
 
-    rows: Mapping[str, int]
+    weights: Mapping[str, tuple[int, ...]]
     functions: tuple[str, ...]
 
     def sparse(self, masks: Mapping[str, Tensor]) -> list[str]:
         """The weights that are sparse enough, by the rule."""
-        return [name for name, count in self.rows.items() if swapped(masks[name].numpy(), count)]
+        return [name for name in self.weights if swapped(masks[name].numpy())]
 
 
 _NOTHING = Swap({}, ())
@@ -56,7 +56,7 @@ def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[s
     is."""
     if any(getattr(training, name) != Training.model_fields[name].default for name in _PYTORCHS):
         return _NOTHING
-    names = [name for name, module in _linears(model).items() if name in masks and _is_plain(module)]
+    names = [name for name, module in _layers(model).items() if name in masks and _is_plain(module)]
     every = [id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False)]
     names = [name for name in names if every.count(id(model.get_parameter(name))) == 1]
     examples = min(_EXAMPLES, task.train_size)
@@ -64,27 +64,28 @@ def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[s
     with torch.random.fork_rng(devices=[]):
         try:
             twin = copied(model).train()
-            uses = _Uses({name: module for name, module in _linears(twin).items() if name in names})
+            uses = _Uses({name: module for name, module in _layers(twin).items() if name in names})
             batch = task.batch(torch.arange(examples), torch.device("cpu"), generator)
             with uses:
                 task.loss(twin, batch, generator)
         except Exception:  # a task or a model of a user's own may not take so few examples, or not be copied
             return _NOTHING
     share = training.batch_size / training.accumulate / examples
-    rows = {name: round(count * share) for name, count in uses.alone().items()}
-    return Swap(rows, tuple(sorted(uses.functions)))
+    shapes = {name: tuple(masks[name].shape) for name in names}
+    weights = {name: shapes[name] for name, rows in uses.alone().items() if large(shapes[name], round(rows * share))}
+    return Swap(weights, tuple(sorted(uses.functions)))
 
 
-def _linears(model: nn.Module) -> dict[str, nn.Linear]:
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {
         f"{path}.weight" if path else "weight": module
         for path, module in model.named_modules()
-        if type(module) is nn.Linear
+        if layer_of(module) is not None
     }
 
 
-def _is_plain(layer: nn.Linear) -> bool:
-    weight = layer.weight
+def _is_plain(layer: nn.Module) -> bool:
+    weight = layer.get_parameter("weight")
     own = "forward" in vars(layer) or has_hooks(layer)
     hooked = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
     return weight.requires_grad and weight.dtype is torch.float32 and not own and not hooked
@@ -93,7 +94,7 @@ def _is_plain(layer: nn.Linear) -> bool:
 class _Uses(TorchFunctionMode):
     """Who looks at the weights of layers, while it is on."""
 
-    def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self._names = {id(layer.weight): name for name, layer in layers.items()}
         self._calls = dict.fromkeys(layers, 0)
@@ -115,13 +116,15 @@ class _Uses(TorchFunctionMode):
         if name := name_of(function):
             self.functions.add(name)
         mine = [name for leaf in tree_leaves((args, kwargs)) if (name := self._names.get(id(leaf)))]
+        result = function(*args, **kwargs)
         for name in mine:
-            if function is F.linear and len(args) > 1 and self._names.get(id(args[1])) == name and len(mine) == 1:
+            alone = len(mine) == 1 and len(args) > 1 and self._names.get(id(args[1])) == name
+            if alone and (function is F.linear or (function is torch.conv2d and args[0].dim() == 4)):
                 self._uses[name] += 1
-                self._rows[name] += args[0].numel() // max(1, args[0].shape[-1])
+                self._rows[name] += result.numel() // len(args[1])
             else:
                 self._uses[name] = -1_000_000
-        return function(*args, **kwargs)
+        return result
 
 
 class SwapLearner(TorchLearner):
@@ -143,9 +146,7 @@ class SwapLearner(TorchLearner):
         self._functions = functions
         self._shown = None if _measured_here(task) else copied(model)
         for name in names:
-            layer = model.get_submodule(name.rpartition(".")[0])
-            assert isinstance(layer, nn.Linear)
-            sparse(layer, masks[name])
+            sparse(model.get_submodule(name.rpartition(".")[0]), masks[name])
         super().__init__(task, model, {name: mask for name, mask in masks.items() if name not in names}, training)
         hasten(self.optimizer)
         self.kernels = best_isa().name.lower()
