@@ -21,7 +21,7 @@ from onnx import numpy_helper
 import ticketsmith
 from tests.conftest import DIGITS
 from ticketsmith import api, runtime
-from ticketsmith.candidates import forms, measure, timing
+from ticketsmith.candidates import forms, measure, shelf, timing
 from ticketsmith.candidates.forms import Form, Network
 from ticketsmith.candidates.judging import TIME_IS_OVER
 from ticketsmith.cli.main import group
@@ -90,6 +90,17 @@ def _rows(experiment: ticketsmith.Experiment) -> list[dict[str, Any]]:
     return rows
 
 
+def _check(rows: list[dict[str, Any]], experiment: ticketsmith.Experiment) -> None:
+    """Finds every number of a file again by loading it."""
+    for row in rows:
+        path = Path(experiment.store.url, "digits", row["files"][0]["path"])
+        content = path.read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["sha256"] == row["files"][0]["sha256"]
+        assert len(content) == row["bytes"]
+        assert _accuracy(path, experiment) == pytest.approx(row["by_seed"]["0"], abs=1e-9), row["form"]
+        assert set(row["by_seed"]) == {"0", "1"}
+
+
 def _accuracy(path: Path, experiment: ticketsmith.Experiment) -> float:
     """Of a file, by its own library, on the test split."""
     import onnxruntime
@@ -109,13 +120,27 @@ def test_every_number_is_found_again_by_loading_the_named_file(experiment: ticke
     rows = _rows(experiment)
     # dense and the sweet spot in every form, the other level where zeros are skipped
     assert len(rows) == 2 * len(FORMS) + 2
-    for row in rows:
-        path = Path(experiment.store.url, "digits", row["files"][0]["path"])
-        content = path.read_bytes()
-        assert hashlib.sha256(content).hexdigest() == row["sha256"] == row["files"][0]["sha256"]
-        assert len(content) == row["bytes"]
-        assert _accuracy(path, experiment) == pytest.approx(row["by_seed"]["0"], abs=1e-9), row["form"]
-        assert set(row["by_seed"]) == {"0", "1"}
+    _check(rows, experiment)
+
+
+def test_other_instructions_are_another_machine_with_judgements_of_its_own(
+    experiment: ticketsmith.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(experiment.store.url, tmp_path / "runs")
+    monkeypatch.setattr("ticketsmith.export.tsk_file.tuned_choices", lambda *_: {})
+    monkeypatch.setenv("TICKETSMITH_ISA", "portable")
+    other = ticketsmith.open_experiment("digits", tmp_path / "runs")
+    few = replace(SETTINGS, runtimes=("onnxruntime", "sparse-int8"), precisions=("int8",), batch_sizes=(1,))
+    other.measure_candidates(few)
+    scorecard = ["scorecard", "--runs-prefix", str(tmp_path / "runs"), "--json"]
+    (plain,) = json.loads(CliRunner().invoke(group, scorecard).stdout)
+    rows = plain["candidates"]["settings"][0]["candidates"]
+    assert plain["candidates"]["verdict"]
+    assert {"sparse-int8", "onnxruntime"} <= {row["form"] for row in rows}
+    _check(rows, other)
+    judged = shelf.judgements(other.store, "digits").values()
+    assert len({one.place for one in judged if one.form == "sparse-int8"}) == 2
+    assert len({one.place for one in judged if one.form == "onnxruntime"}) == 1
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "sparse"])

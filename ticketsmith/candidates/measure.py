@@ -23,6 +23,7 @@ from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
 from ticketsmith.evidence.candidates import Judgement, Lack, Memory, Race, to_json
+from ticketsmith.evidence.choice import FLOAT32
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.inference.measuring.surroundings import Surroundings, signs
@@ -81,7 +82,8 @@ def measure(
     around, kinds = Surroundings(), serving(task)
     before, cells, noises, pins = around.state(), [], [], {}
     with tempfile.TemporaryDirectory(prefix="ticketsmith-") as scratch:
-        files = list(bench.copied([one for one in own if one.seed == order.seed], Path(scratch)))
+        timely = [one for one in own if one.seed == order.seed and not _repeats(one, order.forms)]
+        files = list(bench.copied(timely, Path(scratch)))
         memories = bench.weighed(files, order.forms)
         works = list(_works(task, settings, order.decodes))
         for index, work in enumerate(works):
@@ -228,6 +230,13 @@ def place_of(form: Form, decodes: bool) -> str:
 def _reads_tokens(form: Form, decodes: bool) -> bool:
     """Whether what is rounded by what else is in a call is judged by sessions, as decoding is served."""
     return decodes and form.by_call and form.decoder is not None
+
+
+def _repeats(one: Judgement, forms: Sequence[Form]) -> bool:
+    """Whether a search ended with the file that another form is always."""
+    late = any(form.of_level and form.name == one.form for form in forms)
+    plain = any(not form.of_level and (form.runtime, form.precision) == (one.runtime, FLOAT32) for form in forms)
+    return late and plain and one.precision == FLOAT32
 
 
 def _works(task: Task, settings: BenchmarkSettings, decodes: bool) -> Iterator[Work]:
