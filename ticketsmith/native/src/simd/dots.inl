@@ -27,6 +27,7 @@ inline void store_fours(uint8_t* p, const F16* vectors) {
 }
 // The inverse of `store_fours` for 16 or 32 columns, where they lie: four rows of bytes.
 inline void split_bytes(uint8_t* p, int64_t columns) {
+  if (columns > 32) __builtin_unreachable();
   uint8_t split[128];
   for (int64_t i = 0; i < columns; i++)
     for (int64_t c = 0; c < 4; c++) split[columns * c + i] = p[4 * i + c];
