@@ -20,12 +20,13 @@ inline void correlate(const SparseGradient& k, const int32_t* offsets, const int
   _Pragma("GCC unroll 16") for (int i = 0; i < 4 * Q; i++) sums[i] = each[i];
 }
 
-void sparse_gradient(const SparseGradient& k, const Step& s, Share share) {
-  const Improve improve = improver(s);
+template <int OPTIMIZER>
+inline void sparse_gradient_of(const SparseGradient& k, const Step& s, Share share) {
   const Range groups = part(k.groups, share);
   const int64_t all_rows = k.vectors.blocks * k.vectors.rows;
   for (int64_t first = 0; first < all_rows; first += k.band) {
     const Range band = {first, smaller(first + k.band, all_rows)};
+    F16 gradient = all(0.0f);  // of the group before: Adam's root and quotient take long, and are waited for while others are summed
     for (int64_t group = groups.begin; group < groups.end; group++) {
       const int32_t *offsets = k.offsets + 16 * group, *rows = k.rows + 4 * group;
       float* scratch = k.scratch + 256 * group;
@@ -36,11 +37,18 @@ void sparse_gradient(const SparseGradient& k, const Step& s, Share share) {
         same ? correlate<QUADS, true>(k, offsets + 4 * q, rows + q, band, each + 4 * q)
              : correlate<QUADS, false>(k, offsets + 4 * q, rows + q, band, each + 4 * q);
       if (band.end == all_rows) {
-        const F16 gradient = add_up(each);
-        improve(k.parameter, 16 * group, &gradient, 1, nullptr, s);
+        if (group > groups.begin) improve_vector<OPTIMIZER>(k.parameter, 16 * (group - 1), gradient, nullptr, s);
+        gradient = add_up(each);
       } else {
         for (int i = 0; i < 16; i++) store(scratch + 16 * i, each[i]);
       }
     }
+    if (band.end == all_rows && groups.begin < groups.end)
+      improve_vector<OPTIMIZER>(k.parameter, 16 * (groups.end - 1), gradient, nullptr, s);
   }
+}
+void sparse_gradient(const SparseGradient& k, const Step& s, Share share) {
+  if (s.optimizer == Optimizer::ADAM) return sparse_gradient_of<Optimizer::ADAM>(k, s, share);
+  if (s.optimizer == Optimizer::MOMENTUM) return sparse_gradient_of<Optimizer::MOMENTUM>(k, s, share);
+  sparse_gradient_of<Optimizer::SGD>(k, s, share);
 }
