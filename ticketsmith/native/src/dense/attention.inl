@@ -47,7 +47,7 @@ struct AttentionTile {
   float *out, *scores;               // [keys][T vectors of queries]
   int64_t query_plane, key_plane, value_plane, out_plane, width, tokens, begin;
   bool causal;
-  float scale;
+  float scale;  // times log2(e): powers of 2 are faster
 
   // T vectors of queries, from `begin` on. A vector holds one score of sixteen queries: nothing is summed across lanes.
   template <int T>
@@ -68,7 +68,7 @@ struct AttentionTile {
       }
     });
     for (int64_t j = 0; j < seen; j++) EACH_VECTOR {
-        const F16 e = exponential(load(scores + 16 * (j * T + t)) - most[t]);
+        const F16 e = power(load(scores + 16 * (j * T + t)) - most[t]);
         store(scores + 16 * (j * T + t), e);
         total[t] = total[t] + e;
       }
@@ -92,7 +92,7 @@ int attention(const Attention& k, const Place& place, Share share) {
     }
     AttentionTile tile{at(k.query, place) + h * width * k.query.plane, at(k.key, place) + h * width * k.key.plane, value, out,
                        at(k.scratch, place) + h * tokens * 16 * vectors, k.query.plane, k.key.plane, k.value.plane, k.out.plane,
-                       width, tokens, 0, k.causal != 0, static_cast<float>(k.scale)};
+                       width, tokens, 0, k.causal != 0, static_cast<float>(k.scale * 1.4426950408889634)};
     for (int64_t c = 0; c < chunks; c++) {
       const int64_t first = vectors * c / chunks;
       tile.begin = 16 * first;

@@ -2,6 +2,37 @@
 #pragma once
 #include "simd/common.inl"
 
+constexpr int NORM_VECTORS = 4;  // of columns at once, so that an adder need not wait for the sum before
+
+struct NormTile {
+  const Norm& k;
+  const float* in;
+  float* out;
+
+  template <int T>
+  void operator()() const {
+    const int64_t n = k.in.planes, step = k.in.plane;
+    const F16 each = all(1.0f / static_cast<float>(n));
+    F16 mean[T], scale[T];
+    EACH_VECTOR mean[t] = scale[t] = all(0.0f);
+    if (!k.rms)
+      for (int64_t p = 0; p < n; p++) EACH_VECTOR mean[t] = mean[t] + load(in + p * step + 16 * t);
+    EACH_VECTOR mean[t] = mean[t] * each;
+    for (int64_t p = 0; p < n; p++) EACH_VECTOR {
+        const F16 x = load(in + p * step + 16 * t) - mean[t];
+        scale[t] = fma(x, x, scale[t]);
+      }
+    EACH_VECTOR scale[t] = all(1.0f) / root(fma(scale[t], each, all(static_cast<float>(k.epsilon))));
+    for (int64_t p = 0; p < n; p++) {
+      const F16 factor = all(k.scale[p]), shift = all(k.shift[p]);
+      EACH_VECTOR {
+        const F16 x = (load(in + p * step + 16 * t) - mean[t]) * scale[t];
+        store(out + p * k.out.plane + 16 * t, fma(x, factor, shift));
+      }
+    }
+  }
+};
+
 int norm(const Norm& k, const Place& place, Share share) {
   const float* in = at(k.in, place);
   float* out = at(k.out, place);
@@ -27,23 +58,9 @@ int norm(const Norm& k, const Place& place, Share share) {
     return Status::OK;
   }
   const Range columns = part(k.in.cols, share, 16);
-  for (int64_t c = columns.begin; c < columns.end; c += 16) {
-    F16 total = all(0.0f), squares = all(0.0f);
-    for (int64_t p = 0; p < n; p++) total = total + load(in + p * k.in.plane + c);
-    const F16 mean = k.rms ? all(0.0f) : total * all(each);
-    for (int64_t p = 0; p < n; p++) {
-      const F16 x = load(in + p * k.in.plane + c) - mean;
-      squares = fma(x, x, squares);
-    }
-    float deviation[16];
-    store(deviation, fma(squares, all(each), all(epsilon)));
-    for (float& d : deviation) d = 1.0f / __builtin_sqrtf(d);
-    const F16 scale = load(deviation);
-    for (int64_t p = 0; p < n; p++) {
-      const F16 x = (load(in + p * k.in.plane + c) - mean) * scale;
-      store(out + p * k.out.plane + c, fma(x, all(k.scale[p]), all(k.shift[p])));
-    }
-  }
+  constexpr int64_t MOST = 16 * NORM_VECTORS;
+  for (int64_t c = columns.begin; c < columns.end; c += MOST)
+    with_constant<NORM_VECTORS>((smaller(MOST, columns.end - c) + 15) / 16, NormTile{k, in + c, out + c});
   return Status::OK;
 }
 

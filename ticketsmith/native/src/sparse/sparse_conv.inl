@@ -48,6 +48,10 @@ inline __attribute__((always_inline)) void accumulate(F16* sums, const float* x,
   }
 }
 
+// Taps between what is computed and what is fetched: a row of a product with tokens has few in a block, and what lies between
+// reads of its inputs hides from the processor that taps are read in order.
+constexpr int64_t TAPS_AHEAD = 64;
+
 struct SparseConvTile {
   const SparseConv& k;
   const float* x;
@@ -70,6 +74,8 @@ struct SparseConvTile {
         F16 total[T];
         const F16 begin = all(b ? 0.0f : k.bias[o]);  // what was summed before comes from the second cache: not waited for
         EACH_VECTOR total[t] = begin;
+        __builtin_prefetch(k.taps + starts[0] + TAPS_AHEAD);
+        __builtin_prefetch(k.taps + starts[0] + TAPS_AHEAD + 8);
         accumulate<T>(total, x, k.taps + starts[0], k.taps + starts[1]);
         for (int64_t g = 1; g < k.groups; g++)
           if (starts[g] < starts[g + 1]) {
