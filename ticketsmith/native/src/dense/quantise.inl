@@ -12,11 +12,6 @@ inline Steps steps(F16 low, F16 high, F16 bad) {
   const F16 step = maximum((high - low) / most, tiny) + bad, inverse = all(1.0f) / step;
   return {step, inverse, minimum(most, maximum(all(0.0f), rounded((all(0.0f) - low) * inverse)))};
 }
-// As whole numbers, which may lie beyond 0 to 255 where `x` was not between the ends of the range.
-template <bool ZERO>
-inline F16 in_steps(F16 x, const Steps& s) {
-  return ZERO ? rounded(x * s.inverse) + s.zero : rounded(x * s.inverse);
-}
 // A vector of what one step is worth, and of the bytes that stand for 0.
 inline void store_steps(float* step, float* zero, const Steps& s) {
   store(step, s.step);
@@ -46,21 +41,20 @@ struct Extremes {
 };
 
 // By 64, with whatever behind the last.
-template <bool ZERO>
 inline void pack_vector(const float* x, uint8_t* bytes, int64_t inputs, const Steps& s) {
   int64_t i = 0;
   F16 each[4];
   for (; i + 64 <= inputs; i += 64) {
 #pragma GCC unroll 4
-    for (int part = 0; part < 4; part++) each[part] = in_steps<ZERO>(load(x + i + 16 * part), s);
-    store_bytes(bytes + i, each);
+    for (int part = 0; part < 4; part++) each[part] = load(x + i + 16 * part) * s.inverse;
+    store_bytes(bytes + i, each, s.zero);
   }
   if (i == inputs) return;
   for (int64_t part = 0; part < 4; part++) {
     const int64_t left = inputs - i - 16 * part;
-    each[part] = in_steps<ZERO>(left > 0 ? load_first(x + i + 16 * part, left) : all(0.0f), s);
+    each[part] = left > 0 ? load_first(x + i + 16 * part, left) * s.inverse : all(0.0f);
   }
-  store_bytes(bytes + i, each);
+  store_bytes(bytes + i, each, s.zero);
 }
 
 int quantise_vector(const QuantiseVector& k, const Place& place, Share share) {
@@ -77,8 +71,7 @@ int quantise_vector(const QuantiseVector& k, const Place& place, Share share) {
   const Steps s = extremes.steps_of(true);
   store_steps(out, out + 16, s);
   auto* bytes = reinterpret_cast<uint8_t*>(out + 32);
-  if (largest(s.zero) > 0.0f) pack_vector<true>(x, bytes, inputs, s);
-  else pack_vector<false>(x, bytes, inputs, s);
+  pack_vector(x, bytes, inputs, s);
   for (i = (inputs + 63) / 64 * 16; i < k.out.planes - 32; i += 16) store(out + 32 + i, all(0.0f));
   return Status::OK;
 }
@@ -103,15 +96,13 @@ inline Steps plane_steps(const QuantisePlanes& k, const float* memory, int64_t f
 
 // Four planes to one of four bytes, or to four of bytes, from vector `first` of their memory on: what lies around the images,
 // zeros, is done alike.
-template <bool ZERO>
 inline void pack_planes(const QuantisePlanes& k, const float* from, uint8_t* to, int64_t planes, int64_t first, const Steps& s) {
   for (int64_t i = first; i < k.in.plane / 16; i += k.period) {
     F16 each[4];
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; c++)
-      each[c] = c < planes ? in_steps<ZERO>(load(from + c * k.in.plane + 16 * i), s) : all(0.0f);
-    if (k.apart) store_apart(to + 16 * i, 4 * k.out.plane, planes, each);
-    else store_fours(to + 64 * i, each);
+    for (int c = 0; c < 4; c++) each[c] = c < planes ? load(from + c * k.in.plane + 16 * i) * s.inverse : all(0.0f);
+    if (k.apart) store_apart(to + 16 * i, 4 * k.out.plane, planes, each, s.zero);
+    else store_fours(to + 64 * i, each, s.zero);
   }
 }
 
@@ -125,13 +116,11 @@ int quantise_planes(const QuantisePlanes& k, const Place& place, Share share) {
     const int64_t first = (v + before) % k.period;
     const Steps s = plane_steps(k, memory, first);
     if (!share.index) store_steps(range + 16 * v, range + 16 * (k.period + v), s);
-    const bool zero = largest(s.zero) > 0.0f;
     for (int64_t q = fours.begin; q < fours.end; q++) {
       const float* from = memory + 4 * q * k.in.plane;
       uint8_t* to = out + (k.apart ? 4 : 1) * q * 4 * k.out.plane;
       const int64_t planes = smaller(4, k.in.planes - 4 * q);
-      if (zero) pack_planes<true>(k, from, to, planes, first, s);
-      else pack_planes<false>(k, from, to, planes, first, s);
+      pack_planes(k, from, to, planes, first, s);
     }
   }
   return Status::OK;

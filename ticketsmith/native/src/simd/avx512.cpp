@@ -159,20 +159,21 @@ inline I16 operator-(I16 a, I16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I16 operator*(I16 a, I16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline F16 to_floats(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I16 to_ints(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
-// 64 whole numbers, cut off at 0 and 255, as bytes: within quarters four of each vector.
-inline __m512i to_bytes(const F16* vectors) {
+// 64 numbers, rounded, plus `zero`, and cut off at 0 and 255, as bytes: within quarters four of each vector.
+inline __m512i to_bytes(const F16* vectors, F16 zero) {
   const __m512i low = _mm512_packs_epi32(to_ints(vectors[0]).v, to_ints(vectors[1]).v);
   const __m512i high = _mm512_packs_epi32(to_ints(vectors[2]).v, to_ints(vectors[3]).v);
-  return _mm512_packus_epi16(low, high);
+  const __m512i more = _mm512_packs_epi32(to_ints(zero).v, to_ints(zero).v);
+  return _mm512_packus_epi16(_mm512_adds_epi16(low, more), _mm512_adds_epi16(high, more));
 }
 inline __m512i by_vectors(__m512i bytes) {
   return _mm512_permutexvar_epi32(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), bytes);
 }
-inline void store_bytes(uint8_t* p, const F16* vectors) {  // one vector behind the other
-  _mm512_storeu_si512(p, by_vectors(to_bytes(vectors)));
+inline void store_bytes(uint8_t* p, const F16* vectors, F16 zero) {  // one vector behind the other
+  _mm512_storeu_si512(p, by_vectors(to_bytes(vectors, zero)));
 }
-inline void store_apart(uint8_t* p, int64_t distance, int64_t count, const F16* vectors) {  // the first `count` alone
-  const __m512i bytes = by_vectors(to_bytes(vectors));
+inline void store_apart(uint8_t* p, int64_t distance, int64_t count, const F16* vectors, F16 zero) {  // the first `count` alone
+  const __m512i bytes = by_vectors(to_bytes(vectors, zero));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_castsi512_si128(bytes));
   if (count > 1) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + distance), _mm512_extracti32x4_epi32(bytes, 1));
   if (count > 2) _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 2 * distance), _mm512_extracti32x4_epi32(bytes, 2));
@@ -182,8 +183,8 @@ inline __m512i turned_fours(__m512i bytes) {  // four by four in each quarter
   const __m512i turn = _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
   return _mm512_shuffle_epi8(bytes, turn);
 }
-inline void store_fours(uint8_t* p, const F16* vectors) {  // side by side
-  _mm512_storeu_si512(p, turned_fours(to_bytes(vectors)));
+inline void store_fours(uint8_t* p, const F16* vectors, F16 zero) {  // side by side
+  _mm512_storeu_si512(p, turned_fours(to_bytes(vectors, zero)));
 }
 inline void split_bytes(uint8_t* p, int64_t columns) {
   const __m512i a = by_vectors(turned_fours(_mm512_loadu_si512(p)));

@@ -10,18 +10,18 @@ inline I16 as_ints(F16 a) {
   __builtin_memcpy(&r, &a, 64);
   return r;
 }
-// 64 whole numbers, cut off at 0 and 255, as bytes: one vector behind the other, and side by side.
-inline void store_bytes(uint8_t* p, const F16* vectors) {
+// 64 numbers, rounded, plus `zero`, and cut off at 0 and 255, as bytes: one vector behind the other, and side by side.
+inline F16 cut_off(F16 x, F16 zero) { return minimum(all(255.0f), maximum(all(0.0f), rounded(x) + zero)); }
+inline void store_bytes(uint8_t* p, const F16* vectors, F16 zero) {
   for (int c = 0; c < 4; c++) {
     float each[16];
-    store(each, vectors[c]);
-    for (int i = 0; i < 16; i++)
-      p[16 * c + i] = each[i] > 0.0f ? each[i] < 255.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 255 : 0;
+    store(each, cut_off(vectors[c], zero));
+    for (int i = 0; i < 16; i++) p[16 * c + i] = each[i] > 0.0f ? static_cast<uint8_t>(static_cast<int32_t>(each[i])) : 0;
   }
 }
-inline void store_fours(uint8_t* p, const F16* vectors) {
+inline void store_fours(uint8_t* p, const F16* vectors, F16 zero) {
   F16 each[4];
-  for (int c = 0; c < 4; c++) each[c] = minimum(all(255.0f), maximum(all(0.0f), vectors[c]));
+  for (int c = 0; c < 4; c++) each[c] = cut_off(vectors[c], zero);
   const I16 low = to_ints(fma(each[1], all(256.0f), each[0])), high = to_ints(fma(each[3], all(256.0f), each[2]));
   store_ints(reinterpret_cast<int32_t*>(p), low + high * all_ints(65536));
 }
@@ -34,9 +34,9 @@ inline void split_bytes(uint8_t* p, int64_t columns) {
   __builtin_memcpy(p, split, static_cast<size_t>(4 * columns));
 }
 // 16 bytes each, `distance` apart; of the first `count` alone.
-inline void store_apart(uint8_t* p, int64_t distance, int64_t count, const F16* vectors) {
+inline void store_apart(uint8_t* p, int64_t distance, int64_t count, const F16* vectors, F16 zero) {
   uint8_t bytes[64];
-  store_bytes(bytes, vectors);
+  store_bytes(bytes, vectors, zero);
   for (int64_t c = 0; c < count; c++) __builtin_memcpy(p + c * distance, bytes + 16 * c, 16);
 }
 #endif
