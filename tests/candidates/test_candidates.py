@@ -281,6 +281,16 @@ def labelled(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "digits.npz", **{name: np.asarray(array) for name, array in arrays.items()})
     arrays |= {name: arrays[name][..., 2:] for name in ("x_train", "x_test")}
     np.savez(folder / "narrow.npz", **{name: np.asarray(array) for name, array in arrays.items()})
+    whole = dict(np.load(folder / "digits.npz"))
+    np.savez(folder / "others.npz", **whole | {"y_test": (whole["y_test"] + 1) % 10})
+    np.savez(folder / "single.npz", **whole | {"x_test": whole["x_test"][:1], "y_test": whole["y_test"][:1]})
+    model = onnx.load(str(folder / "dense.onnx"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, str(folder / "fixed.onnx"))
+    model = onnx.load(str(folder / "dense.onnx"))
+    weight = next(one for one in model.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    weight.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(weight), np.nan), weight.name))
+    onnx.save(model, str(folder / "nan.onnx"))
     return folder
 
 
@@ -305,6 +315,15 @@ def test_a_model_of_others_is_judged_by_labelled_data(labelled: Path, monkeypatc
     assert next(row["sparsity"] for row in rows if row["variant"] == "pruned") > 0.4
     for row in rows:
         assert (labelled / "candidates/ticket" / row["files"][0]["path"]).is_file()
+    # what is known of a file is known for the data that it was judged by
+    part = {name: array[: len(array) // 2] for name, array in np.load("digits.npz").items()}
+    np.savez("half.npz", **part)
+    command[-1] = "half.npz"
+    said = CliRunner().invoke(group, [*command, "--max-drop", "20", "--batch-size", "1", "--rounds", "10", "--json"])
+    assert said.exit_code == 0, said.output
+    again = json.loads(said.stdout.splitlines()[-1])["candidates"][0]["settings"][0]["candidates"]
+    judged = [{(row["variant"], row["form"]): row["by_seed"]["0"] for row in one} for one in (rows, again)]
+    assert judged[0] != judged[1]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +332,10 @@ def test_a_model_of_others_is_judged_by_labelled_data(labelled: Path, monkeypatc
         ([], "say by which labelled data files are judged"),
         (["--data", "narrow.npz"], r"inputs of \(1, 8, 6\) do not fit the model's, \(1, 8, 8\)"),
         (["--data", "nothing.npz"], "nothing.npz"),
+        (["--data", "others.npz"], "on the test split of others.npz, no more than guessing"),
+        (["--data", "single.npz"], "one test example"),
+        (["--data", "digits.npz", "--against", "fixed.onnx"], "fixed.onnx: its batch has a fixed size"),
+        (["--data", "digits.npz", "--against", "nan.onnx"], "nan.onnx cannot be judged .* it gives NaN"),
     ],
 )
 def test_labelled_data_that_does_not_fit_is_told(

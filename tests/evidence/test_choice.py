@@ -107,6 +107,22 @@ def test_a_level_passes_only_if_the_milder_ones_of_its_form_do() -> None:
     assert levels[3] is False
 
 
+def test_a_search_that_ends_in_float32_is_no_rounded_corner() -> None:
+    served = candidates(RUNS, {**SPEED, "sparse-mixed": 2.0})
+    plain = [
+        replace(one, precision="float32") if (one.variant, one.form) == ("ticket", "sparse-mixed") else one
+        for one in served.judgements
+    ]
+    findings = conclude("x", RUNS, POLICY, served=replace(served, judgements=tuple(plain)))
+    assert findings.choice is not None
+    kinds = {one.variant: one.kind for one in findings.choice.candidates if one.form == "sparse-mixed"}
+    assert kinds == {"dense": "quantise", "ticket": "prune"}
+    assert findings.squares
+    for square in findings.squares:
+        assert {square.corners[kind].form for kind in ("quantise", "both")} != {"sparse-mixed"}
+        assert square.corners["prune"].form != "sparse-mixed"
+
+
 def test_losses_that_add_and_losses_that_do_not_are_told_apart() -> None:
     low = "sparse-int8"
     pairs = {("dense", low): 0.5, ("ticket", low): 0.5}

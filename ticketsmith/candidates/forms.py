@@ -319,6 +319,11 @@ def forms(runtimes: Sequence[str] = (), precisions: Sequence[str] = ()) -> list[
         and (not precisions or form.precision in precisions)
     ]
     for form in asked:
+        if form.runtime == "sparse" and {form.name, form.runtime} & set(runtimes):
+            try:
+                native.library()
+            except native.NotBuiltError as error:
+                raise CannotRunError(f"{form.name}: {error}") from error
         if form.name in runtimes and not form.installed:
             raise CannotRunError(f'{form.name} needs {units.listed(form.packages)}: pip install "ticketsmith[rivals]".')
     available = [form for form in asked if form.installed]

@@ -49,8 +49,11 @@ class _Runs(nn.Module):
         step = self._calls or len(examples)
         outputs = []
         for begin in range(0, len(examples), step):
-            outputs.append(np.array(self._arrays(examples[begin : begin + step]), np.float32))
-            self._count += len(outputs[-1])
+            part = examples[begin : begin + step]
+            outputs.append(np.array(self._arrays(part), np.float32))
+            if outputs[-1].shape[:1] != (len(part),):
+                raise CannotRunError(f"it gives {outputs[-1].shape} for {len(part)} examples, not an output for each.")
+            self._count += len(part)
             self._tell(self._count)
         return torch.from_numpy(np.concatenate(outputs))
 
@@ -74,6 +77,18 @@ def judge(
     both: tuple[Split, Split] = ("validation", "test")
     validation, test = (finite({**splits[split], **ends[split]}) if split in splits else {} for split in both)
     return Scores(validation, test, kept, time.perf_counter() - begin)
+
+
+def without_nan(arrays: Arrays) -> Arrays:
+    """What computes no NaN, or raises CannotRunError: the largest of such outputs would be one like any other."""
+
+    def numbers(inputs: NDArray[Any]) -> NDArray[Any]:
+        outputs = arrays(inputs)
+        if np.isnan(outputs).any():
+            raise CannotRunError("it gives NaN.")
+        return outputs
+
+    return numbers
 
 
 def by_token(decoder: Decoder) -> Arrays:

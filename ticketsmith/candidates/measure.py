@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ticketsmith.candidates import shelf
 from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
-from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, by_token, count, judge
+from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, by_token, count, judge, without_nan
 from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
@@ -210,7 +210,7 @@ class _Bench:
                     arrays = by_token(form.decoder(path, 1))
                 else:
                     arrays = form.load(path, 1, None)  # the last call of a split may be a smaller one
-                scores = judge(self.task, arrays, size, partial(tell, "judging"))
+                scores = judge(self.task, without_nan(arrays), size, partial(tell, "judging"))
                 sums = hashlib.sha256(scores.outcomes).hexdigest() if scores.outcomes else ""
                 one = Judgement(
                     run.variant, run.level, run.seed, run.key, run.sparsity, form.name, form.runtime,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +10,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ticketsmith import data, native
 from ticketsmith.candidates import measure, shelf
 from ticketsmith.candidates.forms import Network, forms
-from ticketsmith.engines import CannotRunError
+from ticketsmith.candidates.judging import judge, without_nan
+from ticketsmith.engines import CannotRunError, engine
 from ticketsmith.errors import RecipeError, TicketSmithError
 from ticketsmith.evidence.candidates import Judgement, Race, Served
 from ticketsmith.evidence.findings import Findings, conclude
@@ -38,6 +41,7 @@ PRUNED = "pruned"
 """The variant of a file beside the dense one."""
 
 _AT_ONCE = 500
+_CPU = torch.device("cpu")
 
 
 class OnnxTask(Labelled):
@@ -64,6 +68,18 @@ class OnnxTask(Labelled):
 
     def example(self, batch_size: int) -> Tensor:
         return self._examples(batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of all examples."""
+        arrays = (array for split in ("train", "validation", "test") for array in self._on(_CPU, split))
+        return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
+
+    def chance(self) -> float:
+        """The accuracy on test that guessing may reach: a class of all that are there, at random, and two standard errors."""
+        labels = self._on(_CPU, "test")[1]
+        share = 1 / len(set(labels.tolist()))
+        return 100 * (share + 2 * math.sqrt(share * (1 - share) / len(labels)))
 
     def _answers(self, model: nn.Module, inputs: Tensor) -> Tensor:
         logits = model(inputs)
@@ -115,7 +131,18 @@ def labelled(name: str, shape: Sequence[int], dtype: torch.dtype, base: Path) ->
             inputs = (scaled - torch.tensor(source.mean).view(sizes)) / torch.tensor(source.std).view(sizes)
         return inputs.reshape(len(inputs), *shape).to(dtype), torch.tensor(split.labels)
 
+    if len(source.test.labels) < 2:
+        raise RecipeError(f"--data {name}: one test example; half of them are validation, so that two are the least.")
     return OnnxTask(tensors(source.train), tensors(source.test))
+
+
+def _accuracy(path: Path, task: OnnxTask) -> float:
+    """On test, on ONNX Runtime in float32. Raises TicketSmithError where that cannot be said."""
+    try:
+        scores = judge(task, without_nan(engine("onnxruntime").load(path, 1)), 0, lambda count: None, ("test",))
+    except CannotRunError as error:
+        raise TicketSmithError(f"{path} cannot be judged in float32 on ONNX Runtime, the reference: {error}") from error
+    return scores.test["accuracy"] or 0.0
 
 
 def measure_onnx(
@@ -140,7 +167,20 @@ def measure_onnx(
     models = {place: of_onnx(file, shape) for place, file in places.items()}
     inputs = models[DENSE, 0][1](1)
     task = labelled(name, inputs.shape[1:], inputs.dtype, base)
-    runs = [_run(*place, Path(file), models[place][0].key, task) for place, file in places.items()]
+    for file, (_, sized) in zip(places.values(), models.values(), strict=True):
+        try:
+            sized(2)
+        except RecipeError as error:
+            raise RecipeError(f"--onnx {file}: its batch has a fixed size; export it with a free one.") from error
+    accuracies = {place: _accuracy(Path(file), task) for place, file in places.items()}
+    if accuracies[DENSE, 0] <= task.chance():
+        raise TicketSmithError(
+            f"{places[DENSE, 0]} scores {accuracies[DENSE, 0]:.3g} % on the test split of {name}, no more than guessing: other "
+            "labels than it was trained for, or inputs that are scaled in another way?"
+        )
+    data_key = task.fingerprint  # what a file gives is known for these examples alone
+    keys = {place: hashlib.sha256(f"{one.key} {data_key}".encode()).hexdigest() for place, (one, _) in models.items()}
+    runs = [_run(*place, Path(file), keys[place], task) for place, file in places.items()]
 
     def network(run: Result, folder: Path) -> Network:
         file = Path(places[run.variant, run.level])

@@ -53,6 +53,7 @@ def squares(choice: Choice, served: Served) -> list[Square]:
     The level is that of the choice where that is sparse, else the sparsest that passes in both precisions, else the mildest.
     """
     place = {(one.variant, one.level, one.form): one for one in choice.candidates if one.calls in _calls(choice)}
+    rounded = {key for key, one in place.items() if one.precision != FLOAT32}
     plain: dict[str, str] = {}
     for one in choice.candidates:  # sorted: a form that is one of float32 always, then one that turned out so
         if one.precision == FLOAT32:
@@ -60,10 +61,10 @@ def squares(choice: Choice, served: Served) -> list[Square]:
     result = []
     for form in sorted({one.form for one in choice.candidates if one.precision != FLOAT32}):
         runtime = next(one.runtime for one in choice.candidates if one.form == form)
-        low = {one.level: one for key, one in place.items() if key[0] == choice.subject and key[2] == form}
+        low = {key[1]: place[key] for key in rounded if key[0] == choice.subject and key[2] == form}
         base = plain.get(runtime)
         pairs = {n: one for n, one in low.items() if base and (choice.subject, n, base) in place}
-        if base is None or not pairs or (DENSE, 0, base) not in place or (DENSE, 0, form) not in place:
+        if base is None or not pairs or (DENSE, 0, base) not in place or (DENSE, 0, form) not in rounded:
             continue
         level = _level(choice, pairs, {n: place[choice.subject, n, base] for n in pairs})
         corners: dict[Kind, Candidate] = {
