@@ -7,6 +7,7 @@
     python -m benchmarks.train conv2 --rounds 3 # and conv4
     python -m benchmarks.train resnet --rounds 3 --levels 0.9  # ResNet-20, batch 128; vgg: VGG-16
     python -m benchmarks.train gpt              # that of configs/imp_gpt_pydocs.yaml; gpt256: of width 256
+    python -m benchmarks.train unet             # that of configs/imp_flow_mnist.yaml; unet32: of width 32
     python -m benchmarks.train custom_mlp       # with SiLU, layer norm and a block of its own; squeezed_cnn: convolutions
     python -m benchmarks.train memory           # what an engine holds of LeNet and Conv-2, by level
 

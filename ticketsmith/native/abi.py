@@ -409,7 +409,7 @@ class SelfAttention(Operation):
     neighbours. Strides, of sequence, head and token, are alike for queries, keys and values. ``cosines`` and ``sines``
     [tokens][width] turn queries and keys, where there are any; the first half of sines is negative, and ``width`` at most 128.
     ``sums`` [batch * heads][tokens] are remembered. With tokens and width rounded up to 16, ``scratch`` holds
-    6 * tokens * width + 2 * tokens * tokens."""
+    6 * tokens * width + 2 * tokens * tokens for each thread."""
     _fields_ = _fields("""const float* query; const float* key; const float* value; const float* cosines; const float* sines;
         float* out; float* sums; float* scratch;
         int64_t batch, heads, tokens, width, in_stride[3], out_stride[3], causal; double scale;""")
@@ -441,6 +441,9 @@ class Elementwise(Operation):
 
 class Relu(Elementwise):
     """out = max(0, in)."""
+
+class Bfloat16(Elementwise):
+    """out = in, rounded to the nearest bfloat16, ties to even."""
 
 class Gate(Elementwise):
     """out = in where ``gate``, which lies as ``out`` does, is positive, else 0."""
@@ -538,6 +541,7 @@ TRAINING: dict[type[Operation], str] = {
     CrossEntropy: "training/losses.inl",
     SquaredError: "training/losses.inl",
     Relu: "training/elementwise.inl",
+    Bfloat16: "training/elementwise.inl",
     Gate: "training/elementwise.inl",
     Add: "training/elementwise.inl",
     Drop: "training/elementwise.inl",

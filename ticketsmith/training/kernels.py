@@ -45,23 +45,25 @@ def make_learner(
             graph, examples = recognise(model, task, training, masks)
         except NotFollowedError as error:
             swap = swappable(model, task, training, masks)
-            note(_told(str(error), swap))
+            note(_told(str(error), swap, masks))
             names = swap.sparse(masks)
             if names or swap.functions:
-                return SwapLearner(task, model, masks, training, names, bool(swap.functions))
+                return SwapLearner(task, model, masks, training, names, bool(swap.functions), threads)
         else:
             return NativeLearner(task, model, masks, training, graph, examples, threads)
     return TorchLearner(task, model.to(device), masks, training, ranks if training.ranks > 1 else None)
 
 
-def _told(why: str, swap: Swap) -> str:
+def _told(why: str, swap: Swap, masks: Mapping[str, Tensor]) -> str:
     """The same for all runs of a recipe, whatever their sparsity."""
     parts = [" and ".join(swap.functions)] if swap.functions else []
     for axes, kind in ((2, "linear layers"), (4, "convolutions")):
-        layers = [name.removesuffix(".weight") for name, shape in swap.weights.items() if len(shape) == axes]
+        layers = [name.removesuffix(".weight") for name in swap.rows if masks[name].dim() == axes]
         more = len(layers) - _NAMED
         some = ", ".join(layers[:_NAMED]) + f" and {more} more" if more > 1 else ", ".join(layers)
-        parts += [f"those of its {kind} ({some}) that have lost {SWAPPED[axes][0]:.0%} of their weights"] * bool(layers)
+        if layers:
+            lost = f"{SWAPPED[axes][0]:.0%}"
+            parts.append(f"those of its {kind} ({some}) that are large and have lost {lost} of their weights")
     kernels = f"native kernels only {', and '.join(parts)}" if parts else "no native kernels"
     return f"PyTorch trains it, and {kernels}: {why}"
 

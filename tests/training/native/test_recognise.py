@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,8 +184,10 @@ def test_a_loss_or_a_batch_of_the_users_own_is_not_taken_for_the_plain_one() -> 
     task.loss = lambda model, batch, generator: model(batch[0]).sum()  # type: ignore[method-assign]
     with pytest.raises(NotFollowedError, match="data or loss are not plain"):
         graph_of(task)
-    with pytest.raises(NotFollowedError, match="bfloat16"):
-        graph_of(Pictures(_plain), dtype="bfloat16")
+
+
+def test_bfloat16_is_followed() -> None:
+    assert graph_of(Pictures(_plain), dtype="bfloat16") == replace(graph_of(Pictures(_plain)), bfloat16=True)
 
 
 def test_a_pruned_bias_is_not_followed() -> None:

@@ -309,6 +309,21 @@ def test_two_hundred_steps_end_where_those_of_pytorch_end(build: Any, batch: int
             assert not bool(ours[name][~mask].any()), f"{name} has come back"
 
 
+@pytest.mark.parametrize("build", [lambda: Pictures(Wavy), lambda: language(128)], ids=["convolutions", "gpt"])
+def test_a_run_that_is_alone_makes_the_same_bytes_on_more_cores(build: Any) -> None:
+    task, states = build(), []
+    native = Training(batch_size=60, duration="9it", kernels="native", **ADAM)
+    for threads in (1, 2):
+        model, masks = started(task, 0.8)
+        learner = make_learner(task, model, masks, native, CPU, threads=threads)
+        assert isinstance(learner, SwapLearner)
+        assert learner.threads == threads
+        advanced(learner, native, 0, 3)
+        states.append(learner.unfinished())
+    set_threads(1)
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+
+
 def test_what_the_optimizer_and_the_average_remember_is_of_surviving_weights() -> None:
     task = Pictures(Custom)
     model, masks = started(task, 0.9)
@@ -466,10 +481,12 @@ def test_layers_are_swapped_that_nobody_else_looks_into(task: Any, options: dict
 def test_the_rule_is_that_of_its_version() -> None:
     """If this fails, the same spec now trains to other weights: raise KERNELS_VERSION, then renew this."""
     mask = torch.arange(4096)
-    left = [(64, 64, 1024), (64, 64, 1025), (64, 16, 4, 1, 1638), (64, 16, 4, 1, 1639)]
-    assert [rule.swapped((mask < count).view(shape).numpy()) for *shape, count in left] == [True, False, True, False]
-    assert [rule.large((64, 64), rows) for rows in (489, 488)] == [True, False]
-    assert [rule.large((8, 8, 3, 3), pixels) for pixels in (435, 434)] == [True, False]
+    cases = [
+        (64, 64, 1024, 489), (64, 64, 1025, 489), (64, 64, 1024, 488),
+        (64, 16, 2, 2, 1638, 62), (64, 16, 2, 2, 1639, 62), (64, 16, 2, 2, 1638, 61),
+    ]  # fmt: skip
+    swapped = [rule.swapped((mask < left).view(shape).numpy(), rows) for *shape, left, rows in cases]
+    assert swapped == [True, False, False] * 2
 
 
 class Smooth(nn.Sequential):

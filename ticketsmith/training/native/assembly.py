@@ -159,11 +159,19 @@ class Assembly:
     def _forward(self, values: dict[str, Value], part: str, training: bool) -> Operations:
         values = dict(values)
         scale, shift = self._affine
-        operations = [ops.gather(values[INPUT], scale, shift, self._rows_of(INPUT) if training else None)]
+        coarse = training and self._graph.bfloat16
+        rows = self._rows_of(INPUT) if training and not coarse else None
+        operations = [ops.gather(values[INPUT], scale, shift, rows)]
+        if coarse:
+            operations.append(ops.round_numbers(values[INPUT]))
+        last = values[self._graph.nodes[-1].name]
         for nodes in self._runs(self._graph.nodes):
             for one in self._blocks_of(nodes, values):
                 for node in nodes:
-                    operations += self._forward_of(node, one, part, training)
+                    each = self._forward_of(node, one, part, training)
+                    operations += each
+                    if coarse and each and values[node.name] is not last:
+                        operations.append(ops.round_numbers(one[node.name]))
         return operations if training else [*operations, ops.outputs(values[self._graph.nodes[-1].name])]
 
     def _runs(self, nodes: Iterable[Node]) -> list[list[Node]]:
@@ -188,7 +196,7 @@ class Assembly:
         source, out = values[node.inputs[0]], values[node.name]
         with_relu = node.name in self._relus
         if isinstance(node, Linear | Conv):
-            return Layer(node, source, out, self._parameters).forward(part, with_relu)
+            return Layer(node, source, out, self._parameters).forward(part, with_relu, training)
         if isinstance(node, BatchNorm):
             if node.name in self._norms.values():
                 return []
@@ -225,7 +233,10 @@ class Assembly:
     def _training(self) -> Operations:
         values = self._values
         last = self._graph.nodes[-1].name
-        parts: list[tuple[str, Operations]] = [("forward", self._forward(values, "values", training=True))]
+        parts: list[tuple[str, Operations]] = []
+        if self._graph.bfloat16:
+            parts.append(("weights", ops.round_weights(self._parameters)))
+        parts.append(("forward", self._forward(values, "values", training=True)))
         parts.append(("backward", [ops.loss(self._graph.loss, values[last])]))
         if last in self._relus.values():
             parts.append(("backward", [ops.gate(values[last])]))
@@ -260,7 +271,8 @@ class Assembly:
         source, out = self._values[node.inputs[0]], self._values[node.name]
         wanted = ops.by_examples(node, self._parameters) is not None
         rows = self._rows_of(node.inputs[0]) if wanted else None
-        before = [ops.rows(source, rows)] if rows is not None and node.inputs[0] != INPUT else []
+        there = node.inputs[0] == INPUT and not self._graph.bfloat16  # from the start, but not rounded
+        before = [] if rows is None or there else [ops.rows(source, rows)]
         return [*before, *Layer(node, source, out, self._parameters).weight_gradient(rows)]
 
     def _backward(self, node: Node, values: dict[str, Value], wanted: dict[str, tuple[bool, bool]]) -> Operations:
@@ -269,7 +281,9 @@ class Assembly:
         sinks = {name: Sink(values[name], add, gated) for name, (add, gated) in wanted.items()}
         sink = sinks.get(node.inputs[0])
         if isinstance(node, Linear | Conv):
-            return Layer(node, source, out, self._parameters).input_gradient(sink) if sink else []
+            before = [ops.round_gradient(out)] if self._graph.bfloat16 else []
+            layer = Layer(node, source, out, self._parameters)
+            return [*before, *(layer.input_gradient(sink) if sink else [])]
         if isinstance(node, BatchNorm):
             return ops.batch_norm_gradient(node, source, out, self._parameters, sink)
         if sink is None and not isinstance(node, Add):

@@ -58,20 +58,22 @@ class Calls:
 
 
 class Call:
-    """One operation, made once; each call says where its numbers lie, and how many floats of ``scratch`` it needs."""
+    """One operation, made once; each call says where its numbers lie, how many multiply-adds it is, and how many floats of
+    ``scratch`` it needs for each thread."""
 
     def __init__(self, kind: type[abi.Operation]) -> None:
         self._operation = kind(op=abi.Op(abi.STEPS.index(kind), 0, 0))
         self._calls = Calls([self._operation])
 
-    def __call__(self, scratch: int = 0, **fields: Any) -> None:
-        operation = self._operation
+    def __call__(self, work: int, scratch: int = 0, **fields: Any) -> None:
+        operation, count = self._operation, threads(work)
         with lock:
+            operation.op.work = work
             if scratch:
-                operation.scratch = room(scratch)
+                operation.scratch = room(scratch * count)
             for name, value in fields.items():
                 setattr(operation, name, value)
-            self._calls()
+            self._calls(threads=count)
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -17,6 +17,8 @@ from ticketsmith.training.native.calls import Call, address
 
 _LEAST = 16_384
 """Numbers of an input from which a kernel is called: below, the call costs as much as it saves."""
+_GELU = 16
+"""Multiply-adds that take as long as GELU of a number."""
 _MOST_TOKENS = 512
 """Of a sequence: all scores of a head lie in a cache."""
 _MOST_WIDTH = 128
@@ -82,7 +84,8 @@ class _Gelu(torch.autograd.Function):
         context.approximate = approximate
         plain = inputs.contiguous()
         out = torch.empty_like(plain)
-        _call(abi.Gelu)(in_=address(plain), out=address(out), count=plain.numel(), tanh=approximate == "tanh")
+        count, tanh = plain.numel(), approximate == "tanh"
+        _call(abi.Gelu)(_GELU * count, in_=address(plain), out=address(out), count=count, tanh=tanh)
         return out
 
     @staticmethod
@@ -94,8 +97,8 @@ class _Gelu(torch.autograd.Function):
         plain, gradient = inputs.contiguous(), gradient.contiguous()
         slope = torch.empty_like(plain)
         _call(abi.GeluGradient)(
-            in_=address(plain), out_gradient=address(gradient), gradient=address(slope), count=plain.numel(),
-            tanh=approximate == "tanh",
+            _GELU * plain.numel(), in_=address(plain), out_gradient=address(gradient), gradient=address(slope),
+            count=plain.numel(), tanh=approximate == "tanh",
         )  # fmt: skip
         return slope, None
 
@@ -167,7 +170,8 @@ def _projected(
 def _sizes(batch: int, heads: int, tokens: int, width: int) -> dict[str, Any]:
     long_tokens, long_width = (-(-size // 16) * 16 for size in (tokens, width))
     room = long_tokens * (6 * long_width + 2 * long_tokens)
-    return {"batch": batch, "heads": heads, "tokens": tokens, "width": width, "scratch": room}
+    work = 2 * batch * heads * tokens * tokens * width
+    return {"batch": batch, "heads": heads, "tokens": tokens, "width": width, "scratch": room, "work": work}
 
 
 def _scaled_dot_product_attention(

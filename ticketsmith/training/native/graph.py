@@ -83,8 +83,11 @@ class Add(Node):
 @dataclass(frozen=True)
 class Graph:
     """Nodes in an order in which they can be computed. The value ``input`` is an example; the last node is what ``loss``
-    judges: the mean over a batch of the cross entropy with a label, or of the squared error with a vector."""
+    judges: the mean over a batch of the cross entropy with a label, or of the squared error with a vector. ``bfloat16``: what
+    nodes of a step hand on is rounded to it, and so is what products multiply: weights, and gradients of outputs. Sums and the
+    rest are float32."""
 
     input_shape: Shape
     nodes: tuple[Node, ...]
     loss: Literal["cross_entropy", "squared_error"]
+    bfloat16: bool = False

@@ -126,6 +126,26 @@ def relu_gradient(out: Value, sink: Sink) -> abi.Operation:
     return _pass(abi.Gate, out, source, out.gradient, source.gradient, add=sink.add, gate=source.at)
 
 
+def round_numbers(value: Value) -> abi.Operation:
+    """In place, to bfloat16."""
+    return _pass(abi.Bfloat16, value, value, value.at, value.at)
+
+
+def round_gradient(value: Value) -> abi.Operation:
+    """The same of its gradient."""
+    return _pass(abi.Bfloat16, value, value, value.gradient, value.gradient)
+
+
+def round_weights(parameters: Parameters) -> Operations:
+    """To what products read."""
+    here, step = np.zeros(1, np.int32), packing.VECTOR
+    each = {one: abi.Vectors(1, 1, one.size // step, 0, 0, step, 0, 0, step) for one in parameters.weights.values()}
+    return [
+        make(abi.Bfloat16, one.size, vectors=vectors, ins=here, outs=here, in_=one.address(), out=one.operand(), outputs=1)
+        for one, vectors in each.items()
+    ]  # fmt: skip
+
+
 def gate(value: Value) -> abi.Operation:
     """In place: the gradient of what is before a ReLU, from that of what is behind it."""
     return _pass(abi.Gate, value, value, value.gradient, value.gradient, gate=value.at)
@@ -273,8 +293,9 @@ class Layer:
         each = channels // self.groups
         return ((group, group * each, (group + 1) * each) for group in range(self.groups))
 
-    def forward(self, part: str, with_relu: bool) -> Operations:
+    def forward(self, part: str, with_relu: bool, training: bool) -> Operations:
         node, weight, layout = self.node, self.weight, self.out.layout
+        weights = weight.operand() if training else weight.address(part)
         bias = self._parameters.vectors[node.bias].address(part) if node.bias else None
         channels = self._part(self.kernel, self.stride, self.vectors, self.area)
         shared = {"vectors": self.vectors, "in_": self.source.at, "out": self.out.at, "relu": with_relu}
@@ -282,7 +303,7 @@ class Layer:
         if isinstance(weight, SparseWeight):
             starts, taps = weight.table("forward", lambda: self._forward_table(weight, channels))
             return [
-                make(abi.SparseTaps, self._work(len(taps), self.vectors), weights=weight.address(part), outs=outs,
+                make(abi.SparseTaps, self._work(len(taps), self.vectors), weights=weights, outs=outs,
                      bias=bias,
                      outputs=self.outputs, starts=starts, taps=taps, parts=len(starts) // self.outputs, **shared)
             ]  # fmt: skip
@@ -291,7 +312,7 @@ class Layer:
             taps = self._taps(group)
             operations.append(
                 make(abi.DenseTaps, self._work(len(taps) * (end - first), self.vectors), outs=outs[first:end],
-                     weights=weight.address(part, first * weight.distance), bias=bias and bias + 4 * first,
+                     weights=weights + 4 * first * weight.distance, bias=bias and bias + 4 * first,
                      outputs=end - first, offsets=taps, places=np.arange(len(taps), dtype=np.int32), taps=len(taps),
                      part=channels * self.area, distance=weight.distance, **shared)
             )  # fmt: skip
@@ -325,7 +346,7 @@ class Layer:
         channels = self._part((int(span[0]), int(span[1])), (1, 1), vectors, len(phase.places))
         shared = {
             "vectors": vectors, "in_": out.gradient, "out": source.gradient + 4 * first, "add": sink.add,
-            "gate": source.at + 4 * first if sink.gated else None, "weights": weight.address(),
+            "gate": source.at + 4 * first if sink.gated else None, "weights": weight.operand(),
         }  # fmt: skip
         outs = out.layout.channels()
         if isinstance(weight, SparseWeight) or not phase.places.size:

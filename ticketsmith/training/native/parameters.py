@@ -45,9 +45,15 @@ class Stored:
     def __init__(self, size: int, settings: OptimizerSettings) -> None:
         self.size = size
         self.arrays: dict[str, Array] = {part: zeros(size) for part in settings.parts}
+        self.operands: Array | None = None
+        """What products of a step read, where that is not the values themselves."""
 
     def address(self, part: str = "values", first: int = 0) -> int:
         return int(self.arrays[part].ctypes.data) + 4 * first
+
+    def operand(self, first: int = 0) -> int:
+        """The address of what products of a step read."""
+        return self.address("values", first) if self.operands is None else int(self.operands.ctypes.data) + 4 * first
 
     def parameter(self, first: int = 0) -> abi.Parameter:
         return abi.Parameter(**{part: self.address(part, first) for part in self.arrays})
@@ -148,6 +154,8 @@ class Parameters:
                     self.weights[node.weight] = DenseWeight(
                         weight, None if mask is None or mask.all() else mask, settings
                     )
+        for stored in self.weights.values() if graph.bfloat16 else ():
+            stored.operands = zeros(stored.size)
         names = list(dict.fromkeys(_vectors(graph)))
         sizes = [-(-values[name].size // VECTOR) * VECTOR for name in names]
         self.small = Stored(max(VECTOR, sum(sizes)), settings)
@@ -199,7 +207,7 @@ class Parameters:
         """Bytes of all of them."""
         own = [self.gradient, self._scratch, *(array for _, array in self._arrays())]
         for weight in self.weights.values():
-            own += weight.extras()
+            own += weight.extras() if weight.operands is None else [*weight.extras(), weight.operands]
         return sum(array.nbytes for array in own)
 
     def _arrays(self) -> Iterator[tuple[str, Array]]:

@@ -44,8 +44,6 @@ def recognise(
     for name in ("accumulate", "ranks", "activation_checkpointing", "compile"):
         if getattr(training, name) != Training.model_fields[name].default:
             raise NotFollowedError(f"`{name}: {getattr(training, name)}` is for PyTorch")
-    if training.dtype != "float32":
-        raise NotFollowedError(f"the kernels compute in float32, not with `dtype: {training.dtype}`")
     examples = plain_examples(task)
     if examples is None:
         raise NotFollowedError("the task's data or loss are not plain ones")
@@ -66,7 +64,7 @@ def recognise(
         raise NotFollowedError(
             "its first operation gives the examples other channels than those they are normalised by"
         )
-    return Graph(shape, nodes, examples.loss), examples
+    return Graph(shape, nodes, examples.loss, training.dtype == "bfloat16"), examples
 
 
 def _parameters(model: nn.Module) -> Mapping[str, nn.Parameter]:

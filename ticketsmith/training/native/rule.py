@@ -4,7 +4,6 @@ order sums are taken: a change of it makes other weights, and raises ``spec.KERN
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,15 +26,11 @@ a layer is swapped for a sparse one; and from how many multiplications, forward 
 saves."""
 
 
-def large(weight: tuple[int, ...], rows: int) -> bool:
-    """Whether the layer of a ``weight`` of that shape, which gives so many rows or pixels in a step, can be swapped."""
-    return rows * math.prod(weight) >= SWAPPED[len(weight)][1]
-
-
-def swapped(mask: np.ndarray) -> bool:
-    """Whether such a layer of which ``mask`` is left is swapped."""
+def swapped(mask: np.ndarray, rows: int) -> bool:
+    """Whether the layer of ``mask`` [outputs, ...], which gives so many rows or pixels in a step, is swapped."""
+    share, products = SWAPPED[mask.ndim]
     zeros = mask.size - int(np.count_nonzero(mask))
-    return zeros >= SWAPPED[mask.ndim][0] * mask.size
+    return rows * mask.size >= products and zeros >= share * mask.size
 
 
 def sparse_weights(graph: Graph, masks: Mapping[str, np.ndarray]) -> frozenset[str]:

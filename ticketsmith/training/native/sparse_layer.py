@@ -84,7 +84,7 @@ class _Operations:
         self.inside, self.outside = _layouts(node, mask.shape, shape, lanes)
         self.source, self.out = _Block(self.inside), _Block(self.outside)
         layer = Layer(node, self.source, self.out, _Alone({node.weight: weight}))  # type: ignore[arg-type]
-        self.output = _example_taps(self.inside, self.outside, layer.forward("values", False))
+        self.output = _example_taps(self.inside, self.outside, layer.forward("values", False, training=True))
         self.back = _example_taps(self.outside, self.inside, layer.input_gradient(Sink(self.source, False, False)))
         self.keep = _example_taps(self.inside, self.inside, [])
         self.back.keep = self.keep.keep = 1

@@ -24,10 +24,11 @@ from ticketsmith.pruning.weights import copied
 from ticketsmith.spec import Training
 from ticketsmith.tasks.task import Batch, Task
 from ticketsmith.training.learner import TorchLearner
+from ticketsmith.training.native.calls import set_threads
 from ticketsmith.training.native.functions import Functions, name_of
 from ticketsmith.training.native.quick_adam import hasten
 from ticketsmith.training.native.recognise import has_hooks
-from ticketsmith.training.native.rule import large, swapped
+from ticketsmith.training.native.rule import swapped
 from ticketsmith.training.native.sparse_layer import layer_of, sparse
 
 _EXAMPLES = 2
@@ -37,15 +38,15 @@ _PYTORCHS = ("ranks", "compile", "dtype")
 
 @dataclass(frozen=True)
 class Swap:
-    """What of a network the kernels can compute: ``weights`` of large linear layers and convolutions, with their shapes; and
-    names of ``functions``."""
+    """What of a network the kernels can compute: the weights of linear layers and convolutions, with the number of rows or
+    pixels that such a layer gives in a step; and names of ``functions``."""
 
-    weights: Mapping[str, tuple[int, ...]]
+    rows: Mapping[str, int]
     functions: tuple[str, ...]
 
     def sparse(self, masks: Mapping[str, Tensor]) -> list[str]:
         """The weights that are sparse enough, by the rule."""
-        return [name for name in self.weights if swapped(masks[name].numpy())]
+        return [name for name, count in self.rows.items() if swapped(masks[name].numpy(), count)]
 
 
 _NOTHING = Swap({}, ())
@@ -71,9 +72,8 @@ def swappable(model: nn.Module, task: Task, training: Training, masks: Mapping[s
         except Exception:  # a task or a model of a user's own may not take so few examples, or not be copied
             return _NOTHING
     share = training.batch_size / training.accumulate / examples
-    shapes = {name: tuple(masks[name].shape) for name in names}
-    weights = {name: shapes[name] for name, rows in uses.alone().items() if large(shapes[name], round(rows * share))}
-    return Swap(weights, tuple(sorted(uses.functions)))
+    rows = {name: round(count * share) for name, count in uses.alone().items()}
+    return Swap(rows, tuple(sorted(uses.functions)))
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -142,6 +142,7 @@ class SwapLearner(TorchLearner):
         training: Training,
         names: Collection[str],
         functions: bool,
+        threads: int = 1,
     ) -> None:
         self._functions = functions
         self._shown = None if _measured_here(task) else copied(model)
@@ -149,7 +150,8 @@ class SwapLearner(TorchLearner):
             sparse(model.get_submodule(name.rpartition(".")[0]), masks[name])
         super().__init__(task, model, {name: mask for name, mask in masks.items() if name not in names}, training)
         hasten(self.optimizer)
-        self.kernels = best_isa().name.lower()
+        self.kernels, self.threads = best_isa().name.lower(), threads
+        set_threads(threads)
 
     def _backward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         with (

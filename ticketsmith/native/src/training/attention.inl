@@ -12,10 +12,11 @@ struct Head {
   float *query, *key, *value, *other, *keys, *values, *scores, *slopes;
 
   template <class Attention>
-  explicit Head(const Attention& k)
+  Head(const Attention& k, Share share)
       : tokens(k.tokens), width(k.width), long_tokens(16 * ((k.tokens + 15) / 16)), long_width(16 * ((k.width + 15) / 16)) {
     const int64_t size = long_tokens * long_width, square = long_tokens * long_tokens;
-    query = k.scratch, key = query + size, value = key + size, other = value + size, keys = other + size, values = keys + size;
+    query = k.scratch + share.index * (6 * size + 2 * square);
+    key = query + size, value = key + size, other = value + size, keys = other + size, values = keys + size;
     scores = values + size, slopes = scores + square;
   }
   int64_t past(int64_t query_row, bool causal) const {  // how many keys a query may see, in whole rows of HEAD_ROWS
@@ -180,9 +181,10 @@ inline void attend(const Attention& k, const Head& h, const HeadPlace& at, bool 
   weigh(h, k.causal, first, k.sums + at.sums);
 }
 
-void self_attention(const SelfAttention& k, const Step&, Share) {
-  const Head h(k);
-  for (int64_t index = 0; index < k.batch * k.heads; index++) {
+void self_attention(const SelfAttention& k, const Step&, Share share) {
+  const Head h(k, share);
+  const Range heads = part(k.batch * k.heads, share);
+  for (int64_t index = heads.begin; index < heads.end; index++) {
     const HeadPlace at = head_place(k, index);
     attend(k, h, at, true);
     combine(h, h.scores, false, h.value, k.causal, h.other);
@@ -190,10 +192,11 @@ void self_attention(const SelfAttention& k, const Step&, Share) {
   }
 }
 
-void self_attention_gradient(const SelfAttentionGradient& k, const Step&, Share) {
-  const Head h(k);
+void self_attention_gradient(const SelfAttentionGradient& k, const Step&, Share share) {
+  const Head h(k, share);
+  const Range heads = part(k.batch * k.heads, share);
   const int64_t stride = k.in_stride[2];
-  for (int64_t index = 0; index < k.batch * k.heads; index++) {
+  for (int64_t index = heads.begin; index < heads.end; index++) {
     const HeadPlace at = head_place(k, index);
     attend(k, h, at, false);
     fetch(h, k.out_gradient + at.out, k.out_stride[2], nullptr, nullptr, 1.0f, h.other);

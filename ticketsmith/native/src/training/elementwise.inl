@@ -20,6 +20,18 @@ void relu(const Relu& k, const Step&, Share share) {
   });
 }
 
+void bfloat16(const Bfloat16& k, const Step&, Share share) {
+  each_vector(k, share, [](const float* in, float* out, int64_t, int64_t, int64_t) {
+    for (int i = 0; i < 16; i++) {
+      uint32_t bits;
+      __builtin_memcpy(&bits, in + i, 4);
+      const bool number = (bits & 0x7fffffff) <= 0x7f800000;
+      bits = (number ? bits + 0x7fff + (bits >> 16 & 1) : bits | 0x400000) & 0xffff0000;
+      __builtin_memcpy(out + i, &bits, 4);
+    }
+  });
+}
+
 void gate(const Gate& k, const Step&, Share share) {
   each_vector(k, share, [&](const float* in, float* out, int64_t, int64_t, int64_t) {
     const F16 x = where_positive(load(k.gate + (out - k.out)), load(in));

@@ -14,16 +14,18 @@ inline Distribution distribution(F16 x, bool tanh) {
   return {all(0.5f) * (one + error_function(x * all(0.70710678f))), density};
 }
 
-void gelu(const Gelu& k, const Step&, Share) {
-  for (int64_t i = 0; i < k.count; i += 16) {
+void gelu(const Gelu& k, const Step&, Share share) {
+  const Range range = part(k.count, share, 16);
+  for (int64_t i = range.begin; i < range.end; i += 16) {
     const int64_t some = k.count - i;
     const F16 x = load_first(k.in + i, some);
     store_first(k.out + i, x * distribution(x, k.tanh).share, some);
   }
 }
 
-void gelu_gradient(const GeluGradient& k, const Step&, Share) {
-  for (int64_t i = 0; i < k.count; i += 16) {
+void gelu_gradient(const GeluGradient& k, const Step&, Share share) {
+  const Range range = part(k.count, share, 16);
+  for (int64_t i = range.begin; i < range.end; i += 16) {
     const int64_t some = k.count - i;
     const F16 x = load_first(k.in + i, some);
     const Distribution both = distribution(x, k.tanh);
