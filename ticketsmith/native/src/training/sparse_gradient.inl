@@ -26,7 +26,7 @@ inline void sparse_gradient_of(const SparseGradient& k, const Step& s, Share sha
   const int64_t all_rows = k.vectors.blocks * k.vectors.rows;
   for (int64_t first = 0; first < all_rows; first += k.band) {
     const Range band = {first, smaller(first + k.band, all_rows)};
-    F16 gradient = all(0.0f);  // of the group before: Adam's root and quotient take long, and are waited for while others are summed
+    F16 gradient = all(0.0f);  // of the group before: its root and quotient are waited for while this one is summed
     for (int64_t group = groups.begin; group < groups.end; group++) {
       const int32_t *offsets = k.offsets + 16 * group, *rows = k.rows + 4 * group;
       float* scratch = k.scratch + 256 * group;
