@@ -71,7 +71,7 @@ bool Threads::grow(int count) {
   while (static_cast<int>(threads_.size()) < count - 1) {
     const int index = static_cast<int>(threads_.size()) + 1;
     try {
-      threads_.emplace_back([this, index] { work(index); });
+      threads_.emplace_back([this, index, seen = job_.load()] { work(index, seen); });
     } catch (const std::system_error&) {
       return false;
     }
@@ -97,8 +97,8 @@ bool Threads::run(int count, const std::function<void(int)>& body) {
   return true;
 }
 
-void Threads::work(int index) {
-  unsigned seen = 0;
+// A thread begins behind the jobs that were `seen` without it, and must not count itself off one of them.
+void Threads::work(int index, unsigned seen) {
   for (;;) {
     for (int t = 0; t < SPINS && job_.load(std::memory_order_acquire) == seen; t++) breathe(t);
     const std::function<void(int)>* body;

@@ -29,7 +29,7 @@ class Threads {
 
  private:
   Threads() = default;
-  void work(int index);
+  void work(int index, unsigned seen);
   bool grow(int count);
 
   std::mutex busy_;
