@@ -118,7 +118,7 @@ inline __m512 low2(__m512 a, __m512 b) {
 inline __m512 high2(__m512 a, __m512 b) {
   return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
 }
-inline void transpose(F16* r) {
+inline __attribute__((always_inline)) void transpose(F16* r) {
   __m512 s[16];
   _Pragma("GCC unroll 4") for (int i = 0; i < 16; i += 4) {  // four by four in each quarter
     const __m512 a = _mm512_unpacklo_ps(r[i].v, r[i + 1].v), b = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
@@ -138,7 +138,7 @@ inline __m512 fours(__m512 a, __m512 b) { return _mm512_add_ps(low2(a, b), high2
 inline __m512 quarters(__m512 a, __m512 b) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
-inline F16 add_up(const F16* r) {
+inline __attribute__((always_inline)) F16 add_up(const F16* r) {
   __m512 each[4];
   _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {
     const F16* four = r + 4 * i;

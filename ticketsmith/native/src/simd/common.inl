@@ -27,7 +27,7 @@ int call(const Op* op, const Place& place, Share share) {
   return KERNEL(*reinterpret_cast<const Operation*>(op), place, share);
 }
 
-inline F16 exponential(F16 x) {
+inline __attribute__((always_inline)) F16 exponential(F16 x) {
   x = minimum(all(88.0f), maximum(all(-87.0f), x));
   const F16 n = rounded(x * all(1.44269504f));
   F16 r = fma(n, all(-0.693359375f), x);
