@@ -33,9 +33,6 @@ FORMER_NAMES = {
 DOT_FORMAT, BYTES_FORMAT, DENSE_DOT_FORMAT = WHOLE_FORMATS = ("sparse_conv_dot", "sparse_conv_bytes", "dense_dot_px32")
 """Those of planes and lanes of whole numbers: weights of four channels together, of any four inputs, and all."""
 
-BETWEEN_ZEROS = (BYTES_FORMAT, DENSE_DOT_FORMAT, "dense_px32")
-"""Those that need zeros between the rows of an image; the others are faster where rows are whole."""
-
 _WHOLE = {"vector": ("sell", "sell_wide", "gemv")}
 """Those that also multiply whole numbers."""
 

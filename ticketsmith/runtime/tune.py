@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from ticketsmith.native import Isa
 from ticketsmith.race import REST, SAMPLE_SECONDS, Runner, Stopwatch, race
 from ticketsmith.runtime import formats, handover
 from ticketsmith.runtime.analysis import lane_nodes
-from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape, conv_geometry
+from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
 from ticketsmith.runtime.model import MOST_LANES, Model
 from ticketsmith.runtime.winograd import Tiling
 
@@ -78,39 +76,9 @@ def tune(
             modes.append(("lanes", MOST_LANES))
         for mode, batch in modes:
             measured.append(trial.product(node, shape, mode, batch))
-    measured = _by_size(graph, measured)
     if isa is None and precision == "float32":
         measured += tune_network(graph, choices(measured), threads=threads, rounds=rounds, batches=batches, clock=clock)
     return measured
-
-
-def _by_size(graph: Graph, measured: list[Measured]) -> list[Measured]:
-    """Convolutions of images of one size share a layout: where some were fastest between zeros and others in whole rows, all
-    take what is faster for them together. With a stride they read images of two sizes, and take whole rows."""
-    shapes, sizes = graph.shapes(), defaultdict[Shape, list[Measured]](list)
-    convolutions = {f"planes:{node.output}": node for node in graph.nodes if node.op == "conv2d"}
-    strided = set()
-    for one in measured:
-        node = convolutions.get(one.key)
-        if node and math.prod(graph.parameter(node, "weight").shape[2:]) > 1:
-            sizes[shapes[node.output][1:]].append(one)
-            if conv_geometry(node)[0] != (1, 1):
-                strided.add(one.key)
-    better: dict[str, Measured] = {}
-    for size in sizes.values():
-        if not any(one.choice in (formats.BYTES_FORMAT, formats.DENSE_DOT_FORMAT) for one in size):
-            continue
-        ways = []
-        for between in (True, False):
-            way = {}
-            for one in size:
-                zeros = between and one.key not in strided
-                names = [name for name in one.seconds if name == "winograd" or (name in formats.BETWEEN_ZEROS) == zeros]
-                way[one.key] = min(names or one.seconds, key=one.seconds.__getitem__)
-            ways.append(way)
-        best = min(ways, key=lambda way: sum(one.seconds[way[one.key]] for one in size))
-        better |= {one.key: replace(one, choice=best[one.key]) for one in size}
-    return [better.get(one.key, one) for one in measured]
 
 
 def tune_network(
