@@ -22,7 +22,7 @@ from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sell import Sell
-from ticketsmith.sparse.sparse_conv import STRETCH, Quads, SparseConv
+from ticketsmith.sparse.sparse_conv import STRETCH, Quads, SparseConv, in_fours
 from ticketsmith.sparse.values import aligned, each_of_four, fours, padded, quantized
 
 _SLACK = 1024
@@ -423,6 +423,32 @@ def _sparse_convs(size: int) -> Iterator[Case]:
         )  # fmt: skip
 
 
+def _sparse_convs_of_fours(size: int) -> Iterator[Case]:
+    """A product, and a convolution of 1 by 3, of eleven outputs: of the last four one is missing."""
+    rows, cols, row = 3, size, up(size)
+    for name, kernel in (("product", 1), ("moved inputs", 3)):
+        case, shifts = Case(name, size), np.arange(kernel) - kernel // 2
+        x, weight = case.numbers(9, rows, cols), case.sparse(12, 9 * kernel)[:11]
+        source = case.value(x)
+        common, finish, out = _product(case, source, 11, (rows, cols))
+        planes, moves = np.repeat(np.arange(9), kernel)[None], np.tile(shifts, 9)[None]
+        p = SparseConv.of(in_fours(weight), planes * rows * row + moves, planes, moves, block_planes=4)
+        column = np.arange(rows * row) % row
+        inside = [(column >= max(0, -shift)) & (column < cols - max(0, shift)) for shift in p.shifts]
+        keeps = (np.reshape(inside, (len(inside), -1, 16)) << np.arange(16)).sum(axis=-1).astype(np.uint16)
+        moved = np.stack([np.pad(x, ((0, 0), (0, 0), (1, 1)))[:, :, 1 + s : 1 + s + cols] for s in shifts], axis=1)
+        sums = np.tensordot(weight.astype(np.float64), moved.reshape(9 * kernel, rows, cols).astype(np.float64), 1)
+        (offsets, weights), vectors = p.fours(weight), rows * row // 16
+        yield case.add(
+            abi.SparseConvFours(
+                **common, offsets=case.address(offsets), weights=case.address(weights), starts=case.address(p.starts),
+                mask=case.address(keeps[0]), keeps=case.address(keeps),
+                stretches=case.address(np.array([(0, 0, vectors)], STRETCH)), stretch_count=1, vectors=vectors,
+                blocks=p.blocks, groups=len(p.shifts),
+            ), finish(sums), out, np.count_nonzero(weight) * rows * cols,
+        )  # fmt: skip
+
+
 def _plane_product(case: Case) -> tuple[Any, ...]:
     x, weight = case.numbers(13, case.size), case.numbers(37, 13)
     source = case.value(x)
@@ -707,5 +733,5 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
     abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
-    abi.DenseDotPx32: _px32_dots, abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
+    abi.SparseConvFours: _sparse_convs_of_fours, abi.DenseDotPx32: _px32_dots, abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
 }  # fmt: skip
