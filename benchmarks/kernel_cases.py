@@ -733,5 +733,6 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
     abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
-    abi.SparseConvFours: _sparse_convs_of_fours, abi.DenseDotPx32: _px32_dots, abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
+    abi.SparseConvFours: _sparse_convs_of_fours, abi.DenseDotPx32: _px32_dots,
+    abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
 }  # fmt: skip
