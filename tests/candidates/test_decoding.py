@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 import ticketsmith
 from ticketsmith import api, runtime
 from ticketsmith.candidates import forms, measure, mixed, shelf
-from ticketsmith.candidates.judging import by_token, judge
+from ticketsmith.candidates.judging import judge
 from ticketsmith.evidence.rounds import Ratio
 from ticketsmith.evidence.verdicts import Gate
+from ticketsmith.inference.runtimes.decoding import by_token
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.runtime.graph import PRODUCTS, Graph
 from ticketsmith.runtime.tune import Measured
@@ -61,6 +63,16 @@ def test_what_rounds_by_call_is_judged_token_by_token(
     again = {name: judge(experiment.task, arrays, 2, lambda count: None).test for name, arrays in
              {"tokens": by_token(served), "windows": served}.items()}  # fmt: skip
     assert own.test == again["tokens"] != again["windows"]
+
+
+def test_an_export_is_judged_as_its_tokens_are_served(experiment: ticketsmith.Experiment, tmp_path: Path) -> None:
+    experiment.export(tmp_path, ["tsk"], variant="ticket", precision="int8_dot", sparsity=0.9, tuned=False, force=True)
+    (entry,) = json.loads((tmp_path / "export.json").read_text())["files"]
+    served = runtime.load(next(tmp_path.rglob("*.tsk")))
+    again = {name: judge(experiment.task, arrays, 1, lambda count: None).test for name, arrays in
+             {"tokens": by_token(served), "windows": served}.items()}  # fmt: skip
+    assert entry["test"]["loss"] == pytest.approx(again["tokens"]["loss"], rel=1e-6)
+    assert entry["test"]["loss"] != pytest.approx(again["windows"]["loss"], rel=1e-6)
 
 
 def test_layers_of_a_decoder_are_lowered_by_the_time_of_a_token(

@@ -17,7 +17,7 @@ from ticketsmith.engines import Arrays, CannotRunError
 from ticketsmith.errors import in_a_line
 from ticketsmith.evidence import outcomes
 from ticketsmith.evidence.results import Split, finite
-from ticketsmith.tasks.task import Decoder, Task
+from ticketsmith.tasks.task import Task
 from ticketsmith.training.loop import measure, measure_final
 
 TIME_IS_OVER = "left out: the time for the candidates was over; give more of it by --budget."
@@ -89,19 +89,6 @@ def without_nan(arrays: Arrays) -> Arrays:
         return outputs
 
     return numbers
-
-
-def by_token(decoder: Decoder) -> Arrays:
-    """Windows ``[b, t]`` read token after token: what a session multiplies is rounded in other ways than a whole window is."""
-    sessions: dict[tuple[int, ...], Any] = {}
-
-    def read(windows: NDArray[Any]) -> NDArray[Any]:
-        batch, tokens = windows.shape
-        session = sessions.setdefault(windows.shape, sessions.get(windows.shape) or decoder.session(batch, tokens))
-        session.length = 0
-        return np.concatenate([np.array(session(windows[:, at : at + 1])) for at in range(tokens)], axis=1)
-
-    return read
 
 
 def count(task: Task) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ticketsmith.candidates import shelf
 from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
-from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, by_token, count, judge, without_nan
+from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, count, judge, without_nan
 from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
 from ticketsmith.errors import TicketSmithError
@@ -27,6 +27,7 @@ from ticketsmith.evidence.choice import FLOAT32
 from ticketsmith.evidence.results import Result
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.inference.measuring.surroundings import Surroundings, signs
+from ticketsmith.inference.runtimes.decoding import by_token
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.inference.tables.footprint import footprint
 from ticketsmith.race import Stopwatch

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ticketsmith import units
-from ticketsmith.candidates.judging import Scores, TimeIsOverError, by_token, judge
+from ticketsmith.candidates.judging import Scores, TimeIsOverError, judge
 from ticketsmith.errors import Exit, TicketSmithError
 from ticketsmith.evidence import results as evidence
 from ticketsmith.evidence.choice import FLOAT32, MIXED
@@ -35,6 +35,7 @@ from ticketsmith.evidence.statistics import mean
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import GatePolicy, Status, Verdict, level_status
 from ticketsmith.export.tsk_file import network_choices, step_of
+from ticketsmith.inference.runtimes.decoding import by_token
 from ticketsmith.race import Runner, Stopwatch, race, warm_up
 from ticketsmith.runtime import artifact
 from ticketsmith.runtime.from_torch import from_torch

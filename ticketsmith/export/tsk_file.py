@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ticketsmith import runtime
 from ticketsmith.evidence.verdicts import TOLERANCE
 from ticketsmith.export.subject import ExportError, ExportSettings, QualityLostError, Subject, Written
+from ticketsmith.inference.runtimes.decoding import by_token
 from ticketsmith.machine import usable_cores
 from ticketsmith.runtime import handover
 from ticketsmith.runtime.artifact import machine_key
@@ -41,7 +42,7 @@ def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
         error = subject.check("the .tsk file", lambda inputs: _answers(served, inputs))
         more = {"precision": precision, "handed_over": _handed_over(tuned)}
         return Written("outputs of the sparse runtime compared with PyTorch's", load, error, more)
-    test = _compared(subject, served, precision, settings.force)
+    test = _compared(subject, _Served(served, by_tokens=step_of(graph) is not None), precision, settings.force)
     return Written(
         f"the task's metrics on the test split with {precision} weights compared with those of float32",
         load,
@@ -95,25 +96,26 @@ def _answers(served: Model, inputs: Tensor) -> list[Tensor]:
 class _Served(nn.Module):
     """The sparse runtime where a task expects a model.
 
-    One sample after the other: batches are multiplied in other ways, which need not round as much.
+    One sample after the other, and ``by_tokens`` one token after the other: more at once is multiplied in other ways, which need
+    not round as much.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, by_tokens: bool) -> None:
         super().__init__()
-        self._model = model
+        self._call = by_token(model) if by_tokens else model
 
     def forward(self, inputs: Tensor) -> Tensor:
         samples = inputs.detach().numpy()
-        return torch.from_numpy(np.concatenate([self._model(samples[i : i + 1]) for i in range(len(samples))]))
+        return torch.from_numpy(np.concatenate([self._call(samples[i : i + 1]) for i in range(len(samples))]))
 
 
-def _compared(subject: Subject, served: Model, precision: str, force: bool) -> dict[str, float]:
+def _compared(subject: Subject, served: _Served, precision: str, force: bool) -> dict[str, float]:
     """The task's metrics through the runtime. Raises QualityLostError when they break a gate against float32's."""
     cpu = torch.device("cpu")
     try:
         with torch.inference_mode():
             before = dict(subject.task.evaluate(subject.model, "test", cpu))
-            after = {k: float(v) for k, v in subject.task.evaluate(_Served(served).eval(), "test", cpu).items()}
+            after = {k: float(v) for k, v in subject.task.evaluate(served.eval(), "test", cpu).items()}
     except Exception as error:  # a task may ask more of a model than to be called
         raise ExportError(
             f"--precision {precision}: this task's metrics cannot be measured on the sparse runtime "

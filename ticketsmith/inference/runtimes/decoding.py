@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketsmith.engines import CannotRunError, Step, need
+from ticketsmith.engines import Arrays, CannotRunError, Step, need
 from ticketsmith.inference.onnx_file import translate
 from ticketsmith.tasks.task import Decoder, Stepper
 
@@ -29,6 +29,19 @@ def own(model: nn.Module, dtype: torch.dtype = torch.float32) -> Decoder:
     if not isinstance(model, Decoder):
         raise CannotRunError("the model has no method `session`, by which it would be given one token after another.")
     return model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+
+
+def by_token(decoder: Decoder) -> Arrays:
+    """Windows ``[b, t]`` read token after token: what a session multiplies is rounded in other ways than a whole window is."""
+    sessions: dict[tuple[int, ...], Any] = {}
+
+    def read(windows: NDArray[Any]) -> NDArray[Any]:
+        batch, tokens = windows.shape
+        session = sessions.setdefault(windows.shape, sessions.get(windows.shape) or decoder.session(batch, tokens))
+        session.length = 0
+        return np.concatenate([np.array(session(windows[:, at : at + 1])) for at in range(tokens)], axis=1)
+
+    return read
 
 
 def write_step(model: nn.Module, example: Tensor, folder: Path) -> tuple[Path, Callable[[int], Cache]]:
