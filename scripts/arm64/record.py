@@ -29,8 +29,9 @@ def _recorded(module: nn.Module, inputs: Tensor, *given: Any, **options: Any) ->
     model = _compare(module, inputs, *given, **options)
     asked = dict(zip(("isa", "choices", "threads", "tolerance", "precision"), given, strict=False)) | options
     asked.pop("isa", None)
+    graph = asked.pop("graph", None)
     place = Path(os.environ["CASES"]) / f"{next(_numbers):05d}"
-    runtime.save(place.with_suffix(".tsk"), from_torch(module, inputs))
+    runtime.save(place.with_suffix(".tsk"), from_torch(module, inputs) if graph is None else graph)
     with torch.inference_mode():
         np.savez(place.with_suffix(".npz"), inputs=inputs.numpy(), expected=module(inputs).numpy())
     place.with_suffix(".json").write_text(json.dumps(asked))

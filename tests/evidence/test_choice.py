@@ -65,6 +65,17 @@ def test_the_sentence_says_quantise_with_what_it_beats_and_what_pruning_would_gi
     assert "the fastest sparse candidate that passes, the ticket at" in text
 
 
+def test_a_faster_ticket_that_was_judged_on_too_few_seeds_leaves_the_verdict_open() -> None:
+    served = candidates(RUNS, {**FLOAT, INT8: 1.2})
+    short = [one for one in served.judgements if one.variant == "dense" or one.seed == 0]
+    findings = conclude("x", RUNS, POLICY, served=replace(served, judgements=tuple(short)))
+    assert findings.choice is not None
+    assert findings.choice.verdict == "quantise"
+    text = verdict(findings, findings.choice)
+    assert text.startswith("Quantise; whether to prune is open: dense in int8 (dynamic) on ONNX Runtime takes ")
+    assert "its gates are inconclusive, judged on 1 of 3 replicates" in text
+
+
 def test_speed_ups_are_against_any_precision_and_within_one_in_a_column_beside() -> None:
     choice = findings_of().choice
     assert choice is not None

@@ -163,6 +163,25 @@ class Setting:
                 choice = time
         return choice
 
+    @cached_property
+    def undecided(self) -> Time | None:
+        """Where dense is to be deployed: the fastest sparse candidate that is surely faster, and of which the gates say neither.
+        With more seeds, or where the budget did not allow to judge all, it may yet pass."""
+        choice = self.choice
+        if choice is None or choice.candidate.variant != DENSE:
+            return None
+        return next(
+            (
+                time
+                for time in self.times
+                if time.candidate.variant != DENSE
+                and not time.candidate.in_vain
+                and time.candidate.status == "INCONCLUSIVE"
+                and self.ratio(choice, time).low > 1.0
+            ),
+            None,
+        )
+
     def within(self, time: Time) -> Time | None:
         """The fastest dense candidate that passes in the same precision."""
         same = (one for one in self.passing if one.candidate.variant == DENSE)

@@ -17,6 +17,11 @@ _VERDICT = {
     "prune": "Prune, do not quantise",
     "both": "Prune and quantise",
 }
+_OPEN = {
+    "neither": "Do not quantise; whether to prune is open",
+    "quantise": "Quantise; whether to prune is open",
+}
+"""The same where a sparse candidate would be faster, and nobody knows yet whether it passes."""
 
 
 def verdict(findings: Findings, choice: Choice) -> str:
@@ -30,7 +35,7 @@ def verdict(findings: Findings, choice: Choice) -> str:
             "pass its gates as it is served."
         )
     rival, kind = lead.rival, best.candidate.kind
-    start = f"{_VERDICT[kind]}: {named(best.candidate)} takes {took(best)} a call"
+    start = f"{_word(lead, best)}: {named(best.candidate)} takes {took(best)} a call"
     end = f" ({setting(lead)})."
     if kind in ("prune", "both"):
         if rival is None:
@@ -99,7 +104,12 @@ def paid(findings: Findings, choice: Choice) -> str:
     if best is None:
         return "No candidate passes its gates as it is served, so that nothing could earn it back yet."
     if best.candidate.variant == DENSE:
-        return f"Pruning does not pay for itself here: {_no_sparse(choice.lead, best)} ({named(best.candidate)})."
+        does = (
+            "Whether pruning pays for itself is open"
+            if choice.lead.undecided
+            else "Pruning does not pay for itself here"
+        )
+        return f"{does}: {_no_sparse(choice.lead, best)} ({named(best.candidate)})."
     own = next((one for one in findings.payoffs if one.time is best), None)
     if own is None or own.units is None:
         return "After how many units that pays for itself cannot be said: what finding it cost is not known."
@@ -142,7 +152,11 @@ def took(time: Time) -> str:
 
 
 def _no_sparse(lead: Setting, best: Time) -> str:
-    """What speaks against pruning: the fastest sparse candidate that passes, or that there is none."""
+    """What speaks against pruning, the fastest sparse candidate that passes or that there is none; or what may yet speak for it."""
+    if (time := lead.undecided) is not None:
+        few, all_of_them = len(time.candidate.judgements), len(best.candidate.judgements)
+        judged = f", judged on {few} of {units.plural(all_of_them, 'replicate')}" if few < all_of_them else ""
+        return f"{named(time.candidate)} is {ratio(lead.ratio(best, time))} as fast, and its gates are inconclusive{judged}"
     own = (time for time in lead.passing if time.candidate.variant != DENSE)
     sparse = next((time for time in own if not time.candidate.in_vain), None)
     if sparse is None:
@@ -152,10 +166,14 @@ def _no_sparse(lead: Setting, best: Time) -> str:
     return f"the fastest sparse candidate that passes, {named(sparse.candidate)}, is {ratio(against)} as fast{doubt}"
 
 
+def _word(one: Setting, best: Time) -> str:
+    return (_OPEN if one.undecided else _VERDICT)[best.candidate.kind]
+
+
 def _short(one: Setting) -> str:
     best, rival = one.choice, one.rival
     assert best is not None
-    word = _VERDICT[best.candidate.kind].lower()
+    word = _word(one, best).lower()
     if rival is None or best is rival:
         return f"{word} ({way(best.candidate)})"
     return f"{word} ({units.times(one.ratio(rival, best).median)} as fast as {named(rival.candidate)})"
