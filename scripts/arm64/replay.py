@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -22,17 +23,18 @@ wrong = 0
 places = sorted(Path(os.environ["CASES"]).glob("*.json"))
 for place in places:
     asked = json.loads(place.read_text())
-    tolerance = asked.pop("tolerance", 1e-4)
+    tolerance, choices = asked.pop("tolerance", 1e-4), asked.pop("choices", [None])
+    asked.pop("threads", None)  # answers do not depend on them
     graph = open_artifact(place.with_suffix(".tsk")).graph
     with np.load(place.with_suffix(".npz")) as case:
         inputs, expected = case["inputs"], case["expected"]
-    for isa in isas:
-        model = Model(graph, isa=isa, **asked)
+    for isa, choice in itertools.product(isas, choices):
+        model = Model(graph, choice, isa=isa, **asked)
         for _ in range(2):  # scratch memory is used again
             error = np.abs(model(inputs) - expected).max() / max(1e-3, float(np.abs(expected).max()))
             if not error <= tolerance:
                 wrong += 1
-                print(f"{place.stem} on {isa.name}: {error:.1e}, {asked}")
+                print(f"{place.stem} on {isa.name}: {error:.1e}, {choice}, {asked}")
 trainings = sorted(Path(os.environ["CASES"]).glob("*.training"))
 for place in trainings:
     given, options, called, expected = pickle.loads(place.read_bytes())  # written beside this by record.py

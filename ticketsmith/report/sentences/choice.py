@@ -152,7 +152,7 @@ def took(time: Time) -> str:
 
 
 def _no_sparse(lead: Setting, best: Time) -> str:
-    """What speaks against pruning, the fastest sparse candidate that passes or that there is none; or what may yet speak for it."""
+    """What speaks against pruning: the fastest sparse candidate that passes, or that there is none. Or what may speak for it."""
     if (time := lead.undecided) is not None:
         few, all_of_them = len(time.candidate.judgements), len(best.candidate.judgements)
         judged = f", judged on {few} of {units.plural(all_of_them, 'replicate')}" if few < all_of_them else ""
