@@ -470,7 +470,7 @@ class Experiment(ExperimentReader):
         costs. Raises TicketSmithError when there is no dense run, or no candidate can be judged.
         """
         from ticketsmith.candidates import measure
-        from ticketsmith.candidates.forms import Network, forms
+        from ticketsmith.candidates.forms import AUTO, Network, forms
         from ticketsmith.candidates.mixed_files import MixedFiles
         from ticketsmith.inference.onnx_file import noted
         from ticketsmith.tasks.build import single_example
@@ -513,7 +513,7 @@ class Experiment(ExperimentReader):
         def search(run: Result) -> Mixed:
             """In half of the time that is left for writing and judging, if that is limited: its files are judged, too."""
             left = None if how.budget is None else measure.JUDGING * how.budget - (time.perf_counter() - begin)
-            about = f"{run.variant} level {run.level} as sparse-auto"
+            about = f"{run.variant} level {run.level} as {AUTO}"
             return self._fastest(run, (), left and left / 2, lambda text: progress(f"{about}: {text}", *at))
 
         place_of_mixed = next((measure.place_of(form, decodes) for form in own if form.of_level), "")

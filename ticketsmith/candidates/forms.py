@@ -39,6 +39,9 @@ CALIBRATION = 512
 
 CALIBRATION_BATCH = 32
 
+AUTO = "sparse-auto"
+"""The form whose precisions are searched for by the gates."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Network:
@@ -297,7 +300,7 @@ _FORMS = (
     _torch("torch-bfloat16", "bfloat16", _write_torch, {"precision": "bfloat16"}),
     _torch("torch-int8-weights", "int8", _write_torchao, {"torchao": True}),
     *map(_sparse_in, PRECISIONS),
-    _sparse("sparse-auto", MIXED, _write_mixed, of_level=True),
+    _sparse(AUTO, MIXED, _write_mixed, of_level=True),
 )
 FORMS = {form.name: form for form in _FORMS}
 """By name, in the order in which they are told."""

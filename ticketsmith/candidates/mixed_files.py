@@ -8,13 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ticketsmith.candidates import shelf
+from ticketsmith.candidates.forms import AUTO
 from ticketsmith.candidates.mixed import Mixed, write_alike
 from ticketsmith.evidence.candidates import Judgement
 from ticketsmith.evidence.results import Result
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.store.contract import Store
-
-AUTO = "sparse-auto"
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ def candidates(mode: str, shared: bool = True, tiled: bool = True, dot: bool = F
     """
     if dot and mode in _WHOLE:
         return _WHOLE[mode]
-    wrong = {"dense_px32", "dense_hx16", "sparse_conv_fours", DENSE_DOT_FORMAT} if not shared else set()
+    wrong = {"dense_px32", "dense_hx16", FOURS, DENSE_DOT_FORMAT} if not shared else set()
     if not (shared and tiled):
         wrong.add("winograd")
     sparse, *others = _CANDIDATES[mode]

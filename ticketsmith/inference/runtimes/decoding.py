@@ -37,7 +37,9 @@ def by_token(decoder: Decoder) -> Arrays:
 
     def read(windows: NDArray[Any]) -> NDArray[Any]:
         batch, tokens = windows.shape
-        session = sessions.setdefault(windows.shape, sessions.get(windows.shape) or decoder.session(batch, tokens))
+        if windows.shape not in sessions:
+            sessions[windows.shape] = decoder.session(batch, tokens)
+        session = sessions[windows.shape]
         session.length = 0
         return np.concatenate([np.array(session(windows[:, at : at + 1])) for at in range(tokens)], axis=1)
 
