@@ -45,9 +45,10 @@ def test_its_mistakes_signals_and_variables_are_its_own(folder: Path) -> None:
     wrong = warm.run(["-m", "ticketsmith", "status", "--runs-prefix", "absent"], cwd=folder, env=ENVIRONMENT)
     assert (wrong.returncode, wrong.stdout, wrong.stderr.splitlines()) == (2, "", [wrong.stderr.strip()])
     assert "no runs here" in wrong.stderr
+    endless = [*PRUNE, "--set", "replicates=1000"]  # whatever a run takes, the signal comes before the last
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)):
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = warm.start(PRUNE, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
+        process = warm.start(endless, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
         assert process.stderr is not None
         assert any("trained in" in line for line in process.stderr), "it never came so far"
         assert os.getpgid(process.pid) == process.pid != os.getpgid(0)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -28,6 +30,8 @@ _LEAST = 8 * 2**30
 """Bytes that any test may have: stacks of threads and arenas that are hardly written to count too."""
 _nodes: dict[int, Any] = {}
 """Of the process that hands tests out: its workers by process id."""
+_before: set[str] = set()
+"""What the kernel had to say before the first test."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,6 +58,8 @@ def _bound_memory() -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodeready(node: Any) -> None:
     first = not _nodes
+    if first:
+        _before.update(_faults())
     _nodes[node.gateway._rinfo().pid] = node
     if first and hasattr(os, "waitid"):
         threading.Thread(target=_watch, daemon=True).start()
@@ -64,6 +70,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     if error:
         pid = node.gateway._rinfo().pid
         print(f"\n{node.gateway.id}: its process {_end_of(pid)}; free memory: {available()} bytes", flush=True)
+        print(*(_faults() - _before), sep="\n", flush=True)
         for other in _nodes.values():
             other.shutdown()  # after the tests that it has: the one that killed this process goes to no other
 
@@ -89,6 +96,18 @@ def _end_of(pid: int) -> str:
                 )
         time.sleep(0.1)
     return "ended; nobody knows how"
+
+
+def _faults() -> set[str]:
+    """What the kernel's log says of processes that crashed: address, library and place in it.
+
+    Python's own words fail where a thread has no stack left to say them on.
+    """
+    try:
+        log = subprocess.run(["dmesg"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return set()
+    return {line for line in log.splitlines() if re.search(r"segfault|general protection|trap ", line)}
 
 
 def _has_ended(pid: int) -> bool:
