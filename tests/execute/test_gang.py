@@ -112,9 +112,7 @@ def test_a_pod_makes_a_run_by_ranks_and_ends_with_all_of_them(tmp_path: Path, re
     terms = {
         "task": prepared.recipe.task_component,
         "recipe_sha256": prepared.recipe.sha256,
-        "target": target_of(f"store={store}", "connection_secret=null", "train.gpus=0", "train.cpu=2")
-        .to_bytes()
-        .decode(),
+        "target": target_of(f"store={store}", *CPUS).to_bytes().decode(),
     }
     assignment = Assignment("digits", "dense", (Share(0, tuple(dense.by_key)),))
     digest = Records(DirectoryStore(store), "digits").assign("job", assignment.to_bytes(dense, terms))
