@@ -183,7 +183,9 @@ class _Bench:
             found = footprint(deploy(path, size), inputs, 1, path.parent)
             if found is not None and found.private_bytes is not None:
                 load, first = (float(f"{value:.3g}") for value in (found.load_ms, found.first_call_ms))
-                memories[one.form, one.sha256] = Memory(one.form, one.sha256, size, load, first, found.private_bytes)
+                memories[one.form, one.sha256] = Memory(
+                    one.form, one.sha256, size, load, first, found.private_bytes, found.added_bytes
+                )
         return tuple(memories.values())
 
     def _tell(self, what: str, index: int, total: int, doing: str, examples: int) -> None:

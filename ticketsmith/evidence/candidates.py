@@ -110,7 +110,8 @@ class RaceCell:
 @dataclass(frozen=True)
 class Memory:
     """What a process of its own took to load the files ``sha256`` as ``form`` says, and to answer its first call, on one thread,
-    of ``batch_size`` inputs. ``private_bytes`` is its memory at its peak, libraries not counted."""
+    of ``batch_size`` inputs. ``private_bytes`` is its memory at its peak, libraries not counted; ``added_bytes`` what of it
+    came after Python and NumPy."""
 
     form: str
     sha256: str
@@ -118,6 +119,7 @@ class Memory:
     load_ms: Number
     first_call_ms: Number
     private_bytes: Count
+    added_bytes: Count | None = None
 
 
 @with_config(STRICT)

@@ -177,7 +177,7 @@ def _row(choice: Choice, setting: Setting, time: Time) -> dict[str, Any]:
 
 
 def _weight(memory: Memory | None) -> dict[str, float | None]:
-    names = ("private_bytes", "load_ms", "first_call_ms")
+    names = ("private_bytes", "added_bytes", "load_ms", "first_call_ms")
     return {name: None if memory is None else getattr(memory, name) for name in names}
 
 
@@ -237,7 +237,8 @@ def _memory(time: Time) -> str:
     """What serving takes, and loading, beneath the size of the file."""
     if (memory := time.memory) is None:
         return ""
-    return f"\n{units.size(memory.private_bytes)} in memory\nloads in {units.latency(memory.load_ms / 1e3)}"
+    added = "" if memory.added_bytes is None else f", {units.size(memory.added_bytes)} of it its own"
+    return f"\n{units.size(memory.private_bytes)} in memory{added}\nloads in {units.latency(memory.load_ms / 1e3)}"
 
 
 def _price(choice: Choice, setting: Setting, time: Time) -> str:

@@ -29,7 +29,8 @@ _SECONDS = 300.0
 @dataclass(frozen=True)
 class Footprint:
     """Milliseconds, and bytes of the whole process; ``file_bytes`` of the file that was loaded. ``private_bytes``: at its peak,
-    without the libraries, which processes share; None where the system does not tell."""
+    without the libraries, which processes share; ``added_bytes``: what of them came after Python and NumPy, by the runtime's
+    import, the file and the call. None where the system does not tell."""
 
     load_ms: float
     first_call_ms: float
@@ -37,6 +38,7 @@ class Footprint:
     peak_bytes: int
     file_bytes: int
     private_bytes: int | None = None
+    added_bytes: int | None = None
 
 
 def footprint(deployment: Deployment, inputs: NDArray[Any], threads: int, folder: Path) -> Footprint | None:
@@ -68,6 +70,8 @@ def main() -> None:
     """The process of its own."""
     order = json.load(sys.stdin)
     inputs = np.load(order["inputs"], allow_pickle=False)
+    folder = Path(order["path"]).parent
+    before = _private(folder)
     module, _, name = order["loader"].partition(":")
     load = getattr(importlib.import_module(module), name)
     for library in order["libraries"]:
@@ -77,12 +81,14 @@ def main() -> None:
     loaded = time.perf_counter()
     call(inputs)
     called = time.perf_counter()
+    after = _private(folder)
     measured = {
         "load_ms": 1e3 * (loaded - start),
         "first_call_ms": 1e3 * (called - loaded),
         "resident_bytes": _memory("VmRSS"),
         "peak_bytes": _memory("VmHWM"),
-        "private_bytes": _private(Path(order["path"]).parent),
+        "private_bytes": after,
+        "added_bytes": None if before is None or after is None else max(0, after - before),
     }
     print(json.dumps(measured))
 
