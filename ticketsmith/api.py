@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ticketsmith import collect
+from ticketsmith import collect, units
 from ticketsmith.config import Recipe, load_recipe
 from ticketsmith.config.track import Track
 from ticketsmith.errors import RecipeError, StoreError, TicketSmithError
@@ -459,6 +459,7 @@ class Experiment(ExperimentReader):
         self,
         settings: BenchmarkSettings | None = None,
         *,
+        levels: Collection[int] = (),
         machine: str | Rate | None = None,
         progress: Progress = lambda what, done, total: None,
     ) -> Choice:
@@ -466,8 +467,9 @@ class Experiment(ExperimentReader):
         on validation and test for every replicate, and times the files of the first; all are kept in the store.
 
         ``settings.runtimes`` are runtimes or forms by name, none: all that are installed; ``precisions`` limits them, and
-        float32 always runs. What was judged before on this machine is not judged again. ``machine`` says what an hour of it
-        costs. Raises TicketSmithError when there is no dense run, or no candidate can be judged.
+        float32 always runs. ``levels``: of sparse networks these alone, none: all. What was judged before on this machine is
+        not judged again. ``machine`` says what an hour of it costs. Raises TicketSmithError when there is no dense run, or no
+        candidate can be judged, and RecipeError for a level that no run has.
         """
         from ticketsmith.candidates import measure
         from ticketsmith.candidates.forms import AUTO, Network, forms
@@ -490,14 +492,23 @@ class Experiment(ExperimentReader):
         about = self.findings.subject
         methods = {DENSE, about, POST_TRAINING}
         spot = self.sweet_spot()
-        levels = sorted({r.level for r in runs if r.variant == about})
-        middle = spot.level if spot else min(levels, default=0)
+        own_levels = sorted({r.level for r in runs if r.variant == about})
+        if unknown := sorted(set(levels) - set(own_levels)):
+            raise RecipeError(
+                f"{self.name}: no sealed run of {about} has level {unknown[0]}; "
+                f"there are {units.listed([str(level) for level in own_levels])}."
+            )
+        wanted_levels = sorted(levels) or own_levels
+        near = spot.level if spot else min(wanted_levels, default=0)
+        middle = min(wanted_levels, key=lambda level: abs(level - near), default=0)
 
         def place(run: Result) -> tuple[bool, bool, int, int, int]:
             """Dense first, then the levels of the subject, those near the sweet spot before others."""
             return run.variant != DENSE, run.variant != about, abs(run.level - middle), run.level, run.seed
 
-        mine = sorted((r for r in runs if r.variant in methods), key=place)
+        mine = sorted(
+            (r for r in runs if r.variant in methods and (r.variant == DENSE or r.level in wanted_levels)), key=place
+        )
         own = forms(how.runtimes, tuple(dict.fromkeys(("float32", *how.precisions))))
         wants = measure.wanted([(r.variant, r.level) for r in mine], (about, middle))
         example = single_example(self.task, 1)

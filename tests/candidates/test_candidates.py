@@ -131,16 +131,25 @@ def test_other_instructions_are_another_machine_with_judgements_of_its_own(
     monkeypatch.setenv("TICKETSMITH_ISA", "portable")
     other = ticketsmith.open_experiment("digits", tmp_path / "runs")
     few = replace(SETTINGS, runtimes=("onnxruntime", "sparse-int8"), precisions=("int8",), batch_sizes=(1,))
-    other.measure_candidates(few)
+    other.measure_candidates(few, levels=[1])
     scorecard = ["scorecard", "--runs-prefix", str(tmp_path / "runs"), "--json"]
     (plain,) = json.loads(CliRunner().invoke(group, scorecard).stdout)
     rows = plain["candidates"]["settings"][0]["candidates"]
     assert plain["candidates"]["verdict"]
     assert {"sparse-int8", "onnxruntime"} <= {row["form"] for row in rows}
+    assert {row["level"] for row in rows} == {0, 1}
     _check(rows, other)
     judged = shelf.judgements(other.store, "digits").values()
     assert len({one.place for one in judged if one.form == "sparse-int8"}) == 2
     assert len({one.place for one in judged if one.form == "onnxruntime"}) == 1
+
+
+def test_a_level_that_was_not_trained_is_told_at_once(experiment: ticketsmith.Experiment) -> None:
+    words = ["benchmark", "--runs-prefix", experiment.store.url, "--experiment", "digits", "--level", "9"]
+    for more, told in ((["--candidates"], "has level 9; there are 1 and 2."), ([], "--level is for --candidates")):
+        ended = CliRunner().invoke(group, [*words, *more])
+        assert isinstance(ended.exception, RecipeError)
+        assert told in str(ended.exception)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "sparse"])

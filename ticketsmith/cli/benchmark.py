@@ -72,6 +72,13 @@ Text = str | None
     help="Prune, quantise, both or neither: write each candidate as the file that would be served, judge it by the gates, "
     "and time that file; --runtime and --dtype limit them.",
 )
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.IntRange(1),
+    help="With --candidates: of sparse networks this level; repeatable. By default all.",
+)
 @click.option("--data", metavar="NAME|FILE.npz", help="With --candidates --onnx: labelled data to judge by.")
 @click.option("--max-drop", type=click.FloatRange(0.0), help="With --data: points of accuracy that may be lost. [1]")
 @click.option("--folder", metavar="FOLDER", help="With --data: where the files are kept. [candidates]")
@@ -92,6 +99,7 @@ def benchmark(
     base: str,
     machine: str | None,
     candidates: bool,
+    levels: tuple[int, ...],
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -111,10 +119,12 @@ def benchmark(
         raise RecipeError("--max-drop and --folder are those of --data.")
     if labelled["data"] is not None and not (candidates and source["onnx"]):
         raise RecipeError("--data is for --candidates --onnx: what else is measured has data of its own.")
+    if levels and (not candidates or source["onnx"]):
+        raise RecipeError("--level is for --candidates of an experiment; one run is measured by --checkpoint.")
     if candidates:
         _check_candidates(checkpoint, source, labelled, how)
         answers = _measure_candidates(
-            _settings(how, FILE_PRECISIONS), runs_prefix, experiment, base, machine, source, labelled
+            _settings(how, FILE_PRECISIONS), runs_prefix, experiment, base, machine, source, labelled, levels
         )
         _show_candidates(answers, as_json)
         return
@@ -220,6 +230,7 @@ def _measure_candidates(
     machine: Text,
     source: dict[str, Text],
     labelled: dict[str, Any],
+    levels: tuple[int, ...],
 ) -> list[Findings]:
     from pathlib import Path
 
@@ -244,7 +255,7 @@ def _measure_candidates(
     opened = experiments(prefix, name, base)
     with rounds() as progress:
         for one in opened:
-            one.measure_candidates(settings, machine=rate, progress=progress)
+            one.measure_candidates(settings, levels=levels, machine=rate, progress=progress)
     return [one.findings for one in opened]
 
 
