@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.native import abi
 from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv, pack_gemv_dot
+from ticketsmith.runtime.lower.arrays import dot_attention_room
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
@@ -45,6 +46,8 @@ class Case:
     outputs: Callable[[], NDArray[Any]] = field(default=lambda: np.zeros(0))
     work: int = 0
     samples: int = 1
+    tolerance: float = 2e-5
+    """Of the largest number that is expected."""
     position: int = 0
 
     def __post_init__(self) -> None:
@@ -623,6 +626,19 @@ def _attentions(size: int) -> Iterator[Case]:
         yield case.add(operation, expected, out, 52 * size * size)
 
 
+def _attention_dots(size: int) -> Iterator[Case]:
+    for causal in (0, 1):
+        case = Case("causal" if causal else "whole", size, tolerance=3e-2)
+        x = case.numbers(3, 2, 12, size)
+        expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2).reshape(24, size)
+        query, key, value, out = (case.value(one.reshape(24, size)) for one in (*x, np.zeros_like(x[0])))
+        scratch = case.value(np.zeros((2, dot_attention_room(size, 12))))
+        operation = abi.AttentionDot(
+            query=query, key=key, value=value, out=out, scratch=scratch, heads=2, causal=causal, scale=0.4
+        )
+        yield case.add(operation, expected, out, 48 * size * size)
+
+
 def _copies(size: int) -> Iterator[Case]:
     for name, (left, right), expected in (
         ("rows", ((size, 1), (up(size), 1)), lambda x: x),
@@ -730,7 +746,8 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Copy: _copies, abi.Deal: _deals, abi.SparseConv: _sparse_convs, abi.Sell: _sells, abi.Bitmask: _bitmasks,
     abi.Gemv: _gemvs, abi.DenseHx16: _hx16s, abi.DensePx32: _px32s, abi.Winograd: _winograds, abi.Pool: _pools,
     abi.Binary: _binaries, abi.Affine: _affines, abi.Norm: _norms, abi.Softmax: _softmaxes, abi.Embed: _embeds,
-    abi.Attention: _attentions, abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
+    abi.Attention: _attentions, abi.AttentionDot: _attention_dots,
+    abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
     abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
     abi.SparseConvFours: _sparse_convs_of_fours, abi.DenseDotPx32: _px32_dots,

@@ -26,7 +26,7 @@ def test_answers_are_right_and_no_byte_depends_on_how_work_is_divided(name: str,
             for parts in (1, 2, 5):
                 assert case.run(isa, parts) == abi.Status.OK
                 answers.append(case.outputs())
-            tolerance = 2e-5 * max(1.0, float(np.abs(case.expected).max()))
+            tolerance = case.tolerance * max(1.0, float(np.abs(case.expected).max()))
             np.testing.assert_allclose(answers[0], case.expected, rtol=0, atol=tolerance, err_msg=f"{case.name} {size}")
             for other in answers[1:]:
                 assert other.tobytes() == answers[0].tobytes(), f"{case.name} {size}: other bytes when it is divided"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from tests.runtime.networks import ISAS, Block, assert_same, sparse
 from ticketsmith.runtime import formats
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import Model
+from ticketsmith.runtime.tune import tune
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
 SOME = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -315,6 +317,20 @@ def test_planes_of_whole_numbers_are_near(layers: list[nn.Module], shape: tuple[
         others[-1] = inputs[-1]
         assert (last(others)[-1] == answers[-1]).all()  # what else is in a batch changes nothing
         assert (answers != Model(graph)(inputs)).any()  # it was rounded
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_whole_numbers_is_near_and_hides_nothing_that_is_not_finite(causal: bool) -> None:
+    torch.manual_seed(0)
+    model, inputs = sparse(Block(48, 3, causal), 0.5), torch.randn(2, 37, 48)
+    graph = from_torch(model, inputs)
+    (choice,) = [one.key for one in tune(graph, precision="int8_dot", rounds=1) if one.key.startswith("attention:")]
+    last = assert_same(model, inputs, ISAS, [{choice: "attention_dot"}], (1, 2), 3e-2, "int8_dot", graph)
+    assert (last(inputs) != Model(graph, precision="int8_dot")(inputs)).any()
+    inputs[0, 30, 5] = torch.inf
+    answers = last(inputs)
+    assert np.isnan(answers[0, 30:]).any(-1).all()
+    assert np.isfinite(answers[1]).all()
 
 
 @pytest.mark.parametrize("module", LAYERS, ids=str)

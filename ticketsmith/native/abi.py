@@ -294,6 +294,10 @@ class Attention(Operation):
     16]."""
     _fields_ = _fields("Value query, key, value, out, scratch; int64_t heads, causal; double scale;")
 
+class AttentionDot(Attention):
+    """The same in whole numbers. A head has a multiple of four planes; ``scratch`` has a plane for each, of ``scores`` of three
+    vectors of queries, and of queries, keys and values, in bytes, with what their steps are worth."""
+
 class Map(Operation):
     """out = activation(function(in...)) for every place of six axes."""
     _fields_ = _fields("Array in[3], out; int64_t size[6], inputs, function, activation;")
@@ -516,6 +520,7 @@ KERNELS: dict[type[Operation], str] = {
     Softmax: "dense/norms.inl",
     Embed: "dense/copies.inl",
     Attention: "dense/attention.inl",
+    AttentionDot: "dense/attention_dot.inl",
     Map: "dense/arrays.inl",
     Reduce: "dense/arrays.inl",
     Matmul: "dense/arrays.inl",

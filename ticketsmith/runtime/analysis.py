@@ -110,6 +110,13 @@ class Analysis:
         """That of a product, as ``Model`` names precisions."""
         return self.dtype if isinstance(self.dtype, str) else self.dtype.get(node.weights["weight"], "float32")
 
+    def attends_by_bytes(self, node: Node, heads: int) -> bool:
+        """Whether attention of a sequence to itself multiplies whole numbers: where that was measured to be faster, in a network
+        all of whose products do."""
+        if not isinstance(self.dtype, str) or not formats.attention_fits(self.dtype, heads, self.shapes[node.output]):
+            return False
+        return self.choices.get(f"attention:{node.output}") == formats.ATTENTION_DOT
+
     def users(self, name: str) -> tuple[Node, ...]:
         """The nodes that read a value."""
         return self.graph.users.get(name, ())

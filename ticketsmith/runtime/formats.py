@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ticketsmith.runtime.graph import PRODUCTS, Graph
+from ticketsmith.runtime.graph import PRODUCTS, Graph, Shape
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling
 from ticketsmith.sparse.sparse_conv import in_fours
@@ -32,6 +32,9 @@ FORMER_NAMES = {
 
 DOT_FORMAT, BYTES_FORMAT, DENSE_DOT_FORMAT = WHOLE_FORMATS = ("sparse_conv_dot", "sparse_conv_bytes", "dense_dot_px32")
 """Those of planes and lanes of whole numbers: weights of four channels together, of any four inputs, and all."""
+
+ATTENTION_DOT = "attention_dot"
+"""Attention of whole numbers, of which a tuning can tell that it is faster; without one it stays in float32."""
 
 _WHOLE = {"vector": ("sell", "sell_wide", "gemv")}
 """Those that also multiply whole numbers."""
@@ -157,6 +160,13 @@ def dot_fits(precision: str, weight: NDArray[np.float32]) -> bool:
     Channels of convolutions come in fours."""
     few = weight[0].size <= MOST_INPUTS_OF_DOT
     return precision.endswith(DOT) and few and (weight.ndim == 2 or weight.shape[1] % 4 == 0)
+
+
+def attention_fits(precision: str, heads: int, shape: Shape) -> bool:
+    """Whether attention to itself of a sequence of ``shape`` can be one of whole numbers: a head has fours of features, and a
+    sum has bits enough."""
+    tokens, features = shape
+    return precision.endswith(DOT) and features % (4 * heads) == 0 and 1 < tokens <= MOST_INPUTS_OF_DOT
 
 
 def in_blocks_of_four(weight: NDArray[np.float32]) -> bool:

@@ -15,7 +15,7 @@ from ticketsmith.native import Isa
 from ticketsmith.race import REST, SAMPLE_SECONDS, Runner, Stopwatch, race
 from ticketsmith.runtime import formats, handover
 from ticketsmith.runtime.analysis import lane_nodes
-from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape
+from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape, attention_heads
 from ticketsmith.runtime.model import MOST_LANES, Model
 from ticketsmith.runtime.winograd import Tiling
 
@@ -67,9 +67,13 @@ def tune(
     trial = _Trial(graph, threads, isa, precision, rounds, clock, elsewhere)
     measured = []
     for node in graph.nodes:
+        shape = shapes[node.inputs[0]] if node.inputs else ()
+        if node.op == "attention" and len(node.inputs) == 3 and len({shapes[name] for name in node.inputs}) == 1:
+            heads, _ = attention_heads(node)
+            if formats.attention_fits(precision, heads, shape):
+                measured.append(trial.attention(node, shape))
         if node.op not in PRODUCTS:
             continue
-        shape = shapes[node.inputs[0]]
         vector = len(shape) == 1 or (len(shape) == 2 and shape[0] == 1)
         modes = [("vector" if vector else "planes", 1)]
         if node.output in batched:
@@ -185,7 +189,23 @@ class _Trial:
         tiling = Tiling.of(graph, alone, shape)
         dot = formats.dot_fits(self.precision, weight)
         names = formats.sensible(mode, shared, weight, cold, tiling, dot)
-        inputs = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+        usual = formats.default(mode, shared, weight, cold, tiling, dot)
+        seconds, choice = self._race(graph, mode, names, usual, batch)
+        return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, choice)
+
+    def attention(self, node: Node, shape: Shape) -> Measured:
+        """Attention in float32 and in whole numbers, of ``shape`` to itself."""
+        alone = Node(node.op, ("x",) * 3, "y", {}, node.attributes)
+        names = ("attention", formats.ATTENTION_DOT)
+        seconds, choice = self._race(Graph("x", shape, "float32", (alone,), "y", {}), "attention", names, names[0], 1)
+        return Measured(f"attention:{node.output}", 1.0, seconds, choice)
+
+    def _race(
+        self, graph: Graph, mode: str, names: Sequence[str], usual: str, batch: int
+    ) -> tuple[dict[str, float], str]:
+        """Seconds of each format of ``y``, and the one to take: another than the usual one only where it is faster for sure."""
+        inputs = np.random.default_rng(0).standard_normal((batch, *graph.shape), dtype=np.float32)
+        cold = self.elsewhere is not None
         how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision}
         runners = [Runner(Model(graph, {f"{mode}:y": name}, **how), inputs) for name in names]
         prepare = (lambda: None) if self.elsewhere is None else self.elsewhere.max
@@ -196,7 +216,5 @@ class _Trial:
             counts.append(stopwatch.calls(runner, SAMPLE_SECONDS, most=1 if cold else 1000))
         rounds = race(runners, counts, stopwatch, rounds=self.rounds)
         seconds = {name: float(column.min()) for name, column in zip(names, rounds.T, strict=True)}
-        usual = formats.default(mode, shared, weight, cold, tiling, dot)
         best = min(seconds, key=lambda name: seconds[name])
-        choice = best if seconds[best] < _CONVINCING * seconds[usual] else usual
-        return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, choice)
+        return seconds, best if seconds[best] < _CONVINCING * seconds[usual] else usual

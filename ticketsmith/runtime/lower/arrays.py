@@ -208,12 +208,20 @@ def attention(node: Node, lowering: Lowering) -> None:
         _attention_of_views(node, heads, shared, lowering)
         return
     query, key, value = (lowering.read(name, node) for name in node.inputs)
-    out, tokens = lowering.new(node), lowering.shapes[node.output][0]
+    (tokens, features), kind = lowering.shapes[node.output], abi.Attention
+    out, room = lowering.new(node), layout.columns(heads * tokens, tokens)
+    if lowering.analysis.attends_by_bytes(node, heads):
+        kind, room = abi.AttentionDot, layout.columns(heads, dot_attention_room(tokens, features // heads))
     lowering.emit(
-        abi.Attention, query=query, key=key, value=value, out=out,
-        scratch=Tensor.new(layout.columns(heads * tokens, tokens), abi.Space.SAMPLE), heads=heads,
+        kind, query=query, key=key, value=value, out=out, scratch=Tensor.new(room, abi.Space.SAMPLE), heads=heads,
         causal=bool(node.attributes["causal"]), scale=node.real("scale"), work=2 * out.layout.planes * tokens * tokens,
     )  # fmt: skip
+
+
+def dot_attention_room(tokens: int, width: int) -> int:
+    """Floats for what ``AttentionDot`` keeps of a head."""
+    plane, row = layout.up(tokens), layout.up(tokens, 4 * layout.LANES) // 4
+    return width // 4 * 2 * plane + width * row + 3 * plane + layout.up(width) + 3 * layout.LANES * layout.up(tokens, 4)
 
 
 def _attention_of_views(node: Node, heads: int, shared: int, lowering: Lowering) -> None:

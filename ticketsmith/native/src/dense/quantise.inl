@@ -76,6 +76,51 @@ int quantise_vector(const QuantiseVector& k, const Place& place, Share share) {
   return Status::OK;
 }
 
+constexpr int ROUNDED_VECTORS = ACCUMULATORS >= 16 ? 8 : 1;
+
+// T vectors of each plane's memory, from `first` on, each with a range of its own.
+struct RoundedTile {
+  const QuantisePlanes& k;
+  const float* memory;
+  uint8_t* out;
+  float* range;  // null where another thread writes it
+  int64_t first;
+  Range fours;
+
+  template <int T>
+  void operator()() const {
+    F16 low[T], high[T], bad[T], inverse[T], zero[T];
+    EACH_VECTOR low[t] = high[t] = bad[t] = all(0.0f);
+    for (int64_t p = 0; p < k.in.planes; p++) {
+      const float* from = memory + p * k.in.plane + 16 * first;
+      EACH_VECTOR {
+        const F16 x = keep(load(from + 16 * t), k.mask[first + t]);
+        low[t] = minimum(low[t], x), high[t] = maximum(high[t], x), bad[t] = fma(x, all(0.0f), bad[t]);
+      }
+    }
+    EACH_VECTOR {
+      const Steps s = steps(low[t], high[t], bad[t]);
+      const int64_t v = (first + t + k.period - k.before / 16 % k.period) % k.period;
+      if (range) store_steps(range + 16 * v, range + 16 * (k.period + v), s);
+      inverse[t] = s.inverse, zero[t] = s.zero;
+    }
+    for (int64_t q = fours.begin; q < fours.end; q++)
+      EACH_VECTOR pack(4 * q, first + t, inverse[t], zero[t]);
+  }
+
+  // Four planes to one of four bytes, or to four of bytes, in vector i of their memory: what lies around the images, zeros, is
+  // done alike.
+  inline void pack(int64_t plane, int64_t i, F16 inverse, F16 zero) const {
+    const float* from = memory + plane * k.in.plane + 16 * i;
+    const int64_t planes = smaller(4, k.in.planes - plane);
+    F16 each[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) each[c] = c < planes ? load(from + c * k.in.plane) * inverse : all(0.0f);
+    if (k.apart) store_apart(out + 4 * plane * k.out.plane + 16 * i, 4 * k.out.plane, planes, each, zero);
+    else store_fours(out + plane * k.out.plane + 64 * i, each, zero);
+  }
+};
+
 // Of vector `first` of each plane's memory, and of every `period`-th.
 inline Steps plane_steps(const QuantisePlanes& k, const float* memory, int64_t first) {
   Extremes extremes;
@@ -94,34 +139,24 @@ inline Steps plane_steps(const QuantisePlanes& k, const float* memory, int64_t f
   return extremes.steps_of(k.alike);
 }
 
-// Four planes to one of four bytes, or to four of bytes, from vector `first` of their memory on: what lies around the images,
-// zeros, is done alike.
-inline void pack_planes(const QuantisePlanes& k, const float* from, uint8_t* to, int64_t planes, int64_t first, const Steps& s) {
-  for (int64_t i = first; i < k.in.plane / 16; i += k.period) {
-    F16 each[4];
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) each[c] = c < planes ? load(from + c * k.in.plane + 16 * i) * s.inverse : all(0.0f);
-    if (k.apart) store_apart(to + 16 * i, 4 * k.out.plane, planes, each, s.zero);
-    else store_fours(to + 64 * i, each, s.zero);
-  }
-}
-
 int quantise_planes(const QuantisePlanes& k, const Place& place, Share share) {
   const float* memory = at(k.in, place) - k.before;
   auto* out = reinterpret_cast<uint8_t*>(at(k.out, place)) - (k.apart ? 1 : 4) * k.before;
   float* range = at(k.range, place);
   const Range fours = part((k.in.planes + 3) / 4, share);
-  const int64_t before = k.before / 16;
+  const int64_t before = k.before / 16, vectors = k.in.plane / 16;
+  RoundedTile tile{k, memory, out, share.index ? nullptr : range, 0, fours};
+  if (k.period == vectors && !k.alike) {
+    for (; tile.first < vectors; tile.first += ROUNDED_VECTORS)
+      with_constant<ROUNDED_VECTORS>(smaller(ROUNDED_VECTORS, vectors - tile.first), tile);
+    return Status::OK;
+  }
   for (int64_t v = 0; v < k.period; v++) {
     const int64_t first = (v + before) % k.period;
     const Steps s = plane_steps(k, memory, first);
     if (!share.index) store_steps(range + 16 * v, range + 16 * (k.period + v), s);
-    for (int64_t q = fours.begin; q < fours.end; q++) {
-      const float* from = memory + 4 * q * k.in.plane;
-      uint8_t* to = out + (k.apart ? 4 : 1) * q * 4 * k.out.plane;
-      const int64_t planes = smaller(4, k.in.planes - 4 * q);
-      pack_planes(k, from, to, planes, first, s);
-    }
+    for (int64_t q = fours.begin; q < fours.end; q++)
+      for (int64_t i = first; i < vectors; i += k.period) tile.pack(4 * q, i, s.inverse, s.zero);
   }
   return Status::OK;
 }
