@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.native import abi
 from ticketsmith.runtime.dense_packing import pack_dense_hx16, pack_dense_px32, pack_gemv, pack_gemv_dot
-from ticketsmith.runtime.lower.arrays import dot_attention_room
+from ticketsmith.runtime.lower.arrays import attention_room, dot_attention_room
 from ticketsmith.runtime.winograd import FREQUENCIES, Tiling, pack_winograd
 from ticketsmith.sparse.bitmask import Bitmask
 from ticketsmith.sparse.pattern import Pattern
@@ -614,29 +614,40 @@ def _attended(q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], scale: float, c
 
 
 def _attentions(size: int) -> Iterator[Case]:
-    for causal in (0, 1):
-        case = Case("causal" if causal else "whole", size)
-        x = case.numbers(3, 2, 13, size)  # [query, key or value; heads; width; tokens]
-        expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2).reshape(26, size)
-        query, key, value, out = (case.value(one.reshape(26, size)) for one in (*x, np.zeros_like(x[0])))
-        scratch = case.value(np.zeros((2 * size, size)))
-        operation = abi.Attention(
-            query=query, key=key, value=value, out=out, scratch=scratch, heads=2, causal=causal, scale=0.4
-        )
-        yield case.add(operation, expected, out, 52 * size * size)
+    """One sequence, or two, whose tokens lie side by side."""
+    for causal, sequences in itertools.product((0, 1), (1, 2)):
+        case = Case(("causal" if causal else "whole") + ", two sequences" * (sequences - 1), size)
+        yield _attention(case, abi.Attention, causal, sequences, 13, attention_room(size, 13))
 
 
 def _attention_dots(size: int) -> Iterator[Case]:
-    for causal in (0, 1):
-        case = Case("causal" if causal else "whole", size, tolerance=3e-2)
-        x = case.numbers(3, 2, 12, size)
-        expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2).reshape(24, size)
-        query, key, value, out = (case.value(one.reshape(24, size)) for one in (*x, np.zeros_like(x[0])))
-        scratch = case.value(np.zeros((2, dot_attention_room(size, 12))))
-        operation = abi.AttentionDot(
-            query=query, key=key, value=value, out=out, scratch=scratch, heads=2, causal=causal, scale=0.4
-        )
-        yield case.add(operation, expected, out, 48 * size * size)
+    for causal, sequences in itertools.product((0, 1), (1, 2)):
+        case = Case(("causal" if causal else "whole") + ", two sequences" * (sequences - 1), size, tolerance=3e-2)
+        yield _attention(case, abi.AttentionDot, causal, sequences, 12, dot_attention_room(size, 12))
+
+
+def _attention(case: Case, kind: type[abi.Operation], causal: int, sequences: int, width: int, room: int) -> Case:
+    """``room``: floats of scratch for each head."""
+    size = case.size
+    x = case.numbers(3, sequences, 2, width, size)  # [query, key or value; sequence; head; feature; token]
+    expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2)
+    query, key, value, out = (
+        case.value(one.transpose(1, 2, 0, 3).reshape(2 * width, -1)) for one in (*x, np.zeros_like(x[0]))
+    )
+    scratch = case.value(np.zeros((2 * sequences, room)))
+    operation = kind(
+        query=query,
+        key=key,
+        value=value,
+        out=out,
+        scratch=scratch,
+        sequences=sequences,
+        heads=2,
+        causal=causal,
+        scale=0.4,
+    )
+    expected = expected.transpose(1, 2, 0, 3).reshape(2 * width, -1)
+    return case.add(operation, expected, out, 4 * width * sequences * size * size)
 
 
 def _copies(size: int) -> Iterator[Case]:

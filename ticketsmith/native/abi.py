@@ -290,13 +290,14 @@ class Embed(Operation):
     _fields_ = _fields("Value out; const float* table; int64_t tokens, space;")
 
 class Attention(Operation):
-    """Per head of ``width`` planes: softmax(k q * scale) v, columns are tokens. ``scratch`` holds [tokens][tokens rounded to
-    16]."""
-    _fields_ = _fields("Value query, key, value, out, scratch; int64_t heads, causal; double scale;")
+    """Per head of ``width`` planes: softmax(k q * scale) v, columns are the tokens of ``sequences``, one behind the other, each
+    of which attends to itself. ``scratch`` has a plane for each of their heads: the scores and the queries of three
+    vectors of these."""
+    _fields_ = _fields("Value query, key, value, out, scratch; int64_t sequences, heads, causal; double scale;")
 
 class AttentionDot(Attention):
-    """The same in whole numbers. A head has a multiple of four planes; ``scratch`` has a plane for each, of ``scores`` of three
-    vectors of queries, and of queries, keys and values, in bytes, with what their steps are worth."""
+    """The same in whole numbers. A head has a multiple of four planes; ``scratch`` has a plane for each, of queries, keys and
+    values in bytes, what their steps are worth, and the scores of three vectors of queries."""
 
 class Map(Operation):
     """out = activation(function(in...)) for every place of six axes."""

@@ -24,6 +24,10 @@ _LANE_IMAGE = 2048
 writes."""
 
 
+PART = "#columns from "
+"""Between the name of a value and where a part of its columns begins."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reach:
     """What a convolution reads.
@@ -134,7 +138,10 @@ class Analysis:
         """In which format a product is computed: as measured, or by rule of thumb. ``mode`` is vector, planes or lanes."""
         reach, tiling = self.reaches.get(node.output), self.tilings.get(node.output)
         shared = reach is None or reach.groups == 1
-        choice, weight = self.choices.get(f"{mode}:{node.output}"), self.graph.parameter(node, "weight")
+        choice, weight = (
+            self.choices.get(f"{mode}:{node.output.partition(PART)[0]}"),
+            self.graph.parameter(node, "weight"),
+        )
         dot = formats.dot_fits(self.dtype_of(node), weight)
         if choice in formats.candidates(mode, shared, tiling is not None, dot):
             return choice

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from ticketsmith.runtime.analysis import Analysis, analyse
 from ticketsmith.runtime.assembly import Assembly, assemble
 from ticketsmith.runtime.graph import BINARY, ELEMENTWISE, Graph, Node
-from ticketsmith.runtime.lower import arrays, convolutions, ends, linear, planes
+from ticketsmith.runtime.lower import arrays, columns, convolutions, ends, linear, planes
 from ticketsmith.runtime.lower.lowering import Lowering
 from ticketsmith.runtime.resolutions import Resolutions, resolve
 
@@ -57,8 +57,15 @@ def lower(analysis: Analysis, resolutions: Resolutions) -> Lowering:
     lowering = Lowering(analysis, resolutions)
     for index, port in enumerate(analysis.graph.inputs):
         ends.input_(index, port, lowering)
-    for node in analysis.graph.nodes:
+
+    def lower_one(node: Node) -> None:
         LOWERINGS[node.op](node, lowering)
+
+    for run in columns.runs(lowering):
+        if len(run) == 1:
+            lower_one(run[0])
+        else:
+            columns.by_parts(run, lowering, lower_one)
     for index, name in enumerate(analysis.graph.outputs):
         ends.output(index, name, lowering)
     return lowering

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ticketsmith import native
 from ticketsmith.errors import RecipeError
 from ticketsmith.native.abi import Isa, Status
-from ticketsmith.runtime import formats
+from ticketsmith.runtime import formats, groups
 from ticketsmith.runtime import handover as dense_libraries
 from ticketsmith.runtime.analysis import lane_nodes
 from ticketsmith.runtime.compiler import compile_graph
@@ -67,11 +67,12 @@ class Model:
         images = any(node.op == "conv2d" and node.output in batched for node in graph.nodes)
         is_dense = images and formats.density(graph) > _DENSE
         self._has_lanes = bool(batched)
+        self._group = groups.group_of(graph)
         self._fewest = _FEWEST_FOR_DENSE_IMAGES if is_dense else _FEWEST_FOR_LANES
         may_hand_over = handover and isa is None and precision == "float32" and graph.step is None
         self._libraries = dense_libraries.chosen(self.choices, threads) if may_hand_over else {}
         self._calls: dict[tuple[str, int | None], dense_libraries.Call | None] = {}
-        self._programs: dict[int, Program] = {}
+        self._programs: dict[tuple[int, int], Program] = {}
         self._steps: dict[tuple[int, int, int], Program] = {}
         self._compiling = threading.Lock()
         self._fast = native.fast_run()
@@ -102,8 +103,8 @@ class Model:
         """Makes the programs that a batch of this size needs. Raises GraphError when they would be too large."""
         if self._call(batch_size) is not None:
             return
-        for lanes in {lanes for _, _, lanes in self._chunks(batch_size)}:
-            self._program(lanes)
+        for key in {(lanes, group) for _, _, lanes, group in self._chunks(batch_size)}:
+            self._program(*key)
 
     def handed_to(self, batch_size: int = 1) -> str:
         """The dense library that computes batches of this size; empty for our own kernels."""
@@ -140,15 +141,15 @@ class Model:
         if not batch:
             return outputs
         chunks = self._chunks(batch)
-        for begin, end, lanes in chunks:
-            program = self._program(lanes)
-            if len(chunks) == 1 and self._fast is not None and self._is_plain and len(self._handles) < _MOST_HANDLES:
+        for begin, end, lanes, group in chunks:
+            program, plain = self._program(lanes, group), self._is_plain and group == 1
+            if len(chunks) == 1 and self._fast is not None and plain and len(self._handles) < _MOST_HANDLES:
                 self._handles[batch] = program.handle
-            if self._is_plain:
+            if plain:
                 program.run(arrays[0][begin:end], outputs[0][begin:end], self.threads)
             else:
                 ins, outs = [array[begin:end] for array in arrays], [array[begin:end] for array in outputs]
-                program.call(ins, outs, end - begin, self.threads)
+                program.call(ins, outs, (end - begin) // group, self.threads)
         return outputs
 
     def _call(self, batch: int) -> dense_libraries.Call | None:
@@ -171,26 +172,31 @@ class Model:
                 if tokens.min() < 0 or tokens.max() >= len(self.graph.parameter(table, "table")):
                     Program.settle(Status.BAD_TOKEN)
 
-    def _chunks(self, samples: int) -> list[tuple[int, int, int]]:
-        """(begin, end, lanes) of the parts in which a batch is run; 0 lanes is one sample after the other."""
-        if not self._has_lanes or samples < self._fewest:
-            return [(0, samples, 0)]
-        starts = range(0, samples, MOST_LANES)
-        parts = [(start, min(start + MOST_LANES, samples)) for start in starts]
-        return [
-            (begin, end, 0 if end - begin < self._fewest else 16 if end - begin <= 16 else MOST_LANES)
-            for begin, end in parts
-        ]
+    def _chunks(self, samples: int) -> list[tuple[int, int, int, int]]:
+        """(begin, end, lanes, group) of the parts in which a batch is run: sequences by groups, and what is left of them, or
+        all others, with lanes; 0 lanes is one sample after the other."""
+        grouped = samples // self._group * self._group if self._group > 1 else 0
+        parts = [(0, grouped, 0, self._group)] if grouped else []
+        step = MOST_LANES if self._has_lanes and samples - grouped >= self._fewest else max(1, samples - grouped)
+        for begin in range(grouped, samples, step):
+            count = min(step, samples - begin)
+            lanes = 0 if not self._has_lanes or count < self._fewest else 16 if count <= 16 else MOST_LANES
+            parts.append((begin, begin + count, lanes, 1))
+        return parts
 
-    def _program(self, lanes: int) -> Program:
-        program = self._programs.get(lanes)
+    def _program(self, lanes: int, group: int = 1) -> Program:
+        key = lanes, group
+        program = self._programs.get(key)
         if program is not None:
             return program
         with self._compiling:
-            if lanes not in self._programs:
-                assembly = compile_graph(self.graph, lanes, self.choices, self.precision)
-                self._programs[lanes] = Program(self.graph, assembly, self.isa)
-            return self._programs[lanes]
+            if key not in self._programs:
+                graph, choices = self.graph, self.choices
+                if group > 1:
+                    graph, choices = groups.group_graph(graph, group), groups.group_choices(choices, group)
+                assembly = compile_graph(graph, lanes, choices, self.precision)
+                self._programs[key] = Program(graph, assembly, self.isa)
+            return self._programs[key]
 
     def _step_program(self, batch: int, tokens: int, capacity: int) -> Program:
         """What a session runs; sessions of one kind share it."""

@@ -70,6 +70,11 @@ class Tensor:
         """Some of the planes, in the same memory."""
         return Tensor(self.layout._replace(planes=end - begin), self.slot, self.first_plane + begin)
 
+    def columns(self, begin: int, end: int) -> Tensor:
+        """Some of the columns of planes of one row, in the same memory."""
+        own = self.layout
+        return Tensor(own._replace(cols=end - begin, origin=own.origin + begin), self.slot, self.first_plane)
+
     def as_layout(self, layout: Layout) -> Tensor:
         """The same memory in another layout, from where this value begins."""
         begin = self.layout.origin + self.first_plane * self.layout.plane

@@ -208,20 +208,32 @@ def attention(node: Node, lowering: Lowering) -> None:
         _attention_of_views(node, heads, shared, lowering)
         return
     query, key, value = (lowering.read(name, node) for name in node.inputs)
-    (tokens, features), kind = lowering.shapes[node.output], abi.Attention
-    out, room = lowering.new(node), layout.columns(heads * tokens, tokens)
+    (columns, features), kind = lowering.shapes[node.output], abi.Attention
+    sequences = node.number("sequences", 1) if "sequences" in node.attributes else 1
+    tokens = columns // sequences
+    out, room = lowering.new(node), layout.columns(sequences * heads, attention_room(tokens, features // heads))
     if lowering.analysis.attends_by_bytes(node, heads):
-        kind, room = abi.AttentionDot, layout.columns(heads, dot_attention_room(tokens, features // heads))
+        kind, room = abi.AttentionDot, layout.columns(sequences * heads, dot_attention_room(tokens, features // heads))
     lowering.emit(
-        kind, query=query, key=key, value=value, out=out, scratch=Tensor.new(room, abi.Space.SAMPLE), heads=heads,
-        causal=bool(node.attributes["causal"]), scale=node.real("scale"), work=2 * out.layout.planes * tokens * tokens,
+        kind, query=query, key=key, value=value, out=out, scratch=Tensor.new(room, abi.Space.SAMPLE),
+        sequences=sequences, heads=heads, causal=bool(node.attributes["causal"]), scale=node.real("scale"),
+        work=2 * out.layout.planes * columns * tokens,
     )  # fmt: skip
+
+
+_QUERIES = 3 * layout.LANES
+"""For which attention computes scores at once."""
+
+
+def attention_room(tokens: int, width: int) -> int:
+    """Floats for what ``Attention`` keeps of a head."""
+    return _QUERIES * (tokens + width)
 
 
 def dot_attention_room(tokens: int, width: int) -> int:
     """Floats for what ``AttentionDot`` keeps of a head."""
     plane, row = layout.up(tokens), layout.up(tokens, 4 * layout.LANES) // 4
-    return width // 4 * 2 * plane + width * row + 3 * plane + layout.up(width) + 3 * layout.LANES * layout.up(tokens, 4)
+    return width // 4 * 2 * plane + width * row + 3 * plane + layout.up(width) + _QUERIES * layout.up(tokens, 4)
 
 
 def _attention_of_views(node: Node, heads: int, shared: int, lowering: Lowering) -> None:

@@ -106,7 +106,7 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     plane = reach.planes(outputs, inner) + phase * channels
     count = np.count_nonzero(flat)
     taps_of_a_move = count / flat.size * high * min(inner, _PLANES_IN_CACHE)
-    tile = _DENSE_TILE if dense else _FEW_TAPS_TILE if taps_of_a_move < _FEW_TAPS else TILE
+    tile = _DENSE_TILE if dense else _FEW_TAPS_TILE if taps_of_a_move < _FEW_TAPS and np.any(moves) else TILE
     in_rows = reach.shift_r * own.row
     many = count > _TAPS_OF_A_MOVE * outputs * high * wide
     moves_rows = not dense and many and reach.direct and out.whole and vectors <= tile and reach.moves_rows(own.row)

@@ -6,7 +6,8 @@ once for all that read them, and one instruction.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from ticketsmith.runtime.formats import stored
 from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES, up
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import TILE, Taps, dense_px32, product_fields, row_stretches
+from ticketsmith.runtime.lower.products import Taps, dense_px32, product_fields, row_stretches
 from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sparse_conv import Quads, SparseConv
@@ -96,19 +97,29 @@ def quantised_samples(key: str, lowering: Lowering, apart: bool) -> Bytes:
     return result
 
 
+def _where(node: Node, source: Bytes, vectors: int) -> tuple[Hashable, ...]:
+    """What decides how the weights of ``node`` are packed."""
+    own = source.planes.layout
+    return (node.weights["weight"], *((own.plane, vectors) if node.op == "linear" else (node.output,)))
+
+
 def plane_bytes(node: Node, weight: Floats, source: Bytes, taps: Taps, lowering: Lowering) -> None:
     """``weight`` [outputs, taps] on planes of bytes; taps read in them where they would in planes of floats."""
     residual, out = lowering.read_residual(node), lowering.new(node)
-    numbers, scales = quantized(weight, stored(lowering.analysis.dtype_of(node)), up(len(weight)))
-    assert scales is not None
     mask, stretches = row_stretches(out.layout, taps)
-    pattern = Pattern.of(numbers)
-    view = Quads.of(pattern, taps.offset, taps.plane, max(4, 4 * taps.cached_planes))
-    totals = aligned(len(weight), np.int32)
-    totals[:] = numbers.sum(axis=1, dtype=np.int32)
+
+    def packed() -> tuple[Quads, NDArray[Any], NDArray[np.int32], Floats]:
+        numbers, scales = quantized(weight, stored(lowering.analysis.dtype_of(node)), up(len(weight)))
+        assert scales is not None
+        pattern, totals = Pattern.of(numbers), aligned(len(weight), np.int32)
+        view = Quads.of(pattern, taps.offset, taps.plane, max(4, 4 * taps.cached_planes))
+        totals[:] = numbers.sum(axis=1, dtype=np.int32)
+        return view, view.packed(pattern.values(numbers)), totals, scales
+
+    view, quads, totals, scales = lowering.once(("bytes", *_where(node, source, out.layout.sweep[1])), packed)
     lowering.emit(
         abi.SparseConvBytes, **product_fields(node, source.planes, out, residual, lowering), range=source.range_,
-        quads=view.packed(pattern.values(numbers)), starts=view.starts, totals=totals, scales=scales, mask=mask,
+        quads=quads, starts=view.starts, totals=totals, scales=scales, mask=mask,
         stretches=stretches, stretch_count=len(stretches), blocks=view.blocks, period=source.period, batch=out.batched,
         work=len(view.offsets) * out.layout.sweep[1] * LANES,
     )  # fmt: skip
@@ -132,18 +143,23 @@ def plane_dots(node: Node, weight: Fours, source: Bytes, taps: Taps, lowering: L
     residual, out = lowering.read_residual(node), lowering.new(node)
     (_, vectors), planes = out.layout.sweep, source.planes.layout.planes
     mask, stretches = row_stretches(out.layout, taps)
-    pattern = Pattern.of(weight.numbers)
-    count = -(-planes // max(4, taps.cached_planes))
-    view = SparseConv.of(pattern, taps.offset, taps.plane, taps.move, -(-planes // count))
-    numbers = pattern.values(weight.numbers)
+
+    def packed() -> tuple[SparseConv, NDArray[np.int32], NDArray[Any]]:
+        pattern = Pattern.of(weight.numbers)
+        count = -(-planes // max(4, taps.cached_planes))
+        view = SparseConv.of(pattern, taps.offset, taps.plane, taps.move, -(-planes // count))
+        numbers = pattern.values(weight.numbers)
+        return view, numbers, view.packed(numbers)
+
+    view, numbers, pairs = lowering.once(("dots", *_where(node, source, vectors)), packed)
     groups = len(view.shifts)
     keeps = out.layout.moved_masks(view.shifts.tolist(), taps.cols, taps.moves_rows) if groups > 1 else None
     row_vectors = vectors if taps.moves_rows else max(1, out.layout.row // LANES) if groups > 1 else 1
     lowering.emit(
         abi.SparseConvDot, **product_fields(node, source.planes, out, residual, lowering), range=source.range_,
-        taps=view.packed(numbers), starts=view.starts, totals=view.totals(each_of_four(numbers).sum(axis=-1)),
+        taps=pairs, starts=view.starts, totals=view.totals(each_of_four(numbers).sum(axis=-1)),
         scales=padded(weight.scales, len(weight.scales)), mask=mask, shifts=view.shifts, keeps=keeps, stretches=stretches,
-        stretch_count=len(stretches), vectors=vectors, row_vectors=row_vectors, tile=taps.tile if groups > 1 else TILE,
+        stretch_count=len(stretches), vectors=vectors, row_vectors=row_vectors, tile=taps.tile,
         blocks=view.blocks, groups=groups, period=source.period, batch=out.batched,
         work=len(numbers) * vectors * LANES,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.lower import dots
 from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import Taps, planes_linear, vector_product
+from ticketsmith.runtime.lower.products import FIRST_CACHE, Taps, column_tile, planes_linear, vector_product
 
 
 def linear(node: Node, lowering: Lowering) -> None:
@@ -34,9 +34,11 @@ def linear(node: Node, lowering: Lowering) -> None:
 def _dots(node: Node, planes: dots.Bytes, distance: int, format_: str, lowering: Lowering) -> None:
     """``distance``: columns of a plane's memory."""
     weight, own = lowering.graph.parameter(node, "weight"), planes.planes.layout
-    fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
+    dtype = lowering.analysis.dtype_of(node)
+    fours = lowering.once(("fours", node.weights["weight"], dtype), lambda: dots.Fours.of(weight, dtype))
     plane = np.arange(weight.shape[1] if format_ == BYTES_FORMAT else fours.numbers.shape[1], dtype=np.int64)[None]
-    taps = Taps(plane * distance, plane, np.zeros_like(plane), own.cols, own.sweep[1] * LANES * 4)
+    tile = column_tile(own, FIRST_CACHE)
+    taps = Taps(plane * distance, plane, np.zeros_like(plane), own.cols, tile * LANES * 4, tile=tile)
     if format_ == BYTES_FORMAT:
         dots.plane_bytes(node, weight, planes, taps, lowering)
     elif format_ == DENSE_DOT_FORMAT:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Hashable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.analysis import Analysis
+from ticketsmith.runtime.analysis import PART, Analysis
 from ticketsmith.runtime.graph import GraphError, Node, Shape
 from ticketsmith.runtime.layout import Layout
 from ticketsmith.runtime.operands import Operand, Strided, Tensor, View, compact
 from ticketsmith.runtime.resolutions import Resolutions
 from ticketsmith.sparse.values import aligned
+
+T = TypeVar("T")
 
 _MOST_PICKED = 256
 """Inputs that ``SellDot`` picks from at once, and reads whole."""
@@ -40,7 +42,7 @@ class Lowering:
 
     def __init__(self, analysis: Analysis, resolutions: Resolutions) -> None:
         self.analysis, self.resolutions = analysis, resolutions
-        self.graph, self.shapes, self.lanes = analysis.graph, analysis.shapes, analysis.lanes
+        self.graph, self.shapes, self.lanes = analysis.graph, dict(analysis.shapes), analysis.lanes
         self.instructions: list[Instruction] = []
         self.arrays: list[NDArray[Any]] = []
         """What operands lie in: it must live as long as the program."""
@@ -54,6 +56,7 @@ class Lowering:
         self._lane_copies: dict[str, Tensor] = {}
         self._planes: dict[str, Tensor] = {}
         """Of constants."""
+        self._packed: dict[Hashable, Any] = {}
         self.quantised: dict[str, Any] = {}
         """Values of 8 bits, once for all products that read them."""
 
@@ -63,6 +66,13 @@ class Lowering:
         if uses is None:
             uses = tuple([value for value in fields.values() if isinstance(value, Operand)])
         self.instructions.append(Instruction(kind, fields, uses, batch, work))
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` packs for ``key``, also where it is needed again."""
+        if key not in self._packed:
+            self._packed[key] = make()
+        packed: T = self._packed[key]
+        return packed
 
     def copy(self, source: Strided, target: Strided, extent: tuple[int, int, int], lanes: bool = False) -> None:
         """Planes, rows and columns from one layout to another; with ``lanes``, of all samples at once."""
@@ -76,6 +86,8 @@ class Lowering:
     def new(self, node: Node) -> Tensor:
         """Memory for what ``node`` computes."""
         shape = self.shapes[node.output]
+        if PART in node.output and node.output in self.tensors:  # of a value that lies somewhere already
+            return self.tensors[node.output]
         if node.output in self.analysis.batched:
             tensor = Tensor.new(self.resolutions.lane_layout(shape), abi.Space.BATCH)
         else:

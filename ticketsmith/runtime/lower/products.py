@@ -39,6 +39,9 @@ the first cache, the second brings the rest in time, and fewer blocks mean fewer
 TILE = 16
 """Vectors of a plane that are computed at once, at most: as many sums as registers hold beside a weight and inputs."""
 
+_NARROW_TILE = 5
+"""Vectors of a tile that are enough to hide what an output takes beside its taps."""
+
 _FEW_TO_MOVE = 3
 """Taps of an output plane that are moved alike: so few are rather read from two cache lines each than summed and moved."""
 
@@ -89,10 +92,19 @@ def planes_linear(node: Node, lowering: Lowering) -> None:
         dense_px32(node, weight, source, inputs * own.plane, np.arange(own.cols, dtype=np.int64), lowering)
         return
     offset, move = (inputs * own.plane)[None], np.zeros_like(inputs)[None]
-    _, vectors = own.sweep
-    together = -(-vectors // -(-vectors // TILE))
-    taps = Taps(offset, inputs[None], move, own.cols, together * LANES * 4, cache=_TWO_CACHES)
+    tile = column_tile(own, _TWO_CACHES)
+    taps = Taps(offset, inputs[None], move, own.cols, tile * LANES * 4, tile=tile, cache=_TWO_CACHES)
     plane_product(node, weight, source, taps, format_, lowering)
+
+
+def column_tile(own: Layout, cache: int) -> int:
+    """Vectors of the columns of ``own`` to compute at once: so many that what they read fits ``cache`` bytes; but no fewer than
+    pay. Where planes lie a multiple of eight cache lines apart, narrow tiles would share few sets of a cache."""
+    _, vectors = own.sweep
+    fewest = -(-vectors // TILE)
+    most = fewest if own.plane % (8 * LANES) == 0 else max(fewest, -(-vectors // _NARROW_TILE))
+    tiles = [-(-vectors // chunks) for chunks in range(fewest, most + 1)]
+    return next((tile for tile in tiles if own.planes * tile * LANES * 4 <= cache), tiles[-1])
 
 
 def product_fields(
@@ -198,13 +210,18 @@ def plane_product(node: Node, weight: Floats, source: Tensor, taps: Taps, format
     residual, out = lowering.read_residual(node), lowering.new(node)
     _, vectors = out.layout.sweep
     mask, stretches = row_stretches(out.layout, taps)
+
+    def packed() -> _Packed:
+        if format_ == "dense_hx16":
+            return _dense_hx16(weight, source, taps, stretches)
+        if format_ == "sparse_conv_fours":
+            return _sparse_conv_fours(weight, source, out, taps)
+        return _sparse_conv(weight, source, out, taps, blocked=format_ == "sparse_conv")
+
+    where = node.output if node.op != "linear" else (source.layout.plane, vectors)
+    kind, work, fields = lowering.once((node.weights["weight"], format_, where), packed)
     if format_ == "dense_hx16":
-        kind, work, fields = _dense_hx16(weight, source, taps, stretches)
         work *= vectors * LANES
-    elif format_ == "sparse_conv_fours":
-        kind, work, fields = _sparse_conv_fours(weight, source, out, taps)
-    else:
-        kind, work, fields = _sparse_conv(weight, source, out, taps, blocked=format_ == "sparse_conv")
     lowering.emit(
         kind, **product_fields(node, source, out, residual, lowering), mask=mask, stretches=stretches,
         stretch_count=len(stretches), **fields, batch=out.batched, work=work,
@@ -253,7 +270,7 @@ def _sparse_conv(weight: Floats, source: Tensor, out: Tensor, taps: Taps, blocke
     packed = view.packed(pattern.values(weight))
     fields = {
         "taps": packed, "starts": view.starts, "shifts": view.shifts, "keeps": keeps, "hides": hides,
-        "vectors": vectors, "row_vectors": row_vectors, "tile": taps.tile if groups > 1 else TILE,
+        "vectors": vectors, "row_vectors": row_vectors, "tile": taps.tile,
         "blocks": view.blocks, "groups": groups,
     }  # fmt: skip
     return abi.SparseConv, len(packed) * vectors * LANES, fields

@@ -1,10 +1,11 @@
 // Attention of a sequence to itself, its features planes.
 #pragma once
-#include "simd/common.inl"
+#include "dense/arrays.inl"
 
 // Sums that stay in registers: so many rows (keys, or features of values) by so many vectors of queries.
 constexpr int ATTENTION_ROWS = ACCUMULATORS >= 16 ? 8 : 4;
 constexpr int ATTENTION_VECTORS = ACCUMULATORS >= 16 ? 3 : 1;
+constexpr int64_t FEW_QUERIES = 4;  // behind the last whole vector: one by one they take less time than a vector of them
 
 // What attention multiplies and sums: floats, or, as `DotProducts`, four bytes where there would be a float.
 struct FloatProducts {
@@ -32,23 +33,23 @@ inline void attention_tile(const float* rows, int64_t row, int64_t step, const f
   _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) EACH_VECTOR sums[r][t] = each[r][t];
 }
 
-// Calls take(r, sums) for each of `total` rows; for some of the last ones twice, so that tiles are whole.
+// Calls take(r, sums) for each of `total` rows; one by one where few are left behind the tiles, else for some of the last ones
+// twice, so that tiles are whole.
 template <class Products, int T, class Take>
 inline void attention_rows(int64_t total, const float* rows, int64_t row, int64_t step, const float* columns, int64_t column,
                            int64_t count, Take&& take) {
   constexpr int ROWS = ATTENTION_ROWS;
   typename Products::Sum sums[ROWS][T];
-  if (total < ROWS)
-    for (int64_t r = 0; r < total; r++) {
-      attention_tile<Products, 1, T>(rows + r * row, row, step, columns, column, count, sums);
-      take(r, sums[0]);
-    }
-  else
-    for (int64_t begin = 0; begin < total; begin += ROWS) {
-      const int64_t first = smaller(begin, total - ROWS);
-      attention_tile<Products, ROWS, T>(rows + first * row, row, step, columns, column, count, sums);
-      for (int r = 0; r < ROWS; r++) take(first + r, sums[r]);
-    }
+  const int64_t alone = total < ROWS ? total : total % ROWS <= ROWS / 4 ? total % ROWS : 0;
+  for (int64_t begin = 0; begin < total - alone; begin += ROWS) {
+    const int64_t first = smaller(begin, total - ROWS);
+    attention_tile<Products, ROWS, T>(rows + first * row, row, step, columns, column, count, sums);
+    for (int r = 0; r < ROWS; r++) take(first + r, sums[r]);
+  }
+  for (int64_t r = total - alone; r < total; r++) {
+    attention_tile<Products, 1, T>(rows + r * row, row, step, columns, column, count, sums);
+    take(r, sums[0]);
+  }
 }
 
 // Of the scores of 16 queries, from `begin` on, for token j: what lies in their future counts for nothing.
@@ -57,6 +58,16 @@ inline F16 past(F16 scores, int64_t j, int64_t begin) {
   if (before <= 0) return scores;
   const auto future = static_cast<uint16_t>(before >= 16 ? 0xffff : (1u << before) - 1);
   return keep(scores, static_cast<uint16_t>(~future)) - keep(all(1e30f), future);
+}
+
+// Stores the first `left` columns of T vectors.
+template <int T>
+inline void store_columns(float* out, const F16* values, int64_t left) {
+  if (left >= 16 * T) {
+    EACH_VECTOR store(out + 16 * t, values[t]);
+  } else {
+    EACH_VECTOR if (left > 16 * t) store_first(out + 16 * t, values[t], left - 16 * t);
+  }
 }
 
 // Calls tile<T>() for chunks of the queries, as even as can be, `begin` being where they begin.
@@ -72,7 +83,7 @@ inline void attention_chunks(int64_t vectors, Tile tile) {
 
 struct AttentionTile {
   const float *query, *key, *value;  // of a head
-  float *out, *scores;               // [keys][T vectors of queries]
+  float *out, *scores, *copies;      // [keys][T vectors of queries], and the queries [width][T vectors]
   int64_t query_plane, key_plane, value_plane, out_plane, width, tokens, begin;
   bool causal;
   float scale;  // times log2(e): powers of 2 are faster
@@ -81,9 +92,16 @@ struct AttentionTile {
   template <int T>
   void operator()() const {
     const int64_t seen = causal ? smaller(tokens, begin + 16 * T) : tokens;
+    const float* queries = query + begin;
+    int64_t distance = query_plane;
+    if (reinterpret_cast<uintptr_t>(queries) % 64) {  // read for every few keys: from whole cache lines
+      distance = 16 * T;
+      for (int64_t d = 0; d < width; d++) EACH_VECTOR store(copies + d * distance + 16 * t, load(queries + d * query_plane + 16 * t));
+      queries = copies;
+    }
     F16 most[T], total[T];
     EACH_VECTOR most[t] = all(-__builtin_inff()), total[t] = all(0.0f);
-    attention_rows<FloatProducts, T>(seen, key, 1, key_plane, query + begin, query_plane, width, [&](int64_t j, const F16* sums) {
+    attention_rows<FloatProducts, T>(seen, key, 1, key_plane, queries, distance, width, [&](int64_t j, const F16* sums) {
       EACH_VECTOR {
         F16 score = sums[t] * all(scale);
         if (causal) score = past(score, j, begin + 16 * t);
@@ -98,26 +116,76 @@ struct AttentionTile {
       }
     EACH_VECTOR total[t] = all(1.0f) / total[t];
     attention_rows<FloatProducts, T>(width, value, value_plane, 1, scores, 16 * T, seen, [&](int64_t d, const F16* sums) {
-      EACH_VECTOR store(out + d * out_plane + begin + 16 * t, sums[t] * total[t]);
+      F16 values[T];
+      EACH_VECTOR values[t] = sums[t] * total[t];
+      store_columns<T>(out + d * out_plane + begin, values, tokens - begin);
     });
+  }
+
+  // Query q by itself: a vector holds its scores for sixteen keys.
+  void alone(int64_t q) const {
+    const int64_t seen = causal ? q + 1 : tokens, vectors = (seen + 15) / 16;
+    const auto last = static_cast<uint16_t>((1u << (seen - 16 * (vectors - 1))) - 1);
+    F16 most = all(-__builtin_inff()), total = all(0.0f);
+    for (int64_t v = 0; v < vectors; v += 4) {
+      F16 sums[4];
+      const float* keys[4];
+      for (int t = 0; t < 4; t++) sums[t] = all(0.0f), keys[t] = key + 16 * smaller(v + t, vectors - 1);
+      for (int64_t i = 0; i < width; i++) {
+        const F16 weight = all(query[i * query_plane + q]);
+        for (int t = 0; t < 4; t++) sums[t] = fma(weight, load(keys[t] + i * key_plane), sums[t]);
+      }
+      for (int64_t t = 0; t < smaller(4, vectors - v); t++) {
+        F16 score = sums[t] * all(scale);
+        if (v + t == vectors - 1) score = keep(score, last) - keep(all(1e30f), static_cast<uint16_t>(~last));
+        store(scores + 16 * (v + t), score);
+        most = maximum(most, score);
+      }
+    }
+    most = all(largest(most));
+    for (int64_t v = 0; v < vectors; v++) {
+      const F16 e = keep(power(load(scores + 16 * v) - most), v == vectors - 1 ? last : 0xffff);
+      store(scores + 16 * v, e);
+      total = total + e;
+    }
+    const F16 each = all(1.0f / sum(total));
+    for (int64_t d = 0; d < width; d += 16) {
+      F16 sums[16];
+      for (int64_t i = 0; i < 16; i++) {
+        const float* row = value + smaller(d + i, width - 1) * value_plane;
+        sums[i] = load(scores + 16 * (vectors - 1)) * keep(load(row + 16 * (vectors - 1)), last);
+        for (int64_t v = 0; v < vectors - 1; v++) sums[i] = fma(load(scores + 16 * v), load(row + 16 * v), sums[i]);
+      }
+      scatter(out + d * out_plane + q, out_plane, add_up(sums) * each, smaller(16, width - d));
+    }
   }
 };
 
+// The planes of a head, from the first column of a sequence on.
+template <class Operation>
+inline float* head_of(const Operation& k, const Value& value, const Place& place, int64_t index) {
+  const int64_t width = k.out.planes / k.heads, tokens = k.out.cols / k.sequences;
+  return at(value, place) + index % k.heads * width * value.plane + index / k.heads * tokens;
+}
+
 int attention(const Attention& k, const Place& place, Share share) {
-  const int64_t tokens = k.out.cols, width = k.out.planes / k.heads, vectors = (tokens + 15) / 16;
-  const Range heads = part(k.heads, share);
-  float* scratch = at(k.scratch, place) + heads.begin * tokens * 16 * vectors;  // for one head after the other
+  const int64_t tokens = k.out.cols / k.sequences, width = k.out.planes / k.heads, vectors = (tokens + 15) / 16;
+  const int64_t rest = tokens % 16, few = tokens > 16 && rest <= FEW_QUERIES ? rest : 0;
+  const Range heads = part(k.sequences * k.heads, share);
+  float* scratch = at(k.scratch, place) + heads.begin * k.scratch.plane;  // for one head after the other
   for (int64_t h = heads.begin; h < heads.end; h++) {
-    const float* value = at(k.value, place) + h * width * k.value.plane;
-    float* out = at(k.out, place) + h * width * k.out.plane;
+    const float* value = head_of(k, k.value, place, h);
+    float* out = head_of(k, k.out, place, h);
     if (k.out.plane == 1) {  // one token attends to itself
       for (int64_t d = 0; d < width; d++) out[d] = value[d];
       continue;
     }
-    const AttentionTile tile{at(k.query, place) + h * width * k.query.plane, at(k.key, place) + h * width * k.key.plane, value,
-                             out, scratch, k.query.plane, k.key.plane, k.value.plane, k.out.plane, width, tokens, 0,
-                             k.causal != 0, static_cast<float>(k.scale * 1.4426950408889634)};
-    attention_chunks(vectors, tile);
+    const AttentionTile tile{head_of(k, k.query, place, h), head_of(k, k.key, place, h), value, out, scratch,
+                             scratch + k.scratch.plane - 16 * ATTENTION_VECTORS * width, k.query.plane,
+                             k.key.plane, k.value.plane, k.out.plane, width, tokens, 0, k.causal != 0,
+                             static_cast<float>(k.scale * 1.4426950408889634)};
+    attention_chunks(few ? vectors - 1 : vectors, tile);
+    for (int64_t q = tokens - few; q < tokens; q++) tile.alone(q);
   }
   return Status::OK;
 }

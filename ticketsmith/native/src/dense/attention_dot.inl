@@ -127,24 +127,25 @@ struct AttentionDotTile {
     F16 share[T];
     EACH_VECTOR share[t] = all(1.0f) / to_floats(total[t]) + (step[t] - step[t]);
     attention_rows<Products, T>(width, value, row, 1, scores, 16 * T, fours, [&](int64_t d, const I16* sums) {
-      const F16 worth = all(value_steps[d]);
-      EACH_VECTOR store(out + d * out_plane + begin + 16 * t, to_floats(sums[t]) * (worth * share[t]));
+      F16 values[T];
+      EACH_VECTOR values[t] = to_floats(sums[t]) * (all(value_steps[d]) * share[t]);
+      store_columns<T>(out + d * out_plane + begin, values, tokens - begin);
     });
   }
 };
 
 template <class Dots>
 void attention_dot_of(const AttentionDot& k, const Place& place, Range heads) {
-  const int64_t tokens = k.out.cols, width = k.out.planes / k.heads, vectors = (tokens + 15) / 16, plane = 16 * vectors;
+  const int64_t tokens = k.out.cols / k.sequences, width = k.out.planes / k.heads;
+  const int64_t vectors = (tokens + 15) / 16, plane = 16 * vectors;
   const int64_t row = (vectors + 3) / 4 * 16, packed = width / 4 * plane;
   float* query = at(k.scratch, place) + heads.begin * k.scratch.plane;  // for one head after the other
   float *key = query + packed, *value = key + packed, *query_steps = value + width * row, *key_steps = query_steps + plane;
   float *value_steps = key_steps + plane, *offsets = value_steps + (width + 15) / 16 * 16, *scores = offsets + plane;
-  const auto of_head = [&](const Value& v, int64_t h) { return at(v, place) + h * width * v.plane; };
   for (int64_t h = heads.begin; h < heads.end; h++) {
-    pack_columns(of_head(k.query, h), k.query.plane, width, vectors, query, query_steps);
-    pack_columns(of_head(k.key, h), k.key.plane, width, vectors, key, key_steps);
-    pack_rows(of_head(k.value, h), k.value.plane, width, tokens, value, value_steps);
+    pack_columns(head_of(k, k.query, place, h), k.query.plane, width, vectors, query, query_steps);
+    pack_columns(head_of(k, k.key, place, h), k.key.plane, width, vectors, key, key_steps);
+    pack_rows(head_of(k, k.value, place, h), k.value.plane, width, tokens, value, value_steps);
     make_signed(key, packed + width * row);
     float bad = 0.0f;  // NaN where some key is not finite
     for (int64_t j = 0; j < tokens; j++) bad += key_steps[j] * 0.0f;
@@ -157,7 +158,7 @@ void attention_dot_of(const AttentionDot& k, const Place& place, Range heads) {
       store_ints(reinterpret_cast<int32_t*>(offsets) + 16 * v, sum * all_ints(-static_cast<int32_t>(MIDDLE)));
     }
     const AttentionDotTile<Dots> tile{query, key, value, query_steps, key_steps, value_steps,
-                                      reinterpret_cast<const int32_t*>(offsets), of_head(k.out, h), scores, plane, row,
+                                      reinterpret_cast<const int32_t*>(offsets), head_of(k, k.out, place, h), scores, plane, row,
                                       k.out.plane, width, tokens, 0, k.causal != 0,
                                       static_cast<float>(k.scale * 1.4426950408889634) + bad};
     attention_chunks(vectors, tile);
@@ -165,7 +166,7 @@ void attention_dot_of(const AttentionDot& k, const Place& place, Range heads) {
 }
 
 int attention_dot(const AttentionDot& k, const Place& place, Share share) {
-  const Range heads = part(k.heads, share);
+  const Range heads = part(k.sequences * k.heads, share);
   with_dots([&](auto dots) { attention_dot_of<decltype(dots)>(k, place, heads); });
   return Status::OK;
 }
