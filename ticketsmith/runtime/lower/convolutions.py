@@ -81,13 +81,14 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     dot, source_key = format_ == DOT_FORMAT, node.inputs[0]
     phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
     in_row = moves = np.zeros(wide, np.int64)
-    columns = min(-(-lowering.shapes[node.inputs[0]][2] // reach.stride[1]), out.cols + int(reach.shift_c.max()))
-    if reach.direct and not (dense and out.whole and np.any(reach.shift_c)):
-        in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
-    elif not dense and out.whole and columns <= out.row:  # what is read of each phase fits rows of the output
-        source, phases = _deal_phases(node, source, lowering)
+    in_place = reach.direct and not (dense and out.whole and np.any(reach.shift_c))
+    dealt = None if in_place or (dense and out.whole) else _deal_phases(node, source, lowering)
+    if dealt:
+        source, phases = dealt
         source_key = f"{source_key} dealt {reach.stride}"
-        phase, moves = reach.places(phases), reach.shift_c
+        phase = reach.places(phases)
+    if in_place or dealt:
+        in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
     else:
         source = _split(node, source, reach, lowering)
         source_key = f"{source_key} split for {node.output}"
@@ -128,9 +129,10 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
         plane_product(node, flat, source, taps, format_, lowering)
 
 
-def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor, list[tuple[int, int]]]:
+def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor, list[tuple[int, int]]] | None:
     """Every stride-th row and column of an input: planes for each phase that is read, with rows like the output's; and the
-    phases. Dealt once for all convolutions which read the input so."""
+    phases. Dealt once for all convolutions which read the input so. None where what is read of each phase, and what must be
+    zero beside it, do not fit such rows."""
     analysis, shapes = lowering.analysis, lowering.shapes
     name, size, stride = node.inputs[0], shapes[node.output][1:], analysis.reaches[node.output].stride
     key = name, stride, size
@@ -141,11 +143,18 @@ def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor
         if user.op == "conv2d" and user.inputs[0] == name and shapes[user.output][1:] == size
     ]  # fmt: skip
     readers = [reach for reach in readers if reach.stride == stride and not reach.direct]
-    halo = reduce(Halo.union, [reach.halo for reach in readers])
     phases = sorted({phase for reach in readers for phase in reach.phases})
     (channels, rows, cols), (high, wide), (step_r, step_c) = shapes[name], size, stride
-    row = layout.whole_row(wide)
-    planes = layout.image(channels * len(phases), high, wide, halo, row, whole=True, key=("phases", *key))
+    out = lowering.layout(shapes[node.output])
+    left, right = (max(0, *(int((sign * reach.shift_c).max()) for reach in readers)) for sign in (-1, 1))
+    left = 0 if out.whole else left  # sums are moved there
+    row = out.row - left
+    if min(-(-cols // step_c), wide + right) > row:
+        return None
+    halo = reduce(Halo.union, [reach.halo for reach in readers], Halo(left))
+    planes = layout.image(
+        channels * len(phases), high, wide, halo, out.row, whole=out.whole, key=("phases", *key)
+    )
     target, own = Tensor.new(planes, abi.Space.SAMPLE), source.layout
     columns = [-(-(cols - c) // step_c) for c in range(step_c)]
     pairs = step_c == 2 and source.space == abi.Space.SAMPLE  # even and odd columns at once
