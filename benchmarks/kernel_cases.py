@@ -10,6 +10,7 @@ import ctypes
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -482,7 +483,7 @@ def _px32s(size: int) -> Iterator[Case]:
     yield case.add(operation, expected, out, weight.size * size)
 
 
-def _px32_dots(size: int) -> Iterator[Case]:
+def _dense_dots(tall: bool, size: int) -> Iterator[Case]:
     """A product with a range for each column, and one of an image."""
     for name, rows in (("product", 1), ("image", 3)):
         case = Case(name, size)
@@ -494,11 +495,17 @@ def _px32_dots(size: int) -> Iterator[Case]:
         four, totals = fours(numbers), padded(None, up(37)).view(np.int32)
         totals[:37] = numbers.sum(axis=1, dtype=np.int32)
         places = case.address((np.arange(rows)[:, None] * source.row + np.arange(size)).astype(np.int32))
-        operation = abi.DenseDotPx32(
-            **common, range=range_, offsets=case.address(np.arange(4, dtype=np.int32) * source.plane), from_=places, to=places,
-            weights=case.address(pack_dense_px32(four)), totals=case.address(totals), scales=case.address(scales),
-            pixels=rows * size, taps=4, period=period,
-        )  # fmt: skip
+        common |= {
+            "range": range_, "offsets": case.address(np.arange(4, dtype=np.int32) * source.plane), "taps": 4,
+            "totals": case.address(totals), "scales": case.address(scales), "period": period,
+        }  # fmt: skip
+        if tall:
+            stretches = case.address(np.array([(0, 0, rows * up(size) // 16)], STRETCH))
+            weights = case.address(pack_dense_hx16(four, 4))
+            operation = abi.DenseDotHx16(**common, weights=weights, stretches=stretches, stretch_count=1)
+        else:
+            weights = case.address(pack_dense_px32(four))
+            operation = abi.DenseDotPx32(**common, from_=places, to=places, weights=weights, pixels=rows * size)
         exact = numbers * scales[:37, None].astype(np.float64)
         yield case.add(operation, finish(np.tensordot(exact, near, 1)), out, weight.size * rows * size)
 
@@ -761,6 +768,7 @@ CASES: dict[type[abi.Operation], Callable[[int], Iterator[Case]]] = {
     abi.Map: _maps, abi.Reduce: _reduces, abi.Matmul: _matmuls, abi.Normalise: _normalises,
     abi.Attend: _attends, abi.QuantiseVector: _quantise_vectors, abi.SellDot: _sell_dots, abi.GemvDot: _gemv_dots,
     abi.QuantisePlanes: _quantise_planes, abi.SparseConvDot: _sparse_conv_dots,
-    abi.SparseConvFours: _sparse_convs_of_fours, abi.DenseDotPx32: _px32_dots,
+    abi.SparseConvFours: _sparse_convs_of_fours, abi.DenseDotPx32: partial(_dense_dots, False),
+    abi.DenseDotHx16: partial(_dense_dots, True),
     abi.SparseConvBytes: _sparse_conv_bytes, abi.SplitFours: _splits,
 }  # fmt: skip

@@ -36,6 +36,7 @@ from ticketsmith.inference.onnx_file import write_to_serve
 from ticketsmith.machine import cpu_name
 from ticketsmith.native import best_isa
 from ticketsmith.race import Runner, Stopwatch, race
+from ticketsmith.runtime.calibrate import STATIC, WHOLE, calibrated
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import PRECISIONS, Model
 from ticketsmith.runtime.tune import choices, tune
@@ -58,6 +59,12 @@ def block_model(name: str, sparsity: float, block: tuple[int, int]) -> nn.Module
     return model
 
 
+def examples_of(inputs: np.ndarray) -> list[np.ndarray]:
+    """Batches like ``inputs``, to calibrate with."""
+    generator = np.random.default_rng(2)
+    return [generator.standard_normal(inputs.shape, dtype=np.float32) for _ in range(8)]
+
+
 def dense_rivals(name: str, inputs: np.ndarray, folder: Path) -> dict[str, Call]:
     """By name, what is installed and knows this model."""
     path, example = folder / "model.onnx", torch.from_numpy(inputs)
@@ -68,8 +75,7 @@ def dense_rivals(name: str, inputs: np.ndarray, folder: Path) -> dict[str, Call]
         with contextlib.suppress(CannotRunError):
             rivals[rival] = make()
 
-    generator = np.random.default_rng(2)
-    examples = [generator.standard_normal(inputs.shape, dtype=np.float32) for _ in range(8)]
+    examples = examples_of(inputs)
 
     def static() -> Path:
         target = folder / "static.onnx"
@@ -125,7 +131,9 @@ def main() -> None:
     parser.add_argument("--masks", nargs="+", default=list(MASKS), choices=MASKS)
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.8, 0.9, 0.95])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--precisions", nargs="+", default=["float32", "int8_dot", "int4_dot"], choices=PRECISIONS)
+    parser.add_argument(
+        "--precisions", nargs="+", default=["float32", WHOLE, STATIC, "int4_dot"], choices=(*PRECISIONS, STATIC)
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--clock", default="wall", choices=CLOCKS, help="cpu: time of this process alone")
     options = parser.parse_args()
@@ -146,8 +154,11 @@ def main() -> None:
                 ours: dict[str, Call] = {}
                 errors = {}
                 for precision in options.precisions:
-                    tuned = choices(tune(graph, precision=precision, rounds=3, batches=(), clock=clock))
-                    ours[precision] = Model(graph, tuned, precision=precision, handover=False)
+                    served, stored = (
+                        (calibrated(graph, examples_of(inputs)), WHOLE) if precision == STATIC else (graph, precision)
+                    )
+                    tuned = choices(tune(served, precision=stored, rounds=3, batches=(), clock=clock))
+                    ours[precision] = Model(served, tuned, precision=stored, handover=False)
                     errors[precision] = float(np.abs(ours[precision](inputs) - exact).max() / np.abs(exact).max())
                 calls = dense | ours
                 stopwatch, runners = Stopwatch(clock), [Runner(call, inputs) for call in calls.values()]

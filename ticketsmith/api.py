@@ -474,6 +474,7 @@ class Experiment(ExperimentReader):
         from ticketsmith.candidates import measure
         from ticketsmith.candidates.forms import AUTO, Network, forms
         from ticketsmith.candidates.mixed_files import MixedFiles
+        from ticketsmith.inference.calibration import calibration as calibration_of
         from ticketsmith.inference.onnx_file import noted
         from ticketsmith.tasks.build import single_example
         from ticketsmith.tasks.task import serving as serving_of
@@ -531,7 +532,7 @@ class Experiment(ExperimentReader):
         mixed = MixedFiles(self.store, self.name, place_of_mixed, search)
 
         def network(run: Result, folder: Path) -> Network:
-            model, calibration = noted(self.model(run), run), partial(measure.calibration, self.task)
+            model, calibration = noted(self.model(run), run), partial(calibration_of, self.task)
             return Network(
                 model=model, example=example, calibration=calibration, folder=folder, decodes=decodes,
                 mixed=partial(mixed.write, run),

@@ -23,6 +23,7 @@ from ticketsmith.candidates.timing import Work
         ("openvino-int8-nncf", 0.2),
         ("openvino-int4-weights", 0.4),
         ("sparse-int8", 0.1),
+        ("sparse-int8-static", 0.1),
         ("torch-int8-weights", 0.1),
     ],
 )

@@ -263,7 +263,7 @@ def test_a_missing_extra_is_told(subject: Subject, tmp_path: Path, monkeypatch: 
 
 
 @kernels
-@pytest.mark.parametrize("precision", ["int8", "int8_dot", "int4_dot"])
+@pytest.mark.parametrize("precision", ["int8", "int8_dot", "int8_static", "int4_dot"])
 def test_low_precision_is_judged_by_the_task_s_own_metrics(
     experiment: ticketsmith.Experiment, precision: str, tmp_path: Path
 ) -> None:

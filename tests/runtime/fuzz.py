@@ -160,6 +160,7 @@ def bases(folder: Path) -> list[bytes]:
     import torch
 
     from tests.runtime.zoo import ZOO, network
+    from ticketsmith.runtime.calibrate import calibrated
     from ticketsmith.runtime.from_torch import from_torch
 
     torch.manual_seed(0)
@@ -169,7 +170,11 @@ def bases(folder: Path) -> list[bytes]:
         ("classic", "float32"), ("segmenter", "bfloat16"),
     ):  # fmt: skip
         file = folder / f"{name}.tsk"
-        runtime.save(file, from_torch(network(name), ZOO[name][1](1)), precision=precision)
+        example = ZOO[name][1](1)
+        graph = from_torch(network(name), example)
+        if precision == "int8_dot":
+            graph = calibrated(graph, [[one.numpy() for one in example]])
+        runtime.save(file, graph, precision=precision)
         found.append(file.read_bytes())
     return found
 

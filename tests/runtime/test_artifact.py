@@ -22,10 +22,13 @@ from tests.runtime.networks import ISAS, sparse
 from tests.runtime.zoo import ZOO
 from tests.runtime.zoo import network as network_of
 from ticketsmith import runtime
+from ticketsmith.errors import RecipeError
 from ticketsmith.native import NotBuiltError, abi
 from ticketsmith.runtime.artifact import ArtifactError, machine_key, open_artifact
+from ticketsmith.runtime.calibrate import calibrated
 from ticketsmith.runtime.compiler import compile_graph
 from ticketsmith.runtime.from_torch import from_torch
+from ticketsmith.runtime.precision import rounded
 from ticketsmith.runtime.program import InputError
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -122,7 +125,7 @@ def test_every_damaged_byte_is_noticed(path: Path) -> None:
 
 def test_another_version_and_another_kind_of_file_are_told(path: Path) -> None:
     data = path.read_bytes()
-    for version in (0, 4, 2**32 - 1):
+    for version in (0, 5, 2**32 - 1):
         path.write_bytes(data[:8] + struct.pack("<I", version) + data[12:])
         with pytest.raises(ArtifactError, match=rf"version {version} .*Export it again"):
             runtime.load(path)
@@ -184,6 +187,24 @@ def test_low_precision_is_smaller_and_serves_what_it_holds(
     np.testing.assert_allclose(
         again(inputs[:1]), given[:1], atol=(0.03 if "dot" in precision else 0.01) * np.abs(exact).max()
     )
+
+
+def test_known_ranges_are_kept_and_checked(tmp_path: Path) -> None:
+    file, inputs = tmp_path / "x.tsk", np.random.default_rng(0).standard_normal((9, 2, 8, 8), np.float32)
+    graph = from_torch(network(), torch.zeros(1, 2, 8, 8))
+    known = calibrated(graph, [inputs[:4], inputs[4:]])
+    runtime.save(file, known, precision="int8_dot")
+    model = runtime.load(file)
+    assert model.graph.ranges == known.ranges
+    np.testing.assert_array_equal(
+        model(inputs), runtime.Model(rounded(known, "int8_dot"), precision="int8_dot")(inputs)
+    )
+    for wrong in ([1.0, 0.0], [0, 1], [0.0, float("nan")], [-1e39, 1.0], [0.0], "all"):
+        rewrite(file, lambda document, wrong=wrong: document["ranges"].update(x=wrong))
+        with pytest.raises(ArtifactError, match="no valid 'ranges'"):
+            runtime.load(file)
+    with pytest.raises(RecipeError, match="one example or more, which give finite numbers"):
+        calibrated(graph, [np.full((1, 2, 8, 8), np.inf, np.float32)])
 
 
 def test_several_inputs_and_outputs_are_kept(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ticketsmith.native import Isa, best_isa
 from ticketsmith.pruning import masks
 from ticketsmith.runtime import formats
 from ticketsmith.runtime.artifact import save
+from ticketsmith.runtime.calibrate import calibrated
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.model import PRECISIONS, Model
 from ticketsmith.runtime.program import InputError
@@ -220,31 +221,48 @@ import sys
 import numpy as np
 from ticketsmith import runtime
 
-folder, name = sys.argv[1:]
-for precision in ("int8_dot", "int4_dot"):
-    model = runtime.load(f"{folder}/{precision}.tsk")
+folder, name, *files = sys.argv[1:]
+for file in files:
+    model = runtime.load(f"{folder}/{file}.tsk")
     for batch in (1, 32):
-        np.save(f"{folder}/{name}-{precision}-{batch}.npy", model(np.load(f"{folder}/{batch}.npy")))
+        np.save(f"{folder}/{name}-{file}-{batch}.npy", model(np.load(f"{folder}/{batch}.npy")))
 """
 
 
 def test_whole_numbers_are_the_same_with_and_without_instructions_for_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = sparse(nn.Sequential(nn.Linear(300, 140), nn.ReLU(), nn.Linear(140, 40)), 0.3)
-    graph, precisions = from_torch(layers, torch.zeros(1, 300)), ("int8_dot", "int4_dot")
+    graph, files = from_torch(layers, torch.zeros(1, 300)), ("int8_dot", "int4_dot", "static")
     assert formats.dot_pays(graph.parameter(graph.nodes[0], "weight"))  # in a batch, too
-    for precision in precisions:
+    for precision in files[:2]:
         save(tmp_path / f"{precision}.tsk", graph, precision=precision)
     for batch in (1, 32):
         np.save(tmp_path / f"{batch}.npy", np.random.default_rng(batch).standard_normal((batch, 300), np.float32))
+    known = calibrated(graph, [np.load(tmp_path / "32.npy") / 3])  # what is beyond is cut off alike
+    save(tmp_path / "static.tsk", known, precision="int8_dot")
     machines = [*((isa.name, "1") for isa in ISAS), (best_isa().name, "0")]
     for isa, vnni in machines:
         environment = {**os.environ, "TICKETSMITH_ISA": isa.lower(), "TICKETSMITH_VNNI": vnni}
-        subprocess.run([sys.executable, "-c", _SUMS, str(tmp_path), isa + vnni], env=environment, check=True)
-    for precision, batch in itertools.product(precisions, (1, 32)):
-        first, *others = (np.load(tmp_path / f"{isa}{vnni}-{precision}-{batch}.npy") for isa, vnni in machines)
+        subprocess.run([sys.executable, "-c", _SUMS, str(tmp_path), isa + vnni, *files], env=environment, check=True)
+    for file, batch in itertools.product(files, (1, 32)):
+        first, *others = (np.load(tmp_path / f"{isa}{vnni}-{file}-{batch}.npy") for isa, vnni in machines)
         for other in others:  # the sums are whole; what follows them rounds
-            np.testing.assert_allclose(other, first, rtol=0, atol=1e-6 * np.abs(first).max(), err_msg=precision)
+            np.testing.assert_allclose(other, first, rtol=0, atol=1e-6 * np.abs(first).max(), err_msg=file)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=str)
+def test_known_ranges_cut_off_what_is_beyond(isa: Isa) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    example = torch.rand(1, 8, 20, 20)
+    graph = calibrated(from_torch(layers, example), [example.numpy()])
+    assert graph.ranges[graph.input] == (0.0, float(example.max()))
+    for name in formats.WHOLE_FORMATS:
+        formats_of_all = {f"planes:{node.output}": name for node in graph.nodes}
+        model = Model(graph, formats_of_all, precision="int8_dot", isa=isa)
+        beyond = torch.cat([example, torch.where(example > 0.5, 1e9, -1e9)]).numpy()
+        ends = np.clip(beyond, *graph.ranges[graph.input]).astype(np.float32)
+        np.testing.assert_array_equal(model(beyond), model(ends))
 
 
 def test_an_input_that_is_not_finite_is_not_hidden_by_rounding() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tests.runtime.networks import ISAS, Block, assert_same, sparse
 from ticketsmith.runtime import formats
+from ticketsmith.runtime.calibrate import calibrated
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.model import Model
 from ticketsmith.runtime.tune import tune
@@ -311,6 +312,8 @@ def test_planes_of_whole_numbers_are_near(layers: list[nn.Module], shape: tuple[
     ]
     for batch in (1, 20):
         inputs = images(batch, *shape)
+        known = calibrated(graph, [inputs.numpy()])
+        assert_same(model, inputs, ISAS, choices, (1, 2), 3e-2, "int8_dot", known)
         last = assert_same(model, inputs, ISAS, choices, (1, 2), 3e-2, "int8_dot", graph)
         answers = last(inputs)
         others = 100 * inputs

@@ -29,15 +29,12 @@ from ticketsmith.inference.runtimes.decoding import Stepping, write_step
 from ticketsmith.machine import cpu_name, low_instructions
 from ticketsmith.plugins import nearest
 from ticketsmith.runtime import artifact
+from ticketsmith.runtime.calibrate import STATIC, WHOLE, calibrated
 from ticketsmith.runtime.from_torch import UnsupportedError, from_torch
 from ticketsmith.runtime.graph import Graph, GraphError
 from ticketsmith.runtime.model import PRECISIONS
+from ticketsmith.runtime.program import InputError
 from ticketsmith.version import __version__
-
-CALIBRATION = 512
-"""Training examples from which static quantisation takes the range of activations."""
-
-CALIBRATION_BATCH = 32
 
 AUTO = "sparse-auto"
 """The form whose precisions are searched for by the gates."""
@@ -161,8 +158,14 @@ def _write_nncf(network: Network, folder: Path) -> None:
 def _write_tsk(precision: str, network: Network, folder: Path) -> None:
     from ticketsmith.export.tsk_file import tuned_choices
 
-    choices = tuned_choices(network.graph, precision)
-    artifact.save(folder / "model.tsk", network.graph, {artifact.machine_key(): choices}, precision)
+    graph = network.graph
+    if precision == STATIC:
+        try:
+            graph, precision = calibrated(graph, network.calibration()), WHOLE
+        except (RecipeError, InputError) as error:
+            raise CannotRunError(str(error)) from error
+    choices = tuned_choices(graph, precision)
+    artifact.save(folder / "model.tsk", graph, {artifact.machine_key(): choices}, precision)
 
 
 def _write_mixed(network: Network, folder: Path) -> None:
@@ -299,7 +302,7 @@ _FORMS = (
     _openvino("openvino-int4-weights", "int4", partial(_write_compressed, 4)),
     _torch("torch-bfloat16", "bfloat16", _write_torch, {"precision": "bfloat16"}),
     _torch("torch-int8-weights", "int8", _write_torchao, {"torchao": True}),
-    *map(_sparse_in, PRECISIONS),
+    *map(_sparse_in, (*PRECISIONS, STATIC)),
     _sparse(AUTO, MIXED, _write_mixed, of_level=True),
 )
 FORMS = {form.name: form for form in _FORMS}

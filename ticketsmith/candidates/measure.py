@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ticketsmith.candidates import shelf
-from ticketsmith.candidates.forms import CALIBRATION, CALIBRATION_BATCH, Form, Network
+from ticketsmith.candidates.forms import Form, Network
 from ticketsmith.candidates.judging import TIME_IS_OVER, TimeIsOverError, count, judge, without_nan
 from ticketsmith.candidates.timing import Work, timed
 from ticketsmith.engines import CannotRunError
@@ -33,7 +33,6 @@ from ticketsmith.inference.tables.footprint import footprint
 from ticketsmith.race import Stopwatch
 from ticketsmith.store.contract import Store
 from ticketsmith.store.contract import to_json as as_bytes
-from ticketsmith.streams import derive
 from ticketsmith.tasks.build import single_example
 from ticketsmith.tasks.task import Task, serving
 
@@ -258,23 +257,6 @@ def _tell_rounds(progress: Progress, start: int, total: int, what: str, rounds: 
 
 def _place(one: Judgement) -> tuple[str, str, str, int]:
     return one.key, one.form, one.place, one.calls
-
-
-def calibration(task: Task) -> list[NDArray[Any]]:
-    """Batches of training inputs, drawn at random, always the same ones. Raises CannotRunError where they are none."""
-    generator = torch.Generator().manual_seed(derive(0, "calibration"))
-    size = min(CALIBRATION, task.train_size)
-    indices = torch.randperm(task.train_size, generator=generator)[:size]
-    wanted = single_example(task, 1)
-    batches = []
-    for part in torch.split(indices, CALIBRATION_BATCH):
-        inputs = task.batch(part, torch.device("cpu"), generator)[0]
-        if inputs.shape[1:] != wanted.shape[1:] or inputs.dtype != wanted.dtype:
-            raise CannotRunError(
-                "the task's training batches do not begin with what the model takes: nothing to calibrate with."
-            )
-        batches.append(_array(inputs))
-    return batches
 
 
 def _array(inputs: Tensor) -> NDArray[Any]:

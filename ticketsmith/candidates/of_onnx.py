@@ -25,6 +25,7 @@ from ticketsmith.evidence.findings import Findings, conclude
 from ticketsmith.evidence.results import Result, Scores
 from ticketsmith.evidence.variants import DENSE
 from ticketsmith.evidence.verdicts import Gate, GatePolicy
+from ticketsmith.inference.calibration import calibration
 from ticketsmith.inference.measuring.weights import of_onnx as weights_of
 from ticketsmith.inference.settings import BenchmarkSettings
 from ticketsmith.inference.sources import of_onnx
@@ -184,8 +185,8 @@ def measure_onnx(
 
     def network(run: Result, folder: Path) -> Network:
         file = Path(places[run.variant, run.level])
-        calibration = partial(measure.calibration, task)
-        return OnnxNetwork(model=None, example=task.example(1), calibration=calibration, folder=folder, source=file)
+        examples = partial(calibration, task)
+        return OnnxNetwork(model=None, example=task.example(1), calibration=examples, folder=folder, source=file)
 
     store, experiment = DirectoryStore(output), check_name(Path(path).stem, "the name of the file")
     own = forms(settings.runtimes, tuple(dict.fromkeys(("float32", *settings.precisions))))

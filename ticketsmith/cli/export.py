@@ -38,7 +38,8 @@ _FORMATS = "ticket, safetensors, onnx, onnx-compact, tsk, hf, card, or all"
     "--precision",
     default="float32",
     show_default=True,
-    help="Of tsk: float32, bfloat16, int8, int4, int8_dot, int4_dot; auto: for each layer what is fastest here within the gates.",
+    help="Of tsk: float32, bfloat16, int8, int4, int8_dot, int8_static, int4_dot; auto: for each layer what is "
+    "fastest here within the gates.",
 )
 @click.option(
     "--gate",

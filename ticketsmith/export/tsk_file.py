@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from ticketsmith import runtime
 from ticketsmith.evidence.verdicts import TOLERANCE
 from ticketsmith.export.subject import ExportError, ExportSettings, QualityLostError, Subject, Written
+from ticketsmith.inference.calibration import calibration
 from ticketsmith.inference.runtimes.decoding import by_token
 from ticketsmith.machine import usable_cores
 from ticketsmith.runtime import handover
 from ticketsmith.runtime.artifact import machine_key
+from ticketsmith.runtime.calibrate import STATIC, WHOLE, calibrated
 from ticketsmith.runtime.from_torch import from_torch
 from ticketsmith.runtime.graph import Graph
 from ticketsmith.runtime.model import Model
@@ -34,9 +36,11 @@ def write(subject: Subject, path: Path, settings: ExportSettings) -> Written:
             "this very file run on validation and test, one input a call, and judged by its gates", load, None,
             settings.ready.facts,
         )  # fmt: skip
-    graph = from_torch(subject.model, single_example(subject.task, 1))
-    tuned = tuned_choices(graph, precision) if settings.tuned else {}
-    runtime.save(path, graph, {machine_key(): tuned} if tuned else None, precision)
+    graph, stored = from_torch(subject.model, single_example(subject.task, 1)), precision
+    if precision == STATIC:
+        graph, stored = calibrated(graph, calibration(subject.task)), WHOLE
+    tuned = tuned_choices(graph, stored) if settings.tuned else {}
+    runtime.save(path, graph, {machine_key(): tuned} if tuned else None, stored)
     served = runtime.load(path)
     if precision == "float32":
         error = subject.check("the .tsk file", lambda inputs: _answers(served, inputs))

@@ -21,6 +21,7 @@ from ticketsmith.evidence.variants import DENSE
 from ticketsmith.export import model_card
 from ticketsmith.export.subject import ExportError, ExportSettings, Subject, Written
 from ticketsmith.plugins import nearest
+from ticketsmith.runtime.calibrate import STATIC
 from ticketsmith.runtime.model import PRECISIONS
 from ticketsmith.store.contract import to_json
 from ticketsmith.tasks.build import example
@@ -67,8 +68,8 @@ def check_formats(formats: Sequence[str], precision: str) -> list[str]:
     for name in formats:
         if name not in FORMATS and name != ALL:
             raise RecipeError(f"format {name!r} is unknown.{nearest(name, [*FORMATS, ALL])}")
-    if precision not in (*PRECISIONS, AUTO):
-        raise RecipeError(f"precision {precision!r} is not one of {', '.join((*PRECISIONS, AUTO))}.")
+    if precision not in (*PRECISIONS, STATIC, AUTO):
+        raise RecipeError(f"precision {precision!r} is not one of {', '.join((*PRECISIONS, STATIC, AUTO))}.")
     kinds = list(dict.fromkeys(FORMATS if ALL in formats else formats))
     if not kinds:
         raise RecipeError(f"name a format: {', '.join([*FORMATS, ALL])}.")

@@ -23,7 +23,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-VERSION = 10
+VERSION = 11
 """Raised whenever a function of ``src/program/api.h`` changes, or what a field means; the rest has its own fingerprint."""
 
 
@@ -132,8 +132,10 @@ class Operation(ctypes.Structure):
     _fields_ = _fields("Op op;")
 
 class Product(Operation):
-    """What all products have in common; ``residual`` is added before the activation where there is one."""
-    _fields_ = _fields("Value in, out, residual; const float* bias; int64_t activation, has_residual;")
+    """What all products have in common; ``residual`` is added before the activation where there is one. Sparse ones also write
+    ``out`` as ``QuantisePlanes`` would where ``rounds``: by four planes, or ``apart``, into ``bytes``, tile by tile."""
+    _fields_ = _fields("""Value in, out, residual, bytes; const float* bias; double inverse, zero;
+        int64_t activation, has_residual, rounds, apart;""")
 
 class Copy(Operation):
     """out[p][r][c] = in[p][r][c]. ``lanes``: of every sample in the call, ``sample`` floats apart."""
@@ -183,6 +185,12 @@ class DenseDotPx32(Product):
     _fields_ = _fields("""Value range; const int32_t* offsets, from, to, weights, totals; const float* scales;
         int64_t pixels, taps, period;""")
 
+class DenseDotHx16(Product):
+    """``DenseHx16`` in whole numbers, four outputs at a time: ``in`` and ``range`` are what ``QuantisePlanes`` wrote, a tap and a
+    weight are four. ``totals`` is the sum of each output's weights, ``scales`` what a step of them is worth."""
+    _fields_ = _fields("""Value range; const int32_t* offsets, weights, totals; const float* scales; const uint16_t* mask;
+        const Stretch* stretches; int64_t stretch_count, taps, period;""")
+
 class Winograd(Product):
     """Dense convolution of 3 by 3 by F(4x4, 3x3), some rows of tiles of it: ``tile_rows`` from ``first`` on, of ``tile_cols``
     tiles each.
@@ -221,16 +229,18 @@ class Gemv(Product):
 class QuantiseVector(Operation):
     """A vector as whole numbers of 8 bits, of which one stands for ``step * (byte - zero)``: ``out`` is 16 times the step, 16
     times the zero (int32), then the bytes, and zeros behind the last 64. ``out.planes`` counts it in floats, a multiple of 16;
-    where ``out`` holds a batch, samples are ``sample`` floats apart."""
-    _fields_ = _fields("Value in, out; int64_t sample;")
+    where ``out`` holds a batch, samples are ``sample`` floats apart. ``known``: step, zero and 1 / step are those given here."""
+    _fields_ = _fields("Value in, out; int64_t sample, known; double step, inverse, zero;")
 
 class QuantisePlanes(Operation):
     """Planes as whole numbers of 8 bits: a plane of ``out`` has four of ``in``, a byte each, in every column. Both are laid out
     alike; ``before`` floats of a plane lie before its first row, and all of it is written. What ``mask`` [plane / 16] keeps of
     a plane's memory decides the range, for every ``period``-th vector together, and lane by lane, or of all lanes where they
     are ``alike``. ``range`` is [step, zero][period][16], the first for the vector that the first row begins with. ``apart``: a
-    plane of ``out`` has one of ``in``, byte by byte."""
-    _fields_ = _fields("Value in, out, range; const uint16_t* mask; int64_t before, period, alike, apart;")
+    plane of ``out`` has one of ``in``, byte by byte. ``known``: zero and 1 / step are those given here; no range is
+    written."""
+    _fields_ = _fields("""Value in, out, range; const uint16_t* mask; int64_t before, period, alike, apart, known;
+        double inverse, zero;""")
 
 class SplitFours(Operation):
     """Planes of four bytes in each of 16 or 32 columns, to four of one byte each, where they lie."""
@@ -513,6 +523,7 @@ KERNELS: dict[type[Operation], str] = {
     DenseHx16: "dense/hx16.inl",
     DensePx32: "dense/px32.inl",
     DenseDotPx32: "dense/px32.inl",
+    DenseDotHx16: "dense/hx16.inl",
     Winograd: "dense/winograd.inl",
     Pool: "dense/pool.inl",
     Binary: "dense/elementwise.inl",

@@ -21,7 +21,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,16 @@ from ticketsmith.runtime.precision import by_tensor, from_bfloat16, from_whole, 
 from ticketsmith.sparse.values import LEVELS, from_pairs, pairs, to_bfloat16
 
 MAGIC = b"\x89TSK\r\n\x1a\n"
-VERSION = 3
-"""1 had one input and one output, and values of 32 bits; 2 knew no int4, and no products of whole numbers. Both are read, and 2
-is written where nothing newer is in a file."""
+VERSION = 4
+"""1 had one input and one output, and values of 32 bits; 2 knew no int4, and no products of whole numbers; 3 no ranges of
+values. All are read, and of 2 to 4 the first that knows all that is in a file is written."""
 
 _PRECISIONS_OF_2 = ("float32", "bfloat16", "int8")
 
 _PREFIX = struct.Struct("<8sIIQ32s")
 _MOST_HEADER = 64 * 2**20
 _ALIGNMENT = 64
+_MOST = float(np.finfo(np.float32).max) / 4
 
 
 class ArtifactError(TicketSmithError):
@@ -113,10 +114,11 @@ def save(path: str | os.PathLike[str], graph: Graph, choices: Mapping[str, Mappi
         },
         "tensors": places, "precision": precision if isinstance(precision, str) else low,
         "choices": {machine: dict(formats) for machine, formats in (choices or {}).items()}, "data": offset,
+        **({"ranges": dict(graph.ranges)} if graph.ranges else {}),
     }  # fmt: skip
     header = json.dumps(document, allow_nan=False).encode()
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
-    version = 2 if precision in _PRECISIONS_OF_2 else VERSION
+    version = VERSION if graph.ranges else 2 if precision in _PRECISIONS_OF_2 else 3
     prefix = _PREFIX.pack(MAGIC, version, 0, len(header), hashlib.sha256(header).digest())
     target = Path(path)
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -166,7 +168,7 @@ def _parse(data: bytes) -> Artifact:
         raise ArtifactError("its tensors overlap.")  # a small file could ask for any amount of memory
     _check_memory(places)
     tensors = {name: _tensor(name, place, body) for name, place in places.items()}
-    graph = _graph(_field(document, "graph", dict), tensors)
+    graph = replace(_graph(_field(document, "graph", dict), tensors), ranges=_ranges(document.get("ranges", {})))
     graph.shapes()
     precision = document.get("precision") if version > 1 else "float32"
     kinds = list(precision.values()) if type(precision) is dict else [precision]
@@ -224,6 +226,16 @@ def _graph(document: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) ->
         first.name, first.shape, first.dtype, tuple(nodes), outputs[0], tensors, tuple(ports[1:]), outputs[1:],
         scalars=scalars,
     )  # fmt: skip
+
+
+def _ranges(document: Any) -> dict[str, tuple[float, float]]:
+    ends = list(document.values()) if type(document) is dict else [None]
+    if not all(
+        type(pair) is list and [type(end) for end in pair] == [float, float] and -_MOST <= pair[0] <= pair[1] <= _MOST
+        for pair in ends
+    ):
+        raise ArtifactError("its header has no valid 'ranges'.")
+    return {name: (low, high) for name, (low, high) in document.items()}
 
 
 def _choices(document: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from ticketsmith.sparse.values import Floats, aligned, pairs, quantized, whole_numbers
 
 
-def pack_dense_hx16(weight: Floats, height: int) -> Floats:
+def pack_dense_hx16(weight: NDArray[Any], height: int) -> NDArray[Any]:
     """``weight`` [outputs, taps] as [outputs / height, taps, height], zeros for outputs that are not there."""
     outputs, taps = weight.shape
     tall = -(-outputs // height)
-    full = np.zeros((tall * height, taps), np.float32)
+    full = np.zeros((tall * height, taps), weight.dtype)
     full[:outputs] = weight
-    out: Floats = aligned((tall, taps, height), np.float32)
+    out: NDArray[Any] = aligned((tall, taps, height), weight.dtype)
     out[:] = full.reshape(tall, height, taps).transpose(0, 2, 1)
     return out
 

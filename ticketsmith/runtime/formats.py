@@ -30,8 +30,10 @@ FORMER_NAMES = {
 }
 """Names of formats in files that were written before the formats had those of the field."""
 
-DOT_FORMAT, BYTES_FORMAT, DENSE_DOT_FORMAT = WHOLE_FORMATS = ("sparse_conv_dot", "sparse_conv_bytes", "dense_dot_px32")
-"""Those of planes and lanes of whole numbers: weights of four channels together, of any four inputs, and all."""
+DOT_FORMAT, BYTES_FORMAT, DENSE_DOT_FORMAT, TALL_DOT_FORMAT = WHOLE_FORMATS = (
+    "sparse_conv_dot", "sparse_conv_bytes", "dense_dot_px32", "dense_dot_hx16",
+)  # fmt: skip
+"""Those of planes and lanes of whole numbers: weights of four channels together, of any four inputs, and all, in two ways."""
 
 ATTENTION_DOT = "attention_dot"
 """Attention of whole numbers, of which a tuning can tell that it is faster; without one it stays in float32."""
@@ -82,7 +84,7 @@ def candidates(mode: str, shared: bool = True, tiled: bool = True, dot: bool = F
     """
     if dot and mode in _WHOLE:
         return _WHOLE[mode]
-    wrong = {"dense_px32", "dense_hx16", FOURS, DENSE_DOT_FORMAT} if not shared else set()
+    wrong = {"dense_px32", "dense_hx16", FOURS, DENSE_DOT_FORMAT, TALL_DOT_FORMAT} if not shared else set()
     if not (shared and tiled):
         wrong.add("winograd")
     sparse, *others = _CANDIDATES[mode]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -57,6 +57,8 @@ class Graph:
     step: Step | None = None
     scalars: tuple[int, ...] = ()
     """Which outputs are one number a sample, with no axis of their own."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Between what values lie, by their names, where it is known: products in whole numbers then need not look."""
 
     @property
     def inputs(self) -> tuple[Port, ...]:

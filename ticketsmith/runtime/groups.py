@@ -119,6 +119,7 @@ class _Rewriter:
         return Graph(
             first.name, first.shape, first.dtype, tuple(self.nodes), outputs[0],
             {key: value for key, value in self.tensors.items() if key in used}, tuple(more), tuple(outputs[1:]),
+            ranges=self.source.ranges,
         )  # fmt: skip
 
     def _input(self, port: Port) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Analysis
-from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, FOURS
+from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, FOURS, TALL_DOT_FORMAT
 from ticketsmith.runtime.graph import Shape
 from ticketsmith.runtime.layout import Halo, Layout
 
@@ -90,7 +90,7 @@ def resolve(analysis: Analysis) -> Resolutions:
             farthest[size] = max(farthest.get(size, 0), int(np.abs(reach.shift_c).max()))
             count = int(np.count_nonzero(weight))
             anywhere = name == BYTES_FORMAT or (name == FOURS and _no_longer(size))
-            sparse[size] += -weight.size if name == "dense_hx16" else -count if anywhere else count
+            sparse[size] += -weight.size if name in ("dense_hx16", TALL_DOT_FORMAT) else -count if anywhere else count
     whole = {
         size for size, far in farthest.items()
         if layout.whole_row(size[1]) <= _MOST_WASTE * size[1] and far < layout.LANES and sparse[size] > 0

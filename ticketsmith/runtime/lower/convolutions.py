@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
 from ticketsmith.runtime.analysis import Reach
-from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, DOT_FORMAT
+from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, DOT_FORMAT, TALL_DOT_FORMAT
 from ticketsmith.runtime.graph import Node, conv_geometry
 from ticketsmith.runtime.layout import LANES, Halo, Layout, up
 from ticketsmith.runtime.lower import dots
@@ -76,22 +76,22 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     weight, out = lowering.graph.parameter(node, "weight"), lowering.layout(lowering.shapes[node.output])
     outputs, inner, high, wide = weight.shape
     flat: NDArray[Any] = weight.reshape(outputs, -1)
-    dense = format_ == "dense_hx16"
+    dense = format_ in ("dense_hx16", TALL_DOT_FORMAT)
     channels, (_, vectors) = lowering.shapes[node.inputs[0]][0], out.sweep
-    dot, source_key = format_ == DOT_FORMAT, node.inputs[0]
+    dot, how = format_ in (DOT_FORMAT, TALL_DOT_FORMAT), ""
     phase: NDArray[np.int64] = np.zeros((high, wide), np.int64)
     in_row = moves = np.zeros(wide, np.int64)
     in_place = reach.direct and not (dense and out.whole and np.any(reach.shift_c))
     dealt = None if in_place or (dense and out.whole) else _deal_phases(node, source, lowering)
     if dealt:
         source, phases = dealt
-        source_key = f"{source_key} dealt {reach.stride}"
+        how = f"dealt {reach.stride}"
         phase = reach.places(phases)
     if in_place or dealt:
         in_row, moves = (in_row, reach.shift_c) if out.whole else (reach.shift_c, moves)
     else:
         source = _split(node, source, reach, lowering)
-        source_key = f"{source_key} split for {node.output}"
+        how = f"split for {node.output}"
         phase = reach.phase_r[:, None] * wide + np.arange(wide)
     own = source.layout
     if format_ == BYTES_FORMAT and np.any(moves):  # rows are whole here, so that nothing lies beside them
@@ -99,7 +99,7 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     if dot:
         fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
         planes, inner, channels = (
-            dots.quantised(source_key, source, 0, lowering, source_key != node.inputs[0]),
+            dots.quantised(node.inputs[0], source, 0, lowering, how),
             inner // 4,
             channels // 4,
         )
@@ -121,9 +121,9 @@ def _plane_convolution(node: Node, source: Tensor, reach: Reach, format_: str, l
     cols = own.cols if reach.direct else own.row
     taps = Taps(offset, plane, move, cols, plane_bytes, tile=tile, moves_rows=moves_rows)
     if dot:
-        dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, lowering)
+        dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, format_ == TALL_DOT_FORMAT, lowering)
     elif format_ == BYTES_FORMAT:
-        planes = dots.quantised(source_key, source, 0, lowering, source_key != node.inputs[0], apart=True)
+        planes = dots.quantised(node.inputs[0], source, 0, lowering, how, apart=True)
         dots.plane_bytes(node, flat, planes, taps, lowering)
     else:
         plane_product(node, flat, source, taps, format_, lowering)
@@ -152,9 +152,7 @@ def _deal_phases(node: Node, source: Tensor, lowering: Lowering) -> tuple[Tensor
     if min(-(-cols // step_c), wide + right) > row:
         return None
     halo = reduce(Halo.union, [reach.halo for reach in readers], Halo(left))
-    planes = layout.image(
-        channels * len(phases), high, wide, halo, out.row, whole=out.whole, key=("phases", *key)
-    )
+    planes = layout.image(channels * len(phases), high, wide, halo, out.row, whole=out.whole, key=("phases", *key))
     target, own = Tensor.new(planes, abi.Space.SAMPLE), source.layout
     columns = [-(-(cols - c) // step_c) for c in range(step_c)]
     pairs = step_c == 2 and source.space == abi.Space.SAMPLE  # even and odd columns at once
@@ -215,11 +213,11 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
     channels, format_ = lowering.shapes[node.inputs[0]][0], lowering.analysis.format(node, "lanes")
     format_ = _INSTEAD.get(format_, format_)
     flat: NDArray[Any] = weight.reshape(outputs, -1)
-    key = node.inputs[0] if reach.stride == (1, 1) else f"{node.inputs[0]} dealt for {node.output}"
-    if dot := format_ == DOT_FORMAT:
+    how = "" if reach.stride == (1, 1) else f"dealt for {node.output}"
+    if dot := format_ in (DOT_FORMAT, TALL_DOT_FORMAT):
         fours = dots.Fours.of(weight, lowering.analysis.dtype_of(node))
         planes, inner, channels = (
-            dots.quantised(key, source, count, lowering, key != node.inputs[0]),
+            dots.quantised(node.inputs[0], source, count, lowering, how),
             inner // 4,
             channels // 4,
         )
@@ -231,9 +229,9 @@ def _lane_convolution(node: Node, lowering: Lowering) -> None:
     plane_bytes = (int(np.ptp(reach.shift_r)) + 1) * columns * 4
     taps = Taps(offset, plane, np.zeros_like(offset), own.cols, plane_bytes, own.row)
     if dot:
-        dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, lowering)
+        dots.plane_dots(node, fours._replace(numbers=flat), planes, taps, format_ == TALL_DOT_FORMAT, lowering)
     elif format_ == BYTES_FORMAT:
-        planes = dots.quantised(key, source, count, lowering, key != node.inputs[0], apart=True)
+        planes = dots.quantised(node.inputs[0], source, count, lowering, how, apart=True)
         dots.plane_bytes(node, flat, planes, taps, lowering)
     else:
         plane_product(node, flat, source, taps, format_, lowering)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
+from ticketsmith.runtime.dense_packing import pack_dense_hx16
 from ticketsmith.runtime.formats import stored
 from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES, up
-from ticketsmith.runtime.lower.lowering import Lowering
-from ticketsmith.runtime.lower.products import Taps, dense_px32, product_fields, row_stretches
+from ticketsmith.runtime.lower.lowering import Lowering, Steps
+from ticketsmith.runtime.lower.products import Taps, dense_px32, int32, product_fields, row_stretches
 from ticketsmith.runtime.operands import Strided, Tensor
 from ticketsmith.sparse.pattern import Pattern
 from ticketsmith.sparse.sparse_conv import Quads, SparseConv
@@ -49,29 +50,53 @@ class Bytes(NamedTuple):
 
 
 def quantised(
-    key: str, source: Tensor, lanes: int, lowering: Lowering, dealt: bool = False, apart: bool = False
+    value: str, source: Tensor, lanes: int, lowering: Lowering, dealt: str = "", apart: bool = False
 ) -> Bytes:
-    """``source``, once for all readers of ``key``. An image has one range; tokens, and with ``lanes`` samples, have one each.
-    Of planes that were ``dealt``, rows and columns beyond the value itself are read, too. ``apart``: not by four channels."""
-    name = f"{key} {source.layout.key} {apart}"
+    """``source``, once for all readers of ``value`` as it is or was ``dealt``. If its range is not known, an image has one;
+    tokens, and with ``lanes`` samples, have one each. Of planes that were dealt, rows and columns beyond the value itself are
+    read, too. ``apart``: not by four channels."""
+    name = f"{value} {dealt} {source.layout.key} {apart}"
     if name in lowering.quantised:
-        known: Bytes = lowering.quantised[name]
-        return known
-    own = source.layout
+        result: Bytes = lowering.quantised[name]
+        return result
+    own, known = source.layout, lowering.known_steps(value)
     mask = np.full(own.plane // LANES, 0xFFFF, np.uint16) if dealt else own.columns_mask
     is_image = own.key != "flat" and not lanes
-    period = 1 if is_image else lanes // LANES or own.plane // LANES
+    period = 1 if is_image or known else lanes // LANES or own.plane // LANES
     low = own._replace(planes=-(-own.planes // 4), key=("fours", own.key, name))
     if apart:  # byte by byte as it is float by float
         low = own._replace(plane=own.plane // 4, origin=own.origin // 4, key=("bytes", own.key, name))
     space = abi.Space(source.space) if source.space == abi.Space.BATCH else abi.Space.SAMPLE
-    planes, range_ = Tensor.new(low, space), Tensor.new(layout.vector(2 * LANES * period), space)
-    lowering.emit(
-        abi.QuantisePlanes, in_=source, out=planes, range=range_, mask=mask, before=own.origin, period=period,
-        alike=is_image, apart=apart, batch=source.batched, work=own.planes * own.plane,
-    )  # fmt: skip
+    planes = Tensor.new(low, space)
+    range_ = known.range_ if known else Tensor.new(layout.vector(2 * LANES * period), space)
+    if not (known and not dealt and _rounded_by_product(source, planes, known, apart, lowering)):
+        lowering.emit(
+            abi.QuantisePlanes, in_=source, out=planes, range=range_, mask=mask, before=own.origin, period=period,
+            alike=is_image, apart=apart, batch=source.batched, work=own.planes * own.plane, known=known is not None,
+            inverse=known.inverse if known else 0.0, zero=known.zero if known else 0.0,
+        )  # fmt: skip
     result = lowering.quantised[name] = Bytes(planes, range_, period)
     return result
+
+
+_ROUNDING = (abi.SparseConv, abi.SparseConvFours, abi.SparseConvDot, abi.SparseConvBytes, abi.DenseDotHx16)
+"""Products that can write bytes, too."""
+
+
+def _rounded_by_product(source: Tensor, planes: Tensor, known: Steps, apart: bool, lowering: Lowering) -> bool:
+    """Has the product that computes ``source`` write bytes, too, and says whether one does. The zeros around its images stay
+    what they are, and must be zeros in bytes."""
+    for place, one in enumerate(lowering.instructions):
+        if (
+            one.fields.get("out") is source
+            and one.kind in _ROUNDING
+            and not one.fields.get("rounds")
+            and not known.zero
+        ):
+            fields = {**one.fields, "bytes": planes, "rounds": True, "apart": apart, **known.fields}
+            lowering.instructions[place] = one._replace(fields=fields, uses=(*one.uses, planes))
+            return True
+    return False
 
 
 def quantised_samples(key: str, lowering: Lowering, apart: bool) -> Bytes:
@@ -85,7 +110,7 @@ def quantised_samples(key: str, lowering: Lowering, apart: bool) -> Bytes:
         planes = Tensor.new(layout.columns(fours, lanes), abi.Space.BATCH)
         range_ = Tensor.new(layout.vector(2 * LANES * period), abi.Space.BATCH)
         of_one = samples.as_layout(layout.vector(floats))
-        lowering.emit(abi.QuantiseVector, in_=source, out=of_one, sample=floats)
+        lowering.emit(abi.QuantiseVector, in_=source, out=of_one, sample=floats, **lowering.known_fields(key))
         ends, bytes_ = (Strided(samples, LANES, 1, 1, floats, offset) for offset in (0, 2 * LANES))
         lowering.copy(ends, Strided(range_, period * LANES, 1, 1, 1), (2, 1, 1), lanes=True)
         lowering.copy(bytes_, lowering.lane_side(planes), (1, 1, fours), lanes=True)
@@ -130,19 +155,36 @@ def dense_dots(
 ) -> None:
     """All of ``weight``, as ``dense_px32``."""
     numbers = weight.numbers.reshape(len(weight.numbers), -1)
-    totals = aligned(up(len(numbers)), np.int32)
-    totals[: len(numbers)] = numbers.view(np.int8).sum(axis=1, dtype=np.int32)
     dense_px32(
-        node, numbers, source.planes, offset, begin, lowering, abi.DenseDotPx32, range=source.range_, totals=totals,
-        scales=weight.scales, period=source.period,
+        node, numbers, source.planes, offset, begin, lowering, abi.DenseDotPx32, range=source.range_,
+        totals=_totals(numbers), scales=weight.scales, period=source.period,
     )  # fmt: skip
 
 
-def plane_dots(node: Node, weight: Fours, source: Bytes, taps: Taps, lowering: Lowering) -> None:
-    """``weight`` [outputs, taps] on shifted planes."""
+def _totals(numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The sum of each output's weights; ``numbers`` [outputs, taps] are four each."""
+    totals = aligned(up(len(numbers)), np.int32)
+    totals[: len(numbers)] = numbers.view(np.int8).sum(axis=1, dtype=np.int32)
+    return totals
+
+
+def plane_dots(node: Node, weight: Fours, source: Bytes, taps: Taps, dense: bool, lowering: Lowering) -> None:
+    """``weight`` [outputs, taps] on shifted planes; ``dense``: all of it, none of whose sums are moved."""
     residual, out = lowering.read_residual(node), lowering.new(node)
     (_, vectors), planes = out.layout.sweep, source.planes.layout.planes
     mask, stretches = row_stretches(out.layout, taps)
+    if dense:
+        numbers, where = weight.numbers, _where(node, source, vectors)
+        offsets, weights, totals = lowering.once(
+            ("tall", *where), lambda: (int32(taps.offset[0]), pack_dense_hx16(numbers, 4), _totals(numbers))
+        )
+        lowering.emit(
+            abi.DenseDotHx16, **product_fields(node, source.planes, out, residual, lowering), range=source.range_,
+            offsets=offsets, weights=weights, totals=totals, scales=weight.scales, mask=mask, stretches=stretches,
+            stretch_count=len(stretches), taps=numbers.shape[1], period=source.period, batch=out.batched,
+            work=numbers.size * vectors * LANES,
+        )  # fmt: skip
+        return
 
     def packed() -> tuple[SparseConv, NDArray[np.int32], NDArray[Any]]:
         pattern = Pattern.of(weight.numbers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, WHOLE_FORMATS
+from ticketsmith.runtime.formats import BYTES_FORMAT, DENSE_DOT_FORMAT, TALL_DOT_FORMAT, WHOLE_FORMATS
 from ticketsmith.runtime.graph import Node
 from ticketsmith.runtime.layout import LANES
 from ticketsmith.runtime.lower import dots
@@ -44,4 +44,4 @@ def _dots(node: Node, planes: dots.Bytes, distance: int, format_: str, lowering:
     elif format_ == DENSE_DOT_FORMAT:
         dots.dense_dots(node, fours, planes, taps.offset[0], np.arange(own.cols, dtype=np.int64), lowering)
     else:
-        dots.plane_dots(node, fours, planes, taps, lowering)
+        dots.plane_dots(node, fours, planes, taps, format_ == TALL_DOT_FORMAT, lowering)

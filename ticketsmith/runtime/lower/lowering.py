@@ -37,6 +37,19 @@ class Instruction(NamedTuple):
     work: int
 
 
+class Steps(NamedTuple):
+    """What a step of bytes is worth, and which stands for 0, of a value whose range is known; where kernels read both."""
+
+    step: float
+    inverse: float
+    zero: float
+    range_: Tensor
+
+    @property
+    def fields(self) -> dict[str, float]:
+        return {"inverse": self.inverse, "zero": self.zero}
+
+
 class Lowering:
     """The instructions so far, and where the values lie that they compute."""
 
@@ -140,9 +153,26 @@ class Lowering:
         if name not in self.quantised:
             floats = 2 * layout.LANES + layout.up(source.layout.planes, _MOST_PICKED) // 4
             self.quantised[name] = Tensor.new(layout.vector(floats), abi.Space.SAMPLE)
-            self.emit(abi.QuantiseVector, in_=source, out=self.quantised[name])
+            self.emit(abi.QuantiseVector, in_=source, out=self.quantised[name], **self.known_fields(name))
         vector: Tensor = self.quantised[name]
         return vector
+
+    def known_steps(self, name: str) -> Steps | None:
+        """Those of the value ``name``, if its range is known."""
+        if name not in self.graph.ranges:
+            return None
+        low, high = (np.float32(end) for end in self.graph.ranges[name])
+        step = np.maximum((max(high, np.float32(0)) - min(low, np.float32(0))) / np.float32(255), np.float32(1e-30))
+        inverse = np.float32(1) / step
+        zero = np.clip(np.rint(-min(low, np.float32(0)) * inverse), 0, 255)
+        memory = aligned(2 * layout.LANES, np.float32)
+        memory[: layout.LANES], memory[layout.LANES :].view(np.int32)[:] = step, zero
+        return Steps(float(step), float(inverse), float(zero), self._constant(memory, layout.vector(len(memory))))
+
+    def known_fields(self, name: str) -> dict[str, Any]:
+        """Of ``QuantiseVector``, for the value ``name``."""
+        known = self.known_steps(name)
+        return {"known": True, "step": known.step, **known.fields} if known else {}
 
     def constant(self, values: NDArray[Any]) -> View:
         """An array that is part of the program, as it is."""

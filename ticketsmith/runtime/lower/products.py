@@ -241,11 +241,15 @@ def row_stretches(own: Layout, taps: Taps) -> tuple[NDArray[np.uint16] | None, N
 
 def _dense_hx16(weight: Floats, source: Tensor, taps: Taps, stretches: NDArray[Any]) -> _Packed:
     height = 8 if stretches["vectors"].max() <= 3 else 4
-    offsets = aligned(weight.shape[1], np.int32)
-    offsets[:] = taps.offset[0]
     blocks = max(1, round(source.layout.planes * taps.plane_bytes / FIRST_CACHE))
     weights = pack_dense_hx16(weight, height)
-    fields = {"offsets": offsets, "weights": weights, "taps": weight.shape[1], "height": height, "blocks": blocks}
+    fields = {
+        "offsets": int32(taps.offset[0]),
+        "weights": weights,
+        "taps": weight.shape[1],
+        "height": height,
+        "blocks": blocks,
+    }
     return abi.DenseHx16, weight.size, fields
 
 
@@ -297,13 +301,14 @@ def dense_px32(node: Node, weight: NDArray[Any], source: Tensor, offset: NDArray
     own = out.layout
     to = (np.arange(own.rows) * own.row)[:, None] + np.arange(own.cols)
     lowering.emit(
-        kind, **product_fields(node, source, out, residual, lowering), offsets=_int32(offset), from_=_int32(begin),
-        to=_int32(to.ravel()), weights=pack_dense_px32(weight), pixels=len(begin), taps=weight.shape[1], batch=out.batched,
+        kind, **product_fields(node, source, out, residual, lowering), offsets=int32(offset), from_=int32(begin),
+        to=int32(to.ravel()), weights=pack_dense_px32(weight), pixels=len(begin), taps=weight.shape[1], batch=out.batched,
         work=weight.size * len(begin), **fields,
     )  # fmt: skip
 
 
-def _int32(offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+def int32(offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+    """``offsets`` as the kernels read them. Raises GraphError where they are too large."""
     if offsets.max() >= 2**31:
         raise GraphError("a layer is too large: its input does not fit 32-bit offsets.")
     memory: NDArray[np.int32] = aligned(len(offsets), np.int32)

@@ -31,19 +31,20 @@ inline F16 strided(const float* p, int64_t step, int64_t n) {
 
 float pool_all(const Pool& k, const float* in) {  // one window as large as the plane
   F16 pooled = all(k.average ? 0.0f : -__builtin_inff());
-  float last = k.average ? 0.0f : -__builtin_inff();
+  float last = -__builtin_inff();
   for (int64_t r = 0; r < k.in.rows; r++) {
     int64_t c = 0;
     for (; c + 16 <= k.in.cols; c += 16) {
       const F16 x = load(in + r * k.in.row + c);
       pooled = k.average ? pooled + x : maximum(pooled, x);
     }
-    for (; c < k.in.cols; c++) {
+    if (k.average) pooled = c < k.in.cols ? pooled + load_first(in + r * k.in.row + c, k.in.cols - c) : pooled;
+    for (; c < k.in.cols && !k.average; c++) {
       const float x = in[r * k.in.row + c];
-      last = k.average ? last + x : x > last ? x : last;
+      last = x > last ? x : last;
     }
   }
-  if (k.average) return (sum(pooled) + last) / static_cast<float>(k.in.rows * k.in.cols);
+  if (k.average) return sum(pooled) / static_cast<float>(k.in.rows * k.in.cols);
   const float most = largest(pooled);
   return most > last ? most : last;
 }

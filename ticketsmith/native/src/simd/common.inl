@@ -132,10 +132,8 @@ template <int T>
 inline __attribute__((always_inline)) void finish(float* out, F16* sums, const float* residual, int64_t activation, const uint16_t* mask) {
   if (residual) EACH_VECTOR sums[t] = sums[t] + load(residual + 16 * t);
   const bool relu = activation == Activation::RELU || activation == Activation::RELU6;
-  if (relu) {  // the common cases, in registers
-    const F16 zero = all(0.0f), most = all(activation == Activation::RELU6 ? 6.0f : __builtin_inff());
-    EACH_VECTOR sums[t] = minimum(most, maximum(zero, sums[t]));
-  }
+  if (relu) EACH_VECTOR sums[t] = maximum(all(0.0f), sums[t]);  // the common cases, in registers
+  if (activation == Activation::RELU6) EACH_VECTOR sums[t] = minimum(all(6.0f), sums[t]);
   if (mask)
     EACH_VECTOR store(out + 16 * t, keep(sums[t], mask[t]));
   else

@@ -10,8 +10,8 @@ inline I16 as_ints(F16 a) {
   __builtin_memcpy(&r, &a, 64);
   return r;
 }
-// 64 numbers, rounded, plus `zero`, and cut off at 0 and 255, as bytes: one vector behind the other, and side by side.
-inline F16 cut_off(F16 x, F16 zero) { return minimum(all(255.0f), maximum(all(0.0f), rounded(x) + zero)); }
+// 64 numbers, rounded, plus `zero`, and cut off at 0 and 255 (NaN at 0), as bytes: one vector behind the other, and side by side.
+inline F16 cut_off(F16 x, F16 zero) { return minimum(all(255.0f), maximum(rounded(x) + zero, all(0.0f))); }
 inline void store_bytes(uint8_t* p, const F16* vectors, F16 zero) {
   for (int c = 0; c < 4; c++) {
     float each[16];

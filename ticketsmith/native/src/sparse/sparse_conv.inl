@@ -1,6 +1,6 @@
 // Sparse convolutions, and sparse products with planes: an output plane is a sum of shifted input planes.
 #pragma once
-#include "simd/common.inl"
+#include "dense/quantise.inl"
 
 // Where taps read from, known two taps before: a processor that looks far ahead queues the loads of a tap while it waits for
 // their address, and they are in the way of others. Behind the last tap there is room for two (ticketsmith/sparse).
@@ -168,6 +168,7 @@ int few_taps(const SparseConv& k, const Place& place, const Range& outputs) {
                              k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
                              k.keeps + vector, outputs};
       with_constant<MOST>(end - first, body);
+      if (k.rounds) round_tile(k, place, outputs, begin, end - first);
     }
   }
   return Status::OK;
@@ -176,7 +177,7 @@ int few_taps(const SparseConv& k, const Place& place, const Range& outputs) {
 // The loop over tiles stands in the operation's own function: in one that is given addresses, GCC 12 inlines otherwise for AVX2,
 // and convolutions took 5 % longer.
 int sparse_conv(const SparseConv& k, const Place& place, Share share) {
-  const Range outputs = part(k.out.planes, share);
+  const Range outputs = output_part(k, share);
   if (k.hides) return few_taps(k, place, outputs);
   const int64_t tile = smaller(k.tile, ACCUMULATORS);
   const int64_t row = k.row_vectors, step = row <= tile ? row : 1;  // tiles are of whole rows, if there is room
@@ -191,6 +192,7 @@ int sparse_conv(const SparseConv& k, const Place& place, Share share) {
                                 k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
                                 k.keeps ? k.keeps + vector : nullptr, row <= tile, outputs};
       with_constant<ACCUMULATORS>(end - first, body);
+      if (k.rounds) round_tile(k, place, outputs, begin, end - first);
     }
   }
   return Status::OK;
@@ -263,6 +265,7 @@ int sparse_conv_fours(const SparseConvFours& k, const Place& place, Share share)
                                  k.has_residual ? at(k.residual, place) + begin : nullptr, k.mask ? k.mask + vector : nullptr,
                                  k.keeps + vector, fours};
       with_constant<FOUR_OUTPUTS>(end - first, body);
+      if (k.rounds) round_tile(k, place, {4 * fours.begin, smaller(k.out.planes, 4 * fours.end)}, begin, end - first);
     }
   }
   return Status::OK;

@@ -13,8 +13,6 @@ struct SparseConvBytesTile {
   int64_t vector;
   Range outputs;
 
-  inline int64_t turn(int64_t t) const { return 16 * (k.period == 1 ? 0 : (vector + t) % k.period); }
-
   template <int T>
   static inline void add(I16* sums, const uint8_t* x, const Quad& quad) {
     const auto weights = Dots::all(quad.weights);
@@ -38,9 +36,8 @@ struct SparseConvBytesTile {
         I16 sums[T];
         if (b) {
           EACH_VECTOR sums[t] = load_ints(whole + 16 * t);
-        } else {  // what the zeros of the inputs add
-          const auto* zero = reinterpret_cast<const int32_t*>(range + 16 * k.period);
-          EACH_VECTOR sums[t] = all_ints(0) - load_ints(zero + turn(t)) * all_ints(k.totals[o]);
+        } else {
+          begin_sums<T>(sums, range, k.period, vector, k.totals[o]);
         }
         const Quad *quad = k.quads + starts[0], *end = k.quads + starts[1];
         if constexpr (T <= 2) {  // an addition waits for the last
@@ -56,7 +53,7 @@ struct SparseConvBytesTile {
         }
         F16 values[T];
         const F16 bias = all(k.bias[o]), scale = all(k.scales[o]);
-        EACH_VECTOR values[t] = fma(to_floats(sums[t]), scale * load(range + turn(t)), bias);
+        scale_sums<T>(sums, values, scale, bias, range, k.period, vector);
         finish<T>(target, values, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
       }
     }
@@ -78,12 +75,13 @@ void sparse_conv_bytes_of(const SparseConvBytes& k, const Place& place, Range ou
                                            k.has_residual ? at(k.residual, place) + begin : nullptr, at(k.range, place),
                                            k.mask ? k.mask + vector : nullptr, vector, outputs};
       with_constant<MOST_IN_BYTES>(end - first, body);
+      if (k.rounds) round_tile(k, place, outputs, begin, end - first);
     }
   }
 }
 
 int sparse_conv_bytes(const SparseConvBytes& k, const Place& place, Share share) {
-  const Range outputs = part(k.out.planes, share);
+  const Range outputs = output_part(k, share);
   with_dots([&](auto dots) { sparse_conv_bytes_of<decltype(dots)>(k, place, outputs); });
   return Status::OK;
 }

@@ -42,21 +42,6 @@ struct SparseConvDotTile {
   bool whole_rows;
   Range outputs;
 
-  // What the zeros of the inputs add to a sum of weights, taken off before.
-  inline I16 begin(int64_t t, int32_t total) const {
-    const float* zero = range + 16 * (k.period + (k.period == 1 ? 0 : (vector + t) % k.period));
-    return all_ints(0) - load_ints(reinterpret_cast<const int32_t*>(zero)) * all_ints(total);
-  }
-  template <int T>
-  inline void begin_all(I16* sums, int32_t total) const {
-    if (k.period == 1) {
-      const I16 one = begin(0, total);
-      EACH_VECTOR sums[t] = one;
-    } else {
-      EACH_VECTOR sums[t] = begin(t, total);
-    }
-  }
-
   template <int T>
   void operator()() const {
     for (int64_t b = 0; b < k.blocks; b++) {
@@ -67,7 +52,7 @@ struct SparseConvDotTile {
         float* target = out + o * k.out.plane;
         if (b && starts[0] == starts[k.groups] && !last) continue;
         I16 total[T];
-        begin_all<T>(total, totals[0]);
+        begin_sums<T>(total, range, k.period, vector, totals[0]);
         accumulate_dots<T, Dots>(total, x, k.taps + starts[0], k.taps + starts[1]);
         for (int64_t g = 1; g < k.groups; g++)
           if (starts[g] < starts[g + 1]) {
@@ -84,10 +69,7 @@ struct SparseConvDotTile {
         }
         F16 sums[T];
         const F16 bias = all(k.bias[o]), scale = all(k.scales[o]);
-        EACH_VECTOR {
-          const F16 step = load(range + 16 * (k.period == 1 ? 0 : (vector + t) % k.period));
-          sums[t] = fma(to_floats(total[t]), scale * step, bias);
-        }
+        scale_sums<T>(total, sums, scale, bias, range, k.period, vector);
         finish<T>(target, sums, residual ? residual + o * k.residual.plane : nullptr, k.activation, mask);
       }
     }
@@ -97,7 +79,7 @@ struct SparseConvDotTile {
   template <int T, bool NEIGHBOUR, bool ONE>
   inline void add_moved(I16* total, const Tap* tap, const Tap* end, int64_t group, int32_t weights) const {
     I16 sums[T + NEIGHBOUR];
-    begin_all<T + NEIGHBOUR>(sums, weights);
+    begin_sums<T + NEIGHBOUR>(sums, range, k.period, vector, weights);
     const uint16_t* kept = keeps + group * k.vectors;
     const bool ahead = k.shifts[group] > 0;
     accumulate_dots<T + NEIGHBOUR, Dots>(sums, ahead ? x : x - 16 * NEIGHBOUR, tap, end);
@@ -133,12 +115,13 @@ void sparse_conv_dot_of(const SparseConvDot& k, const Place& place, Range output
                                          k.mask ? k.mask + vector : nullptr, k.keeps ? k.keeps + vector : nullptr, vector,
                                          row <= tile, outputs};
       with_constant<ACCUMULATORS>(end - first, body);
+      if (k.rounds) round_tile(k, place, outputs, begin, end - first);
     }
   }
 }
 
 int sparse_conv_dot(const SparseConvDot& k, const Place& place, Share share) {
-  const Range outputs = part(k.out.planes, share);
+  const Range outputs = output_part(k, share);
   with_dots([&](auto dots) { sparse_conv_dot_of<decltype(dots)>(k, place, outputs); });
   return Status::OK;
 }
