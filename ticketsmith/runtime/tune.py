@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from ticketsmith.native import Isa
 from ticketsmith.race import REST, SAMPLE_SECONDS, Runner, Stopwatch, race
 from ticketsmith.runtime import formats, handover
 from ticketsmith.runtime.analysis import lane_nodes
-from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape, attention_heads
+from ticketsmith.runtime.graph import PRODUCTS, Graph, Node, Port, Shape, attention_heads, conv_geometry
 from ticketsmith.runtime.model import MOST_LANES, Model
 from ticketsmith.runtime.winograd import Tiling
 
@@ -34,6 +36,8 @@ _TOLERANCE = 1e-4
 
 _HOPELESS = 1.5
 """So many times slower than the fastest, after a few rounds, a library is out of the race."""
+_PERHAPS = 1.6
+"""So many times slower than the fastest, alone, a format may still be the best for all images of a size together."""
 _FAR = 2.5
 """So many times slower than our kernels in one round, a library makes it pointless to try the next: that takes as long as
 all the rest for a small network."""
@@ -80,6 +84,7 @@ def tune(
             modes.append(("lanes", MOST_LANES))
         for mode, batch in modes:
             measured.append(trial.product(node, shape, mode, batch))
+    measured = _together(trial, measured, shapes)
     if isa is None and precision == "float32":
         measured += tune_network(graph, choices(measured), threads=threads, rounds=rounds, batches=batches, clock=clock)
     return measured
@@ -118,6 +123,10 @@ def tune_network(
         choice = best if seconds[best] < convincing * seconds[handover.OWN] else handover.OWN
         measured.append(Measured(handover.choice(threads, batch), density, seconds, choice))
     return measured
+
+
+def _call(model: Model, inputs: list[NDArray[Any]]) -> Any:
+    return model(*inputs)
 
 
 def _example(port: Port, graph: Graph, batch: int) -> NDArray[Any]:
@@ -165,6 +174,32 @@ def choices(measured: list[Measured]) -> dict[str, str]:
     return {one.key: one.choice for one in measured}
 
 
+def _together(trial: _Trial, measured: list[Measured], shapes: Mapping[str, Shape]) -> list[Measured]:
+    """``measured``, with one format for all convolutions, then for those to images of one size, then for those of them with a
+    stride, where the whole network is faster so: layouts, copies and rounding are theirs together, which a product that was
+    timed alone does not show."""
+    groups: dict[tuple[Any, ...], list[Measured]] = defaultdict(list)
+    by_key = {one.key: one for one in measured}
+    for node in trial.graph.nodes:
+        key = f"planes:{node.output}"
+        if node.op == "conv2d" and key in by_key:
+            size, strided = shapes[node.output][1:], conv_geometry(node)[0] != (1, 1)
+            for place in ((), size, (*size, "strided"))[: 2 + strided]:
+                groups[place].append(by_key[key])
+    taken = choices(measured)
+    for _, group in sorted(groups.items(), key=lambda item: len(item[0])):
+        ways = [taken]
+        for name in dict.fromkeys(name for one in group for name in one.seconds if len(group) > 1):
+            maybe = [one for one in group if one.seconds.get(name, np.inf) < _PERHAPS * one.seconds[one.choice]]
+            way = taken | {one.key: name for one in maybe}
+            ways += [way] * (way not in ways)
+        if len(ways) > 1:
+            seconds = trial.network(ways)
+            best = int(np.argmin(seconds))
+            taken = ways[best] if seconds[best] < _CONVINCING * seconds[0] else taken
+    return [replace(one, choice=taken[one.key]) for one in measured]
+
+
 @dataclass(frozen=True, eq=False)
 class _Trial:
     """How products are timed. ``elsewhere``, for a network that is larger than the caches: what is read before each call,
@@ -182,7 +217,9 @@ class _Trial:
         """Every format that makes sense for a node, alone, on ``batch`` samples of ``shape``."""
         alone = Node(node.op, ("x",), "y", node.weights, node.attributes)
         tensors = {name: self.graph.tensors[name] for name in node.weights.values()}
-        graph = Graph("x", shape, "float32", (alone,), "y", tensors)
+        known = self.graph.ranges.get(node.inputs[0])
+        ranges = {} if known is None else {"x": known}
+        graph = Graph("x", shape, "float32", (alone,), "y", tensors, ranges=ranges)
         weight = graph.parameter(alone, "weight")
         shared = node.op == "linear" or node.number("groups", 1) == 1
         cold = self.elsewhere is not None
@@ -190,31 +227,50 @@ class _Trial:
         dot = formats.dot_fits(self.precision, weight)
         names = formats.sensible(mode, shared, weight, cold, tiling, dot)
         usual = formats.default(mode, shared, weight, cold, tiling, dot)
-        seconds, choice = self._race(graph, mode, names, usual, batch)
+        seconds, choice = self._formats(graph, mode, names, usual, batch)
         return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, choice)
 
     def attention(self, node: Node, shape: Shape) -> Measured:
         """Attention in float32 and in whole numbers, of ``shape`` to itself."""
         alone = Node(node.op, ("x",) * 3, "y", {}, node.attributes)
         names = ("attention", formats.ATTENTION_DOT)
-        seconds, choice = self._race(Graph("x", shape, "float32", (alone,), "y", {}), "attention", names, names[0], 1)
+        seconds, choice = self._formats(
+            Graph("x", shape, "float32", (alone,), "y", {}), "attention", names, names[0], 1
+        )
         return Measured(f"attention:{node.output}", 1.0, seconds, choice)
 
-    def _race(
+    def _formats(
         self, graph: Graph, mode: str, names: Sequence[str], usual: str, batch: int
     ) -> tuple[dict[str, float], str]:
         """Seconds of each format of ``y``, and the one to take: another than the usual one only where it is faster for sure."""
         inputs = np.random.default_rng(0).standard_normal((batch, *graph.shape), dtype=np.float32)
+        times = self._race(graph, [{f"{mode}:y": name} for name in names], [inputs])
+        seconds = dict(zip(names, times, strict=True))
+        best = min(seconds, key=lambda name: seconds[name])
+        return seconds, best if seconds[best] < _CONVINCING * seconds[usual] else usual
+
+    def network(self, ways: Sequence[Mapping[str, str]]) -> list[float]:
+        """The seconds of the whole network, one sample, for each of several choices of formats."""
+        examples = [_example(port, self.graph, 1) for port in self.graph.inputs]
+        return self._race(self.graph, ways, examples, _ROUND_SECONDS)
+
+    def _race(
+        self,
+        graph: Graph,
+        ways: Sequence[Mapping[str, str]],
+        inputs: list[NDArray[Any]],
+        seconds: float = SAMPLE_SECONDS,
+    ) -> list[float]:
+        """The seconds of a call for each of several choices, turn by turn; at best, which is what noise adds to."""
+        how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision, "handover": False}
+        models = [Model(graph, way, **how) for way in ways]
+        runners = [Runner(partial(_call, model), inputs) for model in models]
         cold = self.elsewhere is not None
-        how: dict[str, Any] = {"threads": self.threads, "isa": self.isa, "precision": self.precision}
-        runners = [Runner(Model(graph, {f"{mode}:y": name}, **how), inputs) for name in names]
         prepare = (lambda: None) if self.elsewhere is None else self.elsewhere.max
         stopwatch = Stopwatch(self.clock, prepare=prepare, first=0)
         counts = []
         for runner in runners:
             runner.run(inputs)
-            counts.append(stopwatch.calls(runner, SAMPLE_SECONDS, most=1 if cold else 1000))
+            counts.append(stopwatch.calls(runner, seconds, most=1 if cold else 1000))
         rounds = race(runners, counts, stopwatch, rounds=self.rounds)
-        seconds = {name: float(column.min()) for name, column in zip(names, rounds.T, strict=True)}
-        best = min(seconds, key=lambda name: seconds[name])
-        return seconds, best if seconds[best] < _CONVINCING * seconds[usual] else usual
+        return [float(column.min()) for column in rounds.T]
