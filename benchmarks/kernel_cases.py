@@ -612,36 +612,52 @@ def _embeds(size: int) -> Iterator[Case]:
     yield case.add(operation, table[tokens].T, out, 19 * size)
 
 
-def _attended(q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], scale: float, causal: bool) -> NDArray[Any]:
+def _attended(
+    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], scale: float, causal: bool, mask: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """[.., tokens, width] each."""
     scores = scale * (q.astype(np.float64) @ k.swapaxes(-1, -2))
+    if mask is not None:
+        scores = np.maximum(scores + mask, -1e30)
     if causal:
         scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -1e30)
     return _softmax(scores, -1) @ v
 
 
-def _attentions(size: int) -> Iterator[Case]:
-    """One sequence, or two, whose tokens lie side by side."""
+def _attentions(
+    size: int, kind: type[abi.Operation] = abi.Attention, width: int = 13, tolerance: float = 2e-5
+) -> Iterator[Case]:
+    """One sequence, or two, whose tokens lie side by side; or one with a mask, of keys alone, or of queries and keys."""
     for causal, sequences in itertools.product((0, 1), (1, 2)):
-        case = Case(("causal" if causal else "whole") + ", two sequences" * (sequences - 1), size)
-        yield _attention(case, abi.Attention, causal, sequences, 13, attention_room(size, 13))
+        case = Case(("causal" if causal else "whole") + ", two sequences" * (sequences - 1), size, tolerance=tolerance)
+        yield _attention(case, kind, causal, sequences, width)
+    for name, queries in (("a mask of keys", 1), ("a mask", size)):
+        case = Case(name, size, tolerance=tolerance)
+        mask = np.where(case.random.random((1, 1, queries, size)) < 0.5, -np.inf, case.numbers(2, queries, size))
+        yield _attention(case, kind, 0, 1, width, np.float32(mask))
 
 
 def _attention_dots(size: int) -> Iterator[Case]:
-    for causal, sequences in itertools.product((0, 1), (1, 2)):
-        case = Case(("causal" if causal else "whole") + ", two sequences" * (sequences - 1), size, tolerance=3e-2)
-        yield _attention(case, abi.AttentionDot, causal, sequences, 12, dot_attention_room(size, 12))
+    return _attentions(size, abi.AttentionDot, 12, 3e-2)
 
 
-def _attention(case: Case, kind: type[abi.Operation], causal: int, sequences: int, width: int, room: int) -> Case:
-    """``room``: floats of scratch for each head."""
+def _attention(
+    case: Case, kind: type[abi.Operation], causal: int, sequences: int, width: int, mask: NDArray[Any] | None = None
+) -> Case:
+    """``mask`` [1, heads, 1 or queries, keys]."""
     size = case.size
     x = case.numbers(3, sequences, 2, width, size)  # [query, key or value; sequence; head; feature; token]
-    expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal)).swapaxes(-1, -2)
+    expected = _attended(*x.swapaxes(-1, -2), 0.4, bool(causal), mask).swapaxes(-1, -2)
+    fields: dict[str, Any] = {}
+    if mask is not None:
+        array = case.array(mask, 4)
+        array.stride[2] *= mask.shape[2] > 1
+        fields = {"mask": array, "has_mask": 1}
     query, key, value, out = (
         case.value(one.transpose(1, 2, 0, 3).reshape(2 * width, -1)) for one in (*x, np.zeros_like(x[0]))
     )
-    scratch = case.value(np.zeros((2 * sequences, room)))
+    room = attention_room if kind is abi.Attention else dot_attention_room
+    scratch = case.value(np.zeros((2 * sequences, room(size, width))))
     operation = kind(
         query=query,
         key=key,
@@ -652,6 +668,7 @@ def _attention(case: Case, kind: type[abi.Operation], causal: int, sequences: in
         heads=2,
         causal=causal,
         scale=0.4,
+        **fields,
     )
     expected = expected.transpose(1, 2, 0, 3).reshape(2 * width, -1)
     return case.add(operation, expected, out, 4 * width * sequences * size * size)

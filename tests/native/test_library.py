@@ -29,14 +29,15 @@ def test_ci_has_built_them() -> None:
 def test_a_swap_of_two_fields_is_another_interface() -> None:
     """Of the same size and type, which no sum of sizes would show."""
     prints = {abi.FINGERPRINT}
-    for operation in abi.OPERATIONS:
+    operations = [one for one in abi.OPERATIONS if "_fields_" in vars(one)]  # others have those of another one
+    for operation in operations:
         fields = list(vars(operation)["_fields_"])
         for index in range(len(fields) - 1):
             other = [*fields[:index], fields[index + 1], fields[index], *fields[index + 2 :]]
             swapped = type(operation.__name__, operation.__bases__, {"_fields_": other})
             table = tuple(swapped if one is operation else one for one in abi.OPERATIONS)
             prints.add(abi.fingerprint(table))
-    assert len(prints) == 1 + sum(len(vars(operation)["_fields_"]) - 1 for operation in abi.OPERATIONS)
+    assert len(prints) == 1 + sum(len(vars(operation)["_fields_"]) - 1 for operation in operations)
 
 
 @needs_kernels

@@ -301,9 +301,10 @@ class Embed(Operation):
 
 class Attention(Operation):
     """Per head of ``width`` planes: softmax(k q * scale) v, columns are the tokens of ``sequences``, one behind the other, each
-    of which attends to itself. ``scratch`` has a plane for each of their heads: the scores and the queries of three
-    vectors of these."""
-    _fields_ = _fields("Value query, key, value, out, scratch; int64_t sequences, heads, causal; double scale;")
+    of which attends to itself. ``mask`` [one sequence, head, query, key] is added to the scores. ``scratch`` has a plane for
+    each of their heads: the scores and the queries of three vectors of these."""
+    _fields_ = _fields("""Value query, key, value, out, scratch; Array mask;
+        int64_t sequences, heads, causal, has_mask; double scale;""")
 
 class AttentionDot(Attention):
     """The same in whole numbers. A head has a multiple of four planes; ``scratch`` has a plane for each, of queries, keys and

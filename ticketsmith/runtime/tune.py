@@ -72,7 +72,7 @@ def tune(
     measured = []
     for node in graph.nodes:
         shape = shapes[node.inputs[0]] if node.inputs else ()
-        if node.op == "attention" and len(node.inputs) == 3 and len({shapes[name] for name in node.inputs}) == 1:
+        if node.op == "attention" and len({shapes[name] for name in node.inputs[:3]}) == 1:
             heads, _ = attention_heads(node)
             if formats.attention_fits(precision, heads, shape):
                 measured.append(trial.attention(node, shape))
@@ -231,7 +231,7 @@ class _Trial:
         return Measured(f"{mode}:{node.output}", np.count_nonzero(weight) / weight.size, seconds, choice)
 
     def attention(self, node: Node, shape: Shape) -> Measured:
-        """Attention in float32 and in whole numbers, of ``shape`` to itself."""
+        """Attention in float32 and in whole numbers, of ``shape`` to itself, without its mask."""
         alone = Node(node.op, ("x",) * 3, "y", {}, node.attributes)
         names = ("attention", formats.ATTENTION_DOT)
         seconds, choice = self._formats(

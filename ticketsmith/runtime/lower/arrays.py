@@ -13,7 +13,7 @@ import numpy as np
 
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.graph import Node, attention_heads
+from ticketsmith.runtime.graph import Node, Shape, attention_heads
 from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor, View, common_axes, compact, loops
 from ticketsmith.runtime.steps import CHUNK
@@ -202,23 +202,32 @@ def rotary(node: Node, lowering: Lowering) -> None:
 
 def attention(node: Node, lowering: Lowering) -> None:
     """Of a sequence to itself by planes; other attention by arrays."""
-    same = len({lowering.shapes[name] for name in node.inputs}) == 1 and len(node.inputs) == 3
+    same = len({lowering.shapes[name] for name in node.inputs[:3]}) == 1
     heads, shared = attention_heads(node)
     if not same or heads != shared or lowering.graph.step is not None:
         _attention_of_views(node, heads, shared, lowering)
         return
-    query, key, value = (lowering.read(name, node) for name in node.inputs)
+    query, key, value = (lowering.read(name, node) for name in node.inputs[:3])
     (columns, features), kind = lowering.shapes[node.output], abi.Attention
     sequences = node.number("sequences", 1) if "sequences" in node.attributes else 1
     tokens = columns // sequences
     out, room = lowering.new(node), layout.columns(sequences * heads, attention_room(tokens, features // heads))
+    mask = _mask(node, (heads, tokens, tokens), lowering)
     if lowering.analysis.attends_by_bytes(node, heads):
         kind, room = abi.AttentionDot, layout.columns(sequences * heads, dot_attention_room(tokens, features // heads))
     lowering.emit(
         kind, query=query, key=key, value=value, out=out, scratch=Tensor.new(room, abi.Space.SAMPLE),
-        sequences=sequences, heads=heads, causal=bool(node.attributes["causal"]), scale=node.real("scale"),
-        work=2 * out.layout.planes * columns * tokens,
+        mask=mask or abi.Array(), has_mask=mask is not None, sequences=sequences, heads=heads,
+        causal=bool(node.attributes["causal"]), scale=node.real("scale"), work=2 * out.layout.planes * columns * tokens,
     )  # fmt: skip
+
+
+def _mask(node: Node, shape: Shape, lowering: Lowering) -> View | None:
+    """What attention adds to its scores [heads, queries, keys], by axes of which the first are samples."""
+    if len(node.inputs) < 4:
+        return None
+    mask = lowering.read_view(node.inputs[3], node).expanded(shape)
+    return mask.along((0, *mask.strides))
 
 
 _QUERIES = 3 * layout.LANES
@@ -239,7 +248,6 @@ def dot_attention_room(tokens: int, width: int) -> int:
 def _attention_of_views(node: Node, heads: int, shared: int, lowering: Lowering) -> None:
     """Of queries to keys and values that lie anywhere."""
     query, key, value = (lowering.read_view(name, node) for name in node.inputs[:3])
-    mask = lowering.read_view(node.inputs[3], node) if len(node.inputs) > 3 else None
     out, step = lowering.new_view(node), lowering.graph.step
     sequences, tokens = _sequences(lowering)
     queries, keys = tokens or query.shape[0], tokens or key.shape[0]
@@ -261,11 +269,10 @@ def _attention_of_views(node: Node, heads: int, shared: int, lowering: Lowering)
         k, v = k_all._replace(step=0), v_all._replace(step=0)
     length = layout.up(room)
     scratch = Tensor.new(layout.vector(sequences * heads * length), abi.Space.SAMPLE)
-    if mask is not None:
-        mask = mask.expanded((heads, queries, keys))
+    mask = _mask(node, (heads, queries, keys), lowering)
     lowering.emit(
         abi.Attend, query=q, key=k, value=v, out=result, scratch=View(scratch, (sequences * heads, length), (0, length)),
-        mask=abi.Array() if mask is None else mask.along((0, *mask.strides)), samples=sequences, heads=heads,
+        mask=mask or abi.Array(), samples=sequences, heads=heads,
         group=heads // shared, queries=queries, keys=keys, width=width, value_width=value_width,
         causal=bool(node.attributes["causal"]), has_mask=mask is not None, cached=step is not None,
         scale=node.real("scale"), work=sequences * heads * queries * room * (width + value_width),

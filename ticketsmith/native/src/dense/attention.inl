@@ -5,6 +5,7 @@
 // Sums that stay in registers: so many rows (keys, or features of values) by so many vectors of queries.
 constexpr int ATTENTION_ROWS = ACCUMULATORS >= 16 ? 8 : 4;
 constexpr int ATTENTION_VECTORS = ACCUMULATORS >= 16 ? 3 : 1;
+constexpr float LOG2_E = 1.4426950408889634f;
 constexpr int64_t FEW_QUERIES = 4;  // behind the last whole vector: one by one they take less time than a vector of them
 
 // What attention multiplies and sums: floats, or, as `DotProducts`, four bytes where there would be a float.
@@ -52,6 +53,22 @@ inline void attention_rows(int64_t total, const float* rows, int64_t row, int64_
   }
 }
 
+// Of a head, where there is one.
+struct Mask {
+  const float* scores;
+  int64_t query, key;  // how far the next of them lies
+  // To the scores, times log2(e), of 16 queries from q on for token j. A query that sees nothing must not become infinity minus
+  // itself.
+  inline F16 added(F16 to, int64_t q, int64_t j, int64_t tokens) const {
+    const F16 each = gather(scores + q * query + j * key, query, smaller(16, tokens - q));
+    return maximum(all(-1e30f), fma(each, all(LOG2_E), to));
+  }
+};
+template <class Operation>
+inline Mask mask_of(const Operation& k, const Place& place, int64_t head) {
+  return {k.has_mask ? at(k.mask, place) + head * k.mask.stride[1] : nullptr, k.mask.stride[2], k.mask.stride[3]};
+}
+
 // Of the scores of 16 queries, from `begin` on, for token j: what lies in their future counts for nothing.
 inline F16 past(F16 scores, int64_t j, int64_t begin) {
   const int64_t before = j - begin;  // so many of these queries must not see token j
@@ -84,6 +101,7 @@ inline void attention_chunks(int64_t vectors, Tile tile) {
 struct AttentionTile {
   const float *query, *key, *value;  // of a head
   float *out, *scores, *copies;      // [keys][T vectors of queries], and the queries [width][T vectors]
+  Mask mask;
   int64_t query_plane, key_plane, value_plane, out_plane, width, tokens, begin;
   bool causal;
   float scale;  // times log2(e): powers of 2 are faster
@@ -104,6 +122,7 @@ struct AttentionTile {
     attention_rows<FloatProducts, T>(seen, key, 1, key_plane, queries, distance, width, [&](int64_t j, const F16* sums) {
       EACH_VECTOR {
         F16 score = sums[t] * all(scale);
+        if (mask.scores) score = mask.added(score, begin + 16 * t, j, tokens);
         if (causal) score = past(score, j, begin + 16 * t);
         store(scores + 16 * (j * T + t), score);
         most[t] = maximum(most[t], score);
@@ -170,7 +189,7 @@ inline float* head_of(const Operation& k, const Value& value, const Place& place
 
 int attention(const Attention& k, const Place& place, Share share) {
   const int64_t tokens = k.out.cols / k.sequences, width = k.out.planes / k.heads, vectors = (tokens + 15) / 16;
-  const int64_t rest = tokens % 16, few = tokens > 16 && rest <= FEW_QUERIES ? rest : 0;
+  const int64_t rest = tokens % 16, few = tokens > 16 && rest <= FEW_QUERIES && !k.has_mask ? rest : 0;
   const Range heads = part(k.sequences * k.heads, share);
   float* scratch = at(k.scratch, place) + heads.begin * k.scratch.plane;  // for one head after the other
   for (int64_t h = heads.begin; h < heads.end; h++) {
@@ -181,9 +200,9 @@ int attention(const Attention& k, const Place& place, Share share) {
       continue;
     }
     const AttentionTile tile{head_of(k, k.query, place, h), head_of(k, k.key, place, h), value, out, scratch,
-                             scratch + k.scratch.plane - 16 * ATTENTION_VECTORS * width, k.query.plane,
-                             k.key.plane, k.value.plane, k.out.plane, width, tokens, 0, k.causal != 0,
-                             static_cast<float>(k.scale * 1.4426950408889634)};
+                             scratch + k.scratch.plane - 16 * ATTENTION_VECTORS * width,
+                             mask_of(k, place, h), k.query.plane, k.key.plane, k.value.plane, k.out.plane, width, tokens, 0,
+                             k.causal != 0, static_cast<float>(k.scale) * LOG2_E};
     attention_chunks(few ? vectors - 1 : vectors, tile);
     for (int64_t q = tokens - few; q < tokens; q++) tile.alone(q);
   }

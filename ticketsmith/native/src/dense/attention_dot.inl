@@ -87,6 +87,7 @@ struct AttentionDotTile {
   const float *query_steps, *key_steps, *value_steps;  // what those of each query, key and feature are worth
   const int32_t* offsets;                              // what the middle of the queries' bytes adds for each key
   float *out, *scores;                                 // [keys, a multiple of four][T vectors of queries]
+  Mask mask;
   int64_t plane, row, out_plane, width, tokens, begin;
   bool causal;
   float scale;  // times log2(e)
@@ -95,13 +96,18 @@ struct AttentionDotTile {
   void operator()() const {
     using Products = DotProducts<Dots>;
     const int64_t seen = causal ? smaller(tokens, begin + 16 * T) : tokens, fours = (seen + 3) / 4;
-    F16 most[T], step[T], base[T];
-    EACH_VECTOR most[t] = all(-__builtin_inff());
+    F16 most[T], step[T], factor[T], base[T];  // scores are multiplied by the steps of their queries with a mask, else later
+    EACH_VECTOR {
+      most[t] = all(-__builtin_inff());
+      step[t] = load(query_steps + begin + 16 * t) * all(scale);
+      factor[t] = mask.scores ? all(1.0f) : step[t];
+    }
     attention_rows<Products, T>(seen, key, 1, plane, query + begin, plane, width / 4, [&](int64_t j, const I16* sums) {
       const I16 offset = all_ints(offsets[j]);
       const F16 worth = all(key_steps[j]);
       EACH_VECTOR {
         F16 score = to_floats(sums[t] + offset) * worth;
+        if (mask.scores) score = mask.added(score * step[t], begin + 16 * t, j, tokens);
         if (causal) score = past(score, j, begin + 16 * t);
         store(scores + 16 * (j * T + t), score);
         most[t] = maximum(most[t], score);
@@ -111,15 +117,14 @@ struct AttentionDotTile {
     I16 total[T];
     const auto ones = Dots::all(0x01010101);
     EACH_VECTOR {
-      step[t] = load(query_steps + begin + 16 * t) * all(scale);
-      base[t] = all(7.99435344f) - most[t] * step[t];  // log2(255): the largest share becomes the largest byte
+      base[t] = all(7.99435344f) - most[t] * factor[t];  // log2(255): the largest share becomes the largest byte
       total[t] = all_ints(0);
     }
     for (int64_t j = 0; j < fours; j++) EACH_VECTOR {  // bytes go where scores were read
         F16 each[4];
 #pragma GCC unroll 4
         for (int c = 0; c < 4; c++)
-          each[c] = rough_power(fma(load(scores + 16 * ((4 * j + c) * T + t)), step[t], base[t]));
+          each[c] = rough_power(fma(load(scores + 16 * ((4 * j + c) * T + t)), factor[t], base[t]));
         auto* bytes = reinterpret_cast<uint8_t*>(scores + 16 * (j * T + t));
         store_fours(bytes, each, all(0.0f));
         total[t] = Dots::add(total[t], Dots::bytes(bytes), ones);
@@ -158,9 +163,9 @@ void attention_dot_of(const AttentionDot& k, const Place& place, Range heads) {
       store_ints(reinterpret_cast<int32_t*>(offsets) + 16 * v, sum * all_ints(-static_cast<int32_t>(MIDDLE)));
     }
     const AttentionDotTile<Dots> tile{query, key, value, query_steps, key_steps, value_steps,
-                                      reinterpret_cast<const int32_t*>(offsets), head_of(k, k.out, place, h), scores, plane, row,
-                                      k.out.plane, width, tokens, 0, k.causal != 0,
-                                      static_cast<float>(k.scale * 1.4426950408889634) + bad};
+                                      reinterpret_cast<const int32_t*>(offsets), head_of(k, k.out, place, h), scores,
+                                      mask_of(k, place, h), plane, row, k.out.plane, width, tokens, 0, k.causal != 0,
+                                      static_cast<float>(k.scale) * LOG2_E + bad};
     attention_chunks(vectors, tile);
   }
 }
