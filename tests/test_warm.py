@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import warm
+from tests.cluster.container import MARK
+from tests.cluster.kubelet import processes_of
 from tests.conftest import DIGITS, ROOT
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -60,6 +62,12 @@ def test_its_mistakes_signals_and_variables_are_its_own(folder: Path) -> None:
     table = {**ENVIRONMENT, "TICKETSMITH_PRICES": str(folder / "absent.yaml")}
     told = warm.run(["-m", "ticketsmith", "prices", "list"], cwd=folder, env=table)
     assert "absent.yaml: no such file" in told.stderr, told
+
+
+def test_its_server_does_not_end_with_a_pod_that_asked_first() -> None:
+    asked = {**ENVIRONMENT, "LC_ALL": "C.UTF-8", MARK: "a-pod"}  # of a server of its own
+    assert warm.run(["-m", "ticketsmith", "--version"], env=asked).returncode == 0
+    assert list(processes_of("a-pod")) == []
 
 
 def test_variables_that_are_read_at_imports_get_a_server_of_their_own() -> None:

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -154,14 +154,21 @@ class _Warm(subprocess.Popen[str]):
 
 
 class _Server:
-    """Our side of the process that commands are forked from."""
+    """Our side of the process that commands are forked from.
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    It has only the variables ``read`` at imports: of others, one may be the mark of a pod, with which the server would end.
+    """
+
+    def __init__(self, read: Iterable[tuple[str, str]]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, str(theirs.fileno())],
-                env={**env, "JE_ARROW_MALLOC_CONF": "background_thread:false"},  # a thread of pyarrow's, at its import
+                env={
+                    **dict(read),
+                    "PATH": os.environ["PATH"],
+                    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+                },  # a thread of pyarrow's, at its import
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -193,12 +200,13 @@ def _read_at_import(env: Mapping[str, str]) -> frozenset[tuple[str, str]]:
 
 
 def _server_for(env: Mapping[str, str]) -> _Server:
-    key = (os.getpid(), _read_at_import(env))
+    read = _read_at_import(env)
+    key = (os.getpid(), read)
     server = _servers.pop(key, None)
     if server is None or not server.is_alive():
         while len(_servers) >= _MOST_SERVERS:
             _servers.pop(next(iter(_servers))).close()
-        server = _Server(env)
+        server = _Server(read)
         atexit.register(server.close)
     _servers[key] = server  # the last one is the one used last
     return server
