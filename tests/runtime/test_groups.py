@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from tests.runtime.networks import ISAS, Block, assert_same, sparse
 from ticketsmith.runtime import groups
 from ticketsmith.runtime.from_torch import from_torch
+from ticketsmith.runtime.graph import GraphError
 from ticketsmith.runtime.model import Model
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the kernels are not built")
@@ -69,6 +72,17 @@ def test_tokens_in_and_values_for_each_of_them_out() -> None:
     with torch.inference_mode():
         for answer, expected in zip(served(tokens.numpy()), model(tokens), strict=True):
             np.testing.assert_allclose(answer, expected.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sequences", [0, 3, 38, 2**20])
+def test_sequences_that_do_not_fill_the_columns_are_refused(sequences: int) -> None:
+    graph = from_torch(Block(24, 3), torch.zeros(1, 19, 24))
+    wrong = [
+        replace(node, attributes={**node.attributes, "sequences": sequences}) if node.op == "attention" else node
+        for node in graph.nodes
+    ]
+    with pytest.raises(GraphError, match="sequences"):
+        replace(graph, nodes=tuple(wrong)).shapes()
 
 
 def test_where_it_would_gain_nothing_or_cannot_be_samples_stay_apart() -> None:

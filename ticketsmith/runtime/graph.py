@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ticketsmith.runtime.node import ACTIVATIONS, MOST_AXES, MOST_ELEMENTS, GraphError, Node, Shape, Step
 from ticketsmith.runtime.ops import BINARY, ELEMENTWISE, OPERATORS, PRODUCTS
-from ticketsmith.runtime.shapes import Operands, attention_heads, conv_geometry, pool_geometry
+from ticketsmith.runtime.shapes import Operands, attention_heads, attention_sequences, conv_geometry, pool_geometry
 
 __all__ = [
     "ACTIVATIONS", "BINARY", "DTYPES", "ELEMENTWISE", "MOST_AXES", "MOST_ELEMENTS", "MOST_PORTS", "PRODUCTS", "Graph",
-    "GraphError", "Node", "Port", "Shape", "Step", "attention_heads", "conv_geometry", "pool_geometry",
+    "GraphError", "Node", "Port", "Shape", "Step", "attention_heads", "attention_sequences", "conv_geometry", "pool_geometry",
 ]  # fmt: skip
 
 DTYPES = ("float32", "int64")

@@ -82,6 +82,11 @@ def attention_heads(node: Node) -> tuple[int, int]:
     return heads, node.number("shared_heads", 1) if "shared_heads" in node.attributes else heads
 
 
+def attention_sequences(node: Node) -> int:
+    """How many sequences lie one behind the other, each of which attends to itself."""
+    return node.number("sequences", 1) if "sequences" in node.attributes else 1
+
+
 def same(on: Operands) -> Shape:
     """The shape of the one input."""
     on.need(len(on.inputs) == 1, "it takes one input")
@@ -302,6 +307,9 @@ def attention(on: Operands) -> Shape:
     on.need(type(causal) is bool, "causal must be true or false")
     on.need(not causal or query[0] == key[0], "causal attention is that of a sequence to itself")
     on.node.real("scale")
+    sequences = attention_sequences(on.node)
+    alike = len(inputs) == 3 and len(set(inputs)) == 1 and heads == shared
+    on.need(sequences == 1 or (alike and query[0] % sequences == 0), f"{sequences} sequences in {inputs}")
     if len(inputs) == 4:
         full = (heads, query[0], key[0])
         fits = len(inputs[3]) == 3 and all(a in (1, b) for a, b in zip(inputs[3], full, strict=True))

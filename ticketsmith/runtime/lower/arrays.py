@@ -13,7 +13,7 @@ import numpy as np
 
 from ticketsmith.native import abi
 from ticketsmith.runtime import layout
-from ticketsmith.runtime.graph import Node, Shape, attention_heads
+from ticketsmith.runtime.graph import Node, Shape, attention_heads, attention_sequences
 from ticketsmith.runtime.lower.lowering import Lowering, activation
 from ticketsmith.runtime.operands import Tensor, View, common_axes, compact, loops
 from ticketsmith.runtime.steps import CHUNK
@@ -209,7 +209,7 @@ def attention(node: Node, lowering: Lowering) -> None:
         return
     query, key, value = (lowering.read(name, node) for name in node.inputs[:3])
     (columns, features), kind = lowering.shapes[node.output], abi.Attention
-    sequences = node.number("sequences", 1) if "sequences" in node.attributes else 1
+    sequences = attention_sequences(node)
     tokens = columns // sequences
     out, room = lowering.new(node), layout.columns(sequences * heads, attention_room(tokens, features // heads))
     mask = _mask(node, (heads, tokens, tokens), lowering)

@@ -86,13 +86,10 @@ _ROUNDING = (abi.SparseConv, abi.SparseConvFours, abi.SparseConvDot, abi.SparseC
 def _rounded_by_product(source: Tensor, planes: Tensor, known: Steps, apart: bool, lowering: Lowering) -> bool:
     """Has the product that computes ``source`` write bytes, too, and says whether one does. The zeros around its images stay
     what they are, and must be zeros in bytes."""
+    if known.zero:
+        return False
     for place, one in enumerate(lowering.instructions):
-        if (
-            one.fields.get("out") is source
-            and one.kind in _ROUNDING
-            and not one.fields.get("rounds")
-            and not known.zero
-        ):
+        if one.fields.get("out") is source and one.kind in _ROUNDING and not one.fields.get("rounds"):
             fields = {**one.fields, "bytes": planes, "rounds": True, "apart": apart, **known.fields}
             lowering.instructions[place] = one._replace(fields=fields, uses=(*one.uses, planes))
             return True
